@@ -1,2 +1,39 @@
-//! Not written yet.
-fn main() {}
+//! `tdvisor`: run, measure, explain and verify TDs from one command line.
+//!
+//! This program only wires: arguments in, a crate's API called, text or JSON out, and an exit status that
+//! scripts can use. Logic belongs to the crates below it.
+//!
+//! A new subcommand is one file in `commands/` (its clap `Args` and `fn run(Args) -> Result<Status, Failure>`)
+//! and one variant of [`Command`].
+
+mod commands;
+mod outcome;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use outcome::Failure;
+
+/// A confidential-computing (Intel TDX) hypervisor with an emulated TDX module.
+///
+/// Without a subcommand, `tdvisor` runs the built-in `hello-td` guest.
+#[derive(Debug, Parser)]
+#[command(name = "tdvisor", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What `tdvisor` can be asked to do.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result: Result<outcome::Status, Failure> = match cli.command {
+        Some(command) => match command {},
+        None => Ok(outcome::Status::Success),
+    };
+    outcome::report(result)
+}
