@@ -1,0 +1,1 @@
+//! The physical-memory arena.
