@@ -1,0 +1,70 @@
+//! Storage: 2 MiB of memory and the state words of its 512 pages.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::access;
+use crate::addr::{Hpa, PAGE_SIZE};
+use crate::sync::Arc;
+
+pub(super) const CHUNK_BYTES: u64 = 2 << 20;
+pub(super) const PAGES_PER_CHUNK: usize = 512;
+
+/// All-zero bytes are a valid chunk: zero memory under the default key, generation zero.
+#[repr(C, align(4096))]
+pub(super) struct Chunk {
+    data: UnsafeCell<[u8; CHUNK_BYTES as usize]>,
+    words: [AtomicU64; PAGES_PER_CHUNK],
+}
+
+// SAFETY: `data` is only reached through `data_ptr` by the single instructions in `access` and as atomic
+// words, both of which allow races; `words` is atomic.
+unsafe impl Sync for Chunk {}
+// SAFETY: a chunk owns plain bytes and has no thread affinity.
+unsafe impl Send for Chunk {}
+
+impl Chunk {
+    /// A zero chunk, or a copy of a frozen one.
+    pub(super) fn new_copy_of(old: Option<&Self>) -> Arc<Self> {
+        let chunk = new_zeroed();
+        if let Some(old) = old {
+            // SAFETY: both are whole chunks, distinct, and nobody writes either: `old` is frozen, the new
+            // one is not published yet.
+            unsafe {
+                access::copy(old.data.get().cast(), chunk.data.get().cast(), CHUNK_BYTES as usize);
+            }
+            for (to, from) in chunk.words.iter().zip(&old.words) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        chunk
+    }
+
+    /// The state word of the page of `hpa`, which must belong to this chunk.
+    #[inline(always)]
+    pub(super) fn word(&self, hpa: Hpa) -> &AtomicU64 {
+        &self.words[(hpa.get() / PAGE_SIZE) as usize % PAGES_PER_CHUNK]
+    }
+
+    /// Where `hpa` is stored; the rest of its page follows.
+    #[inline(always)]
+    pub(super) fn data_ptr(&self, hpa: Hpa) -> *mut u8 {
+        // The offset is below CHUNK_BYTES, so the pointer stays inside `data`.
+        self.data.get().cast::<u8>().wrapping_add((hpa.get() % CHUNK_BYTES) as usize)
+    }
+}
+
+/// A chunk of zero pages, which the operating system provides lazily.
+#[cfg(not(shuttle))]
+fn new_zeroed() -> Arc<Chunk> {
+    // SAFETY: all-zero bytes are a valid `Chunk`: bytes and atomics.
+    unsafe { Arc::<Chunk>::new_zeroed().assume_init() }
+}
+
+/// shuttle's `Arc` cannot be made in place; models are small, so the copy through a `Box` is affordable.
+#[cfg(shuttle)]
+fn new_zeroed() -> Arc<Chunk> {
+    // SAFETY: as above.
+    let boxed: alloc::boxed::Box<Chunk> = unsafe { alloc::boxed::Box::new_zeroed().assume_init() };
+    Arc::from(boxed)
+}

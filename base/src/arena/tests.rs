@@ -1,0 +1,157 @@
+//! What the arena promises, case by case.
+
+use std::vec;
+
+use super::*;
+
+const HOST: KeyId = KeyId::DEFAULT;
+const TD: KeyId = KeyId::new(40);
+const MIB2: u64 = 2 << 20;
+
+fn arena() -> Arena {
+    Arena::new(16 << 20, KeySpace { first_private: 32 })
+}
+
+#[test]
+fn absent_memory_reads_as_zero_and_reserves_nothing() {
+    let memory = arena();
+    assert_eq!(memory.load::<u64>(Hpa::new(0x3000), HOST), Ok(0));
+    assert_eq!(memory.reserved_bytes(), 0);
+    memory.store(Hpa::new(0x3000), HOST, 1u8).unwrap();
+    assert_eq!(memory.reserved_bytes(), MIB2);
+}
+
+#[test]
+fn words_of_every_size_round_trip_at_odd_addresses() {
+    let memory = arena();
+    let at = Hpa::new(0x1235);
+    memory.store(at, HOST, 0x0123_4567_89ab_cdefu64).unwrap();
+    assert_eq!(memory.load::<u8>(at, HOST), Ok(0xef));
+    assert_eq!(memory.load::<u16>(at, HOST), Ok(0xcdef));
+    assert_eq!(memory.load::<u32>(at, HOST), Ok(0x89ab_cdef));
+    memory.store(at, HOST, u128::MAX - 5).unwrap();
+    assert_eq!(memory.load::<u128>(at, HOST), Ok(u128::MAX - 5));
+}
+
+#[test]
+fn an_access_that_leaves_its_page_or_the_arena_is_refused() {
+    let memory = arena();
+    let edge = Hpa::new(0x1ffd);
+    assert_eq!(memory.load::<u32>(edge, HOST), Err(MemoryFault::Misaligned(edge)));
+    let end = Hpa::new(16 << 20);
+    assert_eq!(memory.load::<u8>(end, HOST), Err(MemoryFault::OutOfRange(end)));
+    assert_eq!(
+        memory.write(Hpa::new((16 << 20) - 1), HOST, &[1, 2]).unwrap_err(),
+        MemoryFault::OutOfRange(Hpa::new((16 << 20) - 1))
+    );
+    assert_eq!(memory.load::<u8>(Hpa::new((16 << 20) - 1), HOST), Ok(0), "nothing was written");
+}
+
+#[test]
+fn compare_exchange_replaces_only_what_it_expects() {
+    let memory = arena();
+    let at = Hpa::new(0x40);
+    assert!(memory.compare_exchange(at, HOST, 0u32, 7).unwrap().1);
+    assert_eq!(memory.compare_exchange(at, HOST, 0u32, 9).unwrap(), (7, false, StoreEffect::Plain));
+    assert!(memory.compare_exchange(at, HOST, 7u128, 1 << 100).unwrap().1);
+    assert_eq!(memory.load::<u128>(at, HOST), Ok(1 << 100));
+    assert!(memory.compare_exchange(Hpa::new(0x48), HOST, 0u128, 1).is_err());
+    assert_eq!(memory.fetch_update(at, HOST, |old: u8| old.wrapping_add(3)).unwrap().0, 0);
+    assert_eq!(memory.load::<u8>(at, HOST), Ok(3));
+}
+
+#[test]
+fn the_host_never_sees_private_plaintext_and_reading_harms_nothing() {
+    let memory = arena();
+    let page = Pfn::new(5);
+    memory.clear_page(page, TD).unwrap();
+    memory.store(page.base(), TD, 0x5e_c2e7_u64).unwrap();
+    let before = memory.load::<u64>(page.base(), HOST).unwrap();
+    assert_ne!(before, 0x5e_c2e7);
+    memory.store(page.base(), TD, 0x1111u64).unwrap();
+    assert_eq!(memory.load::<u64>(page.base(), HOST), Ok(before), "independent of the contents");
+    assert_eq!(memory.load::<u64>(page.base(), TD), Ok(0x1111));
+}
+
+#[test]
+fn a_host_write_breaks_the_page_for_its_owner_until_it_is_cleared() {
+    let memory = arena();
+    let page = Pfn::new(5);
+    let at = page.base();
+    memory.clear_page(page, TD).unwrap();
+    memory.store(at, TD, 77u64).unwrap();
+    memory.store(at.wrapping_add(8), HOST, 1u8).unwrap();
+    assert_eq!(memory.load::<u64>(at, TD), Err(MemoryFault::Integrity(at)));
+    assert_eq!(memory.store(at, TD, 1u8), Err(MemoryFault::Integrity(at)));
+    assert_ne!(memory.load::<u64>(at, HOST), Ok(77), "the plaintext is gone, not exposed");
+    assert_eq!(memory.load::<u8>(at.wrapping_add(8), HOST), Ok(1));
+    memory.clear_page(page, TD).unwrap();
+    assert_eq!(memory.load::<u64>(at, TD), Ok(0));
+}
+
+#[test]
+fn a_store_into_decoded_code_moves_the_generation_once_per_watch() {
+    let memory = arena();
+    let page = Pfn::new(9);
+    let first = memory.watch_code(page).unwrap();
+    assert_eq!(memory.store(page.base(), HOST, 1u8), Ok(StoreEffect::CodeModified));
+    assert_eq!(memory.store(page.base(), HOST, 2u8), Ok(StoreEffect::Plain));
+    assert_ne!(memory.code_generation(page), first);
+    let second = memory.watch_code(page).unwrap();
+    assert_eq!(memory.write(page.base(), HOST, &[3; 16]), Ok(StoreEffect::CodeModified));
+    assert_ne!(memory.code_generation(page), second);
+}
+
+#[test]
+fn bulk_copies_cross_pages_and_chunks() {
+    let memory = arena();
+    let at = Hpa::new(MIB2 - 100);
+    let data: vec::Vec<u8> = (0..10_000u32).map(|i| (i * 7) as u8).collect();
+    let _ = memory.write(at, HOST, &data).unwrap();
+    let mut back = vec![0; data.len()];
+    memory.read(at, HOST, &mut back).unwrap();
+    assert_eq!(back, data);
+}
+
+#[test]
+fn machines_from_one_snapshot_do_not_see_each_other() {
+    let mut first = arena();
+    let at = Hpa::new(0x5000);
+    first.store(at, HOST, 1u64).unwrap();
+    let snapshot = first.snapshot();
+    let second = snapshot.to_arena();
+    let third = snapshot.to_arena();
+    second.store(at, HOST, 2u64).unwrap();
+    first.store(at, HOST, 3u64).unwrap();
+    assert_eq!(
+        (first.load(at, HOST), second.load(at, HOST), third.load(at, HOST)),
+        (Ok(3u64), Ok(2u64), Ok(1u64))
+    );
+    drop(first);
+    drop(snapshot);
+    assert_eq!(third.load::<u64>(at, HOST), Ok(1));
+}
+
+#[test]
+fn a_table_is_the_page_itself() {
+    let memory = arena();
+    let page = Pfn::new(0x300);
+    memory.table(page).unwrap()[3].store(0xabcd, Ordering::Release);
+    assert_eq!(memory.load::<u16>(page.base().wrapping_add(24), HOST), Ok(0xabcd));
+}
+
+#[test]
+fn locked_increments_of_two_threads_all_count() {
+    let memory = arena();
+    let at = Hpa::new(0x123);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    let _ = memory.fetch_update(at, HOST, |old: u32| old + 1).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(memory.load::<u32>(at, HOST), Ok(40_000));
+}
