@@ -1,1 +1,28 @@
-//! Not written yet.
+//! The ABI of the Intel TDX module, as data.
+//!
+//! Three layers, each usable without the next:
+//! 1. **data**: [`leaf`] numbers, [`status`] codes, byte layouts ([`td_params`], [`tdmr`], [`report`], ...),
+//!    the Secure-EPT entry ([`sept`]), [`metadata`] fields, exit information ([`exit`]) and GHCI numbers
+//!    ([`ghci`]);
+//! 2. **calls**: [`regs::SeamCall`], implemented by whatever can execute the instruction, and one typed
+//!    wrapper per leaf in [`tdh`];
+//! 3. **the instruction**: `hw`, behind the feature of that name; the only `unsafe` in the crate.
+//!
+//! Facts are those of TDX module 1.5.01 unless an item says otherwise. The crate is `no_std` and allocates
+//! nothing. Codes that come from outside are open enumerations: an unknown value is kept and prints.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod open_enum;
+
+pub mod leaf;
+pub mod regs;
+pub mod sept;
+pub mod status;
+
+pub use leaf::{LeafWord, TdgLeaf, TdhLeaf};
+pub use regs::{Gprs, Reg, SeamCall, SeamCallFault};
+pub use status::{Operand, Status, StatusCode};
