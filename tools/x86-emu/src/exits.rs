@@ -1,0 +1,231 @@
+//! Why [`crate::Cpu::run`] came back.
+//!
+//! An *instruction exit* leaves RIP at the instruction, with nothing of it done. The owner either performs it
+//! (changes registers, then [`crate::Cpu::advance`] by `length`), or injects an event instead.
+
+use core::fmt;
+
+use crate::bus::BusFault;
+use crate::events::Event;
+
+/// Why the CPU stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// An instruction that the owner performs.
+    Instruction {
+        /// Which, with its decoded operands.
+        what: InstructionExit,
+        /// Its length in bytes.
+        length: u8,
+    },
+    /// The kick flag was seen set, between two instructions (or two steps of a REP). The flag is left set.
+    ExternalInterrupt,
+    /// As many instructions as the budget allowed have retired.
+    BudgetExhausted,
+    /// [`crate::Controls::interrupt_window`] was asked for, and an external interrupt can be taken now.
+    InterruptWindow,
+    /// [`crate::Controls::nmi_window`] was asked for, and an NMI can be taken now.
+    NmiWindow,
+    /// An exception while delivering a double fault. The CPU is in shutdown.
+    TripleFault,
+    /// The bus refused an access; see [`BusFault`].
+    BusFault(FaultExit),
+    /// The next instruction, or what it would do in this state, is not implemented. Nothing of it was done.
+    Unimplemented(Box<Unimplemented>),
+    /// The CPU is not active: the owner wakes it (inject, or [`crate::Cpu::activity`]) before it runs again.
+    Inactive,
+}
+
+/// A refused access with its context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultExit {
+    /// What was refused.
+    pub fault: BusFault,
+    /// The linear address that was being translated or accessed.
+    pub gla: u64,
+    /// The event whose delivery was under way, if any: inject it again after the fault is repaired
+    /// (VMX calls it IDT-vectoring information). `Event::instruction_length` is valid for software events.
+    pub idt_vectoring: Option<Event>,
+    /// Whether the access was part of an IRET that had unblocked NMIs ("NMI unblocking due to IRET").
+    pub nmi_unblocked_by_iret: bool,
+}
+
+/// Something that this crate does not implement, exactly named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unimplemented {
+    /// The bytes of the instruction (of all 15 possible ones where it has no decoding).
+    pub bytes: Vec<u8>,
+    /// Its linear address.
+    pub address: u64,
+    /// The instruction as text, and what of it is missing.
+    pub text: String,
+}
+
+impl fmt::Display for Unimplemented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not implemented: {} at {:#x}, bytes", self.text, self.address)?;
+        for byte in &self.bytes {
+            write!(f, " {byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Direction of a port access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum IoDirection {
+    /// IN, INS.
+    In,
+    /// OUT, OUTS.
+    Out,
+}
+
+/// IN, OUT, INS or OUTS, after its I/O permission was checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Io {
+    /// The port.
+    pub port: u16,
+    /// Operand size in bytes: 1, 2 or 4.
+    pub size: u8,
+    /// In or out.
+    pub direction: IoDirection,
+    /// For OUT, the value (zero-extended); 0 otherwise.
+    pub value: u32,
+    /// Whether the port number is an immediate (exit qualification bit 6) instead of DX.
+    pub immediate: bool,
+    /// Set for INS and OUTS.
+    pub string: Option<StringIo>,
+}
+
+/// The string part of INS and OUTS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct StringIo {
+    /// Whether a REP prefix is there (RCX is then not zero: a REP with nothing to do does not exit).
+    pub rep: bool,
+    /// Linear address of the (first) memory operand.
+    pub address: u64,
+}
+
+/// A control-register access that the owner's masks intercept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct CrAccess {
+    /// 0, 3, 4 or 8.
+    pub register: u8,
+    /// What is done to it.
+    pub operation: CrOperation,
+}
+
+/// What an intercepted control-register access does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum CrOperation {
+    /// MOV to the register (or LMSW, with the full new CR0); finish with [`crate::Cpu::write_cr`].
+    Write {
+        /// The new value.
+        value: u64,
+        /// The general register it comes from, numbered as in ModRM; 0 for LMSW.
+        gpr: u8,
+    },
+    /// MOV from the register into this general register.
+    Read {
+        /// Numbered as in ModRM.
+        gpr: u8,
+    },
+    /// CLTS.
+    Clts,
+}
+
+/// A debug-register access, where [`crate::Controls::intercept_dr`] asks for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct DrAccess {
+    /// 0 to 7.
+    pub register: u8,
+    /// The general register, numbered as in ModRM.
+    pub gpr: u8,
+    /// Whether the debug register is written.
+    pub write: bool,
+}
+
+/// An instruction that the owner performs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum InstructionExit {
+    /// HLT, at CPL 0. The owner decides whether the CPU sleeps.
+    Hlt,
+    /// Port I/O.
+    Io(Io),
+    /// CPUID; leaf in EAX, subleaf in ECX.
+    Cpuid,
+    /// RDMSR at CPL 0.
+    Rdmsr {
+        /// ECX.
+        index: u32,
+    },
+    /// WRMSR at CPL 0.
+    Wrmsr {
+        /// ECX.
+        index: u32,
+        /// EDX:EAX.
+        value: u64,
+    },
+    /// TDCALL (66 0F 01 CC); CPL not checked.
+    Tdcall,
+    /// SEAMCALL (66 0F 01 CF); CPL not checked.
+    Seamcall,
+    /// SEAMRET (66 0F 01 CD).
+    Seamret,
+    /// SEAMOPS (66 0F 01 CE).
+    Seamops,
+    /// VMCALL; CPL not checked.
+    Vmcall,
+    /// Any other VMX instruction, with the mnemonic's lower-case name; none of its operands was read.
+    Vmx(VmxInstruction),
+    /// INVD at CPL 0.
+    Invd,
+    /// WBINVD or WBNOINVD at CPL 0.
+    Wbinvd,
+    /// MONITOR; the address was not translated.
+    Monitor,
+    /// MWAIT.
+    Mwait,
+    /// PCONFIG.
+    Pconfig,
+    /// ENCLS, ENCLU or ENCLV.
+    Sgx,
+    /// GETSEC.
+    Getsec,
+    /// RDPMC, after its CPL check.
+    Rdpmc {
+        /// ECX.
+        index: u32,
+    },
+    /// XSETBV at CPL 0; finish with [`crate::Cpu::write_xcr0`].
+    Xsetbv {
+        /// ECX.
+        index: u32,
+        /// EDX:EAX.
+        value: u64,
+    },
+    /// An intercepted MOV to or from CR0, CR3, CR4 or CR8, or LMSW or CLTS.
+    CrAccess(CrAccess),
+    /// An intercepted MOV to or from a debug register.
+    DrAccess(DrAccess),
+    /// PAUSE, where [`crate::Controls::intercept_pause`] asks for it.
+    Pause,
+}
+
+/// A VMX instruction other than VMCALL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[allow(missing_docs, reason = "the names are the mnemonics")]
+pub enum VmxInstruction {
+    Vmxon,
+    Vmxoff,
+    Vmclear,
+    Vmptrld,
+    Vmptrst,
+    Vmread,
+    Vmwrite,
+    Vmlaunch,
+    Vmresume,
+    Vmfunc,
+    Invept,
+    Invvpid,
+}
