@@ -19,6 +19,7 @@ extern crate std;
 mod open_enum;
 
 pub mod leaf;
+pub mod metadata;
 pub mod regs;
 pub mod sept;
 pub mod status;

@@ -1,0 +1,104 @@
+//! Metadata: the fields of the module, of a TD and of a VCPU that the RD and WR leaves name by identifier.
+//!
+//! [`FieldId`] is the 64-bit identifier; [`Field`] describes one field (identifier, shape, place, and who may
+//! read and write which bits of it). The tables are complete for module 1.5.01 and are what the emulated
+//! module answers from:
+//!
+//! | table | context | leaves |
+//! |---|---|---|
+//! | [`SYS`] | 0 | `TDH.SYS.RD`, `TDG.SYS.RD` |
+//! | [`TD`] | 1 | `TDH.MNG.RD`/`WR`, `TDG.VM.RD`/`WR`, `TDG.SERVTD.RD`/`WR` |
+//! | [`VP`] and [`VMCS`] | 2 | `TDH.VP.RD`/`WR`, `TDG.VP.RD`/`WR` |
+//!
+//! A read or write names one element. The module looks only at class and field code to find it; element size,
+//! context, increment, write-mask and the top bit are ignored, while a non-zero reserved, last-element or
+//! last-field part is refused (recorded).
+
+pub mod cpuid;
+mod field;
+mod id;
+mod sys;
+mod td;
+mod vmcs;
+mod vp;
+
+pub use field::{ALL, Field, FieldElement, Masks, NONE, RdWr, Special, find};
+pub use id::{Context, FieldId, Increment};
+
+/// The fields of the module itself.
+pub const SYS: &[Field] = sys::FIELDS;
+/// The fields of a TD.
+pub const TD: &[Field] = td::FIELDS;
+/// The fields of a VCPU, without its VMCS.
+pub const VP: &[Field] = vp::FIELDS;
+/// The fields of a VCPU's VMCS.
+pub const VMCS: &[Field] = vmcs::FIELDS;
+
+/// Finds the element that an identifier names in the tables of its context.
+///
+/// `context` is the context of the leaf that reads or writes, which the identifier need not repeat.
+pub fn find_in_context(context: Context, id: FieldId) -> Option<FieldElement> {
+    match context {
+        Context::System => find(SYS, id),
+        Context::Td => find(TD, id),
+        Context::Vcpu => find(VMCS, id).or_else(|| find(VP, id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_has_every_field_of_module_1_5_01() {
+        assert_eq!([SYS.len(), TD.len(), VP.len(), VMCS.len()], [65, 83, 119, 144]);
+    }
+
+    #[test]
+    fn every_field_is_found_by_its_own_identifier_and_by_that_of_its_last_element() {
+        for (context, table) in
+            [(Context::System, SYS), (Context::Td, TD), (Context::Vcpu, VP), (Context::Vcpu, VMCS)]
+        {
+            for field in table {
+                let first = find_in_context(context, field.id).expect(field.name);
+                assert_eq!((first.field.name, first.index), (field.name, 0));
+                if field.is_sparse() {
+                    continue;
+                }
+                let last = field.elements() - 1;
+                let id = field.element_id(last).expect(field.name);
+                let found = find_in_context(context, id).expect(field.name);
+                assert_eq!((found.field.name, found.index), (field.name, last), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_fields_claim_the_same_code() {
+        for table in [SYS, TD, VP, VMCS] {
+            for (position, field) in table.iter().enumerate() {
+                for other in &table[position + 1..] {
+                    if field.is_sparse() || other.is_sparse() || field.id.class() != other.id.class() {
+                        continue;
+                    }
+                    for index in 0..other.elements() {
+                        let id = other.element_id(index).unwrap();
+                        assert_eq!(field.index_of(id), None, "{} and {}", field.name, other.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_identifier_of_each_table_says_its_context() {
+        for (context, table) in
+            [(Context::System, SYS), (Context::Td, TD), (Context::Vcpu, VP), (Context::Vcpu, VMCS)]
+        {
+            for field in table {
+                assert_eq!(field.id.context(), Some(context), "{}", field.name);
+                assert_eq!(field.id.reserved_bits(), 0, "{}", field.name);
+            }
+        }
+    }
+}
