@@ -1,1 +1,15 @@
-//! Not written yet.
+//! A TD host: it brings the TDX module up, builds TDs, owns their memory, runs their vCPUs and answers
+//! what they ask.
+//!
+//! `no_std` with `alloc`. The machine is behind [`platform::Platform`]; page tables are `mirror-ept`'s,
+//! whose hooks this crate implements with SEAMCALLs; nothing here knows whether the module is Intel's.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod devices;
+pub mod host;
+pub mod memory;
+pub mod platform;
+pub mod td;

@@ -1,0 +1,3 @@
+//! One TD: how it is built, and how it ends.
+
+pub mod hob;
