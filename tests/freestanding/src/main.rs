@@ -1,0 +1,38 @@
+//! Uses something of every `no_std` crate, so that the linker has to find all of it.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::hint::black_box;
+use core::panic::PanicInfo;
+
+use buddy_system_allocator::LockedHeap;
+
+/// Empty: the binary is linked, not run.
+#[global_allocator]
+static HEAP: LockedHeap<32> = LockedHeap::empty();
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The entry point that the linker asks for.
+#[unsafe(no_mangle)]
+pub extern "C" fn _start() -> ! {
+    let clock = tdvisor_base::clock::VirtualClock::new(1);
+    black_box(clock.advance(1));
+    let arena = tdvisor_base::arena::Arena::new(1 << 21, tdvisor_base::arena::KeySpace::SHARED_ONLY);
+    black_box(arena.reserved_bytes());
+
+    black_box(tdx_module_iface::Status::from_raw(black_box(0x8000_0200_0000_0092)).is_error());
+
+    let list = vmm_core::td::hob::HobList::new();
+    black_box(list.finish(tdvisor_base::Gpa::new(0), 4096).is_ok());
+
+    black_box(Vec::<u8>::with_capacity(black_box(1)));
+    loop {}
+}
