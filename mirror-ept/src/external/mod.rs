@@ -1,0 +1,191 @@
+//! The hooks: how a change of the mirror reaches the external table, which only somebody else may touch.
+//!
+//! # Protocol
+//! | transition of the mirror | guard | hooks, in order |
+//! |---|---|---|
+//! | absent → table | [`Shared`] | [`External::link_external_spt`] |
+//! | absent → leaf | [`Shared`] | [`External::set_external_spte`] |
+//! | leaf → absent | [`Exclusive`] | `block`, `track`, [`External::remove_external_spte`] |
+//! | leaf → table of leaves | [`Exclusive`] | `block`, `track`, [`External::split_external_spt`] |
+//! | table of leaves → leaf | [`Exclusive`] | `block`, `track`, [`External::promote_external_spt`] |
+//! | empty table → absent | [`Exclusive`] | `block`, `track`, [`External::free_external_spt`] |
+//! | blocked, then given up | [`Exclusive`] | `track`, [`External::unblock`] |
+//!
+//! No other transition can be expressed: there is no hook for it. `block`, `track` and what follows are
+//! called through [`phase`], whose tokens make the order a matter of types.
+//!
+//! A hook that fails has changed nothing, with one exception: after [`HookError::Fatal`] nobody knows, and
+//! the TD must end. Hooks retry on their own within a static bound (18) and leave no lock of the module
+//! marked for host priority when they give up (51).
+
+pub mod phase;
+
+use core::fmt;
+
+use tdvisor_base::Pfn;
+
+use crate::lock::{Exclusive, Shared};
+use crate::range::{GfnRange, Position};
+use crate::table::ExternalPage;
+use phase::Tracked;
+
+/// Why a hook did not do what it was asked. `E` is what the external side said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HookError<E> {
+    /// A lock on the external side was held, for longer than the hook's bound. Nothing changed.
+    Busy,
+    /// The operation was interrupted more often than the hook's bound. Nothing changed.
+    Interrupted,
+    /// Memory that the hook needs, beyond what was reserved, is not there. Nothing changed.
+    NoMemory,
+    /// The external side declines in the present state (for example: children not uniform). Nothing
+    /// changed, and repeating it at once is useless.
+    Refused(E),
+    /// The external side contradicts the mirror, or is broken: this TD cannot continue.
+    Fatal(E),
+}
+
+impl<E> HookError<E> {
+    /// Whether the same call may succeed later without anything else being changed first.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Busy | Self::Interrupted | Self::NoMemory)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for HookError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("the external table is busy"),
+            Self::Interrupted => f.write_str("interrupted too often"),
+            Self::NoMemory => f.write_str("no memory for the external table"),
+            Self::Refused(e) => write!(f, "refused: {e}"),
+            Self::Fatal(e) => write!(f, "fatal: {e}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> core::error::Error for HookError<E> {}
+
+/// What is being blocked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blocking {
+    /// A leaf that maps this host page.
+    Leaf(Pfn),
+    /// An entry that points at a table.
+    Table,
+}
+
+/// The external side of a mirror root.
+///
+/// The methods under [`Exclusive`] have the section for themselves; those under [`Shared`] run concurrently
+/// on different entries, never twice at once on one entry (it is FROZEN meanwhile), and never for a child
+/// before its parent succeeded (4).
+pub trait External: Send + Sync {
+    /// The twin of a mirror table.
+    type Page: ExternalPage;
+    /// What the external side says when it refuses.
+    type Error: fmt::Debug + Send + 'static;
+
+    /// Links `page` as the table under the absent entry `at`.
+    ///
+    /// On success the external table owns the page until [`Self::free_external_spt`] or
+    /// [`Self::promote_external_spt`] frees it.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the page is then not part of the external table.
+    fn link_external_spt(
+        &self,
+        guard: &Shared<'_>,
+        at: Position,
+        page: &mut Self::Page,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Maps `pfn` at the absent entry `at`. Private leaves always allow everything.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the page is then not mapped.
+    fn set_external_spte(
+        &self,
+        guard: &Shared<'_>,
+        at: Position,
+        pfn: Pfn,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Blocks the entry `at`: no new translation through it is made from now on; old ones may still be used.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the entry is then not blocked.
+    fn block(
+        &self,
+        guard: &mut Exclusive<'_>,
+        at: Position,
+        what: Blocking,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Makes every entry that was blocked before tracked: advances the epoch and gets every vCPU out of the
+    /// guest once. One call serves the whole batch (11).
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the blocked entries are then blocked, not tracked.
+    fn track(&self, guard: &mut Exclusive<'_>, blocked: &[Position]) -> Result<(), HookError<Self::Error>>;
+
+    /// Removes the leaf that maps `pfn`. On success its contents are gone and the page is the host's: the
+    /// hook gives it back to its owner. There is no way back from here.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the leaf is then still blocked, and mapped.
+    fn remove_external_spte(
+        &self,
+        guard: &mut Exclusive<'_>,
+        entry: &Tracked,
+        pfn: Pfn,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Splits the leaf that maps `pfn` into a table, in `page`, of leaves one level below. On success the
+    /// children are not blocked.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the leaf is then still blocked, and the page may have been written to.
+    fn split_external_spt(
+        &self,
+        guard: &mut Exclusive<'_>,
+        entry: &Tracked,
+        pfn: Pfn,
+        page: &mut Self::Page,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Merges the table under the entry into a leaf that maps `pfn`, and frees `page`, the table's twin. On
+    /// success the leaf is not blocked.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; [`HookError::Refused`] where the children are not uniform. The entry is then
+    /// still blocked.
+    fn promote_external_spt(
+        &self,
+        guard: &mut Exclusive<'_>,
+        entry: &Tracked,
+        pfn: Pfn,
+        page: &mut Self::Page,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Unlinks the empty table under the entry and frees `page`, its twin.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; the table is then still linked, and blocked.
+    fn free_external_spt(
+        &self,
+        guard: &mut Exclusive<'_>,
+        entry: &Tracked,
+        page: &mut Self::Page,
+    ) -> Result<(), HookError<Self::Error>>;
+
+    /// Makes a blocked entry usable again.
+    ///
+    /// # Errors
+    /// As [`HookError`] says. The caller tries a bounded number of times; after that this TD cannot continue.
+    fn unblock(&self, guard: &mut Exclusive<'_>, entry: &Tracked) -> Result<(), HookError<Self::Error>>;
+
+    /// Drops every translation that any vCPU of this TD holds for `range` of the *direct* (shared) table.
+    /// When it returns, none is in use.
+    fn flush_direct(&self, range: GfnRange);
+}
