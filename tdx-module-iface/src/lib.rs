@@ -18,11 +18,21 @@ extern crate std;
 
 mod open_enum;
 
+pub mod exit;
+pub mod ghci;
 pub mod leaf;
+pub mod lifecycle;
 pub mod metadata;
+pub mod op_state;
 pub mod regs;
+pub mod report;
 pub mod sept;
 pub mod status;
+pub mod td_params;
+pub mod tdg;
+pub mod tdmr;
+pub mod tdsysinfo;
+pub mod ve_info;
 
 pub use leaf::{LeafWord, TdgLeaf, TdhLeaf};
 pub use regs::{Gprs, Reg, SeamCall, SeamCallFault};
