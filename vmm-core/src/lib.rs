@@ -9,7 +9,9 @@
 extern crate alloc;
 
 pub mod devices;
+pub mod ghci;
 pub mod host;
 pub mod memory;
 pub mod platform;
 pub mod td;
+pub mod vcpu;
