@@ -84,7 +84,7 @@ impl Hob {
             }
             let length = usize::from(length);
             let entry = match rest.get(..length) {
-                Some(entry) if length >= HEADER && length % 8 == 0 => entry,
+                Some(entry) if length >= HEADER && length.is_multiple_of(8) => entry,
                 _ => return Err(HobError::BadLength { offset }),
             };
             match kind {

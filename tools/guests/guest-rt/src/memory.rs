@@ -74,7 +74,7 @@ fn accept_range(range: Range, fresh: Fresh) -> Result<Accepted, AcceptError> {
     let mut accepted = Accepted::default();
     let mut gpa = range.start;
     while gpa < range.end {
-        if gpa % PAGE_2M == 0 && range.end - gpa >= PAGE_2M {
+        if gpa.is_multiple_of(PAGE_2M) && range.end - gpa >= PAGE_2M {
             match accept_one(gpa, LEVEL_2M) {
                 Ok(()) => accepted.large += 1,
                 Err(AcceptError { error: TdCallError::TdxPageSizeMismatch, .. }) => {
