@@ -1,0 +1,64 @@
+//! The processor that executes a guest, as the module sees it.
+//!
+//! TDH.VP.ENTER loads a vCPU's state, gives it to a [`GuestCpu`] and gets a [`VmExit`] back: the architectural
+//! exit information, nothing else. The module handles the exit (a TDCALL, an EPT violation, an instruction
+//! that a TD may not execute), possibly changes the registers or queues an event for injection, and runs the
+//! guest again, or ends the run with a TD exit. A `GuestCpu` therefore never learns which it was, except by
+//! being run again.
+//!
+//! During a run the guest reaches memory through [`GuestEnv`] only, which walks the Secure EPT for private
+//! and the shared EPT for shared addresses, and records every translation in the LP's TLB.
+
+mod exit;
+mod state;
+
+pub use exit::{VmExit, reason};
+pub use state::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState};
+pub use tdx_module_iface::exit::{ExitReason, ExitReasonField};
+
+use tdvisor_base::Gpa;
+
+use crate::machine::GuestEnv;
+
+/// What a memory access wants to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Access {
+    /// A data read.
+    Read,
+    /// A data write.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// The processor of a guest.
+pub trait GuestCpu {
+    /// Runs the guest from `state` until it exits. `state.injection`, if set, is delivered first and must be
+    /// taken out by the callee.
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit;
+
+    /// Translations that the processor caches for the current guest are void (all, or those of one address).
+    fn flush_translations(&mut self, only: Option<Gpa>) {
+        let _ = only;
+    }
+}
+
+impl<C: GuestCpu + ?Sized> GuestCpu for Box<C> {
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        (**self).run(state, env)
+    }
+
+    fn flush_translations(&mut self, only: Option<Gpa>) {
+        (**self).flush_translations(only);
+    }
+}
+
+/// A guest written as a closure: each call is one step, which ends in a VM exit.
+#[derive(Debug)]
+pub struct ScriptedGuest<F>(pub F);
+
+impl<F: FnMut(&mut GuestState, &GuestEnv<'_>) -> VmExit> GuestCpu for ScriptedGuest<F> {
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        (self.0)(state, env)
+    }
+}

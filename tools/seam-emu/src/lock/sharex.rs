@@ -1,0 +1,163 @@
+//! The shared/exclusive try-lock word.
+
+use tdvisor_base::sync::{AtomicU64, Ordering, preemption_point};
+
+const EXCLUSIVE: u64 = 1;
+const HOST_PRIORITY: u64 = 1 << 1;
+const ONE_SHARED: u64 = 1 << 2;
+const SHARED_MASK: u64 = 0x3fff << 2;
+const LOCK_MASK: u64 = 0xffff;
+
+/// How a lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// With others of the same mode.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// Who takes a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// A SEAMCALL.
+    Host,
+    /// A TDCALL, or the handling of a VM exit.
+    Guest,
+}
+
+/// Why a lock was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Busy {
+    /// Somebody holds it.
+    Held,
+    /// It may be free, but a host attempt comes first.
+    HostPriority,
+}
+
+/// Whether a lock lets the host overtake guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HostPriority {
+    /// Plain: both sides are equal.
+    No,
+    /// A host attempt that loses keeps guests away.
+    Yes,
+}
+
+/// A lock: the low sixteen bits of a word. The upper bits belong to the object and are preserved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TryLock<'m> {
+    word: &'m AtomicU64,
+    priority: HostPriority,
+}
+
+impl<'m> TryLock<'m> {
+    pub(crate) const fn new(word: &'m AtomicU64, priority: HostPriority) -> Self {
+        Self { word, priority }
+    }
+
+    /// Takes the lock, or says who is in the way.
+    pub(crate) fn acquire(self, mode: Mode, side: Side) -> Result<Guard<'m>, Busy> {
+        preemption_point();
+        let mut current = self.word.load(Ordering::Relaxed);
+        loop {
+            let (next, outcome) = self.step(current, mode, side);
+            if next == current {
+                return outcome.map(|()| Guard { word: self.word, mode });
+            }
+            match self.word.compare_exchange_weak(current, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return outcome.map(|()| Guard { word: self.word, mode }),
+                Err(found) => current = found,
+            }
+        }
+    }
+
+    /// What an attempt makes of the word.
+    fn step(self, word: u64, mode: Mode, side: Side) -> (u64, Result<(), Busy>) {
+        let has_priority = self.priority == HostPriority::Yes;
+        if side == Side::Guest && has_priority && word & HOST_PRIORITY != 0 {
+            return (word, Err(Busy::HostPriority));
+        }
+        let free = match mode {
+            Mode::Shared => word & EXCLUSIVE == 0 && word & SHARED_MASK != SHARED_MASK,
+            Mode::Exclusive => word & (EXCLUSIVE | SHARED_MASK) == 0,
+        };
+        if !free {
+            let marked = if side == Side::Host && has_priority { word | HOST_PRIORITY } else { word };
+            return (marked, Err(Busy::Held));
+        }
+        let cleared = if side == Side::Host { word & !HOST_PRIORITY } else { word };
+        let taken = match mode {
+            Mode::Shared => cleared + ONE_SHARED,
+            Mode::Exclusive => cleared | EXCLUSIVE,
+        };
+        (taken, Ok(()))
+    }
+}
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub(crate) struct Guard<'m> {
+    word: &'m AtomicU64,
+    mode: Mode,
+}
+
+impl Guard<'_> {
+    /// The bits of the word that are not the lock.
+    pub(crate) const fn payload_mask() -> u64 {
+        !LOCK_MASK
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        preemption_point();
+        match self.mode {
+            Mode::Shared => self.word.fetch_sub(ONE_SHARED, Ordering::Release),
+            Mode::Exclusive => self.word.fetch_and(!EXCLUSIVE, Ordering::Release),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(word: &AtomicU64) -> TryLock<'_> {
+        TryLock::new(word, HostPriority::Yes)
+    }
+
+    #[test]
+    fn shared_holders_keep_an_exclusive_one_out_and_the_other_way_round() {
+        let word = AtomicU64::new(0xabcd_0000);
+        let first = lock(&word).acquire(Mode::Shared, Side::Host).unwrap();
+        let second = lock(&word).acquire(Mode::Shared, Side::Host).unwrap();
+        assert_eq!(lock(&word).acquire(Mode::Exclusive, Side::Guest).unwrap_err(), Busy::Held);
+        drop((first, second));
+        let alone = lock(&word).acquire(Mode::Exclusive, Side::Host).unwrap();
+        assert_eq!(lock(&word).acquire(Mode::Shared, Side::Guest).unwrap_err(), Busy::Held);
+        drop(alone);
+        assert_eq!(word.load(Ordering::Relaxed), 0xabcd_0000, "the object's bits are untouched");
+    }
+
+    #[test]
+    fn after_a_host_lost_no_guest_gets_in_until_a_host_won() {
+        let word = AtomicU64::new(0);
+        let guest = lock(&word).acquire(Mode::Exclusive, Side::Guest).unwrap();
+        assert_eq!(lock(&word).acquire(Mode::Exclusive, Side::Host).unwrap_err(), Busy::Held);
+        drop(guest);
+        assert_eq!(lock(&word).acquire(Mode::Shared, Side::Guest).unwrap_err(), Busy::HostPriority);
+        drop(lock(&word).acquire(Mode::Exclusive, Side::Host).unwrap());
+        assert!(lock(&word).acquire(Mode::Shared, Side::Guest).is_ok());
+    }
+
+    #[test]
+    fn a_plain_lock_knows_no_priority() {
+        let word = AtomicU64::new(0);
+        let plain = TryLock::new(&word, HostPriority::No);
+        let guest = plain.acquire(Mode::Shared, Side::Guest).unwrap();
+        assert_eq!(plain.acquire(Mode::Exclusive, Side::Host).unwrap_err(), Busy::Held);
+        drop(guest);
+        assert!(plain.acquire(Mode::Exclusive, Side::Guest).is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! What a guest's processor reaches while it runs: memory through two EPTs, the interrupt line, time.
+
+use tdvisor_base::arena::MemoryFault;
+use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
+
+use super::{Asid, Machine};
+use crate::guest::{Access, VmExit};
+
+/// Where a guest address is, and what may be done with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestTranslation {
+    /// The byte itself.
+    pub hpa: Hpa,
+    /// The key that accesses carry.
+    pub key: KeyId,
+    /// Size of the mapping.
+    pub level: Level,
+    /// Rights: bit 0 read, bit 1 write, bit 2 execute.
+    pub rights: u8,
+}
+
+/// The surroundings of a guest that runs on one logical processor.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestEnv<'m> {
+    pub(crate) machine: &'m Machine,
+    pub(crate) lp: usize,
+    pub(crate) asid: Asid,
+    pub(crate) space: GuestSpace,
+}
+
+/// The guest-physical address space of a TD.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GuestSpace {
+    /// The TD's key.
+    pub(crate) key: KeyId,
+    /// Root page of the Secure EPT.
+    pub(crate) sept_root: Hpa,
+    /// Level of the entries in the root page.
+    pub(crate) root_level: Level,
+    /// Root page of the shared EPT; zero where the host set none.
+    pub(crate) shared_root: Hpa,
+    /// The SHARED bit: the highest bit of a guest address.
+    pub(crate) shared_bit: u64,
+}
+
+impl<'m> GuestEnv<'m> {
+    /// The machine.
+    pub const fn machine(&self) -> &'m Machine {
+        self.machine
+    }
+
+    /// The logical processor on which the guest runs.
+    pub const fn lp(&self) -> usize {
+        self.lp
+    }
+
+    /// The SHARED bit of guest addresses.
+    pub const fn shared_bit(&self) -> u64 {
+        self.space.shared_bit
+    }
+
+    /// Whether the VMM has an external interrupt pending on this processor: a CPU that polls exits then.
+    pub fn interrupt_pending(&self) -> bool {
+        self.machine.interrupt_pending(self.lp)
+    }
+
+    /// The host's time-stamp counter.
+    pub fn host_tsc(&self) -> u64 {
+        self.machine.tsc()
+    }
+
+    /// Translates an access as the processor does: through its TLB, then by a walk.
+    ///
+    /// # Errors
+    /// The VM exit that the access causes instead (EPT violation or misconfiguration). It carries no linear
+    /// address and says so.
+    pub fn translate(&self, gpa: Gpa, access: Access) -> Result<GuestTranslation, VmExit> {
+        self.machine.translate(self.lp, self.asid, &self.space, gpa, access)
+    }
+
+    /// Reads guest memory; may cross pages.
+    ///
+    /// # Errors
+    /// [`GuestMemoryError`].
+    pub fn read(&self, gpa: Gpa, out: &mut [u8]) -> Result<(), GuestMemoryError> {
+        for (at, range) in pieces(gpa, out.len()) {
+            let place = self.translate(at, Access::Read)?;
+            if let Some(piece) = out.get_mut(range) {
+                self.machine.memory().read(place.hpa, place.key, piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes guest memory; may cross pages.
+    ///
+    /// # Errors
+    /// [`GuestMemoryError`].
+    pub fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), GuestMemoryError> {
+        for (at, range) in pieces(gpa, data.len()) {
+            let place = self.translate(at, Access::Write)?;
+            if let Some(piece) = data.get(range) {
+                let _ = self.machine.memory().write(place.hpa, place.key, piece)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a guest access did not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestMemoryError {
+    /// The access leaves the guest.
+    Exit(VmExit),
+    /// Memory refused: a machine check.
+    Memory(MemoryFault),
+}
+
+impl From<VmExit> for GuestMemoryError {
+    fn from(exit: VmExit) -> Self {
+        Self::Exit(exit)
+    }
+}
+
+impl From<MemoryFault> for GuestMemoryError {
+    fn from(fault: MemoryFault) -> Self {
+        Self::Memory(fault)
+    }
+}
+
+/// Cuts a range at page boundaries.
+fn pieces(gpa: Gpa, len: usize) -> impl Iterator<Item = (Gpa, core::ops::Range<usize>)> {
+    let mut done = 0usize;
+    core::iter::from_fn(move || {
+        if done >= len {
+            return None;
+        }
+        let at = gpa.wrapping_add(done as u64);
+        let room = (PAGE_SIZE - at.page_offset()) as usize;
+        let range = done..done + room.min(len - done);
+        done = range.end;
+        Some((at, range))
+    })
+}

@@ -1,0 +1,212 @@
+//! The machine: memory, processors, and the module that they share.
+
+mod call;
+mod env;
+mod host;
+mod lp;
+mod snapshot;
+mod tlb;
+mod translate;
+mod violation;
+
+pub(crate) use env::GuestSpace;
+pub use env::{GuestEnv, GuestMemoryError, GuestTranslation};
+pub use host::HostMemoryError;
+pub use lp::Lp;
+pub use snapshot::{MachineSnapshot, SnapshotRefused};
+pub(crate) use tlb::{Asid, Tlb};
+pub use violation::{HostViolation, StaleTranslation};
+
+use tdvisor_base::KeyId;
+use tdvisor_base::arena::{Arena, KeySpace};
+use tdvisor_base::clock::{Clock, VirtualClock};
+use tdvisor_base::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering};
+
+use crate::config::{MachineConfig, TscSource};
+use crate::guest::GuestCpu;
+use crate::module::Module;
+use violation::ViolationLog;
+
+/// What RDSEED does (fault injection).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum RdseedMode {
+    /// Gives random numbers.
+    #[default]
+    Ok = 0,
+    /// Never has one ready.
+    NoEntropy = 1,
+}
+
+/// What PCONFIG does (fault injection).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum PconfigMode {
+    /// Programs the key.
+    #[default]
+    Ok = 0,
+    /// Fails because no random key could be made.
+    EntropyError = 1,
+    /// Fails because another processor programs a key.
+    DeviceBusy = 2,
+}
+
+/// What the machine knows of one logical processor. The module's view of it is in [`Module`].
+pub(crate) struct Processor {
+    pub(crate) package: u32,
+    pub(crate) interrupt_pending: AtomicBool,
+    pub(crate) tlb: Tlb,
+    /// The CPU that executes guests on this processor, while it does not.
+    pub(crate) guest_cpu: Mutex<Option<Box<dyn GuestCpu + Send>>>,
+}
+
+/// An emulated machine.
+pub struct Machine {
+    config: MachineConfig,
+    memory: Arc<Arena>,
+    processors: Box<[Processor]>,
+    pub(crate) module: Module,
+    violations: ViolationLog,
+    rdseed: AtomicU8,
+    pconfig: AtomicU8,
+    clock: VirtualClock,
+    started: std::time::Instant,
+}
+
+impl core::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Machine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A machine at power-on: memory zero, the module loaded but not initialised.
+    pub fn new(config: MachineConfig) -> Self {
+        let keys = KeySpace { first_private: *config.private_hkids.start() };
+        let memory = Arena::new(config.phys_mem_bytes, keys);
+        let module = Module::new(&config);
+        Self::assemble(config, memory, module)
+    }
+
+    fn assemble(config: MachineConfig, memory: Arena, module: Module) -> Self {
+        let processors = config
+            .lp_packages
+            .iter()
+            .map(|package| Processor {
+                package: *package,
+                interrupt_pending: AtomicBool::new(false),
+                tlb: Tlb::default(),
+                guest_cpu: Mutex::new(None),
+            })
+            .collect();
+        let clock = VirtualClock::new(config.tsc_hz);
+        Self {
+            config,
+            memory: Arc::new(memory),
+            processors,
+            module,
+            violations: ViolationLog::default(),
+            rdseed: AtomicU8::new(0),
+            pconfig: AtomicU8::new(0),
+            clock,
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// What the machine was made from.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Physical memory. Access through it is access by hardware: keys are checked, nothing else is.
+    pub fn memory(&self) -> &Arc<Arena> {
+        &self.memory
+    }
+
+    /// Logical processor `index`; `None` where the machine has fewer.
+    pub fn lp(&self, index: usize) -> Option<Lp<&Self>> {
+        Lp::new(self, index)
+    }
+
+    /// Number of logical processors.
+    pub fn num_lps(&self) -> usize {
+        self.processors.len()
+    }
+
+    pub(crate) fn processors(&self) -> &[Processor] {
+        &self.processors
+    }
+
+    /// Makes an external interrupt for the VMM pending on a processor, or not. Interruptible leaves see it,
+    /// and a guest that runs there on a [`crate::guest`] CPU that polls exits with reason 1.
+    pub fn set_interrupt_pending(&self, lp: usize, pending: bool) {
+        if let Some(processor) = self.processors.get(lp) {
+            processor.interrupt_pending.store(pending, Ordering::Release);
+        }
+    }
+
+    /// Whether an external interrupt for the VMM is pending on a processor.
+    pub fn interrupt_pending(&self, lp: usize) -> bool {
+        self.processors.get(lp).is_some_and(|p| p.interrupt_pending.load(Ordering::Acquire))
+    }
+
+    /// Plugs in the CPU that executes guests on a processor.
+    pub fn set_guest_cpu(&self, lp: usize, cpu: Box<dyn GuestCpu + Send>) {
+        if let Some(processor) = self.processors.get(lp) {
+            *processor.guest_cpu.lock() = Some(cpu);
+        }
+    }
+
+    /// Chooses what RDSEED does from now on.
+    pub fn set_rdseed_mode(&self, mode: RdseedMode) {
+        self.rdseed.store(mode as u8, Ordering::Release);
+    }
+
+    /// Chooses what PCONFIG does from now on.
+    pub fn set_pconfig_mode(&self, mode: PconfigMode) {
+        self.pconfig.store(mode as u8, Ordering::Release);
+    }
+
+    pub(crate) fn pconfig_mode(&self) -> PconfigMode {
+        match self.pconfig.load(Ordering::Acquire) {
+            1 => PconfigMode::EntropyError,
+            2 => PconfigMode::DeviceBusy,
+            _ => PconfigMode::Ok,
+        }
+    }
+
+    pub(crate) fn rdseed_has_entropy(&self) -> bool {
+        self.rdseed.load(Ordering::Acquire) == RdseedMode::Ok as u8
+    }
+
+    /// The time-stamp counter.
+    pub fn tsc(&self) -> u64 {
+        match self.config.tsc_source {
+            TscSource::Virtual => self.clock.ticks(),
+            TscSource::Host => {
+                let ticks =
+                    self.started.elapsed().as_nanos() * u128::from(self.config.tsc_hz) / 1_000_000_000;
+                u64::try_from(ticks).unwrap_or(u64::MAX).wrapping_add(self.clock.ticks())
+            }
+        }
+    }
+
+    /// Moves the time-stamp counter forward.
+    pub fn advance_tsc(&self, ticks: u64) {
+        self.clock.advance(ticks);
+    }
+
+    /// What the host did wrong so far, oldest first.
+    pub fn violations(&self) -> Vec<HostViolation> {
+        self.violations.all()
+    }
+
+    pub(crate) fn report(&self, violation: HostViolation) {
+        self.violations.push(violation);
+    }
+
+    /// The key id of the module's own structures (the global private key); the default key before SYS.CONFIG.
+    pub(crate) fn global_key(&self) -> KeyId {
+        self.module.global_key()
+    }
+}

@@ -1,0 +1,107 @@
+//! Second-stage translation as the processor does it: the TLB, then a walk of the Secure EPT for private and
+//! of the shared EPT for shared addresses.
+
+use tdvisor_base::sync::Ordering;
+use tdvisor_base::{Gpa, Hpa, Level};
+use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::sept::SeptEntry;
+
+use super::tlb::Entry;
+use super::{Asid, GuestSpace, GuestTranslation, Machine};
+use crate::guest::{Access, VmExit};
+
+/// Entries of the shared EPT carry rights in bits 2:0 and the leaf flag in bit 7.
+const LEAF: u64 = 1 << 7;
+const RIGHTS: u64 = 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+const fn wanted(access: Access) -> u8 {
+    match access {
+        Access::Read => 1,
+        Access::Write => 2,
+        Access::Execute => 4,
+    }
+}
+
+impl Machine {
+    pub(super) fn translate(
+        &self,
+        lp: usize,
+        asid: Asid,
+        space: &GuestSpace,
+        gpa: Gpa,
+        access: Access,
+    ) -> Result<GuestTranslation, VmExit> {
+        let tlb = self.processors().get(lp).map(|p| &p.tlb);
+        if let Some(entry) = tlb.and_then(|tlb| tlb.lookup(asid, gpa))
+            && entry.rights & wanted(access) != 0
+        {
+            return Ok(place(entry, gpa));
+        }
+        let shared = gpa.get() & space.shared_bit != 0;
+        let (root, level, key) = if shared {
+            (space.shared_root, space.root_level, tdvisor_base::KeyId::DEFAULT)
+        } else {
+            (space.sept_root, space.root_level, space.key)
+        };
+        let (hpa, level, rights) = self.walk(root, level, gpa, access)?;
+        let entry = Entry { hpa, key, level, rights, shared };
+        if let Some(tlb) = tlb {
+            tlb.insert(asid, gpa, entry);
+        }
+        Ok(place(entry, gpa))
+    }
+
+    /// Walks an EPT; gives the base, level and rights of the mapping.
+    fn walk(
+        &self,
+        root: Hpa,
+        root_level: Level,
+        gpa: Gpa,
+        access: Access,
+    ) -> Result<(Hpa, Level, u8), VmExit> {
+        let violation = |rights: u64| VmExit::ept_violation(gpa, 0, access, rights);
+        if root.get() == 0 {
+            return Err(violation(0));
+        }
+        let mut table = root;
+        let mut level = root_level;
+        let mut rights = RIGHTS;
+        loop {
+            let words = self.memory().table(table.frame()).map_err(|_| violation(0))?;
+            let raw =
+                words.get(level.table_index(gpa.frame())).map_or(0, |word| word.load(Ordering::Acquire));
+            rights &= raw & RIGHTS;
+            if raw & RIGHTS == 0 {
+                return Err(violation(0));
+            }
+            if raw & (SeptEntry::READ | SeptEntry::WRITE) == SeptEntry::WRITE {
+                let mut exit = VmExit::plain(ExitReason::EPT_MISCONFIG);
+                exit.gpa = gpa;
+                return Err(exit);
+            }
+            let next = Hpa::new(raw & ADDRESS);
+            if level == Level::L4K || raw & LEAF != 0 {
+                if rights & u64::from(wanted(access)) == 0 {
+                    return Err(violation(rights));
+                }
+                return Ok((next.align_down(level.bytes()), level, rights as u8));
+            }
+            table = next;
+            level = match level.down() {
+                Some(below) => below,
+                None => return Err(violation(0)),
+            };
+        }
+    }
+}
+
+fn place(entry: Entry, gpa: Gpa) -> GuestTranslation {
+    let offset = gpa.get() & (entry.level.bytes() - 1);
+    GuestTranslation {
+        hpa: entry.hpa.wrapping_add(offset),
+        key: entry.key,
+        level: entry.level,
+        rights: entry.rights,
+    }
+}
