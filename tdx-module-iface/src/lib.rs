@@ -20,20 +20,26 @@ mod open_enum;
 
 pub mod exit;
 pub mod ghci;
+pub mod handles;
 pub mod leaf;
 pub mod lifecycle;
 pub mod metadata;
 pub mod op_state;
+pub mod outcome;
 pub mod regs;
 pub mod report;
 pub mod sept;
 pub mod status;
 pub mod td_params;
 pub mod tdg;
+pub mod tdh;
 pub mod tdmr;
 pub mod tdsysinfo;
 pub mod ve_info;
 
+pub use handles::{GpaLevel, KeyedHpa, Tdr, Tdvpr};
 pub use leaf::{LeafWord, TdgLeaf, TdhLeaf};
+pub use outcome::{Retry, SeamError};
 pub use regs::{Gprs, Reg, SeamCall, SeamCallFault};
+pub use sept::SeptInfo;
 pub use status::{Operand, Status, StatusCode};

@@ -122,3 +122,9 @@ impl fmt::LowerHex for Status {
         fmt::LowerHex::fmt(&self.0, f)
     }
 }
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:#x})", self.code(), self.0)
+    }
+}

@@ -1,0 +1,109 @@
+//! `TDH.MEM.PAGE.*`: adding, removing, moving, splitting and merging private pages.
+
+use tdvisor_base::{Gpa, Hpa};
+
+use super::issue;
+use crate::handles::{GpaLevel, Tdr};
+use crate::leaf::TdhLeaf;
+use crate::outcome::SeamError;
+use crate::regs::{Gprs, SeamCall};
+use crate::sept::SeptInfo;
+
+/// Adds a 4 KiB page to a TD that is being built, with the contents of `source`. The address is measured, the
+/// contents are not.
+///
+/// # Errors
+/// `OP_STATE_INCORRECT` once the TD is finalised.
+pub fn tdh_mem_page_add<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: Gpa,
+    page: Hpa,
+    source: Hpa,
+) -> Result<(), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_ADD;
+    let gprs = Gprs {
+        rcx: GpaLevel::page(gpa).word(),
+        rdx: tdr.0.get(),
+        r8: page.get(),
+        r9: source.get(),
+        ..Gprs::ZERO
+    };
+    issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
+}
+
+/// Adds a page of 4 KiB or 2 MiB in state PENDING; the guest accepts it, which also zeroes it.
+///
+/// # Errors
+/// `EPT_WALK_FAILED` where the table is missing, `EPT_ENTRY_STATE_INCORRECT` where the entry is in use.
+pub fn tdh_mem_page_aug<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+    page: Hpa,
+) -> Result<(), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_AUG;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), r8: page.get(), ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
+}
+
+/// Removes a page and returns its address. The page is free afterwards; its contents are not scrubbed.
+///
+/// # Errors
+/// While VCPUs may run, `GPA_RANGE_NOT_BLOCKED` and `TLB_TRACKING_NOT_DONE`.
+pub fn tdh_mem_page_remove<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+) -> Result<Hpa, SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_REMOVE;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
+    Ok(Hpa::new(issue(lp, leaf, leaf.word(), gprs)?.sept()?.rcx))
+}
+
+/// Moves a blocked, tracked 4 KiB page to `page` and returns the old address, which is free then.
+///
+/// # Errors
+/// As for [`tdh_mem_page_remove`]; `OPERAND_INVALID | R8` where `page` is the page's present address.
+pub fn tdh_mem_page_relocate<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: Gpa,
+    page: Hpa,
+) -> Result<Hpa, SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_RELOCATE;
+    let gprs = Gprs { rcx: GpaLevel::page(gpa).word(), rdx: tdr.0.get(), r8: page.get(), ..Gprs::ZERO };
+    Ok(Hpa::new(issue(lp, leaf, leaf.word(), gprs)?.sept()?.rcx))
+}
+
+/// Splits a blocked, tracked large page into 512 pages of the next level; `table` becomes their Secure-EPT
+/// page.
+///
+/// # Errors
+/// [`Retry::InterruptedRestartable`](crate::outcome::Retry::InterruptedRestartable) where an interrupt is
+/// pending: nothing was done.
+pub fn tdh_mem_page_demote<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+    table: Hpa,
+) -> Result<(), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_DEMOTE;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), r8: table.get(), ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
+}
+
+/// Merges the 512 pages below a blocked, tracked table entry into one page of the entry's level, and returns
+/// the address of the table page, which is free then.
+///
+/// # Errors
+/// `EPT_INVALID_PROMOTE_CONDITIONS` unless all 512 are mapped, or all pending, and contiguous.
+pub fn tdh_mem_page_promote<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+) -> Result<Hpa, SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_PROMOTE;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
+    Ok(Hpa::new(issue(lp, leaf, leaf.word(), gprs)?.sept()?.rcx))
+}
