@@ -8,3 +8,19 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod bytes;
+#[cfg(feature = "alloc")]
+pub mod collateral;
+#[cfg(feature = "alloc")]
+pub mod crypto;
+#[cfg(feature = "alloc")]
+pub mod pck;
+pub mod quote;
+pub mod time;
+#[cfg(feature = "alloc")]
+pub mod verify;
+#[cfg(feature = "alloc")]
+pub mod x509;
+
+pub use bytes::{Hex, Truncated};
+pub use time::{UnixSeconds, Validity};

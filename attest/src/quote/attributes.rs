@@ -1,0 +1,75 @@
+//! TDATTRIBUTES and the SGX enclave attributes, as open bit sets.
+
+use core::fmt;
+
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// TDATTRIBUTES of a TD (TDX module ABI specification, TD attributes table).
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
+pub struct TdAttributes(U64);
+
+impl TdAttributes {
+    /// The TD can be debugged by its host: nothing it holds is secret.
+    pub const DEBUG: u64 = 1 << 0;
+    /// The TD may be a target of an extended service TD binding.
+    pub const SERVTD_EXT: u64 = 1 << 17;
+    /// Linear address separation.
+    pub const LASS: u64 = 1 << 27;
+    /// EPT violations on private pages do not become #VE in the guest.
+    pub const SEPT_VE_DISABLE: u64 = 1 << 28;
+    /// The TD may be migrated by a migration TD.
+    pub const MIGRATABLE: u64 = 1 << 29;
+    /// Protection keys for supervisor pages.
+    pub const PKS: u64 = 1 << 30;
+    /// Key locker.
+    pub const KL: u64 = 1 << 31;
+    /// The TD attests other TDs (TDX provisioning agent).
+    pub const TPA: u64 = 1 << 62;
+    /// Performance monitoring.
+    pub const PERFMON: u64 = 1 << 63;
+
+    /// Wraps raw bits.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(U64::new(bits))
+    }
+
+    /// The raw bits.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Whether every bit of `mask` is set.
+    #[must_use]
+    pub const fn contains(self, mask: u64) -> bool {
+        self.bits() & mask == mask
+    }
+}
+
+const NAMED: [(u64, &str); 9] = [
+    (TdAttributes::DEBUG, "DEBUG"),
+    (TdAttributes::SERVTD_EXT, "SERVTD_EXT"),
+    (TdAttributes::LASS, "LASS"),
+    (TdAttributes::SEPT_VE_DISABLE, "SEPT_VE_DISABLE"),
+    (TdAttributes::MIGRATABLE, "MIGRATABLE"),
+    (TdAttributes::PKS, "PKS"),
+    (TdAttributes::KL, "KL"),
+    (TdAttributes::TPA, "TPA"),
+    (TdAttributes::PERFMON, "PERFMON"),
+];
+
+impl fmt::Display for TdAttributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}", self.bits())?;
+        NAMED.iter().filter(|(bit, _)| self.contains(*bit)).try_for_each(|(_, name)| write!(f, " {name}"))
+    }
+}
+
+impl fmt::Debug for TdAttributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,260 @@
+//! The verifier object, and the order in which a quote is verified.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::known::{Known, Platform, VerifiedCollateral};
+use super::tcb::{Inputs, TcbVerdict, qe_svn};
+use super::window::{self, ValidityWindow};
+use super::{Item, TrustAnchor, VerifyError};
+use crate::UnixSeconds;
+use crate::collateral::{Bundle, TcbInfo};
+use crate::crypto::{Crypto, PublicKey, Signature};
+use crate::pck::PckExtension;
+use crate::quote::{Body, CertificationType, Quote, TeeType};
+use crate::time::Validity;
+use crate::x509::pem;
+
+/// How many sets of collateral a verifier keeps.
+const MAX_COLLATERAL: usize = 32;
+/// How many platforms a verifier keeps.
+const MAX_PLATFORMS: usize = 256;
+/// How many certification authorities a verifier keeps; Intel has two.
+const MAX_CAS: usize = 8;
+
+/// A quote whose cryptography holds, with everything that the other verdicts look at.
+#[derive(Clone, Debug)]
+pub struct Verification<'a> {
+    /// The quote.
+    pub quote: Quote<'a>,
+    /// The time it was verified for.
+    pub at: UnixSeconds,
+    /// The platform, from its PCK certificate.
+    pub platform: PckExtension,
+    /// Intel's opinion about the TCB.
+    pub tcb: TcbVerdict,
+    /// When all of the evidence is valid.
+    pub window: ValidityWindow,
+    /// Evaluation number of the TCB info.
+    pub tcb_info_number: u32,
+    /// Evaluation number of the QE identity.
+    pub qe_identity_number: u32,
+    /// Number of the root's revocation list.
+    pub root_crl_number: Option<u64>,
+    /// Number of the PCK revocation list.
+    pub pck_crl_number: Option<u64>,
+}
+
+impl Verification<'_> {
+    /// The smaller evaluation number of TCB info and QE identity: what the verdict as a whole reflects.
+    #[must_use]
+    pub fn evaluation_number(&self) -> u32 {
+        self.tcb_info_number.min(self.qe_identity_number)
+    }
+}
+
+/// Verifies quotes and keeps what it has verified.
+#[derive(Clone, Debug)]
+pub struct Verifier<C> {
+    anchor: TrustAnchor,
+    crypto: C,
+    collateral: Known<VerifiedCollateral>,
+    platforms: Known<Platform>,
+    cas: Known<Box<[u8]>>,
+}
+
+#[cfg(any(feature = "ring", feature = "p256"))]
+impl Verifier<crate::crypto::DefaultCrypto> {
+    /// A verifier that trusts `anchor`, with this build's default crypto.
+    #[must_use]
+    pub fn new(anchor: TrustAnchor) -> Self {
+        Self::with_crypto(anchor, crate::crypto::DefaultCrypto::default())
+    }
+}
+
+impl<C: Crypto> Verifier<C> {
+    /// A verifier that trusts `anchor` and computes with `crypto`.
+    #[must_use]
+    pub const fn with_crypto(anchor: TrustAnchor, crypto: C) -> Self {
+        Self {
+            anchor,
+            crypto,
+            collateral: Known::new(MAX_COLLATERAL),
+            platforms: Known::new(MAX_PLATFORMS),
+            cas: Known::new(MAX_CAS),
+        }
+    }
+
+    /// Verifies the signatures of `bundle` and keeps it, in place of older collateral for the same platforms.
+    ///
+    /// # Errors
+    /// The first part that is malformed or not signed by the root's PKI.
+    pub fn add_collateral(&mut self, bundle: &Bundle) -> Result<(), VerifyError> {
+        let new = VerifiedCollateral::new(bundle, &self.anchor, &self.crypto)?;
+        let key = |info: &TcbInfo| (info.tee, info.fmspc, info.pce_id);
+        self.collateral.retain(|old| key(&old.tcb_info) != key(&new.tcb_info));
+        self.collateral.push(new);
+        Ok(())
+    }
+
+    /// Verifies a quote at a time against the collateral that was added.
+    ///
+    /// # Errors
+    /// The first reason why the quote is not valid. A bad TCB status is no error.
+    pub fn verify<'a>(&mut self, quote: &'a [u8], at: UnixSeconds) -> Result<Verification<'a>, VerifyError> {
+        let quote = Quote::parse(quote)?;
+        quote.check_supported()?;
+        let tee = quote.header().tee_type();
+        let Self { anchor, crypto, collateral, platforms, cas } = self;
+
+        let source = quote.signature.certification.data;
+        let is_chain = quote.signature.certification.kind == CertificationType::PCK_CHAIN;
+        let known = is_chain && platforms.find(|platform| *platform.source == *source).is_some();
+        if !known {
+            let chain = pck_chain(&quote, collateral, tee)?;
+            // What a quote without a chain is called by depends on the collateral: never found again.
+            let source = if is_chain { source } else { &[] };
+            platforms.push(Platform::verify(source, &chain, anchor, cas, crypto)?);
+        }
+        let platform = platforms.front().ok_or(VerifyError::RoleMissing(Item::PckCertificate))?;
+        let collateral = select(collateral, tee, &platform.extension)?;
+
+        // Quote, platform and collateral belong together.
+        check_family(&collateral.tcb_info, tee, &platform.extension)?;
+
+        // Revocation.
+        collateral.pck_crl.check_issuer(&platform.ca_subject, &platform.ca_key, crypto)?;
+        collateral.root_crl.check(&platform.ca_serial, Item::PckCaCertificate)?;
+        collateral.pck_crl.check(&platform.leaf_serial, Item::PckCertificate)?;
+
+        // Dates.
+        let sources = sources(collateral, platform);
+        window::check(&sources, at)?;
+
+        let info = &collateral.tcb_info;
+        check_module(info, quote.body())?;
+
+        // Platform → quoting enclave → attestation key → quote.
+        platform.check_qe(&quote.signature, crypto)?;
+        let kind = collateral.qe_identity.kind;
+        if kind.signs_for() != Some(tee) {
+            return Err(VerifyError::QeKind { collateral: kind, quote: tee });
+        }
+        collateral.qe_identity.check(quote.signature.qe_report).map_err(VerifyError::QeIdentity)?;
+        let key = PublicKey(*quote.signature.attestation_key);
+        if !crypto.verify(&key, quote.signed.bytes, &Signature(*quote.signature.quote_signature)) {
+            return Err(VerifyError::BadSignature(Item::Quote));
+        }
+
+        let inputs = Inputs {
+            info,
+            identity: &collateral.qe_identity,
+            pck: &platform.extension,
+            qe_svn: qe_svn(quote.signature.qe_report),
+        };
+        Ok(Verification {
+            at,
+            platform: platform.extension,
+            tcb: inputs.verdict(quote.body())?,
+            window: ValidityWindow::of(&sources),
+            tcb_info_number: info.evaluation_number,
+            qe_identity_number: collateral.qe_identity.evaluation_number,
+            root_crl_number: collateral.root_crl.number,
+            pck_crl_number: collateral.pck_crl.number,
+            quote,
+        })
+    }
+}
+
+/// The PCK chain of a quote: its own where it carries one, else the collateral's.
+fn pck_chain(
+    quote: &Quote<'_>,
+    collateral: &mut Known<VerifiedCollateral>,
+    tee: TeeType,
+) -> Result<Vec<Vec<u8>>, VerifyError> {
+    let certification = &quote.signature.certification;
+    let kind = certification.kind;
+    let x509 = |error| VerifyError::X509 { item: Item::PckCertificate, error };
+    if kind == CertificationType::PCK_CHAIN {
+        return pem::certificates(certification.data).map_err(x509);
+    }
+    let any = collateral.iter().find(|set| set.tcb_info.tee == tee).ok_or(VerifyError::NoCollateral(tee))?;
+    if kind == CertificationType::PCK_CERTIFICATE {
+        // The leaf is the quote's, its issuers are the collateral's.
+        let mut chain = pem::certificates(certification.data).map_err(x509)?;
+        if chain.len() == 1 {
+            let issuers = match any.pck_chain.split_first() {
+                Some((_, issuers)) => issuers,
+                None => &any.pck_crl_chain,
+            };
+            chain.extend_from_slice(issuers);
+        }
+        return Ok(chain);
+    }
+    if any.pck_chain.is_empty() {
+        return Err(VerifyError::NoPckChain(kind));
+    }
+    Ok(any.pck_chain.clone())
+}
+
+/// The collateral for a platform; failing that, the latest for the TEE, whose mismatch then is the error.
+fn select<'a>(
+    collateral: &'a mut Known<VerifiedCollateral>,
+    tee: TeeType,
+    platform: &PckExtension,
+) -> Result<&'a mut VerifiedCollateral, VerifyError> {
+    let fits = |set: &VerifiedCollateral| {
+        let info = &set.tcb_info;
+        info.tee == tee && info.fmspc == platform.fmspc && info.pce_id == platform.pce_id
+    };
+    if collateral.find(fits).is_none() {
+        collateral.find(|set| set.tcb_info.tee == tee);
+    }
+    collateral.front().ok_or(VerifyError::NoCollateral(tee))
+}
+
+/// Everything with a date.
+fn sources(collateral: &VerifiedCollateral, platform: &Platform) -> [(Item, Validity); 9] {
+    let info = &collateral.tcb_info;
+    let identity = &collateral.qe_identity;
+    [
+        (Item::RootCertificate, collateral.root),
+        (Item::PckCaCertificate, platform.ca),
+        (Item::PckCertificate, platform.leaf),
+        (Item::TcbInfoSigner, collateral.tcb_info_signer),
+        (Item::QeIdentitySigner, collateral.qe_identity_signer),
+        (Item::RootCrl, collateral.root_crl.validity),
+        (Item::PckCrl, collateral.pck_crl.validity),
+        (Item::TcbInfo, Validity { from: info.issued, until: info.next_update }),
+        (Item::QeIdentity, Validity { from: identity.issued, until: identity.next_update }),
+    ]
+}
+
+fn check_family(info: &TcbInfo, tee: TeeType, platform: &PckExtension) -> Result<(), VerifyError> {
+    if info.tee != tee {
+        return Err(VerifyError::TcbInfoTee { collateral: info.tee, quote: tee });
+    }
+    if info.fmspc != platform.fmspc {
+        return Err(VerifyError::Fmspc { collateral: info.fmspc, platform: platform.fmspc });
+    }
+    if info.pce_id != platform.pce_id {
+        return Err(VerifyError::PceId { collateral: info.pce_id, platform: platform.pce_id });
+    }
+    Ok(())
+}
+
+/// Checks who signed the TDX module and its attributes, which must be zero and be the expected ones.
+fn check_module(info: &TcbInfo, body: &Body<'_>) -> Result<(), VerifyError> {
+    let Some(td) = body.td() else { return Ok(()) };
+    let major = td.tee_tcb_svn[1];
+    let identity = if major > 0 { info.module_identity(major) } else { info.module.as_ref() };
+    let identity = identity.ok_or(VerifyError::ModuleUnknown { major })?;
+    if td.mr_signer_seam != identity.mr_signer {
+        return Err(VerifyError::ModuleSigner);
+    }
+    let attributes = td.seam_attributes.to_bytes();
+    if attributes != [0; 8] || attributes != identity.attributes {
+        return Err(VerifyError::ModuleAttributes);
+    }
+    Ok(())
+}

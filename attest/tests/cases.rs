@@ -1,0 +1,49 @@
+//! Every recorded verification case gets the verdict that Intel's library gives, with both crypto backends.
+
+mod common;
+
+use tdvisor_attest::UnixSeconds;
+use tdvisor_attest::collateral::Bundle;
+use tdvisor_attest::crypto::{Crypto, Ring, RustCrypto};
+use tdvisor_attest::verify::{TrustAnchor, Verification, Verifier, VerifyError};
+
+fn verify<'a>(case: &'a common::Case, crypto: impl Crypto) -> Result<Verification<'a>, VerifyError> {
+    let bundle = Bundle::from_json(&case.collateral)?;
+    let mut verifier = Verifier::with_crypto(TrustAnchor::intel(), crypto);
+    verifier.add_collateral(&bundle)?;
+    verifier.verify(&case.quote, UnixSeconds(case.time))
+}
+
+#[test]
+fn every_recorded_case_gets_the_expected_verdict_from_both_backends() {
+    let Some(folder) = common::vectors() else { return };
+    let mut wrong = Vec::new();
+    for case in common::cases(&folder) {
+        let ring = verify(&case, Ring);
+        let rust = verify(&case, RustCrypto);
+        assert_eq!(
+            format!("{:?}", ring.as_ref().map(|verified| &verified.tcb)),
+            format!("{:?}", rust.as_ref().map(|verified| &verified.tcb)),
+            "{}: the backends differ",
+            case.id
+        );
+        let quote = if ring.is_ok() { "valid" } else { "invalid" };
+        let mut differs = case.expect["quote"] != quote;
+        if let Ok(verified) = &ring {
+            let tcb = &case.expect["tcb"];
+            differs |= !tcb.is_null() && tcb != verified.tcb.status.name();
+            if let Some(expected) = case.expect["advisories"].as_array() {
+                let expected: Vec<&str> = expected.iter().filter_map(|id| id.as_str()).collect();
+                let found: Vec<&str> = verified.tcb.advisories.iter().map(|id| &**id).collect();
+                differs |= expected != found;
+            }
+        }
+        let verdict =
+            ring.as_ref().map(|verified| &verified.tcb).map_err(|error| (error.code(), error.to_string()));
+        println!("{}: {verdict:?}", case.id);
+        if differs {
+            wrong.push(format!("{}: expected {}, got {verdict:?}", case.id, case.expect));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,55 @@
+//! Recorded data for tests: `TDVISOR_VECTORS` names its folder, `none` skips, `required` fails without it.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the attestation vectors, or `None` after saying that the test was not run.
+pub fn vectors() -> Option<PathBuf> {
+    let setting = std::env::var("TDVISOR_VECTORS").unwrap_or_default();
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    let folder = match setting.as_str() {
+        "none" => {
+            println!("not run: TDVISOR_VECTORS=none");
+            return None;
+        }
+        "" | "required" => default,
+        folder => PathBuf::from(folder),
+    };
+    let folder = folder.join("attest");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    assert!(setting.is_empty(), "no vectors at {}", folder.display());
+    println!("not run: no vectors at {}", folder.display());
+    None
+}
+
+/// One line of `cases.jsonl`.
+pub struct Case {
+    pub id: String,
+    pub quote: Vec<u8>,
+    pub collateral: String,
+    pub time: u64,
+    pub expect: serde_json::Value,
+    pub peer: String,
+}
+
+/// Every verification case.
+pub fn cases(folder: &Path) -> Vec<Case> {
+    let text = std::fs::read_to_string(folder.join("cases.jsonl")).unwrap();
+    text.lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_string();
+            Case {
+                id: text("id"),
+                quote: std::fs::read(folder.join(text("quote"))).unwrap(),
+                collateral: std::fs::read_to_string(folder.join(text("collateral"))).unwrap(),
+                time: line["time"].as_u64().unwrap(),
+                expect: line["expect"].clone(),
+                peer: text("peer"),
+            }
+        })
+        .collect()
+}
