@@ -13,11 +13,13 @@
 //! | `host`, `guest_leaf` | the leaves, one file each or one per family |
 //! | `vcpu` | TDH.VP.ENTER, TD exits, #VE |
 //! | `guest` | the processor that executes a guest |
+//! | `conformance` | replays recordings of the real module and compares |
 //! | `lock`, `fields` | try-locks; control structures as fields |
 
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod conformance;
 pub mod fields;
 pub mod guest;
 pub mod lock;

@@ -27,12 +27,14 @@ struct Cli {
 
 /// What `tdvisor` can be asked to do.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Conformance(commands::conformance::Args),
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result: Result<outcome::Status, Failure> = match cli.command {
-        Some(command) => match command {},
+        Some(Command::Conformance(args)) => commands::conformance::run(args),
         None => Ok(outcome::Status::Success),
     };
     outcome::report(result)

@@ -1,0 +1,437 @@
+//! The guest of a recording: executes the recorded events and checks what the module makes of each.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tdvisor_base::Gpa;
+use tdx_module_iface::Gprs;
+use tdx_module_iface::exit::{ExitReason, ExitReasonField};
+
+use crate::conformance::compare::{CallSite, Difference, Outcome, Side};
+use crate::conformance::model::{
+    AccessKind, Contents, ExitCause, Expected, GuestAct, GuestEvent, GuestResult, GuestRun, Pattern, Seamcall,
+};
+use crate::guest::{Access, GuestCpu, GuestState, VmExit};
+use crate::machine::{GuestEnv, GuestMemoryError};
+
+use super::{Run, tdvpr_of};
+
+/// How far the TSC moves before every guest event.
+const TSC_STEP: u64 = 1_000_000;
+/// How far RIP moves before every guest event.
+const RIP_STEP: u64 = 64;
+/// How often an interrupted TDCALL is executed again where the recording does not say so.
+const EXTRA_RETRIES: u32 = 1024;
+
+/// An event that was executed and left the guest, and whose result is not known yet.
+struct Pending<'r> {
+    /// Position in the list of events.
+    position: usize,
+    act: &'r GuestAct,
+    expected: GuestResult,
+    /// All registers when it was executed.
+    input: Gprs,
+    /// RIP when it was executed.
+    rip: u64,
+    /// Executions beyond the recorded ones.
+    extra: u32,
+}
+
+/// Executes one [`GuestRun`].
+pub struct ScriptedVcpu<'r, 'm> {
+    run: &'r Run<'m>,
+    step: u32,
+    call: &'r Seamcall,
+    script: &'r GuestRun,
+    next: usize,
+    pending: Option<Pending<'r>>,
+    started: bool,
+}
+
+impl<'r, 'm> ScriptedVcpu<'r, 'm> {
+    pub fn new(run: &'r Run<'m>, step: u32, call: &'r Seamcall, script: &'r GuestRun) -> Self {
+        Self { run, step, call, script, next: 0, pending: None, started: false }
+    }
+
+    fn site(&self, position: Option<usize>) -> CallSite {
+        let leaf = match position.and_then(|position| self.script.events.get(position)) {
+            Some(GuestEvent::Guest { event, .. }) => event.name(),
+            _ => Arc::clone(&self.call.leaf),
+        };
+        CallSite { step: self.step, lp: self.call.lp, event: position, leaf }
+    }
+
+    fn outcome_differs(&self, position: usize, expected: GuestResult, actual: Outcome) {
+        let difference = Difference::Event { expected: Outcome::Known(expected), actual };
+        self.run.ledger.abandon(|| self.site(Some(position)), difference);
+    }
+
+    /// The VP.ENTER came back: the script must have come to its end.
+    pub fn left_guest(&mut self, _after: &Gprs) {
+        if self.run.ledger.is_abandoned() {
+            return;
+        }
+        if !self.started {
+            self.run.ledger.abandon(|| self.site(None), Difference::Entered { expected: true });
+            return;
+        }
+        match self.pending.take() {
+            Some(pending) if pending.expected == GuestResult::Exit => {
+                if matches!(pending.act, GuestAct::Tdcall { .. }) {
+                    self.run.ledger.agree();
+                }
+            }
+            Some(pending) => {
+                let actual = Outcome::Known(GuestResult::Exit);
+                self.outcome_differs(pending.position, pending.expected, actual);
+            }
+            None => self.outcome_differs(self.next, GuestResult::Exit, Outcome::NeverExecuted),
+        }
+    }
+
+    /// The guest starts to run.
+    fn start(&mut self, state: &mut GuestState) {
+        self.started = true;
+        if state.gprs != self.script.entry {
+            let difference = Difference::GuestEntry {
+                expected: Box::new(self.script.entry),
+                actual: Box::new(state.gprs),
+            };
+            self.run.ledger.differ(|| self.site(None), difference);
+        }
+        let actual = state.injection.take().map(|injection| injection.vector);
+        if actual != self.script.inject {
+            let difference = Difference::Injection { expected: self.script.inject, actual };
+            self.run.ledger.differ(|| self.site(None), difference);
+        }
+    }
+
+    /// The guest runs again after an event that left it: finds out what came of the event.
+    ///
+    /// Gives an exit if the same instruction must be executed once more before the script can go on.
+    fn settle(&mut self, pending: Pending<'r>, state: &mut GuestState) -> Option<VmExit> {
+        let observed = match state.injection.take() {
+            Some(injection) => {
+                GuestResult::Inject { vector: injection.vector, error_code: injection.error_code }
+            }
+            None => match (pending.act, state.rip == pending.rip) {
+                (GuestAct::Tdcall { .. }, true) => GuestResult::Retry,
+                (GuestAct::Tdcall { .. }, false) => GuestResult::Ret,
+                (_, true) => GuestResult::Resume,
+                (_, false) => GuestResult::Emulated,
+            },
+        };
+        if observed != pending.expected {
+            // How often an interrupted instruction is resumed is not compared, only where it ends.
+            if observed == GuestResult::Retry && pending.extra < EXTRA_RETRIES {
+                state.gprs = pending.input;
+                self.pending = Some(Pending { extra: pending.extra + 1, ..pending });
+                return Some(VmExit::tdcall());
+            }
+            if observed == GuestResult::Ret && pending.expected == GuestResult::Retry {
+                self.skip_recorded_retries(&pending, state);
+                return None;
+            }
+            self.outcome_differs(pending.position, pending.expected, Outcome::Known(observed));
+            return None;
+        }
+        match (pending.act, observed) {
+            (GuestAct::Tdcall { expected: Some(expected), .. }, GuestResult::Ret) => {
+                self.compare_tdcall(pending.position, expected, &pending.input, state);
+            }
+            (GuestAct::Tdcall { .. }, _) => self.run.ledger.agree(),
+            (_, GuestResult::Emulated) => state.gprs = Gprs::ZERO,
+            _ => {}
+        }
+        None
+    }
+
+    /// A TDCALL completed which the recording sees interrupted some more times: those calls agree, and the
+    /// recorded completion is compared with this one.
+    fn skip_recorded_retries(&mut self, pending: &Pending<'r>, state: &mut GuestState) {
+        self.run.ledger.agree();
+        while let Some(event) = self.script.events.get(self.next) {
+            let GuestEvent::Guest { event: GuestAct::Tdcall { input, expected, .. }, result, .. } = event
+            else {
+                break;
+            };
+            if *input != pending.input {
+                break;
+            }
+            let position = self.next;
+            self.next += 1;
+            match (result, expected) {
+                (GuestResult::Retry, _) => self.run.ledger.agree(),
+                (GuestResult::Ret, Some(expected)) => {
+                    self.compare_tdcall(position, expected, &pending.input, state);
+                    return;
+                }
+                (result, _) => {
+                    self.outcome_differs(position, *result, Outcome::Known(GuestResult::Ret));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn compare_tdcall(&self, position: usize, expected: &Expected, input: &Gprs, state: &mut GuestState) {
+        let _ =
+            self.run.ledger.compare(|| self.site(Some(position)), Side::Guest, expected, input, &state.gprs);
+        for reg in expected.masked.iter() {
+            state.gprs.set(reg, 0);
+        }
+    }
+
+    /// Executes events until one leaves the guest.
+    fn execute(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        let script = self.script;
+        while let Some(event) = script.events.get(self.next) {
+            let position = self.next;
+            self.next += 1;
+            match event {
+                GuestEvent::Host(step) => {
+                    self.run.step(step);
+                    if self.run.ledger.is_abandoned() {
+                        return leave();
+                    }
+                }
+                GuestEvent::IrqPending(irq) => self.run.irq_pending(*irq),
+                GuestEvent::Guest { same_rip, event, result } => {
+                    self.move_on(*same_rip, state);
+                    if let Some(exit) = self.act(position, event, *result, state, env) {
+                        return exit;
+                    }
+                    if self.run.ledger.is_abandoned() {
+                        return leave();
+                    }
+                }
+            }
+        }
+        // The recorded exit was the last event: `settle` has already said that it did not leave the guest.
+        self.run.ledger.abandon(
+            || self.site(None),
+            Difference::NotReplayed { why: "the guest runs on after its recorded exit".to_owned() },
+        );
+        leave()
+    }
+
+    /// Time passes and the guest comes to its next instruction.
+    fn move_on(&self, same_rip: bool, state: &mut GuestState) {
+        self.run.machine.advance_tsc(TSC_STEP);
+        let mut rips = self.run.rips.borrow_mut();
+        let last = rips.entry(tdvpr_of(&self.call.input)).or_insert(state.rip);
+        state.rip = if same_rip { *last } else { state.rip.wrapping_add(RIP_STEP) };
+        *last = state.rip;
+    }
+
+    /// Executes one event; `None` if it does not leave the guest.
+    fn act(
+        &mut self,
+        position: usize,
+        act: &'r GuestAct,
+        expected: GuestResult,
+        state: &mut GuestState,
+        env: &GuestEnv<'_>,
+    ) -> Option<VmExit> {
+        let exit = match act {
+            GuestAct::Tdcall { input, .. } => {
+                state.gprs = *input;
+                Some(VmExit::tdcall())
+            }
+            GuestAct::Access { gpa, kind } => self.touch(*gpa, *kind, env),
+            GuestAct::Write { gpa, pattern } => self.write(position, *gpa, *pattern, env),
+            GuestAct::Read { gpa, len, must_be } => self.read(position, *gpa, *len, must_be, env),
+            GuestAct::Exit(cause) => Some(cause.happen(state)),
+        };
+        let Some(exit) = exit else {
+            if expected != GuestResult::Ok {
+                self.outcome_differs(position, expected, Outcome::Known(GuestResult::Ok));
+            }
+            return None;
+        };
+        if expected == GuestResult::Ok {
+            self.outcome_differs(position, expected, Outcome::Known(GuestResult::Exit));
+            return Some(leave());
+        }
+        self.pending = Some(Pending { position, act, expected, input: state.gprs, rip: state.rip, extra: 0 });
+        Some(exit)
+    }
+
+    fn touch(&self, gpa: Gpa, kind: AccessKind, env: &GuestEnv<'_>) -> Option<VmExit> {
+        self.flush(env);
+        let access = match kind {
+            AccessKind::Read => Access::Read,
+            AccessKind::Write => Access::Write,
+            AccessKind::Fetch => Access::Execute,
+        };
+        let exit = env.translate(gpa, access).err()?;
+        Some(at_linear_address(exit, gpa, env))
+    }
+
+    fn write(&self, position: usize, gpa: Gpa, pattern: Pattern, env: &GuestEnv<'_>) -> Option<VmExit> {
+        self.flush(env);
+        match env.write(gpa, &pattern.bytes()) {
+            Ok(()) => None,
+            Err(GuestMemoryError::Exit(exit)) => Some(at_linear_address(exit, gpa, env)),
+            Err(GuestMemoryError::Memory(_)) => {
+                self.outcome_differs(position, GuestResult::Ok, Outcome::Faulted);
+                None
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        position: usize,
+        gpa: Gpa,
+        len: u64,
+        must_be: &Contents,
+        env: &GuestEnv<'_>,
+    ) -> Option<VmExit> {
+        self.flush(env);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        match env.read(gpa, &mut bytes) {
+            Ok(()) => {
+                let agrees = match must_be {
+                    Contents::Bytes(expected) => bytes == *expected,
+                    Contents::Sha256(expected) => Sha256::digest(&bytes).as_slice() == expected,
+                };
+                if !agrees {
+                    let difference = Difference::GuestMemory { at: gpa, len };
+                    self.run.ledger.differ(|| self.site(Some(position)), difference);
+                }
+                None
+            }
+            Err(GuestMemoryError::Exit(exit)) => Some(at_linear_address(exit, gpa, env)),
+            Err(GuestMemoryError::Memory(_)) => {
+                self.outcome_differs(position, GuestResult::Ok, Outcome::Faulted);
+                None
+            }
+        }
+    }
+
+    /// The recordings know no TLB.
+    fn flush(&self, env: &GuestEnv<'_>) {
+        if let Some(processor) = self.run.machine.processors().get(env.lp()) {
+            processor.tlb.flush_all();
+        }
+    }
+}
+
+impl GuestCpu for ScriptedVcpu<'_, '_> {
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        if self.run.ledger.is_abandoned() {
+            state.injection = None;
+            return leave();
+        }
+        if !self.started {
+            self.start(state);
+        } else if let Some(pending) = self.pending.take()
+            && let Some(exit) = self.settle(pending, state)
+        {
+            return exit;
+        }
+        if self.run.ledger.is_abandoned() {
+            return leave();
+        }
+        self.execute(state, env)
+    }
+}
+
+/// What a guest does that has nothing more to do: it is interrupted.
+fn leave() -> VmExit {
+    VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
+}
+
+/// Adds what the recordings' guests have and a bare walk does not know: a linear address equal to the
+/// guest-physical one without SHARED, and an instruction of four bytes.
+fn at_linear_address(exit: VmExit, gpa: Gpa, env: &GuestEnv<'_>) -> VmExit {
+    VmExit {
+        qualification: exit.qualification | 0x180,
+        gla: gpa.get() & !env.shared_bit(),
+        gpa,
+        instruction_length: 4,
+        ..exit
+    }
+}
+
+impl ExitCause {
+    /// Loads the registers that the instruction needs and gives the VM exit that it causes.
+    fn happen(self, state: &mut GuestState) -> VmExit {
+        let plain = |reason, length| VmExit::instruction(reason, length, 0);
+        match self {
+            Self::Hlt => plain(ExitReason::HLT, 1),
+            Self::Wbinvd => plain(ExitReason::WBINVD, 2),
+            Self::Invd => plain(ExitReason::INVD, 2),
+            Self::Vmcall => plain(ExitReason::VMCALL, 3),
+            Self::Monitor => plain(ExitReason::MONITOR, 3),
+            Self::Mwait => plain(ExitReason::MWAIT, 3),
+            Self::Vmxon => plain(ExitReason::VMXON, 4),
+            Self::Seamcall => plain(ExitReason::SEAMCALL, 4),
+            Self::Io { qualification } => VmExit::instruction(ExitReason::IO_INSTRUCTION, 1, qualification),
+            Self::Cpuid { leaf, subleaf } => {
+                state.gprs = Gprs { rax: leaf, rcx: subleaf, ..Gprs::ZERO };
+                plain(ExitReason::CPUID, 2)
+            }
+            Self::Rdmsr { index } => {
+                state.gprs = Gprs { rcx: u64::from(index), ..Gprs::ZERO };
+                plain(ExitReason::RDMSR, 2)
+            }
+            Self::Wrmsr { index, value } => {
+                state.gprs =
+                    Gprs { rcx: u64::from(index), rax: value & 0xffff_ffff, rdx: value >> 32, ..Gprs::ZERO };
+                plain(ExitReason::WRMSR, 2)
+            }
+            Self::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+            Self::Nmi => {
+                VmExit { interruption_info: 0x8000_0202, ..VmExit::plain(ExitReason::EXCEPTION_NMI) }
+            }
+            Self::TripleFault => VmExit::plain(ExitReason::TRIPLE_FAULT),
+            Self::EntryFailure { reason } => {
+                let failure = ExitReasonField(reason);
+                VmExit { reason: failure, ..VmExit::plain(failure.basic()) }
+            }
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hlt => "HLT",
+            Self::Wbinvd => "WBINVD",
+            Self::Invd => "INVD",
+            Self::Vmcall => "VMCALL",
+            Self::Monitor => "MONITOR",
+            Self::Mwait => "MWAIT",
+            Self::Vmxon => "VMXON",
+            Self::Seamcall => "SEAMCALL by the guest",
+            Self::Io { .. } => "port I/O",
+            Self::Cpuid { .. } => "CPUID",
+            Self::Rdmsr { .. } => "RDMSR",
+            Self::Wrmsr { .. } => "WRMSR",
+            Self::ExternalInterrupt => "external interrupt",
+            Self::Nmi => "NMI",
+            Self::TripleFault => "triple fault",
+            Self::EntryFailure { .. } => "VM entry failure",
+        }
+    }
+}
+
+impl GuestAct {
+    /// The event, for reports.
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Tdcall { leaf, .. } => Arc::clone(leaf),
+            Self::Access { gpa, kind } => {
+                let what = match kind {
+                    AccessKind::Read => "read",
+                    AccessKind::Write => "write",
+                    AccessKind::Fetch => "fetch",
+                };
+                Arc::from(format!("guest {what} at {gpa}"))
+            }
+            Self::Write { gpa, .. } => Arc::from(format!("guest store at {gpa}")),
+            Self::Read { gpa, .. } => Arc::from(format!("guest load at {gpa}")),
+            Self::Exit(cause) => Arc::from(cause.name()),
+        }
+    }
+}
