@@ -12,10 +12,16 @@
 //! Codes are compared without the details ([`Status::code`]) and never as a whole. A non-zero status is not
 //! necessarily an error: see [`Status::is_error`].
 
+mod class;
 mod code;
+mod details;
 mod operand;
+#[cfg(test)]
+mod reference;
 
-pub use code::StatusCode;
+pub use class::{Recovery, StatusClass};
+pub use code::{Release, StatusCode, StatusInfo, TABLE};
+pub use details::{Details, DetailsKind};
 pub use operand::Operand;
 
 use core::fmt;
@@ -94,9 +100,19 @@ impl Status {
         self.0 >> 60 & 1 != 0
     }
 
-    /// Bits 47:40 as a number.
+    /// Bits 47:40 as a number; [`StatusCode::class`] names it.
     pub const fn class(self) -> u8 {
-        (self.0 >> 40) as u8
+        self.code().class().0
+    }
+
+    /// What a caller can expect of trying again.
+    pub const fn recovery(self) -> Recovery {
+        self.code().recovery()
+    }
+
+    /// The details, typed as the code defines them.
+    pub fn typed_details(self) -> Details {
+        Details::of(self)
     }
 
     /// Bits 39:32: the code inside the class.
@@ -124,7 +140,75 @@ impl fmt::LowerHex for Status {
 }
 
 impl fmt::Display for Status {
+    /// One line that a person can act on: code, operand, recoverability, usual cause, and what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({:#x})", self.code(), self.0)
+        let code = self.code();
+        write!(f, "{code}")?;
+        let details = self.typed_details();
+        if !details.is_empty() {
+            write!(f, ", {details}")?;
+        }
+        write!(f, " ({:#018x}): {}", self.0, self.recovery())?;
+        match code.info() {
+            Some(info) => write!(f, "; {}; {}", info.cause, info.action),
+            None => write!(f, "; class {}, not in the table of known codes", code.class()),
+        }
+    }
+}
+
+/// Explains a raw RAX: the same text as displaying the [`Status`].
+pub const fn decode(rax: u64) -> Status {
+    Status(rax)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn an_unblock_without_tracking_is_explained_with_code_operand_recoverability_and_cause() {
+        let text = decode(0xC000_0B08_0000_0092).to_string();
+        for part in [
+            "TLB_TRACKING_NOT_DONE",
+            "operand SEPT_TREE",
+            "0xc0000b0800000092",
+            "repeating the call cannot help",
+            "MEM.TRACK",
+            "kick every VCPU",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn every_code_of_the_table_explains_itself_with_any_details() {
+        for info in TABLE {
+            for details in [0, 1, 0x92, 0x0001_0002, u32::MAX] {
+                let text = Status::with_details(info.code, details).to_string();
+                assert!(text.starts_with(info.name), "{text}");
+                assert!(text.contains(info.cause) && text.contains(info.action), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_keeps_its_number_and_says_what_its_bits_say() {
+        let text = decode(0xC000_0B77_0000_0001).to_string();
+        assert!(text.contains("0xc0000b77") && text.contains("Secure EPT"), "{text}");
+        assert!(text.contains("repeating the call cannot help"), "{text}");
+        assert_eq!(decode(0xC000_0B77_0000_0001).raw(), 0xC000_0B77_0000_0001);
+    }
+
+    #[test]
+    fn the_class_bits_are_bits_60_to_63() {
+        let status = Status::from_raw(0x9000_0205_0000_0030);
+        assert!(status.is_error() && status.has_host_recoverability_hint());
+        assert!(!status.is_non_recoverable() && !status.is_fatal());
+        assert!(Status::new(StatusCode::TD_FATAL).is_fatal());
+        let blocked = Status::with_operand(StatusCode::GPA_RANGE_ALREADY_BLOCKED, Operand::RCX);
+        assert!(!blocked.is_error() && !blocked.is_success());
+        assert_eq!(blocked.raw(), 0x0000_0B07_0000_0001);
     }
 }

@@ -34,7 +34,7 @@ use crate::leaf::{LeafWord, TdhLeaf};
 use crate::outcome::{Retry, SeamError};
 use crate::regs::{Gprs, SeamCall};
 use crate::sept::SeptInfo;
-use crate::status::{Status, StatusCode};
+use crate::status::{Status, StatusClass, StatusCode};
 
 /// What the module answered: status, and all registers as it left them.
 struct Answer {
@@ -84,8 +84,7 @@ impl Answer {
 /// RCX and RDX describe an entry for every status of the Secure-EPT class except that of missing TLB tracking
 /// (recorded: those two registers are zero for it, and for the other classes).
 fn sept_details(status: Status, gprs: &Gprs) -> Option<SeptInfo> {
-    const CLASS_SEPT: u8 = 0x0b;
-    (status.class() == CLASS_SEPT && status.code() != StatusCode::TLB_TRACKING_NOT_DONE)
+    (status.code().class() == StatusClass::SECURE_EPT && status.code() != StatusCode::TLB_TRACKING_NOT_DONE)
         .then_some(SeptInfo { entry: gprs.rcx, level_state: gprs.rdx })
 }
 
