@@ -9,9 +9,14 @@
 extern crate alloc;
 
 pub mod devices;
+mod error;
 pub mod ghci;
 pub mod host;
 pub mod memory;
 pub mod platform;
+pub mod retry;
 pub mod td;
 pub mod vcpu;
+
+pub use error::{Blame, Error};
+pub use host::Host;

@@ -1,0 +1,129 @@
+//! What goes wrong, and whose fault it is.
+//!
+//! Busy, retry and interrupted are control flow and do not appear here unless a bound was exceeded. An error
+//! carries the leaf, the whole 64-bit status and what was being done; [`Blame`] says who has to change
+//! something.
+
+use core::fmt;
+
+use base::{Gfn, Gpa, Hpa};
+use tdx_module_iface::outcome::SeamError;
+use tdx_module_iface::{Status, TdhLeaf};
+
+use crate::host::PlanError;
+use crate::platform::{LpId, NotMemory};
+use crate::td::hob::HobTooLarge;
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The guest did something that a TD may not do.
+    Guest,
+    /// The caller on the host gave something unusable.
+    Caller,
+    /// The machine lacks something: memory, key ids, processors.
+    Machine,
+    /// The module did not keep to its interface, or is not there.
+    Module,
+    /// tdvisor broke one of its own rules.
+    Bug,
+}
+
+/// An operation of the host that failed. Unless it says otherwise, nothing half-made is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A leaf refused, or stayed busy beyond its bound.
+    Seam(SeamError),
+    /// No TDMR plan exists for this memory.
+    Plan(PlanError),
+    /// The host's memory is exhausted.
+    NoMemory,
+    /// All private key ids are in use.
+    NoKeyId,
+    /// An address is not memory of this machine.
+    NotMemory(Hpa),
+    /// An LP that does not exist, or all places of the TD's MMU are taken.
+    NoLp(LpId),
+    /// A size, count or option that the caller gave cannot be used.
+    Caller(&'static str),
+    /// A guest frame is outside every memory slot.
+    NoSlot(Gfn),
+    /// The TD HOB does not fit its section.
+    Hob(HobTooLarge),
+    /// Mapping failed; the text is the MMU's.
+    Mmu(alloc::string::String),
+    /// The module's answer contradicts what the host knows.
+    Contradiction {
+        /// Which leaf.
+        leaf: TdhLeaf,
+        /// What does not fit.
+        what: &'static str,
+        /// For which address.
+        at: Gpa,
+    },
+}
+
+impl Error {
+    /// Who has to change something.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Seam(_) | Self::Contradiction { .. } => Blame::Module,
+            Self::Plan(_) | Self::NoMemory | Self::NoKeyId => Blame::Machine,
+            Self::Caller(_) | Self::NoLp(_) | Self::NoSlot(_) | Self::Hob(_) => Blame::Caller,
+            Self::NotMemory(_) | Self::Mmu(_) => Blame::Bug,
+        }
+    }
+
+    /// The module's status, where there is one.
+    pub fn status(&self) -> Option<Status> {
+        match self {
+            Self::Seam(error) => error.status(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seam(error) => error.fmt(f),
+            Self::Plan(error) => error.fmt(f),
+            Self::NoMemory => f.write_str("the machine has no memory left; give the TD less"),
+            Self::NoKeyId => f.write_str("all private key ids are in use; end another TD first"),
+            Self::NotMemory(hpa) => write!(f, "{hpa} is not memory of this machine"),
+            Self::NoLp(lp) => write!(f, "logical processor {} is not available", lp.0),
+            Self::Caller(what) => f.write_str(what),
+            Self::NoSlot(gfn) => write!(f, "guest frame {gfn} is outside the TD's memory"),
+            Self::Hob(error) => error.fmt(f),
+            Self::Mmu(what) => f.write_str(what),
+            Self::Contradiction { leaf, what, at } => write!(f, "{leaf} at {at}: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+impl From<NotMemory> for Error {
+    fn from(NotMemory(hpa): NotMemory) -> Self {
+        Self::NotMemory(hpa)
+    }
+}
+
+impl From<HobTooLarge> for Error {
+    fn from(error: HobTooLarge) -> Self {
+        Self::Hob(error)
+    }
+}
+
+impl<D> From<SeamError<D>> for Error {
+    fn from(error: SeamError<D>) -> Self {
+        Self::Seam(error.without_details())
+    }
+}
