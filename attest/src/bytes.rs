@@ -66,7 +66,6 @@ impl<'a> Cursor<'a> {
 }
 
 /// The value of one hexadecimal digit, of either case.
-#[cfg(feature = "alloc")]
 const fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -77,7 +76,6 @@ const fn nibble(digit: u8) -> Option<u8> {
 }
 
 /// Decodes exactly `out.len()` bytes of hexadecimal text, of either case. `false`: not that.
-#[cfg(feature = "alloc")]
 pub(crate) fn hex_into(text: &[u8], out: &mut [u8]) -> bool {
     if text.len() != out.len().saturating_mul(2) {
         return false;

@@ -5,7 +5,7 @@
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
-#[cfg(feature = "alloc")]
+#[cfg(any(feature = "alloc", feature = "measure"))]
 extern crate alloc;
 
 mod bytes;
@@ -13,9 +13,16 @@ mod bytes;
 pub mod collateral;
 #[cfg(feature = "alloc")]
 pub mod crypto;
+pub mod digest;
 #[cfg(feature = "alloc")]
 pub mod pck;
+#[cfg(feature = "measure")]
+pub mod mrtd;
 pub mod quote;
+#[cfg(feature = "measure")]
+pub mod td_hob;
+#[cfg(feature = "measure")]
+pub mod tdvf;
 pub mod time;
 #[cfg(feature = "alloc")]
 pub mod verify;

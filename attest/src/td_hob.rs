@@ -1,0 +1,216 @@
+//! The TD HOB as hosts write it: the list that tells a TD's firmware about its memory.
+//!
+//! A chain of hand-off blocks (UEFI PI specification, volume 3): one PHIT, one resource descriptor per range
+//! of memory, an end marker. Ranges that were added at build time are system memory (type 0), the rest of the
+//! RAM is unaccepted (type 7). Firmware measures the list into RTMR0, and an early Google loader measured the
+//! whole section into MRTD, so predicting either needs the list byte by byte, in the host's own dialect.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use tdvisor_base::Gpa;
+
+use crate::tdvf::{SectionKind, TdvfImage};
+
+const TYPE_PHIT: u16 = 1;
+const TYPE_RESOURCE: u16 = 3;
+const TYPE_END: u16 = 0xffff;
+const PHIT_BYTES: usize = 56;
+const RESOURCE_BYTES: usize = 48;
+const END_BYTES: usize = 8;
+const PHIT_VERSION: u32 = 9;
+/// PRESENT, INITIALIZED, TESTED.
+const USABLE: u32 = 7;
+/// Google's attribute for ranges that the firmware must accept before the operating system starts.
+const NEEDS_EARLY_ACCEPT: u32 = 0x1000_0000;
+const FOUR_GIB: u64 = 1 << 32;
+
+/// A range of guest-physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemoryRange {
+    /// Its first address.
+    pub start: Gpa,
+    /// Its size, bytes.
+    pub bytes: u64,
+}
+
+impl MemoryRange {
+    /// The range of `bytes` bytes from `start`.
+    #[must_use]
+    pub const fn new(start: Gpa, bytes: u64) -> Self {
+        Self { start, bytes }
+    }
+
+    const fn end(&self) -> u64 {
+        self.start.get().saturating_add(self.bytes)
+    }
+}
+
+/// Whose list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HobDialect {
+    /// QEMU: RAM split by address; the PHIT's end pointer is behind the end marker.
+    Qemu,
+    /// Google Compute Engine: every section in table order, then what is unaccepted; the PHIT's end pointer
+    /// is before the end marker.
+    Gce {
+        /// Who accepts the memory above 4 GiB.
+        acceptance: Acceptance,
+    },
+}
+
+/// Who accepts the memory above 4 GiB of a GCE guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Acceptance {
+    /// The operating system, when it needs it.
+    Lazy,
+    /// The firmware, all of it.
+    Early,
+}
+
+/// The list does not fit its section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HobTooLarge {
+    /// Bytes of the list.
+    pub needed: usize,
+    /// Bytes of the section.
+    pub available: u64,
+}
+
+impl fmt::Display for HobTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the TD HOB needs {} bytes, its section has {}", self.needed, self.available)
+    }
+}
+
+impl core::error::Error for HobTooLarge {}
+
+/// The RAM of a QEMU q35 machine with `bytes` of memory: split below 4 GiB where the PCI hole begins.
+///
+/// From 2.75 GiB of memory on, 2 GiB lie below the hole; less memory lies there in one piece
+/// (QEMU hw/i386/pc_q35.c).
+#[must_use]
+pub fn qemu_ram(bytes: u64) -> [MemoryRange; 2] {
+    let low = if bytes >= 0xb000_0000 { 0x8000_0000 } else { bytes };
+    [MemoryRange::new(Gpa::new(0), low), MemoryRange::new(Gpa::new(FOUR_GIB), bytes - low)]
+}
+
+/// The RAM of a GCE confidential machine with `bytes` of memory: 3 GiB from zero, the 2 MiB of the firmware,
+/// the rest above 4 GiB.
+#[must_use]
+pub fn gce_ram(bytes: u64) -> [MemoryRange; 3] {
+    let three_gib = 3 << 30;
+    [
+        MemoryRange::new(Gpa::new(0), three_gib),
+        MemoryRange::new(Gpa::new(FOUR_GIB - (2 << 20)), 2 << 20),
+        MemoryRange::new(Gpa::new(FOUR_GIB), bytes.saturating_sub(three_gib)),
+    ]
+}
+
+/// The list that a host writes for `image` on a machine with this `ram` (in ascending order).
+///
+/// `None` where the image has no TD_HOB section.
+///
+/// # Errors
+/// [`HobTooLarge`].
+pub fn list(
+    image: &TdvfImage<'_>,
+    ram: &[MemoryRange],
+    dialect: HobDialect,
+) -> Option<Result<Vec<u8>, HobTooLarge>> {
+    let hob = image.sections().find(|section| section.kind == SectionKind::TD_HOB)?;
+    let mut bytes = Vec::new();
+    header(&mut bytes, TYPE_PHIT, PHIT_BYTES);
+    bytes.extend_from_slice(&PHIT_VERSION.to_le_bytes());
+    bytes.resize(PHIT_BYTES, 0);
+    match dialect {
+        HobDialect::Qemu => qemu_resources(&mut bytes, image, ram),
+        HobDialect::Gce { acceptance } => gce_resources(&mut bytes, image, ram, acceptance),
+    }
+    let before_end = bytes.len();
+    header(&mut bytes, TYPE_END, END_BYTES);
+    let needed = bytes.len();
+    if needed as u64 > hob.mem_size {
+        return Some(Err(HobTooLarge { needed, available: hob.mem_size }));
+    }
+    let end = match dialect {
+        HobDialect::Qemu => needed,
+        HobDialect::Gce { .. } => before_end,
+    };
+    if let Some(field) = bytes.get_mut(48..56) {
+        field.copy_from_slice(&hob.gpa.wrapping_add(end as u64).get().to_le_bytes());
+    }
+    Some(Ok(bytes))
+}
+
+/// QEMU adds the ranges that the firmware has from the start (TD_HOB and TempMem sections), and unaccepted
+/// what lies between them, in ascending order. Firmware volumes are no RAM to it.
+fn qemu_resources(bytes: &mut Vec<u8>, image: &TdvfImage<'_>, ram: &[MemoryRange]) {
+    let mut accepted: Vec<MemoryRange> = image
+        .sections()
+        .filter(|section| matches!(section.kind, SectionKind::TD_HOB | SectionKind::TEMP_MEM))
+        .map(|section| MemoryRange::new(section.gpa, section.mem_size))
+        .collect();
+    accepted.sort_unstable();
+    for bank in ram.iter().filter(|bank| bank.bytes != 0) {
+        let inside = |range: &&MemoryRange| range.start >= bank.start && range.end() <= bank.end();
+        let mut at = bank.start.get();
+        for range in accepted.iter().filter(inside) {
+            resource(bytes, Resource::UNACCEPTED, at, range.start.get());
+            resource(bytes, Resource::SYSTEM, range.start.get(), range.end());
+            at = range.end();
+        }
+        resource(bytes, Resource::UNACCEPTED, at, bank.end());
+    }
+}
+
+fn gce_resources(bytes: &mut Vec<u8>, image: &TdvfImage<'_>, ram: &[MemoryRange], acceptance: Acceptance) {
+    let mut private: Vec<MemoryRange> =
+        image.sections().map(|section| MemoryRange::new(section.gpa, section.mem_size)).collect();
+    for range in &private {
+        resource(bytes, Resource::SYSTEM, range.start.get(), range.end());
+    }
+    private.sort_unstable();
+    for bank in ram.iter().filter(|bank| bank.bytes != 0) {
+        let mut at = bank.start.get();
+        let mut gap = |from: u64, to: u64| {
+            let early = to <= FOUR_GIB || acceptance == Acceptance::Early;
+            let attributes = if early { USABLE | NEEDS_EARLY_ACCEPT } else { USABLE };
+            resource(bytes, Resource { attributes, ..Resource::UNACCEPTED }, from, to);
+        };
+        for range in private.iter().filter(|range| range.end() > bank.start.get()) {
+            let from = range.start.get().clamp(at, bank.end());
+            gap(at, from);
+            at = range.end().clamp(from, bank.end());
+        }
+        gap(at, bank.end());
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Resource {
+    kind: u32,
+    attributes: u32,
+}
+
+impl Resource {
+    const SYSTEM: Self = Self { kind: 0, attributes: USABLE };
+    const UNACCEPTED: Self = Self { kind: 7, attributes: USABLE };
+}
+
+/// Adds a descriptor for [from, to); an empty range has none.
+fn resource(bytes: &mut Vec<u8>, resource: Resource, from: u64, to: u64) {
+    let Some(length) = to.checked_sub(from).filter(|length| *length != 0) else { return };
+    header(bytes, TYPE_RESOURCE, RESOURCE_BYTES);
+    bytes.extend_from_slice(&[0; 16]);
+    bytes.extend_from_slice(&resource.kind.to_le_bytes());
+    bytes.extend_from_slice(&resource.attributes.to_le_bytes());
+    bytes.extend_from_slice(&from.to_le_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+}
+
+fn header(bytes: &mut Vec<u8>, kind: u16, length: usize) {
+    bytes.extend_from_slice(&kind.to_le_bytes());
+    bytes.extend_from_slice(&(length as u16).to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+}
