@@ -139,14 +139,3 @@ pub fn take_pages(pages: u64) -> Option<&'static mut [u8]> {
     // SAFETY: the pool is accepted and identity mapped, and the cursor gives each byte out once.
     Some(unsafe { core::slice::from_raw_parts_mut(start as *mut u8, length as usize) })
 }
-
-/// Accepts a chunk and lends it out as memory. Its address is also its GPA.
-///
-/// # Errors
-/// As [`accept`].
-pub fn take_chunk(chunk: Range) -> Result<&'static mut [u8], AcceptError> {
-    accept(chunk)?;
-    // SAFETY: every page was pending until now (`accept` refuses others), so nothing else refers to it; the
-    // identity map covers everything below 4 GiB, where the HOB's ranges are cut.
-    Ok(unsafe { core::slice::from_raw_parts_mut(chunk.start as *mut u8, (chunk.end - chunk.start) as usize) })
-}

@@ -1,6 +1,6 @@
 //! Two windows beside the identity map: memory that the #PF handler maps on demand, and shared pages.
 //!
-//! The reset stub builds the identity map; [`init`] hangs the windows into it. Table entries are atomics, and the
+//! The reset stub builds the identity map; `init` hangs the windows into it. Table entries are atomics, and the
 //! guests change them on the first vCPU only.
 
 use core::sync::atomic::{AtomicU64, Ordering};

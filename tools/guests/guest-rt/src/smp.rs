@@ -11,7 +11,7 @@ use crate::{Td, exit, memory};
 /// vCPUs that the guests use; further ones stay in the reset stub.
 pub const MAX_VCPUS: u32 = 24;
 /// Polls before the others are taken for lost.
-const PATIENCE: u64 = 2_000_000_000;
+const PATIENCE: u64 = 200_000_000;
 
 /// What a released vCPU runs; the argument is its index.
 pub type Task = fn(u32);

@@ -33,7 +33,7 @@ pub struct Td {
 static TD: Once<Td> = Once::new();
 static SHARED_BIT: AtomicU64 = AtomicU64::new(0);
 
-/// The SHARED bit of a GPA as a mask; 0 before [`Td::discover`].
+/// The SHARED bit of a GPA as a mask; 0 before the TD is known.
 pub fn shared_bit() -> u64 {
     SHARED_BIT.load(Ordering::Relaxed)
 }
