@@ -36,7 +36,7 @@ pub struct PrivateKeyIds {
 }
 
 /// Possession of one logical processor.
-pub trait Lp: SeamCall {
+pub trait Lp: SeamCall + Send {
     /// Which one it is.
     fn id(&self) -> LpId;
 

@@ -27,7 +27,7 @@ impl spin::RelaxStrategy for YieldRelax {
 /// Mutual exclusion without poisoning.
 pub type Mutex<T> = spin::mutex::Mutex<T, Relax>;
 /// Guard of a [`Mutex`].
-pub type MutexGuard<'a, T> = spin::mutex::MutexGuard<'a, T>;
+pub type MutexGuard<'a, T> = spin::mutex::MutexGuard<'a, T, Relax>;
 /// A readers-writer lock without poisoning. Not for fault paths: its word is shared by all readers.
 pub type RwLock<T> = spin::rwlock::RwLock<T, Relax>;
 /// Shared guard of a [`RwLock`].

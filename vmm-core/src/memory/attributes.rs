@@ -7,6 +7,7 @@
 use alloc::collections::BTreeMap;
 
 use base::{Gfn, Level};
+use mirror_ept::GfnRange;
 
 /// On which side of the SHARED bit a frame lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,59 +18,18 @@ pub enum Attribute {
     Shared,
 }
 
-/// A half-open range of guest frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frames {
-    /// The first frame.
-    pub start: Gfn,
-    /// The first frame after the range.
-    pub end: Gfn,
-}
-
-impl Frames {
-    /// `count` frames from `start`; `None` where that leaves the number space.
-    pub fn new(start: Gfn, count: u64) -> Option<Self> {
-        Some(Self { start, end: start.checked_add(count)? })
-    }
-
-    /// How many frames.
-    pub fn count(&self) -> u64 {
-        self.end.get().saturating_sub(self.start.get())
-    }
-
-    /// Whether the range has no frame.
-    pub fn is_empty(&self) -> bool {
-        self.start >= self.end
-    }
-
-    /// Whether `gfn` is in the range.
-    pub fn contains(&self, gfn: Gfn) -> bool {
-        self.start <= gfn && gfn < self.end
-    }
-
-    /// Whether all of `other` is in the range.
-    pub fn covers(&self, other: &Self) -> bool {
-        self.start <= other.start && other.end <= self.end
-    }
-
-    /// The part that both have; empty where there is none.
-    pub fn intersect(&self, other: &Self) -> Self {
-        Self { start: self.start.max(other.start), end: self.end.min(other.end) }
-    }
-}
-
 /// The attributes of one slot.
 #[derive(Clone, Debug)]
 pub struct AttributeMap {
-    whole: Frames,
+    whole: GfnRange,
     /// Start of each interval and its attribute; an interval ends where the next one starts.
     starts: BTreeMap<Gfn, Attribute>,
 }
 
 impl AttributeMap {
     /// All of `whole` with one attribute.
-    pub fn new(whole: Frames, attribute: Attribute) -> Self {
-        Self { whole, starts: BTreeMap::from([(whole.start, attribute)]) }
+    pub fn new(whole: GfnRange, attribute: Attribute) -> Self {
+        Self { whole, starts: BTreeMap::from([(whole.start(), attribute)]) }
     }
 
     /// The attribute of a frame; `None` outside the slot.
@@ -81,12 +41,12 @@ impl AttributeMap {
     }
 
     /// The one attribute of a range; `None` where it is mixed, empty or outside the slot.
-    pub fn uniform(&self, range: Frames) -> Option<Attribute> {
-        if range.is_empty() || !self.whole.covers(&range) {
+    pub fn uniform(&self, range: GfnRange) -> Option<Attribute> {
+        if range.is_empty() || !self.whole.covers(range) {
             return None;
         }
-        let first = self.get(range.start)?;
-        let next = self.starts.range(range.start.wrapping_add(1)..range.end).next();
+        let first = self.get(range.start())?;
+        let next = self.starts.range(range.start().wrapping_add(1)..range.end()).next();
         next.is_none().then_some(first)
     }
 
@@ -95,7 +55,8 @@ impl AttributeMap {
         let mut best = Level::L4K;
         for level in [Level::L2M, Level::L1G] {
             let start = gfn.align_down(level);
-            let uniform = Frames::new(start, level.frames()).is_some_and(|page| self.uniform(page).is_some());
+            let uniform =
+                GfnRange::at(start, level.frames()).is_some_and(|page| self.uniform(page).is_some());
             if level > limit || !uniform {
                 break;
             }
@@ -105,38 +66,42 @@ impl AttributeMap {
     }
 
     /// Gives a range an attribute. What lies outside the slot is ignored.
-    pub fn set(&mut self, range: Frames, attribute: Attribute) {
-        let range = range.intersect(&self.whole);
+    pub fn set(&mut self, range: GfnRange, attribute: Attribute) {
+        let range = intersection(range, self.whole);
         if range.is_empty() {
             return;
         }
-        let after = (range.end < self.whole.end).then(|| self.get(range.end)).flatten();
+        let after = (range.end() < self.whole.end()).then(|| self.get(range.end())).flatten();
         let inside: alloc::vec::Vec<Gfn> =
-            self.starts.range(range.start..range.end).map(|(start, _)| *start).collect();
+            self.starts.range(range.start()..range.end()).map(|(start, _)| *start).collect();
         for start in inside {
             self.starts.remove(&start);
         }
-        self.starts.insert(range.start, attribute);
+        self.starts.insert(range.start(), attribute);
         if let Some(after) = after {
-            self.starts.entry(range.end).or_insert(after);
+            self.starts.entry(range.end()).or_insert(after);
             if after == attribute {
-                self.starts.remove(&range.end);
+                self.starts.remove(&range.end());
             }
         }
-        let before = self.starts.range(..range.start).next_back().map(|(_, a)| *a);
+        let before = self.starts.range(..range.start()).next_back().map(|(_, a)| *a);
         if before == Some(attribute) {
-            self.starts.remove(&range.start);
+            self.starts.remove(&range.start());
         }
     }
 
     /// The intervals in ascending order.
-    pub fn intervals(&self) -> impl Iterator<Item = (Frames, Attribute)> + '_ {
+    pub fn intervals(&self) -> impl Iterator<Item = (GfnRange, Attribute)> + '_ {
         self.starts.iter().map(|(start, attribute)| {
             let end =
-                self.starts.range(start.wrapping_add(1)..).next().map_or(self.whole.end, |(next, _)| *next);
-            (Frames { start: *start, end }, *attribute)
+                self.starts.range(start.wrapping_add(1)..).next().map_or(self.whole.end(), |(next, _)| *next);
+            (GfnRange::new(*start, end), *attribute)
         })
     }
+}
+
+fn intersection(a: GfnRange, b: GfnRange) -> GfnRange {
+    GfnRange::new(a.start().max(b.start()), a.end().min(b.end()))
 }
 
 #[cfg(test)]
@@ -144,8 +109,8 @@ mod tests {
     use super::*;
     use Attribute::{Private, Shared};
 
-    fn frames(start: u64, end: u64) -> Frames {
-        Frames { start: Gfn::new(start), end: Gfn::new(end) }
+    fn frames(start: u64, end: u64) -> GfnRange {
+        GfnRange::new(Gfn::new(start), Gfn::new(end))
     }
 
     /// The same map as one attribute per frame.
@@ -154,10 +119,10 @@ mod tests {
             assert_eq!(map.get(Gfn::new(gfn as u64)), Some(*attribute), "frame {gfn}");
         }
         let intervals: alloc::vec::Vec<_> = map.intervals().collect();
-        assert_eq!(intervals.first().map(|i| i.0.start), Some(map.whole.start));
-        assert_eq!(intervals.last().map(|i| i.0.end), Some(map.whole.end));
+        assert_eq!(intervals.first().map(|i| i.0.start()), Some(map.whole.start()));
+        assert_eq!(intervals.last().map(|i| i.0.end()), Some(map.whole.end()));
         for pair in intervals.windows(2) {
-            assert_eq!(pair[0].0.end, pair[1].0.start, "intervals cover without gaps");
+            assert_eq!(pair[0].0.end(), pair[1].0.start(), "intervals cover without gaps");
             assert_ne!(pair[0].1, pair[1].1, "equal neighbours are merged");
         }
     }

@@ -13,8 +13,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use base::{Gfn, Level, Pfn};
+use mirror_ept::GfnRange;
 
-use super::attributes::Frames;
 use crate::platform::Platform;
 
 /// A naturally aligned run of pages from one allocation.
@@ -38,7 +38,7 @@ pub struct Backed {
 /// The pages of one slot.
 #[derive(Debug)]
 pub struct Backing {
-    frames: Frames,
+    frames: GfnRange,
     /// First guest frame of each folio.
     folios: BTreeMap<Gfn, Folio>,
     largest: Level,
@@ -47,7 +47,7 @@ pub struct Backing {
 
 impl Backing {
     /// An empty store for these frames, with folios of at most `largest` (4K, 2M or 1G).
-    pub fn new(frames: Frames, largest: Level) -> Self {
+    pub fn new(frames: GfnRange, largest: Level) -> Self {
         Self { frames, folios: BTreeMap::new(), largest: largest.min(Level::L1G), quarantined: Vec::new() }
     }
 
@@ -84,10 +84,10 @@ impl Backing {
     }
 
     fn is_vacant(&self, start: Gfn, level: Level) -> bool {
-        let Some(span) = Frames::new(start, level.frames()) else { return false };
-        self.frames.covers(&span)
+        let Some(span) = GfnRange::at(start, level.frames()) else { return false };
+        self.frames.covers(span)
             && self.lookup(start).is_none()
-            && self.folios.range(span.start..span.end).next().is_none()
+            && self.folios.range(span.start()..span.end()).next().is_none()
     }
 
     /// Cuts the folios that `at` falls into the middle of, so that none crosses it.
@@ -109,12 +109,12 @@ impl Backing {
     }
 
     /// Takes the folios that lie wholly in `range` out of the store, for the caller to free.
-    pub fn take(&mut self, range: Frames) -> Vec<Folio> {
+    pub fn take(&mut self, range: GfnRange) -> Vec<Folio> {
         let starts: Vec<Gfn> = self
             .folios
-            .range(range.start..range.end)
+            .range(range.start()..range.end())
             .filter(|(start, folio)| {
-                Frames::new(**start, folio.level.frames()).is_some_and(|span| range.covers(&span))
+                GfnRange::at(**start, folio.level.frames()).is_some_and(|span| range.covers(span))
             })
             .map(|(start, _)| *start)
             .collect();
