@@ -82,7 +82,7 @@ pub struct Batch<T> {
 
 impl<T> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.entries.get(self.next..).unwrap_or_default()).finish()
+        f.debug_list().entries(self.positions()).finish()
     }
 }
 
@@ -90,6 +90,16 @@ impl<T> Batch<T> {
     /// How many entries are in it.
     pub fn len(&self) -> usize {
         self.entries.len() - self.next
+    }
+
+    /// The entries in it.
+    pub fn positions(&self) -> &[Position] {
+        self.entries.get(self.next..).unwrap_or_default()
+    }
+
+    /// How many were taken out.
+    pub(crate) const fn taken(&self) -> usize {
+        self.next
     }
 
     /// Whether nothing is in it.

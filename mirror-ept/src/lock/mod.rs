@@ -21,7 +21,7 @@ use core::fmt;
 
 use tdvisor_base::sync::{Arc, AtomicBool, AtomicU64, Ordering, spin_loop, yield_now};
 
-pub(crate) use stats::Counters;
+pub(crate) use stats::{Counters, Tree};
 pub use stats::{LevelCounts, Statistics};
 
 use crate::table::NoMemory;
@@ -247,13 +247,13 @@ impl fmt::Debug for Exclusive<'_> {
     }
 }
 
-impl Exclusive<'_> {
+impl<'p> Exclusive<'p> {
     /// The slot of the participant who holds the guard.
     pub fn participant(&self) -> usize {
         self.slot.index
     }
 
-    pub(crate) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &'p Counters {
         &self.slot.counters
     }
 

@@ -1,0 +1,83 @@
+//! Tables reserved before a lock is taken.
+//!
+//! # Protocol
+//! Whoever may need tables fills a [`TableCache`] with [`crate::Mmu::top_up`], outside every guard, and
+//! passes it in. An operation that runs out says so and has changed nothing; what it took and did not link
+//! is back in the cache. A cache is emptied with [`crate::Mmu::release`]: it does not know its MMU, so
+//! dropping a full one would lose pages.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use tdvisor_base::Pfn;
+
+use crate::table::{NoMemory, TableRef};
+
+/// A mirror table that is not linked yet, with its twin.
+pub(crate) struct MirrorTable<Twin> {
+    pub(crate) table: TableRef,
+    pub(crate) twin: Twin,
+}
+
+/// Which tables an operation may need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reserve {
+    /// So many mirror tables, with their twins.
+    Mirror(usize),
+    /// So many direct tables.
+    Direct(usize),
+}
+
+impl Reserve {
+    /// What one private fault, or one removal with its boundary splits, needs at most.
+    pub const PRIVATE: Self = Self::Mirror(4);
+    /// What one shared fault needs at most.
+    pub const SHARED: Self = Self::Direct(4);
+}
+
+/// Tables that wait to be linked. One per vCPU, and one per thread that splits.
+pub struct TableCache<Twin> {
+    pub(crate) mirror: Vec<MirrorTable<Twin>>,
+    pub(crate) direct: Vec<Pfn>,
+}
+
+impl<Twin> TableCache<Twin> {
+    /// An empty cache. It allocates nothing.
+    pub const fn new() -> Self {
+        Self { mirror: Vec::new(), direct: Vec::new() }
+    }
+
+    /// Tables in it: mirror, direct.
+    pub fn len(&self) -> (usize, usize) {
+        (self.mirror.len(), self.direct.len())
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.mirror.is_empty() && self.direct.is_empty()
+    }
+
+    /// Room for the tables, so that putting one back never allocates.
+    pub(crate) fn make_room(&mut self, reserve: Reserve) -> Result<(), NoMemory> {
+        match reserve {
+            Reserve::Mirror(n) => self.mirror.try_reserve(n.saturating_sub(self.mirror.len())),
+            Reserve::Direct(n) => self.direct.try_reserve(n.saturating_sub(self.direct.len())),
+        }
+        .map_err(|_| NoMemory)
+    }
+}
+
+impl<Twin> Default for TableCache<Twin> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<Twin> fmt::Debug for TableCache<Twin> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableCache")
+            .field("mirror", &self.mirror.len())
+            .field("direct", &self.direct.len())
+            .finish()
+    }
+}

@@ -1,0 +1,361 @@
+//! One entry of a mirror or direct table.
+//!
+//! # Protocol
+//! Direct entries are EPT entries that hardware walks; mirror entries use the same layout, with a slab index
+//! where an EPT entry has the address of a table. Being present is a *software* bit, so an entry that
+//! hardware may not use (access-tracked) still counts as a mapping.
+//!
+//! | bits | meaning | source |
+//! |---|---|---|
+//! | 0, 1, 2 | read, write, execute | Intel SDM vol. 3, EPT entries |
+//! | 5:3 | memory type of a leaf | the same |
+//! | 7 | leaf above 4 KiB | the same |
+//! | 8, 9 | accessed, dirty, where EPTP enables them | the same |
+//! | 11 | present in software | ignored by hardware |
+//! | 51:12 | host frame or [`TableRef`] | |
+//! | 56:54 | read, write, execute as they were before access tracking | ignored by hardware |
+//! | 58 | software may set write | ignored by hardware |
+//! | 59 | huge pages inhibited by the guest (on a table entry) | ignored by hardware |
+//! | 61 | emulated device memory: absent, with #VE | ignored by hardware |
+//! | 63 | suppress #VE | Intel SDM vol. 3, EPT-violation #VE |
+//!
+//! - *Absent* is bit 63 alone: an access leaves the guest. *MMIO* is absent with bit 63 clear: an access
+//!   raises #VE in the guest.
+//! - *FROZEN* marks an entry that somebody is changing. It has no permission, is not present, and has
+//!   neither Accessed bit (EPT's bit 8, the ordinary bit 5) nor any bit that aging moves, so that an ager
+//!   that lost a race cannot turn it into anything else (41).
+
+use core::fmt;
+
+use tdvisor_base::{Level, Pfn};
+
+use crate::table::TableRef;
+
+const READ: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
+const EXECUTE: u64 = 1 << 2;
+const RWX: u64 = READ | WRITE | EXECUTE;
+const WRITE_BACK: u64 = 6 << 3;
+const HUGE: u64 = 1 << 7;
+const ACCESSED: u64 = 1 << 8;
+const DIRTY: u64 = 1 << 9;
+const PRESENT: u64 = 1 << 11;
+const ADDRESS: u64 = ((1 << 52) - 1) & !0xfff;
+const SAVED_SHIFT: u32 = 54;
+const SAVED: u64 = RWX << SAVED_SHIFT;
+const MAY_WRITE: u64 = 1 << 58;
+const INHIBIT: u64 = 1 << 59;
+const MMIO: u64 = 1 << 61;
+const SUPPRESS_VE: u64 = 1 << 63;
+
+/// The Accessed bit of ordinary page tables, which FROZEN must not contain either.
+const ACCESSED_ORDINARY: u64 = 1 << 5;
+
+/// The test feature that puts the hazard of invariant 41 back in, to see that it is caught.
+const FROZEN_MARK: u64 = if cfg!(all(loom, feature = "hazard-of-invariant-41")) { 0x1d0 } else { 0x0d0 };
+
+/// How a tree learns that a page was used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AccessTracking {
+    /// The Accessed and Dirty bits are off (as in a TD's shared EPT): aging takes all permissions away,
+    /// and the next access is a fault that gives them back.
+    #[default]
+    Permissions,
+    /// Hardware sets Accessed and Dirty.
+    Hardware,
+}
+
+/// What a fault wants to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// What a leaf of a direct tree allows besides reading and executing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writing {
+    /// Never writable.
+    Never,
+    /// Writable when the dirty log has seen the write; not now.
+    OnFault,
+    /// Writable.
+    Now,
+}
+
+/// The value of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spte(pub(crate) u64);
+
+impl Spte {
+    /// Nothing is mapped; an access leaves the guest.
+    pub(crate) const ABSENT: Self = Self(SUPPRESS_VE);
+    /// Device memory; an access raises #VE in the guest.
+    pub(crate) const DEVICE: Self = Self(MMIO);
+    /// Somebody is changing the entry.
+    pub(crate) const FROZEN: Self = Self(SUPPRESS_VE | FROZEN_MARK);
+
+    /// A leaf of a mirror tree: everything is allowed.
+    pub(crate) const fn mirror_leaf(pfn: Pfn, level: Level) -> Self {
+        Self(SUPPRESS_VE | PRESENT | RWX | WRITE_BACK | huge_bit(level) | address(pfn.get()))
+    }
+
+    /// A leaf of a direct tree. It is young: somebody asked for it.
+    pub(crate) const fn direct_leaf(pfn: Pfn, level: Level, writing: Writing, by: AccessTracking) -> Self {
+        let write = match writing {
+            Writing::Never => 0,
+            Writing::OnFault => MAY_WRITE,
+            Writing::Now => MAY_WRITE | WRITE,
+        };
+        let used = match by {
+            AccessTracking::Hardware => ACCESSED,
+            AccessTracking::Permissions => 0,
+        };
+        let leaf = SUPPRESS_VE | PRESENT | READ | EXECUTE | WRITE_BACK;
+        Self(leaf | write | used | huge_bit(level) | address(pfn.get()))
+    }
+
+    /// An entry that points at a table.
+    pub(crate) const fn table(table: TableRef) -> Self {
+        Self(SUPPRESS_VE | PRESENT | RWX | address(table.get()))
+    }
+
+    /// A mapping or a table.
+    #[inline(always)]
+    pub(crate) const fn is_present(self) -> bool {
+        self.0 & PRESENT != 0
+    }
+
+    /// Whether a present entry of this level maps a page.
+    #[inline(always)]
+    pub(crate) const fn is_leaf(self, level: Level) -> bool {
+        self.is_present() && (self.0 & HUGE != 0 || matches!(level, Level::L4K))
+    }
+
+    /// Whether a present entry of this level points at a table.
+    #[inline(always)]
+    pub(crate) const fn is_table(self, level: Level) -> bool {
+        self.0 & (PRESENT | HUGE) == PRESENT && !matches!(level, Level::L4K)
+    }
+
+    pub(crate) const fn is_frozen(self) -> bool {
+        self.0 == Self::FROZEN.0
+    }
+
+    pub(crate) const fn is_device(self) -> bool {
+        self.0 & (PRESENT | MMIO) == MMIO
+    }
+
+    /// The table a table entry points at.
+    #[inline(always)]
+    pub(crate) const fn table_ref(self) -> TableRef {
+        TableRef::new((self.0 & ADDRESS) >> 12)
+    }
+
+    /// The first host frame of a leaf.
+    #[inline(always)]
+    pub(crate) const fn pfn(self) -> Pfn {
+        Pfn::new((self.0 & ADDRESS) >> 12)
+    }
+
+    /// Whether hardware may write through the leaf, now or after access tracking ends.
+    pub(crate) const fn may_be_dirtied(self) -> bool {
+        self.0 & (WRITE | WRITE << SAVED_SHIFT) != 0
+    }
+
+    /// Whether software may make the leaf writable.
+    pub(crate) const fn may_write(self) -> bool {
+        self.0 & MAY_WRITE != 0
+    }
+
+    /// Whether the leaf allows the access right now.
+    pub(crate) const fn allows(self, access: Access) -> bool {
+        let needed = match access {
+            Access::Read => READ,
+            Access::Write => WRITE,
+            Access::Execute => EXECUTE,
+        };
+        self.0 & needed != 0
+    }
+
+    /// Whether the leaf's permissions are put aside.
+    pub(crate) const fn is_access_tracked(self) -> bool {
+        self.is_present() && self.0 & RWX == 0
+    }
+
+    /// The leaf with its permissions back.
+    pub(crate) const fn restored(self) -> Self {
+        if !self.is_access_tracked() {
+            return self;
+        }
+        Self((self.0 & !SAVED) | (self.0 & SAVED) >> SAVED_SHIFT)
+    }
+
+    /// The leaf with write allowed, where software may allow it.
+    pub(crate) const fn with_write(self) -> Self {
+        let leaf = self.restored();
+        if leaf.may_write() { Self(leaf.0 | WRITE) } else { leaf }
+    }
+
+    /// The leaf without write, now or later.
+    pub(crate) const fn write_protected(self) -> Self {
+        Self(self.0 & !(WRITE | WRITE << SAVED_SHIFT))
+    }
+
+    pub(crate) const fn is_dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    pub(crate) const fn clean(self) -> Self {
+        Self(self.0 & !DIRTY)
+    }
+
+    /// Whether a leaf was used since it was last aged.
+    pub(crate) const fn is_young(self, by: AccessTracking) -> bool {
+        match by {
+            AccessTracking::Hardware => self.0 & ACCESSED != 0,
+            AccessTracking::Permissions => self.0 & RWX != 0,
+        }
+    }
+
+    /// The leaf as not used.
+    pub(crate) const fn aged(self, by: AccessTracking) -> Self {
+        match by {
+            AccessTracking::Hardware => Self(self.0 & !ACCESSED),
+            AccessTracking::Permissions if self.0 & RWX == 0 => self,
+            AccessTracking::Permissions => Self((self.0 & !(RWX | SAVED)) | (self.0 & RWX) << SAVED_SHIFT),
+        }
+    }
+
+    /// Child `index` of a leaf of `level` that is split: the same pages, permissions and age.
+    #[inline(always)]
+    pub(crate) const fn split_child(self, level: Level, index: u64) -> Self {
+        let Some(below) = level.down() else { return self };
+        let pfn = self.pfn().wrapping_add(index * below.frames());
+        let huge = huge_bit(below);
+        Self((self.0 & !(ADDRESS | HUGE)) | address(pfn.get()) | huge)
+    }
+
+    /// The huge leaf that 512 children would make, if this is the first of them.
+    pub(crate) const fn merged(self, level: Level) -> Self {
+        Self(self.0 | huge_bit(level))
+    }
+
+    /// A table entry that the guest wants not to be huge.
+    pub(crate) const fn with_inhibit(self) -> Self {
+        Self(self.0 | INHIBIT)
+    }
+
+    pub(crate) const fn without_inhibit(self) -> Self {
+        Self(self.0 & !INHIBIT)
+    }
+
+    pub(crate) const fn is_inhibited(self) -> bool {
+        self.0 & INHIBIT != 0
+    }
+}
+
+const fn address(frame: u64) -> u64 {
+    (frame << 12) & ADDRESS
+}
+
+const fn huge_bit(level: Level) -> u64 {
+    match level {
+        Level::L4K => 0,
+        _ => HUGE,
+    }
+}
+
+impl fmt::Debug for Spte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::FROZEN => f.write_str("Spte(frozen)"),
+            Self::ABSENT => f.write_str("Spte(absent)"),
+            Self(bits) => write!(f, "Spte({bits:#x})"),
+        }
+    }
+}
+
+// Invariant 41, as far as one value can show it: whatever aging does to FROZEN leaves FROZEN.
+#[cfg(not(all(loom, feature = "hazard-of-invariant-41")))]
+const _: () = {
+    assert!(Spte::FROZEN.0 & (ACCESSED | ACCESSED_ORDINARY) == 0);
+    assert!(Spte::FROZEN.aged(AccessTracking::Hardware).0 == Spte::FROZEN.0);
+    assert!(Spte::FROZEN.aged(AccessTracking::Permissions).0 == Spte::FROZEN.0);
+};
+const _: () = {
+    assert!(!Spte::FROZEN.is_present() && Spte::FROZEN.0 & (RWX | SAVED | DIRTY | MMIO) == 0);
+    assert!(Spte::FROZEN.0 != Spte::ABSENT.0);
+    assert!(!Spte::ABSENT.is_present() && !Spte::DEVICE.is_present());
+    assert!(Spte::DEVICE.0 & SUPPRESS_VE == 0 && Spte::ABSENT.0 & SUPPRESS_VE != 0);
+    assert!(
+        ACCESSED_ORDINARY & WRITE_BACK != 0,
+        "bit 5 is part of a memory type: only FROZEN is checked for it"
+    );
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMS: [AccessTracking; 2] = [AccessTracking::Permissions, AccessTracking::Hardware];
+    const WRITINGS: [Writing; 3] = [Writing::Never, Writing::OnFault, Writing::Now];
+
+    #[test]
+    fn inv_41_frozen_is_closed_under_every_write_that_aging_can_do() {
+        for form in FORMS {
+            assert_eq!(Spte::FROZEN.aged(form), Spte::FROZEN);
+            assert!(!Spte::FROZEN.is_young(form));
+        }
+    }
+
+    #[test]
+    fn inv_42_aging_changes_neither_page_nor_presence_and_what_it_takes_comes_back() {
+        for form in FORMS {
+            for writing in WRITINGS {
+                let leaf = Spte::direct_leaf(Pfn::new(0x12345), Level::L2M, writing, form);
+                let aged = leaf.aged(form);
+                assert!(leaf.is_young(form) && !aged.is_young(form), "{form:?} {writing:?}");
+                assert_eq!(aged.pfn(), leaf.pfn());
+                assert!(aged.is_leaf(Level::L2M));
+                assert_eq!(aged.may_be_dirtied(), leaf.may_be_dirtied());
+                if form == AccessTracking::Permissions {
+                    assert_eq!(aged.restored(), leaf);
+                }
+                assert_eq!(aged.aged(form), aged, "aging twice is aging once");
+            }
+        }
+    }
+
+    #[test]
+    fn write_protection_also_takes_a_write_permission_that_was_put_aside() {
+        let leaf = Spte::direct_leaf(Pfn::new(7), Level::L4K, Writing::Now, AccessTracking::Permissions);
+        let hidden = leaf.aged(AccessTracking::Permissions).write_protected();
+        assert!(!hidden.restored().allows(Access::Write));
+        assert!(hidden.with_write().allows(Access::Write), "software may still allow it");
+    }
+
+    #[test]
+    fn children_of_a_split_leaf_map_the_same_frames_with_the_same_rights() {
+        let leaf =
+            Spte::direct_leaf(Pfn::new(0x40000), Level::L1G, Writing::OnFault, AccessTracking::Permissions);
+        let child = leaf.split_child(Level::L1G, 3);
+        assert_eq!(child.pfn(), Pfn::new(0x40000 + 3 * 512));
+        assert!(child.is_leaf(Level::L2M) && child.may_write() && !child.allows(Access::Write));
+        let grandchild = child.split_child(Level::L2M, 511);
+        assert_eq!(grandchild.pfn(), Pfn::new(0x40000 + 3 * 512 + 511));
+        assert!(grandchild.is_leaf(Level::L4K));
+        assert_eq!(leaf.split_child(Level::L1G, 0).merged(Level::L1G), leaf);
+    }
+
+    #[test]
+    fn absent_suppresses_the_exception_and_device_memory_does_not() {
+        assert!(Spte::ABSENT.0 >> 63 == 1);
+        assert!(Spte::DEVICE.0 >> 63 == 0 && Spte::DEVICE.is_device());
+        assert!(!Spte::ABSENT.is_device() && !Spte::FROZEN.is_device());
+    }
+}

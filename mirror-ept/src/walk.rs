@@ -1,0 +1,104 @@
+//! Walking a tree in address order, from outside a fault.
+//!
+//! # Protocol
+//! A walk reads each entry once, and steps down only through the value it read (8, 27e). Under
+//! [`crate::Exclusive`] entries do not change under it; under [`crate::Rcu`] they may, and then what it finds
+//! in a table that was unlinked meanwhile is FROZEN, which it passes over.
+
+use tdvisor_base::sync::{AtomicU64, Ordering};
+use tdvisor_base::{Gfn, Level};
+
+use crate::mmu::index;
+use crate::range::{GfnRange, Position};
+use crate::spte::Spte;
+use crate::table::{ENTRIES, Table, TableRef};
+
+/// A leaf that a walk came across.
+pub(crate) struct Found<'m> {
+    pub(crate) at: Position,
+    pub(crate) entry: &'m AtomicU64,
+    pub(crate) value: Spte,
+}
+
+/// All leaves of a tree that overlap a range.
+pub(crate) struct Walk<'m, F> {
+    resolve: F,
+    tables: [Option<&'m Table>; 5],
+    root: Level,
+    level: Level,
+    next: Gfn,
+    end: Gfn,
+    /// Bits that hardware sees set in the addresses of this tree.
+    bits: Gfn,
+}
+
+impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Walk<'m, F> {
+    pub(crate) fn new(resolve: F, root: TableRef, root_level: Level, bits: Gfn, range: GfnRange) -> Self {
+        let mut tables = [None; 5];
+        if let Some(place) = tables.get_mut(root_level as usize) {
+            *place = resolve(root);
+        }
+        Self {
+            resolve,
+            tables,
+            root: root_level,
+            level: root_level,
+            next: range.start(),
+            end: range.end(),
+            bits,
+        }
+    }
+
+    /// Goes on after `gfn`, at the lowest level whose table still covers it.
+    fn advance_to(&mut self, gfn: Gfn) {
+        self.next = gfn;
+        while self.level < self.root {
+            let Some(up) = self.level.up() else { return };
+            if !gfn.is_aligned(up) {
+                return;
+            }
+            self.level = up;
+        }
+    }
+}
+
+impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Iterator for Walk<'m, F> {
+    /// `Err` names an entry that refers to a table that does not exist.
+    type Item = Result<Found<'m>, Position>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.end {
+            let at = Position::of(self.next, self.level);
+            let Some(table) = self.tables.get(self.level as usize).copied().flatten() else {
+                self.next = self.end;
+                return Some(Err(at));
+            };
+            let seen = Gfn::new(self.next.get() | self.bits.get());
+            let value = if cfg!(loom) && self.level.table_index(self.next) >= ENTRIES {
+                // A model's tables are truncated.
+                Spte::ABSENT
+            } else {
+                Spte(table[index(seen, self.level)].load(Ordering::Acquire))
+            };
+            if value.is_table(self.level)
+                && let Some(below) = self.level.down()
+            {
+                self.level = below;
+                if let Some(place) = self.tables.get_mut(below as usize) {
+                    *place = (self.resolve)(value.table_ref());
+                }
+                continue;
+            }
+            let level = self.level;
+            let past = match at.gfn().checked_add(level.frames()) {
+                Some(past) => past,
+                None => self.end,
+            };
+            self.advance_to(past);
+            if value.is_leaf(level) {
+                return Some(Ok(Found { at, entry: &table[index(seen, level)], value }));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,434 @@
+//! Removal: conversion, hole punching, slot deletion, and the way back to huge pages.
+//!
+//! # Protocol
+//! Under [`Exclusive`], for the *mirror*:
+//! 1. A leaf that a boundary of the range cuts is split first, so that exactly the range goes (40).
+//! 2. Round 1: BLOCK every leaf of the range, and every table that earlier removals emptied; one TRACK with
+//!    one kick; REMOVE every leaf, free every such table. The mirror entry becomes absent after its hook
+//!    succeeded, so there is nothing to repair when one fails.
+//! 3. Tables that this removal emptied are noted. They cannot go in the same round: below a blocked entry
+//!    nothing can be removed. They ride on the next removal, or on [`Mmu::reclaim_tables`]. After that the
+//!    range can be mapped huge again.
+//!
+//! A failure before the first REMOVE unblocks everything: nothing happened. After it, contents are gone: the
+//! rest is unblocked and the removal ends as [`Zapped::Partial`]. Where even that fails, [`MmuError::Dead`].
+//!
+//! For the *direct* tree: every leaf that overlaps the range is exchanged for absent, then one flush for all,
+//! before anybody may hear that the pages are free. A huge leaf goes whole: the next fault brings it back.
+
+use tdvisor_base::sync::Ordering;
+use tdvisor_base::{Gfn, Level};
+
+use crate::cache::TableCache;
+use crate::dirty::DirtyLog;
+use crate::error::{MmuError, Step};
+use crate::external::phase::{Batch, Blocked, Section, Tracked};
+use crate::external::{Blocking, External, HookError};
+use crate::find::Finder;
+use crate::lock::{Counters, Exclusive, LevelCounts, Tree};
+use crate::mmu::Mmu;
+use crate::range::{GfnRange, Position};
+use crate::spte::Spte;
+use crate::table::{Returned, TablePages, TableRef};
+
+/// Which trees an operation works on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Filter {
+    /// The mirror.
+    Private,
+    /// The direct tree.
+    Shared,
+    /// Both.
+    Both,
+}
+
+impl Filter {
+    const fn private(self) -> bool {
+        matches!(self, Self::Private | Self::Both)
+    }
+
+    const fn shared(self) -> bool {
+        matches!(self, Self::Shared | Self::Both)
+    }
+}
+
+/// What a removal removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ZapCount {
+    /// Private leaves, by level, and the empty tables that rode along.
+    pub mirror: LevelCounts,
+    /// Shared leaves, by level.
+    pub direct: LevelCounts,
+}
+
+/// How a removal ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Zapped<E> {
+    /// Nothing is mapped in the range any more.
+    Complete(ZapCount),
+    /// A step failed after pages had been removed. The rest of the range is as it was: repeat the removal to
+    /// go on.
+    Partial {
+        /// What was removed.
+        done: ZapCount,
+        /// The first leaf that was not.
+        at: Position,
+        /// The step that failed.
+        step: Step,
+        /// Why.
+        why: HookError<E>,
+    },
+}
+
+/// How one round went on.
+enum Round<E> {
+    /// The range is empty up to here.
+    Upto(Gfn),
+    Stopped {
+        at: Position,
+        step: Step,
+        why: HookError<E>,
+    },
+}
+
+impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
+    /// Removes every mapping of a range. `cache` holds [`crate::Reserve::PRIVATE`] tables, for the boundaries.
+    ///
+    /// # Errors
+    /// As [`MmuError`]: nothing was removed then, and only [`MmuError::Dead`] ends the TD. A boundary may have
+    /// been split, which changes no translation.
+    pub fn zap_range(
+        &self,
+        guard: &mut Exclusive<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        range: GfnRange,
+        filter: Filter,
+    ) -> Result<Zapped<X::Error>, MmuError<X::Error>> {
+        if !guard.is_of(&self.core) {
+            return Err(MmuError::ForeignGuard);
+        }
+        self.check_alive()?;
+        self.check_range(range)?;
+        let mut done = ZapCount::default();
+        if filter.private() {
+            self.split_boundaries(guard, cache, range)?;
+            let mut from = range.start();
+            while from < range.end() {
+                let left = GfnRange::new(from, range.end());
+                match self.zap_round(guard, left, &mut done.mirror) {
+                    Ok(Round::Upto(next)) => from = next,
+                    Ok(Round::Stopped { at, step, why }) => {
+                        return Ok(Zapped::Partial { done, at, step, why });
+                    }
+                    Err(MmuError::Hook { at, step, why }) if done != ZapCount::default() => {
+                        return Ok(Zapped::Partial { done, at, step, why });
+                    }
+                    Err(MmuError::NoMemory) if done != ZapCount::default() => {
+                        let at = Position::of(from, Level::L4K);
+                        let (step, why) = (Step::Block, HookError::NoMemory);
+                        return Ok(Zapped::Partial { done, at, step, why });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if filter.shared() {
+            self.zap_direct(guard, range, &mut done.direct, None)?;
+        }
+        Ok(Zapped::Complete(done))
+    }
+
+    /// Frees tables that removals emptied: one BLOCK each, one TRACK and one kick for all. Tables that become
+    /// empty by that wait for the next call. Gives the number of tables freed.
+    ///
+    /// # Errors
+    /// As [`MmuError`]; tables that could not be freed stay linked, and are tried again next time.
+    pub fn reclaim_tables(&self, guard: &mut Exclusive<'_>) -> Result<u64, MmuError<X::Error>> {
+        if !guard.is_of(&self.core) {
+            return Err(MmuError::ForeignGuard);
+        }
+        self.check_alive()?;
+        let mut done = LevelCounts::default();
+        let nothing = GfnRange::new(Gfn::new(0), Gfn::new(0));
+        match self.zap_round(guard, nothing, &mut done)? {
+            Round::Upto(_) => Ok(done.tables),
+            Round::Stopped { at, step, why } => Err(MmuError::Hook { at, step, why }),
+        }
+    }
+
+    /// Tables known to be empty, which the next removal takes along.
+    pub fn emptied_tables(&self) -> usize {
+        self.emptied.lock().len()
+    }
+
+    /// One BLOCK–TRACK–REMOVE round over as much of the range as one batch holds.
+    fn zap_round(
+        &self,
+        guard: &mut Exclusive<'_>,
+        range: GfnRange,
+        done: &mut LevelCounts,
+    ) -> Result<Round<X::Error>, MmuError<X::Error>> {
+        let counters = guard.counters();
+        let mapped = self.statistics().mirror;
+        let leaves = mapped.leaves_4k + mapped.leaves_2m + mapped.leaves_1g;
+        let room = range.frames().min(leaves).min(self.config.batch as u64) as usize;
+        let waiting = self.emptied.lock().len();
+        let mut batch = Batch::with_room_for(room + waiting)?;
+        let mut section = Section::new(&self.external, guard);
+
+        let mut next = range.end();
+        for found in self.mirror_walk(range) {
+            let found = found.map_err(MmuError::Corrupt)?;
+            if batch.len() == room {
+                next = found.at.gfn();
+                break;
+            }
+            match section.block(found.at, Blocking::Leaf(found.value.pfn())) {
+                Ok(blocked) => batch.push(blocked),
+                Err(why) => {
+                    self.undo_blocked(&mut section, batch, found.at)?;
+                    return Err(self.undone(found.at, Step::Block, why));
+                }
+            }
+        }
+        let leaves = batch.len();
+        self.block_emptied(&mut section, &mut batch)?;
+        if batch.is_empty() {
+            return Ok(Round::Upto(next));
+        }
+        let mut tracked = match section.track(batch) {
+            Ok(tracked) => tracked,
+            Err((batch, why)) => {
+                let at = Position::of(range.start(), Level::L4K);
+                batch.positions().iter().skip(leaves).for_each(|&table| self.note_emptied(table));
+                self.undo_blocked(&mut section, batch, at)?;
+                return Err(self.undone(at, Step::Track, why));
+            }
+        };
+
+        let before = *done;
+        let mut finder = Finder::new(self);
+        let mut parents = Emptying::new(self);
+        for _ in 0..leaves {
+            let Some(entry) = tracked.take() else { break };
+            let at = entry.at();
+            let (place, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
+            match section.remove(entry, value.pfn()) {
+                Ok(()) => {
+                    place.store(Spte::ABSENT.0, Ordering::Release);
+                    counters.sub_leaves(Tree::Mirror, at.level(), 1);
+                    done.count_leaf(at.level());
+                    parents.removed(at);
+                }
+                Err((entry, why)) => {
+                    parents.finish();
+                    if let HookError::Fatal(_) = why {
+                        return Err(self.die(at, Step::Remove, why));
+                    }
+                    self.undo(&mut section, entry)?;
+                    let unfinished = leaves.saturating_sub(tracked.taken());
+                    tracked.positions().iter().skip(unfinished).for_each(|&table| self.note_emptied(table));
+                    self.undo_tracked(&mut section, &mut tracked)?;
+                    if *done == before {
+                        return Err(MmuError::Hook { at, step: Step::Remove, why });
+                    }
+                    return Ok(Round::Stopped { at, step: Step::Remove, why });
+                }
+            }
+        }
+        parents.finish();
+        self.free_tables(&mut section, &mut tracked, counters, done)?;
+        Ok(Round::Upto(next))
+    }
+
+    /// Blocks the tables that are known to be empty, and still are. One that cannot be blocked now stays a
+    /// candidate: it must not keep a removal from happening.
+    fn block_emptied(
+        &self,
+        section: &mut Section<'_, '_, X>,
+        batch: &mut Batch<Blocked>,
+    ) -> Result<(), MmuError<X::Error>> {
+        let mut list = core::mem::take(&mut *self.emptied.lock());
+        list.sort_unstable();
+        list.dedup();
+        let mut failed = None;
+        list.retain(|&at| {
+            if failed.is_some() || !self.is_empty_table(at) {
+                return failed.is_some();
+            }
+            match section.block(at, Blocking::Table) {
+                Ok(blocked) => {
+                    batch.push(blocked);
+                    false
+                }
+                Err(why) => {
+                    if let HookError::Fatal(_) = why {
+                        failed = Some((at, why));
+                    }
+                    true
+                }
+            }
+        });
+        // What is kept came out of this list, so it has the room; nobody else adds under our guard.
+        *self.emptied.lock() = list;
+        match failed {
+            Some((at, why)) => Err(self.die(at, Step::Block, why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Frees the tracked tables that are left in a batch. One that stays becomes a candidate again.
+    fn free_tables(
+        &self,
+        section: &mut Section<'_, '_, X>,
+        batch: &mut Batch<Tracked>,
+        counters: &Counters,
+        done: &mut LevelCounts,
+    ) -> Result<(), MmuError<X::Error>> {
+        let mut finder = Finder::new(self);
+        let mut parents = Emptying::new(self);
+        while let Some(entry) = batch.take() {
+            let at = entry.at();
+            let (place, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
+            let table = value.table_ref();
+            let home = self.slab.twin(table).ok_or(MmuError::Corrupt(at))?;
+            let mut twin = home.lock().take().ok_or(MmuError::Corrupt(at))?;
+            match section.free(entry, &mut twin) {
+                Ok(()) => {
+                    place.store(Spte::ABSENT.0, Ordering::Release);
+                    self.slab.free(table);
+                    self.pages.return_external(twin, Returned::Removed);
+                    counters.sub_table(Tree::Mirror);
+                    done.tables += 1;
+                    parents.removed(at);
+                }
+                Err((entry, why)) => {
+                    *home.lock() = Some(twin);
+                    if let HookError::Fatal(_) = why {
+                        return Err(self.die(at, Step::Free, why));
+                    }
+                    self.undo(section, entry)?;
+                    self.note_emptied(at);
+                }
+            }
+        }
+        parents.finish();
+        Ok(())
+    }
+
+    /// Remembers a table that may be empty. One that finds no room on the list is only forgotten: it stays
+    /// linked, empty, and takes 4K leaves.
+    fn note_emptied(&self, at: Position) {
+        let mut list = self.emptied.lock();
+        if list.try_reserve(1).is_ok() {
+            list.push(at);
+        }
+    }
+
+    /// Removes the direct leaves that overlap a range, and flushes once. Pages the hardware form found dirty
+    /// are noted in `log`.
+    pub(crate) fn zap_direct(
+        &self,
+        guard: &mut Exclusive<'_>,
+        range: GfnRange,
+        done: &mut LevelCounts,
+        log: Option<&DirtyLog>,
+    ) -> Result<(), MmuError<X::Error>> {
+        let mut flush: Option<GfnRange> = None;
+        let mut corrupt = None;
+        for found in self.direct_walk(range) {
+            match found {
+                Ok(found) => {
+                    // An ager may be writing: exchange, and look at what was there (30).
+                    let last = Spte(found.entry.swap(Spte::ABSENT.0, Ordering::AcqRel));
+                    if last.is_dirty()
+                        && let Some(log) = log
+                    {
+                        log.mark(found.at.gfn());
+                    }
+                    guard.counters().sub_leaves(Tree::Direct, found.at.level(), 1);
+                    done.count_leaf(found.at.level());
+                    let range = found.at.range();
+                    flush = Some(flush.map_or(range, |f| f.union(range)));
+                }
+                Err(at) => {
+                    corrupt = Some(at);
+                    break;
+                }
+            }
+        }
+        if let Some(range) = flush {
+            self.external.flush_direct(range);
+        }
+        corrupt.map_or(Ok(()), |at| Err(MmuError::Corrupt(at)))
+    }
+
+    /// All leaves of the mirror that overlap a range.
+    pub(crate) fn mirror_walk(
+        &self,
+        range: GfnRange,
+    ) -> impl Iterator<Item = Result<crate::walk::Found<'_>, Position>> {
+        crate::walk::Walk::new(
+            |table| self.mirror_table(table),
+            self.mirror_root,
+            self.config.root_level,
+            Gfn::new(0),
+            range,
+        )
+    }
+
+    /// All leaves of the direct tree that overlap a range.
+    pub(crate) fn direct_walk(
+        &self,
+        range: GfnRange,
+    ) -> impl Iterator<Item = Result<crate::walk::Found<'_>, Position>> {
+        crate::walk::Walk::new(
+            |table| self.direct_table(table),
+            TableRef::from_pfn(self.direct_root()),
+            self.config.root_level,
+            self.config.shared_bit,
+            range,
+        )
+    }
+
+    /// Whether the entry points at a table without a present entry.
+    pub(crate) fn is_empty_table(&self, at: Position) -> bool {
+        let Some((_, value)) = Finder::new(self).entry(at) else { return false };
+        value.is_table(at.level())
+            && self
+                .mirror_table(value.table_ref())
+                .is_some_and(|table| table.iter().all(|e| !Spte(e.load(Ordering::Relaxed)).is_present()))
+    }
+}
+
+/// Notices tables that become empty while entries are removed in address order.
+struct Emptying<'m, P: TablePages, X: External<Page = P::ExternalPage>> {
+    mmu: &'m Mmu<P, X>,
+    parent: Option<Position>,
+}
+
+impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Emptying<'m, P, X> {
+    fn new(mmu: &'m Mmu<P, X>) -> Self {
+        Self { mmu, parent: None }
+    }
+
+    fn removed(&mut self, at: Position) {
+        let parent = match at.level().up() {
+            Some(up) if up <= self.mmu.config.root_level => Some(Position::of(at.gfn(), up)),
+            _ => None,
+        };
+        if parent != self.parent {
+            self.finish();
+            self.parent = parent;
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(at) = self.parent.take()
+            && self.mmu.is_empty_table(at)
+        {
+            self.mmu.note_emptied(at);
+        }
+    }
+}
