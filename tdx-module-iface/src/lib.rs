@@ -19,6 +19,7 @@ extern crate std;
 mod open_enum;
 
 pub mod exit;
+pub mod explain;
 pub mod ghci;
 pub mod handles;
 pub mod leaf;
