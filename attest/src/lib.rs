@@ -16,6 +16,8 @@ pub mod crypto;
 pub mod digest;
 #[cfg(feature = "alloc")]
 pub mod pck;
+#[cfg(feature = "alloc")]
+pub mod policy;
 #[cfg(feature = "measure")]
 pub mod mrtd;
 pub mod quote;

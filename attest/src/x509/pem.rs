@@ -62,8 +62,11 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// The next PEM block of `label`: its contents and the text after it.
-fn next_block<'a>(text: &'a [u8], label: &str) -> Result<Option<(Vec<u8>, &'a [u8])>, X509Error> {
+/// A PEM block's contents and the text after it.
+type Block<'a> = (Vec<u8>, &'a [u8]);
+
+/// The next PEM block, which must be of `label`.
+fn next_block<'a>(text: &'a [u8], label: &str) -> Result<Option<Block<'a>>, X509Error> {
     let Some(start) = find(text, BEGIN) else { return Ok(None) };
     let after_begin = text.get(start + BEGIN.len()..).unwrap_or_default();
     let inside = after_begin

@@ -29,12 +29,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Conformance(commands::conformance::Args),
+    Measure(commands::measure::Args),
+    Verify(commands::verify::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result: Result<outcome::Status, Failure> = match cli.command {
         Some(Command::Conformance(args)) => commands::conformance::run(args),
+        Some(Command::Measure(args)) => commands::measure::run(args),
+        Some(Command::Verify(args)) => commands::verify::run(args),
         None => Ok(outcome::Status::Success),
     };
     outcome::report(result)

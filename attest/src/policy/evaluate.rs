@@ -1,0 +1,354 @@
+//! Holding a policy against a verified quote.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{
+    Context, EnclaveRules, Expected, Policy, Register48, Rtmr3, Rule, ServiceTd, TcbRules, TdRules, after,
+};
+use crate::collateral::TcbStatus;
+use crate::quote::{Body, EnclaveReport, Measurement, TdAttributes, TdReport10};
+use crate::verify::Verification;
+use crate::{Hex, UnixSeconds};
+
+/// A measurement of a TD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Register {
+    /// MRSEAM.
+    MrSeam,
+    /// MRTD.
+    MrTd,
+    /// MRCONFIGID.
+    MrConfigId,
+    /// MROWNER.
+    MrOwner,
+    /// MROWNERCONFIG.
+    MrOwnerConfig,
+    /// RTMR0 to RTMR3.
+    Rtmr(u8),
+    /// MR_SERVICETD.
+    MrServiceTd,
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MrSeam => f.write_str("MRSEAM"),
+            Self::MrTd => f.write_str("MRTD"),
+            Self::MrConfigId => f.write_str("MRCONFIGID"),
+            Self::MrOwner => f.write_str("MROWNER"),
+            Self::MrOwnerConfig => f.write_str("MROWNERCONFIG"),
+            Self::Rtmr(index) => write!(f, "RTMR{index}"),
+            Self::MrServiceTd => f.write_str("MR_SERVICETD"),
+        }
+    }
+}
+
+/// One rule that a quote does not keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finding {
+    /// The TCB status is not accepted.
+    TcbStatus(TcbStatus),
+    /// The TCB is out of date for longer than the grace period.
+    GraceOver {
+        /// The status.
+        status: TcbStatus,
+        /// When the grace period ended.
+        until: UnixSeconds,
+    },
+    /// The collateral is of an older TCB recovery.
+    EvaluationNumber {
+        /// The number it has.
+        have: u32,
+        /// The least number.
+        need: u32,
+    },
+    /// An advisory applies that is not allowed.
+    Advisory(Arc<str>),
+    /// A property of the platform is not as the policy wants it.
+    Platform(&'static str),
+    /// The platform's family is not accepted.
+    Fmspc([u8; 6]),
+    /// An attribute is not as the policy wants it.
+    Attribute {
+        /// Its name.
+        name: &'static str,
+        /// What the policy wants.
+        rule: Rule,
+    },
+    /// Masked bits of TDATTRIBUTES or XFAM differ.
+    Bits {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        actual: u64,
+    },
+    /// A measurement is not an expected one.
+    Measurement {
+        /// Which.
+        register: Register,
+        /// Its value.
+        actual: Measurement,
+    },
+    /// RTMR3 must equal the replay of a runtime log, and there was no log.
+    NoRuntimeLog,
+    /// A field of an enclave is not an expected one.
+    Enclave(&'static str),
+    /// REPORTDATA is not the expected one.
+    ReportData,
+}
+
+impl Finding {
+    /// A stable name, for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TcbStatus(_) => "tcb-status",
+            Self::GraceOver { .. } => "tcb-grace-over",
+            Self::EvaluationNumber { .. } => "evaluation-number",
+            Self::Advisory(_) => "advisory",
+            Self::Platform(_) => "platform",
+            Self::Fmspc(_) => "fmspc",
+            Self::Attribute { .. } => "attribute",
+            Self::Bits { .. } => "attribute-bits",
+            Self::Measurement { .. } => "measurement",
+            Self::NoRuntimeLog => "no-runtime-log",
+            Self::Enclave(_) => "enclave",
+            Self::ReportData => "report-data",
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TcbStatus(status) => write!(f, "TCB status {status} is not accepted"),
+            Self::GraceOver { status, until } => {
+                write!(f, "TCB status {status}: the grace period ended at {until}")
+            }
+            Self::EvaluationNumber { have, need } => {
+                write!(f, "collateral has evaluation number {have}, at least {need} is wanted")
+            }
+            Self::Advisory(id) => write!(f, "advisory {id} applies and is not allowed"),
+            Self::Platform(what) => write!(f, "platform: {what}"),
+            Self::Fmspc(fmspc) => write!(f, "platform family {} is not accepted", Hex(fmspc)),
+            Self::Attribute { name, rule } => match rule {
+                Rule::Require => write!(f, "{name} must be set"),
+                _ => write!(f, "{name} must not be set"),
+            },
+            Self::Bits { field, actual } => write!(f, "{field} {actual:#018x} has other bits than expected"),
+            Self::Measurement { register, actual } => {
+                write!(f, "{register} is {}, which is not expected", Register48(*actual))
+            }
+            Self::NoRuntimeLog => f.write_str("RTMR3 is judged by a runtime log, and there is none"),
+            Self::Enclave(what) => write!(f, "enclave: {what}"),
+            Self::ReportData => f.write_str("REPORTDATA is not the expected one"),
+        }
+    }
+}
+
+/// The policy's verdict: accepted if there is no finding.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PolicyVerdict {
+    /// Every rule that the quote does not keep.
+    pub findings: Vec<Finding>,
+}
+
+impl PolicyVerdict {
+    /// Whether the quote keeps every rule.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// The findings as one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            text.push_str(&finding.to_string());
+        }
+        text
+    }
+}
+
+impl Policy {
+    /// Holds this policy against a verified quote.
+    #[must_use]
+    pub fn evaluate(&self, verified: &Verification<'_>, context: &Context) -> PolicyVerdict {
+        let mut findings = Vec::new();
+        self.tcb.check(verified, &mut findings);
+        self.check_platform(verified, &mut findings);
+        match *verified.quote.body() {
+            Body::Sgx(enclave) => self.enclave.check(enclave, &mut findings),
+            body => {
+                if let Some(td) = body.td() {
+                    let service_td = body.td15().map_or(&[0; 48], |td| &td.mr_service_td);
+                    self.td.check(td, service_td, context, &mut findings);
+                }
+            }
+        }
+        if let Some(expected) = &self.report_data {
+            let (head, tail) = verified.quote.body().report_data().split_at(expected.len().min(64));
+            if head != expected.as_slice() || tail.iter().any(|byte| *byte != 0) {
+                findings.push(Finding::ReportData);
+            }
+        }
+        PolicyVerdict { findings }
+    }
+
+    fn check_platform(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) {
+        let (rules, platform) = (&self.platform, &verified.platform);
+        for (rule, actual, wrong) in [
+            (rules.smt, platform.smt_enabled, "hyper-threading (SMT) is not as wanted"),
+            (rules.dynamic, platform.dynamic_platform, "dynamic platform is not as wanted"),
+            (rules.cached_keys, platform.cached_keys, "cached keys are not as wanted"),
+        ] {
+            // A certificate that does not say is taken as "no".
+            if !rule.allows(actual.unwrap_or(false)) {
+                findings.push(Finding::Platform(wrong));
+            }
+        }
+        if rules.fmspc.as_ref().is_some_and(|list| !list.contains(&platform.fmspc)) {
+            findings.push(Finding::Fmspc(platform.fmspc));
+        }
+    }
+}
+
+impl TcbRules {
+    fn check(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) {
+        let tcb = &verified.tcb;
+        if !self.accept.contains(&tcb.status) {
+            findings.extend(self.check_grace(tcb.status, tcb.date, verified.at));
+        }
+        let have = verified.evaluation_number();
+        if have < self.minimum_evaluation_number {
+            findings.push(Finding::EvaluationNumber { have, need: self.minimum_evaluation_number });
+        }
+        // A TD of TDX 1.5 carries what applied at launch and what applies now.
+        let current = tcb.current.iter().flat_map(|current| &current.advisories);
+        for id in tcb.advisories.iter().chain(current) {
+            let listed = |list: &alloc::collections::BTreeSet<String>| {
+                list.iter().any(|listed| listed.eq_ignore_ascii_case(id))
+            };
+            let allowed = self.allowed_advisories.as_ref().is_none_or(&listed);
+            if !allowed || listed(&self.rejected_advisories) {
+                let finding = Finding::Advisory(id.clone());
+                if !findings.contains(&finding) {
+                    findings.push(finding);
+                }
+            }
+        }
+    }
+
+    /// Why a status that is not accepted as such is not accepted by grace either.
+    fn check_grace(&self, status: TcbStatus, date: Option<UnixSeconds>, at: UnixSeconds) -> Option<Finding> {
+        let applies = match status {
+            TcbStatus::OutOfDate => true,
+            // Grace forgives the date, not the configuration.
+            TcbStatus::OutOfDateConfigurationNeeded => self.accept.contains(&TcbStatus::ConfigurationNeeded),
+            _ => false,
+        };
+        match date {
+            Some(date) if applies && self.grace > 0 => {
+                let until = after(date, self.grace);
+                (at > until).then_some(Finding::GraceOver { status, until })
+            }
+            _ => Some(Finding::TcbStatus(status)),
+        }
+    }
+}
+
+impl TdRules {
+    fn check(
+        &self,
+        td: &TdReport10,
+        service_td: &Measurement,
+        context: &Context,
+        findings: &mut Vec<Finding>,
+    ) {
+        let attributes = td.td_attributes;
+        for (rule, bit, name) in [
+            (self.debug, TdAttributes::DEBUG, "TDATTRIBUTES.DEBUG"),
+            (self.sept_ve_disable, TdAttributes::SEPT_VE_DISABLE, "TDATTRIBUTES.SEPT_VE_DISABLE"),
+            (self.migratable, TdAttributes::MIGRATABLE, "TDATTRIBUTES.MIGRATABLE"),
+        ] {
+            if !rule.allows(attributes.contains(bit)) {
+                findings.push(Finding::Attribute { name, rule });
+            }
+        }
+        for (field, rule, actual) in
+            [("TDATTRIBUTES", self.attributes, attributes.bits()), ("XFAM", self.xfam, td.xfam.get())]
+        {
+            if actual & rule.mask != rule.value & rule.mask {
+                findings.push(Finding::Bits { field, actual });
+            }
+        }
+        let [rtmr0, rtmr1, rtmr2, rtmr3] = &td.rtmr;
+        let [expected0, expected1, expected2] = &self.rtmr;
+        let expectations: [(Register, &Expected, &Measurement); 8] = [
+            (Register::MrSeam, &self.mr_seam, &td.mr_seam),
+            (Register::MrTd, &self.mr_td, &td.mr_td),
+            (Register::MrConfigId, &self.mr_config_id, &td.mr_config_id),
+            (Register::MrOwner, &self.mr_owner, &td.mr_owner),
+            (Register::MrOwnerConfig, &self.mr_owner_config, &td.mr_owner_config),
+            (Register::Rtmr(0), expected0, rtmr0),
+            (Register::Rtmr(1), expected1, rtmr1),
+            (Register::Rtmr(2), expected2, rtmr2),
+        ];
+        for (register, expected, actual) in expectations {
+            if !expected.allows(actual) {
+                findings.push(Finding::Measurement { register, actual: *actual });
+            }
+        }
+        let rtmr3_is_fine = match &self.rtmr3 {
+            Rtmr3::Report => true,
+            Rtmr3::Zero => *rtmr3 == [0; 48],
+            Rtmr3::OneOf(list) => list.contains(rtmr3),
+            Rtmr3::Log => match context.rtmr3_replay {
+                Some(replay) => replay == *rtmr3,
+                None => {
+                    findings.push(Finding::NoRuntimeLog);
+                    true
+                }
+            },
+        };
+        if !rtmr3_is_fine {
+            findings.push(Finding::Measurement { register: Register::Rtmr(3), actual: *rtmr3 });
+        }
+        let service_td_is_fine = match &self.mr_service_td {
+            ServiceTd::Any => true,
+            ServiceTd::None => *service_td == [0; 48],
+            ServiceTd::OneOf(list) => list.contains(service_td),
+        };
+        if !service_td_is_fine {
+            findings.push(Finding::Measurement { register: Register::MrServiceTd, actual: *service_td });
+        }
+    }
+}
+
+impl EnclaveRules {
+    fn check(&self, enclave: &EnclaveReport, findings: &mut Vec<Finding>) {
+        if !self.debug.allows(enclave.is_debug()) {
+            findings.push(Finding::Attribute { name: "ATTRIBUTES.DEBUG", rule: self.debug });
+        }
+        if self.mr_enclave.as_ref().is_some_and(|list| !list.contains(&enclave.mr_enclave)) {
+            findings.push(Finding::Enclave("MRENCLAVE is not an expected one"));
+        }
+        if self.mr_signer.as_ref().is_some_and(|list| !list.contains(&enclave.mr_signer)) {
+            findings.push(Finding::Enclave("MRSIGNER is not an expected one"));
+        }
+        if self.isv_prod_id.is_some_and(|id| id != enclave.isv_prod_id.get()) {
+            findings.push(Finding::Enclave("ISVPRODID is not the expected one"));
+        }
+        if enclave.isv_svn.get() < self.minimum_isv_svn {
+            findings.push(Finding::Enclave("ISVSVN is below the least one"));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What to accept: a policy over verified quotes, from a TOML or JSON file.
+//!
+//! The default accepts nothing but an up-to-date TCB and a TD (or enclave) that nobody can look into: no
+//! DEBUG, SEPT_VE_DISABLE set, not MIGRATABLE, no service TD. Everything else is stated by the file, and a
+//! key that the policy does not know is an error, not a comment.
+
+mod evaluate;
+mod file;
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+pub use evaluate::{Finding, PolicyVerdict, Register};
+pub use file::PolicyError;
+
+use crate::collateral::TcbStatus;
+use crate::quote::Measurement;
+use crate::{Hex, UnixSeconds};
+
+/// Whether something must be, must not be, or does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It must be so.
+    Require,
+    /// It must not be so.
+    Forbid,
+    /// It does not matter.
+    Any,
+}
+
+impl Rule {
+    pub(crate) const fn allows(self, is_so: bool) -> bool {
+        match self {
+            Self::Require => is_so,
+            Self::Forbid => !is_so,
+            Self::Any => true,
+        }
+    }
+}
+
+/// Expected bits: `value & mask` must equal `actual & mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MaskedBits {
+    /// Bits that count.
+    pub mask: u64,
+    /// What they must be.
+    pub value: u64,
+}
+
+/// What a measurement may be.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Expected {
+    /// Anything.
+    #[default]
+    Any,
+    /// One of these; never empty.
+    OneOf(Vec<Measurement>),
+}
+
+impl Expected {
+    fn allows(&self, actual: &Measurement) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(list) => list.contains(actual),
+        }
+    }
+}
+
+/// How RTMR3, which applications extend at run time, is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Rtmr3 {
+    /// It is reported and not judged.
+    #[default]
+    Report,
+    /// Nothing may have been extended.
+    Zero,
+    /// It must equal the replay of a runtime log that the caller has.
+    Log,
+    /// One of these.
+    OneOf(Vec<Measurement>),
+}
+
+/// What MR_SERVICETD may be.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ServiceTd {
+    /// No service TD is bound.
+    #[default]
+    None,
+    /// Any service TD.
+    Any,
+    /// One of these.
+    OneOf(Vec<Measurement>),
+}
+
+/// Rules about the TCB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcbRules {
+    /// Accepted statuses.
+    pub accept: BTreeSet<TcbStatus>,
+    /// For how long after its date an out-of-date TCB is still accepted, in seconds.
+    pub grace: u64,
+    /// The least evaluation number of TCB info and QE identity.
+    pub minimum_evaluation_number: u32,
+    /// Advisories that may apply; `None`: any that an accepted status brings.
+    pub allowed_advisories: Option<BTreeSet<String>>,
+    /// Advisories that must not apply.
+    pub rejected_advisories: BTreeSet<String>,
+}
+
+/// Rules about the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformRules {
+    /// Hyper-threading.
+    pub smt: Rule,
+    /// Processor packages may be added.
+    pub dynamic: Rule,
+    /// Intel keeps the platform's keys.
+    pub cached_keys: Rule,
+    /// Accepted platform families; `None`: any.
+    pub fmspc: Option<Vec<[u8; 6]>>,
+}
+
+/// Rules about a TD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TdRules {
+    /// TDATTRIBUTES.DEBUG.
+    pub debug: Rule,
+    /// TDATTRIBUTES.SEPT_VE_DISABLE.
+    pub sept_ve_disable: Rule,
+    /// TDATTRIBUTES.MIGRATABLE.
+    pub migratable: Rule,
+    /// Further bits of TDATTRIBUTES.
+    pub attributes: MaskedBits,
+    /// Bits of XFAM.
+    pub xfam: MaskedBits,
+    /// MRSEAM.
+    pub mr_seam: Expected,
+    /// MRTD.
+    pub mr_td: Expected,
+    /// MRCONFIGID.
+    pub mr_config_id: Expected,
+    /// MROWNER.
+    pub mr_owner: Expected,
+    /// MROWNERCONFIG.
+    pub mr_owner_config: Expected,
+    /// RTMR0 to RTMR2.
+    pub rtmr: [Expected; 3],
+    /// RTMR3.
+    pub rtmr3: Rtmr3,
+    /// MR_SERVICETD.
+    pub mr_service_td: ServiceTd,
+}
+
+/// Rules about an SGX enclave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnclaveRules {
+    /// ATTRIBUTES.DEBUG.
+    pub debug: Rule,
+    /// MRENCLAVE; `None`: any.
+    pub mr_enclave: Option<Vec<[u8; 32]>>,
+    /// MRSIGNER; `None`: any.
+    pub mr_signer: Option<Vec<[u8; 32]>>,
+    /// ISVPRODID; `None`: any.
+    pub isv_prod_id: Option<u16>,
+    /// The least ISVSVN.
+    pub minimum_isv_svn: u16,
+}
+
+/// What to accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Rules about the TCB.
+    pub tcb: TcbRules,
+    /// Rules about the platform.
+    pub platform: PlatformRules,
+    /// Rules about TDs.
+    pub td: TdRules,
+    /// Rules about enclaves.
+    pub enclave: EnclaveRules,
+    /// What REPORTDATA must begin with; the rest must be zero. `None`: anything.
+    pub report_data: Option<Vec<u8>>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            tcb: TcbRules {
+                accept: BTreeSet::from([TcbStatus::UpToDate]),
+                grace: 0,
+                minimum_evaluation_number: 0,
+                allowed_advisories: None,
+                rejected_advisories: BTreeSet::new(),
+            },
+            platform: PlatformRules {
+                smt: Rule::Any,
+                dynamic: Rule::Any,
+                cached_keys: Rule::Any,
+                fmspc: None,
+            },
+            td: TdRules {
+                debug: Rule::Forbid,
+                sept_ve_disable: Rule::Require,
+                migratable: Rule::Forbid,
+                attributes: MaskedBits::default(),
+                xfam: MaskedBits::default(),
+                mr_seam: Expected::Any,
+                mr_td: Expected::Any,
+                mr_config_id: Expected::Any,
+                mr_owner: Expected::Any,
+                mr_owner_config: Expected::Any,
+                rtmr: Default::default(),
+                rtmr3: Rtmr3::Report,
+                mr_service_td: ServiceTd::None,
+            },
+            enclave: EnclaveRules {
+                debug: Rule::Forbid,
+                mr_enclave: None,
+                mr_signer: None,
+                isv_prod_id: None,
+                minimum_isv_svn: 0,
+            },
+            report_data: None,
+        }
+    }
+}
+
+/// What a policy may need beside the quote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// Replay of the runtime log, for [`Rtmr3::Log`].
+    pub rtmr3_replay: Option<Measurement>,
+}
+
+/// Prints a measurement as hexadecimal.
+pub(crate) struct Register48(pub(crate) Measurement);
+
+impl fmt::Display for Register48 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(f)
+    }
+}
+
+/// A time with a grace period added, saturating.
+pub(crate) fn after(date: UnixSeconds, grace: u64) -> UnixSeconds {
+    UnixSeconds(date.0.saturating_add(grace))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+use super::*;
+use crate::collateral::TcbStatus;
+
+#[test]
+fn an_empty_policy_is_the_default_in_both_forms() {
+    assert_eq!(Policy::from_json("{}"), Ok(Policy::default()));
+    #[cfg(feature = "toml")]
+    assert_eq!(Policy::from_text(""), Ok(Policy::default()));
+}
+
+#[cfg(feature = "toml")]
+#[test]
+fn toml_and_json_say_the_same() {
+    let register = "ab".repeat(48);
+    let toml = format!(
+        r#"
+        report_data = "0102"
+        [tcb]
+        accept = ["UpToDate", "ConfigurationNeeded"]
+        grace_days = 2
+        minimum_evaluation_number = 17
+        allowed_advisories = ["INTEL-SA-1"]
+        [platform]
+        smt = "forbid"
+        fmspc = ["B0c06f000000"]
+        [td]
+        debug = "any"
+        attributes = {{ mask = "0x80000000", value = "0" }}
+        mr_td = ["{register}"]
+        rtmr3 = "zero"
+        mr_service_td = ["{register}"]
+        [enclave]
+        isv_prod_id = 7
+        "#
+    );
+    let json = format!(
+        r#"{{"report_data":"0102","tcb":{{"accept":["UpToDate","ConfigurationNeeded"],"grace_days":2,
+        "minimum_evaluation_number":17,"allowed_advisories":["INTEL-SA-1"]}},
+        "platform":{{"smt":"forbid","fmspc":["B0c06f000000"]}},
+        "td":{{"debug":"any","attributes":{{"mask":"80000000","value":"0x0"}},"mr_td":["{register}"],
+        "rtmr3":"zero","mr_service_td":["{register}"]}},"enclave":{{"isv_prod_id":7}}}}"#
+    );
+    let policy = Policy::from_text(&toml).unwrap();
+    assert_eq!(Policy::from_text(&json).as_ref(), Ok(&policy));
+    assert_eq!(policy.tcb.grace, 172_800);
+    assert_eq!(policy.td.mr_td, Expected::OneOf(vec![[0xab; 48]]));
+    assert_eq!(policy.td.rtmr3, Rtmr3::Zero);
+    assert_eq!(policy.platform.fmspc, Some(vec![[0xb0, 0xc0, 0x6f, 0, 0, 0]]));
+}
+
+#[test]
+fn mistakes_are_errors_and_never_a_weaker_policy() {
+    for wrong in [
+        r#"{"tbc":{}}"#,
+        r#"{"tcb":{"acept":["UpToDate"]}}"#,
+        r#"{"tcb":{"accept":["Uptodate"]}}"#,
+        r#"{"tcb":{"accept":["Revoked"]}}"#,
+        r#"{"td":{"mr_td":[]}}"#,
+        r#"{"td":{"mr_td":["ab"]}}"#,
+        r#"{"td":{"debug":"maybe"}}"#,
+        r#"{"td":{"rtmr3":"nothing"}}"#,
+        r#"{"td":{"mr_service_td":[]}}"#,
+        r#"{"report_data":"0"}"#,
+        r#"{"td":{"attributes":{"mask":"1"}}}"#,
+    ] {
+        assert!(Policy::from_json(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(Policy::from_json(&"[".repeat(100)), Err(PolicyError::TooLarge));
+    assert_eq!(Policy::from_json(&" ".repeat(2 << 20)), Err(PolicyError::TooLarge));
+}
+
+#[test]
+fn the_default_accepts_up_to_date_only() {
+    assert_eq!(Policy::default().tcb.accept.into_iter().collect::<Vec<_>>(), [TcbStatus::UpToDate]);
+}

@@ -1,0 +1,83 @@
+//! `tdvisor verify`: one quote, or a file of cases, to explained verdicts.
+
+mod batch;
+mod inputs;
+mod report;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use tdvisor_attest::policy::{Context, Policy};
+use tdvisor_attest::verify::{TrustAnchor, Verifier};
+
+use crate::outcome::{Failure, Status};
+use inputs::{parse_time, read, read_bundle, read_policy, read_quote, read_root};
+
+/// Verify a quote: cryptography, TCB status and policy, as three verdicts.
+///
+/// Ends with status 0 if the quote is accepted, 1 if it is rejected, 2 if an input cannot be used. With --batch:
+/// 0 when every line was answered.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The quote, as binary or hexadecimal.
+    #[arg(value_name = "QUOTE", required_unless_present = "batch")]
+    quote: Option<PathBuf>,
+    /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own; may be given more than once.
+    #[arg(long, value_name = "FILE", required_unless_present = "batch")]
+    collateral: Vec<PathBuf>,
+    /// When to verify for: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    at: Option<tdvisor_attest::UnixSeconds>,
+    /// What to accept (TOML or JSON). Default: an up-to-date TCB and no debug.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Verify every line of this file; paths in it are relative to it.
+    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at"])]
+    batch: Option<PathBuf>,
+    /// Trust this root certificate (DER or PEM) instead of Intel's.
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Trust the root of a test PKI instead of Intel's; every verdict says so.
+    #[arg(long, value_name = "FILE", conflicts_with = "root")]
+    test_root: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    let anchor = match args.root.as_ref().or(args.test_root.as_ref()) {
+        Some(path) => read_root(path)?,
+        None => TrustAnchor::intel(),
+    };
+    let policy = match &args.policy {
+        Some(path) => read_policy(path)?,
+        None => Policy::default(),
+    };
+    if let Some(cases) = &args.batch {
+        return batch::run(cases, &anchor, &policy, args.json);
+    }
+    let Some(path) = &args.quote else { return Err(Failure::input("QUOTE", "missing")) };
+    let bytes = read_quote(path)?;
+    let files = args.collateral.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let at = args.at.map_or_else(inputs::now, Ok)?;
+
+    let mut verifier = Verifier::new(anchor);
+    // Collateral that cannot be read is unusable input; collateral that does not hold is a verdict.
+    let bundle = read_bundle(&files).map_err(|error| Failure::input("collateral", error))?;
+    let verified =
+        verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&bytes, at)).map_err(Box::new);
+    let verdict = verified.as_ref().ok().map(|verified| policy.evaluate(verified, &Context::default()));
+    let accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
+    let report = report::Report {
+        verified: verified.as_ref().map_err(|error| **error),
+        policy: verdict.as_ref(),
+        at,
+        test_root: args.test_root.is_some(),
+    };
+    let text = if args.json { format!("{:#}\n", report.to_json()) } else { report.to_text() };
+    // A reader that stops early (`| head`) does not change the verdict.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(if accepted { Status::Success } else { Status::Negative })
+}

@@ -1,0 +1,138 @@
+//! `--batch`: a file with one case per line, one answer per line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tdvisor_attest::UnixSeconds;
+use tdvisor_attest::policy::{Context, Policy};
+use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
+
+use super::inputs::{parse_time, read, read_bundle, read_policy, read_quote, read_root};
+use crate::outcome::{Failure, Status};
+
+/// One case, with its paths resolved.
+struct Case {
+    id: Value,
+    quote: PathBuf,
+    collateral: Vec<PathBuf>,
+    at: UnixSeconds,
+    root: Option<PathBuf>,
+    policy: Option<PathBuf>,
+}
+
+/// An answer's fields.
+struct Answer {
+    quote: bool,
+    tcb: Option<&'static str>,
+    advisories: Vec<String>,
+    accepted: bool,
+    reason: String,
+}
+
+impl Case {
+    fn parse(line: &str, folder: &Path) -> Result<Self, String> {
+        let fields: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        let path = |value: &Value| value.as_str().map(|path| folder.join(path));
+        let wanted = |key: &str| format!("field `{key}` is missing or of another type");
+        let collateral = match &fields["collateral"] {
+            Value::Array(paths) => paths.iter().map(path).collect(),
+            one => path(one).map(|path| vec![path]),
+        };
+        let at = match &fields["time"] {
+            Value::String(text) => parse_time(text).ok(),
+            number => number.as_u64().map(UnixSeconds),
+        };
+        Ok(Self {
+            id: fields["id"].clone(),
+            quote: path(&fields["quote"]).ok_or_else(|| wanted("quote"))?,
+            collateral: collateral.ok_or_else(|| wanted("collateral"))?,
+            at: at.ok_or_else(|| wanted("time"))?,
+            root: path(&fields["root"]),
+            policy: path(&fields["policy"]),
+        })
+    }
+
+    fn answer(&self, anchor: &TrustAnchor, policy: &Policy) -> Result<Answer, Failure> {
+        let quote = read_quote(&self.quote)?;
+        let files = self.collateral.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let anchor = self.root.as_ref().map_or_else(|| Ok(anchor.clone()), |path| read_root(path))?;
+        let own_policy = self.policy.as_ref().map(|path| read_policy(path)).transpose()?;
+        let policy = own_policy.as_ref().unwrap_or(policy);
+
+        let mut verifier = Verifier::new(anchor);
+        let verified = read_bundle(&files)
+            .map_err(VerifyError::from)
+            .and_then(|bundle| verifier.add_collateral(&bundle))
+            .and_then(|()| verifier.verify(&quote, self.at));
+        Ok(match verified {
+            Ok(verified) => {
+                let verdict = policy.evaluate(&verified, &Context::default());
+                Answer {
+                    quote: true,
+                    tcb: Some(verified.tcb.status.name()),
+                    advisories: verified.tcb.advisories.iter().map(ToString::to_string).collect(),
+                    accepted: verdict.is_accepted(),
+                    reason: if verdict.is_accepted() { "accepted".to_string() } else { verdict.reason() },
+                }
+            }
+            Err(error) => Answer {
+                quote: false,
+                tcb: None,
+                advisories: Vec::new(),
+                accepted: false,
+                reason: format!("{}: {error}", error.code()),
+            },
+        })
+    }
+}
+
+/// Answers every line of `cases`.
+pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -> Result<Status, Failure> {
+    let text =
+        String::from_utf8(read(cases)?).map_err(|_| Failure::input(cases.display(), "not a text file"))?;
+    let folder = cases.parent().unwrap_or(Path::new(""));
+    let mut unanswered = Vec::new();
+    let mut out = std::io::stdout().lock();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (id, answer) = match Case::parse(line, folder) {
+            Ok(case) => (case.id.clone(), case.answer(anchor, policy).map_err(|failure| failure.to_string())),
+            Err(problem) => (Value::Null, Err(problem)),
+        };
+        let answer = answer.unwrap_or_else(|problem| {
+            unanswered.push(format!("line {}: {problem}", number + 1));
+            // What cannot be read is not accepted; the exit status tells it from a verdict.
+            Answer { quote: false, tcb: None, advisories: Vec::new(), accepted: false, reason: problem }
+        });
+        let text = if as_json { answer.to_json(&id).to_string() } else { answer.to_text(&id) };
+        writeln!(out, "{text}").map_err(|error| Failure::input("stdout", error))?;
+    }
+    match unanswered.first() {
+        None => Ok(Status::Success),
+        Some(first) => Err(Failure::input(
+            cases.display(),
+            format!("{} lines could not be answered; {first}", unanswered.len()),
+        )),
+    }
+}
+
+impl Answer {
+    fn to_json(&self, id: &Value) -> Value {
+        json!({
+            "id": id,
+            "quote": if self.quote { "valid" } else { "invalid" },
+            "tcb": self.tcb,
+            "advisories": self.advisories,
+            "policy": if self.accepted { "accept" } else { "reject" },
+            "reason": self.reason,
+        })
+    }
+
+    fn to_text(&self, id: &Value) -> String {
+        let id = id.as_str().map_or_else(|| id.to_string(), str::to_string);
+        let quote = if self.quote { "valid" } else { "invalid" };
+        let policy = if self.accepted { "accept" } else { "reject" };
+        let tcb = self.tcb.unwrap_or("-");
+        format!("{id}: {quote} {tcb} {policy} {}", self.reason).trim_end().to_string()
+    }
+}

@@ -1,0 +1,75 @@
+//! Files and times that verification takes.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tdvisor_attest::UnixSeconds;
+use tdvisor_attest::collateral::{Bundle, CollateralError, Parts};
+use tdvisor_attest::policy::Policy;
+use tdvisor_attest::verify::TrustAnchor;
+
+use crate::outcome::Failure;
+
+/// The largest file that is read, in bytes; quotes and collateral are far smaller.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Reads a file of bounded size.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let size = std::fs::metadata(path).map_err(|error| Failure::input(path.display(), error))?.len();
+    if size > MAX_FILE {
+        return Err(Failure::input(path.display(), format!("{size} bytes are too many")));
+    }
+    std::fs::read(path).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// Reads a quote, as binary or as hexadecimal text.
+pub fn read_quote(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = read(path)?;
+    let text = bytes.trim_ascii();
+    let text = text.strip_prefix(b"0x").unwrap_or(text);
+    let is_hex = !text.is_empty()
+        && text.len().is_multiple_of(2)
+        && text.iter().all(|digit| digit.is_ascii_hexdigit());
+    if !is_hex {
+        return Ok(bytes);
+    }
+    let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+    Ok(text.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect())
+}
+
+/// Collects collateral from the contents of its files.
+pub fn read_bundle(files: &[Vec<u8>]) -> Result<Bundle, CollateralError> {
+    let mut parts = Parts::default();
+    for file in files {
+        parts.add(file)?;
+    }
+    parts.build()
+}
+
+/// Reads a policy.
+pub fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let text =
+        String::from_utf8(read(path)?).map_err(|_| Failure::input(path.display(), "not a text file"))?;
+    Policy::from_text(&text).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// Reads a root certificate.
+pub fn read_root(path: &Path) -> Result<TrustAnchor, Failure> {
+    TrustAnchor::from_bytes(&read(path)?).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// Reads a time: seconds since 1970 or RFC 3339.
+pub fn parse_time(text: &str) -> Result<UnixSeconds, String> {
+    let seconds = text.parse().map(UnixSeconds).ok();
+    seconds
+        .or_else(|| UnixSeconds::from_rfc3339(text))
+        .ok_or_else(|| "wanted: seconds since 1970, or YYYY-MM-DDThh:mm:ssZ".to_string())
+}
+
+/// The time of this machine's clock.
+pub fn now() -> Result<UnixSeconds, Failure> {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map(|since| UnixSeconds(since.as_secs()))
+        .map_err(|_| Failure::input("clock", "before 1970; give --at"))
+}
