@@ -22,6 +22,8 @@ pub mod exit;
 pub mod explain;
 pub mod ghci;
 pub mod handles;
+#[cfg(any(feature = "hw", test))]
+pub mod hw;
 pub mod leaf;
 pub mod lifecycle;
 pub mod metadata;
