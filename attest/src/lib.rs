@@ -14,6 +14,8 @@ pub mod collateral;
 #[cfg(feature = "alloc")]
 pub mod crypto;
 pub mod digest;
+#[cfg(feature = "issue")]
+pub mod issue;
 #[cfg(feature = "alloc")]
 pub mod pck;
 #[cfg(feature = "alloc")]
@@ -21,6 +23,7 @@ pub mod policy;
 #[cfg(feature = "measure")]
 pub mod mrtd;
 pub mod quote;
+pub mod report;
 #[cfg(feature = "measure")]
 pub mod td_hob;
 #[cfg(feature = "measure")]

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use super::{CollateralError, Part};
+use crate::Hex;
 use crate::bytes::hex_array;
 use crate::crypto::Signature;
 use crate::x509::{Certificate, RevocationList, X509Error, pem};
@@ -55,6 +56,38 @@ impl Bundle {
         let mut parts = Parts::default();
         parts.add_json(text)?;
         parts.build()
+    }
+}
+
+impl Bundle {
+    /// The bundle as one JSON file: what [`Bundle::from_json`] reads.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let pem = |chain: &[Vec<u8>]| {
+            let mut text = String::new();
+            for der in chain {
+                pem::write("CERTIFICATE", der, &mut text);
+            }
+            text
+        };
+        let hex = |bytes: &[u8]| Hex(bytes).to_string();
+        let mut bundle = serde_json::json!({
+            "tcb_info": self.tcb_info.body,
+            "tcb_info_signature": hex(&self.tcb_info.signature.0),
+            "tcb_info_issuer_chain": pem(&self.tcb_info.chain),
+            "qe_identity": self.qe_identity.body,
+            "qe_identity_signature": hex(&self.qe_identity.signature.0),
+            "qe_identity_issuer_chain": pem(&self.qe_identity.chain),
+            "root_ca_crl": hex(&self.root_crl),
+            "pck_crl": hex(&self.pck_crl),
+            "pck_crl_issuer_chain": pem(&self.pck_crl_chain),
+        });
+        if let Some(fields) = bundle.as_object_mut()
+            && !self.pck_chain.is_empty()
+        {
+            fields.insert("pck_certificate_chain".to_string(), pem(&self.pck_chain).into());
+        }
+        bundle.to_string()
     }
 }
 

@@ -150,7 +150,6 @@ pub fn certificate(bytes: &[u8]) -> Result<Vec<u8>, X509Error> {
 }
 
 /// Writes DER as PEM with 64 characters in a line.
-#[cfg(feature = "issue")]
 pub(crate) fn write(label: &str, der: &[u8], out: &mut alloc::string::String) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digit = |bits: u32| ALPHABET.get(bits as usize & 63).copied().unwrap_or(b'=') as char;
