@@ -29,6 +29,8 @@ pub enum ExternalEntry {
     Leaf(Pfn),
     /// A table in this page, usable.
     Table(Pfn),
+    /// A table, usable, whose page the reader cannot see; [`ExternalView::holds`] has to judge it.
+    HiddenTable,
     /// Something that is blocked.
     Blocked,
 }
@@ -37,6 +39,22 @@ pub enum ExternalEntry {
 pub trait ExternalView {
     /// The entry at a position whose ancestors are all tables.
     fn entry(&self, at: Position) -> ExternalEntry;
+
+    /// Whether the records that the external side keeps of its pages say that it holds this page, in this
+    /// role and size (10). A view without such records believes it.
+    fn holds(&self, page: Pfn, at: Position, role: Role) -> bool {
+        let _ = (page, at, role);
+        true
+    }
+}
+
+/// What a page of the external table is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It is mapped by the entry.
+    Leaf,
+    /// It is the table that the entry points at.
+    Table,
 }
 
 /// What the audit saw when all was well.
@@ -151,8 +169,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 let home = self.slab.twin(value.table_ref());
                 let twin = home.and_then(|home| home.lock().as_ref().map(ExternalPage::pfn));
                 let Some(twin) = twin else { return fail(3, "a linked mirror table has no twin") };
-                if external != ExternalEntry::Table(twin) {
+                if external != ExternalEntry::Table(twin) && external != ExternalEntry::HiddenTable {
                     return fail(3, "the external table is not the twin of the mirror's");
+                }
+                if !view.holds(twin, position, Role::Table) {
+                    return fail(10, "the external side does not hold the twin as a table of this guest");
                 }
                 if !seen.twins.insert(twin) {
                     return fail(3, "two mirror tables have the same twin");
@@ -166,6 +187,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 }
                 if external != ExternalEntry::Leaf(value.pfn()) {
                     return fail(1, "the external entry does not map what the mirror maps");
+                }
+                if !view.holds(value.pfn(), position, Role::Leaf) {
+                    return fail(10, "the external side does not hold the page as this guest's");
                 }
                 seen.report.counted.mirror.count_leaf(level);
                 seen.private.push((value.pfn(), level));
