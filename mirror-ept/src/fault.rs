@@ -32,6 +32,7 @@ use crate::slab;
 use crate::spte::{Access, Spte, Writing};
 use crate::stale::Stale;
 use crate::table::{ENTRIES, Table, TablePages, TableRef};
+use crate::walk::Found;
 
 /// What a fault wants.
 #[derive(Clone, Copy, Debug)]
@@ -471,6 +472,17 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
         count_split(guard.counters(), Tree::Direct, at.level());
         Ok(Stepped::Down(table))
+    }
+
+    /// Splits one direct leaf that a walk found. `false` where somebody else changed it, or no table is left.
+    pub(crate) fn split_direct(
+        &self,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        found: &Found<'_>,
+    ) -> Result<bool, MmuError<X::Error>> {
+        let step = self.split_direct_leaf(guard, cache, found.entry, found.value, found.at)?;
+        Ok(matches!(step, Stepped::Down(_)))
     }
 
     /// The frame as hardware sees it in the direct tree.

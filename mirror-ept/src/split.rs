@@ -13,7 +13,7 @@
 //!
 //! *Inhibit*: a guest that accepts memory at 4K in a range wants no huge page there. The entry above the
 //! small leaves carries that wish; it can only be set where no larger leaf is left (26f), keeps
-//! [`Mmu::collapse`] away, and ends when it is cleared or when the table goes.
+//! [`Mmu::collapse_range`] away, and ends when it is cleared or when the table goes.
 
 use heapless::Vec as Bounded;
 use tdvisor_base::sync::Ordering;

@@ -210,16 +210,17 @@ impl Spte {
         self.0 & DIRTY != 0
     }
 
-    pub(crate) const fn clean(self) -> Self {
-        Self(self.0 & !DIRTY)
+    /// The bits of a leaf that say that it was used.
+    pub(crate) const fn young_mask(by: AccessTracking) -> u64 {
+        match by {
+            AccessTracking::Hardware => ACCESSED,
+            AccessTracking::Permissions => RWX,
+        }
     }
 
     /// Whether a leaf was used since it was last aged.
     pub(crate) const fn is_young(self, by: AccessTracking) -> bool {
-        match by {
-            AccessTracking::Hardware => self.0 & ACCESSED != 0,
-            AccessTracking::Permissions => self.0 & RWX != 0,
-        }
+        self.0 & Self::young_mask(by) != 0
     }
 
     /// The leaf as not used.
@@ -238,6 +239,18 @@ impl Spte {
         let pfn = self.pfn().wrapping_add(index * below.frames());
         let huge = huge_bit(below);
         Self((self.0 & !(ADDRESS | HUGE)) | address(pfn.get()) | huge)
+    }
+
+    /// What the leaves of one page have in common whatever happened to each: not age, not dirt, not whether
+    /// write is allowed at the moment.
+    pub(crate) const fn timeless(self) -> Self {
+        Self(self.restored().write_protected().0 & !(ACCESSED | DIRTY))
+    }
+
+    /// The leaf with what another part of the same page adds: used, dirty; and write only where both allow it.
+    pub(crate) const fn folded(self, other: Self) -> Self {
+        let other = other.restored().0;
+        Self((self.0 | other & (ACCESSED | DIRTY)) & (other | !WRITE))
     }
 
     /// The huge leaf that 512 children would make, if this is the first of them.
@@ -354,8 +367,8 @@ mod tests {
 
     #[test]
     fn absent_suppresses_the_exception_and_device_memory_does_not() {
-        assert!(Spte::ABSENT.0 >> 63 == 1);
-        assert!(Spte::DEVICE.0 >> 63 == 0 && Spte::DEVICE.is_device());
-        assert!(!Spte::ABSENT.is_device() && !Spte::FROZEN.is_device());
+        let suppressed = |value: Spte| value.0 >> 63 == 1;
+        assert_eq!([Spte::ABSENT, Spte::FROZEN, Spte::DEVICE].map(suppressed), [true, true, false]);
+        assert_eq!([Spte::ABSENT, Spte::FROZEN, Spte::DEVICE].map(Spte::is_device), [false, false, true]);
     }
 }

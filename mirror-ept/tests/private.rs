@@ -1,5 +1,6 @@
 //! Private memory: faults, removal, splits, and what is left of them when a step fails.
 #![cfg(not(any(loom, shuttle)))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -7,8 +7,8 @@
 //!   wait, try again. One locked instruction, on a line that no other reader writes.
 //! - [`Exclusive`]: take `writer` from 0 to 1 with a full barrier, then wait until every `slot.shared` is 0. Of
 //!   a reader and a writer that publish at the same time at least one sees the other.
-//! - [`Rcu`]: publish the global epoch in `slot.rcu` with a full barrier; 0 again when done. See
-//!   [`crate::reclaim`] for what is done with it.
+//! - [`Rcu`]: publish the global epoch in `slot.rcu` with a full barrier; 0 again when done.
+//!   What is unlinked later waits for it.
 //! - The exclusive side has priority over readers that have not entered yet.
 
 mod stats;

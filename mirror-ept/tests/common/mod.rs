@@ -218,7 +218,7 @@ impl State {
     }
 
     fn children(&self, at: Position) -> Vec<(Position, Held)> {
-        let below = at.level().down().unwrap();
+        let below = at.level().down().expect("a table has children");
         (0..ENTRIES as u64)
             .map(|i| Position::of(at.gfn().wrapping_add(i * below.frames()), below))
             .filter_map(|child| self.entries.get(&child).map(|held| (child, *held)))
