@@ -46,8 +46,6 @@ pub struct FaultExit {
     /// The event whose delivery was under way, if any: inject it again after the fault is repaired
     /// (VMX calls it IDT-vectoring information). `Event::instruction_length` is valid for software events.
     pub idt_vectoring: Option<Event>,
-    /// Whether the access was part of an IRET that had unblocked NMIs ("NMI unblocking due to IRET").
-    pub nmi_unblocked_by_iret: bool,
 }
 
 /// Something that this crate does not implement, exactly named.

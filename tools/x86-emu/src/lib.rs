@@ -1,29 +1,46 @@
 //! A software x86-64 CPU: registers and a [`Bus`] in, an [`Exit`] out. It knows nothing of TDX.
 //!
 //! # Protocol
-//! - The owner makes a `Cpu`, sets its public state, and calls
-//!   `Cpu::run(&mut self, bus: &mut impl Bus, budget: Budget, kick: &AtomicBool) -> Exit`.
-//! - `kick` is polled between blocks of instructions; a set flag ends the run with
+//! - The owner makes a [`Cpu`], sets its public state, and calls [`Cpu::run`] with a [`Bus`], a [`Budget`]
+//!   of instructions and a kick flag.
+//! - The kick flag is polled between blocks of instructions; a set flag ends the run with
 //!   [`Exit::ExternalInterrupt`] and stays set.
-//! - An [`Exit::Instruction`] leaves RIP at the instruction. The owner performs it (`Cpu::set_gpr`,
-//!   `Cpu::complete_in`, `Cpu::write_msr`, `Cpu::write_cr`, `Cpu::write_xcr0`: each does the
-//!   architectural checks and gives the [`Event`] to inject instead) and then calls `Cpu::advance(length)`.
-//! - `Cpu::inject(event)` queues one event, which the next `run` delivers first; a refused access during
-//!   the delivery comes back as [`Exit::BusFault`] with `idt_vectoring` set, and the owner injects it again.
-//! - `Cpu::tlb` holds translations until the CPU or the owner (`Tlb::flush_all`, `Tlb::flush_linear_page`)
-//!   drops them.
+//! - An [`Exit::Instruction`] leaves RIP at the instruction. The owner performs it ([`Cpu::set_gpr`],
+//!   [`Cpu::complete_in`], [`Cpu::write_msr`], [`Cpu::write_cr`], [`Cpu::write_xcr0`]: each does the
+//!   architectural checks and gives the [`Event`] to inject instead) and then calls [`Cpu::advance`].
+//! - [`Cpu::inject`] queues one event, which the next run delivers first; a refused access during the
+//!   delivery comes back as [`Exit::BusFault`] with `idt_vectoring` set, and the owner injects it again.
+//! - [`Cpu::tlb`] holds translations until the CPU or the owner drops them. An owner that changes CR0, CR3,
+//!   CR4 or EFER in the public state directly must flush it.
 //!
 //! # Invariants
 //! - An instruction that ends in a fault or an exit has changed nothing, except that string instructions
 //!   with REP keep the iterations they completed, and Accessed and Dirty bits may be set.
 //! - What is not implemented stops with [`Exit::Unimplemented`]; nothing is approximated.
 
+#![forbid(unsafe_code)]
+
 pub mod bus;
+pub mod cpu;
+mod decode;
+mod delivery;
 pub mod events;
 pub mod exits;
+pub mod flags;
+mod memory;
+mod op;
+mod ops;
+mod paging;
+pub mod registers;
+mod segments;
 pub mod state;
+mod stop;
+pub mod tlb;
 
 pub use bus::{Access, Bus, BusFault, FaultKind, Translation};
+pub use cpu::{Budget, Cpu};
 pub use events::{Event, EventKind};
 pub use exits::{Exit, FaultExit, InstructionExit, Io, IoDirection, StringIo, Unimplemented};
-pub use state::{Controls, Gpr, Seg, Segment};
+pub use registers::MsrError;
+pub use state::{Activity, Attributes, Controls, Gpr, Seg, Segment};
+pub use tlb::Tlb;

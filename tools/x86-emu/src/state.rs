@@ -357,17 +357,7 @@ pub struct SimdState {
 
 impl Default for SimdState {
     fn default() -> Self {
-        Self {
-            xmm: [0; 16],
-            mxcsr: 0x1F80,
-            fcw: 0x37F,
-            fsw: 0,
-            ftw: 0,
-            fop: 0,
-            fip: 0,
-            fdp: 0,
-            st: [0; 8],
-        }
+        Self { xmm: [0; 16], mxcsr: 0x1F80, fcw: 0x37F, fsw: 0, ftw: 0, fop: 0, fip: 0, fdp: 0, st: [0; 8] }
     }
 }
 
@@ -447,8 +437,22 @@ impl Default for Controls {
             cr0_shadow: 0,
             cr4_owned: 0,
             cr4_shadow: 0,
-            cr4_supported: TSD | DE | PSE | PAE | MCE | PGE | PCE | OSFXSR | OSXMMEXCPT | UMIP | LA57
-                | FSGSBASE | PCIDE | OSXSAVE | SMEP | SMAP,
+            cr4_supported: TSD
+                | DE
+                | PSE
+                | PAE
+                | MCE
+                | PGE
+                | PCE
+                | OSFXSR
+                | OSXMMEXCPT
+                | UMIP
+                | LA57
+                | FSGSBASE
+                | PCIDE
+                | OSXSAVE
+                | SMEP
+                | SMAP,
             xcr0_supported: 3,
             physical_bits: 52,
             intercept_cr3_write: false,

@@ -1,0 +1,249 @@
+//! Blocks of decoded operations, found by where their bytes are in memory.
+//!
+//! # Protocol
+//! - A block holds consecutive instructions of one 4 KiB page; it ends after a branch, after an instruction
+//!   that changes how the next one is decoded or interrupted, or at the end of the page.
+//! - The page is watched *before* its bytes are read. A block runs only while the page's code generation is
+//!   the one it was decoded in; otherwise its bytes are compared and, where they differ, decoded again.
+//! - An instruction that crosses into another page is a block of its own. Its bytes are read and compared
+//!   every time it runs.
+//! - The jump table is the instruction TLB proper: it maps a linear address straight to a block, for one
+//!   state of the linear TLB, one privilege and one code size.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use tdvisor_base::{Hpa, KeyId, Pfn};
+
+use super::{MAX_INSTRUCTION, decode_block, decode_one};
+use crate::cpu::{CodeMode, Cpu, Env};
+use crate::memory::Place;
+use crate::op::Op;
+use crate::paging::Want;
+use crate::stop::Stop;
+use crate::tlb::View;
+
+const JUMPS: usize = 4096;
+/// Operations kept before everything is dropped: about 20 MB.
+const MAX_OPS: usize = 1 << 19;
+
+/// A run of operations.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) ops: Box<[Op]>,
+    /// The last operation sets RIP.
+    pub(crate) sets_rip: bool,
+    hpa: Hpa,
+    key: KeyId,
+    generation: u32,
+    bytes: Box<[u8]>,
+    crosses_page: bool,
+}
+
+impl Block {
+    pub(super) fn new(ops: Vec<Op>, sets_rip: bool, bytes: &[u8]) -> Self {
+        Self {
+            ops: ops.into_boxed_slice(),
+            sets_rip,
+            hpa: Hpa::new(0),
+            key: KeyId::DEFAULT,
+            generation: 0,
+            bytes: bytes.into(),
+            crosses_page: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    rip: u64,
+    stamp: u64,
+    block: u32,
+}
+
+const NO_JUMP: Jump = Jump { rip: 0, stamp: 0, block: 0 };
+
+/// One multiplication: keys are addresses.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+/// All decoded blocks of one CPU.
+#[derive(Debug)]
+pub(crate) struct CodeCache {
+    jumps: Box<[Jump]>,
+    blocks: Vec<Block>,
+    index: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
+    ops: usize,
+}
+
+impl Default for CodeCache {
+    fn default() -> Self {
+        // Empty until first used: a run swaps the cache out and leaves this one in its place.
+        Self { jumps: Box::default(), blocks: Vec::new(), index: HashMap::default(), ops: 0 }
+    }
+}
+
+/// The state of translation that a jump entry is good for.
+fn stamp(cpu: &Cpu) -> u64 {
+    cpu.tlb.stamp() << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
+}
+
+impl CodeCache {
+    /// The block at RIP, valid at this moment.
+    #[inline(always)]
+    pub(crate) fn lookup(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&Block, Stop> {
+        let rip = cpu.rip();
+        let stamp = stamp(cpu);
+        let number = match self.jumps.get(Self::jump_index(rip)) {
+            Some(jump) if jump.rip == rip && jump.stamp == stamp && self.is_current(jump.block, env) => {
+                jump.block
+            }
+            _ => self.find(cpu, env, rip, stamp)?,
+        };
+        self.blocks.get(number as usize).ok_or_else(|| cpu.unimplemented("a block that was lost"))
+    }
+
+    #[inline(always)]
+    fn jump_index(rip: u64) -> usize {
+        (rip ^ rip >> 12) as usize % JUMPS
+    }
+
+    #[inline(always)]
+    fn is_current(&self, number: u32, env: &Env<'_>) -> bool {
+        self.blocks
+            .get(number as usize)
+            .is_some_and(|b| env.mem.code_generation(b.hpa.frame()) == b.generation)
+    }
+
+    #[inline(never)]
+    fn find(&mut self, cpu: &mut Cpu, env: &mut Env<'_>, rip: u64, stamp: u64) -> Result<u32, Stop> {
+        if cpu.mode == CodeMode::Code16 {
+            return Err(cpu.unimplemented("16-bit code"));
+        }
+        cpu.check_code_limit(rip)?;
+        let place = cpu.place(env, cpu.code_linear(rip), Want::Execute, cpu.view)?;
+        let name = place.hpa.get() << 2 | cpu.mode as u64;
+        let known = self.index.get(&name).copied();
+        let number = match known {
+            Some(number) => {
+                if !self.still_good(number, cpu, env, rip, place)? {
+                    let block = build(cpu, env, rip, place)?;
+                    self.ops += block.ops.len();
+                    if let Some(slot) = self.blocks.get_mut(number as usize) {
+                        self.ops -= slot.ops.len();
+                        *slot = block;
+                    }
+                }
+                number
+            }
+            None => {
+                let block = build(cpu, env, rip, place)?;
+                if self.ops >= MAX_OPS {
+                    *self = Self::default();
+                }
+                self.ops += block.ops.len();
+                self.blocks.push(block);
+                let number = self.blocks.len() as u32 - 1;
+                self.index.insert(name, number);
+                number
+            }
+        };
+        if self.blocks.get(number as usize).is_some_and(|b| !b.crosses_page) {
+            if self.jumps.is_empty() {
+                self.jumps = vec![NO_JUMP; JUMPS].into_boxed_slice();
+            }
+            if let Some(jump) = self.jumps.get_mut(Self::jump_index(rip)) {
+                *jump = Jump { rip, stamp, block: number };
+            }
+        }
+        Ok(number)
+    }
+
+    /// Whether a block found by address still is what memory says; renews its generation where it is.
+    fn still_good(
+        &mut self,
+        number: u32,
+        cpu: &mut Cpu,
+        env: &mut Env<'_>,
+        rip: u64,
+        place: Place,
+    ) -> Result<bool, Stop> {
+        let Some(block) = self.blocks.get_mut(number as usize) else { return Ok(false) };
+        if block.key != place.key {
+            return Ok(false);
+        }
+        let mut now = [0u8; MAX_BLOCK_BYTES];
+        let Some(now) = now.get_mut(..block.bytes.len()) else { return Ok(false) };
+        if block.crosses_page {
+            cpu.read_bytes(env, cpu.code_linear(rip), now, Want::Execute, cpu.view)?;
+            return Ok(*now == *block.bytes);
+        }
+        if env.mem.code_generation(place.hpa.frame()) == block.generation {
+            return Ok(true);
+        }
+        let Ok(generation) = env.mem.watch_code(place.hpa.frame()) else { return Ok(false) };
+        if env.mem.read(place.hpa, place.key, now).is_err() || *now != *block.bytes {
+            return Ok(false);
+        }
+        block.generation = generation;
+        Ok(true)
+    }
+
+    pub(crate) fn reachable(&self, tlb_stamp: u64) -> impl Iterator<Item = (u64, Pfn)> + '_ {
+        self.jumps
+            .iter()
+            .filter(move |j| j.stamp >> 3 == tlb_stamp)
+            .filter_map(|j| Some((j.rip, self.blocks.get(j.block as usize)?.hpa.frame())))
+    }
+}
+
+/// Bytes that one block may span.
+pub(super) const MAX_BLOCK_BYTES: usize = 256;
+
+fn build(cpu: &mut Cpu, env: &mut Env<'_>, rip: u64, place: Place) -> Result<Block, Stop> {
+    let generation = match env.mem.watch_code(place.hpa.frame()) {
+        Ok(generation) => generation,
+        Err(fault) => return Err(cpu.fetch_fault(fault, rip)),
+    };
+    let room = (4096 - place.hpa.page_offset()) as usize;
+    let mut bytes = [0u8; MAX_BLOCK_BYTES];
+    let length = room.min(MAX_BLOCK_BYTES);
+    let window = bytes.get_mut(..length).unwrap_or(&mut []);
+    if let Err(fault) = env.mem.read(place.hpa, place.key, window) {
+        return Err(cpu.fetch_fault(fault, rip));
+    }
+    let mut block = match decode_block(cpu, window) {
+        Some(block) => block,
+        None => {
+            // The first instruction leaves the page, or nothing of it can be decoded.
+            let mut bytes = [0u8; MAX_INSTRUCTION];
+            if room < MAX_INSTRUCTION {
+                cpu.read_bytes(env, cpu.code_linear(rip), &mut bytes, Want::Execute, cpu.view)?;
+            } else if let Some(head) = window.get(..MAX_INSTRUCTION) {
+                bytes.copy_from_slice(head);
+            }
+            let mut block = decode_one(cpu, &bytes);
+            block.crosses_page = block.bytes.len() > room;
+            block
+        }
+    };
+    block.hpa = place.hpa;
+    block.key = place.key;
+    block.generation = generation;
+    Ok(block)
+}

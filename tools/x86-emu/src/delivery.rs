@@ -1,0 +1,314 @@
+//! Delivery of events through the IDT (SDM vol. 3, "Interrupt and Exception Handling").
+//!
+//! # Protocol
+//! - Everything is read and checked, then the whole frame is written, then registers change; a fault on
+//!   the way leaves the CPU as it was.
+//! - A second exception on the way is combined with the first: serial, #DF or shutdown.
+//! - A bus fault on the way ends the run with the event under delivery in `idt_vectoring`.
+
+use crate::cpu::{Cpu, Env};
+use crate::events::{Event, EventKind, vector};
+use crate::exits::{Exit, FaultExit};
+use crate::flags;
+use crate::segments::{is_null, selector_code};
+use crate::state::{Activity, Attributes, Seg, Segment, Shadow};
+use crate::stop::{Reason, Step, Stop};
+use crate::tlb::View;
+
+/// Error-code bits: the event came from outside the program; the index names an IDT gate.
+const EXT: u32 = 1;
+const IDT: u32 = 2;
+
+struct Gate {
+    selector: u16,
+    offset: u64,
+    stack_table: u8,
+    /// Interrupt gates clear IF, trap gates do not.
+    masks_interrupts: bool,
+}
+
+struct Target {
+    segment: Segment,
+    cpl: u8,
+}
+
+impl Event {
+    const fn is_software(&self) -> bool {
+        matches!(self.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException)
+    }
+
+    const fn ext(&self) -> u32 {
+        if self.is_software() { 0 } else { EXT }
+    }
+
+    const fn is_exception(&self) -> bool {
+        matches!(self.kind, EventKind::HardwareException)
+    }
+
+    const fn is_contributory(&self) -> bool {
+        self.is_exception()
+            && matches!(self.vector, vector::DE | vector::TS | vector::NP | vector::SS | vector::GP)
+    }
+
+    const fn is_page_fault(&self) -> bool {
+        self.is_exception() && self.vector == vector::PF
+    }
+
+    /// Faults are pushed with RF set, so that the instruction restarts past its breakpoint.
+    const fn is_fault(&self) -> bool {
+        self.is_exception() && !matches!(self.vector, vector::DB | vector::BP | vector::OF | vector::DF)
+    }
+}
+
+/// What becomes of an exception during the delivery of another event; `None` is shutdown.
+fn combine(first: &Event, second: Event) -> Option<Event> {
+    let first_is_df = first.is_exception() && first.vector == vector::DF;
+    let second_counts = second.is_contributory() || second.is_page_fault();
+    if first_is_df && second_counts {
+        return None;
+    }
+    let double =
+        first.is_contributory() && second.is_contributory() || first.is_page_fault() && second_counts;
+    Some(if double { Event::exception_with_code(vector::DF, 0) } else { second })
+}
+
+impl Cpu {
+    /// Delivers an event and whatever follows from its delivery.
+    pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) -> Result<(), Exit> {
+        let mut event = event;
+        loop {
+            let Err(_) = self.deliver_once(env, &event) else {
+                self.interruptibility.shadow = Shadow::None;
+                if event.kind == EventKind::Nmi {
+                    self.interruptibility.nmi_blocked = true;
+                }
+                return Ok(());
+            };
+            let second = match core::mem::take(&mut self.stop) {
+                Reason::Exception(second) => second,
+                Reason::NonCanonical => Event::exception_with_code(vector::GP, event.ext()),
+                Reason::Bus { fault, gla } => {
+                    return Err(Exit::BusFault(FaultExit { fault, gla, idt_vectoring: Some(event) }));
+                }
+                Reason::Unimplemented(what) => {
+                    return Err(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))));
+                }
+                Reason::None | Reason::Instruction(_) | Reason::Continue => return Ok(()),
+            };
+            if second.is_page_fault() {
+                self.control.cr2 = self.pending_cr2;
+            }
+            match combine(&event, second) {
+                Some(next) => event = next,
+                None => {
+                    self.activity = Activity::Shutdown;
+                    return Err(Exit::TripleFault);
+                }
+            }
+        }
+    }
+
+    fn deliver_once(&mut self, env: &mut Env<'_>, event: &Event) -> Step {
+        let gate = self.gate(env, event)?;
+        let target = self.gate_target(env, &gate, event)?;
+        if self.is_ia32e() {
+            self.enter_handler64(env, event, &gate, &target)
+        } else {
+            self.enter_handler32(env, event, &gate, &target)
+        }
+    }
+
+    fn gate(&mut self, env: &mut Env<'_>, event: &Event) -> Result<Gate, Stop> {
+        let ia32e = self.is_ia32e();
+        let size: u32 = if ia32e { 16 } else { 8 };
+        let code = u32::from(event.vector) << 3 | IDT | event.ext();
+        let at = u32::from(event.vector) * size;
+        if at + size - 1 > u32::from(self.idtr.limit) {
+            return Err(self.general_protection(code));
+        }
+        let linear = self.table_linear(self.idtr.base.wrapping_add(u64::from(at)));
+        let low: u64 = self.load_system(env, linear)?;
+        let high: u64 = if ia32e { self.load_system(env, linear.wrapping_add(8))? } else { 0 };
+        let masks_interrupts = match low >> 40 & 0x1F {
+            14 => true,
+            15 => false,
+            5 if !ia32e => return Err(self.unimplemented("task gate")),
+            6 | 7 if !ia32e => return Err(self.unimplemented("16-bit gate")),
+            _ => return Err(self.general_protection(code)),
+        };
+        let dpl = (low >> 45 & 3) as u8;
+        if event.is_software() && dpl < self.cpl() {
+            return Err(self.general_protection(code));
+        }
+        if low >> 47 & 1 == 0 {
+            return Err(self.raise(Event::exception_with_code(vector::NP, code)));
+        }
+        Ok(Gate {
+            selector: (low >> 16) as u16,
+            offset: low & 0xFFFF | low >> 32 & 0xFFFF_0000 | high << 32,
+            stack_table: (low >> 32 & 7) as u8,
+            masks_interrupts,
+        })
+    }
+
+    fn gate_target(&mut self, env: &mut Env<'_>, gate: &Gate, event: &Event) -> Result<Target, Stop> {
+        let ext = event.ext();
+        if is_null(gate.selector) {
+            return Err(self.general_protection(ext));
+        }
+        let code = selector_code(gate.selector) | ext;
+        let descriptor = match self.descriptor(env, gate.selector) {
+            Ok(descriptor) => descriptor,
+            Err(stop) => {
+                if let Reason::Exception(Event { vector: vector::GP, error_code, .. }) = &mut self.stop {
+                    *error_code = Some(code);
+                }
+                return Err(stop);
+            }
+        };
+        let attributes = descriptor.attributes();
+        let cpl = self.cpl();
+        if !attributes.is_code() || attributes.dpl() > cpl {
+            return Err(self.general_protection(code));
+        }
+        if self.is_ia32e() && (!attributes.long() || attributes.big()) {
+            return Err(self.general_protection(code));
+        }
+        if !attributes.present() {
+            return Err(self.raise(Event::exception_with_code(vector::NP, code)));
+        }
+        self.mark_accessed(env, descriptor)?;
+        let conforming = attributes.kind() & 4 != 0;
+        let new_cpl = if conforming { cpl } else { attributes.dpl() };
+        let mut segment = descriptor.segment(gate.selector & !3 | u16::from(new_cpl));
+        segment.attributes.0 |= 1;
+        Ok(Target { segment, cpl: new_cpl })
+    }
+
+    /// A stack pointer from the 64-bit TSS.
+    fn tss_stack(&mut self, env: &mut Env<'_>, offset: u32, event: &Event) -> Result<u64, Stop> {
+        let ext = event.ext();
+        if offset + 7 > self.tr.limit || self.tr.attributes.unusable() {
+            let code = selector_code(self.tr.selector) | ext;
+            return Err(self.raise(Event::exception_with_code(vector::TS, code)));
+        }
+        let linear = self.tr.base.wrapping_add(u64::from(offset));
+        let stack = self.load_system(env, linear)?;
+        if !self.canonical(stack) {
+            return Err(self.raise(Event::exception_with_code(vector::SS, ext)));
+        }
+        Ok(stack)
+    }
+
+    /// The flags to push.
+    fn pushed_flags(&self, event: &Event) -> u64 {
+        let image = self.flags.get();
+        if event.is_fault() { image | flags::RF } else { image }
+    }
+
+    fn return_rip(&self, event: &Event) -> u64 {
+        match event.kind {
+            EventKind::SoftwareInterrupt
+            | EventKind::SoftwareException
+            | EventKind::PrivilegedSoftwareException => {
+                let next = self.rip().wrapping_add(u64::from(event.instruction_length));
+                if self.is_long_mode() { next } else { next & 0xFFFF_FFFF }
+            }
+            _ => self.rip(),
+        }
+    }
+
+    fn enter_handler64(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
+        let inward = target.cpl != self.cpl();
+        let old_stack = self.stack();
+        let stack = if gate.stack_table != 0 {
+            self.tss_stack(env, 0x24 + 8 * (u32::from(gate.stack_table) - 1), event)?
+        } else if inward {
+            self.tss_stack(env, 4 + 8 * u32::from(target.cpl), event)?
+        } else {
+            old_stack
+        };
+        if !self.canonical(gate.offset) {
+            return Err(self.general_protection(event.ext()));
+        }
+        let error = event.error_code.map(u64::from);
+        let words = [
+            error.unwrap_or(0),
+            self.return_rip(event),
+            u64::from(self.segment(Seg::Cs).selector),
+            self.pushed_flags(event),
+            old_stack,
+            u64::from(self.segment(Seg::Ss).selector),
+        ];
+        let words = if error.is_some() { &words[..] } else { words.get(1..).unwrap_or(&[]) };
+        let mut frame = [0u8; 48];
+        for (slot, word) in frame.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        let bytes = words.len() * 8;
+        let top = (stack & !15).wrapping_sub(bytes as u64);
+        if !self.canonical(top) {
+            return Err(self.raise(Event::exception_with_code(vector::SS, event.ext())));
+        }
+        let view = if target.cpl == 3 { View::User } else { self.data_view() };
+        self.write_bytes(env, top, frame.get(..bytes).unwrap_or(&frame), view)?;
+
+        if inward {
+            *self.segment_mut(Seg::Ss) = Segment {
+                selector: u16::from(target.cpl),
+                attributes: Attributes::UNUSABLE.with_dpl(target.cpl),
+                ..Segment::NULL
+            };
+        }
+        self.regs.set(crate::state::Gpr::Rsp, top);
+        self.finish_entry(gate, target);
+        Ok(())
+    }
+
+    fn enter_handler32(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
+        if target.cpl != self.cpl() {
+            return Err(self.unimplemented("32-bit delivery to an inner privilege"));
+        }
+        if gate.offset & 0xFFFF_FFFF > u64::from(target.segment.limit) {
+            return Err(self.general_protection(event.ext()));
+        }
+        let error = event.error_code;
+        let words = [
+            error.unwrap_or(0),
+            self.return_rip(event) as u32,
+            u32::from(self.segment(Seg::Cs).selector),
+            self.pushed_flags(event) as u32,
+        ];
+        let words = if error.is_some() { &words[..] } else { words.get(1..).unwrap_or(&[]) };
+        let mut frame = [0u8; 16];
+        for (slot, word) in frame.chunks_exact_mut(4).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        let bytes = words.len() * 4;
+        let top = self.stack().wrapping_sub(bytes as u64) & 0xFFFF_FFFF;
+        let linear = self.stack_linear(top, bytes as u64, crate::op::Intent::Write)?;
+        let view = self.view;
+        self.write_bytes(env, linear, frame.get(..bytes).unwrap_or(&frame), view)?;
+        self.set_stack(top);
+        self.finish_entry(gate, target);
+        Ok(())
+    }
+
+    /// The view of stack pushes at CPL below 3: explicit accesses, which RFLAGS.AC exempts from SMAP. In
+    /// compatibility and user mode AC belongs to user code and does not count.
+    fn data_view(&self) -> View {
+        if self.cpl() == 3 { self.system_view() } else { self.view }
+    }
+
+    fn finish_entry(&mut self, gate: &Gate, target: &Target) {
+        let offset = if self.is_ia32e() { gate.offset } else { gate.offset & 0xFFFF_FFFF };
+        *self.segment_mut(Seg::Cs) = target.segment;
+        self.set_rip(offset);
+        let mut rest = self.flags.rest() & !(flags::TF | flags::NT | flags::RF | flags::VM);
+        if gate.masks_interrupts {
+            rest &= !flags::IF;
+        }
+        self.flags.set_rest(rest);
+        self.refresh_mode();
+    }
+}

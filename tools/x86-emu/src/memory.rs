@@ -1,0 +1,337 @@
+//! Data accesses by linear address.
+//!
+//! # Invariants
+//! - The fast path is one TLB probe and one arena access; it is taken only inside one page.
+//! - An access across two pages translates both before it touches either, so a fault changes nothing.
+//! - A read-modify-write translates for writing before it reads, and commits flags after its store.
+//! - After a store into a page with decoded code, `attention` ends the running block.
+
+use tdvisor_base::arena::{Atomic, MemoryFault, StoreEffect, Word};
+use tdvisor_base::{Gpa, Hpa, KeyId};
+
+use crate::bus::Access;
+use crate::cpu::{Cpu, Env};
+use crate::flags::Flags;
+use crate::ops::width::Width;
+use crate::paging::Want;
+use crate::stop::{Step, Stop};
+use crate::tlb::View;
+
+const OFFSET: u64 = 0xFFF;
+const PAGE: u64 = 4096;
+
+/// Where part of an operand is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) hpa: Hpa,
+    pub(crate) key: KeyId,
+}
+
+/// An operand that may lie in two pages.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: Place,
+    first_bytes: usize,
+    second: Place,
+}
+
+impl Cpu {
+    /// Translates one linear address for data.
+    #[inline(always)]
+    pub(crate) fn place(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        want: Want,
+        view: View,
+    ) -> Result<Place, Stop> {
+        let (entry, tag) = self.tlb.probe(view, linear);
+        if let Some(entry) = entry {
+            let have = match want {
+                Want::Read => entry.read,
+                Want::Write => entry.write,
+                Want::Execute => entry.execute,
+            };
+            if have == tag {
+                return Ok(Place { hpa: entry.hpa.wrapping_add(linear & OFFSET), key: entry.key });
+            }
+        }
+        let entry = self.fill_tlb(env, linear, want, view)?;
+        Ok(Place { hpa: entry.hpa.wrapping_add(linear & OFFSET), key: entry.key })
+    }
+
+    /// The linear address `linear + offset`, wrapping at 4 GiB outside 64-bit mode.
+    fn further(&self, linear: u64, offset: u64) -> u64 {
+        let sum = linear.wrapping_add(offset);
+        if self.is_long_mode() { sum } else { sum & 0xFFFF_FFFF }
+    }
+
+    fn span(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        bytes: usize,
+        want: Want,
+        view: View,
+    ) -> Result<Span, Stop> {
+        let first = self.place(env, linear, want, view)?;
+        let room = (PAGE - (linear & OFFSET)) as usize;
+        if room >= bytes {
+            return Ok(Span { first, first_bytes: bytes, second: first });
+        }
+        let next = self.further(linear, room as u64);
+        let second = self.place(env, next, want, view)?;
+        // The second translation may have evicted or changed what the first one found.
+        let first = self.place(env, linear, want, view)?;
+        Ok(Span { first, first_bytes: room, second })
+    }
+
+    #[cold]
+    fn refused(&mut self, fault: MemoryFault, linear: u64, access: Access) -> Stop {
+        let gpa = self
+            .tlb
+            .entries()
+            .find(|e| e.linear == Some(linear & !OFFSET))
+            .map_or(Gpa::new(0), |e| e.gpa.wrapping_add(linear & OFFSET));
+        self.memory_fault(fault, gpa, access, linear)
+    }
+
+    pub(crate) fn note(&mut self, effect: StoreEffect) {
+        if effect == StoreEffect::CodeModified {
+            self.attention = true;
+        }
+    }
+
+    /// Reads an operand.
+    #[inline(always)]
+    pub(crate) fn load<W: Word>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop>
+    where
+        W: FromBytes,
+    {
+        let (entry, tag) = self.tlb.probe(self.view, linear);
+        if let Some(entry) = entry
+            && entry.read == tag
+            && let Ok(value) = env.mem.load::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key)
+        {
+            return Ok(value);
+        }
+        self.load_slow(env, linear, self.view)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn load_slow<W: FromBytes>(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        view: View,
+    ) -> Result<W, Stop> {
+        if linear & OFFSET <= PAGE - size_of::<W>() as u64 {
+            let place = self.place(env, linear, Want::Read, view)?;
+            return env.mem.load(place.hpa, place.key).map_err(|f| self.refused(f, linear, Access::Read));
+        }
+        let mut bytes = [0u8; 16];
+        if let Some(part) = bytes.get_mut(..size_of::<W>()) {
+            self.read_bytes(env, linear, part, Want::Read, view)?;
+        }
+        Ok(W::from_low_bytes(u128::from_le_bytes(bytes)))
+    }
+
+    /// Reads up to one page of bytes.
+    pub(crate) fn read_bytes(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        out: &mut [u8],
+        want: Want,
+        view: View,
+    ) -> Step {
+        let span = self.span(env, linear, out.len(), want, view)?;
+        let (first, second) = out.split_at_mut(span.first_bytes.min(out.len()));
+        read_place(env, span.first, first).map_err(|f| self.refused(f, linear, Access::Read))?;
+        read_place(env, span.second, second).map_err(|f| self.refused(f, linear, Access::Read))
+    }
+
+    /// Writes up to one page of bytes; both pages are translated before the first byte.
+    pub(crate) fn write_bytes(&mut self, env: &mut Env<'_>, linear: u64, data: &[u8], view: View) -> Step {
+        let span = self.span(env, linear, data.len(), Want::Write, view)?;
+        let (first, second) = data.split_at(span.first_bytes.min(data.len()));
+        for (place, part) in [(span.first, first), (span.second, second)] {
+            let effect = write_place(env, place, part).map_err(|f| self.refused(f, linear, Access::Write))?;
+            self.note(effect);
+        }
+        Ok(())
+    }
+
+    /// Writes an operand.
+    #[inline(always)]
+    pub(crate) fn store<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64, value: W) -> Step {
+        let (entry, tag) = self.tlb.probe(self.view, linear);
+        if let Some(entry) = entry
+            && entry.write == tag
+            && let Ok(effect) = env.mem.store::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key, value)
+        {
+            self.note(effect);
+            return Ok(());
+        }
+        self.store_slow(env, linear, value, self.view)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn store_slow<W: FromBytes>(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        value: W,
+        view: View,
+    ) -> Step {
+        if linear & OFFSET <= PAGE - size_of::<W>() as u64 {
+            let place = self.place(env, linear, Want::Write, view)?;
+            let effect = env
+                .mem
+                .store::<W>(place.hpa, place.key, value)
+                .map_err(|f| self.refused(f, linear, Access::Write))?;
+            self.note(effect);
+            return Ok(());
+        }
+        let bytes = value.to_low_bytes().to_le_bytes();
+        let part = bytes.get(..size_of::<W>()).unwrap_or(&bytes);
+        self.write_bytes(env, linear, part, view)
+    }
+
+    /// Checks that a later store of this size cannot fault.
+    pub(crate) fn prepare_store(&mut self, env: &mut Env<'_>, linear: u64, bytes: usize) -> Step {
+        self.span(env, linear, bytes, Want::Write, self.view).map(drop)
+    }
+
+    /// Replaces an operand by a function of it and of the flags, without atomicity.
+    #[inline(always)]
+    pub(crate) fn modify<W: Width + FromBytes>(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        update: impl FnOnce(&mut Flags, W) -> W,
+    ) -> Step {
+        let (entry, tag) = self.tlb.probe(self.view, linear);
+        if let Some(entry) = entry
+            && entry.write == tag
+        {
+            let hpa = entry.hpa.wrapping_add(linear & OFFSET);
+            let key = entry.key;
+            if let Ok(old) = env.mem.load::<W>(hpa, key) {
+                let mut flags = self.flags;
+                let new = update(&mut flags, old);
+                return match env.mem.store::<W>(hpa, key, new) {
+                    Ok(effect) => {
+                        self.note(effect);
+                        self.flags = flags;
+                        Ok(())
+                    }
+                    Err(fault) => Err(self.refused(fault, linear, Access::Write)),
+                };
+            }
+        }
+        self.prepare_store(env, linear, size_of::<W>())?;
+        let old = self.load_slow::<W>(env, linear, self.view)?;
+        let mut flags = self.flags;
+        let new = update(&mut flags, old);
+        self.store_slow(env, linear, new, self.view)?;
+        self.flags = flags;
+        Ok(())
+    }
+
+    /// As [`Self::modify`], but one locked operation. `update` may run more than once.
+    pub(crate) fn modify_locked<W: Width + FromBytes>(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        mut update: impl FnMut(&mut Flags, W) -> W,
+    ) -> Step {
+        if linear & OFFSET > PAGE - W::BYTES {
+            return Err(self.unimplemented("locked access across two pages"));
+        }
+        let place = self.place(env, linear, Want::Write, self.view)?;
+        let before = self.flags;
+        let mut after = before;
+        let done = env.mem.fetch_update::<W>(place.hpa, place.key, |old| {
+            after = before;
+            update(&mut after, old)
+        });
+        let (_, effect) = done.map_err(|f| self.refused(f, linear, Access::Write))?;
+        self.note(effect);
+        self.flags = after;
+        Ok(())
+    }
+
+    /// One LOCK CMPXCHG; gives what was found.
+    pub(crate) fn exchange_if<W: Atomic>(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        current: W,
+        new: W,
+    ) -> Result<W, Stop> {
+        if linear & OFFSET > PAGE - size_of::<W>() as u64 {
+            return Err(self.unimplemented("locked access across two pages"));
+        }
+        let place = self.place(env, linear, Want::Write, self.view)?;
+        let (found, _, effect) = env
+            .mem
+            .compare_exchange::<W>(place.hpa, place.key, current, new)
+            .map_err(|f| self.refused(f, linear, Access::Write))?;
+        self.note(effect);
+        Ok(found)
+    }
+
+    /// The view of accesses that the CPU makes on its own behalf (descriptor tables, TSS, IDT stacks).
+    pub(crate) fn system_view(&self) -> View {
+        if self.control.cr4 & crate::state::cr4::SMAP != 0 {
+            View::Supervisor
+        } else {
+            View::SupervisorNoSmap
+        }
+    }
+
+    /// Reads from a descriptor table or the TSS.
+    pub(crate) fn load_system<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop> {
+        let view = self.system_view();
+        self.load_slow(env, linear, view)
+    }
+}
+
+fn read_place(env: &Env<'_>, place: Place, out: &mut [u8]) -> Result<(), MemoryFault> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    env.mem.read(place.hpa, place.key, out)
+}
+
+fn write_place(env: &Env<'_>, place: Place, data: &[u8]) -> Result<StoreEffect, MemoryFault> {
+    if data.is_empty() {
+        return Ok(StoreEffect::Plain);
+    }
+    env.mem.write(place.hpa, place.key, data)
+}
+
+/// A word as the low bytes of a 16-byte buffer.
+pub(crate) trait FromBytes: Word {
+    fn from_low_bytes(bytes: u128) -> Self;
+    fn to_low_bytes(self) -> u128;
+}
+
+macro_rules! from_bytes {
+    ($($word:ty),*) => {$(
+        impl FromBytes for $word {
+            #[inline(always)]
+            fn from_low_bytes(bytes: u128) -> Self {
+                bytes as $word
+            }
+            #[inline(always)]
+            fn to_low_bytes(self) -> u128 {
+                u128::from(self)
+            }
+        }
+    )*};
+}
+from_bytes!(u8, u16, u32, u64, u128);

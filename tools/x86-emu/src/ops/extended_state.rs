@@ -1,0 +1,382 @@
+//! FXSAVE, the XSAVE family, and x87 instructions that only reset or store control state.
+//!
+//! The components are x87 and SSE; no other bit of XCR0 is ever offered, so the XSAVE area is 576 bytes in
+//! both formats. XSAVEOPT and XSAVES always write all requested components that are not in their initial
+//! state: their optimisations are permissions, not duties.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::cpu::{Cpu, Env};
+use crate::decode::{Decoded, operands};
+use crate::events::{Event, vector};
+use crate::op::{Handler, Intent, Op, prefix};
+use crate::paging::Want;
+use crate::state::{SimdState, cr0, cr4};
+use crate::stop::{Step, Stop};
+
+const X87: u64 = 1;
+const SSE: u64 = 2;
+/// Bits that MXCSR has.
+pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
+const MXCSR_RESET: u32 = 0x1F80;
+const COMPACTED: u64 = 1 << 63;
+const LEGACY: usize = 512;
+const AREA: usize = 576;
+
+/// Components that are not in their initial state (XINUSE).
+pub(super) fn in_use(state: &SimdState) -> u64 {
+    let reset = SimdState::default();
+    let x87 = SimdState { xmm: reset.xmm, mxcsr: reset.mxcsr, ..*state } != reset;
+    let sse = state.xmm != reset.xmm;
+    u64::from(x87) * X87 | u64::from(sse) * SSE
+}
+
+fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(slot) = image.get_mut(at..at + bytes.len()) {
+        slot.copy_from_slice(bytes);
+    }
+}
+
+fn get<const N: usize>(image: &[u8], at: usize) -> [u8; N] {
+    image.get(at..at + N).and_then(|b| b.try_into().ok()).unwrap_or([0; N])
+}
+
+fn save_x87(state: &SimdState, wide: bool, image: &mut [u8]) {
+    put(image, 0, &state.fcw.to_le_bytes());
+    put(image, 2, &state.fsw.to_le_bytes());
+    put(image, 4, &[state.ftw, 0]);
+    put(image, 6, &state.fop.to_le_bytes());
+    if wide {
+        put(image, 8, &state.fip.to_le_bytes());
+        put(image, 16, &state.fdp.to_le_bytes());
+    } else {
+        put(image, 8, &u64::from(state.fip as u32).to_le_bytes());
+        put(image, 16, &u64::from(state.fdp as u32).to_le_bytes());
+    }
+    for (n, st) in state.st.iter().enumerate() {
+        put(image, 32 + 16 * n, &st.to_le_bytes());
+    }
+}
+
+fn load_x87(state: &mut SimdState, wide: bool, image: &[u8]) {
+    state.fcw = u16::from_le_bytes(get(image, 0)) & 0x1F7F | 0x40;
+    state.fsw = u16::from_le_bytes(get(image, 2));
+    state.ftw = get::<1>(image, 4)[0];
+    state.fop = u16::from_le_bytes(get(image, 6)) & 0x7FF;
+    let mask = if wide { u64::MAX } else { 0xFFFF_FFFF };
+    state.fip = u64::from_le_bytes(get(image, 8)) & mask;
+    state.fdp = u64::from_le_bytes(get(image, 16)) & mask;
+    for (n, st) in state.st.iter_mut().enumerate() {
+        *st = u128::from_le_bytes(get(image, 32 + 16 * n)) & ((1 << 80) - 1);
+    }
+}
+
+fn save_mxcsr(state: &SimdState, image: &mut [u8]) {
+    put(image, 24, &state.mxcsr.to_le_bytes());
+    put(image, 28, &MXCSR_MASK.to_le_bytes());
+}
+
+impl Cpu {
+    /// XMM registers reachable in the present mode.
+    fn xmm_count(&self) -> usize {
+        if self.is_long_mode() { 16 } else { 8 }
+    }
+
+    fn save_xmm(&self, image: &mut [u8]) {
+        for (n, xmm) in self.simd.xmm.iter().take(self.xmm_count()).enumerate() {
+            put(image, 160 + 16 * n, &xmm.to_le_bytes());
+        }
+    }
+
+    fn load_xmm(&mut self, image: &[u8]) {
+        let count = self.xmm_count();
+        for (n, xmm) in self.simd.xmm.iter_mut().take(count).enumerate() {
+            *xmm = u128::from_le_bytes(get(image, 160 + 16 * n));
+        }
+    }
+
+    /// The aligned linear address of a save area.
+    fn save_area(&mut self, op: &Op, bytes: usize, align: u64, intent: Intent) -> Result<u64, Stop> {
+        let linear = self.linear(op, bytes as u64, intent)?;
+        if linear & (align - 1) != 0 {
+            return Err(self.general_protection(0));
+        }
+        Ok(linear)
+    }
+
+    fn check_fpu(&mut self) -> Step {
+        if self.control.cr0 & (cr0::EM | cr0::TS) != 0 {
+            return Err(self.raise(Event::exception(vector::NM)));
+        }
+        Ok(())
+    }
+
+    fn check_xsave(&mut self) -> Step {
+        if self.control.cr4 & cr4::OSXSAVE == 0 {
+            return Err(self.undefined());
+        }
+        if self.control.cr0 & cr0::TS != 0 {
+            return Err(self.raise(Event::exception(vector::NM)));
+        }
+        Ok(())
+    }
+
+    fn requested(&self) -> u64 {
+        (self.regs.slot(0) & 0xFFFF_FFFF | self.regs.slot(2) << 32) & self.control.xcr0
+    }
+}
+
+fn wide(op: &Op) -> bool {
+    op.prefix & prefix::SIZE64 != 0
+}
+
+fn fxsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_fpu()?;
+    let linear = cpu.save_area(op, LEGACY, 16, Intent::Write)?;
+    // Bytes that the format reserves keep what memory held.
+    let mut image = [0u8; LEGACY];
+    let view = cpu.view;
+    cpu.prepare_store(env, linear, LEGACY)?;
+    cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
+    save_x87(&cpu.simd, wide(op), &mut image);
+    save_mxcsr(&cpu.simd, &mut image);
+    if cpu.control.cr4 & cr4::OSFXSR != 0 {
+        cpu.save_xmm(&mut image);
+    }
+    cpu.write_bytes(env, linear, &image, view)
+}
+
+fn fxrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_fpu()?;
+    let linear = cpu.save_area(op, LEGACY, 16, Intent::Read)?;
+    let mut image = [0u8; LEGACY];
+    let view = cpu.view;
+    cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
+    let mxcsr = u32::from_le_bytes(get(&image, 24));
+    if mxcsr & !MXCSR_MASK != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    load_x87(&mut cpu.simd, wide(op), &image);
+    cpu.simd.mxcsr = mxcsr;
+    if cpu.control.cr4 & cr4::OSFXSR != 0 {
+        cpu.load_xmm(&image);
+    }
+    Ok(())
+}
+
+/// How a member of the XSAVE family writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Save {
+    /// Every requested component; XSTATE_BV keeps the bits that were not requested.
+    Plain,
+    /// As plain, but components in their initial state are not written.
+    Optimised,
+    /// Compacted; the header is written whole.
+    Compacted,
+}
+
+fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
+    let requested = cpu.requested();
+    let linear = cpu.save_area(op, AREA, 64, Intent::Write)?;
+    let mut image = [0u8; AREA];
+    let view = cpu.view;
+    cpu.prepare_store(env, linear, AREA)?;
+    cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
+    let used = in_use(&cpu.simd);
+    // MXCSR away from its reset value makes the compacted forms treat SSE as in use.
+    let used = if how == Save::Compacted && cpu.simd.mxcsr != MXCSR_RESET { used | SSE } else { used };
+    let written = if how == Save::Plain { requested } else { requested & used };
+    if written & X87 != 0 {
+        save_x87(&cpu.simd, wide(op), &mut image);
+    }
+    if written & SSE != 0 {
+        cpu.save_xmm(&mut image);
+    }
+    let mxcsr_too = if how == Save::Compacted { written & SSE != 0 } else { requested & SSE != 0 };
+    if mxcsr_too {
+        save_mxcsr(&cpu.simd, &mut image);
+    }
+    if how == Save::Compacted {
+        put(&mut image, LEGACY, &(requested & used).to_le_bytes());
+        put(&mut image, LEGACY + 8, &(requested | COMPACTED).to_le_bytes());
+    } else {
+        let old = u64::from_le_bytes(get(&image, LEGACY));
+        put(&mut image, LEGACY, &(old & !requested | used & requested).to_le_bytes());
+    }
+    cpu.write_bytes(env, linear, &image, view)
+}
+
+fn xsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    save(cpu, env, op, Save::Plain)
+}
+fn xsaveopt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    save(cpu, env, op, Save::Optimised)
+}
+fn xsavec(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    save(cpu, env, op, Save::Compacted)
+}
+fn xsaves(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    if cpu.cpl() != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    save(cpu, env, op, Save::Compacted)
+}
+
+fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction) -> Step {
+    let requested = cpu.requested();
+    let linear = cpu.save_area(op, AREA, 64, Intent::Read)?;
+    let mut image = [0u8; AREA];
+    let view = cpu.view;
+    cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
+    let present = u64::from_le_bytes(get(&image, LEGACY));
+    let layout = u64::from_le_bytes(get(&image, LEGACY + 8));
+    let compacted = layout & COMPACTED != 0;
+    let header_rest = image.get(LEGACY + 16..AREA).unwrap_or(&[]);
+    let reserved_clear = if compacted {
+        header_rest.iter().all(|byte| *byte == 0)
+    } else {
+        layout == 0 && header_rest.iter().take(8).all(|byte| *byte == 0)
+    };
+    let offered = cpu.control.xcr0;
+    let bad = !reserved_clear
+        || present & !offered != 0
+        || compacted && (layout & !COMPACTED & !offered != 0 || present & !layout != 0)
+        || compacted_only == Compaction::Required && !compacted;
+    if bad {
+        return Err(cpu.general_protection(0));
+    }
+    let mxcsr = u32::from_le_bytes(get(&image, 24));
+    let loads_mxcsr = requested & SSE != 0 && (!compacted || present & SSE != 0);
+    if loads_mxcsr && mxcsr & !MXCSR_MASK != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    let reset = SimdState::default();
+    if requested & X87 != 0 {
+        if present & X87 != 0 {
+            load_x87(&mut cpu.simd, wide(op), &image);
+        } else {
+            cpu.simd = SimdState { xmm: cpu.simd.xmm, mxcsr: cpu.simd.mxcsr, ..reset };
+        }
+    }
+    if requested & SSE != 0 {
+        if present & SSE != 0 {
+            cpu.load_xmm(&image);
+        } else {
+            let zero = [0u8; LEGACY];
+            cpu.load_xmm(&zero);
+        }
+        cpu.simd.mxcsr = if loads_mxcsr { mxcsr } else { MXCSR_RESET };
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compaction {
+    Either,
+    Required,
+}
+
+fn xrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    restore(cpu, env, op, Compaction::Either)
+}
+fn xrstors(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_xsave()?;
+    if cpu.cpl() != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    restore(cpu, env, op, Compaction::Required)
+}
+
+fn fninit(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    cpu.check_fpu()?;
+    let reset = SimdState::default();
+    // The data registers keep their contents, marked empty.
+    cpu.simd = SimdState { xmm: cpu.simd.xmm, mxcsr: cpu.simd.mxcsr, st: cpu.simd.st, ..reset };
+    Ok(())
+}
+fn fnclex(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    cpu.check_fpu()?;
+    cpu.simd.fsw &= 0x7F00;
+    Ok(())
+}
+fn fwait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    const MP_TS: u64 = cr0::MP | cr0::TS;
+    if cpu.control.cr0 & MP_TS == MP_TS {
+        return Err(cpu.raise(Event::exception(vector::NM)));
+    }
+    if cpu.simd.fsw & 0x80 != 0 {
+        return Err(cpu.raise(Event::exception(vector::MF)));
+    }
+    Ok(())
+}
+fn fnstcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_fpu()?;
+    let value = cpu.simd.fcw;
+    cpu.store_operand(env, op, value)
+}
+fn fldcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_fpu()?;
+    let value: u16 = cpu.load_operand(env, op)?;
+    cpu.simd.fcw = value & 0x1F7F | 0x40;
+    Ok(())
+}
+fn fnstsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_fpu()?;
+    let value = cpu.simd.fsw;
+    cpu.write_target(env, op, value)
+}
+fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value: u32 = cpu.load_operand(env, op)?;
+    if value & !MXCSR_MASK != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    cpu.simd.mxcsr = value;
+    Ok(())
+}
+fn stmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = cpu.simd.mxcsr;
+    cpu.store_operand(env, op, value)
+}
+
+pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
+    use Mnemonic as M;
+    let (run, is_wide): (Handler, bool) = match i.mnemonic() {
+        M::Fxsave => (fxsave, false),
+        M::Fxsave64 => (fxsave, true),
+        M::Fxrstor => (fxrstor, false),
+        M::Fxrstor64 => (fxrstor, true),
+        M::Xsave => (xsave, false),
+        M::Xsave64 => (xsave, true),
+        M::Xsaveopt => (xsaveopt, false),
+        M::Xsaveopt64 => (xsaveopt, true),
+        M::Xsavec => (xsavec, false),
+        M::Xsavec64 => (xsavec, true),
+        M::Xsaves => (xsaves, false),
+        M::Xsaves64 => (xsaves, true),
+        M::Xrstor => (xrstor, false),
+        M::Xrstor64 => (xrstor, true),
+        M::Xrstors => (xrstors, false),
+        M::Xrstors64 => (xrstors, true),
+        M::Fninit => (fninit, false),
+        M::Fnclex => (fnclex, false),
+        M::Wait => (fwait, false),
+        M::Fnstcw => (fnstcw, false),
+        M::Fldcw => (fldcw, false),
+        M::Fnstsw => (fnstsw, false),
+        M::Ldmxcsr => (ldmxcsr, false),
+        M::Stmxcsr => (stmxcsr, false),
+        _ => return None,
+    };
+    let mut op = operands(i, run, long);
+    if is_wide {
+        op.prefix |= prefix::SIZE64;
+    }
+    Some(Decoded::plain(op))
+}

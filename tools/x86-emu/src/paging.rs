@@ -1,0 +1,286 @@
+//! From linear to guest-physical addresses: 4- and 5-level paging (SDM vol. 3, chapter "Paging").
+//!
+//! # Invariants
+//! - Rights are those of the whole path: a page is user or writable only if every entry says so.
+//! - Accessed bits are set in every entry used, the Dirty bit in the leaf of a write, each by a locked
+//!   compare-and-exchange; an entry that changed meanwhile restarts the walk.
+//! - Nothing is cached here: the result goes into the [`crate::tlb::Tlb`].
+
+use tdvisor_base::arena::MemoryFault;
+use tdvisor_base::{Gpa, Hpa, KeyId};
+
+use crate::bus::{Access, BusFault, FaultKind, Translation};
+use crate::cpu::{Cpu, Env};
+use crate::state::{cr0, cr4, efer};
+use crate::stop::Stop;
+use crate::tlb::{Fill, LinearEntry, View};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const PAGE_SIZE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+
+/// Bits of the page-fault error code.
+mod code {
+    pub(super) const PRESENT: u32 = 1;
+    pub(super) const WRITE: u32 = 1 << 1;
+    pub(super) const USER: u32 = 1 << 2;
+    pub(super) const RESERVED: u32 = 1 << 3;
+    pub(super) const FETCH: u32 = 1 << 4;
+}
+
+/// A bus that grants something else than it was asked for is reported with this number.
+const BUS_CONTRADICTION: u64 = u64::MAX;
+
+/// What the linear address is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Want {
+    Read,
+    Write,
+    Execute,
+}
+
+impl Want {
+    const fn access(self) -> Access {
+        match self {
+            Self::Read => Access::Read,
+            Self::Write => Access::Write,
+            Self::Execute => Access::Execute,
+        }
+    }
+}
+
+enum Refusal {
+    /// With the error code.
+    PageFault(u32),
+    /// An entry changed while it was being updated.
+    Retry,
+    Stop(Stop),
+}
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+struct Leaf {
+    gpa: Gpa,
+    read: bool,
+    write: bool,
+    execute: bool,
+    dirty: bool,
+    page_bytes: u64,
+}
+
+impl Cpu {
+    /// Whether a linear address is canonical for the paging mode.
+    #[inline]
+    pub(crate) fn canonical(&self, linear: u64) -> bool {
+        let unused = if self.control.cr4 & cr4::LA57 != 0 { 64 - 57 } else { 64 - 48 };
+        ((linear as i64) << unused >> unused) as u64 == linear
+    }
+
+    /// Walks the guest's tables for `linear`, asks the bus, and fills the TLB.
+    #[cold]
+    pub(crate) fn fill_tlb(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        want: Want,
+        view: View,
+    ) -> Result<LinearEntry, Stop> {
+        if self.is_long_mode() && !self.canonical(linear) {
+            return Err(self.non_canonical());
+        }
+        loop {
+            let leaf = match self.walk(env, linear, want, view) {
+                Ok(leaf) => leaf,
+                Err(Refusal::Retry) => continue,
+                Err(Refusal::Stop(stop)) => return Err(stop),
+                Err(Refusal::PageFault(error_code)) => return Err(self.page_fault(linear, error_code)),
+            };
+            let translation = self.guest_page(env, leaf.gpa, want.access(), linear)?;
+            let fill = Fill {
+                gpa: leaf.gpa,
+                translation,
+                read: leaf.read && translation.readable,
+                write: leaf.write && leaf.dirty && translation.writable,
+                execute: leaf.execute && translation.executable,
+                page_bytes: leaf.page_bytes,
+            };
+            return Ok(self.tlb.fill(view, linear, &fill));
+        }
+    }
+
+    /// Finds the memory behind a guest-physical address, from the cache or from the bus.
+    pub(crate) fn guest_page(
+        &mut self,
+        env: &mut Env<'_>,
+        gpa: Gpa,
+        access: Access,
+        linear: u64,
+    ) -> Result<Translation, Stop> {
+        let allows = |t: &Translation| match access {
+            Access::Read | Access::WalkRead => t.readable,
+            Access::Write | Access::WalkWrite => t.writable,
+            Access::Execute => t.executable,
+        };
+        if let Some(cached) = self.tlb.guest(gpa)
+            && allows(cached)
+        {
+            return Ok(*cached);
+        }
+        match env.bus.translate(gpa, access) {
+            Ok(translation) if allows(&translation) => {
+                let page = Translation { hpa: translation.hpa.align_down(4096), ..translation };
+                self.tlb.fill_guest(gpa, page);
+                Ok(page)
+            }
+            Ok(_) => {
+                Err(self.bus_fault(BusFault { gpa, access, kind: FaultKind::Bus(BUS_CONTRADICTION) }, linear))
+            }
+            Err(fault) => Err(self.bus_fault(fault, linear)),
+        }
+    }
+
+    /// A refusal by memory itself becomes a machine check for the owner.
+    #[cold]
+    pub(crate) fn memory_fault(&mut self, fault: MemoryFault, gpa: Gpa, access: Access, linear: u64) -> Stop {
+        let (MemoryFault::OutOfRange(hpa) | MemoryFault::Misaligned(hpa) | MemoryFault::Integrity(hpa)) =
+            fault;
+        self.bus_fault(BusFault { gpa, access, kind: FaultKind::MachineCheck(hpa) }, linear)
+    }
+
+    fn walk(&mut self, env: &mut Env<'_>, linear: u64, want: Want, view: View) -> Result<Leaf, Refusal> {
+        if self.control.cr0 & cr0::PG == 0 {
+            return Ok(Leaf {
+                gpa: Gpa::new(linear & 0xFFFF_F000),
+                read: true,
+                write: true,
+                execute: true,
+                dirty: true,
+                page_bytes: 4096,
+            });
+        }
+        if !self.is_ia32e() {
+            return Err(self.unimplemented("paging without IA-32e mode").into());
+        }
+        let user_access = view == View::User;
+        let context = if user_access { code::USER } else { 0 }
+            | match want {
+                Want::Read => 0,
+                Want::Write => code::WRITE,
+                Want::Execute if self.control.efer & efer::NXE != 0 || self.control.cr4 & cr4::SMEP != 0 => {
+                    code::FETCH
+                }
+                Want::Execute => 0,
+            };
+        let levels = if self.control.cr4 & cr4::LA57 != 0 { 5 } else { 4 };
+        let mut table = Gpa::new(self.control.cr3 & ADDRESS);
+        let mut path = WRITABLE | USER;
+        let mut no_execute = false;
+        let mut level = levels;
+        loop {
+            level -= 1;
+            let shift = 12 + 9 * level;
+            let at = table.wrapping_add((linear >> shift & 511) * 8);
+            let home = self.guest_page(env, at, Access::WalkRead, linear)?;
+            let hpa = home.hpa.wrapping_add(at.page_offset());
+            let entry: u64 = env
+                .mem
+                .load(hpa, home.key)
+                .map_err(|fault| self.memory_fault(fault, at, Access::WalkRead, linear))?;
+            if entry & PRESENT == 0 {
+                return Err(Refusal::PageFault(context));
+            }
+            let leaf = level == 0 || entry & PAGE_SIZE != 0;
+            if entry & self.reserved_bits(level, leaf) != 0 {
+                return Err(Refusal::PageFault(context | code::PRESENT | code::RESERVED));
+            }
+            path &= entry;
+            no_execute |= entry & NO_EXECUTE != 0;
+            if !leaf {
+                self.mark(env, at, hpa, home.key, entry, ACCESSED, linear)?;
+                table = Gpa::new(entry & ADDRESS);
+                continue;
+            }
+            let rights = self.rights(path, no_execute, view);
+            let granted = match want {
+                Want::Read => rights.0,
+                Want::Write => rights.1,
+                Want::Execute => rights.2,
+            };
+            if !granted {
+                return Err(Refusal::PageFault(context | code::PRESENT));
+            }
+            let marks = if want == Want::Write { ACCESSED | DIRTY } else { ACCESSED };
+            self.mark(env, at, hpa, home.key, entry, marks, linear)?;
+            let inside = (1u64 << shift) - 1;
+            return Ok(Leaf {
+                gpa: Gpa::new(entry & ADDRESS & !inside | linear & inside & !0xFFF),
+                read: rights.0,
+                write: rights.1,
+                execute: rights.2,
+                dirty: (entry | marks) & DIRTY != 0,
+                page_bytes: inside + 1,
+            });
+        }
+    }
+
+    /// Read, write and execute rights of a path (SDM vol. 3, "Determination of Access Rights").
+    fn rights(&self, path: u64, no_execute: bool, view: View) -> (bool, bool, bool) {
+        let user_page = path & USER != 0;
+        let writable = path & WRITABLE != 0;
+        let executable = !(no_execute && self.control.efer & efer::NXE != 0);
+        if view == View::User {
+            return (user_page, user_page && writable, user_page && executable);
+        }
+        let data = !(user_page && view == View::Supervisor);
+        let write = writable || self.control.cr0 & cr0::WP == 0;
+        let fetch = !(user_page && self.control.cr4 & cr4::SMEP != 0);
+        (data, data && write, fetch && executable)
+    }
+
+    fn reserved_bits(&self, level: u32, leaf: bool) -> u64 {
+        let width = u32::from(self.controls.physical_bits.clamp(32, 52));
+        let mut reserved = ADDRESS & !((1u64 << width) - 1);
+        if self.control.efer & efer::NXE == 0 {
+            reserved |= NO_EXECUTE;
+        }
+        match (level, leaf) {
+            (0, _) => {}
+            (1 | 2, true) => reserved |= ((1u64 << (12 + 9 * level)) - 1) & !0x1FFF,
+            (1 | 2, false) => {}
+            // A PML4E or PML5E has no page-size bit.
+            _ => reserved |= PAGE_SIZE,
+        }
+        reserved
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one entry, where it is, and on whose behalf")]
+    fn mark(
+        &mut self,
+        env: &mut Env<'_>,
+        at: Gpa,
+        hpa: Hpa,
+        key: KeyId,
+        entry: u64,
+        bits: u64,
+        linear: u64,
+    ) -> Result<(), Refusal> {
+        if entry & bits == bits {
+            return Ok(());
+        }
+        self.guest_page(env, at, Access::WalkWrite, linear)?;
+        let (_, replaced, _) = env
+            .mem
+            .compare_exchange(hpa, key, entry, entry | bits)
+            .map_err(|fault| self.memory_fault(fault, at, Access::WalkWrite, linear))?;
+        if replaced { Ok(()) } else { Err(Refusal::Retry) }
+    }
+}

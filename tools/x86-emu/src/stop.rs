@@ -1,0 +1,84 @@
+//! How an operation says that it did not complete.
+//!
+//! [`Stop`] is empty, so that results stay in registers; the reason waits in the CPU.
+
+use crate::bus::BusFault;
+use crate::cpu::Cpu;
+use crate::events::{Event, vector};
+use crate::exits::InstructionExit;
+
+/// The instruction did not complete; see [`Cpu::stop`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop(());
+
+/// The outcome of one operation.
+pub(crate) type Step = Result<(), Stop>;
+
+/// Why the last operation did not complete.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Reason {
+    #[default]
+    None,
+    /// Raise this; faults leave RIP at the instruction.
+    Exception(Event),
+    /// A linear address that is not canonical: #SS(0) through SS, #GP(0) otherwise.
+    NonCanonical,
+    /// Give the instruction to the owner.
+    Instruction(InstructionExit),
+    /// The bus or memory refused.
+    Bus { fault: BusFault, gla: u64 },
+    /// Not implemented, and what exactly.
+    Unimplemented(&'static str),
+    /// A string instruction made progress and is to be continued after interrupts had their chance.
+    Continue,
+}
+
+impl Cpu {
+    #[cold]
+    pub(crate) fn stop_for(&mut self, reason: Reason) -> Stop {
+        self.stop = reason;
+        Stop(())
+    }
+
+    #[cold]
+    pub(crate) fn raise(&mut self, event: Event) -> Stop {
+        self.stop_for(Reason::Exception(event))
+    }
+
+    #[cold]
+    pub(crate) fn undefined(&mut self) -> Stop {
+        self.raise(Event::exception(vector::UD))
+    }
+
+    /// #GP with an error code: 0 or a selector.
+    #[cold]
+    pub(crate) fn general_protection(&mut self, error_code: u32) -> Stop {
+        self.raise(Event::exception_with_code(vector::GP, error_code))
+    }
+
+    #[cold]
+    pub(crate) fn non_canonical(&mut self) -> Stop {
+        self.stop_for(Reason::NonCanonical)
+    }
+
+    #[cold]
+    pub(crate) fn page_fault(&mut self, linear: u64, error_code: u32) -> Stop {
+        self.pending_cr2 = linear;
+        self.raise(Event::exception_with_code(vector::PF, error_code))
+    }
+
+    #[cold]
+    pub(crate) fn bus_fault(&mut self, fault: BusFault, gla: u64) -> Stop {
+        self.stop_for(Reason::Bus { fault, gla })
+    }
+
+    #[cold]
+    pub(crate) fn instruction_exit(&mut self, what: InstructionExit) -> Stop {
+        self.stop_for(Reason::Instruction(what))
+    }
+
+    #[cold]
+    pub(crate) fn unimplemented(&mut self, what: &'static str) -> Stop {
+        self.stop_for(Reason::Unimplemented(what))
+    }
+}
