@@ -29,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Conformance(commands::conformance::Args),
+    Decode(commands::decode::Args),
     Measure(commands::measure::Args),
     Verify(commands::verify::Args),
 }
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result: Result<outcome::Status, Failure> = match cli.command {
         Some(Command::Conformance(args)) => commands::conformance::run(args),
+        Some(Command::Decode(args)) => commands::decode::run(args),
         Some(Command::Measure(args)) => commands::measure::run(args),
         Some(Command::Verify(args)) => commands::verify::run(args),
         None => Ok(outcome::Status::Success),

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
 pub mod conformance;
+pub mod decode;
 pub mod measure;
 pub mod verify;

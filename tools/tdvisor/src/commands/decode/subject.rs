@@ -1,0 +1,105 @@
+//! What a word on the command line means: a status, a leaf, or the name of a file.
+
+use std::path::{Path, PathBuf};
+
+use tdx_module_iface::explain::{LeafCard, Side, explain_leaf};
+use tdx_module_iface::status::{Status, StatusCode};
+
+use crate::outcome::Failure;
+
+/// Something that can be explained.
+pub enum Subject {
+    /// A value of RAX on return.
+    Status(Status),
+    /// One leaf, or the two of that number.
+    Leaves(Vec<LeafCard>),
+    /// A file of recorded calls.
+    Trace(PathBuf),
+}
+
+/// Decides what `text` is. A file that exists under this name comes first.
+pub fn classify(text: &str) -> Result<Subject, Failure> {
+    if Path::new(text).is_file() {
+        return Ok(Subject::Trace(text.into()));
+    }
+    if let Some(status) = status(text)? {
+        return Ok(Subject::Status(status));
+    }
+    let leaves = leaves(text)?;
+    if !leaves.is_empty() {
+        return Ok(Subject::Leaves(leaves));
+    }
+    Err(Failure::input(
+        format_args!("{text:?}"),
+        "neither a status (0xC0000B0800000092 or a code's name), nor a leaf (TDH.MEM.PAGE.AUG, 6, tdg:6), nor a file",
+    ))
+}
+
+/// A status by value or by name; `None` where the text is no status.
+fn status(text: &str) -> Result<Option<Status>, Failure> {
+    if let Some(code) = StatusCode::from_name(&text.to_uppercase()) {
+        return Ok(Some(Status::new(code)));
+    }
+    let plain = text.replace('_', "");
+    let digits = plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X"));
+    let is_bare_word = digits.is_none() && plain.len() == 16;
+    let Some(digits) = digits.or(is_bare_word.then_some(&plain)) else { return Ok(None) };
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) || digits.is_empty() {
+        return Ok(None);
+    }
+    let Ok(value) = u64::from_str_radix(digits, 16) else {
+        return Err(Failure::input(text, "a status has at most 64 bits"));
+    };
+    let status = with_code_alone(value).unwrap_or(Status::from_raw(value));
+    if status.code().info().is_none() {
+        let class = status.code().class();
+        return Err(Failure::input(
+            text,
+            format_args!("no TDX module has a status code {:#010x} (class {class})", status.code().0),
+        ));
+    }
+    Ok(Some(status))
+}
+
+/// Some logs print the high half of a status alone. Such a value has error bits where a status has details.
+fn with_code_alone(value: u64) -> Option<Status> {
+    const ERROR_OR_NON_RECOVERABLE: u32 = 0xc000_0000;
+    let code = StatusCode(u32::try_from(value).ok()?);
+    // 0x80000021 and its like are exit reasons of failed entries, and no codes of that value exist.
+    (code.0 & ERROR_OR_NON_RECOVERABLE != 0 && code.info().is_some()).then(|| Status::new(code))
+}
+
+/// The leaves that the text names; empty where it names none.
+fn leaves(text: &str) -> Result<Vec<LeafCard>, Failure> {
+    if let Some((prefix, number)) = text.split_once(':') {
+        let side = match prefix.to_ascii_lowercase().as_str() {
+            "tdh" | "seamcall" => Side::Host,
+            "tdg" | "tdcall" => Side::Guest,
+            _ => return Ok(Vec::new()),
+        };
+        let card = number.parse().ok().and_then(|number| explain_leaf(side, number));
+        return card
+            .map(|card| vec![card])
+            .ok_or_else(|| Failure::input(text, "no TDX module has such a leaf"));
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number: Option<u16> = text.parse().ok();
+        let cards: Vec<_> = [Side::Host, Side::Guest]
+            .into_iter()
+            .filter_map(|side| number.and_then(|number| explain_leaf(side, number)))
+            .collect();
+        if cards.is_empty() {
+            return Err(Failure::input(text, "no TDX module has a leaf of this number"));
+        }
+        return Ok(cards);
+    }
+    let name = text.to_ascii_uppercase().replace('_', ".");
+    let names = |side: Side| {
+        let name = &name;
+        side.table()
+            .iter()
+            .filter(move |info| info.name == name || info.name.get(4..) == Some(name.as_str()))
+            .map(move |info| LeafCard { side, info })
+    };
+    Ok(names(Side::Host).chain(names(Side::Guest)).collect())
+}
