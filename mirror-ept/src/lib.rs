@@ -19,7 +19,7 @@ pub mod audit;
 mod cache;
 pub mod collapse;
 pub mod dirty;
-mod dismantle;
+pub mod dismantle;
 mod error;
 pub mod external;
 pub mod fault;

@@ -12,6 +12,7 @@ use tdx_module_iface::{Status, TdhLeaf};
 
 use crate::host::PlanError;
 use crate::platform::{LpId, NotMemory};
+use crate::td::config::ConfigError;
 use crate::td::hob::HobTooLarge;
 
 /// Who has to change something.
@@ -49,6 +50,10 @@ pub enum Error {
     Caller(&'static str),
     /// A guest frame is outside every memory slot.
     NoSlot(Gfn),
+    /// The image cannot be loaded.
+    Image(alloc::string::String),
+    /// The TD cannot be had as it was asked for.
+    Config(ConfigError),
     /// The TD HOB does not fit its section.
     Hob(HobTooLarge),
     /// Mapping failed; the text is the MMU's.
@@ -70,7 +75,12 @@ impl Error {
         match self {
             Self::Seam(_) | Self::Contradiction { .. } => Blame::Module,
             Self::Plan(_) | Self::NoMemory | Self::NoKeyId => Blame::Machine,
-            Self::Caller(_) | Self::NoLp(_) | Self::NoSlot(_) | Self::Hob(_) => Blame::Caller,
+            Self::Caller(_)
+            | Self::NoLp(_)
+            | Self::NoSlot(_)
+            | Self::Hob(_)
+            | Self::Image(_)
+            | Self::Config(_) => Blame::Caller,
             Self::NotMemory(_) | Self::Mmu(_) => Blame::Bug,
         }
     }
@@ -95,6 +105,8 @@ impl fmt::Display for Error {
             Self::NoLp(lp) => write!(f, "logical processor {} is not available", lp.0),
             Self::Caller(what) => f.write_str(what),
             Self::NoSlot(gfn) => write!(f, "guest frame {gfn} is outside the TD's memory"),
+            Self::Image(what) => f.write_str(what),
+            Self::Config(error) => error.fmt(f),
             Self::Hob(error) => error.fmt(f),
             Self::Mmu(what) => f.write_str(what),
             Self::Contradiction { leaf, what, at } => write!(f, "{leaf} at {at}: {what}"),
@@ -113,6 +125,12 @@ impl From<PlanError> for Error {
 impl From<NotMemory> for Error {
     fn from(NotMemory(hpa): NotMemory) -> Self {
         Self::NotMemory(hpa)
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
     }
 }
 

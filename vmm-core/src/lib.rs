@@ -14,6 +14,7 @@ pub mod ghci;
 pub mod host;
 pub mod memory;
 pub mod platform;
+pub mod quote;
 pub mod retry;
 pub mod td;
 pub mod vcpu;

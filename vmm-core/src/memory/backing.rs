@@ -135,11 +135,15 @@ impl Backing {
         &self.quarantined
     }
 
-    /// Frees every folio that is left. The caller has proved that no TD maps them.
-    pub fn release(&mut self, platform: &impl Platform) {
+    /// Frees every folio that is left, and gives their number of frames. The caller has proved that no TD
+    /// maps them.
+    pub fn release(&mut self, platform: &impl Platform) -> u64 {
+        let mut frames = 0;
         for (_, folio) in core::mem::take(&mut self.folios) {
             platform.free_page(folio.pfn, folio.level);
+            frames += folio.level.frames();
         }
+        frames
     }
 
     /// Folios and their first frames, ascending.

@@ -12,6 +12,7 @@
 //! Private memory is mapped through the mirror and its hooks ([`hooks`]) and in no other way.
 
 pub mod attributes;
+mod audit;
 pub mod backing;
 mod convert;
 mod fault;
@@ -26,7 +27,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::sync::{AtomicU64, Mutex, Ordering};
-use base::{Gfn, Level, Pfn};
+use base::{Gfn, Level};
 use mirror_ept::{Config, GfnRange, Mmu, MmuError, Statistics};
 
 use crate::error::Error;
@@ -150,12 +151,6 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         Ok(Frame { attribute, backed, uniform })
     }
 
-    /// The page of a frame that has one, where the frame has this attribute.
-    fn page_with(&self, gfn: Gfn, attribute: Attribute) -> Option<Pfn> {
-        let state = self.slot(gfn)?.state.lock();
-        (state.attributes.get(gfn)? == attribute).then(|| state.backing.lookup(gfn).map(|b| b.pfn))?
-    }
-
     /// Ranges of guest frames with memory behind them, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = GfnRange> + '_ {
         self.slots.iter().map(|slot| slot.frames)
@@ -175,14 +170,24 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         &self.mmu
     }
 
+    /// Withdraws the page of a mapping for ever: it could not be taken back from the module.
+    pub(crate) fn withdraw(&self, gfn: Gfn, level: Level) {
+        let Some(slot) = self.slot(gfn) else { return };
+        let mut state = slot.state.lock();
+        for frame in 0..level.frames() {
+            state.backing.quarantine(gfn.wrapping_add(frame));
+        }
+    }
+
+    /// Frees all pages that are left, and gives their number of frames. Nothing maps them any more.
+    pub(crate) fn release(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.state.lock().backing.release(&self.core.host.platform)).sum()
+    }
+
     /// Withdraws pages that left the TD and could not be cleaned.
     fn withdraw_unclean(&self) {
         for page in self.core.take_unclean() {
-            let Some(slot) = self.slot(page.gfn) else { continue };
-            let mut state = slot.state.lock();
-            for frame in 0..page.level.frames() {
-                state.backing.quarantine(page.gfn.wrapping_add(frame));
-            }
+            self.withdraw(page.gfn, page.level);
         }
     }
 }

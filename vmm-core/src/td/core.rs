@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
-use base::{Gfn, Hpa, KeyId, Level};
-use tdx_module_iface::handles::Tdr;
+use base::{Gfn, Hpa, KeyId, Level, Pfn};
+use tdx_module_iface::handles::{Tdr, Tdvpr};
 
 use crate::host::Host;
-use crate::platform::Platform;
+use crate::platform::{LpId, Platform};
 use crate::vcpu::presence::{Gate, Presence, Requests, kick};
 
 /// How a TD ended. The first reason counts.
@@ -64,12 +64,17 @@ pub(crate) struct TdCore<'h, P: Platform> {
     seats: Box<[Mutex<Option<P::Lp<'h>>>]>,
     /// One per vCPU that the TD may have.
     presences: Box<[Presence]>,
+    /// For a vCPU that does not exist, so that looking one up cannot fail.
+    nobody: Presence,
     pub(crate) gate: Gate,
     /// The TD is finalised: vCPUs may run, and the module demands TLB tracking.
     runnable: AtomicBool,
     /// The source page of the TDH.MEM.PAGE.ADD in progress.
     add_source: Mutex<Option<Hpa>>,
     unclean: Mutex<Vec<Unclean>>,
+    /// Control pages of vCPUs whose creation failed half-way: reclaimed with the TD.
+    stray_pages: Mutex<Vec<Pfn>>,
+    stray_vcpus: Mutex<Vec<(LpId, Tdvpr)>>,
     ending: Mutex<Option<Ending>>,
 }
 
@@ -81,10 +86,13 @@ impl<'h, P: Platform> TdCore<'h, P> {
             key,
             seats: (0..seats).map(|_| Mutex::new(None)).collect(),
             presences: (0..vcpus).map(|_| Presence::default()).collect(),
+            nobody: Presence::default(),
             gate: Gate::default(),
             runnable: AtomicBool::new(false),
             add_source: Mutex::new(None),
             unclean: Mutex::new(Vec::new()),
+            stray_pages: Mutex::new(Vec::new()),
+            stray_vcpus: Mutex::new(Vec::new()),
             ending: Mutex::new(None),
         }
     }
@@ -94,8 +102,8 @@ impl<'h, P: Platform> TdCore<'h, P> {
         self.seats.get(participant).map(Mutex::lock)
     }
 
-    pub(crate) fn presence(&self, vcpu: usize) -> Option<&Presence> {
-        self.presences.get(vcpu)
+    pub(crate) fn presence_of(&self, vcpu: u32) -> &Presence {
+        self.presences.get(vcpu as usize).unwrap_or(&self.nobody)
     }
 
     pub(crate) fn presences(&self) -> &[Presence] {
@@ -143,6 +151,19 @@ impl<'h, P: Platform> TdCore<'h, P> {
 
     pub(crate) fn take_unclean(&self) -> Vec<Unclean> {
         core::mem::take(&mut *self.unclean.lock())
+    }
+
+    pub(crate) fn note_control_page(&self, page: Pfn) {
+        self.stray_pages.lock().push(page);
+    }
+
+    pub(crate) fn note_half_made_vcpu(&self, lp: LpId, tdvpr: Tdvpr) {
+        self.stray_vcpus.lock().push((lp, tdvpr));
+    }
+
+    /// What vCPUs that were never finished left behind.
+    pub(crate) fn take_strays(&self) -> (Vec<Pfn>, Vec<(LpId, Tdvpr)>) {
+        (core::mem::take(&mut *self.stray_pages.lock()), core::mem::take(&mut *self.stray_vcpus.lock()))
     }
 
     /// Ends the TD: the first reason stays, every vCPU leaves its loop.

@@ -1,6 +1,283 @@
-//! One TD: how it is built, and how it ends.
+//! One TD: how it is built, how it runs, and how it ends.
+//!
+//! # Life
+//! [`Td::build`] creates the control structures, loads and measures the image, creates the vCPUs and
+//! finalises the measurement. [`Td::run_vcpu`] runs one vCPU on the calling thread until the TD has ended;
+//! the first [`Ending`] counts for all. [`Td::teardown`] gives everything back. A TD that is dropped without
+//! its teardown keeps its pages and its key id: nothing that the module may still own is ever reused.
 
+pub(crate) mod build;
+pub mod config;
+mod control;
 pub(crate) mod core;
 pub mod hob;
+pub(crate) mod teardown;
 
-pub use core::Ending;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use attest::tdvf::TdvfImage;
+use base::{Gpa, Level};
+use mirror_ept::dismantle::Dismantled;
+use mirror_ept::{AuditReport, Config, ExternalPage};
+use tdx_module_iface::handles::Tdr;
+
+use self::core::TdCore;
+use crate::devices::{MmioBus, PortBus};
+use crate::error::Error;
+use crate::host::Host;
+use crate::memory::GuestMemory;
+use crate::platform::{LpId, Platform};
+use crate::quote::QuoteSource;
+use crate::vcpu::presence::{Presence, Requests};
+use crate::vcpu::{Vcpu, create::VcpuControl, run};
+use config::TdConfig;
+use control::Control;
+
+pub use self::core::Ending;
+pub use build::BuildProgress;
+pub use teardown::TeardownReport;
+
+/// Extended processor state that a TD gets where the module supports it: x87 and SSE.
+pub(crate) const XFAM_WANTED: u64 = 0b11;
+
+/// Guest-physical address width: the SHARED bit is its topmost bit.
+const GPA_WIDTH: u32 = 48;
+
+/// Threads that may change a TD's memory beside its vCPUs.
+const OTHER_SEATS: usize = 4;
+
+/// What a TD can reach beside its memory.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// Port I/O.
+    pub ports: PortBus,
+    /// Devices in (shared) guest-physical space.
+    pub mmio: MmioBus,
+}
+
+/// A TD.
+pub struct Td<'h, P: Platform> {
+    core: Arc<TdCore<'h, P>>,
+    memory: GuestMemory<'h, P>,
+    control: Control,
+    vcpus: Vec<Vcpu>,
+    devices: Devices,
+    quotes: Option<Box<dyn QuoteSource>>,
+}
+
+impl<P: Platform> ::core::fmt::Debug for Td<'_, P> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.debug_struct("Td").field("tdr", &self.core.tdr).finish_non_exhaustive()
+    }
+}
+
+impl<'h, P: Platform> Td<'h, P> {
+    /// Builds a TD from a TDVF image, ready to run.
+    ///
+    /// # Errors
+    /// Bad images and configurations, exhausted machines, refusals of the module. Nothing is left of the TD.
+    pub fn build(
+        host: &'h Host<P>,
+        config: &TdConfig,
+        image: &[u8],
+        devices: Devices,
+        quotes: Option<Box<dyn QuoteSource>>,
+        progress: impl FnMut(BuildProgress),
+    ) -> Result<Self, Error> {
+        config.check(host.platform.free_frames() * base::PAGE_SIZE, vcpu_limit(&host.platform))?;
+        let image = TdvfImage::parse(image).map_err(|error| Error::Image(alloc::format!("{error}")))?;
+        let ranges = build::memory_ranges(config, &image)?;
+        let hob = build::td_hob(config, &image)?;
+
+        let control = Control::create(host, config)?;
+        let vcpus = config.vcpus as usize;
+        let seats = vcpus + OTHER_SEATS;
+        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), seats, vcpus));
+        let mmu = Config { participants: seats, ..Config::for_address_width(GPA_WIDTH) };
+        let memory = match GuestMemory::new(core.clone(), mmu, &ranges, config.largest_page) {
+            Ok(memory) => memory,
+            Err(error) => {
+                teardown::control_only(host, control);
+                return Err(error);
+            }
+        };
+        let mut td = Self { core, memory, control, vcpus: Vec::new(), devices, quotes };
+        match td.populate(config, &image, hob.as_ref(), progress) {
+            Ok(()) => Ok(td),
+            Err(error) => {
+                td.teardown();
+                Err(error)
+            }
+        }
+    }
+
+    fn populate(
+        &mut self,
+        config: &TdConfig,
+        image: &TdvfImage<'_>,
+        hob: Option<&(Gpa, Vec<u8>)>,
+        progress: impl FnMut(BuildProgress),
+    ) -> Result<(), Error> {
+        let entry_value = hob.map_or(Gpa::new(0), |(gpa, _)| *gpa);
+        for index in 0..config.vcpus {
+            let lp = vcpu_lp(self.host().platform(), index);
+            let root = self.memory.mmu().direct_root();
+            let control = VcpuControl::create(&self.core, lp, entry_value, root)?;
+            self.vcpus.push(Vcpu::new(index, control));
+        }
+        {
+            let mut seat = self.memory.take_seat(LpId(0))?;
+            build::load(&self.core, &mut seat, image, hob.map(|(_, bytes)| bytes.as_slice()), progress)?;
+        }
+        build::finalize(&self.core)
+    }
+
+    /// Runs one vCPU on this thread until the TD has ended. Each vCPU is run by one thread.
+    pub fn run_vcpu(&self, index: u32) {
+        match self.vcpus.get(index as usize) {
+            Some(vcpu) => run::run(self, vcpu),
+            None => self.core.end(Ending::Died(alloc::format!("vCPU {index} does not exist"))),
+        }
+    }
+
+    /// Ends the TD from outside: every vCPU leaves its loop.
+    pub fn stop(&self) {
+        self.core.end(Ending::Stopped);
+    }
+
+    /// How the TD ended, once it has.
+    pub fn ending(&self) -> Option<Ending> {
+        self.core.ending()
+    }
+
+    /// Gives a vCPU an interrupt.
+    ///
+    /// # Errors
+    /// [`Error::Caller`] for a vCPU that does not exist or a vector that is an exception's.
+    pub fn post_interrupt(&self, vcpu: u32, vector: u8) -> Result<(), Error> {
+        let vcpu = self.vcpus.get(vcpu as usize).ok_or(Error::Caller("no such vCPU"))?;
+        if vcpu.control.posted.post(self.host(), vector)? {
+            self.presence(vcpu).request(Requests::EVENT);
+            self.host().platform.send_ipi(vcpu.lp());
+        }
+        Ok(())
+    }
+
+    /// Compares mirror, Secure EPT and PAMT. Call it at rest.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn audit(&self) -> Result<AuditReport, Error> {
+        let mut seat = self.memory.take_seat(LpId(0))?;
+        self.memory.audit(&mut seat)
+    }
+
+    /// The TD, as the module knows it.
+    pub fn tdr(&self) -> Tdr {
+        self.core.tdr
+    }
+
+    /// The TD's memory.
+    pub fn memory(&self) -> &GuestMemory<'h, P> {
+        &self.memory
+    }
+
+    /// The TD's vCPUs, by number.
+    pub fn vcpus(&self) -> &[Vcpu] {
+        &self.vcpus
+    }
+
+    /// The SHARED bit of guest-physical addresses.
+    pub fn shared_bit(&self) -> u64 {
+        1 << (GPA_WIDTH - 1)
+    }
+
+    pub(crate) fn core(&self) -> &TdCore<'h, P> {
+        &self.core
+    }
+
+    pub(crate) fn host(&self) -> &'h Host<P> {
+        self.core.host
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    pub(crate) fn quotes(&self) -> Option<&dyn QuoteSource> {
+        self.quotes.as_deref()
+    }
+
+    /// The whereabouts of a vCPU of this TD.
+    pub(crate) fn presence(&self, vcpu: &Vcpu) -> &Presence {
+        self.core.presence_of(vcpu.index())
+    }
+
+    /// Ends the TD for good: every page and the key id come back, or are in quarantine.
+    ///
+    /// No vCPU may be running any more.
+    pub fn teardown(mut self) -> TeardownReport {
+        let host = self.host();
+        let mut report = TeardownReport::default();
+        let (stray_pages, stray_vcpus) = self.core.take_strays();
+        let vcpus = self.vcpus.iter().map(|vcpu| (vcpu.lp(), vcpu.tdvpr())).chain(stray_vcpus);
+        let released = teardown::release_key(host, self.core.tdr, vcpus, &mut report);
+
+        let (leaves, tables) = self.take_apart();
+        let Self { memory, control, vcpus, .. } = self;
+        if released {
+            for (at, pfn) in leaves {
+                if !teardown::reclaim_page(host, pfn, at.level(), &mut report) {
+                    memory.withdraw(at.gfn(), at.level());
+                }
+            }
+            for page in tables.into_iter().chain(stray_pages) {
+                teardown::reclaim(host, page, Level::L4K, &mut report);
+            }
+            for vcpu in vcpus {
+                vcpu.control.reclaim(host, &mut report);
+            }
+            teardown::release_control(host, control, &mut report);
+        } else {
+            for (at, _) in leaves {
+                memory.withdraw(at.gfn(), at.level());
+                report.quarantined_frames += at.level().frames();
+            }
+            for page in tables.into_iter().chain(stray_pages) {
+                host.quarantine(page, Level::L4K);
+                report.quarantined_frames += 1;
+            }
+            for vcpu in vcpus {
+                vcpu.control.abandon(host, &mut report);
+            }
+            teardown::abandon_control(host, control, &mut report);
+        }
+        report.freed_frames += memory.release();
+        report
+    }
+
+    /// Empties the MMU and gives what it held: private leaves, and Secure-EPT pages, children first.
+    fn take_apart(&mut self) -> (Vec<(mirror_ept::Position, base::Pfn)>, Vec<base::Pfn>) {
+        let (mut leaves, mut tables) = (Vec::new(), Vec::new());
+        if let Some(mut participant) = self.memory.mmu().participant() {
+            let mut guard = participant.exclusive();
+            self.memory.mmu().dismantle(&mut guard, |part| match part {
+                Dismantled::Leaf { at, pfn } => leaves.push((at, pfn)),
+                Dismantled::Table { twin, .. } => tables.push(twin.pfn()),
+            });
+        }
+        (leaves, tables)
+    }
+}
+
+/// LP 0 is for management where the machine has LPs to spare; vCPUs take the others in turn.
+fn vcpu_lp<P: Platform>(platform: &P, index: u32) -> LpId {
+    LpId(index.saturating_add(1).checked_rem(platform.lp_count()).unwrap_or(0))
+}
+
+/// How many vCPUs can each have an LP while LP 0 stays free for management.
+fn vcpu_limit<P: Platform>(platform: &P) -> u32 {
+    platform.lp_count().saturating_sub(1)
+}

@@ -1,3 +1,65 @@
 //! Virtual processors: where they are, how they run, what they exit for.
 
+mod counts;
+pub(crate) mod create;
+pub mod posted;
 pub mod presence;
+pub(crate) mod run;
+
+use alloc::collections::BTreeMap;
+
+use base::sync::{AtomicU32, Mutex, Ordering};
+use tdx_module_iface::handles::Tdvpr;
+
+pub use counts::ExitKind;
+
+use crate::platform::LpId;
+use create::VcpuControl;
+
+/// One vCPU of a TD.
+#[derive(Debug)]
+pub struct Vcpu {
+    index: u32,
+    pub(crate) control: VcpuControl,
+    /// The vector that announces finished requests; zero where the guest asked for none.
+    notify_vector: AtomicU32,
+    exits: Mutex<BTreeMap<ExitKind, u64>>,
+}
+
+impl Vcpu {
+    pub(crate) fn new(index: u32, control: VcpuControl) -> Self {
+        Self { index, control, notify_vector: AtomicU32::new(0), exits: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Its number in the TD.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The LP that it runs on.
+    pub fn lp(&self) -> LpId {
+        self.control.lp
+    }
+
+    pub(crate) fn tdvpr(&self) -> Tdvpr {
+        self.control.tdvpr
+    }
+
+    /// The vector that the guest wants to hear of finished requests on.
+    pub fn notify_vector(&self) -> Option<u8> {
+        u8::try_from(self.notify_vector.load(Ordering::Relaxed)).ok().filter(|vector| *vector != 0)
+    }
+
+    pub(crate) fn set_notify_vector(&self, vector: u8) {
+        self.notify_vector.store(vector.into(), Ordering::Relaxed);
+    }
+
+    /// How often the vCPU left the guest, by reason. Complete once the vCPU has stopped.
+    pub fn exits(&self) -> BTreeMap<ExitKind, u64> {
+        self.exits.lock().clone()
+    }
+
+    pub(crate) fn set_exits(&self, exits: BTreeMap<ExitKind, u64>) {
+        *self.exits.lock() = exits;
+    }
+}

@@ -1,0 +1,142 @@
+//! Creating a vCPU: its control pages, its registers, and what it shares with the host.
+//!
+//! # Protocol
+//! TDH.VP.CREATE with the root page, TDH.VP.ADDCX for the other pages, TDH.VP.INIT (which associates the vCPU
+//! with the LP it is issued on), then the fields that a host sets: the shared EPT pointer and the posted-
+//! interrupt descriptor. All of it before TDH.MR.FINALIZE.
+
+use alloc::vec::Vec;
+
+use base::{Gpa, Level, Pfn};
+use tdx_module_iface::handles::Tdvpr;
+use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::tdh::{self, FieldWrite};
+
+use super::posted::PostedInterrupts;
+use crate::error::Error;
+use crate::host::{Host, on_lp};
+use crate::platform::{LpId, Platform};
+use crate::retry::{Bound, bounded};
+use crate::td::core::TdCore;
+use crate::td::teardown::{self, TeardownReport};
+
+/// TD VMCS fields that the host writes (metadata table of the VMCS).
+mod field {
+    use tdx_module_iface::metadata::FieldId;
+
+    pub const NOTIFICATION_VECTOR: FieldId = FieldId(0x0024_0001_0000_0002);
+    pub const POSTED_DESCRIPTOR: FieldId = FieldId(0x0024_0003_0000_2016);
+    pub const SHARED_EPTP: FieldId = FieldId(0x0024_0003_0000_203c);
+    pub const PIN_BASED_CONTROLS: FieldId = FieldId(0x0024_0002_0000_4000);
+}
+
+/// Pin-based control "process posted interrupts".
+const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
+
+/// A vCPU's control pages and its place.
+#[derive(Debug)]
+pub(crate) struct VcpuControl {
+    pub(crate) tdvpr: Tdvpr,
+    pub(crate) root: Pfn,
+    pub(crate) pages: Vec<Pfn>,
+    pub(crate) lp: LpId,
+    pub(crate) posted: PostedInterrupts,
+}
+
+impl VcpuControl {
+    /// Creates a vCPU on an LP. `entry_value` is what it finds in RCX and R8.
+    pub(crate) fn create<P: Platform>(
+        core: &TdCore<'_, P>,
+        lp: LpId,
+        entry_value: Gpa,
+        shared_root: Pfn,
+    ) -> Result<Self, Error> {
+        let host = core.host;
+        let root = host.give_page()?;
+        let created = on_lp(&host.platform, lp, |lp| {
+            Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_vp_create(lp, core.tdr, root.base()))?)
+        });
+        let tdvpr = match created {
+            Ok(tdvpr) => tdvpr,
+            Err(error) => {
+                host.platform.free_page(root, Level::L4K);
+                return Err(error);
+            }
+        };
+        let posted = match PostedInterrupts::new(host) {
+            Ok(posted) => posted,
+            Err(error) => {
+                // The page belongs to the TD now and is reclaimed with it.
+                core.note_control_page(root);
+                return Err(error);
+            }
+        };
+        let mut vcpu = Self { tdvpr, root, pages: Vec::new(), lp, posted };
+        match vcpu.initialise(core, entry_value, shared_root) {
+            Ok(()) => Ok(vcpu),
+            Err(error) => {
+                core.note_control_page(vcpu.root);
+                for page in &vcpu.pages {
+                    core.note_control_page(*page);
+                }
+                core.note_half_made_vcpu(vcpu.lp, vcpu.tdvpr);
+                vcpu.posted.free(host);
+                Err(error)
+            }
+        }
+    }
+
+    fn initialise<P: Platform>(
+        &mut self,
+        core: &TdCore<'_, P>,
+        entry_value: Gpa,
+        shared_root: Pfn,
+    ) -> Result<(), Error> {
+        let host = core.host;
+        let pages = (usize::from(host.module_info().tdvps_base_size) / 4096).saturating_sub(1);
+        for _ in 0..pages {
+            let page = host.give_page()?;
+            let added = on_lp(&host.platform, self.lp, |lp| {
+                Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_vp_addcx(lp, self.tdvpr, page.base()))?)
+            });
+            if let Err(error) = added {
+                host.platform.free_page(page, Level::L4K);
+                return Err(error);
+            }
+            self.pages.push(page);
+        }
+        on_lp(&host.platform, self.lp, |lp| {
+            bounded(Bound::MANAGEMENT, || tdh::tdh_vp_init(lp, self.tdvpr, entry_value.get()))?;
+            let mut set = |field: FieldId, write: FieldWrite| {
+                bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(lp, self.tdvpr, field, write)).map(drop)
+            };
+            set(field::SHARED_EPTP, FieldWrite::all(shared_root.base().get()))?;
+            set(field::NOTIFICATION_VECTOR, FieldWrite::all(super::posted::NOTIFICATION_VECTOR.into()))?;
+            set(field::POSTED_DESCRIPTOR, FieldWrite::all(self.posted.descriptor().get()))?;
+            set(
+                field::PIN_BASED_CONTROLS,
+                FieldWrite { value: PROCESS_POSTED_INTERRUPTS, mask: PROCESS_POSTED_INTERRUPTS },
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Reclaims the pages. The TD's key is free.
+    pub(crate) fn reclaim<P: Platform>(self, host: &Host<P>, report: &mut TeardownReport) {
+        for page in self.pages {
+            teardown::reclaim(host, page, Level::L4K, report);
+        }
+        teardown::reclaim(host, self.root, Level::L4K, report);
+        self.posted.free(host);
+    }
+
+    /// Quarantines the pages: the TD's key could not be released.
+    pub(crate) fn abandon<P: Platform>(self, host: &Host<P>, report: &mut TeardownReport) {
+        for page in self.pages.into_iter().chain([self.root]) {
+            host.quarantine(page, Level::L4K);
+            report.quarantined_frames += 1;
+        }
+        // The descriptor is host memory, but the module may still write to it.
+        self.posted.abandon(host);
+    }
+}
