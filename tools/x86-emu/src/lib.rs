@@ -37,6 +37,11 @@ pub mod state;
 mod stop;
 pub mod tlb;
 
+#[cfg(test)]
+mod smoke;
+#[cfg(test)]
+mod testing;
+
 pub use bus::{Access, Bus, BusFault, FaultKind, Translation};
 pub use cpu::{Budget, Cpu};
 pub use events::{Event, EventKind};
