@@ -110,7 +110,8 @@ impl fmt::Display for CallRecord {
                 Side::Host => "SEAMCALL",
                 Side::Guest => "TDCALL",
             };
-            return write!(f, "{what} leaf {} (unknown) -> {status}", word.leaf());
+            let family = if self.side.is_tdx_connect(word.leaf()) { "TDX Connect" } else { "unknown" };
+            return write!(f, "{what} leaf {} ({family}) -> {status}", word.leaf());
         };
         f.write_str(info.name)?;
         if word.version() != 0 {

@@ -31,6 +31,14 @@ impl Side {
         }
     }
 
+    /// Whether the number belongs to TDX Connect (module 2.0). Those leaves are known by number only.
+    pub const fn is_tdx_connect(self, number: u16) -> bool {
+        match self {
+            Self::Host => matches!(number, 128..=140 | 150..=166),
+            Self::Guest => matches!(number, 64..=72),
+        }
+    }
+
     /// What is known about a leaf number of this side.
     pub fn leaf(self, number: u16) -> Option<&'static LeafInfo> {
         self.table().iter().find(|info| info.number == number)

@@ -77,10 +77,15 @@ fn leaves(text: &str) -> Result<Vec<LeafCard>, Failure> {
             "tdg" | "tdcall" => Side::Guest,
             _ => return Ok(Vec::new()),
         };
-        let card = number.parse().ok().and_then(|number| explain_leaf(side, number));
-        return card
-            .map(|card| vec![card])
-            .ok_or_else(|| Failure::input(text, "no TDX module has such a leaf"));
+        let number: Option<u16> = number.parse().ok();
+        return match number.and_then(|number| explain_leaf(side, number)) {
+            Some(card) => Ok(vec![card]),
+            None if number.is_some_and(|number| side.is_tdx_connect(number)) => Err(Failure::input(
+                text,
+                "a TDX Connect leaf of module 2.0; this version does not describe it",
+            )),
+            None => Err(Failure::input(text, "no TDX module has such a leaf")),
+        };
     }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: Option<u16> = text.parse().ok();
