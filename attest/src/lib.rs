@@ -9,11 +9,13 @@
 extern crate alloc;
 
 mod bytes;
+pub mod ccel;
 #[cfg(feature = "alloc")]
 pub mod collateral;
 #[cfg(feature = "alloc")]
 pub mod crypto;
 pub mod digest;
+pub mod eventlog;
 #[cfg(feature = "issue")]
 pub mod issue;
 #[cfg(feature = "alloc")]

@@ -1,0 +1,285 @@
+//! What an event's data mean, by type, and whether its digest is theirs.
+//!
+//! A digest covers the data only for some types; for the rest it covers something that is not in the log (a
+//! table, a kernel, a command line), and the data merely describe it.
+
+use core::fmt;
+
+use super::event::EventType;
+use super::text::DevicePath;
+use crate::bytes::Cursor;
+use crate::digest::Digest384;
+
+/// A GUID in the byte order of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Guid(pub [u8; 16]);
+
+impl Guid {
+    /// EFI_GLOBAL_VARIABLE: SecureBoot, PK, KEK, BootOrder, Boot####.
+    pub const GLOBAL_VARIABLE: Self =
+        Self([0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 0x03, 0x2b, 0x8c]);
+    /// EFI_IMAGE_SECURITY_DATABASE: db, dbx.
+    pub const IMAGE_SECURITY_DATABASE: Self = Self([
+        0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f,
+    ]);
+}
+
+impl fmt::Display for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a0, a1, a2, a3, b0, b1, c0, c1, d0, d1, e @ ..] = self.0;
+        let (a, b, c) = (
+            u32::from_le_bytes([a0, a1, a2, a3]),
+            u16::from_le_bytes([b0, b1]),
+            u16::from_le_bytes([c0, c1]),
+        );
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d0:02x}{d1:02x}-{}", crate::Hex(&e))
+    }
+}
+
+impl fmt::Debug for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// UTF-16LE text; what is not text prints as a replacement character.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Utf16<'a>(pub &'a [u8]);
+
+impl fmt::Display for Utf16<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        let units = self.0.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit));
+        let chars = char::decode_utf16(units.take_while(|unit| *unit != 0));
+        chars.into_iter().try_for_each(|next| match next {
+            Ok(c) if !c.is_control() => f.write_char(c),
+            _ => f.write_char(char::REPLACEMENT_CHARACTER),
+        })
+    }
+}
+
+impl fmt::Debug for Utf16<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// The data of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventData<'a> {
+    /// UEFI_VARIABLE_DATA.
+    Variable {
+        /// The variable's vendor.
+        guid: Guid,
+        /// Its name.
+        name: Utf16<'a>,
+        /// Its value.
+        value: &'a [u8],
+    },
+    /// EV_SEPARATOR: zero, or an error code.
+    Separator(u32),
+    /// A text.
+    Text(&'a [u8]),
+    /// A range of firmware (UEFI_PLATFORM_FIRMWARE_BLOB2).
+    Blob {
+        /// What it is.
+        description: &'a [u8],
+        /// Where it lies in guest-physical memory.
+        base: u64,
+        /// Its size, bytes.
+        length: u64,
+    },
+    /// Tables handed over (UEFI_HANDOFF_TABLE_POINTERS2).
+    Tables {
+        /// What they are.
+        description: &'a [u8],
+        /// How many there are.
+        count: u64,
+    },
+    /// A loaded image (UEFI_IMAGE_LOAD_EVENT).
+    Image {
+        /// Its size, bytes.
+        length: u64,
+        /// Where it came from.
+        path: DevicePath<'a>,
+    },
+    /// The partition table (UEFI_GPT_DATA).
+    Gpt {
+        /// Identity of the disk.
+        disk: Guid,
+        /// Partitions in the event.
+        partitions: u64,
+    },
+    /// A tagged event.
+    Tagged {
+        /// Its tag.
+        id: u32,
+        /// What the tag's owner says.
+        data: &'a [u8],
+    },
+    /// td-shim's named block.
+    Named {
+        /// Its name.
+        name: &'a [u8],
+        /// The block.
+        data: &'a [u8],
+    },
+    /// Anything else.
+    Opaque(&'a [u8]),
+}
+
+impl<'a> EventData<'a> {
+    /// Tag of the command line in Linux's EFI stub.
+    pub const TAG_LOAD_OPTIONS: u32 = 0x8f3b_22ed;
+    /// Tag of the initrd in Linux's EFI stub.
+    pub const TAG_INITRD: u32 = 0x8f3b_22ec;
+
+    /// Reads `data` as an event of this kind has it; [`Self::Opaque`] if it does not.
+    #[must_use]
+    pub fn of(kind: EventType, data: &'a [u8]) -> Self {
+        let read = match kind {
+            EventType::EFI_VARIABLE_DRIVER_CONFIG
+            | EventType::EFI_VARIABLE_BOOT
+            | EventType::EFI_VARIABLE_BOOT2
+            | EventType::EFI_VARIABLE_AUTHORITY => variable(data),
+            EventType::SEPARATOR => {
+                data.try_into().ok().map(|word| Self::Separator(u32::from_le_bytes(word)))
+            }
+            EventType::EFI_PLATFORM_FIRMWARE_BLOB2 => blob(data),
+            EventType::EFI_HANDOFF_TABLES2 => tables(data),
+            EventType::EFI_BOOT_SERVICES_APPLICATION
+            | EventType::EFI_BOOT_SERVICES_DRIVER
+            | EventType::EFI_RUNTIME_SERVICES_DRIVER => image(data),
+            EventType::EFI_GPT_EVENT | EventType::EFI_GPT_EVENT2 => gpt(data),
+            EventType::EVENT_TAG => tagged(data).or_else(|| text(data)),
+            EventType::PLATFORM_CONFIG_FLAGS => named(data).or_else(|| text(data)),
+            EventType::EFI_ACTION | EventType::ACTION | EventType::IPL | EventType::NONHOST_INFO => {
+                text(data)
+            }
+            _ => None,
+        };
+        read.unwrap_or(Self::Opaque(data))
+    }
+}
+
+fn variable(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let guid = Guid(*rest.array().ok()?);
+    let mut length =
+        || rest.array::<8>().ok().and_then(|bytes| usize::try_from(u64::from_le_bytes(*bytes)).ok());
+    let (characters, bytes) = (length()?, length()?);
+    let name = Utf16(rest.bytes(characters.checked_mul(2)?).ok()?);
+    // shim declares one byte more than it writes for some variables, so the rest is the value either way.
+    let _declared = bytes;
+    Some(EventData::Variable { guid, name, value: rest.rest() })
+}
+
+fn word64(rest: &mut Cursor<'_>) -> Option<u64> {
+    rest.array::<8>().ok().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+fn short_text<'a>(rest: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    let [length] = *rest.array::<1>().ok()?;
+    rest.bytes(usize::from(length)).ok()
+}
+
+fn blob(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let description = short_text(&mut rest)?;
+    let (base, length) = (word64(&mut rest)?, word64(&mut rest)?);
+    rest.rest().is_empty().then_some(EventData::Blob { description, base, length })
+}
+
+fn tables(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let description = short_text(&mut rest)?;
+    Some(EventData::Tables { description, count: word64(&mut rest)? })
+}
+
+fn image(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let (_location, length, _link_time) = (word64(&mut rest)?, word64(&mut rest)?, word64(&mut rest)?);
+    let path = usize::try_from(word64(&mut rest)?).ok()?;
+    Some(EventData::Image { length, path: DevicePath(rest.bytes(path).ok()?) })
+}
+
+/// Offsets of the UEFI specification's EFI_PARTITION_TABLE_HEADER, 92 bytes, then the count.
+fn gpt(data: &[u8]) -> Option<EventData<'_>> {
+    let disk = Guid(*data.get(56..)?.first_chunk()?);
+    let partitions = u64::from_le_bytes(*data.get(92..)?.first_chunk()?);
+    data.starts_with(b"EFI PART").then_some(EventData::Gpt { disk, partitions })
+}
+
+fn tagged(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let id = rest.u32().ok()?;
+    let data = rest.sized_u32().ok()?;
+    rest.rest().is_empty().then_some(EventData::Tagged { id, data })
+}
+
+/// Sixteen bytes of name, a length, and exactly so many bytes.
+fn named(data: &[u8]) -> Option<EventData<'_>> {
+    let mut rest = Cursor::new(data);
+    let name = rest.array::<16>().ok()?;
+    let block = rest.sized_u32().ok()?;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    rest.rest().is_empty().then_some(EventData::Named { name: name.get(..end)?, data: block })
+}
+
+fn text(data: &[u8]) -> Option<EventData<'_>> {
+    let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let text = data.get(..end)?;
+    let printable = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t' | b'\r' | 0x80..);
+    (!text.is_empty() && text.iter().all(printable)).then_some(EventData::Text(text))
+}
+
+/// Whether an event's digest is the hash of its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// It is: what the log says is what was measured.
+    Measured,
+    /// The measured object is not in the log.
+    NotInLog,
+    /// It is not, although events of this type are measured with their data.
+    Differs,
+}
+
+impl Consistency {
+    pub(super) fn of(kind: EventType, data: &[u8], digest: &Digest384) -> Self {
+        let is = |bytes: &[u8]| Digest384::of(bytes) == *digest;
+        let must = match kind {
+            EventType::SEPARATOR
+            | EventType::EFI_ACTION
+            | EventType::EFI_VARIABLE_DRIVER_CONFIG
+            | EventType::EFI_VARIABLE_AUTHORITY
+            | EventType::EFI_GPT_EVENT
+            | EventType::EFI_GPT_EVENT2
+            | EventType::EFI_VARIABLE_BOOT2 => is(data),
+            EventType::EFI_VARIABLE_BOOT => match EventData::of(kind, data) {
+                EventData::Variable { value, .. } => is(value) || is(data),
+                _ => is(data),
+            },
+            EventType::PLATFORM_CONFIG_FLAGS => match EventData::of(kind, data) {
+                EventData::Named { data: block, .. } => is(block) || is(data),
+                _ => return Self::of_optional(is(data)),
+            },
+            // Commands are measured as text, files by their contents; the log does not say which it is.
+            EventType::IPL => return Self::of_optional(ipl_forms(data).any(is)),
+            _ => return Self::NotInLog,
+        };
+        if must { Self::Measured } else { Self::Differs }
+    }
+
+    const fn of_optional(matches: bool) -> Self {
+        if matches { Self::Measured } else { Self::NotInLog }
+    }
+}
+
+/// The texts that grub and shim may have hashed: with or without the final NUL, and what follows "name: ".
+fn ipl_forms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let without_nul = data.strip_suffix(&[0]).unwrap_or(data);
+    let command =
+        without_nul.windows(2).position(|pair| pair == b": ").and_then(|at| without_nul.get(at + 2..));
+    [Some(data), Some(without_nul), command].into_iter().flatten()
+}

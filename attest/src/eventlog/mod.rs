@@ -1,0 +1,89 @@
+//! The CC event log: what firmware and boot loaders say they extended the RTMRs with.
+//!
+//! The area that the CCEL table points to holds a TCG log (TCG PC Client Platform Firmware Profile, crypto-agile
+//! format) in which the place of the PCR index holds a *measurement register index* (UEFI 2.10, CC measurement
+//! protocol): 0 is MRTD, 1 to 4 are RTMR0 to RTMR3. The first entry has the old SHA-1 layout and names the
+//! algorithms; the rest have a list of digests. The log itself is not protected: only its replay is, by
+//! comparison with the registers of a quote or a TDREPORT.
+//!
+//! The walk is lenient where real logs are odd, says so each time ([`Warning`]), and never extends a register
+//! with what is in doubt:
+//! - it ends at a fill of 0xFF (OVMF), at a fill of zeros (td-shim), or where the area ends;
+//! - EV_NO_ACTION is never extended, wherever it stands and whatever its index;
+//! - an index that is no register is skipped;
+//! - an entry that does not fit the area ends the log there.
+//!
+//! Parsing allocates nothing.
+
+mod data;
+mod event;
+mod header;
+mod replay;
+mod text;
+mod walk;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use data::{Consistency, EventData, Guid, Utf16};
+pub use event::{AlgorithmId, Digests, Event, EventType, MrIndex, Register};
+pub use header::{AlgorithmSize, Header, LogError};
+pub use replay::{Registers, Replay};
+pub use text::{DevicePath, Printable};
+pub use walk::{Found, LogEnd, Walk, Warning, WarningKind};
+
+/// A log whose first entry has been read.
+#[derive(Clone, Copy, Debug)]
+pub struct EventLog<'a> {
+    area: &'a [u8],
+    header: Header<'a>,
+}
+
+impl<'a> EventLog<'a> {
+    /// Reads the first entry of the log in `area` (the whole area or what of it was kept).
+    ///
+    /// # Errors
+    /// [`LogError`] if there is no log with a header.
+    pub fn parse(area: &'a [u8]) -> Result<Self, LogError> {
+        let header = Header::parse(area)?;
+        Ok(Self { area, header })
+    }
+
+    /// The first entry.
+    #[must_use]
+    pub const fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
+    /// Everything behind the header, in order: events, warnings, and the end.
+    #[must_use]
+    pub const fn walk(&self) -> Walk<'a> {
+        Walk::new(self.area, self.header)
+    }
+
+    /// The events alone, EV_NO_ACTION and events without a register included.
+    pub fn events(&self) -> impl Iterator<Item = Event<'a>> + Clone + use<'a> {
+        self.walk().filter_map(|found| match found {
+            Found::Event(event) => Some(event),
+            Found::Warning(_) | Found::End { .. } => None,
+        })
+    }
+
+    /// The warnings alone.
+    pub fn warnings(&self) -> impl Iterator<Item = Warning> + Clone + use<'a> {
+        self.walk().filter_map(|found| match found {
+            Found::Warning(warning) => Some(warning),
+            Found::Event(_) | Found::End { .. } => None,
+        })
+    }
+
+    /// What the registers hold after all events.
+    #[must_use]
+    pub fn replay(&self) -> Replay {
+        let mut replay = Replay::default();
+        self.events().for_each(|event| {
+            replay.extend(&event);
+        });
+        replay
+    }
+}
