@@ -1,0 +1,30 @@
+//! TDH.MNG.INIT (21): RCX TDR, RDX TD_PARAMS in shared memory.
+
+use tdx_module_iface::op_state::OpState;
+use tdx_module_iface::td_params::TdParams;
+use tdx_module_iface::{Gprs, Operand, TdhLeaf};
+use zerocopy::FromBytes;
+
+use super::{check, initial_fields};
+use crate::host::steps::{check_state, lock_tdr, op_states, read_shared, shared_hpa};
+use crate::host::{Call, Step, invalid};
+use crate::lock::Mode;
+
+/// Gives a TD its parameters; RCX is zero unless a CPUID configuration is refused.
+pub(crate) fn init(call: &Call<'_>, regs: &mut Gprs) -> Step {
+    let tdr = regs.rcx;
+    regs.rcx = 0;
+    let td = lock_tdr(call, tdr, Mode::Exclusive, Operand::RCX)?;
+    let tdcs = check_state(&td.tdr, op_states(TdhLeaf::MNG_INIT))?;
+    let at = shared_hpa(call, regs.rdx, TdParams::ALIGN, Operand::RDX)?;
+    let bytes: [u8; size_of::<TdParams>()] = read_shared(call, at, Operand::RDX)?;
+    let params = TdParams::read_from_bytes(&bytes).map_err(|_| invalid(Operand::RDX))?;
+    check(&params, call.machine.config(), td.tdr.num_tdcx()).map_err(|refusal| {
+        regs.rcx = refusal.rcx;
+        refusal.status
+    })?;
+    initial_fields(&params, call.machine.config(), tdcs.sept_root(), &tdcs);
+    call.machine.module.start_mrtd(td.tdr.hpa);
+    tdcs.set_op_state(OpState::Initialized);
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The fields of a TDCS after TDH.MNG.INIT.
+
+use tdvisor_base::Hpa;
+use tdx_module_iface::td_params::{TdParams, attributes, config_flags};
+
+use crate::config::MachineConfig;
+use crate::cpuid;
+use crate::fields::layout::tdcs;
+use crate::fields::{FieldStore, Width};
+use crate::metadata::td::{TD_CTLS_PENDING_VE_DISABLE, usec_to_ticks};
+
+/// How long a guest may meet host-priority locks before its TD exits: one second.
+const HP_LOCK_TIMEOUT_USEC: u64 = 1_000_000;
+/// TSC_FREQUENCY counts in units of 25 MHz.
+const TSC_FREQUENCY_UNIT: u64 = 25_000_000;
+/// The XSAVE area without extended components.
+const XSAVE_LEGACY_BYTES: u64 = 576;
+
+/// Writes all of them.
+pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa, td: &dyn FieldStore) {
+    td.store_u64(tdcs::ATTRIBUTES, params.attributes);
+    td.store_u64(tdcs::XFAM, params.xfam);
+    td.store(tdcs::MAX_VCPUS, Width::B4, u64::from(params.max_vcpus));
+    td.store(tdcs::NUM_L2_VMS, Width::B2, u64::from(params.num_l2_vms));
+    td.store(tdcs::GPAW, Width::B1, params.config_flags & config_flags::GPAW);
+    td.store_u64(tdcs::EPTP, sept_root.get() | params.eptp_controls);
+    td.store_u64(tdcs::CONFIG_FLAGS, params.config_flags);
+    let pending_ve_disable = params.attributes & attributes::SEPT_VE_DISABLE != 0;
+    td.store_u64(tdcs::TD_CTLS, if pending_ve_disable { TD_CTLS_PENDING_VE_DISABLE } else { 0 });
+    td.store_u64(tdcs::NOTIFY_ENABLES, 0);
+    td.store_u64(tdcs::HP_LOCK_TIMEOUT, usec_to_ticks(HP_LOCK_TIMEOUT_USEC, config.tsc_hz));
+    td.store_u64(tdcs::TD_EPOCH, 1);
+    virtual_tsc(params, config, td);
+    store_bytes(td, tdcs::MRCONFIGID, &params.mrconfigid);
+    store_bytes(td, tdcs::MROWNER, &params.mrowner);
+    store_bytes(td, tdcs::MROWNERCONFIG, &params.mrownerconfig);
+    td.store_u64(tdcs::VIRTUAL_ARCH_CAPABILITIES, params.ia32_arch_capabilities_config);
+    extended_state(params.xfam, td);
+    cpuid::store_virtual_values(params, config, td);
+}
+
+/// The guest's TSC starts at zero and runs at the frequency that the host chose: the multiplier has 48 fraction
+/// bits.
+fn virtual_tsc(params: &TdParams, config: &MachineConfig, td: &dyn FieldStore) {
+    let wanted = u128::from(params.tsc_frequency) * u128::from(TSC_FREQUENCY_UNIT);
+    let multiplier = (wanted << 48) / u128::from(config.tsc_hz.max(1));
+    td.store(tdcs::TSC_FREQUENCY, Width::B2, u64::from(params.tsc_frequency));
+    td.store_u64(tdcs::TSC_MULTIPLIER, u64::try_from(multiplier).unwrap_or(u64::MAX));
+    td.store_u64(tdcs::TSC_OFFSET, 0);
+}
+
+/// Where the components of the XSAVE area lie, compacted, in the order of their bits.
+fn extended_state(xfam: u64, td: &dyn FieldStore) {
+    let mut end = XSAVE_LEGACY_BYTES;
+    for bit in 2..=18u32 {
+        if xfam >> bit & 1 == 0 {
+            continue;
+        }
+        let (size, aligned) = cpuid::xsave_component(bit);
+        if aligned {
+            end = end.next_multiple_of(64);
+        }
+        td.store(tdcs::XBUFF_OFFSETS + 4 * bit, Width::B4, end);
+        end += u64::from(size);
+    }
+    td.store(tdcs::XBUFF_SIZE, Width::B4, end);
+}
+
+/// Stores bytes, eight at a time; the fields' sizes are multiples of eight.
+fn store_bytes(td: &dyn FieldStore, offset: u32, bytes: &[u8; 48]) {
+    for (at, word) in (offset..).step_by(8).zip(bytes.chunks_exact(8)) {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(word);
+        td.store_u64(at, u64::from_le_bytes(raw));
+    }
+}
