@@ -255,9 +255,10 @@ fn signed(
 ) -> Result<(String, Signature), CollateralError> {
     let text: Cow<'_, str> =
         if value.get().starts_with('"') { json::decode(value.get(), part)? } else { value.get().into() };
-    // A response body is told by its envelope; the inner objects have no such member.
-    if let Ok(RawBundle { response_tcb_info, response_identity, signature: Some(own), .. }) =
-        json::decode_object::<RawBundle<'_>>(&text, part)
+    // A response body is told by its envelope; the inner objects have no member of this name.
+    if text.contains("\"signature\"")
+        && let Ok(RawBundle { response_tcb_info, response_identity, signature: Some(own), .. }) =
+            json::decode_object::<RawBundle<'_>>(&text, part)
         && let Some(inner) = response_tcb_info.or(response_identity)
     {
         return Ok((inner.get().to_string(), signature(Some(&own), part)?));

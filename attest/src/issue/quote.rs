@@ -16,6 +16,7 @@ use crate::quote::{
 
 /// What a quote speaks for, owned.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, on the way into a quote")]
 pub enum QuoteBody {
     /// An SGX enclave.
     Sgx(EnclaveReport),

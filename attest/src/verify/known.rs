@@ -140,7 +140,7 @@ impl Platform {
         crypto: &impl Crypto,
     ) -> Result<Self, VerifyError> {
         let chain = PckChain::read(ders, anchor)?;
-        if !known_cas.iter().any(|ca| **ca == *chain.ca.der) {
+        if !anchor.has_issued(chain.ca.der) && !known_cas.iter().any(|ca| **ca == *chain.ca.der) {
             let root = anchor
                 .certificate()
                 .map_err(|error| VerifyError::X509 { item: Item::RootCertificate, error })?;

@@ -97,6 +97,11 @@ impl<C: Crypto> Verifier<C> {
         Ok(())
     }
 
+    /// Forgets every platform; collateral and its issuers stay known.
+    pub fn forget_platforms(&mut self) {
+        self.platforms.retain(|_| false);
+    }
+
     /// Verifies a quote at a time against the collateral that was added.
     ///
     /// # Errors

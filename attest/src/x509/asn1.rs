@@ -2,7 +2,7 @@
 //!
 //! Lengths and tags are read by crate `der`, which refuses anything but the distinguished encoding.
 
-use der::{AnyRef, Decode, Reader, SliceReader, Tag, Tagged};
+use der::{Decode, Header, Reader, SliceReader, Tag};
 
 use super::X509Error;
 
@@ -67,12 +67,18 @@ pub(crate) fn positive(value: &[u8]) -> Result<&[u8], X509Error> {
 /// Elements one after the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk<'a> {
+    bytes: &'a [u8],
     reader: SliceReader<'a>,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, X509Error> {
-        Ok(Self { reader: SliceReader::new(bytes).map_err(|_| X509Error::Der)? })
+        Ok(Self { bytes, reader: SliceReader::new(bytes).map_err(|_| X509Error::Der)? })
+    }
+
+    /// Offset of the next element.
+    fn offset(&self) -> Result<usize, X509Error> {
+        usize::try_from(self.reader.position()).map_err(|_| X509Error::Der)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -80,9 +86,12 @@ impl<'a> Walk<'a> {
     }
 
     pub(crate) fn next(&mut self) -> Result<Element<'a>, X509Error> {
-        let whole = self.reader.tlv_bytes().map_err(|_| X509Error::Der)?;
-        let any = AnyRef::from_der(whole).map_err(|_| X509Error::Der)?;
-        Ok(Element { tag: any.tag(), value: any.value(), whole })
+        let start = self.offset()?;
+        let header = Header::decode(&mut self.reader).map_err(|_| X509Error::Der)?;
+        let value = self.reader.read_slice(header.length()).map_err(|_| X509Error::Der)?;
+        let end = self.offset()?;
+        let whole = self.bytes.get(start..end).ok_or(X509Error::Der)?;
+        Ok(Element { tag: header.tag(), value, whole })
     }
 
     /// The next element if it has `tag`.

@@ -1,6 +1,7 @@
 //! Recorded data for tests: `TDVISOR_VECTORS` names its folder, `none` skips, `required` fails without it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test without its data fails")]
 
 use std::path::{Path, PathBuf};
 
