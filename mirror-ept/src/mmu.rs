@@ -173,7 +173,10 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// # Errors
     /// [`NoMemory`]; what was reserved stays in the cache.
     pub fn top_up(&self, cache: &mut TableCache<P::ExternalPage>, reserve: Reserve) -> Result<(), NoMemory> {
-        cache.make_room(reserve)?;
+        match reserve {
+            Reserve::Mirror(n) if cache.mirror.len() >= n => return Ok(()),
+            _ => cache.make_room(reserve)?,
+        }
         match reserve {
             Reserve::Mirror(n) => {
                 while cache.mirror.len() < n {

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Bench, Call};
 use mirror_ept::{
-    Collapsed, FaultOutcome, GfnRange, HookError, MmuError, Position, Reserve, SplitOutcome, Step,
+    Collapsed, FaultOutcome, GfnRange, HookError, MappedRange, MmuError, Position, Reserve, SplitOutcome, Step,
 };
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};
@@ -209,4 +209,74 @@ fn inv_26f_the_guests_wish_for_small_pages_holds_until_it_is_taken_back() {
     assert_eq!(b.mmu.allow_huge(&mut b.me.exclusive(), gfn, Level::L2M), Ok(true));
     assert_eq!(collapse(&mut b, range(0, MIB2), Level::L2M).unwrap().merged, 1);
     b.audit();
+}
+
+fn map_range(
+    b: &mut Bench,
+    of: GfnRange,
+    pfn: u64,
+    tables: usize,
+) -> Result<MappedRange<&'static str>, MmuError<&'static str>> {
+    b.mmu.top_up(&mut b.cache, Reserve::Mirror(tables))?;
+    b.mmu.map_private_range(&mut b.me.exclusive(), &mut b.cache, of, Pfn::new(pfn), Level::L2M)
+}
+
+#[test]
+fn a_range_is_mapped_with_the_largest_leaves_that_fit_and_skips_what_is_mapped() {
+    let mut b = Bench::new();
+    b.map(MIB2 + 3, GIB + MIB2 + 3, Level::L4K);
+    let leaves = 510 + 511 + 2 + 7;
+    assert_eq!(map_range(&mut b, range(2, 4 * MIB2 + 7), GIB + 2, 8), Ok(MappedRange::Complete(leaves)));
+    for (gfn, level) in
+        [(2, Level::L4K), (MIB2, Level::L4K), (2 * MIB2, Level::L2M), (4 * MIB2 + 6, Level::L4K)]
+    {
+        assert_eq!(b.mapping(gfn), Some((level, Pfn::new(GIB + gfn))), "{gfn}");
+    }
+    assert_eq!((b.mapping(1), b.mapping(4 * MIB2 + 7)), (None, None));
+    b.audit();
+    b.assert_nothing_lost();
+}
+
+#[test]
+fn a_range_mapping_that_meets_another_page_stops_there() {
+    let mut b = Bench::new();
+    b.map(5, 7, Level::L4K);
+    let (mapped, wanted) = (Pfn::new(7), Pfn::new(GIB + 5));
+    let at = Position::of(Gfn::new(5), Level::L4K);
+    let error = map_range(&mut b, range(0, 10), GIB, 4).unwrap_err();
+    assert_eq!(error, MmuError::PfnMismatch { at, mapped, wanted });
+    assert_eq!(b.mapping(4), Some((Level::L4K, Pfn::new(GIB + 4))));
+    b.audit();
+}
+
+#[test]
+fn inv_07_whatever_call_of_a_range_mapping_fails_both_tables_agree_and_it_can_go_on() {
+    for why in [HookError::Busy, HookError::Interrupted, HookError::NoMemory] {
+        for n in 1.. {
+            let mut b = Bench::new();
+            b.mmu.external().fail_at(n, why, 1);
+            let (mut next, mut leaves) = (510, 0);
+            loop {
+                let all = range(next, 2 * MIB2 + 3);
+                match map_range(&mut b, all, GIB + next, 5).unwrap() {
+                    MappedRange::Complete(more) => {
+                        leaves += more;
+                        break;
+                    }
+                    MappedRange::NeedTables { leaves: more, next: from }
+                    | MappedRange::Stopped { leaves: more, next: from, .. } => {
+                        leaves += more;
+                        next = from.get();
+                        b.audit();
+                    }
+                }
+            }
+            assert_eq!(leaves, 2 + 1 + 3, "call {n}");
+            b.audit();
+            b.assert_nothing_lost();
+            if !b.mmu.external().fail_was_reached() {
+                break;
+            }
+        }
+    }
 }

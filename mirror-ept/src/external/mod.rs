@@ -111,6 +111,32 @@ pub trait External: Send + Sync {
         pfn: Pfn,
     ) -> Result<(), HookError<Self::Error>>;
 
+    /// Maps `count` consecutive pages from `pfn` at `count` consecutive absent entries of one table, from
+    /// `first` on. Gives how many were mapped before the first failure, which is all where there is none.
+    ///
+    /// For building: one call instead of many. As it stands it makes the many.
+    ///
+    /// # Errors
+    /// As [`HookError`] says, for the entry after the ones that were mapped.
+    fn set_external_run(
+        &self,
+        guard: &Shared<'_>,
+        first: Position,
+        pfn: Pfn,
+        count: usize,
+    ) -> (usize, Result<(), HookError<Self::Error>>) {
+        let (mut at, mut pfn) = (first, pfn);
+        let frames = first.level().frames();
+        for done in 0..count {
+            if let Err(why) = self.set_external_spte(guard, at, pfn) {
+                return (done, Err(why));
+            }
+            at = Position::of(at.gfn().wrapping_add(frames), at.level());
+            pfn = pfn.wrapping_add(frames);
+        }
+        (count, Ok(()))
+    }
+
     /// Blocks the entry `at`: no new translation through it is made from now on; old ones may still be used.
     ///
     /// # Errors

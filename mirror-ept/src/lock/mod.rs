@@ -261,6 +261,12 @@ impl<'p> Exclusive<'p> {
         core::ptr::eq(self.core, core)
     }
 
+    /// The same section seen as a shared one: who is alone may do what is allowed to many.
+    pub(crate) fn as_shared(&mut self) -> Shared<'_> {
+        // Our own slot is not entered, so leaving it again when the view is dropped changes nothing.
+        Shared { core: self.core, slot: self.slot }
+    }
+
     /// Lets waiting faults pass, then enters again. Nothing that was read before is valid after (35), which
     /// the mutable borrow makes true of everything borrowed from the guard.
     pub fn yield_to_readers(&mut self) {
