@@ -7,6 +7,7 @@
 //! and one variant of [`Command`].
 
 mod commands;
+mod machine;
 mod outcome;
 
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use outcome::Failure;
 #[command(name = "tdvisor", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
 }
 
 /// What `tdvisor` can be asked to do.
@@ -31,17 +32,22 @@ enum Command {
     Conformance(commands::conformance::Args),
     Decode(commands::decode::Args),
     Measure(commands::measure::Args),
+    Run(commands::run::Args),
     Verify(commands::verify::Args),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.len() <= 1 {
+        arguments.push("run".into());
+    }
+    let cli = Cli::parse_from(arguments);
     let result: Result<outcome::Status, Failure> = match cli.command {
-        Some(Command::Conformance(args)) => commands::conformance::run(args),
-        Some(Command::Decode(args)) => commands::decode::run(args),
-        Some(Command::Measure(args)) => commands::measure::run(args),
-        Some(Command::Verify(args)) => commands::verify::run(args),
-        None => Ok(outcome::Status::Success),
+        Command::Conformance(args) => commands::conformance::run(args),
+        Command::Decode(args) => commands::decode::run(args),
+        Command::Measure(args) => commands::measure::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Verify(args) => commands::verify::run(args),
     };
     outcome::report(result)
 }

@@ -22,14 +22,17 @@ use base::{Gpa, Level};
 use mirror_ept::dismantle::Dismantled;
 use mirror_ept::{AuditReport, Config, ExternalPage};
 use tdx_module_iface::handles::Tdr;
+use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::tdh::tdh_mng_rd;
 
 use self::core::TdCore;
 use crate::devices::{MmioBus, PortBus};
 use crate::error::Error;
-use crate::host::Host;
+use crate::host::{Host, on_lp};
 use crate::memory::GuestMemory;
 use crate::platform::{LpId, Platform};
 use crate::quote::QuoteSource;
+use crate::retry::{Bound, bounded};
 use crate::vcpu::presence::{Presence, Requests};
 use crate::vcpu::{Vcpu, create::VcpuControl, run};
 use config::TdConfig;
@@ -172,6 +175,23 @@ impl<'h, P: Platform> Td<'h, P> {
     pub fn audit(&self) -> Result<AuditReport, Error> {
         let mut seat = self.memory.take_seat(LpId(0))?;
         self.memory.audit(&mut seat)
+    }
+
+    /// The measurement of the TD's initial contents, as the module has it.
+    ///
+    /// # Errors
+    /// The module refuses to read it.
+    pub fn mrtd(&self) -> Result<[u8; 48], Error> {
+        /// Metadata field MRTD: six elements of eight bytes.
+        const MRTD: u64 = 0x1310_0003_0000_0000;
+        let mut mrtd = [0; 48];
+        for (element, bytes) in (0..).zip(mrtd.chunks_exact_mut(8)) {
+            let value = on_lp(&self.host().platform, LpId(0), |lp| {
+                Ok(bounded(Bound::MANAGEMENT, || tdh_mng_rd(lp, self.core.tdr, FieldId(MRTD + element)))?)
+            })?;
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(mrtd)
     }
 
     /// The TD, as the module knows it.

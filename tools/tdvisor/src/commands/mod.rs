@@ -3,4 +3,5 @@
 pub mod conformance;
 pub mod decode;
 pub mod measure;
+pub mod run;
 pub mod verify;

@@ -1,0 +1,89 @@
+//! The image to run: a file, or a built-in guest.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use tdvisor_attest::digest::Digest384;
+use tdvisor_attest::mrtd;
+use tdvisor_attest::tdvf::{HostContents, LoaderModel, TdvfImage};
+use tdvisor_guest_images::{GUESTS, HELLO_TD};
+use vmm_core::td::config::TdConfig;
+
+use crate::outcome::Failure;
+
+/// The largest image that is read: firmware volumes are a few MiB.
+const MAX_IMAGE: u64 = 64 << 20;
+/// The largest ELF file that is read.
+const MAX_ELF: u64 = 512 << 20;
+
+/// An image, and the ELF file that it was made from, if that is known.
+pub struct Image {
+    name: String,
+    bytes: Cow<'static, [u8]>,
+    elf: Option<Cow<'static, [u8]>>,
+}
+
+impl Image {
+    /// The image of this name or path; without one, `hello-td`.
+    pub fn load(image: Option<&str>, elf: Option<&Path>) -> Result<Self, Failure> {
+        let elf_file = elf.map(|path| read(path, MAX_ELF)).transpose()?.map(Cow::Owned);
+        let built_in = match image {
+            None => Some(&HELLO_TD),
+            Some(name) if !Path::new(name).exists() => {
+                GUESTS.iter().copied().find(|guest| guest.name == name)
+            }
+            Some(_) => None,
+        };
+        match (built_in, image) {
+            (Some(guest), _) => Ok(Self {
+                name: guest.name.to_owned(),
+                bytes: Cow::Borrowed(guest.image),
+                elf: elf_file.or(Some(Cow::Borrowed(guest.elf))),
+            }),
+            (None, Some(path)) => Ok(Self {
+                name: path.to_owned(),
+                bytes: Cow::Owned(read(Path::new(path), MAX_IMAGE)?),
+                elf: elf_file,
+            }),
+            (None, None) => Err(Failure::Internal("no image".to_owned())),
+        }
+    }
+
+    /// The image.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its ELF file.
+    pub fn elf(&self) -> Option<&[u8]> {
+        self.elf.as_deref()
+    }
+
+    /// The MRTD by calculation alone.
+    ///
+    /// # Errors
+    /// The image is none; that is found out here, before a machine is made.
+    pub fn predicted_mrtd(&self, _config: &TdConfig) -> Result<Digest384, Failure> {
+        let image = TdvfImage::parse(&self.bytes).map_err(|error| Failure::input(&self.name, error))?;
+        // Nothing that this host writes into a section is measured, or the plan would say that it is missing.
+        let plan = image
+            .build_plan(LoaderModel::INTERLEAVED, HostContents::default())
+            .map_err(|error| Failure::input(&self.name, error))?;
+        Ok(mrtd::of_plan(&plan))
+    }
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let refuse = |error: std::io::Error| Failure::input(path.display(), error);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(refuse)?.take(limit + 1).read_to_end(&mut bytes).map_err(refuse)?;
+    if bytes.len() as u64 > limit {
+        return Err(Failure::input(path.display(), format!("larger than {} MiB", limit >> 20)));
+    }
+    if bytes.is_empty() {
+        return Err(Failure::input(path.display(), "the file is empty"));
+    }
+    Ok(bytes)
+}

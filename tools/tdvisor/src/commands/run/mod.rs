@@ -1,0 +1,254 @@
+//! `tdvisor run`: a TD from image to power-off on the emulated machine.
+
+mod console;
+mod image;
+mod log;
+mod memory_size;
+mod summary;
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use vmm_core::devices::{EXIT_PORT, ExitPort};
+use vmm_core::host::Progress;
+use vmm_core::td::config::TdConfig;
+use vmm_core::td::{BuildProgress, Devices, Ending, Td};
+use vmm_core::{Blame, Error, Host};
+
+use crate::machine::serial::{COM1, COM2, SERIAL_PORTS, SerialInput, SerialPort};
+use crate::machine::trace::Trace;
+use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS};
+use crate::outcome::{Failure, Status};
+use console::Console;
+use image::Image;
+use log::GuestLog;
+use memory_size::MemorySize;
+use summary::Summary;
+
+/// Run a TD on the emulated TDX module.
+///
+/// Without IMAGE, the built-in guest `hello-td` runs. The guest's console goes to stdout, what is typed goes to
+/// its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
+///
+/// Exit status: 0 the guest succeeded, 1 it reported failure, 2 bad usage or input, 3 the TD died or was
+/// stopped, 4 a fault of tdvisor.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A TDVF image, or the name of a built-in guest (hello-td, fault-td).
+    image: Option<String>,
+    /// Number of vCPUs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u32,
+    /// Memory: a number of bytes, or one with K, M or G.
+    #[arg(long, value_name = "SIZE", default_value_t = MemorySize::DEFAULT)]
+    memory: MemorySize,
+    /// Stop the TD after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Print the summary as JSON on stdout; the guest's console goes to stderr.
+    #[arg(long)]
+    json: bool,
+    /// Write every SEAMCALL with its registers to FILE, one JSON object a line; `tdvisor decode FILE` explains it.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// The image's ELF file, to decode its log (built-in guests bring their own).
+    #[arg(long, value_name = "FILE")]
+    elf: Option<PathBuf>,
+    /// A command for the guest, passed in the TD HOB.
+    #[arg(long, value_name = "TEXT")]
+    command: Option<String>,
+    /// Map no page larger than this: 4K or 2M.
+    #[arg(long, value_name = "LEVEL", default_value = "2M", value_parser = ["4K", "2M"])]
+    max_page: String,
+}
+
+/// Runs the TD and reports how it went.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    let started = Instant::now();
+    let image = Image::load(args.image.as_deref(), args.elf.as_deref())?;
+    let config = td_config(&args)?;
+    let predicted = image.predicted_mrtd(&config)?;
+    let trace = match &args.trace {
+        Some(path) => Trace::to_file(path).map_err(|error| Failure::input(path.display(), error))?,
+        None => Trace::counting(),
+    };
+    let machine = EmulatedMachine::for_td(config.memory, config.vcpus, trace);
+    let bars = Bars::new();
+    let host = Host::bring_up(machine, |progress| bars.bring_up(progress)).map_err(failure)?;
+    let frames_before = vmm_core::platform::Platform::free_frames(host.platform());
+    let hkids_before = host.hkid_counts();
+
+    let console = Console::new(args.json);
+    let guest_log = GuestLog::new(image.elf());
+    let devices = devices(&console, &guest_log)?;
+    let td = Td::build(&host, &config, image.bytes(), devices, None, |progress| bars.build(progress));
+    bars.finish();
+    let td = td.map_err(failure)?;
+
+    drive(&td, &args);
+
+    let ending = td.ending().unwrap_or(Ending::Stopped);
+    let mut summary = Summary::of(&td, &host, &ending, &console, predicted);
+    summary.audit(&ending, &td);
+    let report = td.teardown();
+    summary.teardown(&report, &host, frames_before, hkids_before);
+    summary.wall_time = started.elapsed();
+    console.finish();
+    guest_log.finish();
+    host.platform().trace().finish().map_err(|error| {
+        Failure::input(args.trace.unwrap_or_default().display(), format!("the trace is incomplete: {error}"))
+    })?;
+    summary.print(args.json);
+    match summary.fault() {
+        Some(fault) => Err(Failure::Internal(fault)),
+        None => Ok(status_of(&ending)),
+    }
+}
+
+fn status_of(ending: &Ending) -> Status {
+    match ending {
+        Ending::PoweredOff { code: 0 } => Status::Success,
+        Ending::PoweredOff { .. } | Ending::FatalError { .. } => Status::Negative,
+        Ending::Died(_) | Ending::Stopped => Status::TdDied,
+    }
+}
+
+fn td_config(args: &Args) -> Result<TdConfig, Failure> {
+    use tdvisor_base::Level;
+    let mut config = TdConfig {
+        memory: args.memory.bytes(),
+        vcpus: args.vcpus,
+        largest_page: if args.max_page == "4K" { Level::L4K } else { Level::L2M },
+        ..TdConfig::default()
+    };
+    if let Some(command) = &args.command {
+        let limit = tdvisor_guest_images::COMMAND_MAX;
+        if command.len() > limit || !command.is_ascii() {
+            return Err(Failure::input("--command", format!("at most {limit} ASCII characters")));
+        }
+        config
+            .hob_extensions
+            .push((tdvisor_guest_images::COMMAND_HOB_GUID, command.clone().into_bytes()));
+    }
+    // Before a machine is made for it, so that nothing is made for what cannot be.
+    config.check(MAX_TD_MEMORY, MAX_TD_VCPUS).map_err(|error| Failure::Input(error.to_string()))?;
+    Ok(config)
+}
+
+fn devices(console: &Console, log: &GuestLog) -> Result<Devices, Failure> {
+    let mut devices = Devices::default();
+    let input = SerialInput::default();
+    read_stdin_into(input.clone());
+    let com1 = Box::new(SerialPort::new(console.clone(), input));
+    let com2 = Box::new(SerialPort::new(log.clone(), SerialInput::default()));
+    devices
+        .ports
+        .attach(COM1, SERIAL_PORTS, com1)
+        .and_then(|()| devices.ports.attach(COM2, SERIAL_PORTS, com2))
+        .and_then(|()| devices.ports.attach(EXIT_PORT, 1, Box::new(ExitPort)))
+        .map_err(|error| Failure::Internal(error.to_string()))?;
+    Ok(devices)
+}
+
+/// Feeds the serial port from stdin. The thread ends with stdin, or with the process.
+fn read_stdin_into(input: SerialInput) {
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = [0; 256];
+        while let Ok(count @ 1..) = stdin.read(&mut buffer) {
+            input.push(buffer.get(..count).unwrap_or_default());
+        }
+    });
+}
+
+/// Set by Ctrl-C.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Runs every vCPU on a thread of its own until the TD has ended, the time is up, or Ctrl-C is pressed.
+fn drive(td: &Td<'_, EmulatedMachine>, args: &Args) {
+    let done = Arc::new((Mutex::new(false), Condvar::new()));
+    {
+        let done = done.clone();
+        // Without a handler Ctrl-C ends the process at once, which is the worst that can happen.
+        let _ = ctrlc::set_handler(move || {
+            INTERRUPTED.store(true, Ordering::SeqCst);
+            done.1.notify_all();
+        });
+    }
+    let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+    std::thread::scope(|scope| {
+        let vcpus: Vec<_> =
+            td.vcpus().iter().map(|vcpu| scope.spawn(|| td.run_vcpu(vcpu.index()))).collect();
+        scope.spawn(|| watch(td, &done, deadline));
+        for vcpu in vcpus {
+            if vcpu.join().is_err() {
+                td.stop();
+            }
+        }
+        *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        done.1.notify_all();
+    });
+}
+
+/// Stops the TD at its deadline or at Ctrl-C; returns when all vCPUs are done.
+fn watch(td: &Td<'_, EmulatedMachine>, done: &(Mutex<bool>, Condvar), deadline: Option<Instant>) {
+    /// How long a Ctrl-C may go unnoticed: its handler cannot take the lock that would close the gap.
+    const LOOK_AGAIN: Duration = Duration::from_millis(200);
+    let mut finished = done.0.lock().unwrap_or_else(PoisonError::into_inner);
+    while !*finished {
+        if INTERRUPTED.load(Ordering::SeqCst) || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            td.stop();
+        }
+        finished = done.1.wait_timeout(finished, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// An error of the host as this program reports it.
+fn failure(error: Error) -> Failure {
+    match error.blame() {
+        Blame::Caller | Blame::Guest | Blame::Machine => Failure::Input(error.to_string()),
+        Blame::Module | Blame::Bug => Failure::Internal(error.to_string()),
+    }
+}
+
+/// Progress on stderr, where that is a terminal.
+struct Bars {
+    bar: ProgressBar,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let bar =
+            if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{msg:24} {wide_bar} {percent:>3}%") {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    fn bring_up(&self, progress: Progress) {
+        match progress {
+            Progress::Initialised => self.bar.set_message("module initialised"),
+            Progress::Configured => self.bar.set_message("memory configured"),
+            Progress::Memory { done, total } => {
+                self.bar.set_message("initialising memory");
+                self.bar.set_length(total);
+                self.bar.set_position(done);
+            }
+        }
+    }
+
+    fn build(&self, progress: BuildProgress) {
+        self.bar.set_message("loading the image");
+        self.bar.set_length(progress.added);
+        self.bar.set_position(progress.added);
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

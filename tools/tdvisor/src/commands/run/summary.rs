@@ -1,0 +1,204 @@
+//! What a run leaves to say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tdvisor_attest::Hex;
+use tdvisor_attest::digest::Digest384;
+use vmm_core::Host;
+use vmm_core::host::hkid::HkidCounts;
+use vmm_core::platform::Platform;
+use vmm_core::td::{Ending, Td, TeardownReport};
+
+use super::console::Console;
+use crate::machine::EmulatedMachine;
+
+/// The facts of a run.
+pub struct Summary {
+    ending: Ending,
+    mrtd: Option<[u8; 48]>,
+    predicted: Digest384,
+    registers: BTreeMap<String, String>,
+    exits: BTreeMap<String, u64>,
+    calls: BTreeMap<String, u64>,
+    private_leaves: BTreeMap<&'static str, u64>,
+    shared_leaves: BTreeMap<&'static str, u64>,
+    frames_converted: u64,
+    audit: Result<u64, String>,
+    lost: Vec<String>,
+    violations: Vec<String>,
+    /// From the start of the program to the end of the teardown.
+    pub wall_time: Duration,
+}
+
+impl Summary {
+    /// What can be seen before the teardown.
+    pub fn of(
+        td: &Td<'_, EmulatedMachine>,
+        host: &Host<EmulatedMachine>,
+        ending: &Ending,
+        console: &Console,
+        predicted: Digest384,
+    ) -> Self {
+        let statistics = td.memory().statistics();
+        let mut exits = BTreeMap::new();
+        for vcpu in td.vcpus() {
+            for (kind, count) in vcpu.exits() {
+                *exits.entry(kind.to_string()).or_insert(0) += count;
+            }
+        }
+        let by_level = |counts: &mirror_ept::LevelCounts| {
+            BTreeMap::from([("4K", counts.leaves_4k), ("2M", counts.leaves_2m), ("1G", counts.leaves_1g)])
+        };
+        Self {
+            ending: ending.clone(),
+            mrtd: td.mrtd().ok(),
+            predicted,
+            registers: console.registers(),
+            exits,
+            calls: host.platform().trace().calls(),
+            private_leaves: by_level(&statistics.mirror),
+            shared_leaves: by_level(&statistics.direct),
+            frames_converted: td.memory().frames_converted(),
+            audit: Ok(0),
+            lost: Vec::new(),
+            violations: Vec::new(),
+            wall_time: Duration::ZERO,
+        }
+    }
+
+    /// Compares mirror, Secure EPT and PAMT. A TD that the module calls dead cannot be read.
+    pub fn audit(&mut self, ending: &Ending, td: &Td<'_, EmulatedMachine>) {
+        self.audit = match td.audit() {
+            Ok(report) => Ok(report.compared),
+            Err(_) if matches!(ending, Ending::Died(_)) => Ok(0),
+            Err(error) => Err(error.to_string()),
+        };
+    }
+
+    /// Checks that everything came back.
+    pub fn teardown(
+        &mut self,
+        report: &TeardownReport,
+        host: &Host<EmulatedMachine>,
+        frames_before: u64,
+        hkids_before: HkidCounts,
+    ) {
+        self.calls = host.platform().trace().calls();
+        if let Some(failure) = &report.first_failure {
+            self.lost.push(format!("teardown: {failure}"));
+        }
+        let frames = host.platform().free_frames();
+        if frames != frames_before {
+            self.lost.push(format!("{} frames did not come back", frames_before.abs_diff(frames)));
+        }
+        if host.hkid_counts() != hkids_before {
+            self.lost.push("the key id did not come back".to_owned());
+        }
+        self.violations = host.platform().violations().iter().map(ToString::to_string).collect();
+    }
+
+    /// The first fault of tdvisor itself that the run showed.
+    pub fn fault(&self) -> Option<String> {
+        let measured_wrong = self
+            .mrtd
+            .filter(|mrtd| *mrtd != self.predicted.0)
+            .map(|_| "the MRTD differs from the image's".to_owned());
+        measured_wrong
+            .or_else(|| self.audit.as_ref().err().map(|error| format!("audit: {error}")))
+            .or_else(|| self.lost.first().cloned())
+            .or_else(|| self.violations.first().cloned())
+    }
+
+    /// Prints the summary: text to stderr, or JSON to stdout.
+    pub fn print(&self, json: bool) {
+        if json {
+            println!("{}", self.to_json());
+        } else {
+            eprint!("{}", self.to_text());
+        }
+    }
+
+    fn matches(&self) -> Option<bool> {
+        self.mrtd.map(|mrtd| mrtd == self.predicted.0)
+    }
+
+    fn to_text(&self) -> String {
+        use std::fmt::Write;
+        let mut text = format!("\n{}\n", self.ending);
+        // Writing to a string cannot fail.
+        let mut line = |label: &str, value: String| {
+            let _ = writeln!(text, "  {label:<10} {value}");
+        };
+        match (self.mrtd, self.matches()) {
+            (Some(mrtd), Some(true)) => line("MRTD", format!("{} matches the image", Hex(&mrtd))),
+            (Some(mrtd), _) => {
+                line("MRTD", format!("{} DIFFERS from the image's {}", Hex(&mrtd), self.predicted));
+            }
+            (None, _) => line("MRTD", format!("not readable any more; the image's is {}", self.predicted)),
+        }
+        for name in ["RTMR0", "RTMR1", "RTMR2", "RTMR3"] {
+            if let Some(value) = self.registers.get(name) {
+                line(name, format!("{value} (from the guest's TDREPORT)"));
+            }
+        }
+        line("exits", list(&self.exits));
+        line("SEAMCALLs", list(&self.calls));
+        line("private", list(&self.private_leaves));
+        line("shared", list(&self.shared_leaves));
+        line("converted", format!("{} pages of 4K", self.frames_converted));
+        match &self.audit {
+            Ok(0) => line("audit", "not possible: the TD is dead".to_owned()),
+            Ok(entries) => line("audit", format!("mirror = S-EPT = PAMT in all {entries} entries")),
+            Err(error) => line("audit", format!("FAILED: {error}")),
+        }
+        if self.lost.is_empty() {
+            line("teardown", "every page and the key id came back".to_owned());
+        }
+        for lost in self.lost.iter().chain(&self.violations) {
+            line("LOST", lost.clone());
+        }
+        line("time", format!("{:.3} s", self.wall_time.as_secs_f64()));
+        text
+    }
+
+    fn to_json(&self) -> Value {
+        let ending = match &self.ending {
+            Ending::PoweredOff { code } => json!({"kind": "powered-off", "code": code}),
+            Ending::FatalError { code, message } => {
+                json!({"kind": "fatal-error", "code": code, "message": message})
+            }
+            Ending::Died(why) => json!({"kind": "died", "why": why}),
+            Ending::Stopped => json!({"kind": "stopped"}),
+        };
+        json!({
+            "ending": ending,
+            "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
+            "mrtd_of_image": self.predicted.to_string(),
+            "mrtd_matches": self.matches(),
+            "registers_from_guest": self.registers,
+            "exits": self.exits,
+            "seamcalls": self.calls,
+            "private_pages": self.private_leaves,
+            "shared_pages": self.shared_leaves,
+            "frames_converted": self.frames_converted,
+            "audit": match &self.audit {
+                Ok(entries) => json!({"ok": *entries != 0, "entries": entries}),
+                Err(error) => json!({"ok": false, "error": error}),
+            },
+            "lost": self.lost,
+            "violations": self.violations,
+            "wall_seconds": self.wall_time.as_secs_f64(),
+        })
+    }
+}
+
+fn list<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
+    let items: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| **count != 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}

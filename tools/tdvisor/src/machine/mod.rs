@@ -1,0 +1,163 @@
+//! The emulated machine as the hypervisor's [`Platform`].
+//!
+//! `seam-emu` has the processors, the memory and the module; this adapter adds what a host's kernel would: who
+//! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
+
+pub mod frames;
+pub mod lp;
+pub mod serial;
+pub mod timer;
+pub mod trace;
+
+use std::sync::Arc;
+
+use seam_emu::{Cmr, HostMemoryError, HostViolation, Machine, MachineConfig, TscSource};
+use tdvisor_base::arena::Table;
+use tdvisor_base::{Hpa, KeyId, Level, Pfn};
+use vmm_core::host::MemoryRange;
+use vmm_core::platform::{LpId, NotMemory, PackageId, Platform, PrivateKeyIds};
+
+use frames::Frames;
+use lp::{EmulatedLp, Processors};
+use timer::Timers;
+use trace::Trace;
+
+const GIB: u64 = 1 << 30;
+
+/// The most memory that an emulated TD can have.
+pub const MAX_TD_MEMORY: u64 = 64 * GIB;
+/// The most vCPUs that an emulated TD can have.
+pub const MAX_TD_VCPUS: u32 = 64;
+
+/// Memory below this address is the host's own: the emulated module lives there.
+const CONVERTIBLE_FROM: u64 = GIB;
+
+/// An emulated machine.
+pub struct EmulatedMachine {
+    machine: Arc<Machine>,
+    processors: Arc<Processors>,
+    timers: Timers,
+    frames: Frames,
+    memory_map: Vec<MemoryRange>,
+    trace: Trace,
+}
+
+impl EmulatedMachine {
+    /// A machine that has room for a TD with this much memory and this many vCPUs, one processor each and one
+    /// for management.
+    pub fn for_td(memory: u64, vcpus: u32, trace: Trace) -> Self {
+        // PAMTs take 1/256 and page tables about as much again; control pages are a few.
+        let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
+        let convertible = needed.next_multiple_of(GIB);
+        let lps = vcpus.clamp(1, MAX_TD_VCPUS) as usize + 1;
+        let config = MachineConfig {
+            lp_packages: vec![0; lps],
+            phys_mem_bytes: CONVERTIBLE_FROM + convertible,
+            cmrs: vec![Cmr { base: CONVERTIBLE_FROM, size: convertible }],
+            tsc_source: TscSource::Host,
+            ..MachineConfig::small()
+        };
+        let machine = Arc::new(Machine::new(config));
+        for index in 0..lps {
+            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::new()));
+        }
+        let processors = Arc::new(Processors::new(machine.clone(), lps));
+        let range = MemoryRange { base: Hpa::new(CONVERTIBLE_FROM), size: convertible };
+        Self {
+            timers: Timers::new(processors.clone()),
+            processors,
+            frames: Frames::new(range),
+            memory_map: vec![range],
+            trace,
+            machine,
+        }
+    }
+
+    /// What the module and the memory noticed the host doing wrong.
+    pub fn violations(&self) -> Vec<HostViolation> {
+        self.machine.violations()
+    }
+
+    /// What was traced and counted.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+}
+
+fn not_memory(hpa: Hpa) -> impl Fn(HostMemoryError) -> NotMemory {
+    move |_| NotMemory(hpa)
+}
+
+impl Platform for EmulatedMachine {
+    type Lp<'p> = EmulatedLp<'p>;
+
+    fn lp_count(&self) -> u32 {
+        self.processors.count() as u32
+    }
+
+    fn package_of(&self, lp: LpId) -> PackageId {
+        PackageId(self.machine.config().lp_packages.get(lp.0 as usize).copied().unwrap_or_default())
+    }
+
+    fn take_lp(&self, lp: LpId) -> Option<EmulatedLp<'_>> {
+        EmulatedLp::take(&self.machine, &self.processors, &self.timers, &self.trace, lp)
+    }
+
+    fn send_ipi(&self, lp: LpId) {
+        self.processors.send_ipi(lp);
+    }
+
+    fn tsc(&self) -> u64 {
+        self.machine.tsc()
+    }
+
+    fn tsc_hz(&self) -> u64 {
+        self.machine.config().tsc_hz
+    }
+
+    fn private_key_ids(&self) -> PrivateKeyIds {
+        let ids = &self.machine.config().private_hkids;
+        PrivateKeyIds { first: KeyId::new(*ids.start()), last: KeyId::new(*ids.end()) }
+    }
+
+    fn key_id_shift(&self) -> u32 {
+        self.machine.config().hkid_start_bit
+    }
+
+    fn memory_map(&self) -> &[MemoryRange] {
+        &self.memory_map
+    }
+
+    fn allocate_page(&self, level: Level) -> Option<Pfn> {
+        self.frames.allocate(level.frames())
+    }
+
+    fn free_page(&self, pfn: Pfn, level: Level) {
+        self.machine.note_host_page_freed(pfn, level);
+        self.frames.free(pfn, level.frames());
+    }
+
+    fn allocate_contiguous(&self, frames: u64) -> Option<Pfn> {
+        self.frames.allocate(frames)
+    }
+
+    fn free_frames(&self) -> u64 {
+        self.frames.available()
+    }
+
+    fn read(&self, hpa: Hpa, out: &mut [u8]) -> Result<(), NotMemory> {
+        self.machine.host_read(hpa, out).map_err(not_memory(hpa))
+    }
+
+    fn write(&self, hpa: Hpa, data: &[u8]) -> Result<(), NotMemory> {
+        self.machine.host_write(hpa, data).map_err(not_memory(hpa))
+    }
+
+    fn clear_page(&self, pfn: Pfn) -> Result<(), NotMemory> {
+        self.machine.movdir64b_clear(pfn.base()).map_err(not_memory(pfn.base()))
+    }
+
+    fn table(&self, pfn: Pfn) -> Result<&Table, NotMemory> {
+        self.machine.memory().table(pfn).map_err(|_| NotMemory(pfn.base()))
+    }
+}
