@@ -22,8 +22,12 @@ pub mod issue;
 pub mod pck;
 #[cfg(feature = "alloc")]
 pub mod policy;
+#[cfg(all(feature = "alloc", feature = "measure"))]
+pub mod predict;
 #[cfg(feature = "measure")]
 pub mod mrtd;
+#[cfg(feature = "alloc")]
+pub mod qgs;
 pub mod quote;
 pub mod report;
 #[cfg(feature = "measure")]

@@ -60,10 +60,11 @@ fn base64(text: &[u8]) -> Result<Vec<u8>, X509Error> {
             _ => return Err(X509Error::Text),
         }
     }
+    // Unused bits must be zero: one structure has one text.
     match count {
         0 => {}
-        2 => out.push((bits >> 4) as u8),
-        3 => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
+        2 if bits & 0xf == 0 => out.push((bits >> 4) as u8),
+        3 if bits & 0x3 == 0 => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
         _ => return Err(X509Error::Text),
     }
     if padding != 0 && count + padding != 4 {
@@ -204,7 +205,8 @@ mod tests {
         assert_eq!(base64(b"TWFu\nTWE=\n"), Ok(b"ManMa".to_vec()));
         assert_eq!(base64(b"TQ=="), Ok(b"M".to_vec()));
         assert_eq!(base64(b"TWE"), Ok(b"Ma".to_vec()));
-        for wrong in [&b"T"[..], b"T===", b"TW=u", b"TWFu=", b"TW*u"] {
+        assert_eq!(base64(b"TW\n Fu"), Ok(b"Man".to_vec()));
+        for wrong in [&b"T"[..], b"T===", b"TW=u", b"TWFu=", b"TW*u", b"TR==", b"TWF="] {
             assert_eq!(base64(wrong), Err(X509Error::Text), "{wrong:?}");
         }
     }
