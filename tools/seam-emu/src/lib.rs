@@ -20,11 +20,19 @@
 
 pub mod config;
 pub mod conformance;
+pub mod cpuid;
 pub mod fields;
 pub mod guest;
+mod guest_leaf;
+mod host;
 pub mod lock;
 pub mod machine;
-pub mod module;
+pub mod metadata;
+mod module;
+pub mod sysinfo;
+mod td;
+pub mod td_params;
+mod vcpu;
 
 pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
 pub use guest::{GuestCpu, GuestState, ScriptedGuest, VmExit};

@@ -47,12 +47,8 @@ pub fn guest_cpuid(td: &dyn FieldStore, vcpu: &VcpuFacts, leaf: u32, subleaf: u3
     }
     let low = td.load_u64(tdcs::CPUID_VALUES + position * 16);
     let high = td.load_u64(tdcs::CPUID_VALUES + position * 16 + 8);
-    let mut values = CpuidValues {
-        eax: low as u32,
-        ebx: (low >> 32) as u32,
-        ecx: high as u32,
-        edx: (high >> 32) as u32,
-    };
+    let mut values =
+        CpuidValues { eax: low as u32, ebx: (low >> 32) as u32, ecx: high as u32, edx: (high >> 32) as u32 };
     fill_in(&mut values, vcpu, leaf, subleaf);
     GuestCpuid::Values(values)
 }

@@ -65,6 +65,8 @@ pub struct VmExit {
     pub instruction_length: u32,
     /// VM-exit instruction information.
     pub instruction_info: u32,
+    /// Whether the EPT entry behind an EPT violation has its suppress-#VE bit set.
+    pub suppress_ve: bool,
 }
 
 impl VmExit {
@@ -81,6 +83,7 @@ impl VmExit {
             idt_vectoring_error: 0,
             instruction_length: 0,
             instruction_info: 0,
+            suppress_ve: true,
         }
     }
 

@@ -1,9 +1,10 @@
 //! Where a SEAMCALL arrives.
 
-use tdx_module_iface::{Gprs, SeamCallFault, Status, StatusCode};
+use tdx_module_iface::{Gprs, SeamCallFault};
 
 use super::Machine;
 use crate::guest::GuestCpu;
+use crate::host::{Call, dispatch};
 
 impl Machine {
     pub(super) fn seamcall(
@@ -12,8 +13,7 @@ impl Machine {
         gprs: &mut Gprs,
         guest: Option<&mut dyn GuestCpu>,
     ) -> Result<(), SeamCallFault> {
-        let _ = (lp, guest);
-        gprs.rax = Status::new(StatusCode::SYS_NOT_READY).raw();
+        dispatch(&Call { machine: self, lp }, gprs, guest);
         Ok(())
     }
 }

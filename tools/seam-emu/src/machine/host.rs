@@ -3,7 +3,8 @@
 use core::fmt;
 
 use tdvisor_base::arena::MemoryFault;
-use tdvisor_base::{Hpa, KeyId, PAGE_SIZE};
+use tdvisor_base::{Hpa, KeyId, Level, PAGE_SIZE};
+use tdx_module_iface::tdmr::PageType;
 
 use super::{HostViolation, Machine};
 
@@ -76,7 +77,17 @@ impl Machine {
     /// [`HostMemoryError`].
     pub fn movdir64b_clear(&self, pa: Hpa) -> Result<(), HostMemoryError> {
         let (hpa, key) = self.shared(pa)?;
+        self.note_key_change(hpa, key);
         Ok(self.memory().clear_page(hpa.frame(), key)?)
+    }
+
+    /// Whether the PAMT says that a TD or the module uses a page.
+    fn page_is_in_use(&self, hpa: Hpa) -> bool {
+        let Some(tdmr) = self.module.tdmrs.of_page(hpa) else { return false };
+        [Level::L4K, Level::L2M, Level::L1G].into_iter().any(|level| {
+            tdmr.entry(self.memory(), level, hpa)
+                .is_some_and(|entry| !matches!(entry.page_type(), PageType::NDA | PageType::RSVD))
+        })
     }
 
     /// Reports pages under a private key that a host write is about to break.
@@ -86,7 +97,10 @@ impl Machine {
         let end = last.frame().get().min(self.memory().bytes() / PAGE_SIZE);
         for pfn in first..=end {
             let page = tdvisor_base::Pfn::new(pfn);
-            if let Ok(key) = self.memory().page_key(page)
+            self.note_key_change(page.base(), KeyId::DEFAULT);
+            let in_use = self.page_is_in_use(page.base());
+            if in_use
+                && let Ok(key) = self.memory().page_key(page)
                 && self.config().private_hkids.contains(&key.get())
             {
                 self.report(HostViolation::WriteToPrivatePage { page: page.base(), held_under: key });

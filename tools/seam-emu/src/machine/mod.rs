@@ -5,6 +5,7 @@ mod env;
 mod host;
 mod lp;
 mod snapshot;
+mod stale;
 mod tlb;
 mod translate;
 mod violation;
@@ -17,10 +18,10 @@ pub use snapshot::{MachineSnapshot, SnapshotRefused};
 pub(crate) use tlb::{Asid, Tlb};
 pub use violation::{HostViolation, StaleTranslation};
 
-use tdvisor_base::KeyId;
 use tdvisor_base::arena::{Arena, KeySpace};
 use tdvisor_base::clock::{Clock, VirtualClock};
-use tdvisor_base::sync::{Arc, AtomicBool, AtomicU8, Mutex, Ordering};
+use tdvisor_base::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering};
+use tdvisor_base::{Hpa, KeyId};
 
 use crate::config::{MachineConfig, TscSource};
 use crate::guest::GuestCpu;
@@ -56,8 +57,17 @@ pub(crate) struct Processor {
     pub(crate) package: u32,
     pub(crate) interrupt_pending: AtomicBool,
     pub(crate) tlb: Tlb,
+    /// Address of the TDR whose guest runs here; zero while none does.
+    pub(crate) running: AtomicU64,
     /// The CPU that executes guests on this processor, while it does not.
     pub(crate) guest_cpu: Mutex<Option<Box<dyn GuestCpu + Send>>>,
+}
+
+impl Processor {
+    /// Whether a guest of this TD runs here now.
+    pub(crate) fn runs(&self, tdr: Hpa) -> bool {
+        self.running.load(Ordering::Acquire) == tdr.get()
+    }
 }
 
 /// An emulated machine.
@@ -67,6 +77,7 @@ pub struct Machine {
     processors: Box<[Processor]>,
     pub(crate) module: Module,
     violations: ViolationLog,
+    dirty: stale::DirtyLines,
     rdseed: AtomicU8,
     pconfig: AtomicU8,
     clock: VirtualClock,
@@ -96,6 +107,7 @@ impl Machine {
                 package: *package,
                 interrupt_pending: AtomicBool::new(false),
                 tlb: Tlb::default(),
+                running: AtomicU64::new(0),
                 guest_cpu: Mutex::new(None),
             })
             .collect();
@@ -106,6 +118,7 @@ impl Machine {
             processors,
             module,
             violations: ViolationLog::default(),
+            dirty: stale::DirtyLines::default(),
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
             clock,

@@ -73,7 +73,9 @@ impl Machine {
                 words.get(level.table_index(gpa.frame())).map_or(0, |word| word.load(Ordering::Acquire));
             rights &= raw & RIGHTS;
             if raw & RIGHTS == 0 {
-                return Err(violation(0));
+                let mut exit = violation(0);
+                exit.suppress_ve = raw & SeptEntry::SUPPRESS_VE != 0;
+                return Err(exit);
             }
             if raw & (SeptEntry::READ | SeptEntry::WRITE) == SeptEntry::WRITE {
                 let mut exit = VmExit::plain(ExitReason::EPT_MISCONFIG);
@@ -83,7 +85,9 @@ impl Machine {
             let next = Hpa::new(raw & ADDRESS);
             if level == Level::L4K || raw & LEAF != 0 {
                 if rights & u64::from(wanted(access)) == 0 {
-                    return Err(violation(rights));
+                    let mut exit = violation(rights);
+                    exit.suppress_ve = raw & SeptEntry::SUPPRESS_VE != 0;
+                    return Err(exit);
                 }
                 return Ok((next.align_down(level.bytes()), level, rights as u8));
             }

@@ -40,9 +40,7 @@ pub fn key_at(position: usize) -> Option<CpuidKey> {
 /// The position of the entry that answers for a leaf and subleaf.
 pub fn position(leaf: u32, subleaf: u32) -> Option<usize> {
     (0..LOOKUP_LEN).find(|position| {
-        key_at(*position).is_some_and(|key| {
-            key.leaf == leaf && key.subleaf.is_none_or(|own| own == subleaf)
-        })
+        key_at(*position).is_some_and(|key| key.leaf == leaf && key.subleaf.is_none_or(|own| own == subleaf))
     })
 }
 

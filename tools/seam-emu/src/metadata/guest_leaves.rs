@@ -39,12 +39,7 @@ pub(crate) fn vm_read(
 }
 
 /// TDG.VM.WR: RDX field, R8 value, R9 mask; R8 gets the old value.
-pub(crate) fn vm_write(
-    machine: &Machine,
-    tdr: &Tdr<'_>,
-    tdcs: &Tdcs<'_>,
-    regs: &mut Gprs,
-) -> Step {
+pub(crate) fn vm_write(machine: &Machine, tdr: &Tdr<'_>, tdcs: &Tdcs<'_>, regs: &mut Gprs) -> Step {
     let (id, value, mask) = (FieldId(regs.rdx), regs.r8, regs.r9);
     regs.r8 = 0;
     itself(regs.rcx)?;

@@ -66,9 +66,7 @@ pub fn write_list(fields: &dyn Fields, who: Accessor, start: FieldId) -> Result<
     if !super::is_null(start) {
         let element = locate(fields, start)?;
         let elems = u32::from(element.field.elems);
-        if !element.index.is_multiple_of(elems)
-            || start.element_bytes() != element.field.id.element_bytes()
-        {
+        if !element.index.is_multiple_of(elems) || start.element_bytes() != element.field.id.element_bytes() {
             return Err(ID_INCORRECT);
         }
         while singles.next_if(|single| !core::ptr::eq(single.field, element.field)).is_some() {}

@@ -194,13 +194,7 @@ pub fn read(fields: &dyn Fields, who: Accessor, id: FieldId) -> Result<u64, Stat
 /// # Errors
 /// `METADATA_FIELD_ID_INCORRECT`, `METADATA_FIELD_NOT_WRITABLE`, `METADATA_FIELD_VALUE_NOT_VALID`, and what the
 /// field's own checks say.
-pub fn write(
-    fields: &dyn Fields,
-    who: Accessor,
-    id: FieldId,
-    value: u64,
-    mask: u64,
-) -> Result<u64, Status> {
+pub fn write(fields: &dyn Fields, who: Accessor, id: FieldId, value: u64, mask: u64) -> Result<u64, Status> {
     let element = locate(fields, id)?;
     let masks = who.masks(element.field);
     let size = element.width().mask();

@@ -1,9 +1,9 @@
 //! The fields of the module itself: all read-only, all computed.
 
+use tdx_module_iface::Status;
 use tdx_module_iface::metadata::cpuid::CONFIG;
 use tdx_module_iface::metadata::{ALL, Field, FieldId, Masks, NONE, RdWr, SYS, Special};
 use tdx_module_iface::tdsysinfo::VENDOR_INTEL;
-use tdx_module_iface::Status;
 
 use super::{Element, Fields, NOT_WRITABLE, Write};
 use crate::config::{MachineConfig, ModuleProfile};
@@ -84,7 +84,9 @@ impl SysFields<'_> {
             "CPUID_CONFIG_VALUES" => CONFIG.get(index / 2).map_or(0, |entry| {
                 let low = index % 2 * 2;
                 let bits = |register: usize| {
-                    u64::from(entry.direct.get(register).unwrap_or(&0) | entry.allow.get(register).unwrap_or(&0))
+                    u64::from(
+                        entry.direct.get(register).unwrap_or(&0) | entry.allow.get(register).unwrap_or(&0),
+                    )
                 };
                 bits(low) | bits(low + 1) << 32
             }),
@@ -121,4 +123,3 @@ impl Fields for SysFields<'_> {
         Err(NOT_WRITABLE)
     }
 }
-

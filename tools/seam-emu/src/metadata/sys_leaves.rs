@@ -6,10 +6,10 @@ use tdx_module_iface::tdsysinfo::TdhSysInfo;
 use tdx_module_iface::{Gprs, Operand, StatusCode};
 use zerocopy::IntoBytes;
 
+use super::Accessor;
 use super::leaves::{NextField, read_field};
 use super::list::{LIST_BYTES, write_list};
 use super::sys::SysFields;
-use super::Accessor;
 use crate::host::steps::shared_hpa;
 use crate::host::{Call, Step, invalid, plain};
 use crate::sysinfo::{MAX_CMRS, cmr_table, tdhsysinfo};

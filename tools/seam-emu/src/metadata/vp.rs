@@ -18,6 +18,15 @@ const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
 /// Secondary control: enable PML.
 const ENABLE_PML: u64 = 1 << 17;
 
+/// Pin-based controls: external interrupts and NMIs exit, virtual NMIs; posted interrupts off (SDM, default-1 bits set).
+const INITIAL_PINBASED: u64 = 0x3f;
+const CR0_NE: u64 = 1 << 5;
+/// CR0.NE, NW, CD, and the reserved upper half.
+const CR0_HOST_OWNED: u64 = CR0_NE | 3 << 29 | 0xffff_ffff << 32;
+const CR4_MCE: u64 = 1 << 6;
+/// CR4.MCE, VMXE, SMXE, and the reserved upper half.
+const CR4_HOST_OWNED: u64 = CR4_MCE | 3 << 13 | 0xffff_ffff << 32;
+
 /// VMCS encodings of the fields whose writes do more than storing.
 mod encoding {
     pub const NOTIFICATION_VECTOR: u32 = 0x0002;
@@ -33,6 +42,23 @@ mod encoding {
     pub const CR4_SHADOW: u32 = 0x6006;
     pub const CR0: u32 = 0x6800;
     pub const CR4: u32 = 0x6804;
+}
+
+/// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them.
+pub fn initial_controls(tdvps: &dyn FieldStore) {
+    let set = |encoding, value| {
+        if let Some(offset) = vmcs::offset(encoding) {
+            tdvps.store_u64(offset, value);
+        }
+    };
+    set(encoding::NOTIFICATION_VECTOR, VECTOR_NOT_SET);
+    set(encoding::PID_ADDRESS, ADDRESS_NOT_SET);
+    set(encoding::SHARED_EPTP, ADDRESS_NOT_SET);
+    set(encoding::PINBASED, INITIAL_PINBASED);
+    set(encoding::CR0_MASK, CR0_HOST_OWNED);
+    set(encoding::CR0_SHADOW, CR0_NE);
+    set(encoding::CR4_MASK, CR4_HOST_OWNED);
+    set(encoding::CR4_SHADOW, CR4_MCE);
 }
 
 /// Decides whether an address with key-id bits is host memory that a VMM may hand to a VCPU.
@@ -52,7 +78,12 @@ pub struct VpFields<'a> {
     pub memory: &'a dyn SharedMemory,
     /// The TD's key id where a physical address carries it: pages are shown with it.
     pub key_bits: u64,
+    /// The TD's page of zeros.
+    pub zero_page: u64,
 }
+
+/// Which TDCX page is the one of zeros.
+const ZERO_PAGE: u32 = 4;
 
 impl SharedMemory for Machine {
     fn is_shared(&self, pa: u64, bytes: u64) -> bool {
@@ -67,14 +98,9 @@ impl SharedMemory for Machine {
 
 impl<'a> VpFields<'a> {
     /// The fields of a VCPU of this machine.
-    pub(crate) fn new(
-        machine: &'a Machine,
-        tdr: &Tdr<'_>,
-        tdvps: &'a Tdvps<'_>,
-        tdcs: &'a Tdcs<'_>,
-    ) -> Self {
+    pub(crate) fn new(machine: &'a Machine, tdr: &Tdr<'_>, tdvps: &'a Tdvps<'_>, tdcs: &'a Tdcs<'_>) -> Self {
         let key_bits = super::td::key_bits(machine.config(), tdr);
-        Self { tdvps, tdcs, memory: machine, key_bits }
+        Self { tdvps, tdcs, memory: machine, key_bits, zero_page: tdr.tdcx(ZERO_PAGE).get() }
     }
 }
 
@@ -132,11 +158,11 @@ impl VpFields<'_> {
             }
             encoding::CR4 => {
                 // The guest may choose what it reads in CR4.MCE; the processor's own bit stays one.
-                const MCE: u64 = 1 << 6;
-                let shadow = self.vmcs(encoding::CR4_SHADOW) & !MCE | new & MCE;
+                let shadow = self.vmcs(encoding::CR4_SHADOW) & !CR4_MCE | new & CR4_MCE;
+                let mask = self.vmcs(encoding::CR4_MASK) & !CR4_MCE;
+                let value = self.control_register(encoding::CR4, mask, shadow, new | CR4_MCE)?;
                 self.set_vmcs(encoding::CR4_SHADOW, shadow);
-                let mask = self.vmcs(encoding::CR4_MASK) & !MCE;
-                self.control_register(encoding::CR4, mask, shadow, new | MCE)
+                Ok(value)
             }
             _ => Ok(new),
         }
@@ -181,7 +207,10 @@ impl Fields for VpFields<'_> {
 
     fn load(&self, element: &Element) -> Result<u64, Status> {
         if is_vmcs(element.field) {
-            return Ok(self.vmcs(element.id.code()));
+            let value = self.vmcs(element.id.code());
+            // Before a host sets one, the shared EPT is the TD's zero page.
+            let is_unset = element.id.code() == encoding::SHARED_EPTP && value == ADDRESS_NOT_SET;
+            return Ok(if is_unset { self.zero_page | self.key_bits } else { value });
         }
         if element.is("VCPU_STATE_DETAILS") {
             return Ok(self.interrupt_pending());

@@ -15,11 +15,7 @@ use crate::lock::{Guard, Mode};
 use crate::td::Tdcs;
 
 /// The gates of both leaves.
-fn enter<'m>(
-    call: &Call<'m>,
-    tdvpr: u64,
-    allowed: OpStates,
-) -> Step<(LockedVcpu<'m>, Tdcs<'m>, Guard<'m>)> {
+fn enter<'m>(call: &Call<'m>, tdvpr: u64, allowed: OpStates) -> Step<(LockedVcpu<'m>, Tdcs<'m>, Guard<'m>)> {
     let vcpu = lock_vcpu(call, tdvpr, Mode::Shared, Operand::RCX)?;
     let (tdcs, state) = check_and_lock_state(&vcpu.owner.tdr, allowed, Mode::Shared)?;
     check_vcpu_pages(&vcpu.tdvps, &tdcs)?;

@@ -89,8 +89,7 @@ fn check_cpuid(params: &TdParams) -> Result<(), Refusal> {
         let registers = given.iter().zip(allowed.direct.iter().zip(&allowed.allow));
         for (given, (direct, allow)) in registers {
             if given & !(direct | allow) != 0 {
-                let rcx =
-                    u64::from(allowed.leaf) | u64::from(allowed.subleaf.unwrap_or(u32::MAX)) << 32;
+                let rcx = u64::from(allowed.leaf) | u64::from(allowed.subleaf.unwrap_or(u32::MAX)) << 32;
                 return Err(Refusal { rcx, ..refuse(Operand::CPUID_CONFIG) });
             }
         }
@@ -101,10 +100,7 @@ fn check_cpuid(params: &TdParams) -> Result<(), Refusal> {
 fn check_arch_capabilities(params: &TdParams) -> Result<(), Refusal> {
     let configured = params.msr_config_ctls & msr_config_ctls::IA32_ARCH_CAPABILITIES != 0;
     let allowed = if configured { ARCH_CAPABILITIES_CONFIG_MASK } else { 0 };
-    require(
-        params.ia32_arch_capabilities_config & !allowed == 0,
-        Operand::IA32_ARCH_CAPABILITIES_CONFIG,
-    )
+    require(params.ia32_arch_capabilities_config & !allowed == 0, Operand::IA32_ARCH_CAPABILITIES_CONFIG)
 }
 
 #[cfg(test)]

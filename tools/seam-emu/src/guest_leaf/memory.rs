@@ -1,0 +1,86 @@
+//! Memory operands of guest leaves: private addresses that the module itself accesses.
+
+use tdvisor_base::{Gpa, Hpa, KeyId, Level};
+use tdx_module_iface::Operand;
+use tdx_module_iface::exit::EptViolation;
+use tdx_module_iface::sept::SeptStates;
+
+use super::{Call, End, Step, violation};
+use crate::guest::{GuestState, VmExit};
+use crate::host::invalid;
+use crate::td::sept::Walk;
+use crate::vcpu::run_ept_violation;
+
+/// What a leaf does with an operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// Reads it.
+    Read,
+    /// Reads and writes it.
+    ReadWrite,
+}
+
+/// An operand in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) hpa: Hpa,
+    pub(super) key: KeyId,
+}
+
+/// Checks alignment and privacy of an operand.
+pub(super) fn check_operand(call: &Call<'_, '_, '_>, gpa: u64, align: u64, operand: Operand) -> Step<Gpa> {
+    if !gpa.is_multiple_of(align) || gpa >= call.vcpu.tdcs.shared_bit() {
+        return Err(invalid(operand).into());
+    }
+    Ok(Gpa::new(gpa))
+}
+
+/// Finds an operand by a walk; what is not mapped, or not accepted, acts as the guest's own access would.
+pub(super) fn locate(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, how: Use) -> Step<Place> {
+    let tdcs = call.vcpu.tdcs;
+    if let Some(Walk::Found(slot) | Walk::Stopped(slot)) = tdcs.walk(gpa, Level::L4K)
+        && usable(how).contains(slot.state())
+    {
+        let offset = gpa.get() & (slot.level.bytes() - 1);
+        let hpa = slot.entry().hpa().align_down(slot.level.bytes()).wrapping_add(offset);
+        return Ok(Place { hpa, key: call.vcpu.tdr.key() });
+    }
+    let access = match how {
+        Use::Read => EptViolation::READ,
+        Use::ReadWrite => EptViolation::READ | EptViolation::WRITE,
+    };
+    Err(End::Fault(run_ept_violation(call.vcpu, state, &violation(gpa, access))))
+}
+
+const fn usable(how: Use) -> SeptStates {
+    match how {
+        Use::Read => SeptStates::GUEST_ACCESSIBLE_LEAF,
+        Use::ReadWrite => SeptStates::GUEST_FULLY_ACCESSIBLE_LEAF,
+    }
+}
+
+impl Call<'_, '_, '_> {
+    /// Reads an operand. A page that the host broke kills the TD.
+    pub(super) fn read<const N: usize>(&self, place: Place) -> Step<[u8; N]> {
+        let mut bytes = [0; N];
+        match self.vcpu.machine.memory().read(place.hpa, place.key, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(_) => Err(self.broken()),
+        }
+    }
+
+    /// Writes an operand.
+    pub(super) fn write(&self, place: Place, bytes: &[u8]) -> Step {
+        match self.vcpu.machine.memory().write(place.hpa, place.key, bytes) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.broken()),
+        }
+    }
+
+    fn broken(&self) -> End {
+        End::Fault(crate::vcpu::not_accessible(
+            self.vcpu,
+            &VmExit::plain(tdx_module_iface::exit::ExitReason::EXCEPTION_NMI),
+        ))
+    }
+}

@@ -1,0 +1,158 @@
+//! TDCALL: dispatch, and the leaves that a guest calls (leaves reference, sections 2 and 6.7).
+//!
+//! # Protocol
+//! A leaf returns a status, which the guest finds in RAX behind the instruction; or it ends in something that
+//! is no return: a TD exit or an event in the middle of the instruction, which the guest executes again.
+
+mod accept;
+mod memory;
+mod metadata;
+mod report;
+mod rtmr;
+mod vcpu;
+mod verify;
+
+use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::lifecycle::LastTdExit;
+use tdx_module_iface::{Gprs, LeafWord, Operand, Status, StatusCode, TdgLeaf};
+
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width};
+use crate::guest::{GuestState, VmExit};
+use crate::host::invalid;
+use crate::lock::Busy;
+use crate::vcpu::{AsyncExit, Handled, Running, TdExit, complete};
+
+/// How a guest leaf ends other than with success.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// With this status, behind the instruction.
+    Status(Status),
+    /// With an exit or an event; the instruction is not completed.
+    Fault(Handled),
+    /// With a TD exit behind the instruction.
+    TrapExit(TdExit),
+    /// A lock was not free.
+    Busy(Operand, Busy),
+    /// An interrupt waits for the VMM; the guest executes the instruction again.
+    Again,
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// What a step of a guest leaf gives.
+pub(crate) type Step<T = ()> = Result<T, End>;
+
+/// A TDCALL under way.
+pub(crate) struct Call<'a, 'v, 'm> {
+    pub(crate) vcpu: &'a Running<'v, 'm>,
+}
+
+/// Leaves with a version 1.
+const VERSIONED: [TdgLeaf; 1] = [TdgLeaf::VM_RD];
+
+/// Handles the VM exit of a TDCALL.
+pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
+    let privileged = state.segments[2].access >> 5 & 3 == 0;
+    if !state.is_64_bit() || !privileged {
+        return Handled::GENERAL_PROTECTION;
+    }
+    let call = Call { vcpu };
+    let mut host_priority = false;
+    let handled = match run(&call, state) {
+        Ok(()) => returned(state, exit, Status::SUCCESS),
+        Err(End::Status(status)) => returned(state, exit, status),
+        Err(End::Busy(operand, busy)) => {
+            host_priority = busy == Busy::HostPriority;
+            let status = Status::with_operand(StatusCode::OPERAND_BUSY, operand);
+            let handled = returned(state, exit, status);
+            if host_priority && waited_too_long(vcpu) { give_up() } else { handled }
+        }
+        Err(End::Fault(handled)) => handled,
+        Err(End::TrapExit(td_exit)) => {
+            complete(state, exit);
+            Handled::Exit(td_exit)
+        }
+        Err(End::Again) => Handled::Resume,
+    };
+    if !host_priority {
+        vcpu.tdvps.store(tdvps::HP_LOCK_BUSY, Width::B1, 0);
+    }
+    handled
+}
+
+fn returned(state: &mut GuestState, exit: &VmExit, status: Status) -> Handled {
+    state.gprs.rax = status.raw();
+    complete(state, exit)
+}
+
+/// Whether the guest has met nothing but host-priority locks for the TD's time-out.
+fn waited_too_long(vcpu: &Running<'_, '_>) -> bool {
+    let now = vcpu.machine.tsc();
+    if vcpu.tdvps.load(tdvps::HP_LOCK_BUSY, Width::B1) == 0 {
+        vcpu.tdvps.store(tdvps::HP_LOCK_BUSY, Width::B1, 1);
+        vcpu.tdvps.store_u64(tdvps::HP_LOCK_BUSY_START, now);
+        return false;
+    }
+    let waited = now.saturating_sub(vcpu.tdvps.load_u64(tdvps::HP_LOCK_BUSY_START));
+    waited > vcpu.tdcs.load_u64(crate::fields::layout::tdcs::HP_LOCK_TIMEOUT)
+}
+
+/// The trap-like exit after that.
+fn give_up() -> Handled {
+    let reason = tdx_module_iface::exit::ExitReasonField(0);
+    let mut exit = AsyncExit::new(StatusCode::HOST_PRIORITY_BUSY_TIMEOUT, reason);
+    exit.kind = LastTdExit::ASYNC_TRAP;
+    Handled::exit(exit)
+}
+
+fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
+    let word = LeafWord(state.gprs.rax);
+    let leaf = TdgLeaf(word.leaf());
+    let version = word.version();
+    if word.has_reserved_bits() || (version != 0 && !VERSIONED.contains(&leaf)) {
+        return Err(invalid(Operand::RAX).into());
+    }
+    match leaf {
+        TdgLeaf::VP_VMCALL => vcpu::vmcall(call, state),
+        TdgLeaf::VP_INFO => vcpu::info(call, state),
+        TdgLeaf::MR_RTMR_EXTEND => rtmr::extend(call, state),
+        TdgLeaf::VP_VEINFO_GET => vcpu::veinfo_get(call, state),
+        TdgLeaf::MR_REPORT => report::report(call, state),
+        TdgLeaf::VP_CPUIDVE_SET => vcpu::cpuidve_set(call, state),
+        TdgLeaf::MEM_PAGE_ACCEPT => accept::accept(call, state),
+        TdgLeaf::VM_RD => metadata::vm_read(call, state, version),
+        TdgLeaf::VM_WR => metadata::vm_write(call, state),
+        TdgLeaf::VP_RD => metadata::vp_read(call, state),
+        TdgLeaf::VP_WR => metadata::vp_write(call, state),
+        TdgLeaf::SYS_RD => metadata::sys_read(call, state),
+        TdgLeaf::SYS_RDALL => metadata::sys_read_all(call, state),
+        TdgLeaf::MR_VERIFYREPORT => verify::verify(call, state),
+        // No service TD can be bound and no L2 VM entered: a handle or VM number names nothing.
+        TdgLeaf::SERVTD_RD
+        | TdgLeaf::SERVTD_WR
+        | TdgLeaf::MEM_PAGE_ATTR_RD
+        | TdgLeaf::MEM_PAGE_ATTR_WR
+        | TdgLeaf::VP_ENTER
+        | TdgLeaf::VP_INVEPT
+        | TdgLeaf::VP_INVVPID => Err(invalid(Operand::RCX).into()),
+        _ => Err(invalid(Operand::RAX).into()),
+    }
+}
+
+/// The registers of the guest.
+fn gprs(state: &mut GuestState) -> &mut Gprs {
+    &mut state.gprs
+}
+
+/// An EPT violation that a leaf meets at an operand: as if the guest's own access had met it.
+fn violation(gpa: tdvisor_base::Gpa, access: u64) -> VmExit {
+    let mut exit = VmExit::plain(ExitReason::EPT_VIOLATION);
+    exit.qualification = access;
+    exit.gpa = gpa;
+    exit
+}

@@ -1,0 +1,88 @@
+//! TDH.MEM.PAGE.PROMOTE (23): merges 512 pages into one of the next larger size. RCX GPA and level (2M, 1G) of the
+//! result, RDX TDR; RCX receives the Secure-EPT page that is free now, and in version 1 R9 to R11 those of the
+//! L2 VMs (all ones: none).
+
+use tdvisor_base::{Hpa, Level};
+use tdx_module_iface::sept::{SeptEntry, SeptState};
+use tdx_module_iface::tdmr::PageType;
+use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
+
+use super::{Context, LARGE, Operands, context, implicit_entry, lock_implicit, target};
+use crate::host::steps::{
+    check_blocked, check_entry_state, check_tracked, lock_entry, op_states, report_entry, sept_states,
+    tdmr_of,
+};
+use crate::host::{Call, Step, at, invalid, plain};
+use crate::lock::Mode;
+use crate::td::sept::{SeptLock, SeptSlot};
+
+pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
+    let operands = Operands::take(regs);
+    if version > 0 {
+        [regs.r9, regs.r10, regs.r11] = [u64::MAX; 3];
+    }
+    if version > 1 {
+        return Err(invalid(Operand::RAX));
+    }
+    let context = context(call, operands.rdx, const { op_states(TdhLeaf::MEM_PAGE_PROMOTE) })?;
+    let target = target(&context.tdcs, operands.rcx, LARGE, Mode::Shared, regs)?;
+    let slot = target.entry.slot();
+    check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_PAGE_PROMOTE) })?;
+    check_blocked(&context.tdcs, regs, &slot)?;
+    let table = target.entry.entry().hpa();
+    let bepoch = implicit_entry(call, table, Level::L4K).map_or(0, |entry| entry.bepoch());
+    check_tracked(&context.tdcs, bepoch, Operand::RCX)?;
+    let level = target.what.level;
+    let below = level.down().ok_or(invalid(Operand::RCX))?;
+    let children = lock_children(&context, table, below)?;
+    let Some((large, pending)) = merged_page(&children, level) else {
+        report_entry(regs, &slot);
+        return Err(at(StatusCode::EPT_INVALID_PROMOTE_CONDITIONS, Operand::RCX));
+    };
+    if call.interrupted() {
+        operands.restore(regs);
+        return Err(plain(StatusCode::INTERRUPTED_RESTARTABLE));
+    }
+    let page = lock_implicit(call, large, level, Operand::RCX)?;
+    let table_page = lock_implicit(call, table, Level::L4K, Operand::RCX)?;
+    let tdmr = tdmr_of(call, large, Operand::RCX)?;
+    for index in 0..512u64 {
+        let piece = large.wrapping_add(index * below.bytes());
+        if let Some(entry) = tdmr.entry(call.machine.memory(), below, piece) {
+            entry.free();
+        }
+    }
+    // The merged page keeps the BEPOCH that its entry had from earlier times, as recorded.
+    let older_bepoch = page.entry.bepoch();
+    page.entry.assign(PageType::REG, context.owner.tdr.hpa);
+    page.entry.set_bepoch(older_bepoch);
+    drop(children);
+    table_page.entry.free();
+    context.owner.tdr.remove_children(1);
+    target.entry.set(if pending { SeptEntry::pending(large) } else { SeptEntry::mapped(large) });
+    call.table_left_td(context.owner.tdr.hpa, target.what.gpa, slot.level, table);
+    regs.rcx = table.get();
+    Ok(())
+}
+
+/// Locks all 512 children of a table page.
+fn lock_children<'m>(context: &Context<'m>, table: Hpa, level: Level) -> Step<Vec<SeptLock<'m>>> {
+    let words = context.tdcs.table(table).ok_or(at(StatusCode::EPT_WALK_FAILED, Operand::RCX))?;
+    words.iter().map(|word| lock_entry(SeptSlot::new(word, level))).collect()
+}
+
+/// The large page that the children make together, and whether it is pending: all mapped or all pending, and
+/// contiguous from an aligned address on.
+fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, bool)> {
+    let first = children.first()?;
+    let state = first.state();
+    if !matches!(state, SeptState::Mapped | SeptState::Pending) {
+        return None;
+    }
+    let base = first.entry().hpa();
+    let step = level.down()?.bytes();
+    let contiguous = (0u64..).zip(children).all(|(index, child)| {
+        child.state() == state && child.entry().hpa() == base.wrapping_add(index * step)
+    });
+    (base.is_aligned(level.bytes()) && contiguous).then_some((base, state == SeptState::Pending))
+}

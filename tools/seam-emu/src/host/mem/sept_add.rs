@@ -1,0 +1,125 @@
+//! TDH.MEM.SEPT.ADD (3): a page of the Secure EPT. RCX GPA and level of the entry, RDX TDR (bit 0: the page may
+//! exist already), R8 new page; version 1: R9 to R11 new pages for the L2 VMs.
+//!
+//! Version 1 may be interrupted between two pages. An operand of all ones names no page: in R8 it says that the
+//! TD's own page is there already, which is how an interrupted call goes on. Consumed operands come back as
+//! all ones, operands that were not needed with bit 63 set.
+
+use tdvisor_base::{Hpa, Level};
+use tdx_module_iface::sept::{SeptEntry, SeptState};
+use tdx_module_iface::{Gprs, Operand, Reg, StatusCode, TdhLeaf};
+
+use super::{Context, Operands, Target, context, make_sept_page, target, up_to_root};
+use crate::host::steps::{check_entry_state, lock_free_page, op_states, sept_states, state_incorrect};
+use crate::host::{Call, Step, invalid, plain};
+use crate::lock::Mode;
+use crate::module::pamt::PamtPage;
+use crate::td::l2::{self, L2Target};
+
+const ALLOW_EXISTING: u64 = 1;
+const RESERVED: u64 = 0xffe | 0xfff << 52;
+/// An operand that names no page.
+const NO_PAGE: u64 = u64::MAX;
+/// Marks a supplied page that was not needed.
+const NOT_USED: u64 = 1 << 63;
+
+pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
+    let operands = Operands::take(regs);
+    if version > 1 {
+        return Err(invalid(Operand::RAX));
+    }
+    if operands.rdx & RESERVED & !ALLOW_EXISTING != 0 {
+        return Err(invalid(Operand::RDX));
+    }
+    let allow_existing = operands.rdx & ALLOW_EXISTING != 0;
+    let states = const { op_states(TdhLeaf::MEM_SEPT_ADD) };
+    let context = context(call, operands.rdx & !ALLOW_EXISTING, states)?;
+    let levels = up_to_root(&context.tdcs, Level::L2M);
+    let target = target(&context.tdcs, operands.rcx, levels, Mode::Shared, regs)?;
+    let slot = target.entry.slot();
+    let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_SEPT_ADD) })?;
+    let resumes = version == 1 && regs.r8 == NO_PAGE;
+    let exists = state != SeptState::Free;
+    if exists != resumes && !(exists && allow_existing) {
+        return Err(state_incorrect(regs, &slot));
+    }
+    let own = if exists { None } else { Some(lock_free_page(call, regs.r8, Operand::R8)?) };
+    let l2 = if version == 1 {
+        l2_pages(call, &context, &target, own.is_some(), allow_existing, regs)?
+    } else {
+        [const { None }; 3]
+    };
+    if let Some((hpa, page)) = &own {
+        add_page(call, &context, *hpa, page, SeptEntry::FREE);
+        target.entry.set(SeptEntry::table(*hpa));
+    }
+    if version == 0 {
+        return Ok(());
+    }
+    if regs.r8 != NO_PAGE {
+        regs.r8 = if own.is_some() { NO_PAGE } else { regs.r8 | NOT_USED };
+    }
+    let mut added = own.is_some();
+    for (reg, page) in [Reg::R9, Reg::R10, Reg::R11].into_iter().zip(l2) {
+        let Some(page) = page else { continue };
+        match page {
+            L2Page::Existing => regs.set(reg, regs.get(reg) | NOT_USED),
+            L2Page::New { hpa, page, at } => {
+                if added && call.interrupted() {
+                    operands.restore(regs);
+                    return Err(plain(StatusCode::INTERRUPTED_RESUMABLE));
+                }
+                add_page(call, &context, hpa, &page, l2::FREE);
+                at.link(hpa);
+                regs.set(reg, NO_PAGE);
+                added = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_page(call: &Call<'_>, context: &Context<'_>, hpa: Hpa, page: &PamtPage<'_>, fill: SeptEntry) {
+    make_sept_page(call, &context.owner, hpa, page, fill);
+    context.owner.tdr.add_children(1);
+}
+
+/// What an L2 operand turned out to be.
+enum L2Page<'m> {
+    /// The L2 tree has a page there already.
+    Existing,
+    /// A free page to link.
+    New { hpa: Hpa, page: PamtPage<'m>, at: L2Target<'m> },
+}
+
+/// Checks all L2 operands before anything changes.
+fn l2_pages<'m>(
+    call: &Call<'m>,
+    context: &Context<'m>,
+    target: &Target<'m>,
+    own_is_new: bool,
+    allow_existing: bool,
+    regs: &mut Gprs,
+) -> Step<[Option<L2Page<'m>>; 3]> {
+    let _ = own_is_new;
+    let mut pages = [const { None }; 3];
+    for (vm, page) in (1u16..).zip(&mut pages) {
+        let operand = Operand(8 + u32::from(vm));
+        let reg = [Reg::R9, Reg::R10, Reg::R11][usize::from(vm) - 1];
+        let pa = regs.get(reg);
+        if pa == NO_PAGE {
+            continue;
+        }
+        if vm > context.tdcs.num_l2_vms() {
+            return Err(invalid(operand));
+        }
+        *page = Some(match l2::entry_for_table(&context.tdcs, vm, target.what, allow_existing, regs)? {
+            None => L2Page::Existing,
+            Some(at) => {
+                let (hpa, page) = lock_free_page(call, pa, operand)?;
+                L2Page::New { hpa, page, at }
+            }
+        });
+    }
+    Ok(pages)
+}

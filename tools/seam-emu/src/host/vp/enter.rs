@@ -1,0 +1,218 @@
+//! TDH.VP.ENTER (0): runs a vCPU until it leaves its TD (VP.ENTER reference). RCX TDVPR and flags; the other
+//! registers answer the last TDG.VP.VMCALL, if that is how the vCPU left.
+
+use tdvisor_base::Gpa;
+use tdx_module_iface::exit::{EptViolation, ExitReason, ExitReasonField};
+use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
+use tdx_module_iface::{Gprs, Operand, Reg, Status, StatusCode, TdhLeaf};
+
+use super::associate;
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width};
+use crate::guest::{GuestCpu, GuestState};
+use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
+use crate::host::{Call, Step, busy, invalid, plain};
+use crate::lock::{Mode, Side};
+use crate::machine::{Asid, GuestEnv, GuestSpace};
+use crate::td::{Tdcs, Tdvps};
+use crate::vcpu::run::{Presence, run};
+use crate::vcpu::{AsyncExit, Running, TdExit, state, zero_step};
+
+/// RCX bit 52: the host knows why the last exit was trap-like.
+const RECOVERABILITY_HINT: u64 = 1 << 52;
+/// RCX bit 53: go to the L1 VM instead of the L2 VM that ran last.
+const RESUME_L1: u64 = 1 << 53;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+pub(in crate::host) fn enter(
+    call: &Call<'_>,
+    regs: &mut Gprs,
+    guest: Option<&mut dyn GuestCpu>,
+) -> Step<Status> {
+    let flags = regs.rcx & !ADDRESS;
+    if flags & !(RECOVERABILITY_HINT | RESUME_L1) != 0 {
+        return Err(invalid(Operand::RCX));
+    }
+    let vcpu = lock_vcpu(call, regs.rcx & ADDRESS, Mode::Shared, Operand::RCX)?;
+    let tdcs = ready(call, &vcpu, flags)?;
+    let epoch = enter_epoch(call, &vcpu, &tdcs)?;
+    let result = with_epoch(call, regs, guest, &vcpu, &tdcs);
+    tdcs.leave_epoch(epoch);
+    result
+}
+
+/// The checks up to the association.
+fn ready<'m>(call: &Call<'m>, vcpu: &LockedVcpu<'m>, flags: u64) -> Step<Tdcs<'m>> {
+    let tdvps = &vcpu.tdvps;
+    let states = const { op_states(TdhLeaf::VP_ENTER) };
+    let (tdcs, state) = check_and_lock_state(&vcpu.owner.tdr, states, Mode::Shared)?;
+    check_vcpu_pages(tdvps, &tdcs)?;
+    if tdvps.state() != VcpuState::READY {
+        return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
+    }
+    associate(call, vcpu, &tdcs)?;
+    drop(state);
+    let was_trap = last_exit(tdvps) == LastTdExit::ASYNC_TRAP;
+    // There is no L2 VM that could have run last.
+    if (flags & RECOVERABILITY_HINT != 0 && !was_trap) || flags & RESUME_L1 != 0 {
+        return Err(invalid(Operand::RCX));
+    }
+    if call.machine.tsc() < tdvps.load_u64(tdvps::LAST_EXIT_TSC) {
+        return Err(plain(StatusCode::TSC_ROLLBACK));
+    }
+    Ok(tdcs)
+}
+
+fn last_exit(tdvps: &Tdvps<'_>) -> LastTdExit {
+    LastTdExit(tdvps.load(tdvps::LAST_TD_EXIT, Width::B1) as u8)
+}
+
+/// Joins the current epoch; drops translations of older ones.
+fn enter_epoch(call: &Call<'_>, vcpu: &LockedVcpu<'_>, tdcs: &Tdcs<'_>) -> Step<u64> {
+    let refused = busy(Operand::TD_EPOCH);
+    let lock = tdcs.epoch_lock().ok_or(refused)?;
+    let _lock = lock.acquire(Mode::Shared, Side::Host).map_err(|_| refused)?;
+    let epoch = tdcs.epoch();
+    if vcpu.tdvps.load_u64(tdvps::VCPU_EPOCH) != epoch {
+        if let Some(processor) = call.machine.processors().get(call.lp) {
+            processor.tlb.flush(Asid(vcpu.owner.tdr.hpa));
+        }
+        vcpu.tdvps.store_u64(tdvps::VCPU_EPOCH, epoch);
+    }
+    tdcs.enter_epoch(epoch);
+    Ok(epoch)
+}
+
+/// Everything that happens while the vCPU counts as running in its epoch.
+fn with_epoch(
+    call: &Call<'_>,
+    regs: &mut Gprs,
+    guest: Option<&mut dyn GuestCpu>,
+    vcpu: &LockedVcpu<'_>,
+    tdcs: &Tdcs<'_>,
+) -> Step<Status> {
+    let tdvps = &vcpu.tdvps;
+    if zero_step::is_suspicious(tdvps) {
+        let refused = busy(Operand::SEPT_TREE);
+        let lock = tdcs.tree_lock().ok_or(refused)?;
+        let _tree = lock.acquire(Mode::Exclusive, Side::Host).map_err(|_| refused)?;
+        if let Some(gpa) = zero_step::still_unmapped(tdvps, tdcs) {
+            return Ok(repeated_violation(regs, gpa));
+        }
+    }
+    match guest {
+        Some(cpu) => run_on(call, regs, cpu, vcpu, tdcs),
+        None => {
+            let slot = call.machine.processors().get(call.lp).map(|processor| &processor.guest_cpu);
+            let Some(mut cpu) = slot.and_then(|slot| slot.lock().take()) else {
+                // No CPU is plugged in that could execute a guest: the entry fails as an invalid one does.
+                return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
+            };
+            let result = run_on(call, regs, cpu.as_mut(), vcpu, tdcs);
+            if let Some(slot) = slot {
+                *slot.lock() = Some(cpu);
+            }
+            result
+        }
+    }
+}
+
+/// What a zero-stepping host gets instead of a further step.
+fn repeated_violation(regs: &mut Gprs, gpa: Gpa) -> Status {
+    let exit = AsyncExit {
+        qualification: EptViolation::WRITE,
+        gpa,
+        ..AsyncExit::new(StatusCode::SUCCESS, ExitReasonField(u32::from(ExitReason::EPT_VIOLATION.0)))
+    };
+    give_async(regs, &exit)
+}
+
+fn run_on(
+    call: &Call<'_>,
+    regs: &mut Gprs,
+    cpu: &mut dyn GuestCpu,
+    vcpu: &LockedVcpu<'_>,
+    tdcs: &Tdcs<'_>,
+) -> Step<Status> {
+    let (tdr, tdvps) = (&vcpu.owner.tdr, &vcpu.tdvps);
+    if !tdvps.change_state(VcpuState::READY, VcpuState::ACTIVE) {
+        return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
+    }
+    let mut guest = state::load(tdvps);
+    if last_exit(tdvps) == LastTdExit::TDVMCALL {
+        answer_vmcall(regs, &mut guest);
+    }
+    let env = GuestEnv {
+        machine: call.machine,
+        lp: call.lp,
+        asid: Asid(tdr.hpa),
+        space: GuestSpace {
+            key: tdr.key(),
+            sept_root: tdcs.sept_root(),
+            root_level: tdcs.root_level(),
+            shared_root: state::shared_root(tdvps),
+            shared_bit: tdcs.shared_bit(),
+        },
+    };
+    let running = Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env };
+    let exit = {
+        let _presence = Presence::enter(&running);
+        run(&running, &mut guest, cpu)
+    };
+    let (status, kind) = match exit {
+        TdExit::Vmcall { mask } => {
+            let status = give_vmcall(regs, &guest.gprs, mask, tdcs);
+            guest.gprs.rax = 0;
+            (status, LastTdExit::TDVMCALL)
+        }
+        TdExit::Async(exit) => (give_async(regs, &exit), exit.kind),
+    };
+    state::save(tdvps, &guest);
+    tdvps.store_u64(tdvps::LAST_EXIT_TSC, call.machine.tsc());
+    if !status.is_fatal() {
+        tdvps.store(tdvps::LAST_TD_EXIT, Width::B1, u64::from(kind.0));
+    }
+    // A triple fault has disabled the vCPU; everything else leaves it ready.
+    let _ = tdvps.change_state(VcpuState::ACTIVE, VcpuState::READY);
+    Ok(status)
+}
+
+/// The registers that a TDG.VP.VMCALL exposes take the host's values.
+fn answer_vmcall(host: &Gprs, guest: &mut GuestState) {
+    let mask = guest.gprs.rcx;
+    for reg in exposed(mask) {
+        guest.gprs.set(reg, host.get(reg));
+    }
+    guest.gprs.rax = 0;
+}
+
+fn exposed(mask: u64) -> impl Iterator<Item = Reg> {
+    Reg::ALL
+        .into_iter()
+        .filter(move |reg| !matches!(reg, Reg::Rax | Reg::Rcx) && mask >> reg.index() & 1 != 0)
+}
+
+fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Status {
+    use tdx_module_iface::td_params::config_flags::NO_RBP_MOD;
+    let keeps_rbp = tdcs.load_u64(crate::fields::layout::tdcs::CONFIG_FLAGS) & NO_RBP_MOD != 0;
+    let rbp = host.rbp;
+    *host = Gprs { rcx: mask & 0xffff_ffff, ..Gprs::ZERO };
+    if keeps_rbp {
+        host.rbp = rbp;
+    }
+    for reg in exposed(mask) {
+        host.set(reg, guest.get(reg));
+    }
+    Status::with_details(StatusCode::SUCCESS, u32::from(ExitReason::TDCALL.0))
+}
+
+fn give_async(host: &mut Gprs, exit: &AsyncExit) -> Status {
+    *host = Gprs {
+        rcx: exit.qualification & 0xffff_ffff,
+        rdx: exit.extended.0,
+        r8: exit.gpa.get(),
+        r9: u64::from(exit.interruption_info),
+        ..Gprs::ZERO
+    };
+    exit.status
+}

@@ -1,0 +1,141 @@
+//! TDMRs: the memory ranges that the module manages, and where their PAMT lies.
+
+use std::sync::OnceLock;
+
+use tdvisor_base::arena::Arena;
+use tdvisor_base::sync::{AtomicU64, Ordering};
+use tdvisor_base::{Hpa, Level};
+use tdx_module_iface::tdmr::{TDMR_ALIGN, TDMR_INIT_STEP, TdmrInfo};
+
+use super::pamt::PamtEntry;
+use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
+
+/// One TDMR as SYS.CONFIG accepted it.
+#[derive(Debug)]
+pub(crate) struct Tdmr {
+    pub(crate) info: TdmrInfo,
+    /// The next address that TDMR.INIT initialises; the end of the TDMR once it is done.
+    next: AtomicU64,
+    lock: AtomicU64,
+}
+
+impl Tdmr {
+    pub(crate) fn new(info: TdmrInfo) -> Self {
+        Self { next: AtomicU64::new(info.base), lock: AtomicU64::new(0), info }
+    }
+
+    fn fork(&self) -> Self {
+        Self {
+            info: self.info,
+            next: AtomicU64::new(self.next.load(Ordering::Acquire)),
+            lock: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> Result<Guard<'_>, Busy> {
+        TryLock::new(&self.lock, HostPriority::No).acquire(Mode::Exclusive, Side::Host)
+    }
+
+    pub(crate) const fn end(&self) -> u64 {
+        self.info.base.saturating_add(self.info.size)
+    }
+
+    pub(crate) const fn contains(&self, hpa: u64) -> bool {
+        hpa >= self.info.base && hpa - self.info.base < self.info.size
+    }
+
+    pub(crate) fn next_to_initialise(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Whether the whole 1 GiB block of an address is initialised: only then its pages exist for the module.
+    pub(crate) fn block_is_initialised(&self, hpa: u64) -> bool {
+        hpa < self.next_to_initialise() & !(TDMR_ALIGN - 1)
+    }
+
+    /// Initialises the next step's PAMT entries and gives the new progress. The caller holds the lock.
+    pub(crate) fn initialise_step(&self, memory: &Arena, key: tdvisor_base::KeyId) -> u64 {
+        let at = self.next_to_initialise();
+        let end = at.saturating_add(TDMR_INIT_STEP).min(self.end());
+        if at % TDMR_ALIGN == 0 {
+            // The entries of the block's 1 GiB and 2 MiB levels, and the pages that they lie in.
+            self.clear_entries(memory, key, Level::L1G, at, at.saturating_add(TDMR_ALIGN));
+            self.clear_entries(memory, key, Level::L2M, at, at.saturating_add(TDMR_ALIGN));
+        }
+        self.clear_entries(memory, key, Level::L4K, at, end);
+        for area in self.info.reserved.iter().take_while(|area| area.size != 0) {
+            let from = self.info.base.saturating_add(area.offset).max(at);
+            let to = self.info.base.saturating_add(area.offset).saturating_add(area.size).min(end);
+            for hpa in (from..to).step_by(4096) {
+                if let Some(entry) = self.entry(memory, Level::L4K, Hpa::new(hpa)) {
+                    entry.set_reserved();
+                }
+            }
+        }
+        self.next.store(end, Ordering::Release);
+        end
+    }
+
+    /// Zeroes the PAMT pages that hold entries for `[from, to)`: a zero entry is a free page.
+    fn clear_entries(&self, memory: &Arena, key: tdvisor_base::KeyId, level: Level, from: u64, to: u64) {
+        let (base, _) = self.pamt(level);
+        let first = base.saturating_add(((from - self.info.base) >> level.shift()) * 16);
+        let last = base.saturating_add(((to - self.info.base) >> level.shift()) * 16);
+        // A page that holds entries of several blocks is cleared with the first of them.
+        let mut page = first & !4095;
+        if page < first {
+            page += 4096;
+        }
+        while page < last {
+            // Outside memory there is nothing to clear; SYS.CONFIG saw to it that PAMTs lie in CMRs.
+            let _ = memory.clear_page(Hpa::new(page).frame(), key);
+            page += 4096;
+        }
+    }
+
+    /// Base and size of the PAMT of a level.
+    pub(crate) const fn pamt(&self, level: Level) -> (u64, u64) {
+        match level {
+            Level::L4K => (self.info.pamt_4k_base, self.info.pamt_4k_size),
+            Level::L2M => (self.info.pamt_2m_base, self.info.pamt_2m_size),
+            _ => (self.info.pamt_1g_base, self.info.pamt_1g_size),
+        }
+    }
+
+    /// The PAMT entry of a page of this level.
+    pub(crate) fn entry<'m>(&self, memory: &'m Arena, level: Level, hpa: Hpa) -> Option<PamtEntry<'m>> {
+        let (base, _) = self.pamt(level);
+        let index = hpa.get().checked_sub(self.info.base)? >> level.shift();
+        let at = Hpa::new(base.checked_add(index.checked_mul(16)?)?);
+        let words = memory.table(at.frame()).ok()?;
+        let slot = (at.page_offset() / 8) as usize;
+        Some(PamtEntry::new(words.get(slot)?, words.get(slot + 1)?))
+    }
+}
+
+/// All TDMRs, in ascending order. Set once, by a SYS.CONFIG that succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct TdmrTable(OnceLock<Box<[Tdmr]>>);
+
+impl TdmrTable {
+    pub(crate) fn set(&self, tdmrs: Vec<Tdmr>) {
+        let _ = self.0.set(tdmrs.into_boxed_slice());
+    }
+
+    pub(crate) fn all(&self) -> &[Tdmr] {
+        self.0.get().map_or(&[], |tdmrs| tdmrs)
+    }
+
+    pub(crate) fn fork(&self) -> Self {
+        let fork = Self::default();
+        if let Some(tdmrs) = self.0.get() {
+            fork.set(tdmrs.iter().map(Tdmr::fork).collect());
+        }
+        fork
+    }
+
+    /// The TDMR of an address whose 1 GiB block is initialised.
+    pub(crate) fn of_page(&self, hpa: Hpa) -> Option<&Tdmr> {
+        self.all().iter().find(|tdmr| tdmr.contains(hpa.get()) && tdmr.block_is_initialised(hpa.get()))
+    }
+}

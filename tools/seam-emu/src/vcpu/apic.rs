@@ -1,0 +1,145 @@
+//! The virtual APIC of a TD: interrupt delivery without the VMM, as posted interrupts need it.
+//!
+//! The module (the processor, on hardware) keeps TPR, PPR, ISR, TMR and IRR and handles EOI and SELF-IPI; every
+//! other register of the x2APIC raises #VE, and the guest asks its VMM. The VMM posts interrupts by setting
+//! bits in a posted-interrupt descriptor in shared memory (SDM volume 3, "Posted-Interrupt Processing") and
+//! notifying the processor; they move to IRR at the notification and at every TD entry.
+
+use tdvisor_base::{Hpa, KeyId};
+
+use super::Running;
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width, vmcs};
+use crate::guest::{GuestState, Injection};
+use crate::td::Tdvps;
+
+/// Register offsets in the virtual-APIC page.
+const ISR: u32 = 0x100;
+const TMR: u32 = 0x180;
+const IRR: u32 = 0x200;
+
+/// MSR numbers of the registers that need no VMM.
+const MSR_TPR: u32 = 0x808;
+const MSR_PPR: u32 = 0x80a;
+const MSR_EOI: u32 = 0x80b;
+const MSR_ISR: u32 = 0x810;
+const MSR_TMR: u32 = 0x818;
+const MSR_IRR: u32 = 0x820;
+const MSR_SELF_IPI: u32 = 0x83f;
+
+/// The descriptor: 256 request bits, then ON (bit 256) and SN (bit 257).
+const PIR_WORDS: u64 = 4;
+const DESCRIPTOR_ON: u64 = 1;
+
+const RFLAGS_IF: u64 = 1 << 9;
+/// Blocking by STI and by MOV SS.
+const INTERRUPT_SHADOW: u32 = 3;
+/// A descriptor address that nobody set.
+const NOT_SET: u64 = u64::MAX;
+
+/// One 32-bit register of a 256-bit bank.
+fn bank(tdvps: &Tdvps<'_>, base: u32, index: u32) -> u32 {
+    tdvps.load(tdvps::VAPIC + base + 0x10 * index, Width::B4) as u32
+}
+
+fn set_bank(tdvps: &Tdvps<'_>, base: u32, index: u32, value: u32) {
+    tdvps.store(tdvps::VAPIC + base + 0x10 * index, Width::B4, u64::from(value));
+}
+
+fn highest(tdvps: &Tdvps<'_>, base: u32) -> Option<u8> {
+    (0..8u32).rev().find_map(|index| {
+        let bits = bank(tdvps, base, index);
+        (bits != 0).then(|| (32 * index + 31 - bits.leading_zeros()) as u8)
+    })
+}
+
+fn set_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
+    let index = u32::from(vector) / 32;
+    set_bank(tdvps, base, index, bank(tdvps, base, index) | 1 << (vector % 32));
+}
+
+fn clear_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
+    let index = u32::from(vector) / 32;
+    set_bank(tdvps, base, index, bank(tdvps, base, index) & !(1 << (vector % 32)));
+}
+
+/// The processor priority: the higher class of the task priority and of what is being serviced.
+fn processor_priority(tdvps: &Tdvps<'_>, state: &GuestState) -> u8 {
+    let task = (state.cr8 as u8 & 0xf) << 4;
+    let in_service = highest(tdvps, ISR).unwrap_or(0);
+    if task >> 4 >= in_service >> 4 { task } else { in_service & 0xf0 }
+}
+
+/// Moves posted requests to IRR. Called at TD entry and at a notification.
+pub(super) fn take_posted(vcpu: &Running<'_, '_>) {
+    let descriptor = vcpu.tdvps.load_u64(vmcs::PID_ADDRESS);
+    if descriptor == NOT_SET || vcpu.tdvps.load_u64(vmcs::PINBASED) & 1 << 7 == 0 {
+        return;
+    }
+    let (at, key) = vcpu.machine.split_pa(descriptor);
+    let memory = vcpu.machine.memory();
+    let take = |offset: u64, mask: u64| -> u64 {
+        let hpa = Hpa::new(at.get().wrapping_add(offset));
+        // A descriptor outside memory never has a request.
+        memory.fetch_update(hpa, key, |old: u64| old & !mask).map_or(0, |(old, _)| old & mask)
+    };
+    if take(8 * PIR_WORDS, DESCRIPTOR_ON) == 0 && key == KeyId::DEFAULT {
+        // ON clear: nothing was posted since the last time. Requests without ON wait for it.
+        return;
+    }
+    for word in 0..PIR_WORDS {
+        let requests = take(8 * word, u64::MAX);
+        for half in 0..2u32 {
+            let index = 2 * word as u32 + half;
+            let bits = (requests >> (32 * half)) as u32;
+            if bits != 0 {
+                set_bank(vcpu.tdvps, IRR, index, bank(vcpu.tdvps, IRR, index) | bits);
+            }
+        }
+    }
+}
+
+/// The interrupt that the guest would take now, moved from IRR to ISR.
+pub(super) fn deliverable(vcpu: &Running<'_, '_>, state: &GuestState) -> Option<Injection> {
+    if state.injection.is_some()
+        || state.rflags & RFLAGS_IF == 0
+        || state.interruptibility & INTERRUPT_SHADOW != 0
+    {
+        return None;
+    }
+    let vector = highest(vcpu.tdvps, IRR)?;
+    if vector >> 4 <= processor_priority(vcpu.tdvps, state) >> 4 {
+        return None;
+    }
+    clear_bit(vcpu.tdvps, IRR, vector);
+    set_bit(vcpu.tdvps, ISR, vector);
+    Some(Injection::interrupt(vector))
+}
+
+/// Reads an x2APIC register; `None` where that is #VE.
+pub(super) fn read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Option<u64> {
+    let in_bank = |base: u32, first: u32| u64::from(bank(vcpu.tdvps, base, msr - first));
+    match msr {
+        MSR_TPR => Some(state.cr8 << 4),
+        MSR_PPR => Some(u64::from(processor_priority(vcpu.tdvps, state))),
+        MSR_ISR..=0x817 => Some(in_bank(ISR, MSR_ISR)),
+        MSR_TMR..=0x81f => Some(in_bank(TMR, MSR_TMR)),
+        MSR_IRR..=0x827 => Some(in_bank(IRR, MSR_IRR)),
+        _ => None,
+    }
+}
+
+/// Writes an x2APIC register; false where that is #VE.
+pub(super) fn write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, value: u64) -> bool {
+    match msr {
+        MSR_TPR if value <= 0xff => state.cr8 = value >> 4,
+        MSR_EOI if value == 0 => {
+            if let Some(vector) = highest(vcpu.tdvps, ISR) {
+                clear_bit(vcpu.tdvps, ISR, vector);
+            }
+        }
+        MSR_SELF_IPI if value <= 0xff => set_bit(vcpu.tdvps, IRR, value as u8),
+        _ => return false,
+    }
+    true
+}

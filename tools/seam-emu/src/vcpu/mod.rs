@@ -1,0 +1,118 @@
+//! A vCPU between TDH.VP.ENTER and its TD exit.
+//!
+//! # Protocol
+//! [`run::run`] takes a vCPU that TDH.VP.ENTER has checked and locked, and gives the TD exit. In between the
+//! guest's processor reports VM exits; each of them is handled here and ends in one of three ways: the guest
+//! goes on (after a change of its registers or with an event to deliver), or it leaves the TD.
+
+pub(crate) mod apic;
+mod cpuid;
+mod ept;
+mod exits;
+mod msr;
+mod registers;
+pub(crate) mod run;
+pub(crate) mod state;
+pub(crate) mod ve;
+pub(crate) mod zero_step;
+
+use tdvisor_base::Gpa;
+use tdx_module_iface::exit::{ExitReasonField, ExtendedQualification};
+use tdx_module_iface::lifecycle::LastTdExit;
+use tdx_module_iface::{Status, StatusCode};
+
+pub(crate) use ept::violation as run_ept_violation;
+pub(crate) use exits::not_accessible;
+
+use crate::guest::{GuestState, Injection, VmExit};
+use crate::machine::{GuestEnv, Machine};
+use crate::td::{Tdcs, Tdr, Tdvps};
+
+/// A vCPU in its TD while it runs.
+pub(crate) struct Running<'a, 'm> {
+    pub(crate) machine: &'m Machine,
+    pub(crate) lp: usize,
+    pub(crate) tdr: &'a Tdr<'m>,
+    pub(crate) tdcs: &'a Tdcs<'m>,
+    pub(crate) tdvps: &'a Tdvps<'m>,
+    pub(crate) env: GuestEnv<'m>,
+}
+
+/// What the host gets of a vCPU that left its TD.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TdExit {
+    /// TDG.VP.VMCALL with this register mask.
+    Vmcall {
+        /// RCX of the guest.
+        mask: u64,
+    },
+    /// Anything else.
+    Async(AsyncExit),
+}
+
+/// An exit that the guest did not ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AsyncExit {
+    /// RAX: a status with the exit reason as its details.
+    pub(crate) status: Status,
+    /// RCX.
+    pub(crate) qualification: u64,
+    /// RDX.
+    pub(crate) extended: ExtendedQualification,
+    /// R8: page of the guest-physical address.
+    pub(crate) gpa: Gpa,
+    /// R9.
+    pub(crate) interruption_info: u32,
+    /// Whether the hint bit is legal at the next entry.
+    pub(crate) kind: LastTdExit,
+}
+
+impl AsyncExit {
+    /// An exit with nothing but its reason.
+    pub(crate) const fn new(code: StatusCode, reason: ExitReasonField) -> Self {
+        Self {
+            status: Status::with_details(code, reason.0),
+            qualification: 0,
+            extended: ExtendedQualification::NONE,
+            gpa: Gpa::new(0),
+            interruption_info: 0,
+            kind: LastTdExit::ASYNC_FAULT,
+        }
+    }
+
+    /// An exit that passes on what the processor said.
+    pub(crate) const fn pass(exit: &VmExit) -> Self {
+        Self::new(StatusCode::SUCCESS, exit.reason)
+    }
+}
+
+/// How the handling of a VM exit ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Handled {
+    /// The guest goes on.
+    Resume,
+    /// The guest goes on with an event.
+    Inject(Injection),
+    /// The guest leaves the TD.
+    Exit(TdExit),
+}
+
+impl Handled {
+    /// #GP(0).
+    pub(crate) const GENERAL_PROTECTION: Self = Self::Inject(Injection::exception(13, Some(0)));
+    /// #UD.
+    pub(crate) const UNDEFINED_OPCODE: Self = Self::Inject(Injection::exception(6, None));
+
+    /// An asynchronous exit.
+    pub(crate) const fn exit(exit: AsyncExit) -> Self {
+        Self::Exit(TdExit::Async(exit))
+    }
+}
+
+/// Steps over the instruction that exited.
+pub(crate) fn complete(state: &mut GuestState, exit: &VmExit) -> Handled {
+    state.rip = state.rip.wrapping_add(u64::from(exit.instruction_length));
+    // The one-instruction shadows of STI and MOV SS end with the instruction.
+    state.interruptibility &= !3;
+    Handled::Resume
+}
