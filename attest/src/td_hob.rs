@@ -143,6 +143,12 @@ pub fn list(
     Some(Ok(bytes))
 }
 
+/// What firmware measures of a list: everything before the end marker (edk2 OvmfPkg, TdxHelperLib).
+#[must_use]
+pub fn measured_part(list: &[u8]) -> &[u8] {
+    list.get(..list.len().saturating_sub(END_BYTES)).unwrap_or_default()
+}
+
 /// QEMU adds the ranges that the firmware has from the start (TD_HOB and TempMem sections), and unaccepted
 /// what lies between them, in ascending order. Firmware volumes are no RAM to it.
 fn qemu_resources(bytes: &mut Vec<u8>, image: &TdvfImage<'_>, ram: &[MemoryRange]) {
@@ -213,4 +219,87 @@ fn header(bytes: &mut Vec<u8>, kind: u16, length: usize) {
     bytes.extend_from_slice(&kind.to_le_bytes());
     bytes.extend_from_slice(&(length as u16).to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest384;
+    use crate::tdvf::tests::{Entry, Image};
+    use crate::tdvf::{Attributes, SectionKind};
+
+    /// The sections of OVMF's 2 MiB build.
+    fn ovmf() -> Vec<u8> {
+        let entry = |gpa, mem_size| Entry { gpa, mem_size, ..Entry::default() };
+        let volume = |kind, data_offset, gpa, size: u32| Entry {
+            data_offset,
+            raw_size: size,
+            gpa,
+            mem_size: size.into(),
+            kind,
+            attributes: Attributes(0),
+        };
+        let mut image = Image::hello();
+        image.size = 0x20_0000;
+        image.entries = vec![
+            volume(SectionKind::BFV, 0x2_0000, 0xffe2_0000, 0x1e_0000),
+            volume(SectionKind::CFV, 0, 0xffe0_0000, 0x2_0000),
+            entry(0x81_0000, 0x1_0000),
+            entry(0x80_b000, 0x2000),
+            Entry { kind: SectionKind::TD_HOB, ..entry(0x80_9000, 0x2000) },
+            entry(0x80_0000, 0x6000),
+        ];
+        image.build()
+    }
+
+    /// First events of recorded logs of guests with 2, 8 and 10 GiB under QEMU and 16 GiB on GCE.
+    #[test]
+    fn lists_are_those_that_real_guests_measured() {
+        let bytes = ovmf();
+        let image = TdvfImage::parse(&bytes).unwrap();
+        let digest = |ram: &[MemoryRange], dialect| {
+            let list = list(&image, ram, dialect).unwrap().unwrap();
+            Digest384::of(measured_part(&list)).to_string()
+        };
+        for (gib, recorded) in [
+            (
+                2,
+                "0b8772e5b0b41b83e6044a68397e02f49fb47066b4fbe4917ea2c45c64f323fd\
+                 acbb37948f821ebaf8bc9c938ba8a749",
+            ),
+            (
+                8,
+                "2e070cda358b5aa00f27cca25c47381bb564f4be3a84d059805a73cbbde764ed\
+                 8341f7e09915b5e7b370f9c08a743fbd",
+            ),
+            (
+                10,
+                "05dc148f05a035080b22372d049c35ef80260050516606b4d9d4eaa2e4d1e06c\
+                 556374b00217496a235235d1e3d0e026",
+            ),
+        ] {
+            assert_eq!(digest(&qemu_ram(gib << 30), HobDialect::Qemu), recorded, "{gib} GiB");
+        }
+        let gce = HobDialect::Gce { acceptance: Acceptance::Early };
+        assert_eq!(
+            digest(&gce_ram(16 << 30), gce),
+            "458994daa60deac8dea19dba79748f6ff93fd0aebb8e3e0be5a65eb12309d342\
+             c3ce31cc67af7bbd22af1a44e7d9fe21"
+        );
+    }
+
+    #[test]
+    fn a_list_that_does_not_fit_its_section_is_refused() {
+        let mut source = Image::hello();
+        for index in 0..50 {
+            let gpa = 0x100_0000 + index * 0x2000;
+            source.entries.push(Entry { gpa, ..Entry::default() });
+        }
+        source.entries[2].mem_size = 0x1000;
+        source.size = 0x1_0000;
+        let bytes = source.build();
+        let image = TdvfImage::parse(&bytes).unwrap();
+        let error = list(&image, &qemu_ram(1 << 30), HobDialect::Qemu).unwrap().unwrap_err();
+        assert_eq!(error.available, 0x1000);
+    }
 }

@@ -1,0 +1,151 @@
+//! The Authenticode digest of a PE image, which is what firmware measures of a kernel.
+//!
+//! Hashed are the headers without the checksum and without the certificate table's entry, then the sections in
+//! file order, then whatever follows them except the certificates (Microsoft, "Windows Authenticode Portable
+//! Executable Signature Format"; edk2's HashPeImage).
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+use crate::digest::{Digest384, Sha384};
+
+/// More sections than this are no image.
+const MAX_SECTIONS: usize = 96;
+const SECTION_BYTES: usize = 40;
+const SECURITY_DIRECTORY: usize = 4;
+
+/// Why bytes are not a PE image that can be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeError {
+    /// No "PE\0\0" where the DOS header points.
+    NoPe,
+    /// The file ends before this structure does.
+    Truncated(&'static str),
+    /// Neither PE32 nor PE32+.
+    Magic(u16),
+    /// An absurd number of sections.
+    Sections(usize),
+    /// Headers, sections or certificates overlap each other.
+    Overlap,
+}
+
+impl fmt::Display for PeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPe => f.write_str("not a PE image (an EFI-bootable kernel is one)"),
+            Self::Truncated(what) => write!(f, "the PE image ends inside its {what}"),
+            Self::Magic(magic) => write!(f, "a PE image of unknown magic {magic:#x}"),
+            Self::Sections(count) => write!(f, "a PE image with {count} sections"),
+            Self::Overlap => f.write_str("headers, sections or certificates of the PE image overlap"),
+        }
+    }
+}
+
+impl core::error::Error for PeError {}
+
+fn u16_at(data: &[u8], at: usize) -> Option<u16> {
+    data.get(at..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
+}
+
+fn usize_at(data: &[u8], at: usize) -> Option<usize> {
+    let word = data.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))?;
+    usize::try_from(word).ok()
+}
+
+/// The Authenticode SHA-384 of `image`.
+///
+/// # Errors
+/// [`PeError`].
+pub fn sha384(image: &[u8]) -> Result<Digest384, PeError> {
+    hash(image).map(Sha384::finish)
+}
+
+/// The same for tools that pad the file to eight bytes before hashing; `None` if nothing needs padding.
+///
+/// # Errors
+/// [`PeError`].
+pub fn sha384_padded(image: &[u8]) -> Result<Option<Digest384>, PeError> {
+    let padding = image.len().next_multiple_of(8) - image.len();
+    if padding == 0 {
+        return Ok(None);
+    }
+    let mut hasher = hash(image)?;
+    hasher.update([0; 8].get(..padding).unwrap_or_default());
+    Ok(Some(hasher.finish()))
+}
+
+fn hash(image: &[u8]) -> Result<Sha384, PeError> {
+    let headers = PeError::Truncated("headers");
+    if !image.starts_with(b"MZ") {
+        return Err(PeError::NoPe);
+    }
+    // Every offset below is at most 2^32 plus a few hundred; usize has 64 bits, or the read fails.
+    let pe = usize_at(image, 0x3c).ok_or(headers)?;
+    if image.get(pe..).is_none_or(|rest| !rest.starts_with(b"PE\0\0")) {
+        return Err(PeError::NoPe);
+    }
+    let coff = pe.saturating_add(4);
+    let optional = coff.saturating_add(20);
+    let section_count = usize::from(u16_at(image, coff.saturating_add(2)).ok_or(headers)?);
+    let optional_size = usize::from(u16_at(image, coff.saturating_add(16)).ok_or(headers)?);
+    let directories = match u16_at(image, optional).ok_or(headers)? {
+        0x10b => optional.saturating_add(96),
+        0x20b => optional.saturating_add(112),
+        magic => return Err(PeError::Magic(magic)),
+    };
+    if section_count > MAX_SECTIONS {
+        return Err(PeError::Sections(section_count));
+    }
+    let checksum = optional.saturating_add(64);
+    let headers_end = usize_at(image, optional.saturating_add(60)).ok_or(headers)?;
+    let directory_count = usize_at(image, directories.saturating_sub(4)).ok_or(headers)?;
+    let security = directories.saturating_add(SECURITY_DIRECTORY * 8);
+
+    let mut hasher = Sha384::new();
+    let mut take = |range: Range<usize>| -> Result<(), PeError> {
+        if range.start > range.end {
+            return Err(PeError::Overlap);
+        }
+        hasher.update(image.get(range).ok_or(PeError::Truncated("sections"))?);
+        Ok(())
+    };
+    take(0..checksum)?;
+    let certificates = if directory_count > SECURITY_DIRECTORY {
+        take(checksum.saturating_add(4)..security)?;
+        take(security.saturating_add(8)..headers_end)?;
+        let start = usize_at(image, security).ok_or(headers)?;
+        let size = usize_at(image, security.saturating_add(4)).ok_or(headers)?;
+        if size != 0 && start.saturating_add(size) > image.len() {
+            return Err(PeError::Truncated("certificates"));
+        }
+        size
+    } else {
+        take(checksum.saturating_add(4)..headers_end)?;
+        0
+    };
+
+    let table = optional.saturating_add(optional_size);
+    let mut sections = Vec::with_capacity(section_count);
+    for index in 0..section_count {
+        let at = table.saturating_add(index * SECTION_BYTES);
+        let size = usize_at(image, at.saturating_add(16)).ok_or(PeError::Truncated("section table"))?;
+        let start = usize_at(image, at.saturating_add(20)).ok_or(PeError::Truncated("section table"))?;
+        if size != 0 {
+            sections.push((start, size));
+        }
+    }
+    sections.sort_unstable();
+    let mut hashed = headers_end;
+    for (start, size) in sections {
+        take(start..start.saturating_add(size))?;
+        hashed = hashed.saturating_add(size);
+    }
+    // What follows the sections, up to the certificates, which are the last thing in the file.
+    let end = image.len().checked_sub(certificates).ok_or(PeError::Truncated("certificates"))?;
+    if hashed < end {
+        take(hashed..end)?;
+    }
+    Ok(hasher)
+}
