@@ -44,6 +44,7 @@ mod testing;
 
 pub use bus::{Access, Bus, BusFault, FaultKind, Translation};
 pub use cpu::{Budget, Cpu};
+pub use decode::implements;
 pub use events::{Event, EventKind};
 pub use exits::{Exit, FaultExit, InstructionExit, Io, IoDirection, StringIo, Unimplemented};
 pub use registers::MsrError;

@@ -32,14 +32,40 @@ fn a_reset_stub_reaches_long_mode() {
     m.cpu.control.efer = efer::LME | efer::NXE;
     m.cpu.control.cr4 = 0x40;
     m.code(&[
-        0xB8, 0x60, 0, 0, 0, // mov eax, PAE | MCE
-        0x0F, 0x22, 0xE0, // mov cr4, eax
-        0xB8, 0x00, 0x10, 0, 0, // mov eax, PML4
-        0x0F, 0x22, 0xD8, // mov cr3, eax
-        0x0F, 0x20, 0xC0, // mov eax, cr0
-        0x0D, 0, 0, 0, 0x80, // or eax, PG
-        0x0F, 0x22, 0xC0, // mov cr0, eax
-        0xEA, 0x40, 0x00, 0x01, 0x00, KERNEL_CODE as u8, 0, // jmp far 8:0x10040
+        0xB8,
+        0x60,
+        0,
+        0,
+        0, // mov eax, PAE | MCE
+        0x0F,
+        0x22,
+        0xE0, // mov cr4, eax
+        0xB8,
+        0x00,
+        0x10,
+        0,
+        0, // mov eax, PML4
+        0x0F,
+        0x22,
+        0xD8, // mov cr3, eax
+        0x0F,
+        0x20,
+        0xC0, // mov eax, cr0
+        0x0D,
+        0,
+        0,
+        0,
+        0x80, // or eax, PG
+        0x0F,
+        0x22,
+        0xC0, // mov cr0, eax
+        0xEA,
+        0x40,
+        0x00,
+        0x01,
+        0x00,
+        KERNEL_CODE as u8,
+        0, // jmp far 8:0x10040
     ]);
     m.write(layout::CODE + 0x40, &[0x49, 0xB8, 1, 2, 3, 4, 5, 6, 7, 8, 0xF4]); // mov r8, imm64; hlt
     m.run_to_hlt();

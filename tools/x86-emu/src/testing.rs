@@ -50,7 +50,9 @@ impl Bus for TestBus {
         self.asked.push((gpa, access));
         let page = gpa.get() & !0xFFF;
         let refuses = |wanted: Access| {
-            self.refused.iter().any(|(p, a)| *p == page && (*a == wanted || wanted.is_write() && a.is_write()))
+            self.refused
+                .iter()
+                .any(|(p, a)| *p == page && (*a == wanted || wanted.is_write() && a.is_write()))
         };
         if refuses(access) || gpa.get() >= self.memory.bytes() {
             return Err(BusFault { gpa, access, kind: FaultKind::Bus(7) });

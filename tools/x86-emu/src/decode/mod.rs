@@ -55,6 +55,13 @@ fn translate(instruction: &Instruction, mode: CodeMode) -> Decoded {
     decoded
 }
 
+/// Whether 64-bit code that begins with these bytes begins with an instruction that this crate implements.
+/// A few implemented instructions still stop for some operands, with [`crate::Exit::Unimplemented`].
+pub fn implements(bytes: &[u8]) -> bool {
+    let instruction = decoder(CodeMode::Code64, bytes).decode();
+    !instruction.is_invalid() && ops::decode(&instruction, true).is_some()
+}
+
 /// Decodes a block; `None` if not even its first instruction is complete in `bytes`.
 fn decode_block(cpu: &Cpu, bytes: &[u8]) -> Option<Block> {
     let mut decoder = decoder(cpu.mode, bytes);
