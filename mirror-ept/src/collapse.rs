@@ -128,6 +128,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 return Err(self.undone(first, Step::Track, why));
             }
         };
+        section.guard().forget_shortcuts();
         let mut finder = Finder::new(self);
         for &(at, pfn) in tables {
             let Some(entry) = tracked.take() else { break };

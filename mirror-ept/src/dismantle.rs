@@ -45,6 +45,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         if !guard.is_of(&self.core) {
             return;
         }
+        guard.forget_shortcuts();
         let root = Position::of(Gfn::new(0), self.config.root_level);
         self.dismantle_mirror(guard, self.mirror_root, root, &mut receive);
         self.emptied.lock().clear();

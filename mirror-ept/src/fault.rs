@@ -171,13 +171,32 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ) -> Result<FaultOutcome, MmuError<X::Error>> {
         let gfn = fault.gfn;
         let goal = goal_level(gfn, pfn, fault.max_level.min(backing));
-        let mut level = self.config.root_level;
-        let mut table = self.mirror_root;
+        let (mut table, mut level) = match guard.shortcut().get(gfn) {
+            Some(table) if goal < Level::L1G => (table, Level::L2M),
+            _ => (self.mirror_root, self.config.root_level),
+        };
         loop {
             let at = Position::of(gfn, level);
             let entries = self.mirror_table(table).ok_or(MmuError::Corrupt(at))?;
             let entry = &entries[index(gfn, level)];
-            let old = Spte(entry.load(Ordering::Acquire));
+            let old = if level == Level::L4K {
+                // Most faults find nothing here. Asking for the entry by taking it moves its cache line once,
+                // where reading it first would move it twice.
+                match entry.compare_exchange(
+                    Spte::ABSENT.0,
+                    Spte::FROZEN.0,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                ) {
+                    Ok(_) => return self.map_frozen_leaf(guard, entry, Spte::ABSENT, at, pfn),
+                    Err(found) => Spte(found),
+                }
+            } else {
+                Spte(entry.load(Ordering::Acquire))
+            };
+            if level == Level::L2M {
+                guard.shortcut().remember(gfn, table);
+            }
             if old.is_table(level) {
                 table = old.table_ref();
                 level = level.down().ok_or(MmuError::Corrupt(at))?;
@@ -219,6 +238,19 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         if !freeze(entry, old) {
             return Ok(FaultOutcome::Retry(Retry::Contended));
         }
+        self.map_frozen_leaf(guard, entry, old, at, pfn)
+    }
+
+    /// Calls the hook for an entry that we froze, and publishes the leaf or puts the old value back.
+    #[inline]
+    fn map_frozen_leaf(
+        &self,
+        guard: &Shared<'_>,
+        entry: &AtomicU64,
+        old: Spte,
+        at: Position,
+        pfn: Pfn,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
         match self.external.set_external_spte(guard, at, pfn) {
             Ok(()) => {
                 entry.store(Spte::mirror_leaf(pfn, at.level()).0, Ordering::Release);

@@ -172,6 +172,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ///
     /// # Errors
     /// [`NoMemory`]; what was reserved stays in the cache.
+    #[inline]
     pub fn top_up(&self, cache: &mut TableCache<P::ExternalPage>, reserve: Reserve) -> Result<(), NoMemory> {
         match reserve {
             Reserve::Mirror(n) if cache.mirror.len() >= n => return Ok(()),

@@ -76,9 +76,10 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         self.check_alive()?;
         self.check_range(range)?;
         let mut done = 0;
+        let mut from = range.start();
         loop {
             let mut leaves = Leaves::new();
-            for found in self.mirror_walk(range) {
+            for found in self.mirror_walk(GfnRange::new(from, range.end())) {
                 let at = found.map_err(MmuError::Corrupt)?.at;
                 if at.level() > to && (leaves.len() >= cache.mirror.len() || leaves.push(at).is_err()) {
                     if leaves.is_empty() {
@@ -90,6 +91,15 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             if leaves.is_empty() {
                 return Ok(SplitOutcome::Complete(done));
             }
+            // What this batch leaves behind may have to be split again, one level lower; what lies before it
+            // is done.
+            from = match (leaves.first(), leaves.last()) {
+                (Some(_), Some(last)) if leaves.iter().all(|at| at.level().down() == Some(to)) => {
+                    last.range().end()
+                }
+                (Some(first), _) => first.gfn().max(range.start()),
+                _ => from,
+            };
             let mut split = 0;
             let result = self.split_leaves(guard, cache, &leaves, &mut split);
             done += split;

@@ -286,6 +286,10 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         counters: &Counters,
         done: &mut LevelCounts,
     ) -> Result<(), MmuError<X::Error>> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        section.guard().forget_shortcuts();
         let mut finder = Finder::new(self);
         let mut parents = Emptying::new(self);
         while let Some(entry) = batch.take() {

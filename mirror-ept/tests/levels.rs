@@ -6,7 +6,8 @@ mod common;
 
 use common::{Bench, Call};
 use mirror_ept::{
-    Collapsed, FaultOutcome, GfnRange, HookError, MappedRange, MmuError, Position, Reserve, SplitOutcome, Step,
+    Collapsed, FaultOutcome, GfnRange, HookError, MappedRange, MmuError, Position, Reserve, SplitOutcome,
+    Step,
 };
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};

@@ -155,6 +155,10 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         Self { external, guard }
     }
 
+    pub(crate) fn guard(&self) -> &Exclusive<'g> {
+        self.guard
+    }
+
     /// Blocks one entry.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //!   What is unlinked later waits for it.
 //! - The exclusive side has priority over readers that have not entered yet.
 
+mod shortcut;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use core::fmt;
 
 use tdvisor_base::sync::{Arc, AtomicBool, AtomicU64, Ordering, spin_loop, yield_now};
 
+pub(crate) use shortcut::Shortcut;
 pub(crate) use stats::{Counters, Tree};
 pub use stats::{LevelCounts, Statistics};
 
@@ -38,6 +40,7 @@ pub(crate) struct Slot {
     /// 0, or the epoch in which the participant started to read, plus one.
     rcu: AtomicU64,
     taken: AtomicBool,
+    pub(crate) shortcut: Shortcut,
     pub(crate) counters: Counters,
 }
 
@@ -48,6 +51,7 @@ impl Slot {
             shared: AtomicU64::new(0),
             rcu: AtomicU64::new(0),
             taken: AtomicBool::new(false),
+            shortcut: Shortcut::new(),
             counters: Counters::new(),
         }
     }
@@ -222,6 +226,11 @@ impl Shared<'_> {
     }
 
     #[inline(always)]
+    pub(crate) fn shortcut(&self) -> &Shortcut {
+        &self.slot.shortcut
+    }
+
+    #[inline(always)]
     pub(crate) fn is_of(&self, core: &Core) -> bool {
         core::ptr::eq(self.core, core)
     }
@@ -259,6 +268,11 @@ impl<'p> Exclusive<'p> {
 
     pub(crate) fn is_of(&self, core: &Core) -> bool {
         core::ptr::eq(self.core, core)
+    }
+
+    /// Before a mirror table is unlinked: nobody starts a walk in it any more.
+    pub(crate) fn forget_shortcuts(&self) {
+        self.core.slots().for_each(|slot| slot.shortcut.forget());
     }
 
     /// The same section seen as a shared one: who is alone may do what is allowed to many.
