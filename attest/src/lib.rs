@@ -16,16 +16,18 @@ pub mod collateral;
 pub mod crypto;
 pub mod digest;
 pub mod eventlog;
+#[cfg(all(feature = "alloc", feature = "measure"))]
+pub mod explain;
 #[cfg(feature = "issue")]
 pub mod issue;
+#[cfg(feature = "measure")]
+pub mod mrtd;
 #[cfg(feature = "alloc")]
 pub mod pck;
 #[cfg(feature = "alloc")]
 pub mod policy;
 #[cfg(all(feature = "alloc", feature = "measure"))]
 pub mod predict;
-#[cfg(feature = "measure")]
-pub mod mrtd;
 #[cfg(feature = "alloc")]
 pub mod qgs;
 pub mod quote;

@@ -1,5 +1,7 @@
 //! Real event logs: each replays to the registers that were recorded, and to those of its quote where one exists.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
+
 mod common;
 
 use std::path::Path;
