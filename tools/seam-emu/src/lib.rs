@@ -35,5 +35,5 @@ pub mod td_params;
 mod vcpu;
 
 pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
-pub use guest::{GuestCpu, GuestState, ScriptedGuest, VmExit};
-pub use machine::{GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode};
+pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
+pub use machine::{EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode};

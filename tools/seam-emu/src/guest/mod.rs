@@ -9,11 +9,13 @@
 //! During a run the guest reaches memory through [`GuestEnv`] only, which walks the Secure EPT for private
 //! and the shared EPT for shared addresses, and records every translation in the LP's TLB.
 
+mod cpu;
 mod exit;
 mod state;
 
+pub use cpu::CpuGuest;
 pub use exit::{VmExit, reason};
-pub use state::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState};
+pub use state::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows};
 pub use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
 use tdvisor_base::Gpa;

@@ -120,9 +120,38 @@ pub struct GuestState {
     pub activity: u32,
     /// An event to deliver when the guest starts to run; the processor takes it out.
     pub injection: Option<Injection>,
+    /// What the processor shall exit for as soon as the guest could take it.
+    pub windows: Windows,
+}
+
+/// Exits that the module asks for, to inject an event that the guest cannot take yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Windows {
+    /// Exit with reason 7 when an external interrupt could be delivered.
+    pub interrupt: Window,
+    /// Exit with reason 8 when an NMI could be delivered.
+    pub nmi: Window,
+}
+
+/// Whether a window exit is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Window {
+    /// No.
+    #[default]
+    Closed,
+    /// Yes.
+    Wanted,
 }
 
 impl GuestState {
+    /// Puts the vCPU into 64-bit mode at CPL 0, as a script that issues TDCALLs at once needs it. Paging stays as
+    /// it is: a script does not use it.
+    pub const fn enter_64_bit_mode(&mut self) {
+        const CODE64: u32 = 0xa09b;
+        self.efer |= 1 << 10;
+        self.segments[1].access = CODE64;
+    }
+
     /// Whether the guest executes 64-bit code: EFER.LMA and CS.L. TDCALL demands it.
     pub const fn is_64_bit(&self) -> bool {
         self.efer & 1 << 10 != 0 && self.segments[1].access & 1 << 13 != 0

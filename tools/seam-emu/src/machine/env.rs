@@ -1,6 +1,7 @@
 //! What a guest's processor reaches while it runs: memory through two EPTs, the interrupt line, time.
 
 use tdvisor_base::arena::MemoryFault;
+use tdvisor_base::sync::AtomicBool;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
 
 use super::{Asid, Machine};
@@ -25,7 +26,18 @@ pub struct GuestEnv<'m> {
     pub(crate) machine: &'m Machine,
     pub(crate) lp: usize,
     pub(crate) asid: Asid,
+    /// The vCPU's TDVPR.
+    pub(crate) vcpu: Hpa,
     pub(crate) space: GuestSpace,
+    pub(crate) time: GuestTime,
+}
+
+/// How a guest's time-stamp counter follows the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GuestTime {
+    /// With 48 fractional bits.
+    pub(crate) multiplier: u64,
+    pub(crate) offset: u64,
 }
 
 /// The guest-physical address space of a TD.
@@ -67,6 +79,29 @@ impl<'m> GuestEnv<'m> {
     /// The host's time-stamp counter.
     pub fn host_tsc(&self) -> u64 {
         self.machine.tsc()
+    }
+
+    /// The guest's time-stamp counter.
+    pub fn guest_tsc(&self) -> u64 {
+        let scaled = (u128::from(self.machine.tsc()) * u128::from(self.time.multiplier) >> 48) as u64;
+        scaled.wrapping_add(self.time.offset)
+    }
+
+    /// A number for RDRAND and RDSEED; `None` while there is no entropy.
+    pub fn random(&self) -> Option<u64> {
+        self.machine.rdseed_has_entropy().then(|| self.machine.module.random.next())
+    }
+
+    /// The line that [`Self::interrupt_pending`] looks at, for a CPU that polls it itself.
+    pub(crate) fn interrupt_line(&self) -> &'m AtomicBool {
+        /// The line of a processor that does not exist.
+        static QUIET: AtomicBool = AtomicBool::new(false);
+        self.machine.processors().get(self.lp).map_or(&QUIET, |processor| &processor.interrupt_pending)
+    }
+
+    /// Moves on whenever the processor's TLB drops translations that a CPU may have copied.
+    pub(crate) fn translation_flushes(&self) -> u64 {
+        self.machine.processors().get(self.lp).map_or(0, |processor| processor.tlb.flushes())
     }
 
     /// Translates an access as the processor does: through its TLB, then by a walk.

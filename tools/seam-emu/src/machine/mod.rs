@@ -3,6 +3,7 @@
 mod call;
 mod env;
 mod host;
+mod limit;
 mod lp;
 mod snapshot;
 mod stale;
@@ -10,9 +11,10 @@ mod tlb;
 mod translate;
 mod violation;
 
-pub(crate) use env::GuestSpace;
+pub(crate) use env::{GuestSpace, GuestTime};
 pub use env::{GuestEnv, GuestMemoryError, GuestTranslation};
 pub use host::HostMemoryError;
+pub use limit::EmulatorLimit;
 pub use lp::Lp;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
 pub(crate) use tlb::{Asid, Tlb};
@@ -26,6 +28,7 @@ use tdvisor_base::{Hpa, KeyId};
 use crate::config::{MachineConfig, TscSource};
 use crate::guest::GuestCpu;
 use crate::module::Module;
+use limit::LimitLog;
 use violation::ViolationLog;
 
 /// What RDSEED does (fault injection).
@@ -77,6 +80,7 @@ pub struct Machine {
     processors: Box<[Processor]>,
     pub(crate) module: Module,
     violations: ViolationLog,
+    limits: LimitLog,
     dirty: stale::DirtyLines,
     rdseed: AtomicU8,
     pconfig: AtomicU8,
@@ -118,6 +122,7 @@ impl Machine {
             processors,
             module,
             violations: ViolationLog::default(),
+            limits: LimitLog::default(),
             dirty: stale::DirtyLines::default(),
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
@@ -212,6 +217,17 @@ impl Machine {
     /// What the host did wrong so far, oldest first.
     pub fn violations(&self) -> Vec<HostViolation> {
         self.violations.all()
+    }
+
+    /// What the emulated processors were asked to do and cannot, oldest first. A vCPU that met one of these has
+    /// stopped, whatever its TD exit says.
+    pub fn limits(&self) -> Vec<EmulatorLimit> {
+        self.limits.all()
+    }
+
+    /// A processor met something that it does not implement.
+    pub fn report_limit(&self, limit: EmulatorLimit) {
+        self.limits.push(limit);
     }
 
     pub(crate) fn report(&self, violation: HostViolation) {

@@ -22,10 +22,14 @@ const ENABLE_PML: u64 = 1 << 17;
 const INITIAL_PINBASED: u64 = 0x3f;
 const CR0_NE: u64 = 1 << 5;
 /// CR0.NE, NW, CD, and the reserved upper half.
-const CR0_HOST_OWNED: u64 = CR0_NE | 3 << 29 | 0xffff_ffff << 32;
+pub(crate) const CR0_HOST_OWNED: u64 = CR0_NE | 3 << 29 | 0xffff_ffff << 32;
+/// What a guest reads of them.
+pub(crate) const CR0_INITIAL_SHADOW: u64 = CR0_NE;
 const CR4_MCE: u64 = 1 << 6;
 /// CR4.MCE, VMXE, SMXE, and the reserved upper half.
-const CR4_HOST_OWNED: u64 = CR4_MCE | 3 << 13 | 0xffff_ffff << 32;
+pub(crate) const CR4_HOST_OWNED: u64 = CR4_MCE | 3 << 13 | 0xffff_ffff << 32;
+/// What a guest reads of them: VMXE is one, and hidden.
+pub(crate) const CR4_INITIAL_SHADOW: u64 = CR4_MCE;
 
 /// VMCS encodings of the fields whose writes do more than storing.
 mod encoding {
@@ -56,9 +60,9 @@ pub fn initial_controls(tdvps: &dyn FieldStore) {
     set(encoding::SHARED_EPTP, ADDRESS_NOT_SET);
     set(encoding::PINBASED, INITIAL_PINBASED);
     set(encoding::CR0_MASK, CR0_HOST_OWNED);
-    set(encoding::CR0_SHADOW, CR0_NE);
+    set(encoding::CR0_SHADOW, CR0_INITIAL_SHADOW);
     set(encoding::CR4_MASK, CR4_HOST_OWNED);
-    set(encoding::CR4_SHADOW, CR4_MCE);
+    set(encoding::CR4_SHADOW, CR4_INITIAL_SHADOW);
 }
 
 /// Decides whether an address with key-id bits is host memory that a VMM may hand to a VCPU.

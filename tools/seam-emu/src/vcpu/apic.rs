@@ -10,7 +10,7 @@ use tdvisor_base::{Hpa, KeyId};
 use super::Running;
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{GuestState, Injection};
+use crate::guest::{GuestState, Injection, Window};
 use crate::td::Tdvps;
 
 /// Register offsets in the virtual-APIC page.
@@ -114,6 +114,14 @@ pub(super) fn deliverable(vcpu: &Running<'_, '_>, state: &GuestState) -> Option<
     clear_bit(vcpu.tdvps, IRR, vector);
     set_bit(vcpu.tdvps, ISR, vector);
     Some(Injection::interrupt(vector))
+}
+
+/// Whether an interrupt waits for the guest to become able to take it.
+pub(super) fn window(vcpu: &Running<'_, '_>, state: &GuestState) -> Window {
+    match highest(vcpu.tdvps, IRR) {
+        Some(vector) if vector >> 4 > processor_priority(vcpu.tdvps, state) >> 4 => Window::Wanted,
+        _ => Window::Closed,
+    }
 }
 
 /// Reads an x2APIC register; `None` where that is #VE.

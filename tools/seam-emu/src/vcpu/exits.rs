@@ -5,7 +5,9 @@ use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::VcpuState;
 
 use super::{AsyncExit, Handled, Running, complete, cpuid, ept, msr, registers, ve};
-use crate::guest::{GuestState, VmExit, reason};
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width};
+use crate::guest::{GuestState, Injection, VmExit, Window, reason};
 use crate::guest_leaf;
 
 /// VM-exit interruption information: bits 10:8, the kind of the event.
@@ -27,6 +29,12 @@ pub(super) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmEx
         ExitReason::TRIPLE_FAULT => {
             vcpu.tdvps.set_state(VcpuState::DISABLED);
             Handled::exit(AsyncExit::new(StatusCode::NON_RECOVERABLE_VCPU, exit.reason))
+        }
+        ExitReason::INTERRUPT_WINDOW => Handled::Resume,
+        ExitReason::NMI_WINDOW => {
+            state.windows.nmi = Window::Closed;
+            vcpu.tdvps.store(tdvps::PEND_NMI, Width::B1, 0);
+            Handled::Inject(Injection::nmi())
         }
         ExitReason::TDCALL => guest_leaf::dispatch(vcpu, state, exit),
         ExitReason::EPT_VIOLATION => ept::violation(vcpu, state, exit),

@@ -3,16 +3,14 @@
 use tdvisor_base::sync::Ordering;
 
 use super::{Handled, Running, TdExit, apic, exits};
-use crate::fields::layout::{tdcs, tdvps};
+use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{GuestCpu, GuestState, Injection, InjectionKind, VmExit};
+use crate::guest::{GuestCpu, GuestState, Injection, InjectionKind, VmExit, Window};
 
 impl Running<'_, '_> {
     /// The time-stamp counter as the guest sees it.
     pub(crate) fn guest_tsc(&self) -> u64 {
-        let multiplier = u128::from(self.tdcs.load_u64(tdcs::TSC_MULTIPLIER));
-        let scaled = (u128::from(self.machine.tsc()) * multiplier >> 48) as u64;
-        scaled.wrapping_add(self.tdcs.load_u64(tdcs::TSC_OFFSET))
+        self.env.guest_tsc()
     }
 }
 
@@ -30,6 +28,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
         if let Some(interrupt) = apic::deliverable(vcpu, state) {
             state.injection = Some(interrupt);
         }
+        state.windows.interrupt = apic::window(vcpu, state);
         let exit = cpu.run(state, &vcpu.env);
         record(vcpu, &exit);
         let interrupted = vectoring(&exit);
@@ -46,15 +45,13 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
     }
 }
 
-/// What TD entry gives to the guest: posted interrupts, an NMI that the VMM asked for, an event that the last
-/// exit cut short.
+/// What TD entry gives to the guest: posted interrupts, an event that the last exit cut short, and an NMI that
+/// the VMM asked for as soon as the guest can take it.
 fn begin(vcpu: &Running<'_, '_>, state: &mut GuestState) {
     apic::take_posted(vcpu);
     state.injection = kept_injection(vcpu);
-    let nmi_blocked = state.interruptibility & 1 << 3 != 0;
-    if state.injection.is_none() && !nmi_blocked && vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 {
-        vcpu.tdvps.store(tdvps::PEND_NMI, Width::B1, 0);
-        state.injection = Some(Injection::nmi());
+    if vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 {
+        state.windows.nmi = Window::Wanted;
     }
 }
 

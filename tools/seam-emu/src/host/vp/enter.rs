@@ -1,19 +1,19 @@
 //! TDH.VP.ENTER (0): runs a vCPU until it leaves its TD (VP.ENTER reference). RCX TDVPR and flags; the other
 //! registers answer the last TDG.VP.VMCALL, if that is how the vCPU left.
 
-use tdvisor_base::Gpa;
+use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::exit::{EptViolation, ExitReason, ExitReasonField};
 use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
 use tdx_module_iface::{Gprs, Operand, Reg, Status, StatusCode, TdhLeaf};
 
 use super::associate;
-use crate::fields::layout::tdvps;
+use crate::fields::layout::{tdcs as td_fields, tdvps};
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestCpu, GuestState};
 use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
 use crate::host::{Call, Step, busy, invalid, plain};
 use crate::lock::{Mode, Side};
-use crate::machine::{Asid, GuestEnv, GuestSpace};
+use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
 use crate::td::{Tdcs, Tdvps};
 use crate::vcpu::run::{Presence, run};
 use crate::vcpu::{AsyncExit, Running, TdExit, state, zero_step};
@@ -146,12 +146,17 @@ fn run_on(
         machine: call.machine,
         lp: call.lp,
         asid: Asid(tdr.hpa),
+        vcpu: Hpa::new(regs.rcx & ADDRESS),
         space: GuestSpace {
             key: tdr.key(),
             sept_root: tdcs.sept_root(),
             root_level: tdcs.root_level(),
             shared_root: state::shared_root(tdvps),
             shared_bit: tdcs.shared_bit(),
+        },
+        time: GuestTime {
+            multiplier: tdcs.load_u64(td_fields::TSC_MULTIPLIER),
+            offset: tdcs.load_u64(td_fields::TSC_OFFSET),
         },
     };
     let running = Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env };
@@ -194,7 +199,7 @@ fn exposed(mask: u64) -> impl Iterator<Item = Reg> {
 
 fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Status {
     use tdx_module_iface::td_params::config_flags::NO_RBP_MOD;
-    let keeps_rbp = tdcs.load_u64(crate::fields::layout::tdcs::CONFIG_FLAGS) & NO_RBP_MOD != 0;
+    let keeps_rbp = tdcs.load_u64(td_fields::CONFIG_FLAGS) & NO_RBP_MOD != 0;
     let rbp = host.rbp;
     *host = Gprs { rcx: mask & 0xffff_ffff, ..Gprs::ZERO };
     if keeps_rbp {

@@ -1,0 +1,151 @@
+//! What the CPU reports, as VM-exit information (SDM volume 3, "VM Exits", tables of exit qualifications).
+
+use tdx_module_iface::exit::{EptViolation, ExitReason};
+use x86_emu::events::vector;
+use x86_emu::exits::{CrAccess, CrOperation, DrAccess, VmxInstruction};
+use x86_emu::{Cpu, Event, FaultExit, FaultKind, Gpr, InstructionExit, Io, IoDirection};
+
+use crate::guest::{VmExit, reason};
+
+/// Interruption information: bits 10:8 kind, bit 11 error code valid, bit 31 valid.
+const INFO_ERROR_CODE: u32 = 1 << 11;
+const INFO_VALID: u32 = 1 << 31;
+
+/// The VMX form of an event.
+fn interruption_info(event: &Event) -> u32 {
+    let error = if event.error_code.is_some() { INFO_ERROR_CODE } else { 0 };
+    INFO_VALID | error | (event.kind as u32) << 8 | u32::from(event.vector)
+}
+
+/// An instruction that exits.
+pub(super) fn instruction(cpu: &Cpu, what: InstructionExit, length: u8) -> VmExit {
+    use InstructionExit as I;
+    let plain = |reason: ExitReason| VmExit::instruction(reason, u32::from(length), 0);
+    match what {
+        I::Io(io) => port(&io, length),
+        I::CrAccess(access) => {
+            VmExit::instruction(ExitReason::CR_ACCESS, u32::from(length), control_register(cpu, &access))
+        }
+        I::DrAccess(access) => {
+            VmExit::instruction(ExitReason::DR_ACCESS, u32::from(length), debug_register(&access))
+        }
+        I::Hlt => plain(ExitReason::HLT),
+        I::Cpuid => plain(ExitReason::CPUID),
+        I::Rdmsr { .. } => plain(ExitReason::RDMSR),
+        I::Wrmsr { .. } => plain(ExitReason::WRMSR),
+        I::Tdcall => plain(ExitReason::TDCALL),
+        I::Seamcall | I::Seamret | I::Seamops => plain(ExitReason::SEAMCALL),
+        I::Vmcall => plain(ExitReason::VMCALL),
+        I::Vmx(which) => plain(vmx(which)),
+        I::Invd => plain(ExitReason::INVD),
+        I::Wbinvd => plain(ExitReason::WBINVD),
+        I::Monitor => plain(ExitReason::MONITOR),
+        I::Mwait => plain(ExitReason::MWAIT),
+        I::Pconfig => plain(ExitReason::PCONFIG),
+        I::Sgx => plain(reason::ENCLS),
+        I::Getsec => plain(reason::GETSEC),
+        I::Rdpmc { .. } => plain(ExitReason::RDPMC),
+        I::Xsetbv { .. } => plain(ExitReason::XSETBV),
+        I::Pause => plain(ExitReason::PAUSE),
+    }
+}
+
+const fn vmx(which: VmxInstruction) -> ExitReason {
+    match which {
+        VmxInstruction::Vmxon => ExitReason::VMXON,
+        VmxInstruction::Vmxoff => reason::VMXOFF,
+        VmxInstruction::Vmclear => reason::VMCLEAR,
+        VmxInstruction::Vmptrld => reason::VMPTRLD,
+        VmxInstruction::Vmptrst => reason::VMPTRST,
+        VmxInstruction::Vmread => reason::VMREAD,
+        VmxInstruction::Vmwrite => reason::VMWRITE,
+        VmxInstruction::Vmlaunch => reason::VMLAUNCH,
+        VmxInstruction::Vmresume => reason::VMRESUME,
+        VmxInstruction::Vmfunc => reason::VMFUNC,
+        VmxInstruction::Invept => reason::INVEPT,
+        VmxInstruction::Invvpid => reason::INVVPID,
+    }
+}
+
+/// Bits 2:0 size - 1, 3 IN, 4 string, 5 REP, 6 immediate, 31:16 port.
+fn port(io: &Io, length: u8) -> VmExit {
+    const IN: u64 = 1 << 3;
+    const STRING: u64 = 1 << 4;
+    const REP: u64 = 1 << 5;
+    const IMMEDIATE: u64 = 1 << 6;
+    let mut qualification = u64::from(io.port) << 16 | u64::from(io.size.wrapping_sub(1) & 7);
+    if io.direction == IoDirection::In {
+        qualification |= IN;
+    }
+    if io.immediate {
+        qualification |= IMMEDIATE;
+    }
+    let mut gla = 0;
+    if let Some(string) = io.string {
+        qualification |= STRING;
+        if string.rep {
+            qualification |= REP;
+        }
+        gla = string.address;
+    }
+    let mut exit = VmExit::instruction(ExitReason::IO_INSTRUCTION, u32::from(length), qualification);
+    exit.gla = gla;
+    exit
+}
+
+/// Bits 3:0 register, 5:4 kind (MOV to, MOV from, CLTS, LMSW), 11:8 general register, 31:16 source of LMSW.
+fn control_register(cpu: &Cpu, access: &CrAccess) -> u64 {
+    const MOV_FROM: u64 = 1 << 4;
+    const CLTS: u64 = 2 << 4;
+    const LMSW: u64 = 3 << 4;
+    let register = u64::from(access.register);
+    match access.operation {
+        CrOperation::Read { gpr } => register | MOV_FROM | u64::from(gpr) << 8,
+        CrOperation::Clts => CLTS,
+        // LMSW names no general register; a MOV stores just what its register holds.
+        CrOperation::Write { value, gpr: 0 } if access.register == 0 && !moves_rax(cpu, value) => {
+            LMSW | (value & 0xf) << 16
+        }
+        CrOperation::Write { gpr, .. } => register | u64::from(gpr) << 8,
+    }
+}
+
+/// Whether a write of `value` can be a MOV from RAX; where it could be LMSW as well, both do the same.
+fn moves_rax(cpu: &Cpu, value: u64) -> bool {
+    let rax = cpu.gpr(Gpr::Rax);
+    rax == value || rax & 0xffff_ffff == value
+}
+
+/// Bits 2:0 register, 4 MOV from, 11:8 general register.
+fn debug_register(access: &DrAccess) -> u64 {
+    let from = if access.write { 0 } else { 1 << 4 };
+    u64::from(access.register) | from | u64::from(access.gpr) << 8
+}
+
+/// An access that a second-stage walk (`refusal`) or memory refused; `None` where nobody said why.
+pub(super) fn refused(fault: &FaultExit, refusal: Option<VmExit>) -> Option<VmExit> {
+    let mut exit = match fault.fault.kind {
+        FaultKind::MachineCheck(_) => {
+            let mut exit = VmExit::plain(ExitReason::EXCEPTION_NMI);
+            exit.interruption_info = interruption_info(&Event::exception(vector::MC));
+            exit
+        }
+        FaultKind::Bus(_) => {
+            let mut exit = refusal?;
+            if exit.reason.basic() == ExitReason::EPT_VIOLATION {
+                exit.gla = fault.gla;
+                exit.qualification |= EptViolation::GLA_VALID | EptViolation::GLA_TRANSLATED;
+                if fault.fault.access.is_walk() {
+                    exit.qualification &= !EptViolation::GLA_TRANSLATED;
+                }
+            }
+            exit
+        }
+    };
+    if let Some(event) = fault.idt_vectoring {
+        exit.idt_vectoring_info = interruption_info(&event);
+        exit.idt_vectoring_error = event.error_code.unwrap_or(0);
+        exit.instruction_length = u32::from(event.instruction_length);
+    }
+    Some(exit)
+}

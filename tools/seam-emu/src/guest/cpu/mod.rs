@@ -1,0 +1,185 @@
+//! The software CPU as the processor of a guest.
+//!
+//! # Protocol
+//! - Each run loads the guest's state into the CPU, executes until something concerns the module, and puts the
+//!   state back. Between the two the CPU polls the processor's interrupt line: it is the kick flag.
+//! - An access that a second-stage walk or memory itself refuses ends the run with RIP at the instruction (or
+//!   with the event under delivery in the IDT-vectoring fields), so that running again repeats it.
+//! - What the CPU does not implement ends the run like a triple fault and is named in [`Machine::limits`]: the
+//!   vCPU stops, and nothing is approximated.
+//!
+//! # Translations
+//! The CPU keeps translations of its own, all of which are also in the processor's TLB registry. They are good
+//! for one vCPU in one address space and until the registry drops any: every run begins with that question, and
+//! every slice of a run asks again. Control registers that changed behind the CPU's back cost the linear ones.
+//!
+//! [`Machine::limits`]: crate::Machine::limits
+
+mod bus;
+mod exits;
+mod registers;
+
+use tdvisor_base::{Gpa, Hpa};
+use tdx_module_iface::exit::ExitReason;
+use x86_emu::events::vector;
+use x86_emu::exits::{CrAccess, CrOperation};
+use x86_emu::{Activity, Budget, Cpu, Event, Exit, InstructionExit};
+
+use super::{GuestCpu, GuestState, VmExit};
+use crate::config::TscSource;
+use crate::machine::{Asid, EmulatorLimit, GuestEnv, GuestSpace};
+use bus::GuestBus;
+
+/// Instructions between two looks at the TLB registry, and between two ticks of a virtual clock.
+const SLICE: u64 = 20_000;
+
+/// Whose translations the CPU holds, and as of which flush of the registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Translations {
+    asid: Asid,
+    vcpu: Hpa,
+    space: GuestSpace,
+    flushes: u64,
+}
+
+impl Translations {
+    fn of(env: &GuestEnv<'_>) -> Self {
+        Self { asid: env.asid, vcpu: env.vcpu, space: env.space, flushes: env.translation_flushes() }
+    }
+}
+
+/// A software CPU that executes guests on one logical processor.
+#[derive(Debug)]
+pub struct CpuGuest {
+    cpu: Box<Cpu>,
+    translations: Option<Translations>,
+}
+
+impl Default for CpuGuest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CpuGuest {
+    /// A CPU that has not run anything yet.
+    pub fn new() -> Self {
+        Self { cpu: Box::new(Cpu::new()), translations: None }
+    }
+
+    /// Drops translations that are not the guest's, or that the registry has dropped.
+    fn follow_registry(&mut self, env: &GuestEnv<'_>) {
+        let now = Translations::of(env);
+        if self.translations != Some(now) {
+            self.cpu.tlb.flush_all();
+            self.translations = Some(now);
+        }
+    }
+
+    /// MOV to CR8, which is intercepted because a lower priority may let an interrupt in.
+    fn write_cr8(&mut self, value: u64, length: u8) -> Option<VmExit> {
+        let before = self.cpu.control.cr8;
+        match self.cpu.write_cr(8, value) {
+            Ok(()) => {
+                self.cpu.advance(length);
+                (self.cpu.control.cr8 < before).then_some(VmExit::plain(ExitReason::INTERRUPT_WINDOW))
+            }
+            Err(event) => {
+                let _ = self.cpu.inject(event);
+                None
+            }
+        }
+    }
+
+    /// Does what never leaves the processor; gives the VM exit of everything else.
+    fn settle(&mut self, env: &GuestEnv<'_>, exit: Exit, refusal: Option<VmExit>) -> Option<VmExit> {
+        match exit {
+            // Undefined outside of SEAM root mode.
+            Exit::Instruction { what: InstructionExit::Seamret | InstructionExit::Seamops, .. } => {
+                let _ = self.cpu.inject(Event::exception(vector::UD));
+                None
+            }
+            Exit::Instruction {
+                what:
+                    InstructionExit::CrAccess(CrAccess {
+                        register: 8,
+                        operation: CrOperation::Write { value, .. },
+                    }),
+                length,
+            } => self.write_cr8(value, length),
+            exit => Some(self.vm_exit(env, exit, refusal)),
+        }
+    }
+
+    /// Runs slices until something other than the end of a slice happens.
+    fn execute(&mut self, env: &GuestEnv<'_>) -> (Exit, Option<VmExit>) {
+        let virtual_clock = env.machine().config().tsc_source == TscSource::Virtual;
+        let line = env.interrupt_line();
+        let mut bus = GuestBus::new(env);
+        loop {
+            self.follow_registry(env);
+            let before = self.cpu.retired();
+            let exit = self.cpu.run(&mut bus, Budget(SLICE), line);
+            if virtual_clock {
+                env.machine().advance_tsc(self.cpu.retired().wrapping_sub(before));
+            }
+            match exit {
+                Exit::BudgetExhausted => {}
+                Exit::Inactive if self.cpu.activity != Activity::Shutdown => {
+                    if env.interrupt_pending() {
+                        return (Exit::ExternalInterrupt, None);
+                    }
+                    std::thread::yield_now();
+                }
+                exit => return (exit, bus.take_refusal()),
+            }
+        }
+    }
+
+    /// Names what the CPU cannot do, and stops the vCPU.
+    fn limit(&mut self, env: &GuestEnv<'_>, what: String) -> VmExit {
+        self.cpu.activity = Activity::Active;
+        env.machine().report_limit(EmulatorLimit { lp: env.lp(), what });
+        VmExit::plain(ExitReason::TRIPLE_FAULT)
+    }
+
+    fn vm_exit(&mut self, env: &GuestEnv<'_>, exit: Exit, refusal: Option<VmExit>) -> VmExit {
+        match exit {
+            Exit::Instruction { what, length } => exits::instruction(&self.cpu, what, length),
+            Exit::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+            Exit::InterruptWindow => VmExit::plain(ExitReason::INTERRUPT_WINDOW),
+            Exit::NmiWindow => VmExit::plain(ExitReason::NMI_WINDOW),
+            Exit::TripleFault | Exit::Inactive | Exit::BudgetExhausted => {
+                // The exit saves the activity that the processor had before the fault.
+                self.cpu.activity = Activity::Active;
+                VmExit::plain(ExitReason::TRIPLE_FAULT)
+            }
+            Exit::BusFault(fault) => match exits::refused(&fault, refusal) {
+                Some(exit) => exit,
+                None => self.limit(env, format!("a refusal without a reason: {}", fault.fault)),
+            },
+            Exit::Unimplemented(what) => self.limit(env, what.to_string()),
+        }
+    }
+}
+
+impl GuestCpu for CpuGuest {
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        let max_pa = env.machine().config().max_pa;
+        self.cpu.controls = registers::controls(max_pa, &state.windows);
+        registers::load(&mut self.cpu, state);
+        loop {
+            let (exit, refusal) = self.execute(env);
+            let Some(exit) = self.settle(env, exit, refusal) else { continue };
+            registers::store(&self.cpu, state);
+            return exit;
+        }
+    }
+
+    fn flush_translations(&mut self, only: Option<Gpa>) {
+        match only {
+            Some(gpa) => self.cpu.tlb.flush_guest_page(gpa),
+            None => self.translations = None,
+        }
+    }
+}
