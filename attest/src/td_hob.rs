@@ -14,10 +14,12 @@ use crate::tdvf::{SectionKind, TdvfImage};
 
 const TYPE_PHIT: u16 = 1;
 const TYPE_RESOURCE: u16 = 3;
+const TYPE_GUID_EXTENSION: u16 = 4;
 const TYPE_END: u16 = 0xffff;
 const PHIT_BYTES: usize = 56;
 const RESOURCE_BYTES: usize = 48;
 const END_BYTES: usize = 8;
+const HEADER_BYTES: usize = 8;
 const PHIT_VERSION: u32 = 9;
 /// PRESENT, INITIALIZED, TESTED.
 const USABLE: u32 = 7;
@@ -137,10 +139,45 @@ pub fn list(
         HobDialect::Qemu => needed,
         HobDialect::Gce { .. } => before_end,
     };
-    if let Some(field) = bytes.get_mut(48..56) {
-        field.copy_from_slice(&hob.gpa.wrapping_add(end as u64).get().to_le_bytes());
-    }
+    set_end(&mut bytes, hob.gpa, end);
     Some(Ok(bytes))
+}
+
+/// Adds data under a GUID (in the byte order of memory, padded to 8 bytes) to a list of QEMU's dialect that
+/// stands in the image's TD_HOB section. Guests ignore GUIDs that they do not know.
+///
+/// # Errors
+/// [`HobTooLarge`], also for data that a block's 16-bit length cannot express; the list is unchanged then.
+pub fn add_guid_extension(
+    list: &mut Vec<u8>,
+    image: &TdvfImage<'_>,
+    guid: [u8; 16],
+    data: &[u8],
+) -> Result<(), HobTooLarge> {
+    const GUID_BYTES: usize = 16;
+    let hob = image.sections().find(|section| section.kind == SectionKind::TD_HOB);
+    let (base, available) = hob.map_or((Gpa::new(0), 0), |hob| (hob.gpa, hob.mem_size));
+    let length = (HEADER_BYTES + GUID_BYTES).saturating_add(data.len()).next_multiple_of(8);
+    let needed = list.len().saturating_add(length);
+    if needed as u64 > available || length > usize::from(u16::MAX) {
+        return Err(HobTooLarge { needed, available });
+    }
+    list.truncate(list.len().saturating_sub(END_BYTES));
+    let start = list.len();
+    header(list, TYPE_GUID_EXTENSION, length);
+    list.extend_from_slice(&guid);
+    list.extend_from_slice(data);
+    list.resize(start + length, 0);
+    header(list, TYPE_END, END_BYTES);
+    set_end(list, base, needed);
+    Ok(())
+}
+
+/// PHIT: where the list ends (EfiEndOfHobList).
+fn set_end(list: &mut [u8], base: Gpa, end: usize) {
+    if let Some(field) = list.get_mut(48..56) {
+        field.copy_from_slice(&base.wrapping_add(end as u64).get().to_le_bytes());
+    }
 }
 
 /// What firmware measures of a list: everything before the end marker (edk2 OvmfPkg, TdxHelperLib).
@@ -286,6 +323,27 @@ mod tests {
             "458994daa60deac8dea19dba79748f6ff93fd0aebb8e3e0be5a65eb12309d342\
              c3ce31cc67af7bbd22af1a44e7d9fe21"
         );
+    }
+
+    #[test]
+    fn an_extension_goes_before_the_end_marker_and_moves_the_end() {
+        let bytes = ovmf();
+        let image = TdvfImage::parse(&bytes).unwrap();
+        let mut hobs = list(&image, &qemu_ram(1 << 30), HobDialect::Qemu).unwrap().unwrap();
+        let before = hobs.clone();
+        add_guid_extension(&mut hobs, &image, [7; 16], b"quote").unwrap();
+        assert_eq!(hobs.len(), before.len() + 8 + 16 + 8);
+        let (mut at, mut kinds) = (0, vec![]);
+        while at < hobs.len() {
+            kinds.push(u16::from_le_bytes([hobs[at], hobs[at + 1]]));
+            at += usize::from(u16::from_le_bytes([hobs[at + 2], hobs[at + 3]]));
+        }
+        assert_eq!(kinds[kinds.len() - 2..], [TYPE_GUID_EXTENSION, TYPE_END]);
+        let end = u64::from_le_bytes(hobs[48..56].try_into().unwrap());
+        assert_eq!(end, 0x80_9000 + hobs.len() as u64);
+        let full = hobs.clone();
+        assert!(add_guid_extension(&mut hobs, &image, [7; 16], &[0; 0x2000]).is_err());
+        assert_eq!(hobs, full, "a refused extension changes nothing");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use attest::td_hob::HobTooLarge;
 use base::{Gfn, Gpa, Hpa};
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::{Status, TdhLeaf};
@@ -13,7 +14,6 @@ use tdx_module_iface::{Status, TdhLeaf};
 use crate::host::PlanError;
 use crate::platform::{LpId, NotMemory};
 use crate::td::config::ConfigError;
-use crate::td::hob::HobTooLarge;
 
 /// Who has to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

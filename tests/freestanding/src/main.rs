@@ -5,6 +5,8 @@
 
 extern crate alloc;
 
+mod mem_functions;
+
 use alloc::vec::Vec;
 use core::hint::black_box;
 use core::panic::PanicInfo;
@@ -20,6 +22,10 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// The prebuilt libraries name the unwinder's personality; nothing unwinds here. `std` would bring its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn rust_eh_personality() {}
+
 /// The entry point that the linker asks for.
 #[unsafe(no_mangle)]
 pub extern "C" fn _start() -> ! {
@@ -30,8 +36,11 @@ pub extern "C" fn _start() -> ! {
 
     black_box(tdx_module_iface::Status::from_raw(black_box(0x8000_0200_0000_0092)).is_error());
 
-    let list = vmm_core::td::hob::HobList::new();
-    black_box(list.finish(tdvisor_base::Gpa::new(0), 4096).is_ok());
+    let config = vmm_core::td::config::TdConfig::default();
+    black_box(config.check(black_box(1 << 30), 1).is_ok());
+
+    black_box(tdvisor_attest::tdvf::TdvfImage::parse(black_box(&[0; 16])).is_ok());
+    black_box(mirror_ept::Config::for_address_width(black_box(48)));
 
     black_box(Vec::<u8>::with_capacity(black_box(1)));
     loop {}

@@ -12,13 +12,13 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use attest::td_hob::{self, HobDialect};
 use attest::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, SectionKind, TdvfImage};
 use base::{Gpa, Level, PAGE_SIZE};
 use mirror_ept::GfnRange;
 use tdx_module_iface::tdh;
 
 use super::config::{ConfigError, TdConfig, covered, frames_of};
-use super::hob::{HobList, HobMemory};
 use crate::error::Error;
 use crate::memory::{GuestMemory, Resolution, Seat};
 use crate::platform::{LpId, Platform};
@@ -63,40 +63,17 @@ pub(crate) fn memory_ranges(config: &TdConfig, image: &TdvfImage<'_>) -> Result<
     Ok(ranges)
 }
 
-/// The TD HOB for an image, and the section that it goes to.
+/// The TD HOB for an image, and the section that it goes to: QEMU's list, with what the caller adds.
 pub(crate) fn td_hob(config: &TdConfig, image: &TdvfImage<'_>) -> Result<Option<(Gpa, Vec<u8>)>, Error> {
     let Some(section) = image.sections().find(|section| section.kind == SectionKind::TD_HOB) else {
         return Ok(None);
     };
-    let mut accepted: Vec<GfnRange> = image
-        .sections()
-        .filter(|section| {
-            section.is_added() && matches!(section.kind, SectionKind::TD_HOB | SectionKind::TEMP_MEM)
-        })
-        .filter_map(|section| frames_of(section.gpa, section.mem_size))
-        .collect();
-    accepted.sort_unstable_by_key(|range| range.start());
-    let mut list = HobList::new();
-    for ram in config.ram() {
-        let mut at = ram.start();
-        for range in accepted.iter().filter(|range| ram.covers(**range)) {
-            describe(&mut list, HobMemory::Unaccepted, GfnRange::new(at, range.start()));
-            describe(&mut list, HobMemory::Accepted, *range);
-            at = range.end();
-        }
-        describe(&mut list, HobMemory::Unaccepted, GfnRange::new(at, ram.end()));
-    }
+    let Some(list) = td_hob::list(image, &config.ram_ranges(), HobDialect::Qemu) else { return Ok(None) };
+    let mut list = list?;
     for (guid, data) in &config.hob_extensions {
-        list.guid_extension(*guid, data);
+        td_hob::add_guid_extension(&mut list, image, *guid, data)?;
     }
-    let available = usize::try_from(section.mem_size).unwrap_or(usize::MAX);
-    Ok(Some((section.gpa, list.finish(section.gpa, available)?)))
-}
-
-fn describe(list: &mut HobList, kind: HobMemory, range: GfnRange) {
-    if !range.is_empty() {
-        list.memory(kind, range.start().base(), range.frames() * PAGE_SIZE);
-    }
+    Ok(Some((section.gpa, list)))
 }
 
 /// Adds and measures everything that the image's sections ask for.

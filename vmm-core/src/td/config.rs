@@ -3,18 +3,13 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use attest::td_hob::{MemoryRange, qemu_ram};
 use base::{Gfn, Gpa, Level, PAGE_SIZE};
 use mirror_ept::GfnRange;
 use tdx_module_iface::td_params::attributes;
 
 /// vCPUs that one TD may have: what MAX_VCPUS of TD_PARAMS can say, and more than any guest here uses.
 pub const MAX_VCPUS: u32 = 512;
-
-/// Memory above this much has its part below 4 GiB cut, as QEMU's q35 has it: room for the firmware and MMIO.
-const LOW_MEMORY_LIMIT: u64 = 0xb000_0000;
-/// The part below 4 GiB of a TD with more memory than [`LOW_MEMORY_LIMIT`].
-const LOW_MEMORY: u64 = 0x8000_0000;
-const FOUR_GIB: u64 = 1 << 32;
 
 /// A TD as it is asked for.
 #[derive(Clone, Debug)]
@@ -146,14 +141,18 @@ impl TdConfig {
         Ok(())
     }
 
-    /// RAM as the guest sees it: one range, or two around the hole below 4 GiB.
+    /// RAM as the guest sees it, in bytes: as QEMU's q35 has it, around the hole below 4 GiB.
+    pub(crate) fn ram_ranges(&self) -> [MemoryRange; 2] {
+        qemu_ram(self.memory)
+    }
+
+    /// RAM as the guest sees it, in frames: one range, or two.
     pub fn ram(&self) -> Vec<GfnRange> {
-        let range = |start: u64, end: u64| GfnRange::new(Gpa::new(start).frame(), Gpa::new(end).frame());
-        if self.memory <= LOW_MEMORY_LIMIT {
-            return alloc::vec![range(0, self.memory)];
-        }
-        let high = FOUR_GIB.saturating_add(self.memory - LOW_MEMORY);
-        alloc::vec![range(0, LOW_MEMORY), range(FOUR_GIB, high)]
+        self.ram_ranges()
+            .iter()
+            .filter_map(|range| frames_of(range.start, range.bytes))
+            .filter(|r| !r.is_empty())
+            .collect()
     }
 }
 

@@ -10,7 +10,6 @@ pub(crate) mod build;
 pub mod config;
 mod control;
 pub(crate) mod core;
-pub mod hob;
 pub(crate) mod teardown;
 
 use alloc::boxed::Box;
