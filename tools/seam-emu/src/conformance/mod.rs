@@ -20,6 +20,8 @@ mod prefix;
 mod replay;
 mod report;
 mod source;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ fn enter<'m>(call: &Call<'m>, tdvpr: u64, allowed: OpStates) -> Step<(LockedVcpu
     let vcpu = lock_vcpu(call, tdvpr, Mode::Shared, Operand::RCX)?;
     let (tdcs, state) = check_and_lock_state(&vcpu.owner.tdr, allowed, Mode::Shared)?;
     check_vcpu_pages(&vcpu.tdvps, &tdcs)?;
-    if vcpu.tdvps.state() == VcpuState::UNINITIALIZED {
+    if matches!(vcpu.tdvps.state(), VcpuState::UNINITIALIZED | VcpuState::ACTIVE) {
         return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
     }
     associate(call, &vcpu, &tdcs)?;

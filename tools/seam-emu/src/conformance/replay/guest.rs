@@ -92,6 +92,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     /// The guest starts to run.
     fn start(&mut self, state: &mut GuestState) {
         self.started = true;
+        enter_64_bit_mode(state);
         if state.gprs != self.script.entry {
             let difference = Difference::GuestEntry {
                 expected: Box::new(self.script.entry),
@@ -336,6 +337,18 @@ impl GuestCpu for ScriptedVcpu<'_, '_> {
         }
         self.execute(state, env)
     }
+}
+
+/// The guests of the recordings run 64-bit code at CPL 0 from their first instruction on.
+fn enter_64_bit_mode(state: &mut GuestState) {
+    const CR0_PG: u64 = 1 << 31;
+    const EFER_LME_LMA: u64 = 5 << 8;
+    const CODE_64_BIT: u32 = 1 << 13;
+    const CODE_32_BIT: u32 = 1 << 14;
+    state.cr0 |= CR0_PG;
+    state.efer |= EFER_LME_LMA;
+    let [_, code, ..] = &mut state.segments;
+    code.access = code.access & !CODE_32_BIT | CODE_64_BIT;
 }
 
 /// What a guest does that has nothing more to do: it is interrupted.
