@@ -11,7 +11,8 @@ pub mod trace;
 
 use std::sync::Arc;
 
-use seam_emu::{Cmr, HostMemoryError, HostViolation, Machine, MachineConfig, TscSource};
+use seam_emu::machine::HostMemoryError;
+use seam_emu::{Cmr, HostViolation, Machine, MachineConfig, TscSource};
 use tdvisor_base::arena::Table;
 use tdvisor_base::{Hpa, KeyId, Level, Pfn};
 use vmm_core::host::MemoryRange;
