@@ -3,7 +3,7 @@
 //! # Protocol of one turn of the loop
 //! 1. A queued event is delivered.
 //! 2. The kick flag, the budget, the windows and the activity state are looked at.
-//! 3. The block at RIP is found (see [`crate::decode::cache`]) and its operations run until one does not
+//! 3. The block at RIP is found (see `decode::cache`) and its operations run until one does not
 //!    complete, code was modified, or the block or the budget ends. With the trap flag set, or in an
 //!    interrupt shadow, one operation runs.
 //! 4. What kept an operation from completing becomes an event or an exit.

@@ -47,11 +47,15 @@ impl Event {
 
     const fn is_contributory(&self) -> bool {
         self.is_exception()
-            && matches!(self.vector, vector::DE | vector::TS | vector::NP | vector::SS | vector::GP)
+            && matches!(
+                self.vector,
+                vector::DE | vector::TS | vector::NP | vector::SS | vector::GP | vector::CP
+            )
     }
 
+    /// #PF and #VE are one class when exceptions are combined.
     const fn is_page_fault(&self) -> bool {
-        self.is_exception() && self.vector == vector::PF
+        self.is_exception() && matches!(self.vector, vector::PF | vector::VE)
     }
 
     /// Faults are pushed with RF set, so that the instruction restarts past its breakpoint.
@@ -95,7 +99,7 @@ impl Cpu {
                 }
                 Reason::None | Reason::Instruction(_) | Reason::Continue => return Ok(()),
             };
-            if second.is_page_fault() {
+            if second.vector == vector::PF {
                 self.control.cr2 = self.pending_cr2;
             }
             match combine(&event, second) {

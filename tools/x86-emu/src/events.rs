@@ -1,4 +1,4 @@
-//! Interrupts and exceptions: what they are. How they reach a handler is in [`crate::delivery`].
+//! Interrupts and exceptions: what they are. How they reach a handler is in the private module `delivery`.
 
 /// Vectors of the exceptions that this crate raises (SDM vol. 3, "Interrupt and Exception Handling").
 #[allow(missing_docs, reason = "the names are the exceptions")]
@@ -22,6 +22,7 @@ pub mod vector {
     pub const MC: u8 = 18;
     pub const XM: u8 = 19;
     pub const VE: u8 = 20;
+    pub const CP: u8 = 21;
 }
 
 /// Where an event comes from (the interruption types of VMX).

@@ -38,9 +38,9 @@ mod stop;
 pub mod tlb;
 
 #[cfg(test)]
-mod smoke;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use bus::{Access, Bus, BusFault, FaultKind, Translation};
 pub use cpu::{Budget, Cpu};

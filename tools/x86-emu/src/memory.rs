@@ -104,10 +104,7 @@ impl Cpu {
 
     /// Reads an operand.
     #[inline(always)]
-    pub(crate) fn load<W: Word>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop>
-    where
-        W: FromBytes,
-    {
+    pub(crate) fn load<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop> {
         let (entry, tag) = self.tlb.probe(self.view, linear);
         if let Some(entry) = entry
             && entry.read == tag

@@ -82,20 +82,14 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// All decoded blocks of one CPU.
-#[derive(Debug)]
+/// All decoded blocks of one CPU. Nothing is allocated until the first block is found: a run swaps the cache
+/// out and leaves an empty one in its place.
+#[derive(Debug, Default)]
 pub(crate) struct CodeCache {
     jumps: Box<[Jump]>,
     blocks: Vec<Block>,
     index: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     ops: usize,
-}
-
-impl Default for CodeCache {
-    fn default() -> Self {
-        // Empty until first used: a run swaps the cache out and leaves this one in its place.
-        Self { jumps: Box::default(), blocks: Vec::new(), index: HashMap::default(), ops: 0 }
-    }
 }
 
 /// The state of translation that a jump entry is good for.

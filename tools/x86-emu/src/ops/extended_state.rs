@@ -28,7 +28,8 @@ pub(super) fn in_use(state: &SimdState) -> u64 {
     let reset = SimdState::default();
     let x87 = SimdState { xmm: reset.xmm, mxcsr: reset.mxcsr, ..*state } != reset;
     let sse = state.xmm != reset.xmm;
-    u64::from(x87) * X87 | u64::from(sse) * SSE
+    let bit = |used: bool, component: u64| if used { component } else { 0 };
+    bit(x87, X87) | bit(sse, SSE)
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {

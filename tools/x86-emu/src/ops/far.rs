@@ -324,13 +324,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Sysretq | M::Iretq => 8,
         M::Iret => 2,
         M::Sysret | M::Iretd => 4,
-        _ if pointer => {
-            if i.op0_kind() == OpKind::FarBranch16 {
-                2
-            } else {
-                4
-            }
-        }
+        _ if i.op0_kind() == OpKind::FarBranch16 => 2,
+        _ if pointer => 4,
         M::Retf => i.code().op_code().operand_size() / 8,
         _ if i.op_count() == 1 => i.memory_size().size() as u32 - 2,
         _ => 4,

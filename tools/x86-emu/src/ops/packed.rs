@@ -100,7 +100,7 @@ fn interleave(a: u128, b: u128, size: usize, half: usize) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|n| {
         let pair = n / (2 * size);
         let at = half + pair * size + n % size;
-        if n / size % 2 == 0 { a[at] } else { b[at] }
+        if (n / size).is_multiple_of(2) { a[at] } else { b[at] }
     }))
 }
 
@@ -187,7 +187,7 @@ pub(crate) const BINARY: &[(Mnemonic, Packed)] = {
         (M::Psubusw, |a, b| words(a, b, u16::saturating_sub)),
         (M::Pmullw, |a, b| words(a, b, u16::wrapping_mul)),
         (M::Pmulhw, |a, b| words(a, b, multiply_high)),
-        (M::Pmulhuw, |a, b| words(a, b, |a, b| (u32::from(a) * u32::from(b) >> 16) as u16)),
+        (M::Pmulhuw, |a, b| words(a, b, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)),
         (M::Pmuludq, pmuludq),
         (M::Pmaddwd, pmaddwd),
         (M::Psadbw, psadbw),

@@ -96,7 +96,7 @@ impl Emulated {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        self.bus.0.write(Hpa::new(at), KeyId::DEFAULT, bytes).unwrap();
+        self.bus.0.write(Hpa::new(at), KeyId::DEFAULT, bytes).expect("inside the arena");
     }
 
     fn poke(&self, at: u64, value: u64) {
@@ -104,7 +104,7 @@ impl Emulated {
     }
 
     fn peek(&self, at: u64) -> u64 {
-        self.bus.0.load(Hpa::new(at), KeyId::DEFAULT).unwrap()
+        self.bus.0.load(Hpa::new(at), KeyId::DEFAULT).expect("inside the arena")
     }
 
     /// Runs a snippet of at most `budget` instructions; gives the state at its end or at its fault.
@@ -122,7 +122,7 @@ impl Emulated {
         self.prepare(before);
         let kick = AtomicBool::new(false);
         let exit = self.cpu.run(&mut self.bus, Budget(budget), &kick);
-        self.bus.0.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).unwrap();
+        self.bus.0.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).expect("inside the arena");
         let cpu = &self.cpu;
         let mut after = State {
             gpr: Gpr::ALL.map(|r| cpu.gpr(r)),

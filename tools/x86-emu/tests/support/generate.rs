@@ -417,6 +417,12 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         }
         before.gpr[register.number()] = (rng.below(8192) as i64 - 4096) as u64;
     }
+    if mnemonic == Mnemonic::Ldmxcsr {
+        // Bit 17 is AMD's misaligned-exception mask; Intel reserves it.
+        let value = if rng.one_in(4) { rng.next() as u32 & !(1 << 17) } else { rng.next() as u32 & 0xFFFF };
+        let at = operand_address(&instruction, &before)?;
+        put(&mut data, at, &value.to_le_bytes());
+    }
     let is_loop = matches!(
         mnemonic,
         Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz
@@ -460,14 +466,7 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
             let stack = before.gpr[4];
             put(&mut data, stack, &end.to_le_bytes());
         } else if let Some(_memory) = memory_operand {
-            let at = instruction.virtual_address(0, 0, |r, _, _| {
-                Some(if r == Register::RIP || r.is_segment_register() {
-                    0
-                } else {
-                    let value = before.gpr[r.full_register().number()];
-                    if r.size() == 4 { value & 0xFFFF_FFFF } else { value }
-                })
-            })?;
+            let at = operand_address(&instruction, &before)?;
             put(&mut data, at, &end.to_le_bytes());
         } else {
             let target = instruction.op0_register().number();
@@ -480,6 +479,17 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         budget = 6;
     }
     Some(Case { instruction, snippet, before, data, budget })
+}
+
+/// The linear address of the first operand.
+fn operand_address(instruction: &Instruction, before: &State) -> Option<u64> {
+    instruction.virtual_address(0, 0, |register, _, _| {
+        if register == Register::RIP || register.is_segment_register() {
+            return Some(0);
+        }
+        let value = before.gpr[register.full_register().number()];
+        Some(if register.size() == 4 { value & 0xFFFF_FFFF } else { value })
+    })
 }
 
 fn put(data: &mut [u8; DATA_BYTES], at: u64, bytes: &[u8]) {

@@ -1,0 +1,9 @@
+//! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
+
+mod events;
+mod exits;
+mod paging;
+mod registers;
+mod restart;
+mod smoke;
+mod transfers;
