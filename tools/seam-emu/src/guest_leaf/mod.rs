@@ -154,5 +154,7 @@ fn violation(gpa: tdvisor_base::Gpa, access: u64) -> VmExit {
     let mut exit = VmExit::plain(ExitReason::EPT_VIOLATION);
     exit.qualification = access;
     exit.gpa = gpa;
+    // The instruction is the TDCALL itself.
+    exit.instruction_length = VmExit::tdcall().instruction_length;
     exit
 }

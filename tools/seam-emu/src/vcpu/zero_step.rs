@@ -59,9 +59,8 @@ pub(crate) fn still_unmapped(tdvps: &Tdvps<'_>, tdcs: &Tdcs<'_>) -> Option<Gpa> 
 fn is_mapped(tdcs: &Tdcs<'_>, gpa: Gpa) -> bool {
     match tdcs.walk(gpa, Level::L4K) {
         Some(Walk::Found(slot) | Walk::Stopped(slot)) => {
-            let state = slot.state();
-            SeptStates::GUEST_ACCESSIBLE_LEAF.contains(state)
-                || SeptStates::ANY_PENDING_AND_GUEST_ACCEPTABLE.contains(state)
+            // A pending page does not count as mapped (recorded), whatever touching it would do.
+            SeptStates::GUEST_ACCESSIBLE_LEAF.contains(slot.state())
         }
         None => false,
     }
