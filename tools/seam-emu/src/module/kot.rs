@@ -59,14 +59,11 @@ impl Kot {
         }
     }
 
-    /// Flushed key ids whose lines a package still holds.
-    pub(crate) fn flushed_on(&self, package: u32) -> Vec<u16> {
+    /// Flushed key ids, those included whose lines are written back already.
+    pub(crate) fn flushed(&self) -> Vec<u16> {
         (self.first..)
             .zip(&self.slots)
-            .filter(|(_, slot)| {
-                let value = slot.0.load(Ordering::Acquire);
-                HkidState(value as u8) == HkidState::FLUSHED && value >> 8 >> package.min(55) & 1 != 0
-            })
+            .filter(|(_, slot)| HkidState(slot.0.load(Ordering::Acquire) as u8) == HkidState::FLUSHED)
             .map(|(hkid, _)| hkid)
             .collect()
     }

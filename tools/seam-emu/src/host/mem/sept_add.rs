@@ -37,6 +37,9 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     let levels = up_to_root(&context.tdcs, Level::L2M);
     let target = target(&context.tdcs, operands.rcx, levels, Mode::Shared, regs)?;
     let slot = target.entry.slot();
+    if version == 0 && regs.r8 == NO_PAGE {
+        return Err(invalid(Operand::R8));
+    }
     let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_SEPT_ADD) })?;
     let resumes = version == 1 && regs.r8 == NO_PAGE;
     let exists = state != SeptState::Free;

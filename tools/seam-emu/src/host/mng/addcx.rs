@@ -25,12 +25,12 @@ pub(in crate::host) fn addcx(call: &Call<'_>, regs: &Gprs) -> Step {
     if index >= pages::TDCX_MAX {
         return Err(plain(StatusCode::TDCX_NUM_INCORRECT));
     }
-    if index >= pages::TDCX_MIN && !ALLOWED.contains(tdr.tdcs().op_state()) {
-        return Err(plain(StatusCode::OP_STATE_INCORRECT));
-    }
     let (hpa, page) = lock_free_page(call, regs.rcx, Operand::RCX)?;
     if index + 1 == pages::TDCX_MIN && !call.machine.rdseed_has_entropy() {
         return Err(plain(StatusCode::RND_NO_ENTROPY));
+    }
+    if index >= pages::TDCX_MIN && !ALLOWED.contains(tdr.tdcs().op_state()) {
+        return Err(plain(StatusCode::OP_STATE_INCORRECT));
     }
     call.take_page(hpa, tdr.key());
     let fill = match index {

@@ -18,7 +18,7 @@ pub(in crate::host) fn cache_wb(call: &Call<'_>, regs: &Gprs) -> Step {
     let _lock = operation.lock().map_err(|_| refused)?;
     let _kot = module.kot.lock(Mode::Shared).map_err(|_| busy(Operand::KOT))?;
     if regs.rcx == 0 {
-        let hkids = module.kot.flushed_on(package);
+        let hkids = module.kot.flushed();
         if hkids.is_empty() {
             return Err(plain(StatusCode::NO_HKID_READY_TO_WBCACHE));
         }

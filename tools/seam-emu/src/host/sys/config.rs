@@ -205,11 +205,17 @@ impl Checker<'_, '_> {
         Ok(())
     }
 
+    /// PAMTs may overlap neither memory that a TDMR makes available nor each other; a PAMT of 4 KiB entries is
+    /// looked at first.
     fn check_overlaps(&self) -> Step {
+        const LEVELS: [Level; 3] = [Level::L4K, Level::L2M, Level::L1G];
+        let range_of = |info: &TdmrInfo, level: Level| {
+            let (base, size) = pamt(info, level);
+            Range::new(base, size)
+        };
         let own_memory = available(self.info);
-        for (position, level) in PAMT_LEVELS.into_iter().enumerate() {
-            let (base, size) = pamt(self.info, level);
-            let range = Range::new(base, size);
+        for (position, level) in LEVELS.into_iter().enumerate() {
+            let range = range_of(self.info, level);
             let overlap = |other: usize| Err(self.fail(StatusCode::PAMT_OVERLAP, level as usize, other));
             for (other, info) in self.earlier.iter().enumerate() {
                 if available(info).iter().any(|area| area.overlaps(range)) {
@@ -220,21 +226,17 @@ impl Checker<'_, '_> {
                 return overlap(self.index);
             }
             for (other, info) in self.earlier.iter().enumerate() {
-                for earlier_level in PAMT_LEVELS {
-                    let (base, size) = pamt(info, earlier_level);
-                    let earlier_range = Range::new(base, size);
+                for earlier_level in LEVELS {
+                    let earlier_range = range_of(info, earlier_level);
                     if earlier_range.overlaps(range)
-                        || (position == 0 && own_memory.iter().any(|area| area.overlaps(earlier_range)))
+                        || own_memory.iter().any(|area| area.overlaps(earlier_range))
                     {
                         return overlap(other);
                     }
                 }
             }
-            for before in PAMT_LEVELS.into_iter().take(position) {
-                let (base, size) = pamt(self.info, before);
-                if Range::new(base, size).overlaps(range) {
-                    return overlap(self.index);
-                }
+            if LEVELS.into_iter().skip(position + 1).any(|next| range_of(self.info, next).overlaps(range)) {
+                return overlap(self.index);
             }
         }
         Ok(())
