@@ -6,6 +6,7 @@
 //! is back in the cache. A cache is emptied with [`crate::Mmu::release`]: it does not know its MMU, so
 //! dropping a full one would lose pages.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -37,14 +38,15 @@ impl Reserve {
 
 /// Tables that wait to be linked. One per vCPU, and one per thread that splits.
 pub struct TableCache<Twin> {
-    pub(crate) mirror: Vec<MirrorTable<Twin>>,
+    /// In the order in which they came, which is that of their addresses where there is one.
+    pub(crate) mirror: VecDeque<MirrorTable<Twin>>,
     pub(crate) direct: Vec<Pfn>,
 }
 
 impl<Twin> TableCache<Twin> {
     /// An empty cache. It allocates nothing.
     pub const fn new() -> Self {
-        Self { mirror: Vec::new(), direct: Vec::new() }
+        Self { mirror: VecDeque::new(), direct: Vec::new() }
     }
 
     /// Tables in it: mirror, direct.

@@ -128,6 +128,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ///
     /// # Errors
     /// As [`MmuError`]; nothing changed then. After an error that is fatal the TD must end.
+    #[inline]
     pub fn fault(
         &self,
         guard: &Shared<'_>,
@@ -161,6 +162,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
     }
 
+    #[inline(always)]
     fn fault_private(
         &self,
         guard: &Shared<'_>,
@@ -226,7 +228,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn map_mirror_leaf(
         &self,
         guard: &Shared<'_>,
@@ -242,7 +244,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     }
 
     /// Calls the hook for an entry that we froze, and publishes the leaf or puts the old value back.
-    #[inline]
+    #[inline(always)]
     fn map_frozen_leaf(
         &self,
         guard: &Shared<'_>,
@@ -273,7 +275,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         old: Spte,
         at: Position,
     ) -> Result<Stepped, MmuError<X::Error>> {
-        let Some(MirrorTable { table, mut twin }) = cache.mirror.pop() else {
+        let Some(MirrorTable { table, mut twin }) = cache.mirror.pop_front() else {
             return Ok(Stepped::Done(FaultOutcome::Retry(Retry::NeedTables)));
         };
         let (Some(place), Some(entries)) = (self.slab.twin(table), self.mirror_table(table)) else {
@@ -281,7 +283,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         };
         slab::fill(entries, Spte::ABSENT);
         if !freeze(entry, old) {
-            cache.mirror.push(MirrorTable { table, twin });
+            cache.mirror.push_front(MirrorTable { table, twin });
             return Ok(Stepped::Done(FaultOutcome::Retry(Retry::Contended)));
         }
         match self.external.link_external_spt(guard, at, &mut twin) {
@@ -293,7 +295,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
             Err(why) => {
                 entry.store(old.0, Ordering::Release);
-                cache.mirror.push(MirrorTable { table, twin });
+                cache.mirror.push_front(MirrorTable { table, twin });
                 self.refused(at, Step::Link, why).map(Stepped::Done)
             }
         }
@@ -318,6 +320,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
     }
 
+    #[inline(never)]
     fn fault_shared(
         &self,
         guard: &Shared<'_>,
@@ -419,6 +422,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         FaultOutcome::Restored(at.level())
     }
 
+    #[cold]
     fn fault_device(
         &self,
         guard: &Shared<'_>,

@@ -22,17 +22,21 @@ impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Finder<'m, P, X> {
     }
 
     /// The entry at a position; `None` where no table reaches down to it.
+    #[inline(always)]
     pub(crate) fn entry(&mut self, at: Position) -> Option<(&'m AtomicU64, Spte)> {
         let table = match (self.last, at.level().up()) {
             (Some((covers, table)), Some(up)) if covers == Position::of(at.gfn(), up) => table,
-            (_, up) => {
-                let table = self.mmu.mirror_table_for(at.gfn(), at.level())?;
-                self.last = up.map(|up| (Position::of(at.gfn(), up), table));
-                table
-            }
+            _ => self.table(at)?,
         };
         let entry = &table[index(at.gfn(), at.level())];
         Some((entry, Spte(entry.load(Ordering::Acquire))))
+    }
+
+    #[cold]
+    fn table(&mut self, at: Position) -> Option<&'m Table> {
+        let table = self.mmu.mirror_table_for(at.gfn(), at.level())?;
+        self.last = at.level().up().map(|up| (Position::of(at.gfn(), up), table));
+        Some(table)
     }
 }
 

@@ -119,7 +119,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             if value.is_present() || level <= largest_whole(range, pfn, max_level) {
                 return self.map_run(guard, table, level, range, pfn, leaves);
             }
-            let Some(MirrorTable { table: child, mut twin }) = cache.mirror.pop() else {
+            let Some(MirrorTable { table: child, mut twin }) = cache.mirror.pop_front() else {
                 return Ok(Stepped::NeedTables);
             };
             let (Some(home), Some(entries)) = (self.slab.twin(child), self.mirror_table(child)) else {
@@ -127,7 +127,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             };
             slab::fill(entries, Spte::ABSENT);
             if let Err(why) = self.external.link_external_spt(&guard.as_shared(), at, &mut twin) {
-                cache.mirror.push(MirrorTable { table: child, twin });
+                cache.mirror.push_front(MirrorTable { table: child, twin });
                 return Ok(Stepped::Failed(gfn, Step::Link, why));
             }
             *home.lock() = Some(twin);

@@ -183,7 +183,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 while cache.mirror.len() < n {
                     let twin = self.pages.reserve_external()?;
                     match self.slab.alloc() {
-                        Ok(table) => cache.mirror.push(MirrorTable { table, twin }),
+                        Ok(table) => cache.mirror.push_back(MirrorTable { table, twin }),
                         Err(full) => {
                             self.pages.return_external(twin, Returned::Unused);
                             return Err(full);

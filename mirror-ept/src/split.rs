@@ -3,9 +3,10 @@
 //! # Protocol
 //! Under [`Exclusive`], for a batch of leaves of one level:
 //! 1. Everything is reserved: the mirror tables with their twins are in the cache before the guard is taken.
-//! 2. BLOCK every leaf; one TRACK with one kick.
-//! 3. For each: write its 512 children into a table nobody can reach (26d), let the hook split the external
-//!    leaf, then publish the table. The children map the same pages (26).
+//! 2. The 512 children of each leaf are written into a table that nobody can reach (26d). They map the same
+//!    pages (26).
+//! 3. BLOCK every leaf; one TRACK with one kick.
+//! 4. For each: let the hook split the external leaf, then publish the table.
 //!
 //! A failure unblocks what is blocked and gives back what was reserved: the leaf is huge and usable, in both
 //! tables (26b, 26c). A twin that the external side may have scribbled on goes back as such (57). Leaves of
@@ -175,6 +176,13 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let counters = guard.counters();
         let mut finder = Finder::new(self);
         let mut batch = Batch::with_room_for(leaves.len())?;
+        // The children of the whole batch first: nothing orders these stores, so their misses overlap, which
+        // they would not between hooks.
+        for (&at, MirrorTable { table, .. }) in leaves.iter().zip(&cache.mirror) {
+            let (_, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
+            let children = self.mirror_table(*table).ok_or(MmuError::Corrupt(at))?;
+            fill_children(children, value, at.level());
+        }
         let mut section = Section::new(&self.external, guard);
         for &at in leaves {
             let (_, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
@@ -198,14 +206,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         while let Some(entry) = tracked.take() {
             let at = entry.at();
             let (place, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
-            let Some(MirrorTable { table, mut twin }) = cache.mirror.pop() else {
+            let Some(MirrorTable { table, mut twin }) = cache.mirror.pop_front() else {
                 // Counted above; if it were not so, the leaf would be made usable again like any other.
                 self.undo(&mut section, entry)?;
                 self.undo_tracked(&mut section, &mut tracked)?;
                 return Err(MmuError::NeedTables { mirror: leaves.len() });
             };
-            let children = self.mirror_table(table).ok_or(MmuError::Corrupt(at))?;
-            fill_children(children, value, at.level());
             match section.split(entry, value.pfn(), &mut twin) {
                 Ok(()) => {
                     if let Some(home) = self.slab.twin(table) {

@@ -50,6 +50,7 @@ impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Walk<'m, F> {
     }
 
     /// Goes on after `gfn`, at the lowest level whose table still covers it.
+    #[inline(always)]
     fn advance_to(&mut self, gfn: Gfn) {
         self.next = gfn;
         while self.level < self.root {
@@ -66,6 +67,7 @@ impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Iterator for Walk<'m, F> {
     /// `Err` names an entry that refers to a table that does not exist.
     type Item = Result<Found<'m>, Position>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.end {
             let at = Position::of(self.next, self.level);

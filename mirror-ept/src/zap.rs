@@ -417,6 +417,7 @@ impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Emptying<'m, P, X> 
         Self { mmu, parent: None }
     }
 
+    #[inline(always)]
     fn removed(&mut self, at: Position) {
         let parent = match at.level().up() {
             Some(up) if up <= self.mmu.config.root_level => Some(Position::of(at.gfn(), up)),

@@ -88,6 +88,7 @@ impl<T> fmt::Debug for Batch<T> {
 
 impl<T> Batch<T> {
     /// How many entries are in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.entries.len() - self.next
     }
@@ -120,6 +121,7 @@ impl Batch<Blocked> {
     }
 
     /// Adds an entry.
+    #[inline]
     pub fn push(&mut self, entry: Blocked) {
         self.entries.push(entry.0);
     }
@@ -127,6 +129,7 @@ impl Batch<Blocked> {
 
 impl Batch<Tracked> {
     /// Takes the entry that was blocked first of those that are left.
+    #[inline]
     pub fn take(&mut self) -> Option<Tracked> {
         let at = *self.entries.get(self.next)?;
         self.next += 1;
@@ -163,6 +166,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     ///
     /// # Errors
     /// The hook's; the entry is then not blocked.
+    #[inline]
     pub fn block(&mut self, at: Position, what: Blocking) -> Result<Blocked, HookError<X::Error>> {
         self.external.block(self.guard, at, what)?;
         Ok(Blocked(at))
@@ -183,6 +187,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     ///
     /// # Errors
     /// The token and why; the leaf is then still mapped and blocked.
+    #[inline]
     pub fn remove(&mut self, entry: Tracked, pfn: Pfn) -> Result<(), Back<Tracked, X>> {
         self.external.remove_external_spte(self.guard, &entry, pfn).map_err(|why| (entry, why))
     }
@@ -191,6 +196,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     ///
     /// # Errors
     /// The token and why; the leaf is then still mapped and blocked.
+    #[inline]
     pub fn split(&mut self, entry: Tracked, pfn: Pfn, page: &mut X::Page) -> Result<(), Back<Tracked, X>> {
         self.external.split_external_spt(self.guard, &entry, pfn, page).map_err(|why| (entry, why))
     }

@@ -232,7 +232,14 @@ impl External for Radix {
             entry.store(value, Ordering::Relaxed);
             value += step;
         }
-        self.change(entry.at(), leaf(pfn) | BLOCKED, page.0 << 12 | PRESENT)
+        // Alone, a plain store will do: nothing waits for the table's lines to arrive.
+        match self.entry(entry.at()) {
+            Some(place) if place.load(Ordering::Relaxed) == leaf(pfn) | BLOCKED => {
+                place.store(page.0 << 12 | PRESENT, Ordering::Release);
+                Ok(())
+            }
+            _ => Err(HookError::Fatal("not the blocked leaf")),
+        }
     }
 
     fn promote_external_spt(
@@ -296,9 +303,18 @@ impl<'m> Vcpu<'m> {
         Self { mmu, me: mmu.participant().expect("a slot"), cache: TableCache::new() }
     }
 
+    /// Faults on each page until it is mapped, in a function of its own like the peers'.
+    #[inline(never)]
+    pub fn run(&mut self, pages: &[u64]) {
+        for page in pages {
+            // Somebody else may be linking the table: the guest would touch the page again.
+            while let FaultOutcome::Retry(_) = self.fault(*page) {}
+        }
+    }
+
     /// One private 4K fault, from the snapshot to the guard's end.
     #[inline(always)]
-    pub fn fault(&mut self, gfn: u64) -> FaultOutcome {
+    fn fault(&mut self, gfn: u64) -> FaultOutcome {
         let snapshot = self.mmu.notifier().snapshot();
         self.mmu.top_up(&mut self.cache, Reserve::PRIVATE).expect("tables");
         let fault = Fault {

@@ -84,8 +84,14 @@ impl X86 {
         unsafe { OffsetPageTable::new(&mut *self.root, VirtAddr::new(0)) }
     }
 
+    /// Maps pages in a row.
+    #[inline(never)]
+    pub fn run(&mut self, pages: u64) {
+        (0..pages).for_each(|page| self.map_4k(page));
+    }
+
     #[inline(always)]
-    pub fn map_4k(&mut self, page: u64) {
+    fn map_4k(&mut self, page: u64) {
         let mut frames = self.frames.clone_light();
         let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
         let at = Page::<Size4KiB>::containing_address(VirtAddr::new(page << 12));
@@ -129,8 +135,14 @@ impl TwoInMutex {
         Self(parking_lot::Mutex::new((X86::new(frames), X86::new(frames))))
     }
 
+    /// Faults on each page, in a function of its own so that all of it is inlined into one loop.
+    #[inline(never)]
+    pub fn run(&self, pages: &[u64], delay: u64) {
+        pages.iter().for_each(|page| self.fault(*page, delay));
+    }
+
     #[inline(always)]
-    pub fn fault(&self, page: u64, delay: u64) {
+    fn fault(&self, page: u64, delay: u64) {
         let mut both = self.0.lock();
         both.0.map_4k(page);
         if delay > 0 {

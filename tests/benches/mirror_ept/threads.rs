@@ -109,10 +109,7 @@ fn product(split: Split, threads: usize, pages: u64, delay: u64) -> Option<f64> 
             (0..threads).map(|_| Vcpu::new(&mmu)).collect()
         },
         |vcpu, thread| {
-            for page in parts.get(thread).into_iter().flatten() {
-                // Somebody else may be linking the table: the guest would touch the page again.
-                while let mirror_ept::FaultOutcome::Retry(_) = vcpu.fault(*page) {}
-            }
+            vcpu.run(parts.get(thread).map_or(&[], Vec::as_slice));
             vcpu.mmu.release(&mut vcpu.cache);
         },
         pages,
@@ -127,7 +124,7 @@ fn peer(split: Split, threads: usize, pages: u64, delay: u64) -> Option<f64> {
             tables.reset();
             vec![(); threads]
         },
-        |(), thread| parts.get(thread).into_iter().flatten().for_each(|page| tables.fault(*page, delay)),
+        |(), thread| tables.run(parts.get(thread).map_or(&[], Vec::as_slice), delay),
         pages,
     )
 }
