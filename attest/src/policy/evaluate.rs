@@ -275,11 +275,11 @@ impl TdRules {
     ) {
         let attributes = td.td_attributes;
         for (rule, bit, name) in [
-            (self.debug, TdAttributes::DEBUG, "TDATTRIBUTES.DEBUG"),
+            (self.debug, TdAttributes::TUD, "TDATTRIBUTES.DEBUG"),
             (self.sept_ve_disable, TdAttributes::SEPT_VE_DISABLE, "TDATTRIBUTES.SEPT_VE_DISABLE"),
             (self.migratable, TdAttributes::MIGRATABLE, "TDATTRIBUTES.MIGRATABLE"),
         ] {
-            if !rule.allows(attributes.contains(bit)) {
+            if !rule.allows(attributes.bits() & bit != 0) {
                 findings.push(Finding::Attribute { name, rule });
             }
         }

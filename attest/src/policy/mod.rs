@@ -125,7 +125,7 @@ pub struct PlatformRules {
 /// Rules about a TD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TdRules {
-    /// TDATTRIBUTES.DEBUG.
+    /// TDATTRIBUTES.DEBUG, or any other bit of the group that puts a TD under debug (profiling).
     pub debug: Rule,
     /// TDATTRIBUTES.SEPT_VE_DISABLE.
     pub sept_ve_disable: Rule,

@@ -13,6 +13,8 @@ pub struct TdAttributes(U64);
 impl TdAttributes {
     /// The TD can be debugged by its host: nothing it holds is secret.
     pub const DEBUG: u64 = 1 << 0;
+    /// The TD is under debug in any way: DEBUG, profiling, or a bit of the group that is not defined yet.
+    pub const TUD: u64 = 0xff;
     /// The TD may be a target of an extended service TD binding.
     pub const SERVTD_EXT: u64 = 1 << 17;
     /// Linear address separation.

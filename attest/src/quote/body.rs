@@ -5,7 +5,7 @@
 use core::fmt;
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::attributes::TdAttributes;
 
@@ -81,6 +81,12 @@ pub struct EnclaveReport {
 impl EnclaveReport {
     /// Bytes of an enclave report.
     pub const SIZE: usize = 384;
+
+    /// A report of zeros, to be filled in.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        Self::new_zeroed()
+    }
 
     /// ATTRIBUTES.DEBUG: the enclave can be read by its host.
     #[must_use]

@@ -31,7 +31,9 @@ struct Cli {
 enum Command {
     Conformance(commands::conformance::Args),
     Decode(commands::decode::Args),
+    Eventlog(commands::eventlog::Args),
     Measure(commands::measure::Args),
+    Quote(commands::quote::Args),
     Run(commands::run::Args),
     Verify(commands::verify::Args),
 }
@@ -45,7 +47,9 @@ fn main() -> ExitCode {
     let result: Result<outcome::Status, Failure> = match cli.command {
         Command::Conformance(args) => commands::conformance::run(args),
         Command::Decode(args) => commands::decode::run(args),
+        Command::Eventlog(args) => commands::eventlog::run(args),
         Command::Measure(args) => commands::measure::run(args),
+        Command::Quote(args) => commands::quote::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Verify(args) => commands::verify::run(args),
     };

@@ -1,8 +1,8 @@
 //! `tdvisor verify`: one quote, or a file of cases, to explained verdicts.
 
 mod batch;
-mod inputs;
-mod report;
+pub mod inputs;
+pub mod report;
 
 use std::io::Write;
 use std::path::PathBuf;
