@@ -92,7 +92,10 @@ fn decode_block(cpu: &Cpu, bytes: &[u8]) -> Option<Block> {
 fn decode_one(cpu: &Cpu, bytes: &[u8; MAX_INSTRUCTION]) -> Block {
     let mut decoder = decoder(cpu.mode, bytes);
     let instruction = decoder.decode();
-    let decoded = translate(&instruction, cpu.mode);
+    let mut decoded = translate(&instruction, cpu.mode);
+    if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
+        decoded.op.run = too_long;
+    }
     let used = if instruction.is_invalid() { MAX_INSTRUCTION } else { instruction.len() };
     Block::new(vec![decoded.op], decoded.ends_block, bytes.get(..used).unwrap_or(bytes))
 }
@@ -100,6 +103,11 @@ fn decode_one(cpu: &Cpu, bytes: &[u8; MAX_INSTRUCTION]) -> Block {
 /// Bytes that encode no instruction.
 fn invalid(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     Err(cpu.undefined())
+}
+
+/// More than fifteen bytes.
+fn too_long(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    Err(cpu.general_protection(0))
 }
 
 /// An instruction that has no operation here.

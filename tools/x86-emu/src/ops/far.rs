@@ -238,6 +238,7 @@ fn iret(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         let selector = cpu.stack_word(env, bytes, 4)? as u16;
         stack_segment = Some(cpu.return_stack(env, selector, &code)?);
     }
+    cpu.refuse_alignment_checks(image, (selector & 3) as u8)?;
     // IOPL and IF are governed by the privilege that IRET runs at.
     cpu.load_flags(image, bytes as u8, true);
     if let Some(segment) = stack_segment {
@@ -282,6 +283,7 @@ fn sysret(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     if cpu.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
+    cpu.refuse_alignment_checks(cpu.regs.get(Gpr::R11), 3)?;
     let target = cpu.regs.get(Gpr::Rcx);
     let base = (cpu.msrs.star >> 48) as u16;
     let (code, target) = if op.prefix & prefix::SIZE64 != 0 {

@@ -16,6 +16,7 @@ pub(crate) mod sse;
 pub(crate) mod stack;
 pub(crate) mod string;
 pub(crate) mod system;
+pub(crate) mod text;
 pub(crate) mod vmx;
 pub(crate) mod width;
 
@@ -35,6 +36,7 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| string::decode(i, long))
         .or_else(|| sse::decode(i, long))
         .or_else(|| float::decode(i, long))
+        .or_else(|| text::decode(i, long))
         .or_else(|| system::decode(i, long))
         .or_else(|| far::decode(i, long))
         .or_else(|| io::decode(i, long))

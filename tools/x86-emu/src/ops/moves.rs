@@ -285,6 +285,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         | M::Prefetcht2
         | M::Prefetchnta
         | M::Prefetchw => Some(nop),
+        // Without shadow stacks these are hints.
+        M::Rdsspd | M::Rdsspq => Some(nop),
         M::Mfence | M::Lfence | M::Sfence => Some(fence),
         M::Clflush | M::Clflushopt | M::Clwb => Some(flush_line),
         M::Movnti => match size {

@@ -449,7 +449,15 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         }
     }
 
-    let mut snippet = encode(&instruction)?;
+    // Something in front, so that the instruction is not always the first of its block.
+    let lead: &[u8] = match rng.below(3) {
+        0 => &[],
+        1 => &[0x90],
+        _ => &[0x0F, 0x1F, 0x44, 0x00, 0x00, 0x4D, 0x87, 0xC0],
+    };
+    budget += 2;
+    let at = SNIPPET + lead.len() as u64;
+    let mut snippet = encode(&instruction, at)?;
     // Vendors read some encodings differently (a 16-bit near return in 64-bit mode): Intel's reading counts,
     // and an encoding that it never yields is not run.
     if Decoder::new(64, &snippet, DecoderOptions::NONE).decode().code() != code {
@@ -458,10 +466,10 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
     let near_branch = instruction.op0_kind() == OpKind::NearBranch64;
     let indirect = matches!(mnemonic, Mnemonic::Jmp | Mnemonic::Call) && !near_branch;
     if near_branch || indirect || mnemonic == Mnemonic::Ret {
-        let end = SNIPPET + (snippet.len() + MARKER.len()) as u64;
+        let end = at + (snippet.len() + MARKER.len()) as u64;
         if near_branch {
             instruction.set_near_branch64(end);
-            snippet = encode(&instruction)?;
+            snippet = encode(&instruction, at)?;
         } else if mnemonic == Mnemonic::Ret {
             let stack = before.gpr[4];
             put(&mut data, stack, &end.to_le_bytes());
@@ -476,8 +484,9 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
             before.gpr[target] = end;
         }
         snippet.extend_from_slice(&MARKER);
-        budget = 6;
+        budget += 2;
     }
+    snippet.splice(0..0, lead.iter().copied());
     Some(Case { instruction, snippet, before, data, budget })
 }
 
@@ -499,9 +508,9 @@ fn put(data: &mut [u8; DATA_BYTES], at: u64, bytes: &[u8]) {
     }
 }
 
-/// The bytes of an instruction at the snippet's address.
-pub fn encode(instruction: &Instruction) -> Option<Vec<u8>> {
+/// The bytes of an instruction at an address.
+pub fn encode(instruction: &Instruction, at: u64) -> Option<Vec<u8>> {
     let mut encoder = Encoder::new(64);
-    encoder.encode(instruction, SNIPPET).ok()?;
+    encoder.encode(instruction, at).ok()?;
     Some(encoder.take_buffer())
 }
