@@ -18,6 +18,8 @@ pub mod digest;
 pub mod eventlog;
 #[cfg(all(feature = "alloc", feature = "measure"))]
 pub mod explain;
+#[cfg(feature = "measure")]
+pub mod igvm;
 #[cfg(feature = "issue")]
 pub mod issue;
 #[cfg(feature = "measure")]
