@@ -7,6 +7,7 @@
 //! and one variant of [`Command`].
 
 mod commands;
+mod guest_log;
 mod machine;
 mod outcome;
 

@@ -2,7 +2,6 @@
 
 mod console;
 mod image;
-mod log;
 mod memory_size;
 mod summary;
 
@@ -19,13 +18,13 @@ use vmm_core::td::config::TdConfig;
 use vmm_core::td::{BuildProgress, Devices, Ending, Td};
 use vmm_core::{Blame, Error, Host};
 
+use crate::guest_log::GuestLog;
 use crate::machine::serial::{COM1, COM2, SERIAL_PORTS, SerialInput, SerialPort};
 use crate::machine::trace::Trace;
 use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS};
 use crate::outcome::{Failure, Status};
 use console::Console;
 use image::Image;
-use log::GuestLog;
 use memory_size::MemorySize;
 use summary::Summary;
 
