@@ -182,7 +182,7 @@ fn igvm() -> (Vec<u8>, std::ops::Range<usize>) {
     }
     let mut file = b"IGVM".to_vec();
     for word in [1, 24, headers.len() as u32, 0x1100, 0] {
-        file.extend((word as u32).to_le_bytes());
+        file.extend(word.to_le_bytes());
     }
     file.extend(headers);
     let hot = 0..file.len();

@@ -1,0 +1,65 @@
+//! `tdvisor eventlog`: show, replay and explain the event log of a TD.
+
+mod explain;
+mod inputs;
+mod replay;
+mod show;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::outcome::{Failure, Status};
+
+/// Where Linux shows a TD its own log.
+const OWN_LOG: &str = "/sys/firmware/acpi/tables/data/CCEL";
+
+/// Show, replay or explain the event log of a TD.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do with the log.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Show(show::Args),
+    Replay(replay::Args),
+    Explain(Box<explain::Args>),
+}
+
+/// The log itself.
+#[derive(Debug, clap::Args)]
+struct LogArgs {
+    /// The log area; without it, the log of the TD that tdvisor runs in.
+    #[arg(value_name = "LOG", default_value = OWN_LOG)]
+    log: PathBuf,
+}
+
+/// Where the registers come from.
+#[derive(Debug, clap::Args)]
+struct RegisterArgs {
+    /// Compare with the registers of this quote (binary or hexadecimal; not verified here).
+    #[arg(long, value_name = "FILE", conflicts_with = "report")]
+    quote: Option<PathBuf>,
+    /// Compare with the registers of this TDREPORT (1024 bytes).
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Extensions that the running system listed itself (JSON array with digest, imr or register, event or name).
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    match args.command {
+        Command::Show(args) => show::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Explain(args) => explain::run(&args),
+    }
+}
+
+/// Prints; a reader that stops early (`| head`) does not change the answer.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

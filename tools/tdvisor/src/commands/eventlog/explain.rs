@@ -1,0 +1,152 @@
+//! `tdvisor eventlog explain`: a log beside what should have happened.
+
+use std::path::{Path, PathBuf};
+
+use tdvisor_attest::eventlog::EventLog;
+use tdvisor_attest::explain::{Evidence, explain_by_best};
+use tdvisor_attest::predict::guest::Guest;
+use tdvisor_attest::predict::ovmf::{Inputs, PROFILES, direct_boot};
+use tdvisor_attest::predict::{Prediction, td_shim};
+use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+
+use super::{LogArgs, RegisterArgs, inputs, print};
+use crate::outcome::{Failure, Status};
+use inputs::{parse_memory, read};
+
+/// Explain a log: the first and every difference from a prediction, each with its likely cause.
+///
+/// The prediction is another log (--reference), or follows from the inputs of the boot: firmware, memory size,
+/// ACPI tables, kernel, initrd, command line. What is not given is not predicted and is told apart from a match.
+/// Ends with status 0 if nothing differs, 1 if something does, 2 if a file cannot be used.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    log: LogArgs,
+    /// Predict the events of this log, from a boot known to be good.
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["firmware", "kernel", "td_shim"])]
+    reference: Option<PathBuf>,
+    /// Predict the boot of this OVMF image.
+    #[arg(long, value_name = "FILE")]
+    firmware: Option<PathBuf>,
+    /// Memory of the machine, such as 2G.
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// QEMU's etc/table-loader.
+    #[arg(long, value_name = "FILE")]
+    acpi_loader: Option<PathBuf>,
+    /// QEMU's etc/acpi/rsdp.
+    #[arg(long, value_name = "FILE")]
+    acpi_rsdp: Option<PathBuf>,
+    /// QEMU's etc/acpi/tables.
+    #[arg(long, value_name = "FILE")]
+    acpi_tables: Option<PathBuf>,
+    /// The kernel of a direct boot.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initrd.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Its command line.
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// The kind of OVMF build; without it, the one that fits best.
+    #[arg(long, value_name = "NAME", value_parser = PROFILES.map(|profile| profile.name))]
+    profile: Option<String>,
+    /// Predict the boot of this td-shim image.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["firmware", "kernel"])]
+    td_shim: Option<PathBuf>,
+    /// The TD HOB that td-shim was given.
+    #[arg(long, value_name = "FILE", requires = "td_shim")]
+    td_hob: Option<PathBuf>,
+    /// The payload that td-shim was given.
+    #[arg(long, value_name = "FILE", requires = "td_shim")]
+    payload: Option<PathBuf>,
+    /// The payload's parameters that td-shim was given.
+    #[arg(long, value_name = "FILE", requires = "td_shim")]
+    payload_param: Option<PathBuf>,
+    /// The log is of this project's hello-td, which extends RTMR3 once.
+    #[arg(long)]
+    hello_td: bool,
+    #[command(flatten)]
+    registers: RegisterArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Also write a self-contained page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<Status, Failure> {
+    let area = read(&args.log.log)?;
+    let log = EventLog::parse(&area).map_err(|error| Failure::input(args.log.log.display(), error))?;
+    let registers = inputs::registers(&args.registers)?;
+    let mut runtime = inputs::events(&args.registers)?;
+    if args.hello_td {
+        runtime.get_or_insert_default().extend(Guest::HelloTd.prediction());
+    }
+    let evidence = Evidence { registers: registers.as_ref(), runtime: runtime.as_ref() };
+    let predictions = predictions(args)?;
+    let explanation = explain_by_best(&log, &predictions, &evidence)
+        .ok_or_else(|| Failure::Internal("no prediction to explain by".to_owned()))?;
+    if let Some(path) = &args.html {
+        std::fs::write(path, explanation.to_html()).map_err(|error| Failure::input(path.display(), error))?;
+    }
+    print(&if args.json { format!("{:#}\n", explanation.to_json()) } else { explanation.to_string() });
+    Ok(if explanation.agrees() { Status::Success } else { Status::Negative })
+}
+
+fn optional(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, Failure> {
+    path.map(|path| read(path)).transpose()
+}
+
+fn image<'a>(path: &Path, bytes: &'a [u8]) -> Result<TdvfImage<'a>, Failure> {
+    TdvfImage::parse(bytes).map_err(|error| Failure::input(path.display(), error))
+}
+
+fn predictions(args: &Args) -> Result<Vec<(String, Prediction)>, Failure> {
+    if let Some(path) = &args.reference {
+        let area = read(path)?;
+        let log = EventLog::parse(&area).map_err(|error| Failure::input(path.display(), error))?;
+        return Ok(vec![(format!("the reference log {}", path.display()), Prediction::from_log(&log))]);
+    }
+    if let Some(path) = &args.td_shim {
+        let bytes = read(path)?;
+        let (hob, payload) = (optional(args.td_hob.as_ref())?, optional(args.payload.as_ref())?);
+        let parameters = optional(args.payload_param.as_ref())?;
+        let host = HostContents {
+            td_hob: hob.as_deref(),
+            payload: payload.as_deref(),
+            payload_param: parameters.as_deref(),
+        };
+        let prediction = td_shim::boot(&image(path, &bytes)?, &host);
+        return Ok(vec![(format!("the prediction for td-shim {}", path.display()), prediction)]);
+    }
+    let firmware = optional(args.firmware.as_ref())?;
+    let firmware = match (&args.firmware, &firmware) {
+        (Some(path), Some(bytes)) => Some(image(path, bytes)?),
+        _ => None,
+    };
+    let (loader, rsdp) = (optional(args.acpi_loader.as_ref())?, optional(args.acpi_rsdp.as_ref())?);
+    let (tables, kernel) = (optional(args.acpi_tables.as_ref())?, optional(args.kernel.as_ref())?);
+    let initrd = optional(args.initrd.as_ref())?;
+    let inputs = Inputs {
+        firmware,
+        memory: args.memory,
+        acpi_loader: loader.as_deref(),
+        acpi_rsdp: rsdp.as_deref(),
+        acpi_tables: tables.as_deref(),
+        kernel: kernel.as_deref(),
+        initrd: initrd.as_deref(),
+        command_line: args.cmdline.as_deref(),
+    };
+    PROFILES
+        .iter()
+        .filter(|profile| args.profile.as_deref().is_none_or(|name| name == profile.name))
+        .map(|profile| {
+            let prediction =
+                direct_boot(&inputs, *profile).map_err(|error| Failure::Input(error.to_string()))?;
+            Ok((format!("the prediction for profile {}", profile.name), prediction))
+        })
+        .collect()
+}
