@@ -12,7 +12,7 @@ use tdvisor_base::arena::Arena;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 
 use crate::bus::Bus;
-use crate::decode::cache::CodeCache;
+use crate::decode::cache::{BLOCKS_PER_EPOCH, CodeCache};
 use crate::events::{Event, vector};
 use crate::exits::{Exit, FaultExit, Unimplemented};
 use crate::flags::{self, Flags};
@@ -309,6 +309,7 @@ impl Cpu {
             if left == 0 {
                 return Exit::BudgetExhausted;
             }
+            cache.begin_epoch();
             let done = self.step_block(env, cache, &mut left);
             if done.is_err()
                 && let Some(exit) = self.resolve_stop(env)
@@ -325,7 +326,13 @@ impl Cpu {
         if single {
             return self.step_single(env, cache, left);
         }
+        let mut blocks = BLOCKS_PER_EPOCH;
         loop {
+            blocks -= 1;
+            if blocks == 0 {
+                blocks = BLOCKS_PER_EPOCH;
+                cache.begin_epoch();
+            }
             let block = cache.lookup(self, env)?;
             let ops = block.ops.get(..block.ops.len().min(*left as usize)).unwrap_or(&block.ops);
             let mut done = 0u64;

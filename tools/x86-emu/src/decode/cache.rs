@@ -5,6 +5,9 @@
 //!   that changes how the next one is decoded or interrupted, or at the end of the page.
 //! - The page is watched *before* its bytes are read. A block runs only while the page's code generation is
 //!   the one it was decoded in; otherwise its bytes are compared and, where they differ, decoded again.
+//!   The generation is looked at once per *epoch*. The CPU begins a new epoch with every run, event,
+//!   store of its own into code and instruction that changes the mode (all that serialise are among them),
+//!   and after [`BLOCKS_PER_EPOCH`] blocks at the latest: sooner than cross-modifying code may count on.
 //! - An instruction that crosses into another page is a block of its own. Its bytes are read and compared
 //!   every time it runs.
 //! - The jump table is the instruction TLB proper: it maps a linear address straight to a block, for one
@@ -23,6 +26,8 @@ use crate::paging::Want;
 use crate::stop::Stop;
 use crate::tlb::View;
 
+/// Blocks that run before generations are looked at again.
+pub(crate) const BLOCKS_PER_EPOCH: u32 = 64;
 const JUMPS: usize = 4096;
 /// Operations kept before everything is dropped: about 20 MB.
 const MAX_OPS: usize = 1 << 19;
@@ -36,6 +41,8 @@ pub(crate) struct Block {
     hpa: Hpa,
     key: KeyId,
     generation: u32,
+    /// The epoch in which the generation was last found right.
+    checked: u64,
     bytes: Box<[u8]>,
     crosses_page: bool,
 }
@@ -48,6 +55,7 @@ impl Block {
             hpa: Hpa::new(0),
             key: KeyId::DEFAULT,
             generation: 0,
+            checked: 0,
             bytes: bytes.into(),
             crosses_page: false,
         }
@@ -90,6 +98,8 @@ pub(crate) struct CodeCache {
     blocks: Vec<Block>,
     index: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     ops: usize,
+    /// Never 0 while blocks run.
+    epoch: u64,
 }
 
 /// The state of translation that a jump entry is good for.
@@ -98,12 +108,18 @@ fn stamp(cpu: &Cpu) -> u64 {
 }
 
 impl CodeCache {
+    /// Begins a new epoch: no block runs before its generation was looked at again.
+    #[inline(always)]
+    pub(crate) fn begin_epoch(&mut self) {
+        self.epoch += 1;
+    }
+
     /// The block at RIP, valid at this moment.
     #[inline(always)]
     pub(crate) fn lookup(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&Block, Stop> {
         let rip = cpu.rip();
         let stamp = stamp(cpu);
-        let number = match self.jumps.get(Self::jump_index(rip)) {
+        let number = match self.jumps.get(Self::jump_index(rip)).copied() {
             Some(jump) if jump.rip == rip && jump.stamp == stamp && self.is_current(jump.block, env) => {
                 jump.block
             }
@@ -118,10 +134,16 @@ impl CodeCache {
     }
 
     #[inline(always)]
-    fn is_current(&self, number: u32, env: &Env<'_>) -> bool {
-        self.blocks
-            .get(number as usize)
-            .is_some_and(|b| env.mem.code_generation(b.hpa.frame()) == b.generation)
+    fn is_current(&mut self, number: u32, env: &Env<'_>) -> bool {
+        let Some(block) = self.blocks.get_mut(number as usize) else { return false };
+        if block.checked == self.epoch {
+            return true;
+        }
+        if env.mem.code_generation(block.hpa.frame()) != block.generation {
+            return false;
+        }
+        block.checked = self.epoch;
+        true
     }
 
     #[inline(never)]
@@ -148,7 +170,7 @@ impl CodeCache {
             None => {
                 let block = build(cpu, env, rip, place)?;
                 if self.ops >= MAX_OPS {
-                    *self = Self::default();
+                    *self = Self { epoch: self.epoch, ..Self::default() };
                 }
                 self.ops += block.ops.len();
                 self.blocks.push(block);
