@@ -13,7 +13,7 @@
 
 mod shortcut;
 mod stats;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use alloc::boxed::Box;

@@ -1,6 +1,5 @@
 use super::*;
 
-#[cfg(not(any(loom, shuttle)))]
 #[test]
 fn a_participant_leaves_its_slot_to_the_next() {
     let core = Arc::new(Core::new(1).unwrap());
@@ -10,7 +9,6 @@ fn a_participant_leaves_its_slot_to_the_next() {
     assert!(Participant::join(&core).is_some());
 }
 
-#[cfg(not(any(loom, shuttle)))]
 #[test]
 fn an_epoch_is_old_until_its_reader_is_gone() {
     let core = Arc::new(Core::new(2).unwrap());
@@ -25,7 +23,6 @@ fn an_epoch_is_old_until_its_reader_is_gone() {
     drop(late);
 }
 
-#[cfg(not(any(loom, shuttle)))]
 #[test]
 fn a_word_written_only_exclusively_is_stable_for_readers() {
     let core = Arc::new(Core::new(4).unwrap());
