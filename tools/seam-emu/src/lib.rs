@@ -13,6 +13,8 @@
 //! | `host`, `guest_leaf` | the leaves, one file each or one per family |
 //! | `vcpu` | TDH.VP.ENTER, TD exits, #VE |
 //! | `guest` | the processor that executes a guest |
+//! | `inject` | faults on demand |
+//! | `metadata`, `td_params`, `cpuid`, `sysinfo` | fields by identifier, TD_PARAMS, CPUID, what the module says of itself |
 //! | `conformance` | replays recordings of the real module and compares |
 //! | `lock`, `fields` | try-locks; control structures as fields |
 
@@ -25,6 +27,7 @@ pub mod fields;
 pub mod guest;
 mod guest_leaf;
 mod host;
+pub mod inject;
 pub mod lock;
 pub mod machine;
 pub mod metadata;
@@ -36,4 +39,6 @@ mod vcpu;
 
 pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
 pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
-pub use machine::{EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode};
+pub use machine::{
+    EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
+};

@@ -25,6 +25,7 @@ mod tests;
 mod words;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -129,10 +130,9 @@ fn folder_of(file: &Path) -> PathBuf {
 fn folders(files: &[PathBuf]) -> Result<BTreeMap<PathBuf, Prefixes>, InputError> {
     let mut folders = BTreeMap::new();
     for file in files {
-        let folder = folder_of(file);
-        if !folders.contains_key(&folder) {
-            let prefixes = Prefixes::beside(&folder)?;
-            folders.insert(folder, prefixes);
+        if let Entry::Vacant(slot) = folders.entry(folder_of(file)) {
+            let prefixes = Prefixes::beside(slot.key())?;
+            slot.insert(prefixes);
         }
     }
     Ok(folders)

@@ -251,6 +251,7 @@ pub struct GuestRun {
 
 /// One thing that happens while an LP is in the guest.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
 pub enum GuestEvent {
     /// Another LP executes a step.
     Host(Step),
@@ -269,6 +270,7 @@ pub enum GuestEvent {
 
 /// What a guest does, or what happens to it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
 pub enum GuestAct {
     /// TDCALL.
     Tdcall {

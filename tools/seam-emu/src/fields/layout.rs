@@ -53,7 +53,7 @@ pub mod tdcs {
     pub const XBUFF_SIZE: u32 = 0x00dc;
     /// u64: notifications that the guest enabled.
     pub const NOTIFY_ENABLES: u32 = 0x00e0;
-    /// u64: host-priority lock time-out, in microseconds.
+    /// u64: host-priority lock time-out, in TSC ticks.
     pub const HP_LOCK_TIMEOUT: u32 = 0x00e8;
     /// 4 × u64: per-VM controls.
     pub const VM_CTLS: u32 = 0x00f0;
@@ -155,6 +155,20 @@ pub mod tdvps {
     pub const HP_LOCK_BUSY_START: u32 = 0x0200;
     /// u8: the guest is meeting host-priority locks.
     pub const HP_LOCK_BUSY: u32 = 0x0208;
+    /// 4 × u8: the VMCS of each VM is launched.
+    pub const VM_LAUNCHED: u32 = 0x021a;
+    /// 4 × u64: TSC deadline of each VM; all ones: none.
+    pub const TSC_DEADLINE: u32 = 0x0268;
+    /// 4 × u64: shared EPT pointer as the host set it.
+    pub const SHADOW_SHARED_EPTP: u32 = 0x03c0;
+    /// 4 × u64: where TDG.VP.ENTER finds the L2 VM's state.
+    pub const L2_ENTER_GUEST_STATE_GPA: u32 = 0x03e0;
+    /// 4 × u64: the same as host address.
+    pub const L2_ENTER_GUEST_STATE_HPA: u32 = 0x0400;
+    /// 4 × u64: virtual APIC page of the L2 VM.
+    pub const L2_VAPIC_GPA: u32 = 0x0460;
+    /// 4 × u64: the same as host address.
+    pub const L2_VAPIC_HPA: u32 = 0x0480;
     /// 32 × u64: addresses of suspicious private EPT violations.
     pub const LAST_EPF_GPA_LIST: u32 = 0x0700;
     /// 128 × u8: per-leaf CPUID control.

@@ -20,6 +20,7 @@ use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestState, VmExit};
 use crate::host::invalid;
+use crate::inject::Effect;
 use crate::lock::Busy;
 use crate::vcpu::{AsyncExit, Handled, Running, TdExit, complete};
 
@@ -63,7 +64,12 @@ pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &Vm
     }
     let call = Call { vcpu };
     let mut host_priority = false;
-    let handled = match run(&call, state) {
+    let outcome = match vcpu.machine.faults().decide_tdcall(vcpu.lp, &state.gprs) {
+        None => run(&call, state),
+        Some(Effect::Return(status)) => Err(End::Status(status)),
+        Some(Effect::Interrupt) => vcpu.machine.with_interrupt(vcpu.lp, || run(&call, state)),
+    };
+    let handled = match outcome {
         Ok(()) => returned(state, exit, Status::SUCCESS),
         Err(End::Status(status)) => returned(state, exit, status),
         Err(End::Busy(operand, busy)) => {

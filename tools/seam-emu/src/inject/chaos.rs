@@ -35,15 +35,18 @@ fn transient(leaf: Leaf) -> &'static [Status] {
         busy(Operand::RCX),
         busy(Operand::R8),
     ];
-    const DEMOTE: &[Status] =
-        &[busy(Operand::SEPT_TREE), busy(Operand::RCX), busy(Operand::R8), plain(StatusCode::INTERRUPTED_RESTARTABLE)];
+    const DEMOTE: &[Status] = &[
+        busy(Operand::SEPT_TREE),
+        busy(Operand::RCX),
+        busy(Operand::R8),
+        plain(StatusCode::INTERRUPTED_RESTARTABLE),
+    ];
     const PROMOTE: &[Status] =
         &[busy(Operand::SEPT_TREE), busy(Operand::RCX), plain(StatusCode::INTERRUPTED_RESTARTABLE)];
     const TRACK: &[Status] =
         &[busy(Operand::RCX), busy(Operand::TD_EPOCH), plain(StatusCode::PREVIOUS_TLB_EPOCH_BUSY)];
     const OPERAND: &[Status] = &[busy(Operand::RCX)];
-    const CREATE: &[Status] =
-        &[busy(Operand::RCX), busy(Operand::KOT), plain(StatusCode::RND_NO_ENTROPY)];
+    const CREATE: &[Status] = &[busy(Operand::RCX), busy(Operand::KOT), plain(StatusCode::RND_NO_ENTROPY)];
     const KEY: &[Status] =
         &[busy(Operand::RCX), busy(Operand::KET), plain(StatusCode::KEY_GENERATION_FAILED)];
     const SYS: &[Status] = &[plain(StatusCode::SYS_BUSY), plain(StatusCode::RND_NO_ENTROPY)];

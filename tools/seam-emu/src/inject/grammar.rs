@@ -123,7 +123,9 @@ fn parse_effect(text: &str) -> Result<Effect, String> {
         None => 0,
         Some(name) => match Operand::ALL.iter().find(|known| known.name() == Some(name)) {
             Some(operand) => operand.0,
-            None => u32::try_from(number(name)?).map_err(|_| format!("details {name} have more than 32 bits"))?,
+            None => {
+                u32::try_from(number(name)?).map_err(|_| format!("details {name} have more than 32 bits"))?
+            }
         },
     };
     Ok(Effect::Return(Status::with_details(*code, details)))

@@ -167,10 +167,8 @@ impl Injector {
 
 /// Leaves the registers as a call does that ends with `status` before it changed anything.
 pub(crate) fn fail(regs: &mut Gprs, leaf: Leaf, status: Status) {
-    let restarts = matches!(
-        status.code(),
-        StatusCode::INTERRUPTED_RESTARTABLE | StatusCode::INTERRUPTED_RESUMABLE
-    );
+    let restarts =
+        matches!(status.code(), StatusCode::INTERRUPTED_RESTARTABLE | StatusCode::INTERRUPTED_RESUMABLE);
     if clears_rcx_and_rdx(leaf) && !restarts {
         regs.rcx = 0;
         regs.rdx = 0;
@@ -240,7 +238,11 @@ mod tests {
     #[test]
     fn a_failed_memory_leaf_shows_no_entry_and_an_interrupted_one_keeps_its_operands() {
         let mut regs = Gprs { rcx: 1, rdx: 2, ..Gprs::ZERO };
-        fail(&mut regs, Leaf::Host(TdhLeaf::MEM_PAGE_DEMOTE), Status::new(StatusCode::INTERRUPTED_RESTARTABLE));
+        fail(
+            &mut regs,
+            Leaf::Host(TdhLeaf::MEM_PAGE_DEMOTE),
+            Status::new(StatusCode::INTERRUPTED_RESTARTABLE),
+        );
         assert_eq!((regs.rcx, regs.rdx), (1, 2));
         fail(&mut regs, Leaf::Host(TdhLeaf::MEM_PAGE_DEMOTE), Status::new(StatusCode::OPERAND_BUSY));
         assert_eq!((regs.rcx, regs.rdx), (0, 0));

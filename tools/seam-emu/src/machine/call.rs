@@ -1,10 +1,11 @@
 //! Where a SEAMCALL arrives.
 
-use tdx_module_iface::{Gprs, SeamCallFault};
+use tdx_module_iface::{Gprs, LeafWord, SeamCallFault, TdhLeaf};
 
 use super::Machine;
 use crate::guest::GuestCpu;
 use crate::host::{Call, dispatch};
+use crate::inject::{self, Effect, Leaf};
 
 impl Machine {
     pub(super) fn seamcall(
@@ -13,7 +14,17 @@ impl Machine {
         gprs: &mut Gprs,
         guest: Option<&mut dyn GuestCpu>,
     ) -> Result<(), SeamCallFault> {
-        dispatch(&Call { machine: self, lp }, gprs, guest);
+        if self.module.has_shut_down() {
+            return Err(SeamCallFault::VmFailInvalid);
+        }
+        let call = Call { machine: self, lp };
+        match self.faults().decide_seamcall(lp, gprs) {
+            None => dispatch(&call, gprs, guest),
+            Some(Effect::Return(status)) => {
+                inject::fail(gprs, Leaf::Host(TdhLeaf(LeafWord(gprs.rax).leaf())), status);
+            }
+            Some(Effect::Interrupt) => self.with_interrupt(lp, || dispatch(&call, gprs, guest)),
+        }
         Ok(())
     }
 }

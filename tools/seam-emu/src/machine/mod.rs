@@ -11,8 +11,8 @@ mod tlb;
 mod translate;
 mod violation;
 
-pub(crate) use env::{GuestSpace, GuestTime};
 pub use env::{GuestEnv, GuestMemoryError, GuestTranslation};
+pub(crate) use env::{GuestSpace, GuestTime};
 pub use host::HostMemoryError;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
@@ -27,6 +27,7 @@ use tdvisor_base::{Hpa, KeyId};
 
 use crate::config::{MachineConfig, TscSource};
 use crate::guest::GuestCpu;
+use crate::inject::Injector;
 use crate::module::Module;
 use limit::LimitLog;
 use violation::ViolationLog;
@@ -58,7 +59,10 @@ pub enum PconfigMode {
 /// What the machine knows of one logical processor. The module's view of it is in [`Module`].
 pub(crate) struct Processor {
     pub(crate) package: u32,
+    /// What processors and leaves look at: the line, or an interrupt that fault injection pretends.
     pub(crate) interrupt_pending: AtomicBool,
+    /// What the outside world set.
+    interrupt_line: AtomicBool,
     pub(crate) tlb: Tlb,
     /// Address of the TDR whose guest runs here; zero while none does.
     pub(crate) running: AtomicU64,
@@ -84,6 +88,7 @@ pub struct Machine {
     dirty: stale::DirtyLines,
     rdseed: AtomicU8,
     pconfig: AtomicU8,
+    faults: Injector,
     clock: VirtualClock,
     started: std::time::Instant,
 }
@@ -110,6 +115,7 @@ impl Machine {
             .map(|package| Processor {
                 package: *package,
                 interrupt_pending: AtomicBool::new(false),
+                interrupt_line: AtomicBool::new(false),
                 tlb: Tlb::default(),
                 running: AtomicU64::new(0),
                 guest_cpu: Mutex::new(None),
@@ -126,6 +132,7 @@ impl Machine {
             dirty: stale::DirtyLines::default(),
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
+            faults: Injector::default(),
             clock,
             started: std::time::Instant::now(),
         }
@@ -159,8 +166,27 @@ impl Machine {
     /// and a guest that runs there on a [`crate::guest`] CPU that polls exits with reason 1.
     pub fn set_interrupt_pending(&self, lp: usize, pending: bool) {
         if let Some(processor) = self.processors.get(lp) {
-            processor.interrupt_pending.store(pending, Ordering::Release);
+            processor.interrupt_line.store(pending, Ordering::SeqCst);
+            processor.interrupt_pending.store(pending, Ordering::SeqCst);
         }
+    }
+
+    /// Faults that calls get on demand.
+    pub fn faults(&self) -> &Injector {
+        &self.faults
+    }
+
+    /// Runs `act` with an interrupt pending on a processor, whether one is or not.
+    pub(crate) fn with_interrupt<R>(&self, lp: usize, act: impl FnOnce() -> R) -> R {
+        let Some(processor) = self.processors.get(lp) else { return act() };
+        processor.interrupt_pending.store(true, Ordering::SeqCst);
+        let result = act();
+        processor.interrupt_pending.store(false, Ordering::SeqCst);
+        // One that became pending meanwhile must not get lost.
+        if processor.interrupt_line.load(Ordering::SeqCst) {
+            processor.interrupt_pending.store(true, Ordering::SeqCst);
+        }
+        result
     }
 
     /// Whether an external interrupt for the VMM is pending on a processor.

@@ -49,7 +49,7 @@ mod encoding {
 }
 
 /// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them.
-pub fn initial_controls(tdvps: &dyn FieldStore) {
+pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
     let set = |encoding, value| {
         if let Some(offset) = vmcs::offset(encoding) {
             tdvps.store_u64(offset, value);
@@ -60,10 +60,28 @@ pub fn initial_controls(tdvps: &dyn FieldStore) {
     set(encoding::SHARED_EPTP, ADDRESS_NOT_SET);
     set(encoding::PINBASED, INITIAL_PINBASED);
     set(encoding::CR0_MASK, CR0_HOST_OWNED);
-    set(encoding::CR0_SHADOW, CR0_INITIAL_SHADOW);
+    set(encoding::CR0_SHADOW, CR0_NE);
     set(encoding::CR4_MASK, CR4_HOST_OWNED);
-    set(encoding::CR4_SHADOW, CR4_INITIAL_SHADOW);
+    set(encoding::CR4_SHADOW, CR4_MCE);
+    for vm in 0..=u32::from(num_l2_vms.min(MAX_L2_VMS)) {
+        for array in PER_VM_NOT_SET {
+            tdvps.store_u64(array + 8 * vm, ADDRESS_NOT_SET);
+        }
+    }
 }
+
+/// Most L2 VMs of a TD.
+const MAX_L2_VMS: u16 = 3;
+
+/// Fields of each VM that begin as all ones: addresses that nobody set, and no TSC deadline.
+const PER_VM_NOT_SET: [u32; 6] = [
+    tdvps::SHADOW_SHARED_EPTP,
+    tdvps::L2_ENTER_GUEST_STATE_GPA,
+    tdvps::L2_ENTER_GUEST_STATE_HPA,
+    tdvps::L2_VAPIC_GPA,
+    tdvps::L2_VAPIC_HPA,
+    tdvps::TSC_DEADLINE,
+];
 
 /// Decides whether an address with key-id bits is host memory that a VMM may hand to a VCPU.
 pub trait SharedMemory {

@@ -10,7 +10,7 @@ use tdx_module_iface::tdsysinfo::{CpuidConfigEntry, MAX_CPUID_CONFIG, TdhSysInfo
 use zerocopy::FromZeros;
 
 use crate::config::MachineConfig;
-pub use version::ModuleVersion;
+pub use version::{FEATURE_DYNAMIC_PAMT, FEATURE_ENHANCED_DEMOTE, ModuleVersion};
 
 /// Most TDMRs.
 pub const MAX_TDMRS: u16 = 64;

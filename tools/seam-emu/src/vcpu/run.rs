@@ -65,6 +65,9 @@ fn record(vcpu: &Running<'_, '_>, exit: &VmExit) {
     set(vmcs::EXIT_INTERRUPTION_INFO, u64::from(exit.interruption_info));
     set(vmcs::IDT_VECTORING_INFO, u64::from(exit.idt_vectoring_info));
     set(vmcs::EXIT_INSTRUCTION_LENGTH, u64::from(exit.instruction_length));
+    if !exit.reason.is_entry_failure() {
+        vcpu.tdvps.store(tdvps::VM_LAUNCHED, Width::B1, 1);
+    }
 }
 
 /// Interruption information as VMX lays it out: vector 7:0, kind 10:8, error code valid 11, valid 31.

@@ -76,7 +76,7 @@ pub(crate) fn initialise(
     tdvps.store_u64(vmcs::TD_HKID, u64::from(tdr.hkid()));
     tdvps.store_u64(vmcs::PROCBASED, INITIAL_PROCBASED);
     tdvps.store_u64(vmcs::PROCBASED2, INITIAL_PROCBASED2);
-    crate::metadata::vp::initial_controls(tdvps);
+    crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
 }
 
 /// Offset of a register in the GPR area.

@@ -4,6 +4,8 @@ use tdx_module_iface::lifecycle::LifecycleState;
 use tdx_module_iface::{Gprs, Operand, StatusCode};
 
 use super::count_associated;
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width};
 use crate::host::steps::{check_vcpu_pages, lock_vcpu};
 use crate::host::{Call, Step, plain};
 use crate::lock::Mode;
@@ -23,6 +25,8 @@ pub(in crate::host) fn flush(call: &Call<'_>, regs: &Gprs) -> Step {
     if let Some(processor) = call.machine.processors().get(call.lp) {
         processor.tlb.flush(Asid(tdr.hpa));
     }
+    // VMCLEAR: the next entry launches again.
+    vcpu.tdvps.store(tdvps::VM_LAUNCHED, Width::B1, 0);
     vcpu.tdvps.set_associated_lp(None);
     count_associated(&tdcs, -1);
     Ok(())
