@@ -69,7 +69,7 @@ pub(crate) fn shared_hpa(call: &Call<'_>, pa: u64, align: u64, operand: Operand)
     let too_wide = config.max_pa < 64 && pa >> config.max_pa != 0;
     let range = config.seam_range;
     let in_seam = hpa.get() >= range.base && hpa.get() - range.base < range.size;
-    if pa % align != 0 || too_wide || in_seam || key.get() >= *config.private_hkids.start() {
+    if !pa.is_multiple_of(align) || too_wide || in_seam || key.get() >= *config.private_hkids.start() {
         return Err(invalid(operand));
     }
     Ok(hpa)
@@ -86,7 +86,7 @@ pub(crate) fn read_shared<const N: usize>(call: &Call<'_>, hpa: Hpa, _operand: O
 pub(crate) fn private_hpa(call: &Call<'_>, pa: u64, align: u64, operand: Operand) -> Step<Hpa> {
     let config = call.machine.config();
     let too_wide = config.hkid_start_bit < 64 && pa >> config.hkid_start_bit != 0;
-    if pa % align != 0 || too_wide {
+    if !pa.is_multiple_of(align) || too_wide {
         return Err(invalid(operand));
     }
     Ok(Hpa::new(pa))

@@ -83,7 +83,7 @@ impl<'m> GuestEnv<'m> {
 
     /// The guest's time-stamp counter.
     pub fn guest_tsc(&self) -> u64 {
-        let scaled = (u128::from(self.machine.tsc()) * u128::from(self.time.multiplier) >> 48) as u64;
+        let scaled = ((u128::from(self.machine.tsc()) * u128::from(self.time.multiplier)) >> 48) as u64;
         scaled.wrapping_add(self.time.offset)
     }
 

@@ -3,10 +3,11 @@
 use core::fmt;
 
 use tdvisor_base::arena::MemoryFault;
-use tdvisor_base::{Hpa, KeyId, Level, PAGE_SIZE};
+use tdvisor_base::{Hpa, KeyId, Level, PAGE_SIZE, Pfn};
 use tdx_module_iface::tdmr::PageType;
 
 use super::{HostViolation, Machine};
+use crate::module::pamt::PamtEntry;
 
 /// Why a host access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,25 +51,39 @@ impl Machine {
     }
 
     /// Reads memory as the host does; `pa` may carry a shared key id. A page held under another key reads as a
-    /// pattern and is not harmed.
+    /// pattern and is not harmed; the module's own range reads as ones.
     ///
     /// # Errors
     /// [`HostMemoryError`].
     pub fn host_read(&self, pa: Hpa, out: &mut [u8]) -> Result<(), HostMemoryError> {
         let (hpa, key) = self.shared(pa)?;
+        if self.is_module_memory(hpa) {
+            out.fill(0xff);
+            return Ok(());
+        }
         Ok(self.memory().read(hpa, key, out)?)
     }
 
     /// Writes memory as the host does. A page held under a private key loses its contents, and its owner's
-    /// next access is a machine check.
+    /// next access is a machine check; the owner of control structures and of the PAMT is the module, which
+    /// ends with it. The module's own range ignores writes.
     ///
     /// # Errors
     /// [`HostMemoryError`].
     pub fn host_write(&self, pa: Hpa, data: &[u8]) -> Result<(), HostMemoryError> {
         let (hpa, key) = self.shared(pa)?;
+        if self.is_module_memory(hpa) {
+            return Ok(());
+        }
         self.note_host_write(hpa, data.len() as u64);
         let _ = self.memory().write(hpa, key, data)?;
         Ok(())
+    }
+
+    /// Whether an address lies in the range that only the module reaches.
+    fn is_module_memory(&self, hpa: Hpa) -> bool {
+        let range = self.config().seam_range;
+        hpa.get() >= range.base && hpa.get() - range.base < range.size
     }
 
     /// MOVDIR64B over a whole page: it becomes zero under the key id in `pa`, whatever it was before.
@@ -81,29 +96,46 @@ impl Machine {
         Ok(self.memory().clear_page(hpa.frame(), key)?)
     }
 
-    /// Whether the PAMT says that a TD or the module uses a page.
-    fn page_is_in_use(&self, hpa: Hpa) -> bool {
-        let Some(tdmr) = self.module.tdmrs.of_page(hpa) else { return false };
-        [Level::L4K, Level::L2M, Level::L1G].into_iter().any(|level| {
-            tdmr.entry(self.memory(), level, hpa)
-                .is_some_and(|entry| !matches!(entry.page_type(), PageType::NDA | PageType::RSVD))
+    /// What the PAMT says that a page is used for.
+    fn page_use(&self, hpa: Hpa) -> PageType {
+        let Some(tdmr) = self.module.tdmrs.of_page(hpa) else { return PageType::NDA };
+        [Level::L1G, Level::L2M, Level::L4K]
+            .into_iter()
+            .filter_map(|level| tdmr.entry(self.memory(), level, hpa))
+            .map(PamtEntry::page_type)
+            .find(|kind| *kind != PageType::NDA)
+            .unwrap_or(PageType::NDA)
+    }
+
+    /// Whether a page holds PAMT entries.
+    fn is_pamt(&self, hpa: Hpa) -> bool {
+        self.module.tdmrs.all().iter().any(|tdmr| {
+            [Level::L4K, Level::L2M, Level::L1G].into_iter().any(|level| {
+                let (base, size) = tdmr.pamt(level);
+                hpa.get() >= base && hpa.get() - base < size
+            })
         })
     }
 
-    /// Reports pages under a private key that a host write is about to break.
+    /// Reports pages in use that a host write is about to break.
     fn note_host_write(&self, hpa: Hpa, len: u64) {
         let first = hpa.frame().get();
         let Some(last) = hpa.checked_add(len.saturating_sub(1)) else { return };
         let end = last.frame().get().min(self.memory().bytes() / PAGE_SIZE);
         for pfn in first..=end {
-            let page = tdvisor_base::Pfn::new(pfn);
-            self.note_key_change(page.base(), KeyId::DEFAULT);
-            let in_use = self.page_is_in_use(page.base());
-            if in_use
-                && let Ok(key) = self.memory().page_key(page)
-                && self.config().private_hkids.contains(&key.get())
-            {
-                self.report(HostViolation::WriteToPrivatePage { page: page.base(), held_under: key });
+            let page = Pfn::new(pfn).base();
+            self.note_key_change(page, KeyId::DEFAULT);
+            let Ok(key) = self.memory().page_key(page.frame()) else { continue };
+            if !self.config().private_hkids.contains(&key.get()) {
+                continue;
+            }
+            let kind = self.page_use(page);
+            let control = matches!(kind, PageType::TDR | PageType::TDCX | PageType::TDVPR | PageType::EPT);
+            if control || self.is_pamt(page) {
+                self.module.shut_down();
+            }
+            if control || kind == PageType::REG || self.is_pamt(page) {
+                self.report(HostViolation::WriteToPrivatePage { page, held_under: key });
             }
         }
     }

@@ -11,7 +11,7 @@ pub(crate) mod tdmr;
 use std::collections::BTreeMap;
 
 use sha2::Sha384;
-use tdvisor_base::sync::{AtomicU64, Mutex, Ordering};
+use tdvisor_base::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use tdvisor_base::{Hpa, KeyId};
 use tdx_module_iface::lifecycle::SysState;
 
@@ -78,6 +78,8 @@ pub(crate) struct Module {
     /// Running MRTD hashes of TDs that are being built, by TDR.
     mrtd: Mutex<BTreeMap<Hpa, Sha384>>,
     pub(crate) random: Random,
+    /// Set once the module met memory that failed its integrity check.
+    shut_down: AtomicBool,
     /// Key of the MAC of TDREPORTs.
     pub(crate) report_key: [u8; 32],
 }
@@ -97,6 +99,7 @@ impl Module {
             write_back: (0..config.num_packages()).map(|_| WriteBack::default()).collect(),
             mrtd: Mutex::new(BTreeMap::new()),
             random: Random::new(0x7464_7669_736f_7221),
+            shut_down: AtomicBool::new(false),
             report_key: *b"tdvisor emulated SEAMREPORT key.",
         }
     }
@@ -118,8 +121,18 @@ impl Module {
             write_back: self.write_back.iter().map(WriteBack::fork).collect(),
             mrtd: Mutex::new(self.mrtd.lock().clone()),
             random: self.random.fork(),
+            shut_down: AtomicBool::new(self.has_shut_down()),
             report_key: self.report_key,
         }
+    }
+
+    /// The module's own memory failed its integrity check: no SEAMCALL reaches it any more.
+    pub(crate) fn shut_down(&self) {
+        self.shut_down.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::Relaxed)
     }
 
     pub(crate) fn state(&self) -> SysState {

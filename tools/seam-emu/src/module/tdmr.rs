@@ -57,7 +57,7 @@ impl Tdmr {
     pub(crate) fn initialise_step(&self, memory: &Arena, key: tdvisor_base::KeyId) -> u64 {
         let at = self.next_to_initialise();
         let end = at.saturating_add(TDMR_INIT_STEP).min(self.end());
-        if at % TDMR_ALIGN == 0 {
+        if at.is_multiple_of(TDMR_ALIGN) {
             // The entries of the block's 1 GiB and 2 MiB levels, and the pages that they lie in.
             self.clear_entries(memory, key, Level::L1G, at, at.saturating_add(TDMR_ALIGN));
             self.clear_entries(memory, key, Level::L2M, at, at.saturating_add(TDMR_ALIGN));

@@ -9,7 +9,7 @@ use crate::lock::Mode;
 
 pub(in crate::host) fn wbinvd(call: &Call<'_>, regs: &Gprs) -> Step {
     let config = call.machine.config();
-    if regs.rcx % 4096 != 0 || (config.max_pa < 64 && regs.rcx >> config.max_pa != 0) {
+    if !regs.rcx.is_multiple_of(4096) || (config.max_pa < 64 && regs.rcx >> config.max_pa != 0) {
         return Err(invalid(Operand::RCX));
     }
     let (hpa, _) = call.machine.split_pa(regs.rcx);

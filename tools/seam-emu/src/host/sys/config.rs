@@ -163,7 +163,7 @@ impl Checker<'_, '_> {
         {
             return Err(self.fail(StatusCode::NON_ORDERED_TDMR, 0, 0));
         }
-        if info.base % TDMR_ALIGN != 0 || info.size % TDMR_ALIGN != 0 || info.size == 0 {
+        if !info.base.is_multiple_of(TDMR_ALIGN) || !info.size.is_multiple_of(TDMR_ALIGN) || info.size == 0 {
             return Err(self.fail(StatusCode::INVALID_TDMR, 0, 0));
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Checker<'_, '_> {
                 return Err(self.fail(StatusCode::NON_ORDERED_RESERVED_IN_TDMR, position, 0));
             }
             let end = area.offset.checked_add(area.size);
-            let aligned = area.offset % PAGE_SIZE == 0 && area.size % PAGE_SIZE == 0;
+            let aligned = area.offset.is_multiple_of(PAGE_SIZE) && area.size.is_multiple_of(PAGE_SIZE);
             let Some(end) = end.filter(|_| aligned) else {
                 return Err(self.fail(StatusCode::INVALID_RESERVED_IN_TDMR, position, 0));
             };
@@ -199,7 +199,11 @@ impl Checker<'_, '_> {
     fn check_pamt(&self, level: Level) -> Step {
         let (base, size) = pamt(self.info, level);
         let needed = pamt_size(self.info.size, level).unwrap_or(u64::MAX);
-        if base % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || size < needed || self.beyond_memory(base, size) {
+        if !base.is_multiple_of(PAGE_SIZE)
+            || !size.is_multiple_of(PAGE_SIZE)
+            || size < needed
+            || self.beyond_memory(base, size)
+        {
             return Err(self.fail(StatusCode::INVALID_PAMT, level as usize, 0));
         }
         Ok(())

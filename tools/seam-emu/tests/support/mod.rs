@@ -1,0 +1,232 @@
+//! A small host for tests: brings a module up, builds TDs, and issues raw calls so that a test sees the exact
+//! status.
+
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use seam_emu::{GuestEnv, GuestState, Machine, MachineConfig, ScriptedGuest, VmExit};
+use tdvisor_base::Hpa;
+use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
+
+/// The TDMR: the second gibibyte; its PAMT lies behind it.
+pub const TDMR: u64 = 1 << 30;
+const PAMT_4K: u64 = 0x8000_0000;
+const PAMT_2M: u64 = 0x8100_0000;
+const PAMT_1G: u64 = 0x8110_0000;
+/// Where the host puts structures that it passes to the module.
+pub const SCRATCH: u64 = 0x10_0000;
+const GLOBAL_HKID: u64 = 32;
+
+/// A machine with its module up.
+pub struct Host {
+    pub machine: Machine,
+    next_page: AtomicU64,
+    next_large: AtomicU64,
+    next_hkid: AtomicU64,
+}
+
+/// A TD, by its control pages.
+#[derive(Clone, Debug)]
+pub struct Td {
+    pub tdr: u64,
+    pub hkid: u64,
+    pub vcpus: Vec<u64>,
+    pub tdcx: Vec<u64>,
+    pub vcpu_pages: Vec<u64>,
+}
+
+impl Host {
+    pub fn ready() -> Self {
+        Self::with(MachineConfig::small())
+    }
+
+    pub fn with(config: MachineConfig) -> Self {
+        let host = Self {
+            machine: Machine::new(config),
+            next_page: AtomicU64::new(TDMR),
+            next_large: AtomicU64::new(TDMR + (1 << 29)),
+            next_hkid: AtomicU64::new(GLOBAL_HKID + 1),
+        };
+        host.ok(0, TdhLeaf::SYS_INIT, Gprs::ZERO);
+        for lp in 0..host.machine.num_lps() {
+            host.ok(lp, TdhLeaf::SYS_LP_INIT, Gprs::ZERO);
+        }
+        let info = [TDMR, 1 << 30, PAMT_1G, 0x1000, PAMT_2M, 0x2000, PAMT_4K, 0x40_0000];
+        let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_le_bytes()).collect();
+        host.machine.host_write(Hpa::new(SCRATCH + 0x1000), &bytes).unwrap();
+        host.machine.host_write(Hpa::new(SCRATCH), &(SCRATCH + 0x1000).to_le_bytes()).unwrap();
+        host.ok(0, TdhLeaf::SYS_CONFIG, Gprs { rcx: SCRATCH, rdx: 1, r8: GLOBAL_HKID, ..Gprs::ZERO });
+        let mut packages: Vec<_> = host.machine.config().lp_packages.iter().enumerate().collect();
+        packages.dedup_by_key(|(_, package)| **package);
+        for (lp, _) in packages {
+            host.ok(lp, TdhLeaf::SYS_KEY_CONFIG, Gprs::ZERO);
+        }
+        while host.ok(0, TdhLeaf::SYS_TDMR_INIT, Gprs { rcx: TDMR, ..Gprs::ZERO }).rdx < TDMR * 2 {}
+        host
+    }
+
+    /// Issues a call and gives all registers back.
+    pub fn call(&self, lp: usize, leaf: TdhLeaf, mut gprs: Gprs) -> Gprs {
+        gprs.rax = u64::from(leaf.0);
+        self.machine.lp(lp).unwrap().seamcall(&mut gprs).unwrap();
+        gprs
+    }
+
+    pub fn status(&self, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> Status {
+        Status::from_raw(self.call(lp, leaf, gprs).rax)
+    }
+
+    pub fn ok(&self, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> Gprs {
+        let out = self.call(lp, leaf, gprs);
+        assert_eq!(out.rax, 0, "{leaf} with {gprs:?}: {:?}", Status::from_raw(out.rax));
+        out
+    }
+
+    /// A free 4 KiB page of the TDMR.
+    pub fn page(&self) -> u64 {
+        self.next_page.fetch_add(0x1000, Ordering::Relaxed)
+    }
+
+    /// A free 2 MiB page of the TDMR.
+    pub fn large_page(&self) -> u64 {
+        self.next_large.fetch_add(0x20_0000, Ordering::Relaxed)
+    }
+
+    /// A TD that may run, with this many vCPUs on processors 0, 1, ..., and no memory.
+    pub fn td(&self, vcpus: usize) -> Td {
+        let td = self.td_being_built(vcpus, 0);
+        self.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+        td
+    }
+
+    /// A TD before TDH.MR.FINALIZE.
+    pub fn td_being_built(&self, vcpus: usize, attributes: u64) -> Td {
+        let tdr = self.page();
+        let hkid = self.next_hkid.fetch_add(1, Ordering::Relaxed);
+        self.ok(0, TdhLeaf::MNG_CREATE, Gprs { rcx: tdr, rdx: hkid, ..Gprs::ZERO });
+        let mut packages: Vec<_> = self.machine.config().lp_packages.iter().enumerate().collect();
+        packages.dedup_by_key(|(_, package)| **package);
+        for (lp, _) in packages {
+            self.ok(lp, TdhLeaf::MNG_KEY_CONFIG, Gprs { rcx: tdr, ..Gprs::ZERO });
+        }
+        let tdcx: Vec<_> = (0..6).map(|_| self.page()).collect();
+        for page in &tdcx {
+            self.ok(0, TdhLeaf::MNG_ADDCX, Gprs { rcx: *page, rdx: tdr, ..Gprs::ZERO });
+        }
+        let mut params = [0u8; 1024];
+        params[..8].copy_from_slice(&attributes.to_le_bytes());
+        params[8..16].copy_from_slice(&3u64.to_le_bytes());
+        params[16..18].copy_from_slice(&8u16.to_le_bytes());
+        params[24..32].copy_from_slice(&0x1eu64.to_le_bytes());
+        params[40..42].copy_from_slice(&100u16.to_le_bytes());
+        self.machine.host_write(Hpa::new(SCRATCH), &params).unwrap();
+        self.ok(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
+        let mut td = Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new() };
+        for lp in 0..vcpus {
+            let tdvpr = self.page();
+            self.ok(0, TdhLeaf::VP_CREATE, Gprs { rcx: tdvpr, rdx: tdr, ..Gprs::ZERO });
+            for _ in 0..5 {
+                let page = self.page();
+                self.ok(0, TdhLeaf::VP_ADDCX, Gprs { rcx: page, rdx: tdvpr, ..Gprs::ZERO });
+                td.vcpu_pages.push(page);
+            }
+            self.ok(lp, TdhLeaf::VP_INIT, Gprs { rcx: tdvpr, rdx: 0x1234, ..Gprs::ZERO });
+            td.vcpus.push(tdvpr);
+        }
+        td
+    }
+
+    /// Adds Secure-EPT pages down to the entry of `level` for `gpa`.
+    pub fn tables(&self, td: &Td, gpa: u64, level: u64) -> Vec<u64> {
+        let mut pages = Vec::new();
+        for at in ((level + 1)..=3).rev() {
+            let aligned = gpa & !((1u64 << (12 + 9 * at)) - 1);
+            let page = self.page();
+            let gprs = Gprs { rcx: aligned | at, rdx: td.tdr, r8: page, ..Gprs::ZERO };
+            if self.status(0, TdhLeaf::MEM_SEPT_ADD, gprs).is_success() {
+                pages.push(page);
+            }
+        }
+        pages
+    }
+
+    /// Maps a pending 4 KiB page.
+    pub fn aug(&self, td: &Td, gpa: u64) -> u64 {
+        let page = self.page();
+        self.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(td, gpa, 0, page));
+        page
+    }
+
+    /// Runs a vCPU on a guest that does `act` and is then interrupted.
+    pub fn run<R>(&self, lp: usize, tdvpr: u64, act: impl FnOnce(&mut Script<'_, '_>) -> R) -> (R, Gprs) {
+        let mut act = Some(act);
+        let mut result = None;
+        let mut gprs = Gprs { rcx: tdvpr, ..Gprs::ZERO };
+        let calls: Calls = Calls::default();
+        let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
+            state.enter_64_bit_mode();
+            if let Some(act) = act.take() {
+                let mut script = Script { state, env, calls: &calls };
+                result = Some(act(&mut script));
+            }
+            calls.next(state)
+        });
+        self.machine.lp(lp).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+        (result.expect("the guest ran"), gprs)
+    }
+
+    /// Accepts a page in the guest of a vCPU.
+    pub fn accept(&self, lp: usize, tdvpr: u64, gpa_level: u64) -> Gprs {
+        self.run(lp, tdvpr, |script| script.tdcall(TdgLeaf::MEM_PAGE_ACCEPT, gpa_level)).1
+    }
+}
+
+/// What a memory leaf takes.
+pub fn mem(td: &Td, gpa: u64, level: u64, page: u64) -> Gprs {
+    Gprs { rcx: gpa | level, rdx: td.tdr, r8: page, ..Gprs::ZERO }
+}
+
+/// TDCALLs that a script wants done, one VM exit each.
+#[derive(Default)]
+pub struct Calls {
+    queue: std::cell::RefCell<std::collections::VecDeque<Gprs>>,
+}
+
+impl Calls {
+    fn next(&self, state: &mut GuestState) -> VmExit {
+        state.rip = state.rip.wrapping_add(64);
+        match self.queue.borrow_mut().pop_front() {
+            Some(gprs) => {
+                state.gprs = gprs;
+                VmExit::tdcall()
+            }
+            None => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+        }
+    }
+}
+
+/// The inside of a guest.
+pub struct Script<'a, 'm> {
+    pub state: &'a mut GuestState,
+    pub env: &'a GuestEnv<'m>,
+    calls: &'a Calls,
+}
+
+impl Script<'_, '_> {
+    /// Queues a TDCALL with RCX.
+    pub fn tdcall(&mut self, leaf: TdgLeaf, rcx: u64) {
+        self.tdcall_with(leaf, Gprs { rcx, ..Gprs::ZERO });
+    }
+
+    pub fn tdcall_with(&mut self, leaf: TdgLeaf, mut gprs: Gprs) {
+        gprs.rax = u64::from(leaf.0);
+        self.calls.queue.borrow_mut().push_back(gprs);
+    }
+}
+
+/// A status without its details.
+pub fn code(gprs: &Gprs) -> StatusCode {
+    Status::from_raw(gprs.rax).code()
+}
