@@ -47,3 +47,20 @@ fn every_recorded_case_gets_the_expected_verdict_from_both_backends() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn intels_sample_quote_with_its_der_chain_and_without_qe_auth_data_is_read_up_to_its_own_root() {
+    let Some(folder) = common::vectors() else { return };
+    let quote = std::fs::read(folder.join("quotes/quote-v4-intel-qvl-sample-noqeauth.bin")).unwrap();
+    let parsed = tdvisor_attest::quote::Quote::parse(&quote).unwrap();
+    assert!(parsed.signature.qe_auth.is_empty());
+    let chain = tdvisor_attest::x509::pem::chain(parsed.signature.certification.data).unwrap();
+    // Root first: the order does not matter. Its root is Intel's test root, not the production one.
+    let anchor = TrustAnchor::from_bytes(&chain[0]).unwrap();
+    let error = |anchor: TrustAnchor| {
+        Verifier::with_crypto(anchor, Ring).verify(&quote, UnixSeconds(1_640_000_000)).unwrap_err()
+    };
+    // With its root the chain holds; what is missing is collateral.
+    assert_eq!(error(anchor).code(), "no-collateral");
+    assert_eq!(error(TrustAnchor::intel()).code(), "chain-untrusted");
+}

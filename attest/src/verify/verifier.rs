@@ -181,12 +181,12 @@ fn pck_chain(
     let kind = certification.kind;
     let x509 = |error| VerifyError::X509 { item: Item::PckCertificate, error };
     if kind == CertificationType::PCK_CHAIN {
-        return pem::certificates(certification.data).map_err(x509);
+        return pem::chain(certification.data).map_err(x509);
     }
     let any = collateral.iter().find(|set| set.tcb_info.tee == tee).ok_or(VerifyError::NoCollateral(tee))?;
     if kind == CertificationType::PCK_CERTIFICATE {
         // The leaf is the quote's, its issuers are the collateral's.
-        let mut chain = pem::certificates(certification.data).map_err(x509)?;
+        let mut chain = pem::chain(certification.data).map_err(x509)?;
         if chain.len() == 1 {
             let issuers = match any.pck_chain.split_first() {
                 Some((_, issuers)) => issuers,

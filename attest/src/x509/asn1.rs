@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Offset of the next element.
-    fn offset(&self) -> Result<usize, X509Error> {
+    pub(crate) fn offset(&self) -> Result<usize, X509Error> {
         usize::try_from(self.reader.position()).map_err(|_| X509Error::Der)
     }
 

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::X509Error;
+use super::asn1::Walk;
 use crate::bytes::hex_into;
 
 /// The largest DER structure that is read, in bytes. Intel's largest revocation list has about 4 KiB.
@@ -127,6 +128,28 @@ pub fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
     if chain.is_empty() { Err(X509Error::Text) } else { Ok(chain) }
 }
 
+/// Decodes a certificate chain from PEM, or from DER certificates one after the other (Intel's sample
+/// quotes carry their chains so). Closing NULs are passed over.
+///
+/// # Errors
+/// Bytes that are neither, more than [`MAX_CHAIN`] certificates.
+pub fn chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
+    if !looks_like_der(bytes) {
+        return certificates(bytes);
+    }
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    // A certificate may itself end in zeros: what follows the last one decides.
+    let mut walk = Walk::new(bytes)?;
+    let mut chain = Vec::with_capacity(3);
+    while walk.offset()? < end {
+        if chain.len() == MAX_CHAIN {
+            return Err(X509Error::TooLarge);
+        }
+        chain.push(walk.next()?.whole.to_vec());
+    }
+    Ok(chain)
+}
+
 /// Whether `bytes` could be DER of a certificate or list: a SEQUENCE with a long length.
 #[must_use]
 pub fn looks_like_der(bytes: &[u8]) -> bool {
@@ -209,6 +232,15 @@ mod tests {
         for wrong in [&b"T"[..], b"T===", b"TW=u", b"TWFu=", b"TW*u", b"TR==", b"TWF="] {
             assert_eq!(base64(wrong), Err(X509Error::Text), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_chain_of_der_certificates_is_split_and_closing_zeros_are_passed_over() {
+        let certificate = [&[0x30u8, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
+        let bytes = [&certificate[..], &certificate, &[0, 0]].concat();
+        assert_eq!(chain(&bytes), Ok(vec![certificate.clone(), certificate.clone()]));
+        assert_eq!(chain(&bytes[..300]), Err(X509Error::Der));
+        assert_eq!(chain(&certificate.repeat(9)), Err(X509Error::TooLarge));
     }
 
     #[test]
