@@ -11,7 +11,7 @@ use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use crate::outcome::{Failure, Status};
-use inputs::{parse_time, read, read_bundle, read_policy, read_quote, read_root};
+use inputs::{parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
@@ -22,7 +22,8 @@ pub struct Args {
     /// The quote, as binary or hexadecimal.
     #[arg(value_name = "QUOTE", required_unless_present = "batch")]
     quote: Option<PathBuf>,
-    /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own; may be given more than once.
+    /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own (or a folder of them);
+    /// may be given more than once.
     #[arg(long, value_name = "FILE", required_unless_present = "batch")]
     collateral: Vec<PathBuf>,
     /// When to verify for: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
@@ -60,7 +61,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let Some(path) = &args.quote else { return Err(Failure::input("QUOTE", "missing")) };
     let bytes = read_quote(path)?;
-    let files = args.collateral.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = read_collateral(&args.collateral)?;
     let at = args.at.map_or_else(inputs::now, Ok)?;
 
     let mut verifier = Verifier::new(anchor);

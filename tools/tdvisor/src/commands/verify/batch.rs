@@ -8,7 +8,7 @@ use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
 
-use super::inputs::{parse_time, read, read_bundle, read_policy, read_quote, read_root};
+use super::inputs::{parse_time, read, read_bundle, read_collateral, read_policy, read_quote, read_root};
 use crate::outcome::{Failure, Status};
 
 /// One case, with its paths resolved.
@@ -55,7 +55,7 @@ impl Case {
 
     fn answer(&self, anchor: &TrustAnchor, policy: &Policy) -> Result<Answer, Failure> {
         let quote = read_quote(&self.quote)?;
-        let files = self.collateral.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let files = read_collateral(&self.collateral)?;
         let anchor = self.root.as_ref().map_or_else(|| Ok(anchor.clone()), |path| read_root(path))?;
         let own_policy = self.policy.as_ref().map(|path| read_policy(path)).transpose()?;
         let policy = own_policy.as_ref().unwrap_or(policy);

@@ -1,6 +1,6 @@
 //! Files and times that verification takes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::UnixSeconds;
@@ -20,6 +20,34 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::input(path.display(), format!("{size} bytes are too many")));
     }
     std::fs::read(path).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// The most files that a folder of collateral may have.
+const MAX_FILES: usize = 64;
+
+/// Reads files of collateral; a folder stands for the files in it.
+pub fn read_collateral(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(read(path)?);
+            continue;
+        }
+        let problem = |error| Failure::input(path.display(), error);
+        let entries = std::fs::read_dir(path).map_err(problem)?;
+        let mut inside = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(problem)?;
+        inside.sort();
+        if inside.len() > MAX_FILES {
+            return Err(Failure::input(path.display(), "too many files for collateral"));
+        }
+        for file in inside.iter().filter(|file| file.is_file()) {
+            files.push(read(file)?);
+        }
+    }
+    Ok(files)
 }
 
 /// Reads a quote, as binary or as hexadecimal text.
