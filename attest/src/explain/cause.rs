@@ -24,7 +24,7 @@ pub enum Cause {
     FirmwareConfig,
     /// BootOrder or Boot####.
     BootVariables,
-    /// The kernel, or the first image that firmware started.
+    /// The kernel: the only image that firmware started.
     Kernel,
     /// A boot loader or a kernel that it started.
     BootLoaderImage,
@@ -119,7 +119,7 @@ impl Cause {
         }
     }
 
-    fn of(part: &Part, first_image: bool) -> Self {
+    fn of(part: &Part, images: Images) -> Self {
         match part {
             Part::TdHob => Self::MemorySize,
             Part::VariableStore => Self::VariableStore,
@@ -128,8 +128,10 @@ impl Cause {
             Part::Acpi => Self::Acpi,
             Part::FirmwareConfig(_) => Self::FirmwareConfig,
             Part::BootVariable(_) => Self::BootVariables,
-            Part::Image if first_image => Self::Kernel,
-            Part::Image => Self::BootLoaderImage,
+            Part::Image => match images {
+                Images::Kernel => Self::Kernel,
+                Images::Chain => Self::BootLoaderImage,
+            },
             Part::Action(_) => Self::BootPath,
             Part::PartitionTable => Self::PartitionTable,
             Part::BootLoader(_) => Self::BootLoaderConfiguration,
@@ -187,19 +189,35 @@ pub(super) fn assign(lines: &mut [Line]) {
             line.cause = Some(cause);
         }
     }
-    let mut images = [false; 4];
-    for line in lines.iter_mut() {
+    let images = Register::RTMRS.map(|register| images_of(lines, register));
+    for line in lines.iter_mut().filter(|line| line.standing.is_difference() && line.cause.is_none()) {
         let part = match (&line.logged, &line.predicted) {
             (Some(event), _) => &event.part,
             (None, Some(predicted)) => &predicted.part,
             (None, None) => continue,
         };
-        let seen = line.register.rtmr().and_then(|number| images.get_mut(number));
-        let first_image = *part == Part::Image && seen.is_some_and(|seen| !core::mem::replace(seen, true));
-        if line.standing.is_difference() && line.cause.is_none() {
-            line.cause = Some(Cause::of(part, first_image));
-        }
+        let images = line.register.rtmr().and_then(|number| images.get(number));
+        line.cause = Some(Cause::of(part, images.copied().unwrap_or(Images::Chain)));
     }
+}
+
+/// Which images a register has seen.
+#[derive(Clone, Copy)]
+enum Images {
+    /// One on either side: a kernel that firmware started itself.
+    Kernel,
+    /// Several: shim, grub, kernel.
+    Chain,
+}
+
+fn images_of(lines: &[Line], register: Register) -> Images {
+    let of = |part: Option<&Part>| usize::from(part == Some(&Part::Image));
+    let count = |side: fn(&Line) -> Option<&Part>| -> usize {
+        lines.iter().filter(|line| line.register == register).map(|line| of(side(line))).sum()
+    };
+    let logged = count(|line| line.logged.as_ref().map(|event| &event.part));
+    let predicted = count(|line| line.predicted.as_ref().map(|event| &event.part));
+    if logged.max(predicted) > 1 { Images::Chain } else { Images::Kernel }
 }
 
 fn moved(lines: &[Line]) -> Vec<(usize, Cause)> {

@@ -93,6 +93,15 @@ fn one_changed_input_is_one_difference_with_its_cause() {
 }
 
 #[test]
+fn in_a_chain_of_images_none_is_called_the_kernel() {
+    let explanation = explained(|steps| {
+        let loader = Step { measured: b"shim".to_vec(), ..steps[5].clone() };
+        steps.insert(5, loader);
+    });
+    assert_eq!(causes(&explanation), ["boot loader or kernel image differs"]);
+}
+
+#[test]
 fn the_first_difference_is_the_first_of_the_boot_not_of_the_list() {
     let explanation = explained(|steps| {
         steps[8].measured = b"debug".to_vec();

@@ -60,7 +60,8 @@ fn detail(f: &mut fmt::Formatter<'_>, line: &Line) -> fmt::Result {
     };
     writeln!(f, "{} {}{what}", line.register, line.part())?;
     if let Some(cause) = line.cause {
-        writeln!(f, "  cause     {cause}: {}", cause.advice())?;
+        writeln!(f, "  cause     {cause}")?;
+        writeln!(f, "  check     {}", cause.advice())?;
     }
     if let Some(event) = &line.logged {
         writeln!(f, "  log       {}", event.digest)?;
