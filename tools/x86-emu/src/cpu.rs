@@ -309,7 +309,7 @@ impl Cpu {
             if left == 0 {
                 return Exit::BudgetExhausted;
             }
-            cache.begin_epoch();
+            cache.begin_turn();
             let done = self.step_block(env, cache, &mut left);
             if done.is_err()
                 && let Some(exit) = self.resolve_stop(env)

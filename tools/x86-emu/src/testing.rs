@@ -80,7 +80,7 @@ impl Bus for TestBus {
 pub(crate) struct Machine {
     pub(crate) cpu: Cpu,
     pub(crate) bus: TestBus,
-    pub(crate) kick: AtomicBool,
+    pub(crate) kick: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -89,7 +89,7 @@ impl Machine {
         Self {
             cpu: Cpu::new(),
             bus: TestBus { memory, refused: Vec::new(), asked: Vec::new() },
-            kick: AtomicBool::new(false),
+            kick: Arc::new(AtomicBool::new(false)),
         }
     }
 

@@ -8,6 +8,10 @@
 //!   The generation is looked at once per *epoch*. The CPU begins a new epoch with every run, event,
 //!   store of its own into code and instruction that changes the mode (all that serialise are among them),
 //!   and after [`BLOCKS_PER_EPOCH`] blocks at the latest: sooner than cross-modifying code may count on.
+//! - A store by another CPU may have begun before the page was watched and land after its bytes were read:
+//!   no generation tells. Such a store is over by the time its CPU tells this one about it, which takes an
+//!   event or a serialising instruction here; so the bytes of a new block are compared once more at the
+//!   first [`SETTLING_TURNS`] of those.
 //! - An instruction that crosses into another page is a block of its own. Its bytes are read and compared
 //!   every time it runs.
 //! - The jump table is the instruction TLB proper: it maps a linear address straight to a block, for one
@@ -28,6 +32,8 @@ use crate::tlb::View;
 
 /// Blocks that run before generations are looked at again.
 pub(crate) const BLOCKS_PER_EPOCH: u32 = 64;
+/// Turns of the CPU's loop after which a new block is taken as read.
+const SETTLING_TURNS: u8 = 2;
 const JUMPS: usize = 4096;
 /// Operations kept before everything is dropped: about 20 MB.
 const MAX_OPS: usize = 1 << 19;
@@ -43,11 +49,20 @@ pub(crate) struct Block {
     generation: u32,
     /// The epoch in which the generation was last found right.
     checked: u64,
+    /// Turns at which the bytes are still to be compared, and the last turn at which they were read.
+    unsettled: u8,
+    read_in: u64,
     bytes: Box<[u8]>,
     crosses_page: bool,
 }
 
 impl Block {
+    /// Whether the bytes are to be compared in this turn.
+    #[inline(always)]
+    fn is_due(&self, turn: u64) -> bool {
+        self.unsettled != 0 && self.read_in != turn
+    }
+
     pub(super) fn new(ops: Vec<Op>, sets_rip: bool, bytes: &[u8]) -> Self {
         Self {
             ops: ops.into_boxed_slice(),
@@ -56,6 +71,8 @@ impl Block {
             key: KeyId::DEFAULT,
             generation: 0,
             checked: 0,
+            unsettled: SETTLING_TURNS,
+            read_in: 0,
             bytes: bytes.into(),
             crosses_page: false,
         }
@@ -100,6 +117,8 @@ pub(crate) struct CodeCache {
     ops: usize,
     /// Never 0 while blocks run.
     epoch: u64,
+    /// Counts turns of the CPU's loop.
+    turn: u64,
 }
 
 /// The state of translation that a jump entry is good for.
@@ -108,6 +127,12 @@ fn stamp(cpu: &Cpu) -> u64 {
 }
 
 impl CodeCache {
+    /// Begins a new turn of the CPU's loop, and with it an epoch.
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn += 1;
+        self.begin_epoch();
+    }
+
     /// Begins a new epoch: no block runs before its generation was looked at again.
     #[inline(always)]
     pub(crate) fn begin_epoch(&mut self) {
@@ -139,7 +164,7 @@ impl CodeCache {
         if block.checked == self.epoch {
             return true;
         }
-        if env.mem.code_generation(block.hpa.frame()) != block.generation {
+        if env.mem.code_generation(block.hpa.frame()) != block.generation || block.is_due(self.turn) {
             return false;
         }
         block.checked = self.epoch;
@@ -158,7 +183,7 @@ impl CodeCache {
         let number = match known {
             Some(number) => {
                 if !self.still_good(number, cpu, env, rip, place)? {
-                    let block = build(cpu, env, rip, place)?;
+                    let block = Block { read_in: self.turn, ..build(cpu, env, rip, place)? };
                     self.ops += block.ops.len();
                     if let Some(slot) = self.blocks.get_mut(number as usize) {
                         self.ops -= slot.ops.len();
@@ -168,9 +193,9 @@ impl CodeCache {
                 number
             }
             None => {
-                let block = build(cpu, env, rip, place)?;
+                let block = Block { read_in: self.turn, ..build(cpu, env, rip, place)? };
                 if self.ops >= MAX_OPS {
-                    *self = Self { epoch: self.epoch, ..Self::default() };
+                    *self = Self { epoch: self.epoch, turn: self.turn, ..Self::default() };
                 }
                 self.ops += block.ops.len();
                 self.blocks.push(block);
@@ -209,7 +234,8 @@ impl CodeCache {
             cpu.read_bytes(env, cpu.code_linear(rip), now, Want::Execute, cpu.view)?;
             return Ok(*now == *block.bytes);
         }
-        if env.mem.code_generation(place.hpa.frame()) == block.generation {
+        let due = block.is_due(self.turn);
+        if env.mem.code_generation(place.hpa.frame()) == block.generation && !due {
             return Ok(true);
         }
         let Ok(generation) = env.mem.watch_code(place.hpa.frame()) else { return Ok(false) };
@@ -217,6 +243,10 @@ impl CodeCache {
             return Ok(false);
         }
         block.generation = generation;
+        block.read_in = self.turn;
+        if due {
+            block.unsettled -= 1;
+        }
         Ok(true)
     }
 

@@ -11,7 +11,7 @@ use crate::flags;
 use crate::op::{Handler, Intent, Op, address, prefix};
 use crate::segments::{Descriptor, is_null, selector_code};
 use crate::state::{Attributes, Gpr, Seg, Segment, efer};
-use crate::stop::{Step, Stop};
+use crate::stop::{Reason, Step, Stop};
 
 /// Flags that SYSRET takes from R11 (SDM vol. 2, SYSRET).
 const SYSRET_FLAGS: u64 = 0x3C_7FD7;
@@ -214,7 +214,17 @@ fn ret_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     Ok(())
 }
 
+/// IRET ends NMI blocking even where it raises an exception, but not where the bus refuses it: then it is
+/// simply tried again.
 fn iret(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    let result = interrupt_return(cpu, env, op);
+    if result.is_ok() || matches!(cpu.stop, Reason::Exception(_) | Reason::NonCanonical) {
+        cpu.interruptibility.nmi_blocked = false;
+    }
+    result
+}
+
+fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let bytes = u64::from(op.operand_bytes());
     if cpu.flags.rest() & flags::NT != 0 {
         if cpu.is_ia32e() {
@@ -255,7 +265,6 @@ fn iret(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         cpu.drop_inner_segments();
     }
     cpu.refresh_mode();
-    cpu.interruptibility.nmi_blocked = false;
     cpu.keeps_resume_flag = true;
     Ok(())
 }

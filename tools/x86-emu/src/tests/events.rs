@@ -255,6 +255,20 @@ fn an_nmi_blocks_others_until_iret() {
 }
 
 #[test]
+fn an_iret_that_faults_ends_nmi_blocking_and_a_refused_one_does_not() {
+    let mut m = Machine::long();
+    m.gate(13, 1 << 32);
+    m.code(&[0x48, 0xCF]);
+    m.cpu.interruptibility.nmi_blocked = true;
+    m.bus.refused.push((layout::STACK, Access::Read));
+    assert!(matches!(m.run(), Exit::BusFault(_)));
+    assert!(m.cpu.interruptibility.nmi_blocked);
+    m.bus.refused.clear();
+    m.expect_handler(13); // the stack holds zeros: a null CS
+    assert!(!m.cpu.interruptibility.nmi_blocked);
+}
+
+#[test]
 fn the_interrupt_window_opens_one_instruction_after_sti() {
     let mut m = Machine::long();
     m.cpu.controls.interrupt_window = true;

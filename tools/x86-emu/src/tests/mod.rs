@@ -5,5 +5,6 @@ mod exits;
 mod paging;
 mod registers;
 mod restart;
+mod sharing;
 mod smoke;
 mod transfers;
