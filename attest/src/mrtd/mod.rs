@@ -7,7 +7,7 @@
 //! TDH.MEM.PAGE.ADD and TDH.MR.EXTEND; checked against recorded values).
 //!
 //! [`MrtdBuilder`] is that stream, for whoever makes the calls; [`of_plan`] feeds it from a
-//! [`BuildPlan`](crate::tdvf::BuildPlan); [`variants`] knows how hosts differ.
+//! [`BuildPlan`]; [`variants`] knows how hosts differ.
 
 pub mod variants;
 

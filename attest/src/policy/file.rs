@@ -50,7 +50,7 @@ const MAX_NESTING: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// Larger than [`MAX_POLICY`] or nested too deeply.
+    /// Larger than a policy may be (1 MiB) or nested too deeply.
     TooLarge,
     /// Not TOML or JSON of this format; the text says where.
     Format(String),
