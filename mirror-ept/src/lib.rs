@@ -32,6 +32,7 @@ mod once;
 pub mod range;
 mod reclaim;
 pub mod root;
+pub mod shadow;
 mod slab;
 pub mod split;
 mod spte;

@@ -29,6 +29,7 @@ use core::fmt;
 
 use tdvisor_base::{Level, Pfn};
 
+use crate::shadow::Rights;
 use crate::table::TableRef;
 
 const READ: u64 = 1 << 0;
@@ -122,6 +123,17 @@ impl Spte {
     /// An entry that points at a table.
     pub(crate) const fn table(table: TableRef) -> Self {
         Self(SUPPRESS_VE | PRESENT | RWX | address(table.get()))
+    }
+
+    /// A leaf of a shadow tree, with the rights that the guest's table gives.
+    pub(crate) const fn shadow_leaf(pfn: Pfn, level: Level, rights: Rights) -> Self {
+        let leaf = SUPPRESS_VE | PRESENT | WRITE_BACK | rights.bits();
+        Self(leaf | huge_bit(level) | address(pfn.get()))
+    }
+
+    /// A table entry of a shadow tree.
+    pub(crate) const fn shadow_table(table: TableRef, rights: Rights) -> Self {
+        Self(SUPPRESS_VE | PRESENT | rights.bits() | address(table.get()))
     }
 
     /// A mapping or a table.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use common::{Bench, Call, Model, Pages, TestMmu, Twin};
 use loom::thread;
+use mirror_ept::shadow::{PageHash, Role, Source};
 use mirror_ept::{
     Access, AccessTracking, Age, Backing, Config, DirtyLog, Fault, FaultOutcome, Filter, GfnRange, HookError,
     Mmu, Participant, Reserve, TableCache, TablePages, Target,
@@ -353,6 +354,48 @@ fn inv_46_a_write_beside_a_harvest_is_in_it_or_in_the_next() {
         assert_eq!(writer.join().unwrap(), FaultOutcome::Restored(Level::L4K));
         t.mmu.harvest_dirty(&mut t.a.0.exclusive(), &log, |_| seen += 1).unwrap();
         assert_eq!(seen, 1, "the write is seen exactly once");
+    });
+}
+
+#[test]
+fn inv_44_within_one_section_the_shadow_hash_never_starts_to_hold_something() {
+    explore(3, || {
+        let Two { mmu: _mmu, mut a, mut b } = two(common::config());
+        let hash = Arc::new(PageHash::new());
+        let role = Role { level: Level::L4K, source: Source::GuestTable };
+        let theirs = hash.clone();
+        let creator = thread::spawn(move || {
+            // Publication needs no MMU guard; the first page does.
+            let ready = theirs.allocate().unwrap();
+            ready.insert(&mut b.0.exclusive(), Gfn::new(7), role, 1).unwrap();
+        });
+        {
+            let guard = a.0.shared();
+            let first = hash.find(&guard, Gfn::new(7), role, |_| true);
+            let second = hash.find(&guard, Gfn::new(7), role, |_| true);
+            assert_eq!(first, second, "a page appeared while nobody may add one");
+        }
+        creator.join().unwrap();
+        assert_eq!(hash.find(&a.0.shared(), Gfn::new(7), role, |_| true), Some(1));
+    });
+}
+
+#[test]
+fn inv_44_two_creators_get_the_same_table() {
+    explore(3, || {
+        let Two { mmu: _mmu, mut a, mut b } = two(common::config());
+        let hash = Arc::new(PageHash::new());
+        let role = Role { level: Level::L4K, source: Source::GuestTable };
+        let theirs = hash.clone();
+        let other = thread::spawn(move || {
+            let ready = theirs.allocate().unwrap();
+            ready.insert(&mut b.0.exclusive(), Gfn::new(7), role, 1).unwrap();
+        });
+        hash.allocate().unwrap().insert(&mut a.0.exclusive(), Gfn::new(7), role, 2).unwrap();
+        other.join().unwrap();
+        let mut all = hash.all(&a.0.shared(), Gfn::new(7));
+        all.sort_unstable();
+        assert_eq!(all, [1, 2]);
     });
 }
 
