@@ -4,9 +4,12 @@
 pub(crate) mod arith;
 pub(crate) mod bits;
 pub(crate) mod control;
+mod control_registers;
+mod descriptors;
 pub(crate) mod extended_state;
 pub(crate) mod far;
 pub(crate) mod float;
+mod ieee;
 pub(crate) mod io;
 pub(crate) mod moves;
 pub(crate) mod muldiv;

@@ -2,46 +2,49 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
+use super::control_registers::{
+    clts, lmsw, mov_from_cr, mov_from_dr, mov_to_cr, mov_to_cr2, mov_to_dr, smsw,
+};
+use super::descriptors::{
+    lar, lgdt, lidt, lldt, load_far_pointer, lsl, ltr, mov_from_segment, mov_to_segment, sgdt, sidt, sldt,
+    store_tr, verify,
+};
 use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::exits::{CrAccess, CrOperation, DrAccess, InstructionExit};
+use crate::exits::{CrAccess, CrOperation, InstructionExit};
 use crate::flags;
 use crate::op::{Handler, Intent, Op, address, prefix};
-use crate::segments::{Descriptor, is_null};
-use crate::state::{Gpr, Seg, Segment, Shadow, TableRegister, cr0, cr4};
-use crate::stop::{Step, Stop};
+use crate::state::{Gpr, Seg, Segment, Shadow, cr4};
+use crate::stop::Step;
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
 const RDX: u8 = 2;
 
-/// LMSW and SMSW: the four bits that LMSW can change.
-const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
-
 impl Cpu {
-    fn require_supervisor(&mut self) -> Step {
+    pub(super) fn require_supervisor(&mut self) -> Step {
         if self.cpl() == 0 { Ok(()) } else { Err(self.general_protection(0)) }
     }
 
     /// UMIP keeps descriptor-table addresses and CR0 from user code.
-    fn require_not_umip(&mut self) -> Step {
+    pub(super) fn require_not_umip(&mut self) -> Step {
         if self.control.cr4 & cr4::UMIP != 0 && self.cpl() != 0 {
             return Err(self.general_protection(0));
         }
         Ok(())
     }
 
-    fn require_long_mode(&mut self) -> Step {
+    pub(super) fn require_long_mode(&mut self) -> Step {
         if self.is_long_mode() { Ok(()) } else { Err(self.undefined()) }
     }
 
-    fn commit_cr(&mut self, register: u8, value: u64) -> Step {
+    pub(super) fn commit_cr(&mut self, register: u8, value: u64) -> Step {
         self.write_cr(register, value).map_err(|event| self.raise(event))
     }
 
     /// Writes CR0 or CR4 under the owner's masks.
-    fn write_masked(&mut self, register: u8, value: u64, gpr: u8) -> Step {
+    pub(super) fn write_masked(&mut self, register: u8, value: u64, gpr: u8) -> Step {
         let (owned, shadow, current) = if register == 0 {
             (self.controls.cr0_owned, self.controls.cr0_shadow, self.control.cr0)
         } else {
@@ -54,327 +57,14 @@ impl Cpu {
         self.commit_cr(register, value & !owned | current & owned)
     }
 
-    fn set_pair(&mut self, value: u64) {
+    pub(super) fn set_pair(&mut self, value: u64) {
         self.regs.set_slot(RAX, value & 0xFFFF_FFFF);
         self.regs.set_slot(RDX, value >> 32);
     }
 
-    fn pair(&self) -> u64 {
+    pub(super) fn pair(&self) -> u64 {
         self.regs.slot(RAX) & 0xFFFF_FFFF | self.regs.slot(RDX) << 32
     }
-}
-
-/// MOV to a control register: `dst` is its number, `src` the general register.
-fn mov_to_cr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let value = cpu.regs.slot(op.src);
-    let value = if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF };
-    let intercepted = match op.dst {
-        3 => cpu.controls.intercept_cr3_write,
-        8 => cpu.controls.intercept_cr8_write,
-        _ => false,
-    };
-    if intercepted {
-        let operation = CrOperation::Write { value, gpr: op.src };
-        let access = CrAccess { register: op.dst, operation };
-        return Err(cpu.instruction_exit(InstructionExit::CrAccess(access)));
-    }
-    match op.dst {
-        0 | 4 => cpu.write_masked(op.dst, value, op.src),
-        register => cpu.commit_cr(register, value),
-    }
-}
-
-fn mov_from_cr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let value = match op.src {
-        0 => cpu.visible_cr0(),
-        2 => cpu.control.cr2,
-        3 => cpu.control.cr3,
-        4 => cpu.visible_cr4(),
-        8 if cpu.controls.intercept_cr8_read => {
-            let access = CrAccess { register: 8, operation: CrOperation::Read { gpr: op.dst } };
-            return Err(cpu.instruction_exit(InstructionExit::CrAccess(access)));
-        }
-        8 => cpu.control.cr8,
-        _ => return Err(cpu.undefined()),
-    };
-    cpu.regs.set_slot(op.dst, if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF });
-    Ok(())
-}
-
-fn mov_to_cr2(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let value = cpu.regs.slot(op.src);
-    cpu.control.cr2 = if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF };
-    Ok(())
-}
-
-fn clts(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.require_supervisor()?;
-    if cpu.controls.cr0_owned & cr0::TS != 0 {
-        if cpu.controls.cr0_shadow & cr0::TS != 0 {
-            let access = CrAccess { register: 0, operation: CrOperation::Clts };
-            return Err(cpu.instruction_exit(InstructionExit::CrAccess(access)));
-        }
-        return Ok(());
-    }
-    cpu.control.cr0 &= !cr0::TS;
-    Ok(())
-}
-
-fn lmsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let source = u64::from(cpu.target::<u16>(env, op)?);
-    let visible = cpu.visible_cr0();
-    // PE can be set but not cleared.
-    let value = visible & !LMSW_BITS | source & LMSW_BITS | visible & cr0::PE;
-    cpu.write_masked(0, value, 0)
-}
-
-fn smsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_not_umip()?;
-    let value = cpu.visible_cr0();
-    if op.writes_memory() {
-        return cpu.store_operand(env, op, value as u16);
-    }
-    match op.operand_bytes() {
-        8 => cpu.regs.set_slot(op.dst, value),
-        4 => u32::write(&mut cpu.regs, op.dst, value as u32),
-        _ => u16::write(&mut cpu.regs, op.dst, value as u16),
-    }
-    Ok(())
-}
-
-/// DR4 and DR5 are DR6 and DR7 unless CR4.DE says otherwise.
-fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, Stop> {
-    match number {
-        4 | 5 if cpu.control.cr4 & cr4::DE != 0 => Err(cpu.undefined()),
-        4 | 5 => Ok(number + 2),
-        _ => Ok(number),
-    }
-}
-
-fn intercepted_dr(cpu: &mut Cpu, register: u8, gpr: u8, write: bool) -> Step {
-    if cpu.controls.intercept_dr {
-        let access = DrAccess { register, gpr, write };
-        return Err(cpu.instruction_exit(InstructionExit::DrAccess(access)));
-    }
-    Ok(())
-}
-
-fn mov_to_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    const ENABLES: u64 = 0xFF | 1 << 13;
-    cpu.require_supervisor()?;
-    let register = debug_register(cpu, op.dst)?;
-    intercepted_dr(cpu, register, op.src, true)?;
-    let value = cpu.regs.slot(op.src);
-    match register {
-        0..=3 => {
-            if let Some(slot) = cpu.debug.address.get_mut(register as usize) {
-                *slot = value;
-            }
-        }
-        _ if value >> 32 != 0 => return Err(cpu.general_protection(0)),
-        6 => cpu.debug.dr6 = 0xFFFF_0FF0 | value & 0xE00F,
-        _ if value & ENABLES != 0 => return Err(cpu.unimplemented("hardware breakpoints")),
-        _ => cpu.debug.dr7 = value & 0xFFFF_0300 | 0x400,
-    }
-    Ok(())
-}
-
-fn mov_from_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let register = debug_register(cpu, op.src)?;
-    intercepted_dr(cpu, register, op.dst, false)?;
-    let value = match register {
-        6 => cpu.debug.dr6,
-        7 => cpu.debug.dr7,
-        n => cpu.debug.address.get(n as usize).copied().unwrap_or(0),
-    };
-    cpu.regs.set_slot(op.dst, value);
-    Ok(())
-}
-
-/// MOV to a segment register: `dst` is its number.
-fn mov_to_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector: u16 = cpu.source(env, op)?;
-    match Seg::from_index(op.dst) {
-        None | Some(Seg::Cs) => Err(cpu.undefined()),
-        Some(segment) => {
-            cpu.load_data_segment(env, segment, selector)?;
-            if segment == Seg::Ss {
-                cpu.interruptibility.shadow = Shadow::MovSs;
-            }
-            cpu.attention = true;
-            Ok(())
-        }
-    }
-}
-
-fn mov_from_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector = Seg::from_index(op.src).map_or(0, |s| cpu.segment(s).selector);
-    store_selector(cpu, env, op, selector)
-}
-
-/// Memory takes 16 bits; a wider register is zero-extended.
-fn store_selector(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, selector: u16) -> Step {
-    if op.writes_memory() {
-        return cpu.store_operand(env, op, selector);
-    }
-    if op.operand_bytes() == 2 {
-        u16::write(&mut cpu.regs, op.dst, selector);
-    } else {
-        cpu.regs.set_slot(op.dst, u64::from(selector));
-    }
-    Ok(())
-}
-
-/// LSS, LFS, LGS, LDS and LES: `aux` is the segment.
-fn load_far_pointer(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let bytes = u64::from(op.operand_bytes());
-    let linear = cpu.linear(op, bytes + 2, Intent::Read)?;
-    let offset = match bytes {
-        8 => cpu.load::<u64>(env, linear)?,
-        4 => u64::from(cpu.load::<u32>(env, linear)?),
-        _ => u64::from(cpu.load::<u16>(env, linear)?),
-    };
-    let selector: u16 = cpu.load(env, linear.wrapping_add(bytes))?;
-    let Some(segment) = Seg::from_index(op.aux as u8) else { return Err(cpu.undefined()) };
-    cpu.load_data_segment(env, segment, selector)?;
-    if bytes == 2 {
-        u16::write(&mut cpu.regs, op.dst, offset as u16);
-    } else {
-        cpu.regs.set_slot(op.dst, offset);
-    }
-    if segment == Seg::Ss {
-        cpu.attention = true;
-    }
-    Ok(())
-}
-
-fn load_table(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Result<TableRegister, Stop> {
-    cpu.require_supervisor()?;
-    let linear = cpu.linear(op, 10, Intent::Read)?;
-    let limit: u16 = cpu.load(env, linear)?;
-    let base = if cpu.is_long_mode() {
-        cpu.load::<u64>(env, linear.wrapping_add(2))?
-    } else {
-        let base = u64::from(cpu.load::<u32>(env, linear.wrapping_add(2))?);
-        if op.operand_bytes() == 2 { base & 0xFF_FFFF } else { base }
-    };
-    if cpu.is_long_mode() && !cpu.canonical(base) {
-        return Err(cpu.general_protection(0));
-    }
-    Ok(TableRegister { base, limit })
-}
-fn lgdt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.gdtr = load_table(cpu, env, op)?;
-    Ok(())
-}
-fn lidt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.idtr = load_table(cpu, env, op)?;
-    Ok(())
-}
-fn store_table(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, table: TableRegister) -> Step {
-    cpu.require_not_umip()?;
-    let bytes = if cpu.is_long_mode() { 10 } else { 6 };
-    let linear = cpu.linear(op, bytes as u64, Intent::Write)?;
-    let mut image = [0u8; 10];
-    let (limit, base) = image.split_at_mut(2);
-    limit.copy_from_slice(&table.limit.to_le_bytes());
-    base.copy_from_slice(&table.base.to_le_bytes());
-    let view = cpu.view;
-    cpu.write_bytes(env, linear, image.get(..bytes).unwrap_or(&image), view)
-}
-fn sgdt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    store_table(cpu, env, op, cpu.gdtr)
-}
-fn sidt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    store_table(cpu, env, op, cpu.idtr)
-}
-fn ltr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let selector = cpu.target::<u16>(env, op)?;
-    cpu.load_task_register(env, selector)
-}
-fn lldt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_supervisor()?;
-    let selector = cpu.target::<u16>(env, op)?;
-    cpu.load_ldt_register(env, selector)
-}
-fn store_tr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_not_umip()?;
-    store_selector(cpu, env, op, cpu.tr.selector)
-}
-fn sldt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.require_not_umip()?;
-    store_selector(cpu, env, op, cpu.ldtr.selector)
-}
-
-/// Which descriptors LAR and LSL see in IA-32e mode, by system type.
-fn visible_descriptor(
-    cpu: &mut Cpu,
-    env: &mut Env<'_>,
-    selector: u16,
-    systems: &[u8],
-) -> Result<Option<Descriptor>, Stop> {
-    if is_null(selector) {
-        return Ok(None);
-    }
-    let descriptor = match cpu.descriptor(env, selector) {
-        Ok(descriptor) => descriptor,
-        // Outside the table is an answer, not a fault.
-        Err(_) if matches!(cpu.stop, crate::stop::Reason::Exception(e) if e.vector == crate::events::vector::GP) =>
-        {
-            cpu.stop = crate::stop::Reason::None;
-            return Ok(None);
-        }
-        Err(stop) => return Err(stop),
-    };
-    let attributes = descriptor.attributes();
-    if !attributes.is_code_or_data() && !systems.contains(&attributes.kind()) {
-        return Ok(None);
-    }
-    let conforming_code = attributes.is_code() && attributes.kind() & 4 != 0;
-    let allowed = conforming_code || cpu.cpl().max((selector & 3) as u8) <= attributes.dpl();
-    Ok(allowed.then_some(descriptor))
-}
-fn write_answer(cpu: &mut Cpu, op: &Op, answer: Option<u32>) {
-    if let Some(value) = answer {
-        if op.operand_bytes() == 2 {
-            u16::write(&mut cpu.regs, op.dst, value as u16);
-        } else {
-            cpu.regs.set_slot(op.dst, u64::from(value));
-        }
-    }
-    cpu.flags.set_zf(answer.is_some());
-}
-fn lar(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector: u16 = cpu.source(env, op)?;
-    let systems: &[u8] = if cpu.is_ia32e() { &[2, 9, 11, 12] } else { &[1, 2, 3, 4, 5, 9, 11, 12] };
-    let found = visible_descriptor(cpu, env, selector, systems)?;
-    write_answer(cpu, op, found.map(|d| (d.raw >> 32) as u32 & 0x00FF_FF00));
-    Ok(())
-}
-fn lsl(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector: u16 = cpu.source(env, op)?;
-    let systems: &[u8] = if cpu.is_ia32e() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
-    let found = visible_descriptor(cpu, env, selector, systems)?;
-    write_answer(cpu, op, found.map(Descriptor::limit));
-    Ok(())
-}
-/// VERR and VERW: `aux` is 1 for writing.
-fn verify(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector: u16 = cpu.target(env, op)?;
-    let found = visible_descriptor(cpu, env, selector, &[])?;
-    let allowed = found.is_some_and(|d| {
-        let kind = d.attributes().kind();
-        let code = kind & 8 != 0;
-        if op.aux == 1 { !code && kind & 2 != 0 } else { !code || kind & 2 != 0 }
-    });
-    cpu.flags.set_zf(allowed);
-    Ok(())
 }
 
 fn invlpg(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
