@@ -98,6 +98,12 @@ fn run(call: &Call<'_>, regs: &mut Gprs, guest: Option<&mut dyn GuestCpu>) -> St
         TdhLeaf::MEM_RANGE_UNBLOCK => mem::range_unblock::range_unblock(call, regs).map(done),
         TdhLeaf::PHYMEM_CACHE_WB => phymem::cache_wb::cache_wb(call, regs).map(done),
         TdhLeaf::PHYMEM_PAGE_WBINVD => phymem::wbinvd::wbinvd(call, regs).map(done),
+        TdhLeaf::PHYMEM_PAMT_ADD if call.machine.config().profile.has_dynamic_pamt() => {
+            phymem::pamt::add(call, regs).map(done)
+        }
+        TdhLeaf::PHYMEM_PAMT_REMOVE if call.machine.config().profile.has_dynamic_pamt() => {
+            phymem::pamt::remove(call, regs).map(done)
+        }
         TdhLeaf::VP_WR => crate::metadata::vp_leaves::write(call, regs).map(done),
         // No state of the processor depends on it here (leaves reference, 6.5; recorded: no effect).
         TdhLeaf::SYS_LP_SHUTDOWN => Ok(Status::SUCCESS),

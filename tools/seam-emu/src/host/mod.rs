@@ -10,7 +10,7 @@ pub(crate) mod mem;
 mod memory;
 mod mng;
 mod mr;
-mod phymem;
+pub(crate) mod phymem;
 pub(crate) mod steps;
 mod sys;
 pub(crate) mod vp;

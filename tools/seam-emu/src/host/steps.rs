@@ -11,7 +11,7 @@ use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 use super::{Call, Step, at, busy, invalid, plain};
 use crate::lock::{Guard, Mode, Side};
 use crate::machine::PconfigMode;
-use crate::module::pamt::{self, PamtPage};
+use crate::module::pamt::{self, PamtPage, WalkError};
 use crate::module::tdmr::Tdmr;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::td::{Tdcs, Tdr, Tdvps};
@@ -107,7 +107,10 @@ pub(crate) fn lock_page<'m>(
     operand: Operand,
 ) -> Step<PamtPage<'m>> {
     let tdmr = tdmr_of(call, hpa, operand)?;
-    pamt::walk(call.machine.memory(), tdmr, hpa, target, mode, Side::Host).map_err(|_| busy(operand))
+    pamt::walk(call.machine.memory(), tdmr, hpa, target, mode, Side::Host).map_err(|error| match error {
+        WalkError::Busy => busy(operand),
+        WalkError::NoEntries => at(StatusCode::MISSING_PAMT_PAGE_PAIR, operand),
+    })
 }
 
 /// Locks a 4 KiB page that must have this type.
@@ -128,7 +131,13 @@ pub(crate) fn lock_typed_page<'m>(
 
 /// Locks a free 4 KiB page for a new use.
 pub(crate) fn lock_free_page<'m>(call: &Call<'m>, pa: u64, operand: Operand) -> Step<(Hpa, PamtPage<'m>)> {
-    lock_typed_page(call, pa, PageType::NDA, Mode::Exclusive, operand)
+    let (hpa, page) = lock_typed_page(call, pa, PageType::NDA, Mode::Exclusive, operand)?;
+    if let Some(dynamic) = tdmr_of(call, hpa, operand)?.dynamic()
+        && dynamic.holds_entries(call.machine.memory(), hpa)
+    {
+        return Err(at(StatusCode::PAGE_METADATA_INCORRECT, operand));
+    }
+    Ok((hpa, page))
 }
 
 /// A TDR with its lock.

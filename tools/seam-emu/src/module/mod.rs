@@ -3,6 +3,7 @@
 //! A snapshot forks all of it. Locks are free in a fork: nobody is inside a leaf of a machine that was just
 //! made.
 
+pub(crate) mod dynamic_pamt;
 pub(crate) mod kot;
 pub(crate) mod pamt;
 pub(crate) mod random;

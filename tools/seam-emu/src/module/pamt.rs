@@ -85,6 +85,21 @@ pub(crate) struct PamtPage<'m> {
     _guards: (Option<Guard<'m>>, Option<Guard<'m>>, Guard<'m>),
 }
 
+/// Why a page's entry was not locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WalkError {
+    /// Somebody holds a lock on the way.
+    Busy,
+    /// The page's range has no 4 KiB entries (dynamic PAMT).
+    NoEntries,
+}
+
+impl From<Busy> for WalkError {
+    fn from(_: Busy) -> Self {
+        Self::Busy
+    }
+}
+
 /// Finds the entry for the page that holds `hpa`, going no further down than `target`.
 ///
 /// A level above `target` whose entry is in use ends the walk: the page is that large.
@@ -95,8 +110,8 @@ pub(crate) fn walk<'m>(
     target: Level,
     mode: Mode,
     side: Side,
-) -> Result<PamtPage<'m>, Busy> {
-    let missing = Busy::Held;
+) -> Result<PamtPage<'m>, WalkError> {
+    let missing = WalkError::NoEntries;
     let large = tdmr.entry(memory, Level::L1G, hpa).ok_or(missing)?;
     if target == Level::L1G {
         let guard = large.lock(mode, side)?;

@@ -7,6 +7,7 @@ use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::tdmr::{TDMR_ALIGN, TDMR_INIT_STEP, TdmrInfo};
 
+use super::dynamic_pamt::{DynamicPamt, bitmap_size};
 use super::pamt::PamtEntry;
 use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
 
@@ -14,19 +15,33 @@ use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
 #[derive(Debug)]
 pub(crate) struct Tdmr {
     pub(crate) info: TdmrInfo,
+    /// Set where 4 KiB entries exist on demand only.
+    dynamic: Option<DynamicPamt>,
     /// The next address that TDMR.INIT initialises; the end of the TDMR once it is done.
     next: AtomicU64,
     lock: AtomicU64,
 }
 
 impl Tdmr {
+    /// A TDMR whose PAMT is complete.
     pub(crate) fn new(info: TdmrInfo) -> Self {
-        Self { next: AtomicU64::new(info.base), lock: AtomicU64::new(0), info }
+        Self { next: AtomicU64::new(info.base), lock: AtomicU64::new(0), dynamic: None, info }
+    }
+
+    /// A TDMR whose 4 KiB entries the host brings as it needs them.
+    pub(crate) fn with_dynamic_pamt(info: TdmrInfo) -> Self {
+        let dynamic = DynamicPamt::new(info.base, info.size, info.pamt_4k_base);
+        Self { dynamic: Some(dynamic), ..Self::new(info) }
+    }
+
+    pub(crate) const fn dynamic(&self) -> Option<&DynamicPamt> {
+        self.dynamic.as_ref()
     }
 
     fn fork(&self) -> Self {
         Self {
             info: self.info,
+            dynamic: self.dynamic.as_ref().map(DynamicPamt::fork),
             next: AtomicU64::new(self.next.load(Ordering::Acquire)),
             lock: AtomicU64::new(0),
         }
@@ -62,18 +77,34 @@ impl Tdmr {
             self.clear_entries(memory, key, Level::L1G, at, at.saturating_add(TDMR_ALIGN));
             self.clear_entries(memory, key, Level::L2M, at, at.saturating_add(TDMR_ALIGN));
         }
-        self.clear_entries(memory, key, Level::L4K, at, end);
+        match self.dynamic {
+            None => {
+                self.clear_entries(memory, key, Level::L4K, at, end);
+                self.mark_reserved(memory, at, end);
+            }
+            Some(_) if at == self.info.base => {
+                for offset in (0..bitmap_size(self.info.size)).step_by(4096) {
+                    let page = Hpa::new(self.info.pamt_4k_base.saturating_add(offset));
+                    let _ = memory.clear_page(page.frame(), key);
+                }
+            }
+            Some(_) => {}
+        }
+        self.next.store(end, Ordering::Release);
+        end
+    }
+
+    /// Marks the pages of reserved areas inside `[from, to)` as never usable.
+    pub(crate) fn mark_reserved(&self, memory: &Arena, from: u64, to: u64) {
         for area in self.info.reserved.iter().take_while(|area| area.size != 0) {
-            let from = self.info.base.saturating_add(area.offset).max(at);
-            let to = self.info.base.saturating_add(area.offset).saturating_add(area.size).min(end);
-            for hpa in (from..to).step_by(4096) {
+            let start = self.info.base.saturating_add(area.offset);
+            let end = start.saturating_add(area.size).min(to);
+            for hpa in (start.max(from)..end).step_by(4096) {
                 if let Some(entry) = self.entry(memory, Level::L4K, Hpa::new(hpa)) {
                     entry.set_reserved();
                 }
             }
         }
-        self.next.store(end, Ordering::Release);
-        end
     }
 
     /// Zeroes the PAMT pages that hold entries for `[from, to)`: a zero entry is a free page.
@@ -104,9 +135,14 @@ impl Tdmr {
 
     /// The PAMT entry of a page of this level.
     pub(crate) fn entry<'m>(&self, memory: &'m Arena, level: Level, hpa: Hpa) -> Option<PamtEntry<'m>> {
-        let (base, _) = self.pamt(level);
-        let index = hpa.get().checked_sub(self.info.base)? >> level.shift();
-        let at = Hpa::new(base.checked_add(index.checked_mul(16)?)?);
+        let at = match &self.dynamic {
+            Some(dynamic) if level == Level::L4K => dynamic.entry_address(hpa)?,
+            _ => {
+                let (base, _) = self.pamt(level);
+                let index = hpa.get().checked_sub(self.info.base)? >> level.shift();
+                Hpa::new(base.checked_add(index.checked_mul(16)?)?)
+            }
+        };
         let words = memory.table(at.frame()).ok()?;
         let slot = (at.page_offset() / 8) as usize;
         Some(PamtEntry::new(words.get(slot)?, words.get(slot + 1)?))

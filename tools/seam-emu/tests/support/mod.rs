@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use seam_emu::{GuestEnv, GuestState, Machine, MachineConfig, ScriptedGuest, VmExit};
+use seam_emu::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
 use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
@@ -43,6 +43,16 @@ impl Host {
     }
 
     pub fn with(config: MachineConfig) -> Self {
+        Self::bring_up(config, GLOBAL_HKID)
+    }
+
+    /// Brings up a 2.0 module whose 4 KiB PAMT entries exist on demand.
+    pub fn with_dynamic_pamt() -> Self {
+        let config = MachineConfig { profile: ModuleProfile::V2_0, ..MachineConfig::small() };
+        Self::bring_up(config, GLOBAL_HKID | 1 << 16)
+    }
+
+    fn bring_up(config: MachineConfig, sys_config_r8: u64) -> Self {
         let host = Self {
             machine: Machine::new(config),
             next_page: AtomicU64::new(TDMR),
@@ -57,7 +67,7 @@ impl Host {
         let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_le_bytes()).collect();
         host.machine.host_write(Hpa::new(SCRATCH + 0x1000), &bytes).unwrap();
         host.machine.host_write(Hpa::new(SCRATCH), &(SCRATCH + 0x1000).to_le_bytes()).unwrap();
-        host.ok(0, TdhLeaf::SYS_CONFIG, Gprs { rcx: SCRATCH, rdx: 1, r8: GLOBAL_HKID, ..Gprs::ZERO });
+        host.ok(0, TdhLeaf::SYS_CONFIG, Gprs { rcx: SCRATCH, rdx: 1, r8: sys_config_r8, ..Gprs::ZERO });
         let mut packages: Vec<_> = host.machine.config().lp_packages.iter().enumerate().collect();
         packages.dedup_by_key(|(_, package)| **package);
         for (lp, _) in packages {

@@ -116,8 +116,12 @@ fn lock_free_range<'m>(
         let tdmr = super::steps::tdmr_of(call, hpa, operand)?;
         let pieces = (0..512u64).map(|index| hpa.wrapping_add(index * below.bytes()));
         let memory = call.machine.memory();
+        if tdmr.dynamic().is_some_and(|dynamic| dynamic.range_holds_entries(memory, hpa)) {
+            return Err(incorrect);
+        }
         for piece in pieces {
-            if !tdmr.entry(memory, below, piece).is_some_and(PamtEntry::is_free) {
+            // Without entries (dynamic PAMT) no piece can be in use.
+            if !tdmr.entry(memory, below, piece).is_none_or(PamtEntry::is_free) {
                 return Err(incorrect);
             }
         }

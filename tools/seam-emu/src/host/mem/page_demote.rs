@@ -1,5 +1,6 @@
 //! TDH.MEM.PAGE.DEMOTE (15): splits a blocked large page into 512 of the next smaller size. RCX GPA and level
-//! (2M, 1G), RDX TDR (bit 0: R9 to R11 bring pages for L2 VMs), R8 new Secure-EPT page.
+//! (2M, 1G), RDX TDR (bit 0: R9 to R11 bring pages for L2 VMs), R8 new Secure-EPT page; with dynamic PAMT, R12
+//! and R13 pages for the PAMT entries of the pieces.
 //!
 //! Up to the interrupt check nothing but the new page's contents has changed: an interrupted call is repeated
 //! with the same operands.
@@ -10,6 +11,7 @@ use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 
 use super::{LARGE, Operands, context, lock_implicit, target, write_sept_page};
+use crate::host::phymem::pamt::give_pair;
 use crate::host::steps::{
     check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states, tdmr_of,
 };
@@ -47,6 +49,9 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     }
     let page = lock_implicit(call, large, level, Operand::RCX)?;
     let tdmr = tdmr_of(call, large, Operand::RCX)?;
+    if below == Level::L4K && tdmr.dynamic().is_some_and(|dynamic| dynamic.pair(large).is_none()) {
+        give_pair(call, large, [(regs.r12, Operand::R12), (regs.r13, Operand::R13)])?;
+    }
     for index in 0..512u64 {
         let piece = large.wrapping_add(index * below.bytes());
         if let Some(entry) = tdmr.entry(call.machine.memory(), below, piece) {
@@ -58,6 +63,5 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     owner.tdr.add_children(1);
     target.entry.set(SeptEntry::table(table));
     call.mapping_was_split(owner.tdr.hpa, target.what.gpa, level);
-    debug_assert!(below >= Level::L4K);
     Ok(())
 }

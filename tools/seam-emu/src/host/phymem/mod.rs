@@ -1,6 +1,7 @@
 //! TDH.PHYMEM.*: physical pages and caches, whoever they belong to.
 
 pub(super) mod cache_wb;
+pub(in crate::host) mod pamt;
 pub(super) mod rdmd;
 pub(super) mod reclaim;
 pub(super) mod wbinvd;

@@ -13,7 +13,11 @@ use crate::config::Cmr;
 use crate::host::steps::{read_shared, shared_hpa};
 use crate::host::{Call, Step, invalid, plain};
 use crate::lock::Mode;
+use crate::module::dynamic_pamt::bitmap_size;
 use crate::module::tdmr::Tdmr;
+
+/// R8 bit 16 (release 2.0): 4 KiB PAMT entries come and go at run time.
+const DYNAMIC_PAMT: u64 = 1 << 16;
 
 /// PAMT levels in the order in which they are checked.
 const PAMT_LEVELS: [Level; 3] = [Level::L1G, Level::L2M, Level::L4K];
@@ -31,8 +35,9 @@ pub(in crate::host) fn config(call: &Call<'_>, regs: &mut Gprs) -> Step {
     if count == 0 || count > MAX_TDMRS {
         return Err(invalid(Operand::RDX));
     }
-    let dynamic_pamt = call.machine.config().profile.has_dynamic_pamt();
-    let reserved = if dynamic_pamt { !0x1_ffff } else { !0xffff };
+    let offered = call.machine.config().profile.has_dynamic_pamt();
+    let reserved = if offered { !0x1_ffff } else { !0xffff };
+    let dynamic_pamt = offered && regs.r8 & DYNAMIC_PAMT != 0;
     let hkid = regs.r8 as u16;
     if regs.r8 & reserved != 0 || !call.machine.config().private_hkids.contains(&hkid) {
         return Err(invalid(Operand::R8));
@@ -43,12 +48,13 @@ pub(in crate::host) fn config(call: &Call<'_>, regs: &mut Gprs) -> Step {
         let at = shared_hpa(call, u64::from_le_bytes(pointer), TDMR_INFO_ALIGN, Operand::RCX)?;
         let bytes: [u8; 320] = read_shared(call, at, Operand::RCX)?;
         let info = parse(&bytes);
-        Checker { call, index, earlier: &accepted, info: &info }.check()?;
+        Checker { call, index, earlier: &accepted, info: &info, dynamic_pamt }.check()?;
         accepted.push(info);
     }
     module.kot.set(hkid, HkidState::RESERVED, 0);
     module.set_global_hkid(hkid);
-    module.tdmrs.set(accepted.into_iter().map(Tdmr::new).collect());
+    let make = if dynamic_pamt { Tdmr::with_dynamic_pamt } else { Tdmr::new };
+    module.tdmrs.set(accepted.into_iter().map(make).collect());
     module.set_state(SysState::CONFIG_DONE);
     Ok(())
 }
@@ -131,6 +137,7 @@ struct Checker<'a, 'm> {
     index: usize,
     earlier: &'a [TdmrInfo],
     info: &'a TdmrInfo,
+    dynamic_pamt: bool,
 }
 
 impl Checker<'_, '_> {
@@ -198,7 +205,11 @@ impl Checker<'_, '_> {
 
     fn check_pamt(&self, level: Level) -> Step {
         let (base, size) = pamt(self.info, level);
-        let needed = pamt_size(self.info.size, level).unwrap_or(u64::MAX);
+        let needed = if self.dynamic_pamt && level == Level::L4K {
+            bitmap_size(self.info.size)
+        } else {
+            pamt_size(self.info.size, level).unwrap_or(u64::MAX)
+        };
         if !base.is_multiple_of(PAGE_SIZE)
             || !size.is_multiple_of(PAGE_SIZE)
             || size < needed

@@ -1,0 +1,132 @@
+//! Virtual processors: interrupts without exits, 2 MiB accepts that are interrupted, host priority, snapshots.
+
+mod support;
+
+use seam_emu::guest::{Injection, InjectionKind};
+use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
+use support::{Host, Td, code, mem};
+use tdvisor_base::Hpa;
+use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::{Gprs, StatusCode, TdgLeaf, TdhLeaf};
+
+const GPA: u64 = 0x8000_0000;
+const DESCRIPTOR: u64 = 0x40_0000;
+
+fn vp_write(host: &Host, td: &Td, field: u64, value: u64, mask: u64) {
+    host.ok(0, TdhLeaf::VP_WR, Gprs { rcx: td.vcpus[0], rdx: field, r8: value, r9: mask, ..Gprs::ZERO });
+}
+
+/// Sets up a posted-interrupt descriptor as a VMM does.
+fn with_descriptor(host: &Host, td: &Td) {
+    vp_write(host, td, 0x0024_0001_0000_0002, 0xf2, 0xffff);
+    vp_write(host, td, 0x0024_0003_0000_2016, DESCRIPTOR, 0xffff_ffff_ffff_ffc0);
+    vp_write(host, td, 0x0024_0002_0000_4000, 0x80, 0x80);
+}
+
+fn post(host: &Host, vector: u64) {
+    let word = DESCRIPTOR + vector / 64 * 8;
+    host.machine.host_write(Hpa::new(word), &(1u64 << (vector % 64)).to_le_bytes()).unwrap();
+    host.machine.host_write(Hpa::new(DESCRIPTOR + 32), &1u64.to_le_bytes()).unwrap();
+}
+
+/// Enters a vCPU whose guest looks at what was injected and is interrupted.
+fn injected(host: &Host, td: &Td, interrupts: bool) -> Option<Injection> {
+    let mut seen = None;
+    let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        state.rflags = if interrupts { 0x202 } else { 2 };
+        seen = state.injection.take();
+        VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+    assert_eq!(gprs.rax, 1);
+    seen
+}
+
+#[test]
+fn a_posted_interrupt_reaches_the_guest_once_it_takes_interrupts() {
+    let host = Host::ready();
+    let td = host.td(1);
+    with_descriptor(&host, &td);
+    post(&host, 0x51);
+    assert_eq!(injected(&host, &td, true), None, "interrupts are off at the first entry");
+    let got = injected(&host, &td, true).expect("now they are on");
+    assert_eq!((got.vector, got.kind), (0x51, InjectionKind::ExternalInterrupt));
+    assert_eq!(injected(&host, &td, true), None, "it is in service");
+}
+
+#[test]
+fn a_lower_interrupt_waits_for_the_end_of_a_higher_one() {
+    let host = Host::ready();
+    let td = host.td(1);
+    with_descriptor(&host, &td);
+    injected(&host, &td, true);
+    post(&host, 0x81);
+    assert_eq!(injected(&host, &td, true).map(|event| event.vector), Some(0x81));
+    post(&host, 0x41);
+    assert_eq!(injected(&host, &td, true), None);
+    // WRMSR of 0 to the EOI register ends the higher one; the lower one follows at once.
+    let mut step = 0;
+    let mut seen = None;
+    let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+        step += 1;
+        if step == 1 {
+            state.gprs = Gprs { rcx: 0x80b, ..Gprs::ZERO };
+            return VmExit::instruction(ExitReason::WRMSR, 2, 0);
+        }
+        seen = state.injection.take();
+        VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+    assert_eq!(seen.map(|event| event.vector), Some(0x41));
+}
+
+#[test]
+fn an_interrupted_large_accept_goes_on_where_it_stopped() {
+    let host = Host::ready();
+    let td = host.td(1);
+    host.tables(&td, GPA, 1);
+    let large = host.large_page();
+    host.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(&td, GPA, 1, large));
+    let mut calls = 0;
+    let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        calls += 1;
+        if calls > 1 && state.gprs.rax == 0 {
+            return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+        }
+        env.machine().set_interrupt_pending(0, calls < 20);
+        state.gprs = Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA | 1, ..Gprs::ZERO };
+        VmExit::tdcall()
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+    assert!(calls > 19, "it was interrupted every time while an interrupt was pending");
+    let entry = host.ok(0, TdhLeaf::MEM_SEPT_RD, mem(&td, GPA, 1, 0));
+    assert_eq!((entry.rcx, entry.rdx), (large | 0x8000_0000_0000_00f7, 0x401));
+}
+
+#[test]
+fn a_machine_made_from_a_snapshot_goes_its_own_way() {
+    let mut host = Host::ready();
+    let td = host.td(1);
+    host.tables(&td, GPA, 0);
+    let snapshot = host.machine.snapshot().unwrap();
+    let page = host.aug(&td, GPA);
+    let mut other = Gprs { rax: u64::from(TdhLeaf::MEM_SEPT_RD.0), ..mem(&td, GPA, 0, 0) };
+    let fork = snapshot.to_machine();
+    tdx_module_iface::SeamCall::seamcall(&mut fork.lp(0).unwrap(), &mut other).unwrap();
+    assert_eq!((other.rax, other.rdx), (0, 0), "free in the fork");
+    let here = host.ok(0, TdhLeaf::MEM_SEPT_RD, mem(&td, GPA, 0, 0));
+    assert_eq!(here.rcx, page | 0x8000_0000_0000_00f0);
+}
+
+#[test]
+fn a_vcpu_on_a_processor_without_a_guest_cpu_is_not_entered() {
+    let host = Host::ready();
+    let td = host.td(1);
+    let out = host.call(0, TdhLeaf::VP_ENTER, Gprs { rcx: td.vcpus[0], ..Gprs::ZERO });
+    assert_eq!(code(&out), StatusCode::VCPU_STATE_INCORRECT);
+}
