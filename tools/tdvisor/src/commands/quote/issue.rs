@@ -34,8 +34,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Body::Td10)]
     body: Body,
     /// Quote version: 3 or 4 for `sgx`, 4 for `td10`, 5 for all. Default: the oldest that carries the body.
-    #[arg(long)]
-    version: Option<u16>,
+    #[arg(long, value_name = "VERSION")]
+    quote_version: Option<u16>,
     /// When the collateral is issued: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<UnixSeconds>,
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     seed[..8].copy_from_slice(&args.seed.to_le_bytes());
     let platform = TestPlatform::new(seed, PlatformSpec::default());
     let spec = QuoteSpec {
-        version: args.version.unwrap_or(match args.body {
+        version: args.quote_version.unwrap_or(match args.body {
             Body::Sgx => 3,
             Body::Td10 => 4,
             Body::Td15 | Body::Td15ex => 5,
