@@ -37,7 +37,7 @@ impl Exact {
     }
 }
 
-/// The result of an operation, the flags it raises, and whether its tininess is in doubt.
+/// The result of an operation and the flags it raises.
 #[derive(Clone, Copy)]
 pub(super) struct Outcome<F> {
     pub(super) value: F,
