@@ -20,7 +20,6 @@ use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level};
 
 use crate::cache::TableCache;
-use crate::dirty::DirtyLog;
 use crate::error::{MmuError, Step};
 use crate::external::phase::{Batch, Blocked, Section, Tracked};
 use crate::external::{Blocking, External, HookError};
@@ -59,6 +58,8 @@ pub struct ZapCount {
     pub mirror: LevelCounts,
     /// Shared leaves, by level.
     pub direct: LevelCounts,
+    /// How many of the shared leaves hardware had marked dirty: always 0 where it does not mark.
+    pub dirty: u64,
 }
 
 /// How a removal ended.
@@ -134,7 +135,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
         }
         if filter.shared() {
-            self.zap_direct(guard, range, &mut done.direct, None)?;
+            self.zap_direct(guard, range, &mut done)?;
         }
         Ok(Zapped::Complete(done))
     }
@@ -330,14 +331,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
     }
 
-    /// Removes the direct leaves that overlap a range, and flushes once. Pages the hardware form found dirty
-    /// are noted in `log`.
+    /// Removes the direct leaves that overlap a range, and flushes once.
     pub(crate) fn zap_direct(
         &self,
         guard: &mut Exclusive<'_>,
         range: GfnRange,
-        done: &mut LevelCounts,
-        log: Option<&DirtyLog>,
+        done: &mut ZapCount,
     ) -> Result<(), MmuError<X::Error>> {
         let mut flush: Option<GfnRange> = None;
         let mut corrupt = None;
@@ -346,13 +345,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 Ok(found) => {
                     // An ager may be writing: exchange, and look at what was there (30).
                     let last = Spte(found.entry.swap(Spte::ABSENT.0, Ordering::AcqRel));
-                    if last.is_dirty()
-                        && let Some(log) = log
-                    {
-                        log.mark(found.at.gfn());
-                    }
+                    done.dirty += u64::from(last.is_dirty());
+                    done.direct.count_leaf(found.at.level());
                     guard.counters().sub_leaves(Tree::Direct, found.at.level(), 1);
-                    done.count_leaf(found.at.level());
                     let range = found.at.range();
                     flush = Some(flush.map_or(range, |f| f.union(range)));
                 }

@@ -220,7 +220,7 @@ fn a_huge_leaf_of_the_guest_is_mapped_as_large_as_the_hosts_memory_allows() {
         let mut n = Nested::new();
         n.chain();
         n.guest().backing.set(Some(backing));
-        n.write(ROOT + 2, 3, 4 * MIB2 << 12 | RWX | WB | LEAF);
+        n.write(ROOT + 2, 3, (4 * MIB2) << 12 | RWX | WB | LEAF);
         assert_eq!(n.access(3 * MIB2 + 9, Access::Write), ShadowOutcome::Mapped(mapped));
         n.check(&[3 * MIB2, 3 * MIB2 + 9, 4 * MIB2 - 1]);
     }
@@ -309,7 +309,7 @@ fn splitting_a_shadow_leaf_changes_no_translation_and_flushes_nothing() {
     let mut n = Nested::new();
     n.chain();
     n.guest().backing.set(Some(Level::L2M));
-    n.write(ROOT + 2, 3, 4 * MIB2 << 12 | RWX | WB | LEAF);
+    n.write(ROOT + 2, 3, (4 * MIB2) << 12 | RWX | WB | LEAF);
     assert_eq!(n.access(3 * MIB2, Access::Write), ShadowOutcome::Mapped(Level::L2M));
     let flushes = n.guest().flushes.get();
     let all = GfnRange::new(Gfn::new(0), Gfn::new(MEMORY));

@@ -9,7 +9,7 @@
 //!    this frame and role is in the hash, or it is made, tracked and put there. At most one is valid (44).
 //! 2. A guest table is *tracked* before its entries are read: the guest's next write to it is told to
 //!    [`ShadowMmu::guest_wrote`] first, which drops what was made from the entry. Reading and dropping are
-//!    both under [`Exclusive`], so an entry that was read is the one that is shadowed. There is no page that
+//!    both under [`crate::Exclusive`], so an entry that was read is the one that is shadowed. There is no page that
 //!    is out of step for a while (no "unsync"), and no shrinker.
 //! 3. A shadow entry has the rights of the guest's entry; hardware combines them along the walk as it would
 //!    in the guest's table. What the guest's table does not allow is the guest's to handle.
@@ -17,7 +17,7 @@
 //!    taken anew; [`ShadowMmu::zap_obsolete`] frees them in portions, oldest first, after one flush each.
 //! 5. When the host takes a frame away, [`ShadowMmu::unmap`] finds every leaf that maps it by the reverse map.
 //!
-//! Everything that changes shadow pages is under [`Exclusive`]; aging takes the shadow pages' own lock only.
+//! Everything that changes shadow pages is under [`crate::Exclusive`]; aging takes the shadow pages' own lock only.
 
 mod guest;
 mod hash;

@@ -168,6 +168,20 @@ impl Model {
         self.state.lock().entries.is_empty()
     }
 
+    /// Puts an entry behind the protocol's back: what a bug, or broken hardware, would do.
+    pub fn tamper(&self, at: Position, entry: ExternalEntry) {
+        let phase = if entry == ExternalEntry::Blocked { Phase::Blocked } else { Phase::Usable };
+        match entry {
+            ExternalEntry::Free => drop(self.state.lock().entries.remove(&at)),
+            entry => drop(self.state.lock().entries.insert(at, Held { entry, phase })),
+        }
+    }
+
+    /// Everything that is held, in order.
+    pub fn contents(&self) -> Vec<(Position, ExternalEntry)> {
+        self.state.lock().entries.iter().map(|(at, held)| (*at, held.entry)).collect()
+    }
+
     /// Forgets everything, as when the external table's pages were reclaimed.
     pub fn clear(&self) {
         self.state.lock().entries.clear();
