@@ -87,7 +87,7 @@ fn inv_10_a_page_that_is_mapped_twice_is_found() {
 }
 
 #[test]
-fn inv_30_a_write_permission_is_never_overwritten_unseen() {
+fn inv_30_what_hardware_set_just_before_a_removal_is_not_lost() {
     // Removal exchanges the entry: what hardware set in the meantime is in the value it takes out.
     let config =
         mirror_ept::Config { direct_access: mirror_ept::AccessTracking::Hardware, ..common::config() };
@@ -107,9 +107,19 @@ fn inv_30_a_write_permission_is_never_overwritten_unseen() {
     };
     let outcome = b.mmu.fault(&b.me.shared(), &mut b.cache, &fault).unwrap();
     assert_eq!(outcome, FaultOutcome::Mapped(Level::L4K));
+    // Hardware marks the page dirty.
+    let mut table = b.mmu.direct_root();
+    for level in [Level::L512G, Level::L1G, Level::L2M, Level::L4K] {
+        let seen = Gfn::new(3 | b.mmu.config().shared_bit.get());
+        let entry = &b.mmu.pages().direct_table(table).unwrap()[level.table_index(seen)];
+        table = Pfn::new(entry.load(Ordering::Relaxed) >> 12 & ((1 << 40) - 1));
+        if level == Level::L4K {
+            entry.fetch_or(1 << 9, Ordering::Relaxed);
+        }
+    }
     let range = GfnRange::new(Gfn::new(0), Gfn::new(8));
     let zapped = b.mmu.zap_range(&mut b.me.exclusive(), &mut b.cache, range, Filter::Shared);
-    assert!(matches!(zapped, Ok(Zapped::Complete(_))));
+    assert!(matches!(zapped, Ok(Zapped::Complete(count)) if count.dirty == 1), "{zapped:?}");
     assert_eq!(
         b.mmu.external().take_calls().last(),
         Some(&Call::Flush(GfnRange::new(Gfn::new(3), Gfn::new(4))))
