@@ -153,7 +153,7 @@ fn any_tdvf_image_gets_an_answer() {
             let pages: u64 =
                 image.sections().filter(|section| section.is_added()).map(|one| one.pages()).sum();
             // Large images are bounded by MAX_ADDED_BYTES; measuring them often would only be slow.
-            if pages < 0x400 {
+            if pages < 0x20 {
                 let host = HostContents { payload: Some(b"kernel"), ..HostContents::default() };
                 let _ = variants::all(&image, host);
             }
