@@ -173,7 +173,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let counters = guard.counters();
         let mapped = self.statistics().mirror;
         let leaves = mapped.leaves_4k + mapped.leaves_2m + mapped.leaves_1g;
-        let room = range.frames().min(leaves).min(self.config.batch as u64) as usize;
+        let room = range.frames().min(leaves).min(self.config.batch.max(1) as u64) as usize;
         let waiting = self.emptied.lock().len();
         let mut batch = Batch::with_room_for(room + waiting)?;
         let mut section = Section::new(&self.external, guard);
@@ -208,7 +208,8 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
         };
 
-        let before = *done;
+        // Counted apart and added up once: between two hooks there is little to wait for.
+        let mut removed = LevelCounts::default();
         let mut finder = Finder::new(self);
         let mut parents = Emptying::new(self);
         for _ in 0..leaves {
@@ -218,12 +219,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             match section.remove(entry, value.pfn()) {
                 Ok(()) => {
                     place.store(Spte::ABSENT.0, Ordering::Release);
-                    counters.sub_leaves(Tree::Mirror, at.level(), 1);
-                    done.count_leaf(at.level());
+                    removed.count_leaf(at.level());
                     parents.removed(at);
                 }
                 Err((entry, why)) => {
                     parents.finish();
+                    settle(counters, done, &removed);
                     if let HookError::Fatal(_) = why {
                         return Err(self.die(at, Step::Remove, why));
                     }
@@ -231,7 +232,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                     let unfinished = leaves.saturating_sub(tracked.taken());
                     tracked.positions().iter().skip(unfinished).for_each(|&table| self.note_emptied(table));
                     self.undo_tracked(&mut section, &mut tracked)?;
-                    if *done == before {
+                    if removed == LevelCounts::default() {
                         return Err(MmuError::Hook { at, step: Step::Remove, why });
                     }
                     return Ok(Round::Stopped { at, step: Step::Remove, why });
@@ -239,6 +240,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
         }
         parents.finish();
+        settle(counters, done, &removed);
         self.free_tables(&mut section, &mut tracked, counters, done)?;
         Ok(Round::Upto(next))
     }
@@ -399,6 +401,14 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 .mirror_table(value.table_ref())
                 .is_some_and(|table| table.iter().all(|e| !Spte(e.load(Ordering::Relaxed)).is_present()))
     }
+}
+
+/// Adds what one round removed to the statistics and to the caller's count.
+fn settle(counters: &Counters, done: &mut LevelCounts, removed: &LevelCounts) {
+    for level in [Level::L4K, Level::L2M, Level::L1G] {
+        counters.sub_leaves(Tree::Mirror, level, removed.leaves(level));
+    }
+    done.add(removed);
 }
 
 /// Notices tables that become empty while entries are removed in address order.

@@ -102,6 +102,14 @@ impl LevelCounts {
         self.leaves_4k + self.leaves_2m * Level::L2M.frames() + self.leaves_1g * Level::L1G.frames()
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.leaves_4k += other.leaves_4k;
+        self.leaves_2m += other.leaves_2m;
+        self.leaves_1g += other.leaves_1g;
+        self.tables += other.tables;
+    }
+
+    #[inline(always)]
     pub(crate) fn count_leaf(&mut self, level: Level) {
         match level {
             Level::L4K => self.leaves_4k += 1,

@@ -203,6 +203,7 @@ impl External for Radix {
         (count, Ok(()))
     }
 
+    #[inline]
     fn block(&self, _: &mut Exclusive<'_>, at: Position, what: Blocking) -> Said {
         let table = if what == Blocking::Table { self.entry(at) } else { None };
         match (what, table) {
@@ -220,6 +221,7 @@ impl External for Radix {
         Ok(())
     }
 
+    #[inline]
     fn remove_external_spte(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn) -> Said {
         self.change_alone(entry.at(), leaf(pfn) | BLOCKED, 0)
     }
