@@ -95,7 +95,7 @@ fn ratio(mut ours: impl FnMut(usize), mut peer: impl FnMut(usize)) -> f64 {
 /// How near MRTD comes to the limit: SHA-384, by the faster of two implementations, over the same bytes at once.
 fn mrtd_vs_sha384_limit() -> f64 {
     const PAGES: u64 = 256;
-    let memory: Vec<u8> = (0..PAGES * 4096).map(|at| (at * 31 >> 3) as u8).collect();
+    let memory: Vec<u8> = (0..PAGES * 4096).map(|at| ((at * 31) >> 3) as u8).collect();
     // Per page: one block of 128 bytes, then sixteen times a block and 256 bytes.
     let stream = vec![0x5a; PAGES as usize * (128 + 16 * (128 + 256))];
     let (mut ours, mut limits) = (Vec::new(), [Vec::new(), Vec::new()]);
