@@ -130,3 +130,40 @@ fn a_vcpu_on_a_processor_without_a_guest_cpu_is_not_entered() {
     let out = host.call(0, TdhLeaf::VP_ENTER, Gprs { rcx: td.vcpus[0], ..Gprs::ZERO });
     assert_eq!(code(&out), StatusCode::VCPU_STATE_INCORRECT);
 }
+
+#[test]
+fn a_host_that_lost_a_lock_comes_first_and_a_guest_that_waits_too_long_leaves() {
+    const HOST_PRIORITY: u64 = 1 << 52;
+    let host = Host::ready();
+    let td = host.td(1);
+    let tables = host.tables(&td, GPA, 0);
+    host.aug(&td, GPA);
+    // The state that a lost host lock leaves behind.
+    let table = Hpa::new(*tables.last().unwrap()).frame();
+    let entry = &host.machine.memory().table(table).unwrap()[0];
+    entry.store(
+        entry.load(tdvisor_base::sync::Ordering::Relaxed) | HOST_PRIORITY,
+        tdvisor_base::sync::Ordering::Relaxed,
+    );
+    let mut answers = Vec::new();
+    let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        answers.push(state.gprs.rax);
+        env.machine().advance_tsc(env.machine().config().tsc_hz / 2);
+        state.gprs = Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA, ..Gprs::ZERO };
+        VmExit::tdcall()
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+    assert_eq!(code(&gprs), StatusCode::HOST_PRIORITY_BUSY_TIMEOUT);
+    assert!(answers.len() > 2, "the guest saw OPERAND_BUSY before: {answers:x?}");
+    assert!(answers[1..].iter().all(|rax| *rax == 0x8000_0200_0000_0001), "{answers:x?}");
+    // Any host lock of the entry lets the guest in again; the hint bit is legal after this exit.
+    host.ok(0, TdhLeaf::MEM_SEPT_RD, mem(&td, GPA, 0, 0));
+    let hinted = host.accept(0, td.vcpus[0] | 1 << 52, GPA);
+    assert_eq!(hinted.rax, 1);
+    let now = host.ok(0, TdhLeaf::MEM_SEPT_RD, mem(&td, GPA, 0, 0));
+    assert_eq!(now.rdx, 0x400, "accepted");
+    let again = host.call(0, TdhLeaf::VP_ENTER, Gprs { rcx: td.vcpus[0] | 1 << 52, ..Gprs::ZERO });
+    assert_eq!(code(&again), StatusCode::OPERAND_INVALID, "no trap-like exit came before");
+}

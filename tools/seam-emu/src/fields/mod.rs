@@ -106,7 +106,7 @@ impl FieldStore for FieldPage<'_> {
 
 fn replace_bits(words: &Table, index: u32, mask: u64, value: u64) {
     if let Some(word) = words.get(index as usize) {
-        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(old & !mask | value));
+        let _ = crate::lock::change(word, |old| Some(old & !mask | value));
     }
 }
 

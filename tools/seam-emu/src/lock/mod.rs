@@ -13,6 +13,8 @@
 //! An exclusive holder is alone. The shared count never wraps: the attempt that would do it loses.
 
 mod sharex;
+mod word;
 
 pub use sharex::{Busy, Mode, Side};
 pub(crate) use sharex::{Guard, HostPriority, TryLock};
+pub(crate) use word::change;

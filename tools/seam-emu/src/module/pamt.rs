@@ -64,9 +64,7 @@ impl<'m> PamtEntry<'m> {
 
     fn replace_payload(self, payload: u64) {
         let mask = Guard::payload_mask();
-        let _ = self
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(old & !mask | payload & mask));
+        let _ = crate::lock::change(self.word, |old| Some(old & !mask | payload & mask));
     }
 
     pub(crate) fn lock(self, mode: Mode, side: Side) -> Result<Guard<'m>, Busy> {

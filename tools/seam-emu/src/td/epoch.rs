@@ -36,7 +36,7 @@ impl Tdcs<'_> {
 
     fn change_refcount(&self, epoch: u64, change: impl Fn(u64) -> u64) {
         if let Some(word) = self.refcount_word() {
-            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+            let _ = crate::lock::change(word, |old| {
                 let count = change(old >> shift(epoch) & 0xffff) & 0xffff;
                 Some(old & !(0xffff << shift(epoch)) | count << shift(epoch))
             });

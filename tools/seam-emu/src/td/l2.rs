@@ -18,6 +18,15 @@ pub(crate) const FREE: SeptEntry = SeptEntry(0);
 const PUBLIC_FREE: u64 = 0x40;
 const PUBLIC_TABLE: u64 = 0xc4;
 
+/// Whether a table that is there already will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Existing {
+    /// Yes.
+    Allowed,
+    /// No: the call fails.
+    Refused,
+}
+
 /// Where a table is to be linked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct L2Target<'m>(&'m AtomicU64);
@@ -49,7 +58,7 @@ pub(crate) fn entry_for_table<'m>(
     tdcs: &Tdcs<'m>,
     vm: u16,
     what: GpaLevel,
-    allow_existing: bool,
+    existing: Existing,
     regs: &mut Gprs,
 ) -> Step<Option<L2Target<'m>>> {
     let details = |level: Level| u32::from(vm) << 16 | u32::from(level.index());
@@ -70,7 +79,7 @@ pub(crate) fn entry_for_table<'m>(
     if free {
         return Ok(Some(L2Target(word)));
     }
-    if allow_existing {
+    if existing == Existing::Allowed {
         return Ok(None);
     }
     report(regs);

@@ -94,9 +94,7 @@ impl<'m> SeptLock<'m> {
     /// Replaces the entry; it stays locked.
     pub(crate) fn set(&self, entry: SeptEntry) {
         const LOCK_BITS: u64 = SeptEntry::LOCK | SeptEntry::HOST_PRIORITY;
-        let _ = self.slot.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            Some(old & LOCK_BITS | entry.0 & !LOCK_BITS)
-        });
+        let _ = crate::lock::change(self.slot.word, |old| Some(old & LOCK_BITS | entry.0 & !LOCK_BITS));
     }
 }
 

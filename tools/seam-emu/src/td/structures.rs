@@ -94,9 +94,8 @@ impl<'m> Tdr<'m> {
     }
 
     fn change_children(&self, change: impl Fn(u64) -> u64) {
-        use tdvisor_base::sync::Ordering;
         if let Some(word) = self.page.words().get((tdr::CHLDCNT / 8) as usize) {
-            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(change(old)));
+            let _ = crate::lock::change(word, |old| Some(change(old)));
         }
     }
 
@@ -325,12 +324,9 @@ impl<'m> Tdvps<'m> {
 
     /// The TDVPS_STATE lock-free transition from one state to another; false where it was in a third.
     pub(crate) fn change_state(&self, from: VcpuState, to: VcpuState) -> bool {
-        use tdvisor_base::sync::Ordering;
         let Some(word) = self.root.words().get((tdvps::VCPU_STATE / 8) as usize) else { return false };
-        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            (old as u8 == from.0).then_some(old & !0xff | u64::from(to.0))
-        })
-        .is_ok()
+        crate::lock::change(word, |old| (old as u8 == from.0).then_some(old & !0xff | u64::from(to.0)))
+            .is_some()
     }
 }
 
@@ -349,15 +345,13 @@ impl FieldStore for Tdvps<'_> {
 impl Tdcs<'_> {
     /// Changes a field that several processors change at once, atomically.
     pub(crate) fn update(&self, offset: u32, width: Width, change: impl Fn(u64) -> u64) -> u64 {
-        use tdvisor_base::sync::Ordering;
         let shift = offset % 8 * 8;
         let mask = width.mask();
         self.word(offset)
             .and_then(|word| {
-                word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                crate::lock::change(word, |old| {
                     Some(old & !(mask << shift) | (change(old >> shift & mask) & mask) << shift)
                 })
-                .ok()
             })
             .map_or(0, |old| old >> shift & mask)
     }
@@ -366,12 +360,9 @@ impl Tdcs<'_> {
 impl Tdvps<'_> {
     /// Ties the vCPU to a processor unless it is tied to one.
     pub(crate) fn try_associate(&self, lp: usize) -> bool {
-        use tdvisor_base::sync::Ordering;
         const NONE: u64 = u32::MAX as u64;
         let Some(word) = self.root.words().get((tdvps::ASSOC_LPID / 8) as usize) else { return false };
-        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            (old & NONE == NONE).then_some(old & !NONE | lp as u64 & NONE)
-        })
-        .is_ok()
+        crate::lock::change(word, |old| (old & NONE == NONE).then_some(old & !NONE | lp as u64 & NONE))
+            .is_some()
     }
 }

@@ -1,22 +1,26 @@
 //! TDH.MEM.PAGE.DEMOTE (15): splits a blocked large page into 512 of the next smaller size. RCX GPA and level
-//! (2M, 1G), RDX TDR (bit 0: R9 to R11 bring pages for L2 VMs), R8 new Secure-EPT page; with dynamic PAMT, R12
+//! (2M, 1G), RDX TDR (bit 0: pages for L2 VMs in R9 to R11 are taken only where an L2 VM maps the page), R8 new Secure-EPT page; with dynamic PAMT, R12
 //! and R13 pages for the PAMT entries of the pieces.
 //!
 //! Up to the interrupt check nothing but the new page's contents has changed: an interrupted call is repeated
 //! with the same operands.
 
-use tdvisor_base::Level;
+use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::sept::SeptEntry;
 use tdx_module_iface::tdmr::PageType;
-use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
+use tdx_module_iface::{Gprs, Operand, Reg, StatusCode, TdhLeaf};
 
-use super::{LARGE, Operands, context, lock_implicit, target, write_sept_page};
+use super::{LARGE, Operands, context, lock_implicit, make_sept_page, target, write_sept_page};
 use crate::host::phymem::pamt::give_pair;
 use crate::host::steps::{
-    check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states, tdmr_of,
+    GpaLevel, check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states,
+    tdmr_of,
 };
 use crate::host::{Call, Step, invalid, plain};
 use crate::lock::Mode;
+use crate::module::pamt::PamtPage;
+use crate::td::Tdcs;
+use crate::td::l2::{self, L2Target};
 
 const L2_PAGES: u64 = 1;
 const RESERVED: u64 = 0xffe;
@@ -39,6 +43,8 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     check_tracked(&context.tdcs, bepoch, Operand::RCX)?;
     let (table, table_page) = lock_free_page(call, regs.r8, Operand::R8)?;
     let owner = &context.owner;
+    let only_where_mapped = operands.rdx & L2_PAGES != 0;
+    let l2 = l2_pages(call, &context.tdcs, target.what, only_where_mapped, regs)?;
     write_sept_page(call, owner, table, |index| {
         let piece = large.wrapping_add(index * below.bytes());
         if state.is_pending() { SeptEntry::pending(piece) } else { SeptEntry::mapped(piece) }
@@ -62,6 +68,62 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     table_page.entry.assign(PageType::EPT, owner.tdr.hpa);
     owner.tdr.add_children(1);
     target.entry.set(SeptEntry::table(table));
+    for new in l2.into_iter().flatten() {
+        make_sept_page(call, owner, new.hpa, &new.page, l2::FREE);
+        new.at.link(new.hpa);
+        owner.tdr.add_children(1);
+    }
+    if only_where_mapped {
+        give_back_l2_pages(&context.tdcs, regs);
+    }
     call.mapping_was_split(owner.tdr.hpa, target.what.gpa, level);
     Ok(())
+}
+
+/// An operand that names no page, and the mark of one that was not needed.
+const NO_PAGE: u64 = u64::MAX;
+const NOT_USED: u64 = 1 << 63;
+const L2_OPERANDS: [Reg; 3] = [Reg::R9, Reg::R10, Reg::R11];
+
+/// A page that becomes a table of an L2 VM.
+struct L2Page<'m> {
+    hpa: Hpa,
+    page: PamtPage<'m>,
+    at: L2Target<'m>,
+}
+
+/// Checks the pages for L2 VMs. Unless the caller left it to the module, all of them are used. No L2 VM maps
+/// pages here, so the module would use none.
+fn l2_pages<'m>(
+    call: &Call<'m>,
+    tdcs: &Tdcs<'m>,
+    what: GpaLevel,
+    only_where_mapped: bool,
+    regs: &mut Gprs,
+) -> Step<[Option<L2Page<'m>>; 3]> {
+    let mut pages = [const { None }; 3];
+    if only_where_mapped {
+        return Ok(pages);
+    }
+    for ((vm, reg), page) in (1..=tdcs.num_l2_vms()).zip(L2_OPERANDS).zip(&mut pages) {
+        let pa = regs.get(reg);
+        if pa == NO_PAGE {
+            continue;
+        }
+        if let Some(at) = l2::entry_for_table(tdcs, vm, what, l2::Existing::Refused, regs)? {
+            let (hpa, locked) = lock_free_page(call, pa, Operand::from_reg(reg))?;
+            *page = Some(L2Page { hpa, page: locked, at });
+        }
+    }
+    Ok(pages)
+}
+
+/// Marks the operands that were not needed.
+fn give_back_l2_pages(tdcs: &Tdcs<'_>, regs: &mut Gprs) {
+    for (_, reg) in (1..=tdcs.num_l2_vms()).zip(L2_OPERANDS) {
+        let pa = regs.get(reg);
+        if pa != NO_PAGE {
+            regs.set(reg, pa | NOT_USED);
+        }
+    }
 }

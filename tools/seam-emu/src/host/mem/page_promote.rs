@@ -14,6 +14,7 @@ use crate::host::steps::{
 };
 use crate::host::{Call, Step, at, invalid, plain};
 use crate::lock::Mode;
+use crate::td::l2;
 use crate::td::sept::{SeptLock, SeptSlot};
 
 pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
@@ -35,7 +36,7 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     let level = target.what.level;
     let below = level.down().ok_or(invalid(Operand::RCX))?;
     let children = lock_children(&context, table, below)?;
-    let Some((large, pending)) = merged_page(&children, level) else {
+    let Some((large, state)) = merged_page(&children, level) else {
         report_entry(regs, &slot);
         return Err(at(StatusCode::EPT_INVALID_PROMOTE_CONDITIONS, Operand::RCX));
     };
@@ -59,8 +60,18 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     drop(children);
     table_page.entry.free();
     context.owner.tdr.remove_children(1);
-    target.entry.set(if pending { SeptEntry::pending(large) } else { SeptEntry::mapped(large) });
+    target.entry.set(if state.is_pending() { SeptEntry::pending(large) } else { SeptEntry::mapped(large) });
     call.table_left_td(context.owner.tdr.hpa, target.what.gpa, slot.level, table);
+    let l2 = l2::unlink_tables(&context.tdcs, target.what);
+    for page in l2.into_iter().filter(|page| *page != u64::MAX) {
+        if let Some(entry) = implicit_entry(call, Hpa::new(page), Level::L4K) {
+            entry.free();
+            context.owner.tdr.remove_children(1);
+        }
+    }
+    if version > 0 {
+        [regs.r9, regs.r10, regs.r11] = l2;
+    }
     regs.rcx = table.get();
     Ok(())
 }
@@ -71,9 +82,9 @@ fn lock_children<'m>(context: &Context<'m>, table: Hpa, level: Level) -> Step<Ve
     words.iter().map(|word| lock_entry(SeptSlot::new(word, level))).collect()
 }
 
-/// The large page that the children make together, and whether it is pending: all mapped or all pending, and
+/// The large page that the children make together, and their state: all mapped or all pending, and
 /// contiguous from an aligned address on.
-fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, bool)> {
+fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, SeptState)> {
     let first = children.first()?;
     let state = first.state();
     if !matches!(state, SeptState::Mapped | SeptState::Pending) {
@@ -84,5 +95,5 @@ fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, bool)> {
     let contiguous = (0u64..).zip(children).all(|(index, child)| {
         child.state() == state && child.entry().hpa() == base.wrapping_add(index * step)
     });
-    (base.is_aligned(level.bytes()) && contiguous).then_some((base, state == SeptState::Pending))
+    (base.is_aligned(level.bytes()) && contiguous).then_some((base, state))
 }

@@ -14,7 +14,7 @@ use crate::host::steps::{check_entry_state, lock_free_page, op_states, sept_stat
 use crate::host::{Call, Step, invalid, plain};
 use crate::lock::Mode;
 use crate::module::pamt::PamtPage;
-use crate::td::l2::{self, L2Target};
+use crate::td::l2::{self, Existing, L2Target};
 
 const ALLOW_EXISTING: u64 = 1;
 const RESERVED: u64 = 0xffe | 0xfff << 52;
@@ -31,7 +31,7 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     if operands.rdx & RESERVED & !ALLOW_EXISTING != 0 {
         return Err(invalid(Operand::RDX));
     }
-    let allow_existing = operands.rdx & ALLOW_EXISTING != 0;
+    let existing = if operands.rdx & ALLOW_EXISTING != 0 { Existing::Allowed } else { Existing::Refused };
     let states = const { op_states(TdhLeaf::MEM_SEPT_ADD) };
     let context = context(call, operands.rdx & !ALLOW_EXISTING, states)?;
     let levels = up_to_root(&context.tdcs, Level::L2M);
@@ -43,15 +43,12 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_SEPT_ADD) })?;
     let resumes = version == 1 && regs.r8 == NO_PAGE;
     let exists = state != SeptState::Free;
-    if exists != resumes && !(exists && allow_existing) {
+    if exists != resumes && !(exists && existing == Existing::Allowed) {
         return Err(state_incorrect(regs, &slot));
     }
     let own = if exists { None } else { Some(lock_free_page(call, regs.r8, Operand::R8)?) };
-    let l2 = if version == 1 {
-        l2_pages(call, &context, &target, own.is_some(), allow_existing, regs)?
-    } else {
-        [const { None }; 3]
-    };
+    let l2 =
+        if version == 1 { l2_pages(call, &context, &target, existing, regs)? } else { [const { None }; 3] };
     if let Some((hpa, page)) = &own {
         add_page(call, &context, *hpa, page, SeptEntry::FREE);
         target.entry.set(SeptEntry::table(*hpa));
@@ -100,11 +97,9 @@ fn l2_pages<'m>(
     call: &Call<'m>,
     context: &Context<'m>,
     target: &Target<'m>,
-    own_is_new: bool,
-    allow_existing: bool,
+    existing: Existing,
     regs: &mut Gprs,
 ) -> Step<[Option<L2Page<'m>>; 3]> {
-    let _ = own_is_new;
     let mut pages = [const { None }; 3];
     for (vm, page) in (1u16..).zip(&mut pages) {
         let operand = Operand(8 + u32::from(vm));
@@ -116,7 +111,7 @@ fn l2_pages<'m>(
         if vm > context.tdcs.num_l2_vms() {
             return Err(invalid(operand));
         }
-        *page = Some(match l2::entry_for_table(&context.tdcs, vm, target.what, allow_existing, regs)? {
+        *page = Some(match l2::entry_for_table(&context.tdcs, vm, target.what, existing, regs)? {
             None => L2Page::Existing,
             Some(at) => {
                 let (hpa, page) = lock_free_page(call, pa, operand)?;
