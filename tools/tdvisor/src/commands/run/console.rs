@@ -24,8 +24,7 @@ struct Inner {
 impl Console {
     /// On stdout, or on stderr where stdout is for JSON.
     pub fn new(json: bool) -> Self {
-        let out: Box<dyn Write + Send> =
-            if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+        let out: Box<dyn Write + Send> = if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
         Self(Arc::new(Mutex::new(Inner {
             out,
             line: Vec::new(),

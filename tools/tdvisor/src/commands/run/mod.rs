@@ -129,9 +129,7 @@ fn td_config(args: &Args) -> Result<TdConfig, Failure> {
         if command.len() > limit || !command.is_ascii() {
             return Err(Failure::input("--command", format!("at most {limit} ASCII characters")));
         }
-        config
-            .hob_extensions
-            .push((tdvisor_guest_images::COMMAND_HOB_GUID, command.clone().into_bytes()));
+        config.hob_extensions.push((tdvisor_guest_images::COMMAND_HOB_GUID, command.clone().into_bytes()));
     }
     // Before a machine is made for it, so that nothing is made for what cannot be.
     config.check(MAX_TD_MEMORY, MAX_TD_VCPUS).map_err(|error| Failure::Input(error.to_string()))?;
@@ -180,8 +178,7 @@ fn drive(td: &Td<'_, EmulatedMachine>, args: &Args) {
     }
     let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     std::thread::scope(|scope| {
-        let vcpus: Vec<_> =
-            td.vcpus().iter().map(|vcpu| scope.spawn(|| td.run_vcpu(vcpu.index()))).collect();
+        let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(|| td.run_vcpu(vcpu.index()))).collect();
         scope.spawn(|| watch(td, &done, deadline));
         for vcpu in vcpus {
             if vcpu.join().is_err() {
@@ -221,8 +218,7 @@ struct Bars {
 
 impl Bars {
     fn new() -> Self {
-        let bar =
-            if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{msg:24} {wide_bar} {percent:>3}%") {
             bar.set_style(style);
         }
