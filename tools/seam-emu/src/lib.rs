@@ -20,9 +20,13 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as seam_emu;
+
 pub mod config;
 pub mod conformance;
 pub mod cpuid;
+pub mod fidelity;
 pub mod fields;
 pub mod guest;
 mod guest_leaf;

@@ -1,0 +1,75 @@
+//! FIDELITY.md.
+
+use std::fmt::Write;
+
+use super::{Backing, Degree, NOT_MODELLED, Row, TABLE};
+
+const INTRODUCTION: &str = "# Fidelity of the emulated TDX module
+
+Generated from the table in `tools/seam-emu/src/fidelity/table.rs` by
+`cargo run -p seam-emu --example fidelity > FIDELITY.md`; a test fails if the two differ.
+
+*exact*: inputs, outputs, order of checks, status and operand, locks, state changes, interruption and resumption.
+*partial*: the note says what is missing. *absent*: the leaf answers as the note says and does nothing.
+
+*recording*: calls of Intel's module 1.5.01 were replayed and gave the same registers. *rule*: written from the
+published rules, compared with nothing. The numbers are status codes that the leaf can return once the module is
+ready, and how many of them a recording contains; a test of the crate reaches each of the others.
+";
+
+const fn degree(degree: Degree) -> &'static str {
+    match degree {
+        Degree::Exact => "exact",
+        Degree::Partial => "partial",
+        Degree::Absent => "absent",
+    }
+}
+
+const fn backing(backing: Backing) -> &'static str {
+    match backing {
+        Backing::Recording => "recording",
+        Backing::Rule => "rule",
+        Backing::None => "none",
+    }
+}
+
+fn rows(out: &mut String, rows: &[&Row]) {
+    out.push_str("\n| leaf | degree | backed by | codes | recorded | note |\n|---|---|---|---|---|---|\n");
+    for row in rows {
+        let all = row.all_codes();
+        let recorded = all.intersection(&row.recorded_codes()).count();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {recorded} | {} |",
+            row.leaf,
+            degree(row.degree),
+            backing(row.backing),
+            all.len(),
+            row.note
+        );
+    }
+}
+
+/// The document, from the table.
+pub fn to_markdown() -> String {
+    let mut out = INTRODUCTION.to_owned();
+    let side = |prefix: &str| TABLE.iter().filter(|row| row.leaf.starts_with(prefix)).collect::<Vec<_>>();
+    out.push_str("\n## Host side (SEAMCALL)\n");
+    rows(&mut out, &side("TDH."));
+    out.push_str("\n## Guest side (TDCALL)\n");
+    rows(&mut out, &side("TDG."));
+    out.push_str("\n## Module profiles\n\n| profile | differs from 1.5.01 in |\n|---|---|\n");
+    out.push_str("| `1.5.01` | nothing: this is what was recorded |\n");
+    out.push_str(
+        "| `1.5-late` (default) | DEMOTE does not stop for interrupts; feature words and version |\n",
+    );
+    out.push_str("| `2.0` | as late 1.5; feature words and version; dynamic PAMT, by rule: with it every leaf that takes a 4 KiB \
+         page may answer MISSING_PAMT_PAGE_PAIR, and DEMOTE takes a pair |\n",
+    );
+    out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
+    for (what, how) in NOT_MODELLED {
+        let _ = writeln!(out, "| {what} | {how} |");
+    }
+    out
+}
