@@ -176,3 +176,23 @@ fn a_guest_that_never_ends_is_stopped_in_order() {
     assert!(stderr.contains("stopped"), "{stderr}");
     assert!(stderr.contains("every page and the key id came back"), "{stderr}");
 }
+
+#[test]
+fn a_quote_of_the_running_td_is_verified_under_the_test_root_and_no_other() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("q.bin");
+    let (quote, collateral, root) = (
+        path.display().to_string(),
+        format!("{}.collateral.json", path.display()),
+        format!("{}.root.pem", path.display()),
+    );
+    let ran = tdvisor(&["run", "--quote", &quote, "--json"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+    let summary: serde_json::Value = serde_json::from_str(&text(&ran.stdout)).expect("JSON");
+    let mrtd = summary["mrtd"].as_str().expect("a measurement");
+    let verified = tdvisor(&["verify", &quote, "--collateral", &collateral, "--test-root", &root]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+    let shown = tdvisor(&["quote", "show", &quote]);
+    assert!(text(&shown.stdout).contains(mrtd), "{}", text(&shown.stdout));
+    let trusting_intel = tdvisor(&["verify", &quote, "--collateral", &collateral]);
+    assert_eq!(trusting_intel.status.code(), Some(1), "{}", text(&trusting_intel.stdout));
+}

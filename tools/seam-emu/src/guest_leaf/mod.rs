@@ -10,7 +10,7 @@ mod metadata;
 mod report;
 mod rtmr;
 mod vcpu;
-mod verify;
+pub(crate) mod verify;
 
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;

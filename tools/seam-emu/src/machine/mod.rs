@@ -5,6 +5,7 @@ mod env;
 mod host;
 mod limit;
 mod lp;
+mod report;
 mod snapshot;
 mod stale;
 mod tlb;

@@ -74,6 +74,11 @@ impl EmulatedMachine {
         }
     }
 
+    /// The emulated machine itself, for what an enclave on it would do.
+    pub fn machine(&self) -> Arc<Machine> {
+        self.machine.clone()
+    }
+
     /// What the module and the memory noticed the host doing wrong.
     pub fn violations(&self) -> Vec<HostViolation> {
         self.machine.violations()

@@ -3,6 +3,7 @@
 mod console;
 mod image;
 mod memory_size;
+mod quotes;
 mod summary;
 
 use std::io::{IsTerminal, Read};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm_core::devices::{EXIT_PORT, ExitPort};
 use vmm_core::host::Progress;
+use vmm_core::quote::QuoteSource;
 use vmm_core::td::config::TdConfig;
 use vmm_core::td::{BuildProgress, Devices, Ending, Td};
 use vmm_core::{Blame, Error, Host};
@@ -26,6 +28,7 @@ use crate::outcome::{Failure, Status};
 use console::Console;
 use image::Image;
 use memory_size::MemorySize;
+use quotes::{LastQuote, QgsSocket, TestIssuer};
 use summary::Summary;
 
 /// Run a TD on the emulated TDX module.
@@ -60,6 +63,12 @@ pub struct Args {
     /// A command for the guest, passed in the TD HOB.
     #[arg(long, value_name = "TEXT")]
     command: Option<String>,
+    /// Have the guest ask for a quote and write it to FILE; FILE.collateral.json and FILE.root.pem verify it.
+    #[arg(long, value_name = "FILE", conflicts_with = "qgs")]
+    quote: Option<PathBuf>,
+    /// Get the TD's quotes from the quote-generation service at this socket instead of the test issuer.
+    #[arg(long, value_name = "SOCKET")]
+    qgs: Option<PathBuf>,
     /// Map no page larger than this: 4K or 2M.
     #[arg(long, value_name = "LEVEL", default_value = "2M", value_parser = ["4K", "2M"])]
     max_page: String,
@@ -84,7 +93,12 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let console = Console::new(args.json);
     let guest_log = GuestLog::new(image.elf());
     let devices = devices(&console, &guest_log)?;
-    let td = Td::build(&host, &config, image.bytes(), devices, None, |progress| bars.build(progress));
+    let last_quote = LastQuote::default();
+    let quotes: Box<dyn QuoteSource> = match &args.qgs {
+        Some(socket) => Box::new(QgsSocket::new(socket.clone())),
+        None => Box::new(TestIssuer::new(host.platform().machine(), last_quote.clone())),
+    };
+    let td = Td::build(&host, &config, image.bytes(), devices, Some(quotes), |progress| bars.build(progress));
     bars.finish();
     let td = td.map_err(failure)?;
 
@@ -102,6 +116,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Failure::input(args.trace.unwrap_or_default().display(), format!("the trace is incomplete: {error}"))
     })?;
     summary.print(args.json);
+    if let (Some(path), true) = (&args.quote, summary.fault().is_none()) {
+        last_quote.save(path)?;
+    }
     match summary.fault() {
         Some(fault) => Err(Failure::Internal(fault)),
         None => Ok(status_of(&ending)),
@@ -124,12 +141,13 @@ fn td_config(args: &Args) -> Result<TdConfig, Failure> {
         largest_page: if args.max_page == "4K" { Level::L4K } else { Level::L2M },
         ..TdConfig::default()
     };
-    if let Some(command) = &args.command {
+    let for_quote = args.quote.is_some().then(|| "quote".to_owned());
+    if let Some(command) = args.command.clone().or(for_quote) {
         let limit = tdvisor_guest_images::COMMAND_MAX;
         if command.len() > limit || !command.is_ascii() {
             return Err(Failure::input("--command", format!("at most {limit} ASCII characters")));
         }
-        config.hob_extensions.push((tdvisor_guest_images::COMMAND_HOB_GUID, command.clone().into_bytes()));
+        config.hob_extensions.push((tdvisor_guest_images::COMMAND_HOB_GUID, command.into_bytes()));
     }
     // Before a machine is made for it, so that nothing is made for what cannot be.
     config.check(MAX_TD_MEMORY, MAX_TD_VCPUS).map_err(|error| Failure::Input(error.to_string()))?;
