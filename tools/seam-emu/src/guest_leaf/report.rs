@@ -27,7 +27,8 @@ pub(super) const CPUSVN: core::ops::Range<usize> = 16..32;
 const TCB_INFO_HASH: core::ops::Range<usize> = 32..80;
 const TD_INFO_HASH: core::ops::Range<usize> = 80..128;
 const REPORT_DATA: core::ops::Range<usize> = 128..192;
-const TCB_INFO: core::ops::Range<usize> = 256..512;
+/// TEE_TCB_INFO is 239 bytes; the hash covers these and not the 17 reserved ones behind (as real reports show).
+const TCB_INFO: core::ops::Range<usize> = 256..495;
 const TD_INFO: core::ops::Range<usize> = 512..1024;
 /// TEE_TCB_INFO.VALID: TEE_TCB_SVN, MRSEAM, MRSIGNERSEAM and ATTRIBUTES are valid.
 const TCB_INFO_VALID: u64 = 0x301ff;
@@ -63,7 +64,7 @@ fn build(machine: &Machine, td: &Tdcs<'_>, report_data: &[u8; 64]) -> [u8; REPOR
         }
     };
     let td_info = td_info(td);
-    let mut tcb_info = [0; 256];
+    let mut tcb_info = [0; 239];
     for (to, from) in tcb_info.iter_mut().zip(TCB_INFO_VALID.to_le_bytes()) {
         *to = from;
     }
@@ -101,7 +102,6 @@ fn td_info(td: &Tdcs<'_>) -> [u8; 512] {
     if let Some(target) = info.get_mut(400..448) {
         td.load_bytes(tdcs::SERVTD_HASH, target);
     }
-    let _ = td.load_u64(tdcs::ATTRIBUTES);
     info
 }
 
