@@ -11,7 +11,6 @@ use tdx_module_iface::tdg::align;
 
 use super::memory::{Use, check_operand, locate};
 use super::{Call, End, Step, rtmr};
-use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
 use crate::guest::GuestState;
 use crate::host::invalid;
