@@ -20,7 +20,7 @@ pub fn fill_two(first: &mut [Words], second: &mut [Words]) {
     for (n, (a, b)) in (0u64..).zip(first.iter_mut().zip(second)) {
         for (table, tag) in [(a, 1u64), (b, 3)] {
             for (i, word) in (0u64..).zip(table.0.iter_mut()) {
-                *word = (n << 21) + (i << 12) | tag;
+                *word = ((n << 21) + (i << 12)) | tag;
             }
             std::hint::black_box(&mut table.0);
         }
