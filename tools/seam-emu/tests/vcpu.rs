@@ -1,11 +1,13 @@
 //! Virtual processors: interrupts without exits, 2 MiB accepts that are interrupted, host priority, snapshots.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
+
 mod support;
 
-use seam_emu::guest::{Injection, InjectionKind};
+use seam_emu::guest::{GuestError, GuestProgram, Injection, InjectionKind};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use support::{Host, Td, code, mem};
-use tdvisor_base::Hpa;
+use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, StatusCode, TdgLeaf, TdhLeaf};
 
@@ -166,4 +168,34 @@ fn a_host_that_lost_a_lock_comes_first_and_a_guest_that_waits_too_long_leaves() 
     assert_eq!(now.rdx, 0x400, "accepted");
     let again = host.call(0, TdhLeaf::VP_ENTER, Gprs { rcx: td.vcpus[0] | 1 << 52, ..Gprs::ZERO });
     assert_eq!(code(&again), StatusCode::OPERAND_INVALID, "no trap-like exit came before");
+}
+
+#[test]
+fn a_guest_program_faults_pages_in_accepts_them_and_sees_what_it_wrote() {
+    let host = Host::ready();
+    let td = host.td(1);
+    host.tables(&td, GPA, 0);
+    host.machine.set_guest_cpu(
+        0,
+        Box::new(GuestProgram::new(|guest| {
+            let gpa = Gpa::new(GPA);
+            guest.mem_page_accept(gpa, Level::L4K).unwrap();
+            guest.write(gpa, b"hello").unwrap();
+            assert_eq!(guest.read(gpa, 5).unwrap(), b"hello");
+            let pending = guest.read(Gpa::new(GPA + 0x1000), 1).unwrap_err();
+            assert!(matches!(pending, GuestError::Injected(event) if event.vector == 20), "#VE: {pending}");
+            let ve = guest.tdcall(TdgLeaf::VP_VEINFO_GET, Gprs::ZERO).unwrap();
+            assert_eq!((ve.rcx, ve.r9), (48, GPA + 0x1000));
+            let answer = guest.vp_vmcall(Gprs { rcx: 1 << 12, r12: 7, ..Gprs::ZERO }).unwrap();
+            assert_eq!(answer.r12, 8, "the VMM's answer");
+        })),
+    );
+    let enter = |gprs: Gprs| host.call(0, TdhLeaf::VP_ENTER, Gprs { rcx: td.vcpus[0], ..gprs });
+    let violation = enter(Gprs::ZERO);
+    assert_eq!((violation.rax, violation.r8), (48, GPA));
+    host.aug(&td, GPA);
+    host.aug(&td, GPA + 0x1000);
+    let vmcall = enter(Gprs::ZERO);
+    assert_eq!((vmcall.rax, vmcall.rcx, vmcall.r12), (77, 1 << 12, 7));
+    assert_eq!(enter(Gprs { r12: 8, ..Gprs::ZERO }).rax, 1, "the function has returned");
 }

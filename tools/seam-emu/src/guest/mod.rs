@@ -11,10 +11,12 @@
 
 mod cpu;
 mod exit;
+mod program;
 mod state;
 
 pub use cpu::CpuGuest;
 pub use exit::{VmExit, reason};
+pub use program::{GuestError, GuestProgram, TdGuest, VpInfo};
 pub use state::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows};
 pub use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 

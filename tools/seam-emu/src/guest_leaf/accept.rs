@@ -13,7 +13,7 @@ use crate::guest::GuestState;
 use crate::host::invalid;
 use crate::lock::Side;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
-use crate::vcpu::{AsyncExit, Handled, zero_step};
+use crate::vcpu::{AsyncExit, Handled};
 
 const PAGE_BITS: u64 = 0x000f_ffff_ffff_f000;
 const COUNTER_SHIFT: u32 = 12;
@@ -35,7 +35,7 @@ pub(super) fn accept(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     }
     let slot = match call.vcpu.tdcs.walk(gpa, level) {
         Some(Walk::Found(slot)) => slot,
-        Some(Walk::Stopped(slot)) => return Err(above(call, state, gpa, level, slot)),
+        Some(Walk::Stopped(slot)) => return Err(above(gpa, level, slot)),
         None => return Err(refused),
     };
     let lock = slot.lock(Side::Guest).map_err(|busy| End::Busy(Operand::RCX, busy))?;
@@ -47,17 +47,17 @@ pub(super) fn accept(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
         return Err(with_level(StatusCode::PAGE_SIZE_MISMATCH, level));
     }
     if !SeptStates::ANY_PENDING_AND_GUEST_ACCEPTABLE.contains(found) {
-        return Err(exit(call, state, gpa, level, &slot));
+        return Err(exit(gpa, level, &slot));
     }
     zero_and_map(call, &lock, level)
 }
 
 /// The walk ended above the wanted level.
-fn above(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, level: Level, slot: SeptSlot<'_>) -> End {
+fn above(gpa: Gpa, level: Level, slot: SeptSlot<'_>) -> End {
     if SeptStates::GUEST_ACCESSIBLE_LEAF.contains(slot.state()) {
         return with_level(StatusCode::PAGE_ALREADY_ACCEPTED, slot.level);
     }
-    exit(call, state, gpa, level, &slot)
+    exit(gpa, level, &slot)
 }
 
 fn with_level(code: StatusCode, level: Level) -> End {
@@ -65,7 +65,7 @@ fn with_level(code: StatusCode, level: Level) -> End {
 }
 
 /// The TD exit of a page that cannot be accepted: the VMM has to map it first.
-fn exit(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, level: Level, slot: &SeptSlot<'_>) -> End {
+fn exit(gpa: Gpa, level: Level, slot: &SeptSlot<'_>) -> End {
     let found = slot.state();
     let leaf = if found.is_leaf() { EntryIs::Leaf } else { EntryIs::NotLeaf };
     let mut out =
@@ -73,7 +73,8 @@ fn exit(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, level: Level,
     out.qualification = EptViolation::WRITE;
     out.extended = ExtendedQualification::accept(level, slot.level, found.into(), leaf, 0);
     out.gpa = gpa;
-    zero_step::log(call.vcpu.tdvps, state.rip, gpa);
+    // Not a step of zero-step protection, which takes a pending page for unmapped: a guest accepts page after page
+    // at one RIP, each mapped by the VMM on demand.
     End::Fault(Handled::exit(out))
 }
 
