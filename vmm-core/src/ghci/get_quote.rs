@@ -1,6 +1,6 @@
 //! GetQuote: a TDREPORT in a shared buffer becomes a quote.
 //!
-//! The buffer starts with a header (GHCI, "TDG.VP.VMCALL<GetQuote>"): version u64 = 1, status u64, input bytes
+//! The buffer starts with a header (GHCI, "GetQuote"): version u64 = 1, status u64, input bytes
 //! u32, output bytes u32; data from byte 24. The input is a TDREPORT. The quote replaces it, and the status
 //! says how it went. This host answers before the call returns; a guest that asked for it is notified too.
 

@@ -9,7 +9,7 @@
 //!   exclusive guard, changes the attribute, and closes the window. The attribute changes after the removal
 //!   succeeded: that is its point of no return (invariant 40).
 //!
-//! Private memory is mapped through the mirror and its hooks ([`hooks`]) and in no other way.
+//! Private memory is mapped through the mirror and its hooks (`hooks.rs`) and in no other way.
 
 pub mod attributes;
 mod audit;
@@ -35,10 +35,11 @@ use crate::platform::Platform;
 use crate::td::core::TdCore;
 use attributes::{Attribute, AttributeMap};
 use backing::{Backed, Backing};
-pub use convert::Converted;
+pub use convert::{Converted, FRAMES_AT_ONCE};
 pub use fault::Resolution;
 pub use hooks::SeptError;
 pub(crate) use hooks::SeptHooks;
+pub use host_access::NotShared;
 pub use seat::Seat;
 pub(crate) use tables::Tables;
 
