@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! - Memory is sparse: 2 MiB chunks come into being at the first write; reads of absent memory give zeros.
-//! - Each 4 KiB page has one [`page::PageWord`]: the key it was last written under, whether a CPU has
+//! - Each 4 KiB page has one state word (`page.rs`): the key it was last written under, whether a CPU has
 //!   decoded code from it, and a code generation. Every access names a key.
 //! - Keys at or above [`KeySpace::first_private`] are *private*. Access under a private key to a page with
 //!   another key fails with [`MemoryFault::Integrity`] and changes nothing: the machine-check path. Under a
@@ -21,7 +21,7 @@
 //! No integer ever becomes a pointer: pages are reached by an index into chunks that this module
 //! allocated and keeps alive (see above). Guest memory is read and written by racing threads with mixed
 //! sizes, which Rust's atomics do not allow; so all such accesses go through the instructions in
-//! [`access`], each of which is one machine access with x86 ordering, on memory inside an `UnsafeCell`
+//! `access.rs`, each of which is one machine access with x86 ordering, on memory inside an `UnsafeCell`
 //! that no Rust reference ever covers except as atomics.
 
 #![allow(unsafe_code, reason = "guest memory is raced on with mixed sizes; the proof is in the module docs")]
@@ -177,7 +177,7 @@ impl Arena {
         let (chunk, effect) = self.writable(hpa, key)?;
         // SAFETY: as in `load`; the chunk is owned by this arena, so no snapshot sees the write.
         unsafe { W::store(chunk.data_ptr(hpa), value) };
-        Ok(effect)
+        Ok(after_store(chunk, hpa, effect))
     }
 
     /// LOCK CMPXCHG: replaces `current` by `new`, and gives the value found and whether it was `current`.
@@ -200,7 +200,7 @@ impl Arena {
         let (chunk, effect) = self.writable(hpa, key)?;
         // SAFETY: as in `store`; alignment for the 16-byte form was checked.
         let (found, replaced) = unsafe { W::compare_exchange(chunk.data_ptr(hpa), current, new) };
-        Ok((found, replaced, effect))
+        Ok((found, replaced, after_store(chunk, hpa, effect)))
     }
 
     /// Applies `update` atomically and gives the old value.
@@ -425,6 +425,14 @@ impl Arena {
         // SAFETY: the slot now holds an owned chunk that `owners` keeps alive.
         unsafe { &*slot.load(Ordering::Acquire) }
     }
+}
+
+/// A CPU may have begun to watch the page between the check before the store and the store itself: it may have
+/// decoded the old bytes, so the store counts as one into watched code.
+#[inline(always)]
+fn after_store(chunk: &Chunk, hpa: Hpa, effect: StoreEffect) -> StoreEffect {
+    let word = chunk.word(hpa);
+    if word.load(Ordering::Relaxed) & PageWord::CODE == 0 { effect } else { PageWord::note_store(word) }
 }
 
 /// An access must end inside the page that it starts in.
