@@ -3,7 +3,7 @@
 use tdx_module_iface::exit::{EptViolation, ExitReason};
 use x86_emu::events::vector;
 use x86_emu::exits::{CrAccess, CrOperation, DrAccess, VmxInstruction};
-use x86_emu::{Cpu, Event, FaultExit, FaultKind, Gpr, InstructionExit, Io, IoDirection};
+use x86_emu::{Event, FaultExit, FaultKind, InstructionExit, Io, IoDirection};
 
 use crate::guest::{VmExit, reason};
 
@@ -18,13 +18,13 @@ fn interruption_info(event: &Event) -> u32 {
 }
 
 /// An instruction that exits.
-pub(super) fn instruction(cpu: &Cpu, what: InstructionExit, length: u8) -> VmExit {
+pub(super) fn instruction(what: InstructionExit, length: u8) -> VmExit {
     use InstructionExit as I;
     let plain = |reason: ExitReason| VmExit::instruction(reason, u32::from(length), 0);
     match what {
         I::Io(io) => port(&io, length),
         I::CrAccess(access) => {
-            VmExit::instruction(ExitReason::CR_ACCESS, u32::from(length), control_register(cpu, &access))
+            VmExit::instruction(ExitReason::CR_ACCESS, u32::from(length), control_register(&access))
         }
         I::DrAccess(access) => {
             VmExit::instruction(ExitReason::DR_ACCESS, u32::from(length), debug_register(&access))
@@ -93,27 +93,17 @@ fn port(io: &Io, length: u8) -> VmExit {
     exit
 }
 
-/// Bits 3:0 register, 5:4 kind (MOV to, MOV from, CLTS, LMSW), 11:8 general register, 31:16 source of LMSW.
-fn control_register(cpu: &Cpu, access: &CrAccess) -> u64 {
+/// Bits 3:0 register, 5:4 kind (MOV to, MOV from, CLTS), 11:8 general register. LMSW reaches none of the bits
+/// that a TD's module owns.
+fn control_register(access: &CrAccess) -> u64 {
     const MOV_FROM: u64 = 1 << 4;
     const CLTS: u64 = 2 << 4;
-    const LMSW: u64 = 3 << 4;
     let register = u64::from(access.register);
     match access.operation {
+        CrOperation::Write { gpr, .. } => register | u64::from(gpr) << 8,
         CrOperation::Read { gpr } => register | MOV_FROM | u64::from(gpr) << 8,
         CrOperation::Clts => CLTS,
-        // LMSW names no general register; a MOV stores just what its register holds.
-        CrOperation::Write { value, gpr: 0 } if access.register == 0 && !moves_rax(cpu, value) => {
-            LMSW | (value & 0xf) << 16
-        }
-        CrOperation::Write { gpr, .. } => register | u64::from(gpr) << 8,
     }
-}
-
-/// Whether a write of `value` can be a MOV from RAX; where it could be LMSW as well, both do the same.
-fn moves_rax(cpu: &Cpu, value: u64) -> bool {
-    let rax = cpu.gpr(Gpr::Rax);
-    rax == value || rax & 0xffff_ffff == value
 }
 
 /// Bits 2:0 register, 4 MOV from, 11:8 general register.

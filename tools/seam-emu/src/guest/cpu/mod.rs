@@ -18,6 +18,8 @@
 mod bus;
 mod exits;
 mod registers;
+#[cfg(test)]
+mod tests;
 
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::exit::ExitReason;
@@ -145,7 +147,7 @@ impl CpuGuest {
 
     fn vm_exit(&mut self, env: &GuestEnv<'_>, exit: Exit, refusal: Option<VmExit>) -> VmExit {
         match exit {
-            Exit::Instruction { what, length } => exits::instruction(&self.cpu, what, length),
+            Exit::Instruction { what, length } => exits::instruction(what, length),
             Exit::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
             Exit::InterruptWindow => VmExit::plain(ExitReason::INTERRUPT_WINDOW),
             Exit::NmiWindow => VmExit::plain(ExitReason::NMI_WINDOW),

@@ -1,0 +1,559 @@
+//! A guest of hand-assembled bytes behind a hand-written EPT.
+
+use tdvisor_base::{Gpa, Hpa, KeyId, Level};
+use tdx_module_iface::exit::{ExitReason, ExitReasonField};
+
+use super::CpuGuest;
+use crate::config::MachineConfig;
+use crate::guest::{
+    DescriptorTable, GuestCpu, GuestState, Injection, InjectionKind, SegmentState, VmExit, Window, reason,
+};
+use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime, Machine};
+
+const ASID: Asid = Asid(Hpa::new(0x5000));
+const KEY: KeyId = KeyId::new(33);
+const SHARED: u64 = 1 << 47;
+/// Where guest memory is.
+const PRIVATE_BASE: u64 = 0x1000_0000;
+const SHARED_BASE: u64 = 0x2000_0000;
+const TABLES: u64 = 0x2800_0000;
+const READ: u64 = 1;
+const ALL: u64 = 7;
+
+const CODE: u64 = 0x1000;
+const DATA: u64 = 0x2000;
+const STACK: u64 = 0x4000;
+const GDT: u64 = 0x5000;
+const IDT: u64 = 0x6000;
+const HANDLERS: u64 = 0x7000;
+const PML4: u64 = 0x8000;
+const PDPT: u64 = 0x9000;
+const PD: u64 = 0xa000;
+const PT: u64 = 0xb000;
+
+/// The surroundings of a vCPU whose trees are at [`TABLES`].
+fn env(machine: &Machine, vcpu: u64) -> GuestEnv<'_> {
+    GuestEnv {
+        machine,
+        lp: 0,
+        asid: ASID,
+        vcpu: Hpa::new(vcpu),
+        space: GuestSpace {
+            key: KEY,
+            sept_root: Hpa::new(TABLES),
+            root_level: Level::L512G,
+            shared_root: Hpa::new(TABLES + 0x1000),
+            shared_bit: SHARED,
+        },
+        time: GuestTime { multiplier: 1 << 47, offset: 1000 },
+    }
+}
+
+/// One vCPU on one processor.
+struct Td {
+    machine: Machine,
+    cpu: CpuGuest,
+    state: GuestState,
+    vcpu: u64,
+    tables: u64,
+}
+
+impl Td {
+    /// The vCPU at the architectural entry, `code` at the reset vector, no other memory.
+    fn at_reset(code: &[u8]) -> Self {
+        let machine = Machine::new(MachineConfig { lp_packages: vec![0], ..MachineConfig::small() });
+        let mut td = Self {
+            machine,
+            cpu: CpuGuest::new(),
+            state: entry_state(),
+            vcpu: 0x1000,
+            tables: TABLES + 0x2000,
+        };
+        td.map(0xffff_f000, ALL);
+        td.write(0xffff_fff0, code);
+        td
+    }
+
+    /// The same in 64-bit mode with identity page tables, a GDT, an IDT whose handlers are HLT, and `code` at
+    /// [`CODE`].
+    fn in_long_mode(code: &[u8]) -> Self {
+        let mut td = Self::at_reset(&[0xf4]);
+        for page in (CODE..=PT).step_by(0x1000) {
+            td.map(page, ALL);
+        }
+        td.write(CODE, code);
+        td.poke(PML4, PDPT | 3);
+        td.poke(PDPT, PD | 3);
+        td.poke(PD, PT | 3);
+        for page in 0..16 {
+            td.poke(PT + 8 * page, page << 12 | 3);
+        }
+        td.poke(GDT + 8, 0x00af_9b00_0000_ffff);
+        td.poke(GDT + 16, 0x00cf_9300_0000_ffff);
+        for vector in 0..64 {
+            let target = HANDLERS + 16 * vector;
+            td.poke(IDT + 16 * vector, target | 8 << 16 | 0x8e00 << 32);
+            td.write(target, &[0xf4]);
+        }
+        let state = &mut td.state;
+        state.cr0 = 0x8000_0031;
+        state.cr3 = PML4;
+        state.cr4 = 0x2060;
+        state.efer = 0xd01;
+        state.segments[1] = SegmentState { selector: 8, base: 0, limit: u32::MAX, access: 0xa09b };
+        state.segments[2].selector = 16;
+        state.gdtr = DescriptorTable { base: GDT, limit: 23 };
+        state.idtr = DescriptorTable { base: IDT, limit: 0x3ff };
+        state.rip = CODE;
+        state.rsp = STACK + 0x1000;
+        td
+    }
+
+    fn entry(&mut self, gpa: u64) -> (Hpa, usize) {
+        let mut table = if gpa & SHARED != 0 { TABLES + 0x1000 } else { TABLES };
+        let gfn = Gpa::new(gpa).frame();
+        for level in [Level::L512G, Level::L1G, Level::L2M] {
+            let at = (Hpa::new(table), level.table_index(gfn));
+            let mut below = self.load(at);
+            if below == 0 {
+                below = self.tables | ALL;
+                self.tables += 0x1000;
+                self.store(at, below);
+            }
+            table = below & !0xfff;
+        }
+        (Hpa::new(table), Level::L4K.table_index(gfn))
+    }
+
+    fn load(&self, (table, index): (Hpa, usize)) -> u64 {
+        self.machine.memory().table(table.frame()).unwrap()[index].load(tdvisor_base::sync::Ordering::Acquire)
+    }
+
+    fn store(&self, (table, index): (Hpa, usize), value: u64) {
+        self.machine.memory().table(table.frame()).unwrap()[index]
+            .store(value, tdvisor_base::sync::Ordering::Release);
+    }
+
+    fn home(gpa: u64) -> (Hpa, KeyId) {
+        if gpa & SHARED != 0 {
+            (Hpa::new(SHARED_BASE + (gpa & 0x7ff_ffff)), KeyId::DEFAULT)
+        } else {
+            (Hpa::new(PRIVATE_BASE + (gpa & 0x7ff_ffff)), KEY)
+        }
+    }
+
+    /// Maps one page; private ones become the guest's.
+    fn map(&mut self, gpa: u64, rights: u64) {
+        let (hpa, key) = Self::home(gpa);
+        if self.machine.memory().page_key(hpa.frame()) != Ok(key) {
+            self.machine.memory().clear_page(hpa.frame(), key).unwrap();
+        }
+        let entry = self.entry(gpa);
+        self.store(entry, hpa.get() | rights);
+    }
+
+    fn unmap(&mut self, gpa: u64) {
+        let entry = self.entry(gpa);
+        self.store(entry, 0);
+        self.machine.processors()[0].tlb.flush_all();
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) {
+        let (hpa, key) = Self::home(gpa);
+        let _ = self.machine.memory().write(hpa, key, bytes).unwrap();
+    }
+
+    fn poke(&self, gpa: u64, value: u64) {
+        self.write(gpa, &value.to_le_bytes());
+    }
+
+    fn peek(&self, gpa: u64) -> u64 {
+        let (hpa, key) = Self::home(gpa);
+        self.machine.memory().load(hpa, key).unwrap()
+    }
+
+    fn run(&mut self) -> VmExit {
+        let env = env(&self.machine, self.vcpu);
+        self.cpu.run(&mut self.state, &env)
+    }
+
+    /// Runs and expects an exit for this reason, for nothing that the instruction did.
+    fn run_to(&mut self, expected: ExitReason) -> VmExit {
+        let exit = self.run();
+        assert_eq!(
+            exit.reason,
+            ExitReasonField(u32::from(expected.0)),
+            "at {:#x}: {exit:?}, {:?}",
+            self.state.rip,
+            self.machine.limits()
+        );
+        exit
+    }
+
+    /// Runs and expects that the handler of a vector is reached.
+    fn run_to_handler(&mut self, vector: u64) {
+        self.run_to(ExitReason::HLT);
+        assert_eq!(self.state.rip, HANDLERS + 16 * vector, "the handler of vector {vector}");
+    }
+}
+
+/// The state in which TDH.VP.INIT leaves a vCPU.
+fn entry_state() -> GuestState {
+    let data = SegmentState { selector: 0, base: 0, limit: u32::MAX, access: 0xc093 };
+    let code = SegmentState { access: 0xc09b, ..data };
+    GuestState {
+        rip: 0xffff_fff0,
+        rflags: 2,
+        cr0: 0x21,
+        cr4: 0x2040,
+        efer: 0x901,
+        xcr0: 1,
+        segments: [data, code, data, data, data, data],
+        ldtr: SegmentState { limit: 0xffff, access: 0x1_0082, ..SegmentState::default() },
+        tr: SegmentState { limit: 0xffff, access: 0x8b, ..SegmentState::default() },
+        dr6: 0xffff_0ff0,
+        dr7: 0x400,
+        pat: 0x0007_0406_0007_0406,
+        mxcsr: 0x1f80,
+        fcw: 0x37f,
+        ..GuestState::default()
+    }
+}
+
+#[test]
+fn every_register_comes_back_as_it_went_in() {
+    let mut td = Td::at_reset(&[0xf4]);
+    let state = &mut td.state;
+    for (value, reg) in (0x1111_2222_3333_0000..).zip(tdx_module_iface::Reg::ALL) {
+        state.gprs.set(reg, value);
+    }
+    state.rsp = 0x1234_5678_9abc;
+    state.rflags = 0x4_08d7;
+    state.cr0 |= 1 << 4;
+    state.cr2 = 0xdead_b000;
+    state.cr8 = 9;
+    state.xcr0 = 7;
+    state.segments[4].base = 0xffff_8000_1234_0000;
+    state.segments[5] = SegmentState { selector: 0x2b, base: 0x77, limit: 0xfff, access: 0x40f3 };
+    state.ldtr.base = 0x5_5000;
+    state.tr = SegmentState { selector: 0x40, base: 0xffff_8000_0000_1000, limit: 0x67, access: 0x8b };
+    state.gdtr = DescriptorTable { base: 0xffff_8000_0000_2000, limit: 0x7f };
+    state.idtr = DescriptorTable { base: 0xffff_8000_0000_3000, limit: 0xfff };
+    state.dr = [1, 2, 3, 4];
+    state.dr6 = 0xffff_0ff1;
+    (state.star, state.lstar, state.fmask) = (5, 6, 7);
+    (state.kernel_gs_base, state.tsc_aux) = (8, 9);
+    (state.sysenter_cs, state.sysenter_esp, state.sysenter_eip) = (10, 11, 12);
+    (state.spec_ctrl, state.debugctl, state.xss) = (13, 14, 15);
+    for (value, xmm) in (1u128 << 100..).zip(&mut state.xmm) {
+        *xmm = value;
+    }
+    (state.mxcsr, state.fcw) = (0x1fa0, 0x27f);
+    state.interruptibility = 1 | 1 << 3;
+    let before = state.clone();
+    let exit = td.run_to(ExitReason::HLT);
+    assert_eq!(exit, VmExit::instruction(ExitReason::HLT, 1, 0));
+    assert_eq!(td.state, before, "HLT has not been executed");
+}
+
+#[test]
+fn the_architectural_entry_leads_to_64_bit_code() {
+    let mut td = Td::in_long_mode(&[0x66, 0x0f, 0x01, 0xcc]);
+    td.state = entry_state();
+    td.write(GDT + 0x20, &[0x17, 0x00, 0x00, 0x50, 0x00, 0x00]);
+    td.write(0xffff_fff0, &[0xe9, 0x0b, 0xe0, 0x00, 0x00]); // jmp 0xe000 bytes on, wrapping to 0xe000
+    td.map(0xe000, ALL);
+    td.write(
+        0xe000,
+        &[
+            0x0f, 0x01, 0x15, 0x20, 0x50, 0, 0, // lgdt [0x5020]
+            0x0f, 0x20, 0xe0, // mov eax, cr4
+            0x89, 0xc3, // mov ebx, eax
+            0x83, 0xc8, 0x20, // or eax, PAE
+            0x0f, 0x22, 0xe0, // mov cr4, eax
+            0xb8, 0x00, 0x80, 0, 0, // mov eax, PML4
+            0x0f, 0x22, 0xd8, // mov cr3, eax
+            0x0f, 0x20, 0xc0, // mov eax, cr0
+            0x0d, 0, 0, 0, 0x80, // or eax, PG
+            0x0f, 0x22, 0xc0, // mov cr0, eax
+            0xea, 0x00, 0x10, 0, 0, 8, 0, // jmp far 8:0x1000
+        ],
+    );
+    let exit = td.run_to(ExitReason::TDCALL);
+    assert_eq!(exit.instruction_length, 4);
+    assert_eq!(td.state.rip, CODE);
+    assert!(td.state.is_64_bit());
+    assert_eq!(td.state.gprs.rbx, 0x40, "CR4.VMXE is one and hidden");
+    assert_eq!(td.state.cr4, 0x2060, "and stays one");
+    assert_eq!(td.state.efer, 0xd01, "paging has activated long mode");
+}
+
+#[test]
+fn instructions_exit_with_the_reason_length_and_qualification_of_the_manual() {
+    let cases: &[(&[u8], ExitReason, u64)] = &[
+        (&[0xf4], ExitReason::HLT, 0),
+        (&[0x0f, 0xa2], ExitReason::CPUID, 0),
+        (&[0x0f, 0x32], ExitReason::RDMSR, 0),
+        (&[0x0f, 0x30], ExitReason::WRMSR, 0),
+        (&[0xe4, 0x70], ExitReason::IO_INSTRUCTION, 0x70 << 16 | 1 << 6 | 1 << 3),
+        (&[0xef], ExitReason::IO_INSTRUCTION, 0x3f8 << 16 | 3),
+        (&[0x66, 0xed], ExitReason::IO_INSTRUCTION, 0x3f8 << 16 | 1 << 3 | 1),
+        (&[0xf3, 0x6e], ExitReason::IO_INSTRUCTION, 0x3f8 << 16 | 1 << 5 | 1 << 4),
+        (&[0x6d], ExitReason::IO_INSTRUCTION, 0x3f8 << 16 | 1 << 4 | 1 << 3 | 3),
+        (&[0x0f, 0x08], ExitReason::INVD, 0),
+        (&[0x0f, 0x09], ExitReason::WBINVD, 0),
+        (&[0x0f, 0x33], ExitReason::RDPMC, 0),
+        (&[0x0f, 0x01, 0xc1], ExitReason::VMCALL, 0),
+        (&[0x0f, 0x01, 0xc8], ExitReason::MONITOR, 0),
+        (&[0x0f, 0x01, 0xc9], ExitReason::MWAIT, 0),
+        (&[0x0f, 0x01, 0xd1], ExitReason::XSETBV, 0),
+        (&[0x66, 0x0f, 0x01, 0xcc], ExitReason::TDCALL, 0),
+        (&[0x66, 0x0f, 0x01, 0xcf], ExitReason::SEAMCALL, 0),
+        (&[0x0f, 0x01, 0xc2], reason::VMLAUNCH, 0),
+        (&[0x0f, 0x01, 0xc4], reason::VMXOFF, 0),
+        (&[0x0f, 0x22, 0xc1], ExitReason::CR_ACCESS, 1 << 8),
+        (&[0x41, 0x0f, 0x22, 0xe1], ExitReason::CR_ACCESS, 9 << 8 | 4),
+    ];
+    for (bytes, expected, qualification) in cases {
+        let mut td = Td::in_long_mode(bytes);
+        td.state.cr4 |= 1 << 18;
+        td.state.gprs.rdx = 0x3f8;
+        td.state.gprs.rcx = 5;
+        td.state.gprs.rsi = DATA;
+        td.state.gprs.rdi = DATA + 8;
+        let exit = td.run_to(*expected);
+        assert_eq!(exit.instruction_length as usize, bytes.len(), "length of {bytes:02x?}");
+        assert_eq!(exit.qualification, *qualification, "qualification of {bytes:02x?}");
+        assert_eq!(td.state.rip, CODE, "{bytes:02x?} has not been executed");
+        let string = qualification & 1 << 4 != 0 && *expected == ExitReason::IO_INSTRUCTION;
+        let gla = if !string {
+            0
+        } else if qualification & 1 << 3 != 0 {
+            DATA + 8
+        } else {
+            DATA
+        };
+        assert_eq!(exit.gla, gla, "linear address of {bytes:02x?}");
+    }
+}
+
+#[test]
+fn a_read_of_unmapped_memory_leaves_and_is_repeated() {
+    // mov rax, [0x2010]; hlt
+    let mut td = Td::in_long_mode(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0x20, 0, 0, 0xf4]);
+    td.unmap(DATA);
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!(exit.gpa, Gpa::new(DATA + 0x10));
+    assert_eq!(exit.gla, DATA + 0x10);
+    assert_eq!(exit.qualification, 0x181, "a read, linear address valid, at the end of the translation");
+    assert_eq!(exit.idt_vectoring_info, 0);
+    assert_eq!(td.state.rip, CODE);
+    td.map(DATA, ALL);
+    td.poke(DATA + 0x10, 0x0123_4567_89ab_cdef);
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 0x0123_4567_89ab_cdef);
+}
+
+#[test]
+fn a_violation_says_what_was_wanted_and_what_is_granted() {
+    // mov [0x2010], rax
+    let mut td = Td::in_long_mode(&[0x48, 0x89, 0x04, 0x25, 0x10, 0x20, 0, 0]);
+    td.map(DATA, READ);
+    assert_eq!(td.run_to(ExitReason::EPT_VIOLATION).qualification, 0x18a, "write, page readable");
+    // jmp to DATA
+    let mut td = Td::in_long_mode(&[0xe9, 0xfb, 0x0f, 0, 0]);
+    td.map(DATA, READ | 2);
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!((exit.qualification, exit.gla), (0x19c, DATA), "fetch, page readable and writable");
+    assert_eq!(td.state.rip, DATA);
+    let mut td = Td::in_long_mode(&[0xf4]);
+    td.unmap(PT);
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!(exit.qualification, 0x81, "a page-table read is not the end of the translation");
+    assert_eq!((exit.gpa, exit.gla), (Gpa::new(PT + 8), CODE));
+}
+
+#[test]
+fn shared_memory_is_reached_through_the_shared_tree_and_without_a_key() {
+    // mov rax, [0x2010]; hlt, with the SHARED bit in the page table
+    let mut td = Td::in_long_mode(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0x20, 0, 0, 0xf4]);
+    td.poke(PT + 16, SHARED | 0x3_0003);
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!((exit.gpa, exit.gla), (Gpa::new(SHARED | 0x3_0010), DATA + 0x10));
+    td.map(SHARED | 0x3_0000, ALL);
+    td.poke(SHARED | 0x3_0010, 77);
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 77);
+}
+
+#[test]
+fn an_event_whose_delivery_leaves_can_be_delivered_again() {
+    let mut td = Td::in_long_mode(&[0x90]);
+    td.unmap(IDT);
+    td.state.injection = Some(Injection::exception(13, Some(0x18)));
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!(td.state.injection, None, "the processor has taken the event");
+    assert_eq!(exit.idt_vectoring_info, 0x8000_0b0d);
+    assert_eq!(exit.idt_vectoring_error, 0x18);
+    assert_eq!(exit.gla, IDT + 16 * 13);
+    assert_eq!((td.state.rip, td.state.rsp), (CODE, STACK + 0x1000), "nothing of the delivery has happened");
+    td.map(IDT, ALL);
+    td.state.injection = Some(Injection::exception(13, Some(0x18)));
+    td.run_to_handler(13);
+    assert_eq!(td.state.rsp, STACK + 0x1000 - 48);
+    assert_eq!((td.peek(td.state.rsp), td.peek(td.state.rsp + 8)), (0x18, CODE));
+}
+
+#[test]
+fn a_software_interrupt_that_leaves_keeps_its_length() {
+    let mut td = Td::in_long_mode(&[0xcd, 0x30]); // int 0x30
+    td.unmap(STACK);
+    let exit = td.run_to(ExitReason::EPT_VIOLATION);
+    assert_eq!(exit.idt_vectoring_info, 0x8000_0430);
+    assert_eq!(exit.instruction_length, 2);
+    td.map(STACK, ALL);
+    td.state.injection = Some(Injection {
+        vector: 0x30,
+        kind: InjectionKind::SoftwareInterrupt,
+        error_code: None,
+        instruction_length: 2,
+    });
+    td.run_to_handler(0x30);
+    assert_eq!(td.peek(td.state.rsp), CODE + 2, "the handler returns behind the instruction");
+}
+
+#[test]
+fn an_injected_ve_reaches_its_handler() {
+    let mut td = Td::in_long_mode(&[0x90]);
+    td.state.injection = Some(Injection::exception(20, None));
+    td.run_to_handler(20);
+    assert_eq!(td.state.injection, None);
+    assert_eq!(td.state.rsp, STACK + 0x1000 - 40, "no error code");
+}
+
+#[test]
+fn an_interrupt_for_the_vmm_ends_an_endless_loop() {
+    let mut td = Td::in_long_mode(&[0xeb, 0xfe]); // jmp self
+    td.machine.set_interrupt_pending(0, true);
+    td.run_to(ExitReason::EXTERNAL_INTERRUPT);
+    assert_eq!(td.state.rip, CODE);
+    td.machine.set_interrupt_pending(0, false);
+    let machine = core::mem::replace(&mut td.machine, Machine::new(MachineConfig::small()));
+    let shared = tdvisor_base::sync::Arc::new(machine);
+    let other = shared.clone();
+    let kicker = std::thread::spawn(move || other.set_interrupt_pending(0, true));
+    let env = env(&shared, td.vcpu);
+    let exit = td.cpu.run(&mut td.state, &env);
+    assert_eq!(exit, VmExit::plain(ExitReason::EXTERNAL_INTERRUPT));
+    kicker.join().unwrap();
+}
+
+#[test]
+fn a_page_that_lost_its_key_is_a_machine_check() {
+    // mov rax, [0x2010]
+    let mut td = Td::in_long_mode(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0x20, 0, 0]);
+    td.machine.memory().clear_page(Td::home(DATA).0.frame(), KeyId::DEFAULT).unwrap();
+    let exit = td.run_to(ExitReason::EXCEPTION_NMI);
+    assert_eq!(exit.interruption_info, 0x8000_0312, "hardware exception 18");
+}
+
+#[test]
+fn what_the_cpu_cannot_do_is_named_and_stops_the_vcpu() {
+    let mut td = Td::in_long_mode(&[0x90, 0xd9, 0xc0]); // nop; fld st0
+    td.run_to(ExitReason::TRIPLE_FAULT);
+    let limits = td.machine.limits();
+    assert_eq!(limits.len(), 1);
+    let text = limits[0].to_string();
+    assert!(text.contains("fld st") && text.contains("0x1001") && text.contains("d9 c0"), "{text}");
+}
+
+#[test]
+fn an_exception_without_handlers_is_a_triple_fault() {
+    let mut td = Td::in_long_mode(&[0x0f, 0x0b]); // ud2
+    td.state.idtr.limit = 0;
+    td.run_to(ExitReason::TRIPLE_FAULT);
+    assert!(td.machine.limits().is_empty());
+}
+
+#[test]
+fn instructions_of_seam_root_mode_are_undefined() {
+    let mut td = Td::in_long_mode(&[0x66, 0x0f, 0x01, 0xcd]); // seamret
+    td.run_to_handler(6);
+}
+
+#[test]
+fn a_window_opens_behind_the_shadow_of_sti() {
+    let mut td = Td::in_long_mode(&[0xfb, 0x90, 0x90, 0xf4]); // sti; nop; nop; hlt
+    td.state.windows.interrupt = Window::Wanted;
+    td.run_to(ExitReason::INTERRUPT_WINDOW);
+    assert_eq!(td.state.rip, CODE + 2);
+    assert_eq!(td.state.interruptibility, 0);
+    td.state.windows.interrupt = Window::Closed;
+    td.state.injection = Some(Injection::interrupt(0x31));
+    td.run_to_handler(0x31);
+}
+
+#[test]
+fn a_lower_task_priority_gives_waiting_interrupts_a_chance() {
+    // mov cr8, rax; mov cr8, rcx; hlt
+    let mut td = Td::in_long_mode(&[0x44, 0x0f, 0x22, 0xc0, 0x44, 0x0f, 0x22, 0xc1, 0xf4]);
+    td.state.gprs.rax = 9;
+    td.state.gprs.rcx = 2;
+    td.run_to(ExitReason::INTERRUPT_WINDOW);
+    assert_eq!((td.state.cr8, td.state.rip), (2, CODE + 8));
+    td.run_to(ExitReason::HLT);
+}
+
+#[test]
+fn translations_last_until_the_registry_drops_them() {
+    // l: mov rax, [0x2010]; hlt
+    let mut td = Td::in_long_mode(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0x20, 0, 0, 0xf4]);
+    td.poke(DATA + 0x10, 1);
+    td.run_to(ExitReason::HLT);
+    let entry = td.entry(DATA);
+    td.map(0xd000, ALL);
+    td.poke(0xd010, 2);
+    td.store(entry, Td::home(0xd000).0.get() | ALL);
+    td.state.rip = CODE;
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 1, "nobody has flushed: the processor may use what it has");
+    td.machine.processors()[0].tlb.flush(ASID);
+    td.state.rip = CODE;
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 2);
+}
+
+#[test]
+fn another_vcpu_does_not_use_the_linear_translations_of_the_first() {
+    let mut td = Td::in_long_mode(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0x20, 0, 0, 0xf4]);
+    td.poke(DATA + 0x10, 1);
+    td.poke(STACK + 0x10, 2);
+    td.run_to(ExitReason::HLT);
+    td.poke(PT + 16, STACK | 3);
+    td.state.rip = CODE;
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 1, "without INVLPG the old translation is used");
+    td.vcpu = 0x2000;
+    td.state.rip = CODE;
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 2);
+}
+
+#[test]
+fn changed_code_runs_as_changed() {
+    let mut td = Td::in_long_mode(&[0xb0, 1, 0xf4]); // mov al, 1; hlt
+    td.run_to(ExitReason::HLT);
+    td.write(CODE, &[0xb0, 2]);
+    td.state.rip = CODE;
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 2);
+}
+
+#[test]
+fn the_counter_of_the_guest_is_scaled_and_moved() {
+    let mut td = Td::in_long_mode(&[0x0f, 0x31, 0xf4]); // rdtsc; hlt
+    td.machine.advance_tsc(4000);
+    td.run_to(ExitReason::HLT);
+    assert_eq!(td.state.gprs.rax, 4000 / 2 + 1000);
+    assert!(td.machine.tsc() > 4000, "a virtual clock moves with the instructions");
+}
