@@ -104,7 +104,8 @@ impl Cpu {
                 Err(Refusal::Stop(stop)) => return Err(stop),
                 Err(Refusal::PageFault(error_code)) => return Err(self.page_fault(linear, error_code)),
             };
-            let translation = self.guest_page(env, leaf.gpa, want.access(), linear)?;
+            let at = leaf.gpa.wrapping_add(linear & 0xFFF);
+            let translation = self.guest_page(env, at, want.access(), linear)?;
             let fill = Fill {
                 gpa: leaf.gpa,
                 translation,
