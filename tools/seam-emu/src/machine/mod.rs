@@ -58,6 +58,9 @@ pub enum PconfigMode {
 }
 
 /// What the machine knows of one logical processor. The module's view of it is in [`Module`].
+///
+/// Processors are threads that write their own: none shares a cache line with another.
+#[repr(align(128))]
 pub(crate) struct Processor {
     pub(crate) package: u32,
     /// What processors and leaves look at: the line, or an interrupt that fault injection pretends.

@@ -45,6 +45,8 @@ impl Machine {
             (space.sept_root, space.root_level, space.key)
         };
         let (hpa, level, rights) = self.walk(root, level, gpa, access)?;
+        // Entries of the shared EPT may carry a shared key id; private pages have the TD's key.
+        let (hpa, key) = if shared { self.split_pa(hpa.get()) } else { (hpa, key) };
         let entry = Entry { hpa, key, level, rights, shared };
         if let Some(tlb) = tlb {
             tlb.insert(asid, gpa, entry);
