@@ -12,7 +12,7 @@ pub mod trace;
 use std::sync::Arc;
 
 use seam_emu::machine::HostMemoryError;
-use seam_emu::{Cmr, HostViolation, Machine, MachineConfig, TscSource};
+use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, TscSource};
 use tdvisor_base::arena::Table;
 use tdvisor_base::{Hpa, KeyId, Level, Pfn};
 use vmm_core::host::MemoryRange;
@@ -82,6 +82,11 @@ impl EmulatedMachine {
     /// What the module and the memory noticed the host doing wrong.
     pub fn violations(&self) -> Vec<HostViolation> {
         self.machine.violations()
+    }
+
+    /// What a guest did that the emulated processors do not implement. Its vCPU has stopped there.
+    pub fn limits(&self) -> Vec<EmulatorLimit> {
+        self.machine.limits()
     }
 
     /// What was traced and counted.

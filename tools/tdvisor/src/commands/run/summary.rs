@@ -28,6 +28,7 @@ pub struct Summary {
     audit: Result<u64, String>,
     lost: Vec<String>,
     violations: Vec<String>,
+    limits: Vec<String>,
     /// From the start of the program to the end of the teardown.
     pub wall_time: Duration,
 }
@@ -64,6 +65,7 @@ impl Summary {
             audit: Ok(0),
             lost: Vec::new(),
             violations: Vec::new(),
+            limits: host.platform().limits().iter().map(ToString::to_string).collect(),
             wall_time: Duration::ZERO,
         }
     }
@@ -105,7 +107,10 @@ impl Summary {
             .mrtd
             .filter(|mrtd| *mrtd != self.predicted.0)
             .map(|_| "the MRTD differs from the image's".to_owned());
-        measured_wrong
+        // A limit comes first: whatever else went wrong may follow from it.
+        let limit = self.limits.first().cloned();
+        limit
+            .or(measured_wrong)
             .or_else(|| self.audit.as_ref().err().map(|error| format!("audit: {error}")))
             .or_else(|| self.lost.first().cloned())
             .or_else(|| self.violations.first().cloned())
@@ -159,6 +164,9 @@ impl Summary {
         for lost in self.lost.iter().chain(&self.violations) {
             line("LOST", lost.clone());
         }
+        for limit in &self.limits {
+            line("LIMIT", limit.clone());
+        }
         line("time", format!("{:.3} s", self.wall_time.as_secs_f64()));
         text
     }
@@ -189,6 +197,7 @@ impl Summary {
             },
             "lost": self.lost,
             "violations": self.violations,
+            "limits": self.limits,
             "wall_seconds": self.wall_time.as_secs_f64(),
         })
     }
