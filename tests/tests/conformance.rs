@@ -3,9 +3,12 @@
 //! `TDVISOR_VECTORS` names the folder of the recordings; `none` skips, `required` fails without them; unset means
 //! `../shared/vectors` beside the workspace, if it is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use seam_emu::conformance::{self, InputError, Options};
+use seam_emu::conformance::{self, Action, GuestAct, GuestEvent, InputError, Options, Sequences, Step};
+use seam_emu::fidelity::RECORDED;
+use tdx_module_iface::{Status, StatusCode};
 
 /// The folder of the module's recordings, or `None` with a line that says why nothing runs.
 fn recordings() -> Option<PathBuf> {
@@ -44,6 +47,49 @@ fn the_same_recordings_named_twice_are_counted_once() {
     let once = conformance::run(&[file.clone()], &Options::default(), &|_| ()).unwrap();
     let twice = conformance::run(&[file.clone(), file], &Options::default(), &|_| ()).unwrap();
     assert_eq!(once.total(), twice.total());
+}
+
+/// Leaf name to the codes that its recorded calls returned.
+type Codes = BTreeMap<String, BTreeSet<StatusCode>>;
+
+/// Notes what a step's calls returned. A VP.ENTER that left the guest by a VM exit has its reason in RAX, with
+/// SUCCESS as its code.
+fn note(step: &Step, codes: &mut Codes) {
+    let Action::Seamcall(call) = &step.action else { return };
+    let mut code = |leaf: &str, rax: u64| {
+        codes.entry(leaf.to_owned()).or_default().insert(Status::from_raw(rax).code());
+    };
+    code(&call.leaf, call.expected.values.rax);
+    let events = call.guest.iter().flat_map(|run| &run.events);
+    for event in events.clone() {
+        if let GuestEvent::Guest { event: GuestAct::Tdcall { leaf, expected: Some(expected), .. }, .. } =
+            event
+        {
+            code(leaf, expected.values.rax);
+        }
+    }
+    for event in events {
+        if let GuestEvent::Host(step) = event {
+            note(step, codes);
+        }
+    }
+}
+
+#[test]
+fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
+    let Some(folder) = recordings() else { return };
+    let mut codes = Codes::new();
+    for file in conformance::files(&[folder]).unwrap() {
+        for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {
+            sequence.steps.iter().for_each(|step| note(step, &mut codes));
+        }
+    }
+    codes.remove("UNKNOWN");
+    let table: Codes =
+        RECORDED.iter().map(|(leaf, codes)| ((*leaf).to_owned(), codes.iter().copied().collect())).collect();
+    for leaf in codes.keys().chain(table.keys()) {
+        assert_eq!(table.get(leaf), codes.get(leaf), "{leaf}: the table (left) and the recordings differ");
+    }
 }
 
 #[test]
