@@ -5,6 +5,24 @@
 //! [`tdx_module_iface::SeamCall`]. Everything is reachable through `&Machine`: processors are threads, and a
 //! SEAMCALL may be issued while another processor is inside its guest, which may be on the same call stack.
 //!
+//! # Guide
+//! * To run a VMM on it: give each of the VMM's processors an [`Lp`] and let its `seamcall` go there. Memory is
+//!   [`Machine::host_read`] and [`Machine::host_write`]; interrupts are [`Machine::set_interrupt_pending`]. The
+//!   example `foreign_vmm` is all that a VMM needs which knows nothing of this crate.
+//! * To run a guest: TDH.VP.ENTER runs the [`GuestCpu`] of its processor ([`Machine::set_guest_cpu`]). A
+//!   [`CpuGuest`] executes instructions, a [`ScriptedGuest`] is a closure whose calls end in VM exits, a
+//!   [`guest::GuestProgram`] a function that issues TDCALLs. The example `unit_test` has a TD in a plain unit
+//!   test, from the bring-up of the module to an instruction stream.
+//! * To begin many tests at one state: [`Machine::snapshot`]; the machines share its memory until they write.
+//! * To meet what hardware does rarely: `machine.faults().set_plan("TDH.MEM.TRACK#2=irq,chaos:7/100".parse()?)`;
+//!   [`inject`] has the grammar. [`Machine::set_rdseed_mode`] and [`Machine::set_pconfig_mode`] make the
+//!   hardware fail.
+//! * To learn what the host got wrong (private memory touched, caches or TLBs not flushed):
+//!   [`Machine::violations`]. What the emulator could not do: [`Machine::limits`].
+//! * How far to trust it: [`fidelity::TABLE`], which is FIDELITY.md, and [`conformance`], which replays recordings
+//!   of Intel's module 1.5.01 and compares every register.
+//!
+//! # Folders
 //! | folder | holds |
 //! |---|---|
 //! | `machine` | memory as the host sees it, processors, TLBs, caches, snapshots |
@@ -16,6 +34,7 @@
 //! | `inject` | faults on demand |
 //! | `metadata`, `td_params`, `cpuid`, `sysinfo` | fields by identifier, TD_PARAMS, CPUID, what the module says of itself |
 //! | `conformance` | replays recordings of the real module and compares |
+//! | `fidelity` | what is emulated how well, and what says so |
 //! | `lock`, `fields` | try-locks; control structures as fields |
 
 #![forbid(unsafe_code)]

@@ -241,7 +241,8 @@ fn entry_and_exit(seen: &mut Seen) {
     host.tables(&td, GPA, 0);
     let page = host.aug(&td, GPA);
     let accept = (TdgLeaf::MEM_PAGE_ACCEPT, Gprs { rcx: GPA, ..Gprs::ZERO });
-    seen.guest(&host, td.vcpus[0], &[accept]);
+    let zeros = (TdgLeaf::MR_VERIFYREPORT, Gprs { rcx: GPA, ..Gprs::ZERO });
+    seen.guest(&host, td.vcpus[0], &[accept, zeros]);
     seen.guest(&host, td.vcpus[0], &[(TdgLeaf::VP_VMCALL, Gprs { rcx: 4, rdx: 7, ..Gprs::ZERO })]);
     let mut answer = u64::MAX;
     let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
@@ -259,6 +260,37 @@ fn entry_and_exit(seen: &mut Seen) {
     tdvps.store_u64(tdvps::LAST_EXIT_TSC, last);
     host.machine.host_write(Hpa::new(page), &[0]).unwrap();
     seen.guest(&host, td.vcpus[0], &[(TdgLeaf::MR_RTMR_EXTEND, Gprs { rcx: GPA, ..Gprs::ZERO })]);
+}
+
+/// A table page for an L2 VM where there is one already.
+fn tables_of_l2_vms(seen: &mut Seen) {
+    let host = Host::ready();
+    let tdr = host.page();
+    host.ok(0, TdhLeaf::MNG_CREATE, Gprs { rcx: tdr, rdx: 40, ..Gprs::ZERO });
+    host.ok(0, TdhLeaf::MNG_KEY_CONFIG, Gprs { rcx: tdr, ..Gprs::ZERO });
+    for _ in 0..7 {
+        host.ok(0, TdhLeaf::MNG_ADDCX, Gprs { rcx: host.page(), rdx: tdr, ..Gprs::ZERO });
+    }
+    let one_l2_vm = 1 << 16;
+    let words: [u64; 128] = std::array::from_fn(|at| match at {
+        1 => 3,
+        2 => 8 | one_l2_vm,
+        3 => 0x1e,
+        5 => 100,
+        _ => 0,
+    });
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    host.machine.host_write(Hpa::new(SCRATCH), &bytes).unwrap();
+    host.ok(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
+    let mut add = |r8: u64, r9: u64| {
+        let mut gprs =
+            Gprs { rax: u64::from(TdhLeaf::MEM_SEPT_ADD.0) | 1 << 16, rcx: 3, rdx: tdr, ..Gprs::ZERO };
+        (gprs.r8, gprs.r9, gprs.r10, gprs.r11) = (r8, r9, u64::MAX, u64::MAX);
+        host.machine.lp(0).unwrap().seamcall(&mut gprs).unwrap();
+        seen.note(TdhLeaf::MEM_SEPT_ADD.to_string(), gprs.rax)
+    };
+    assert_eq!(add(host.page(), host.page()), C::SUCCESS);
+    assert_eq!(add(u64::MAX, host.page()), C::L2_SEPT_ENTRY_NOT_FREE);
 }
 
 /// PAMT entries on demand.
@@ -294,6 +326,7 @@ fn every_status_code_that_a_leaf_can_return_was_returned_by_it() {
     guest_contention(&mut seen);
     entry_and_exit(&mut seen);
     pamt_pairs(&mut seen);
+    tables_of_l2_vms(&mut seen);
     let mut missing = Vec::new();
     let (mut recorded, mut reached) = (0, 0);
     for row in TABLE.iter().filter(|row| row.degree != Degree::Absent) {
