@@ -40,6 +40,15 @@ pub(crate) struct GuestTime {
     pub(crate) offset: u64,
 }
 
+/// Identifies the translations that a CPU may keep: one vCPU's, in one address space, since the last flush.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translations {
+    asid: Asid,
+    vcpu: Hpa,
+    space: GuestSpace,
+    flushes: u64,
+}
+
 /// The guest-physical address space of a TD.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct GuestSpace {
@@ -99,9 +108,11 @@ impl<'m> GuestEnv<'m> {
         self.machine.processors().get(self.lp).map_or(&QUIET, |processor| &processor.interrupt_pending)
     }
 
-    /// Moves on whenever the processor's TLB drops translations that a CPU may have copied.
-    pub(crate) fn translation_flushes(&self) -> u64 {
-        self.machine.processors().get(self.lp).map_or(0, |processor| processor.tlb.flushes())
+    /// Whose translations these are, and which of them are void. A CPU that keeps translations drops them when
+    /// this is not what it was.
+    pub fn translations(&self) -> Translations {
+        let flushes = self.machine.processors().get(self.lp).map_or(0, |processor| processor.tlb.flushes());
+        Translations { asid: self.asid, vcpu: self.vcpu, space: self.space, flushes }
     }
 
     /// Translates an access as the processor does: through its TLB, then by a walk.

@@ -117,8 +117,8 @@ impl Machine {
         })
     }
 
-    /// Reports pages in use that a host write is about to break.
-    fn note_host_write(&self, hpa: Hpa, len: u64) {
+    /// Reports pages in use that a write under a shared key is about to break, whoever does it.
+    pub(crate) fn note_host_write(&self, hpa: Hpa, len: u64) {
         let first = hpa.frame().get();
         let Some(last) = hpa.checked_add(len.saturating_sub(1)) else { return };
         let end = last.frame().get().min(self.memory().bytes() / PAGE_SIZE);

@@ -2,7 +2,7 @@
 //! of the shared EPT for shared addresses.
 
 use tdvisor_base::sync::Ordering;
-use tdvisor_base::{Gpa, Hpa, Level};
+use tdvisor_base::{Gpa, Hpa, Level, PAGE_SIZE};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::sept::SeptEntry;
 
@@ -47,6 +47,10 @@ impl Machine {
         let (hpa, level, rights) = self.walk(root, level, gpa, access)?;
         // Entries of the shared EPT may carry a shared key id; private pages have the TD's key.
         let (hpa, key) = if shared { self.split_pa(hpa.get()) } else { (hpa, key) };
+        if shared && access == Access::Write {
+            let page = hpa.wrapping_add(gpa.align_down(PAGE_SIZE).get() & (level.bytes() - 1));
+            self.note_host_write(page, 1);
+        }
         let entry = Entry { hpa, key, level, rights, shared };
         if let Some(tlb) = tlb {
             tlb.insert(asid, gpa, entry);

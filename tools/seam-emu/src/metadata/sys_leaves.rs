@@ -1,6 +1,5 @@
 //! TDH.SYS.INFO (32), TDH.SYS.RD (34), TDH.SYS.RDALL (37).
 
-use tdvisor_base::KeyId;
 use tdx_module_iface::metadata::FieldId;
 use tdx_module_iface::tdsysinfo::TdhSysInfo;
 use tdx_module_iface::{Gprs, Operand, StatusCode};
@@ -25,9 +24,9 @@ fn lp_initialised(call: &Call<'_>) -> Step {
     }
 }
 
-/// Writes to shared memory; addresses that no memory answers swallow the write.
+/// Writes to shared memory as the host would; addresses that no memory answers swallow the write.
 fn write_shared(call: &Call<'_>, hpa: tdvisor_base::Hpa, bytes: &[u8]) {
-    let _ = call.machine.memory().write(hpa, KeyId::DEFAULT, bytes);
+    let _ = call.machine.host_write(hpa, bytes);
 }
 
 /// TDH.SYS.INFO: RCX TDHSYSINFO, RDX its bytes, R8 CMR table, R9 its entries; RDX and R9 get what was used.

@@ -77,6 +77,7 @@ pub(super) fn take_posted(vcpu: &Running<'_, '_>) {
         return;
     }
     let (at, key) = vcpu.machine.split_pa(descriptor);
+    vcpu.machine.note_host_write(at, 8 * (PIR_WORDS + 1));
     let memory = vcpu.machine.memory();
     let take = |offset: u64, mask: u64| -> u64 {
         let hpa = Hpa::new(at.get().wrapping_add(offset));

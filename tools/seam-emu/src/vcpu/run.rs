@@ -6,6 +6,7 @@ use super::{Handled, Running, TdExit, apic, exits};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, Injection, InjectionKind, VmExit, Window};
+use crate::machine::Tlb;
 
 impl Running<'_, '_> {
     /// The time-stamp counter as the guest sees it.
@@ -17,10 +18,10 @@ impl Running<'_, '_> {
 /// Runs a guest until it leaves the TD.
 pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn GuestCpu) -> TdExit {
     let tlb = vcpu.machine.processors().get(vcpu.lp).map(|processor| &processor.tlb);
-    let mut seen_flushes = None;
+    let mut seen_flushes = tlb.map(Tlb::flushes);
     begin(vcpu, state);
     loop {
-        let flushes = tlb.map(super::super::machine::Tlb::flushes);
+        let flushes = tlb.map(Tlb::flushes);
         if flushes != seen_flushes {
             seen_flushes = flushes;
             cpu.flush_translations(None);

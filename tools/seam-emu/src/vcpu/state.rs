@@ -5,7 +5,7 @@ use tdx_module_iface::{Gprs, Reg};
 
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{DescriptorTable, GuestState, SegmentState};
+use crate::guest::{DescriptorTable, GuestState, SegmentState, X87State};
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
@@ -84,8 +84,14 @@ const fn gpr_offset(reg: Reg) -> u32 {
     tdvps::GPRS + 8 * reg.index() as u32
 }
 
-/// XSAVE format: control words at 0, MXCSR at 24, XMM registers from 160 on.
+/// XSAVE format: x87 environment at 0, MXCSR at 24, ST registers from 32, XMM registers from 160 on.
 const XSAVE_MXCSR: u32 = tdvps::XBUFF + 24;
+const XSAVE_FSW: u32 = tdvps::XBUFF + 2;
+const XSAVE_FTW: u32 = tdvps::XBUFF + 4;
+const XSAVE_FOP: u32 = tdvps::XBUFF + 6;
+const XSAVE_FIP: u32 = tdvps::XBUFF + 8;
+const XSAVE_FDP: u32 = tdvps::XBUFF + 16;
+const XSAVE_ST: u32 = tdvps::XBUFF + 32;
 const XSAVE_XMM: u32 = tdvps::XBUFF + 160;
 
 /// Reads the state of a vCPU.
@@ -122,6 +128,7 @@ pub(crate) fn load(tdvps: &Tdvps<'_>) -> GuestState {
         debugctl: get(vmcs::DEBUGCTL),
         mxcsr: tdvps.load(XSAVE_MXCSR, Width::B4) as u32,
         fcw: tdvps.load(tdvps::XBUFF, Width::B2) as u16,
+        x87: load_x87(tdvps),
         interruptibility: get(vmcs::INTERRUPTIBILITY) as u32,
         activity: get(vmcs::ACTIVITY) as u32,
         ..GuestState::default()
@@ -176,6 +183,7 @@ pub(crate) fn save(tdvps: &Tdvps<'_>, state: &GuestState) {
     set(vmcs::DEBUGCTL, state.debugctl);
     tdvps.store(XSAVE_MXCSR, Width::B4, u64::from(state.mxcsr));
     tdvps.store(tdvps::XBUFF, Width::B2, u64::from(state.fcw));
+    save_x87(tdvps, &state.x87);
     set(vmcs::INTERRUPTIBILITY, u64::from(state.interruptibility));
     set(vmcs::ACTIVITY, u64::from(state.activity));
     for reg in Reg::ALL {
@@ -190,6 +198,33 @@ pub(crate) fn save(tdvps: &Tdvps<'_>, state: &GuestState) {
     for (offset, xmm) in (XSAVE_XMM..).step_by(16).zip(state.xmm) {
         set(offset, xmm as u64);
         set(offset + 8, (xmm >> 64) as u64);
+    }
+}
+
+fn load_x87(tdvps: &Tdvps<'_>) -> X87State {
+    let mut x87 = X87State {
+        fsw: tdvps.load(XSAVE_FSW, Width::B2) as u16,
+        ftw: tdvps.load(XSAVE_FTW, Width::B1) as u8,
+        fop: tdvps.load(XSAVE_FOP, Width::B2) as u16,
+        fip: tdvps.load_u64(XSAVE_FIP),
+        fdp: tdvps.load_u64(XSAVE_FDP),
+        st: [0; 8],
+    };
+    for (offset, st) in (XSAVE_ST..).step_by(16).zip(&mut x87.st) {
+        *st = u128::from(tdvps.load_u64(offset)) | u128::from(tdvps.load_u64(offset + 8)) << 64;
+    }
+    x87
+}
+
+fn save_x87(tdvps: &Tdvps<'_>, x87: &X87State) {
+    tdvps.store(XSAVE_FSW, Width::B2, u64::from(x87.fsw));
+    tdvps.store(XSAVE_FTW, Width::B1, u64::from(x87.ftw));
+    tdvps.store(XSAVE_FOP, Width::B2, u64::from(x87.fop));
+    tdvps.store_u64(XSAVE_FIP, x87.fip);
+    tdvps.store_u64(XSAVE_FDP, x87.fdp);
+    for (offset, st) in (XSAVE_ST..).step_by(16).zip(x87.st) {
+        tdvps.store_u64(offset, st as u64);
+        tdvps.store_u64(offset + 8, (st >> 64) as u64);
     }
 }
 
