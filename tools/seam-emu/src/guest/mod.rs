@@ -17,7 +17,9 @@ mod state;
 pub use cpu::CpuGuest;
 pub use exit::{VmExit, reason};
 pub use program::{GuestError, GuestProgram, TdGuest, VpInfo};
-pub use state::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows};
+pub use state::{
+    DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows, X87State,
+};
 pub use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
 use tdvisor_base::Gpa;
@@ -42,6 +44,9 @@ pub trait GuestCpu {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit;
 
     /// Translations that the processor caches for the current guest are void (all, or those of one address).
+    ///
+    /// It is called for what happens while a guest runs. A processor that keeps translations from one TD entry to
+    /// the next compares [`GuestEnv::translations`] at every run.
     fn flush_translations(&mut self, only: Option<Gpa>) {
         let _ = only;
     }

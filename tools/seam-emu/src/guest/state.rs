@@ -72,6 +72,23 @@ impl Injection {
     }
 }
 
+/// x87 state beyond the control word, as FXSAVE stores it. The default is that of FNINIT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct X87State {
+    /// Status word.
+    pub fsw: u16,
+    /// Tags, abridged: a bit per register, set where it is not empty.
+    pub ftw: u8,
+    /// Last opcode.
+    pub fop: u16,
+    /// Last instruction pointer.
+    pub fip: u64,
+    /// Last data pointer.
+    pub fdp: u64,
+    /// ST0 to ST7: 80-bit values in the low bits.
+    pub st: [u128; 8],
+}
+
 /// Everything that a guest's processor holds between two instructions.
 ///
 /// Between two TDH.VP.ENTERs the same values lie in the vCPU's TDVPS.
@@ -114,6 +131,7 @@ pub struct GuestState {
     pub xmm: [u128; 16],
     pub mxcsr: u32,
     pub fcw: u16,
+    pub x87: X87State,
     /// VMX interruptibility state.
     pub interruptibility: u32,
     /// VMX activity state.

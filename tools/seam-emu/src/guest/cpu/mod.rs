@@ -21,7 +21,7 @@ mod registers;
 #[cfg(test)]
 mod tests;
 
-use tdvisor_base::{Gpa, Hpa};
+use tdvisor_base::Gpa;
 use tdx_module_iface::exit::ExitReason;
 use x86_emu::events::vector;
 use x86_emu::exits::{CrAccess, CrOperation};
@@ -29,26 +29,11 @@ use x86_emu::{Activity, Budget, Cpu, Event, Exit, InstructionExit};
 
 use super::{GuestCpu, GuestState, VmExit};
 use crate::config::TscSource;
-use crate::machine::{Asid, EmulatorLimit, GuestEnv, GuestSpace};
+use crate::machine::{EmulatorLimit, GuestEnv, Translations};
 use bus::GuestBus;
 
 /// Instructions between two looks at the TLB registry, and between two ticks of a virtual clock.
 const SLICE: u64 = 20_000;
-
-/// Whose translations the CPU holds, and as of which flush of the registry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Translations {
-    asid: Asid,
-    vcpu: Hpa,
-    space: GuestSpace,
-    flushes: u64,
-}
-
-impl Translations {
-    fn of(env: &GuestEnv<'_>) -> Self {
-        Self { asid: env.asid, vcpu: env.vcpu, space: env.space, flushes: env.translation_flushes() }
-    }
-}
 
 /// A software CPU that executes guests on one logical processor.
 #[derive(Debug)]
@@ -71,7 +56,7 @@ impl CpuGuest {
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
     fn follow_registry(&mut self, env: &GuestEnv<'_>) {
-        let now = Translations::of(env);
+        let now = env.translations();
         if self.translations != Some(now) {
             self.cpu.tlb.flush_all();
             self.translations = Some(now);

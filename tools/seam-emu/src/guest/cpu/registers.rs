@@ -6,11 +6,13 @@
 
 use tdx_module_iface::Reg;
 use x86_emu::state::{
-    ControlRegisters, Controls, DebugRegisters, Interruptibility, Msrs, Shadow, TableRegister, cr0,
+    ControlRegisters, Controls, DebugRegisters, Interruptibility, Msrs, Shadow, SimdState, TableRegister, cr0,
 };
 use x86_emu::{Activity, Attributes, Cpu, Event, EventKind, Gpr, Segment};
 
-use crate::guest::{DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows};
+use crate::guest::{
+    DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows, X87State,
+};
 use crate::metadata::vp;
 
 /// VMX interruptibility state.
@@ -114,9 +116,8 @@ pub(super) fn load(cpu: &mut Cpu, state: &mut GuestState) {
         spec_ctrl: state.spec_ctrl,
         ..Msrs::default()
     };
-    cpu.simd.xmm = state.xmm;
-    cpu.simd.mxcsr = state.mxcsr;
-    cpu.simd.fcw = state.fcw;
+    let X87State { fsw, ftw, fop, fip, fdp, st } = state.x87;
+    cpu.simd = SimdState { xmm: state.xmm, mxcsr: state.mxcsr, fcw: state.fcw, fsw, ftw, fop, fip, fdp, st };
     cpu.interruptibility = Interruptibility {
         shadow: match state.interruptibility & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS) {
             0 => Shadow::None,
@@ -195,9 +196,9 @@ pub(super) fn store(cpu: &Cpu, state: &mut GuestState) {
     state.xss = msrs.xss;
     state.debugctl = msrs.debugctl;
     state.spec_ctrl = msrs.spec_ctrl;
-    state.xmm = cpu.simd.xmm;
-    state.mxcsr = cpu.simd.mxcsr;
-    state.fcw = cpu.simd.fcw;
+    let SimdState { xmm, mxcsr, fcw, fsw, ftw, fop, fip, fdp, st } = cpu.simd;
+    (state.xmm, state.mxcsr, state.fcw) = (xmm, mxcsr, fcw);
+    state.x87 = X87State { fsw, ftw, fop, fip, fdp, st };
     let shadow = match cpu.interruptibility.shadow {
         Shadow::None => 0,
         Shadow::Sti => BLOCKED_BY_STI,

@@ -6,7 +6,8 @@ use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 use super::CpuGuest;
 use crate::config::MachineConfig;
 use crate::guest::{
-    DescriptorTable, GuestCpu, GuestState, Injection, InjectionKind, SegmentState, VmExit, Window, reason,
+    DescriptorTable, GuestCpu, GuestState, Injection, InjectionKind, SegmentState, VmExit, Window, X87State,
+    reason,
 };
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime, Machine};
 
@@ -249,6 +250,7 @@ fn every_register_comes_back_as_it_went_in() {
         *xmm = value;
     }
     (state.mxcsr, state.fcw) = (0x1fa0, 0x27f);
+    state.x87 = X87State { fsw: 1, ftw: 2, fop: 3, fip: 4, fdp: 5, st: [6, 7, 8, 9, 10, 11, 12, 13] };
     state.interruptibility = 1 | 1 << 3;
     let before = state.clone();
     let exit = td.run_to(ExitReason::HLT);
