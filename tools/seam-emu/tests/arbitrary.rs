@@ -48,7 +48,7 @@ impl Dice {
             1 => td.vcpus[0],
             2 | 3 => TDMR + 0x10_0000 + self.below(64) * 0x1000,
             4 => TDMR + (1 << 29) + self.below(4) * 0x20_0000,
-            5 | 6 => GPA + self.below(8) * 0x1000 | self.below(3),
+            5 | 6 => (GPA + self.below(8) * 0x1000) | self.below(3),
             7 => (GPA + self.below(4) * 0x20_0000) | self.below(4),
             8 => [0, 1, u64::MAX, support::SCRATCH, 32, 40, 1 << 63][self.below(7) as usize],
             _ => self.next(),
@@ -94,7 +94,7 @@ impl Dice {
             _ => {
                 state.gprs = self.registers(tds);
                 state.gprs.rax = self.below(30);
-                state.gprs.rcx = GPA + self.below(8) * 0x1000 | self.below(2);
+                state.gprs.rcx = (GPA + self.below(8) * 0x1000) | self.below(2);
                 VmExit::tdcall()
             }
         }
