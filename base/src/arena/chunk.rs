@@ -11,7 +11,10 @@ pub(super) const CHUNK_BYTES: u64 = 2 << 20;
 pub(super) const PAGES_PER_CHUNK: usize = 512;
 
 /// All-zero bytes are a valid chunk: zero memory under the default key, generation zero.
-#[repr(C, align(4096))]
+///
+/// Aligned for the widest access, 16 bytes, and no more: a larger alignment would make the allocator write two
+/// megabytes of zeros for every chunk instead of taking fresh pages from the operating system.
+#[repr(C, align(16))]
 pub(super) struct Chunk {
     data: UnsafeCell<[u8; CHUNK_BYTES as usize]>,
     words: [AtomicU64; PAGES_PER_CHUNK],
@@ -28,10 +31,17 @@ impl Chunk {
     pub(super) fn new_copy_of(old: Option<&Self>) -> Arc<Self> {
         let chunk = new_zeroed();
         if let Some(old) = old {
-            // SAFETY: both are whole chunks, distinct, and nobody writes either: `old` is frozen, the new
-            // one is not published yet.
-            unsafe {
-                access::copy(old.data.get().cast(), chunk.data.get().cast(), CHUNK_BYTES as usize);
+            for page in 0..PAGES_PER_CHUNK {
+                let offset = page * PAGE_SIZE as usize;
+                let from = old.data.get().cast::<u8>().wrapping_add(offset);
+                // SAFETY: one page of a live chunk that is frozen: nobody writes it any more.
+                let bytes = unsafe { core::slice::from_raw_parts(from, PAGE_SIZE as usize) };
+                // A page of zeros stays untouched in the copy, and costs no memory there.
+                if bytes.iter().any(|byte| *byte != 0) {
+                    let to = chunk.data.get().cast::<u8>().wrapping_add(offset);
+                    // SAFETY: one page of each of two distinct chunks; the new one is not published yet.
+                    unsafe { access::copy(from, to, PAGE_SIZE as usize) };
+                }
             }
             for (to, from) in chunk.words.iter().zip(&old.words) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);

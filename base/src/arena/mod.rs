@@ -339,8 +339,8 @@ impl Arena {
     pub fn table(&self, pfn: Pfn) -> Result<&Table, MemoryFault> {
         let hpa = pfn.base();
         let chunk = self.owned(hpa)?;
-        // SAFETY: the page is 4096-byte aligned and inside the owned chunk, which lives as long as `self`
-        // is borrowed; `AtomicU64` (and its shuttle twin, which is transparent) has interior mutability
+        // SAFETY: the page is 16-byte aligned and inside the owned chunk, which lives as long as `self` is
+        // borrowed; `AtomicU64` (and its shuttle twin, which is transparent) has interior mutability
         // and no invalid values.
         Ok(unsafe { &*chunk.data_ptr(hpa).cast::<Table>() })
     }
