@@ -8,12 +8,12 @@
 
 mod commands;
 mod guest_log;
-mod machine;
 mod outcome;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tdvisor::machine;
 
 use outcome::Failure;
 

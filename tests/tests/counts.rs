@@ -1,0 +1,156 @@
+//! How many SEAMCALLs an operation on a TD's memory costs: exact numbers, of finalised TDs.
+//!
+//! Removal is batched: n leaves cost n BLOCK, one TRACK and n REMOVE, where KVM has n of each. Tables that a
+//! removal emptied cannot go in the same round (below a blocked entry nothing can be removed); they ride on
+//! the next removal for one BLOCK each, and its TRACK is theirs too.
+
+mod memory;
+
+use std::collections::BTreeMap;
+
+use memory::{EmulatedHost, EmulatedTd, calls_of, convert, frames, host, td, touch};
+use tdvisor_base::Level;
+use vmm_core::memory::Resolution;
+use vmm_core::memory::attributes::Attribute;
+use vmm_core::platform::LpId;
+
+const MIB: u64 = 1 << 20;
+
+/// Runs a test on a fresh TD with 16 MiB for it, and takes the TD down again.
+fn with_td(test: impl FnOnce(&EmulatedHost, &EmulatedTd<'_>)) {
+    let host = host(128 * MIB);
+    let td = td(&host, 16 * MIB, Level::L2M);
+    test(&host, &td);
+    td.audit().expect("mirror, Secure EPT and PAMT agree");
+    assert!(td.teardown().is_clean());
+    assert_eq!(host.platform().violations(), []);
+}
+
+fn memory_calls<const N: usize>(expected: [(&str, u64); N]) -> BTreeMap<&str, u64> {
+    BTreeMap::from(expected)
+}
+
+#[test]
+fn zapping_n_leaves_costs_n_block_one_track_and_n_remove() {
+    with_td(|host, td| {
+        const N: u64 = 37;
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let range = frames(100, N);
+        for i in 0..N {
+            assert_eq!(
+                touch(&mut seat, frames(100 + i, 1).start(), Level::L4K),
+                Resolution::Mapped(Level::L4K)
+            );
+        }
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Shared));
+        let expected = [("RANGE.BLOCK", N), ("TRACK", 1), ("PAGE.REMOVE", N)];
+        assert_eq!(calls.memory(), memory_calls(expected));
+        assert_eq!(calls.of("PHYMEM.PAGE.WBINVD"), N, "each page is written back once");
+    });
+}
+
+#[test]
+fn one_track_serves_leaves_of_many_tables_and_their_emptied_tables_ride_on_the_next_removal() {
+    with_td(|host, td| {
+        const TABLES: u64 = 3;
+        const LEAVES: u64 = 5;
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        for table in 0..TABLES {
+            for i in 0..LEAVES {
+                touch(&mut seat, frames(table * 512 + 7 * i, 1).start(), Level::L4K);
+            }
+        }
+        let elsewhere = frames(4 * 512 + 9, 1);
+        let stays = frames(4 * 512 + 10, 1);
+        touch(&mut seat, elsewhere.start(), Level::L4K);
+        touch(&mut seat, stays.start(), Level::L4K);
+
+        let all = frames(0, TABLES * 512);
+        let (calls, ()) = calls_of(host, || convert(&mut seat, all, Attribute::Shared));
+        let n = TABLES * LEAVES;
+        let expected = [("RANGE.BLOCK", n), ("TRACK", 1), ("PAGE.REMOVE", n)];
+        assert_eq!(calls.memory(), memory_calls(expected));
+
+        let (calls, ()) = calls_of(host, || convert(&mut seat, elsewhere, Attribute::Shared));
+        let expected =
+            [("RANGE.BLOCK", 1 + TABLES), ("TRACK", 1), ("PAGE.REMOVE", 1), ("SEPT.REMOVE", TABLES)];
+        assert_eq!(calls.memory(), memory_calls(expected));
+    });
+}
+
+#[test]
+fn a_range_whose_table_went_is_mapped_at_2m_again() {
+    with_td(|host, td| {
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        touch(&mut seat, frames(0, 1).start(), Level::L4K);
+        touch(&mut seat, frames(512, 1).start(), Level::L4K);
+        convert(&mut seat, frames(0, 512), Attribute::Shared);
+        convert(&mut seat, frames(512, 1), Attribute::Shared);
+        convert(&mut seat, frames(0, 512), Attribute::Private);
+        let (calls, mapped) = calls_of(host, || touch(&mut seat, frames(77, 1).start(), Level::L2M));
+        assert_eq!(mapped, Resolution::Mapped(Level::L2M));
+        assert_eq!(calls.memory(), memory_calls([("PAGE.AUG", 1)]));
+    });
+}
+
+#[test]
+fn converting_2m_mapped_at_2m_costs_one_block_one_track_one_remove() {
+    with_td(|host, td| {
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let range = frames(1024, 512);
+        assert_eq!(touch(&mut seat, range.start(), Level::L2M), Resolution::Mapped(Level::L2M));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Shared));
+        let expected = [("RANGE.BLOCK", 1), ("TRACK", 1), ("PAGE.REMOVE", 1)];
+        assert_eq!(calls.memory(), memory_calls(expected));
+        assert_eq!(calls.of("PHYMEM.PAGE.WBINVD"), 512, "the leaf writes back 4K at a time");
+
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Private));
+        assert_eq!(calls.memory(), BTreeMap::new(), "the way back has nothing of the module's to remove");
+    });
+}
+
+#[test]
+fn converting_4k_of_a_2m_page_costs_one_demotion_and_one_removal() {
+    with_td(|host, td| {
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        touch(&mut seat, frames(1024, 1).start(), Level::L2M);
+        let (calls, ()) = calls_of(host, || convert(&mut seat, frames(1024 + 200, 1), Attribute::Shared));
+        let expected = [("RANGE.BLOCK", 2), ("TRACK", 2), ("PAGE.DEMOTE", 1), ("PAGE.REMOVE", 1)];
+        assert_eq!(calls.memory(), memory_calls(expected));
+        let mirror = td.memory().statistics().mirror;
+        assert_eq!(mirror.leaves_2m, 0);
+    });
+}
+
+#[test]
+fn mapping_1g_of_2m_capable_private_memory_issues_512_aug_at_2m() {
+    const GIB: u64 = 1 << 30;
+    let host = host(GIB + 256 * MIB);
+    let before = memory::Belongings::of(&host);
+    let td = td(&host, GIB, Level::L2M);
+    {
+        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let (calls, ()) = calls_of(&host, || {
+            // Every frame that a guest would touch: 2 MiB apart is enough, and what lies between is there.
+            for i in 0..512 {
+                let first = frames(i * 512, 512);
+                assert_eq!(touch(&mut seat, first.start(), Level::L2M), Resolution::Mapped(Level::L2M));
+            }
+        });
+        // The memory begins at 64 MiB, so it takes one more table of 2M entries: the one of the second GiB.
+        assert_eq!(calls.memory(), memory_calls([("PAGE.AUG", 512), ("SEPT.ADD", 1)]));
+        let (calls, ()) = calls_of(&host, || {
+            for i in (0..GIB / 4096).step_by(4099) {
+                assert_eq!(
+                    touch(&mut seat, frames(i, 1).start(), Level::L2M),
+                    Resolution::Mapped(Level::L2M)
+                );
+            }
+        });
+        assert_eq!(calls.memory(), BTreeMap::new(), "what is mapped costs no call");
+    }
+    assert_eq!(td.memory().statistics().mirror.leaves_2m, 512);
+    assert!(td.teardown().is_clean());
+    assert_eq!(memory::Belongings::of(&host), before);
+    assert_eq!(host.platform().violations(), []);
+}

@@ -1,0 +1,127 @@
+//! TDs for tests of their memory: built from the `hello-td` image, never run.
+//!
+//! Faults and conversions are driven from the host's side, through a seat at the TD's memory, exactly as the
+//! loop of a vCPU drives them.
+
+#![allow(dead_code, reason = "each test file that has this module uses a part of it")]
+
+use std::collections::BTreeMap;
+
+use mirror_ept::GfnRange;
+use tdvisor::machine::EmulatedMachine;
+use tdvisor::machine::trace::Trace;
+use tdvisor_base::{Gfn, Level};
+use tdx_module_iface::handles::GpaLevel;
+use tdx_module_iface::sept::SeptState;
+use tdx_module_iface::{StatusCode, tdh};
+use vmm_core::Host;
+use vmm_core::host::hkid::HkidCounts;
+use vmm_core::memory::attributes::Attribute;
+use vmm_core::memory::{Converted, Resolution, Seat};
+use vmm_core::platform::Platform;
+use vmm_core::retry::{Bound, bounded};
+use vmm_core::td::config::TdConfig;
+use vmm_core::td::{Devices, Td};
+
+/// Where the tests' memory begins: above everything that the image's sections ask for.
+pub const TEST_MEMORY: Gfn = Gfn::new((64 << 20) / 4096);
+
+pub type EmulatedHost = Host<EmulatedMachine>;
+pub type EmulatedTd<'h> = Td<'h, EmulatedMachine>;
+pub type EmulatedSeat<'t, 'h> = Seat<'t, 'h, EmulatedMachine>;
+
+/// A host on a machine with room for TDs of `bytes` together, and three processors.
+pub fn host(bytes: u64) -> EmulatedHost {
+    let machine = EmulatedMachine::for_td(bytes, 2, Trace::counting());
+    Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
+}
+
+/// A finalised TD with `bytes` of memory from [`TEST_MEMORY`] on.
+pub fn td(host: &EmulatedHost, bytes: u64, largest_page: Level) -> EmulatedTd<'_> {
+    let memory = TEST_MEMORY.base().get() + bytes;
+    let config = TdConfig { memory, largest_page, ..TdConfig::default() };
+    let image = tdvisor_guest_images::HELLO_TD.image;
+    Td::build(host, &config, image, Devices::default(), None, |_| {}).expect("the image makes a TD")
+}
+
+/// `frames` frames of the tests' memory, from its frame number `first` on.
+pub fn frames(first: u64, frames: u64) -> GfnRange {
+    let start = TEST_MEMORY.wrapping_add(first);
+    GfnRange::new(start, start.wrapping_add(frames))
+}
+
+/// Maps one private page.
+pub fn touch(seat: &mut EmulatedSeat<'_, '_>, gfn: Gfn, max_level: Level) -> Resolution {
+    seat.memory().private_fault(seat, gfn, max_level, || false).expect("a private fault is resolved")
+}
+
+/// Converts all of a range, as a guest does that calls again from where the host got to.
+pub fn convert(seat: &mut EmulatedSeat<'_, '_>, range: GfnRange, to: Attribute) {
+    let mut rest = range;
+    for _ in 0..=range.frames() {
+        match seat.memory().convert(seat, rest, to).expect("a conversion goes on") {
+            Converted::All => return,
+            Converted::Upto(reached) => rest = GfnRange::new(reached, range.end()),
+        }
+    }
+    panic!("the conversion of {range:?} never ended");
+}
+
+/// The level at which the module itself says that a frame is mapped, up to 2M.
+pub fn module_maps(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<Level> {
+    for level in [Level::L2M, Level::L4K] {
+        let entry = GpaLevel::of_gfn(gfn.align_down(level), level);
+        let read = seat
+            .with_lp(|lp| bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(lp, td.tdr(), entry)))
+            .expect("a seat has a processor");
+        match read.map(|info| info.state()) {
+            Ok(Some(SeptState::Mapped | SeptState::Pending)) => return Some(level),
+            Ok(Some(SeptState::NlMapped)) => {}
+            Ok(Some(SeptState::Free)) => return None,
+            Err(error) if error.code() == Some(StatusCode::EPT_WALK_FAILED) => return None,
+            other => panic!("the Secure-EPT entry of frame {gfn} at {level} is {other:?}"),
+        }
+    }
+    None
+}
+
+/// What a host has, to be compared before and after the life of its TDs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Belongings {
+    free_frames: u64,
+    key_ids: HkidCounts,
+}
+
+impl Belongings {
+    pub fn of(host: &EmulatedHost) -> Self {
+        Self { free_frames: host.platform().free_frames(), key_ids: host.hkid_counts() }
+    }
+}
+
+/// SEAMCALLs, by leaf, that `work` costs.
+pub fn calls_of<T>(host: &EmulatedHost, work: impl FnOnce() -> T) -> (Calls, T) {
+    let before = host.platform().trace().calls();
+    let result = work();
+    let mut after = host.platform().trace().calls();
+    for (leaf, count) in &mut after {
+        *count -= before.get(leaf).copied().unwrap_or_default();
+    }
+    after.retain(|_, count| *count != 0);
+    (Calls(after), result)
+}
+
+/// Numbers of calls by leaf.
+#[derive(Debug)]
+pub struct Calls(BTreeMap<String, u64>);
+
+impl Calls {
+    /// Calls of one leaf, by its name after `TDH.`.
+    pub fn of(&self, leaf: &str) -> u64 {
+        self.0.get(&format!("TDH.{leaf}")).copied().unwrap_or_default()
+    }
+
+    /// Calls of leaves that change or read a TD's memory, by their names after `TDH.MEM.`.
+    pub fn memory(&self) -> BTreeMap<&str, u64> {
+        self.0.iter().filter_map(|(leaf, count)| Some((leaf.strip_prefix("TDH.MEM.")?, *count))).collect()
+    }
+}
