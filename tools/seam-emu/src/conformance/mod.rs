@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -146,13 +146,14 @@ struct Queue<'f> {
     files: &'f [PathBuf],
     folders: &'f BTreeMap<PathBuf, Prefixes>,
     reader: Mutex<Reader<'f>>,
-    failed: AtomicBool,
 }
 
 struct Reader<'f> {
     file: usize,
     sequence: usize,
     open: Option<Open<'f>>,
+    /// A line was bad: nothing after it is read, so that it is the one that is reported.
+    failed: bool,
 }
 
 /// The file being read.
@@ -185,19 +186,17 @@ impl Work<'_> {
 
 impl<'f> Queue<'f> {
     fn new(files: &'f [PathBuf], folders: &'f BTreeMap<PathBuf, Prefixes>) -> Self {
-        let reader = Mutex::new(Reader { file: 0, sequence: 0, open: None });
-        Self { files, folders, reader, failed: AtomicBool::new(false) }
+        let reader = Mutex::new(Reader { file: 0, sequence: 0, open: None, failed: false });
+        Self { files, folders, reader }
     }
 
     fn next(&self) -> Result<Option<Item<'f>>, InputError> {
-        if self.failed.load(Ordering::Relaxed) {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if reader.failed {
             return Ok(None);
         }
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let item = self.read(&mut reader);
-        if item.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
+        reader.failed = item.is_err();
         item
     }
 

@@ -11,6 +11,9 @@ use super::model::{After, Sequence};
 use super::replay::{self, Balance};
 use super::source::{PREFIX_FILES, Sequences};
 
+/// Most prefixes of one folder: all of them are in memory at once, and a chain of them is followed by recursion.
+const MAX_PREFIXES: usize = 1024;
+
 /// One prefix: how its replay went and the state that it left.
 pub struct Prefix {
     pub sequence: Sequence,
@@ -50,6 +53,10 @@ impl Prefixes {
         for sequence in Sequences::open(path)? {
             let sequence = sequence?;
             let line = sequence.line;
+            if self.by_id.len() >= MAX_PREFIXES {
+                let problem = format!("more than {MAX_PREFIXES} prefixes");
+                return Err(InputError::Line { path: path.to_owned(), line, problem });
+            }
             let prefix = Prefix { file: Arc::clone(&file), state: OnceLock::new(), sequence };
             let id = Arc::clone(&prefix.sequence.id);
             if self.by_id.insert(Arc::clone(&id), prefix).is_some() {
