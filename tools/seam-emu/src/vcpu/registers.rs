@@ -98,14 +98,15 @@ fn write_cr4(vcpu: &Running<'_, '_>, state: &mut GuestState, value: u64, exit: &
     let in_long_mode = state.efer & EFER_LMA != 0;
     if value & refused != 0
         || value & CR4_MCE == 0
-        || value & CR4_VMXE == 0
+        // It is one, but reads as zero: a guest that writes what it reads leaves it alone.
+        || value & CR4_VMXE != 0
         || (in_long_mode && (value ^ state.cr4) & CR4_LA57 != 0)
         || (in_long_mode && value & CR4_PAE == 0)
         || (value & CR4_CET != 0 && state.cr0 & CR0_WP == 0)
     {
         return Handled::GENERAL_PROTECTION;
     }
-    state.cr4 = value;
+    state.cr4 = value | CR4_VMXE;
     complete(state, exit)
 }
 
