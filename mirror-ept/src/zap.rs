@@ -122,7 +122,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                     Ok(Round::Stopped { at, step, why }) => {
                         return Ok(Zapped::Partial { done, at, step, why });
                     }
-                    Err(MmuError::Hook { at, step, why }) if done != ZapCount::default() => {
+                    // The round failed before its first REMOVE and is undone: everything from its start is mapped.
+                    Err(MmuError::Hook { step, why, .. }) if done != ZapCount::default() => {
+                        let at = Position::of(from, Level::L4K);
                         return Ok(Zapped::Partial { done, at, step, why });
                     }
                     Err(MmuError::NoMemory) if done != ZapCount::default() => {

@@ -275,6 +275,24 @@ fn after_the_first_remove_a_removal_ends_as_partial_with_the_rest_usable() {
 }
 
 #[test]
+fn a_later_round_that_fails_before_its_first_remove_is_still_mapped_from_its_start() {
+    let mut b = Bench::with(mirror_ept::Config { batch: 2, ..common::config() });
+    for gfn in 0..4 {
+        b.map(gfn, 100 + gfn, Level::L4K);
+    }
+    // Round 1: 2 BLOCK, 1 TRACK, 2 REMOVE. Round 2: the second BLOCK fails, the first is undone.
+    b.mmu.external().fail_at(7, HookError::Busy, 1);
+    let Ok(Zapped::Partial { done, at: stopped, step, .. }) = b.zap(0, 4) else { panic!("not partial") };
+    assert_eq!((done.mirror.leaves_4k, stopped, step), (2, at(2, Level::L4K), Step::Block));
+    assert_eq!(b.mapping(1), None);
+    for gfn in [2, 3] {
+        assert_eq!(b.mapping(gfn), Some((Level::L4K, Pfn::new(100 + gfn))), "frame {gfn} is where it was");
+    }
+    b.audit();
+    assert!(matches!(b.zap(0, 4), Ok(Zapped::Complete(_))));
+}
+
+#[test]
 fn where_even_unblocking_runs_out_of_its_bound_only_this_td_dies() {
     let mut b = Bench::new();
     b.map(0, 100, Level::L4K);
