@@ -196,3 +196,13 @@ fn a_quote_of_the_running_td_is_verified_under_the_test_root_and_no_other() {
     let trusting_intel = tdvisor(&["verify", &quote, "--collateral", &collateral]);
     assert_eq!(trusting_intel.status.code(), Some(1), "{}", text(&trusting_intel.stdout));
 }
+
+#[test]
+fn a_td_survives_a_chaos_plan_and_a_bad_plan_is_refused() {
+    let output = tdvisor(&["run", "--vcpus", "2", "--command", "split", "--inject", "chaos:7/50", "--json"]);
+    let summary: serde_json::Value =
+        serde_json::from_str(&text(&output.stdout)).expect("stdout is the JSON summary");
+    assert_eq!(output.status.code(), Some(0), "{summary}\n{}", text(&output.stderr));
+    assert_eq!(summary["audit"]["ok"], true);
+    is_refused(&tdvisor(&["run", "--inject", "TDH.NO.SUCH#1=irq"]), "TDH.NO.SUCH");
+}

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use seam_emu::inject::FaultPlan;
 use vmm_core::devices::{EXIT_PORT, ExitPort};
 use vmm_core::host::Progress;
 use vmm_core::quote::QuoteSource;
@@ -69,6 +70,10 @@ pub struct Args {
     /// Get the TD's quotes from the quote-generation service at this socket instead of the test issuer.
     #[arg(long, value_name = "SOCKET")]
     qgs: Option<PathBuf>,
+    /// Make chosen SEAMCALLs fail: `TDH.MEM.PAGE.AUG#3=OPERAND_BUSY:RCX`, `TDH.MEM.PAGE.DEMOTE#1..3=irq`, or
+    /// `chaos:SEED/ONE-IN` for random faults that a host has to survive; several, separated by commas.
+    #[arg(long, value_name = "PLAN")]
+    inject: Option<FaultPlan>,
     /// Map no page larger than this: 4K or 2M.
     #[arg(long, value_name = "LEVEL", default_value = "2M", value_parser = ["4K", "2M"])]
     max_page: String,
@@ -85,6 +90,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         None => Trace::counting(),
     };
     let machine = EmulatedMachine::for_td(config.memory, config.vcpus, trace);
+    if let Some(plan) = args.inject.clone() {
+        machine.machine().faults().set_plan(plan);
+    }
     let bars = Bars::new();
     let host = Host::bring_up(machine, |progress| bars.bring_up(progress)).map_err(failure)?;
     let frames_before = vmm_core::platform::Platform::free_frames(host.platform());
