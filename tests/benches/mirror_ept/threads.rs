@@ -137,11 +137,11 @@ pub fn run(report: &mut Report) {
     ];
     for (key, split, bar) in cases {
         let (mine, theirs) = (product(split, 2, PAGES, 0), peer(split, 2, PAGES, 0));
-        let note = format!("{mine:.1?} ns against {theirs:.1?} ns per page");
+        let note = format!("{} ns against {} ns per page", shown(mine), shown(theirs));
         let ratio = mine.zip(theirs).map(|(mine, theirs)| mine / theirs);
         report.put_or_skip(key, ratio, Bar::AtMost(bar), note);
         if let Split::Disjoint = split {
-            let note = format!("{one:.1?} ns alone, {mine:.1?} ns together");
+            let note = format!("{} ns alone, {} ns together", shown(one), shown(mine));
             let scaling = one.zip(mine).map(|(one, two)| one / two);
             report.put_or_skip("scaling_2_threads_disjoint", scaling, Bar::AtLeast(1.5), note);
         }
@@ -150,7 +150,12 @@ pub fn run(report: &mut Report) {
     let pages = 1024;
     let (one, two) =
         (product(Split::Interleaved, 1, pages, delay), product(Split::Interleaved, 2, pages, delay));
-    let note = format!("{one:.0?} ns alone, {two:.0?} ns together");
+    let note = format!("{} ns alone, {} ns together", shown(one), shown(two));
     let scaling = one.zip(two).map(|(one, two)| one / two);
     report.put_or_skip("scaling_2_threads_1us_hook", scaling, Bar::AtLeast(1.7), note);
+}
+
+/// A measurement in nanoseconds, or a dash where no quiet burst was found.
+fn shown(nanoseconds: Option<f64>) -> String {
+    nanoseconds.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
 }
