@@ -9,7 +9,6 @@ use tdvisor_attest::digest::Digest384;
 use tdvisor_attest::mrtd;
 use tdvisor_attest::tdvf::{HostContents, LoaderModel, TdvfImage};
 use tdvisor_guest_images::{GUESTS, HELLO_TD};
-use vmm_core::td::config::TdConfig;
 
 use crate::outcome::Failure;
 
@@ -65,7 +64,7 @@ impl Image {
     ///
     /// # Errors
     /// The image is none; that is found out here, before a machine is made.
-    pub fn predicted_mrtd(&self, _config: &TdConfig) -> Result<Digest384, Failure> {
+    pub fn predicted_mrtd(&self) -> Result<Digest384, Failure> {
         let image = TdvfImage::parse(&self.bytes).map_err(|error| Failure::input(&self.name, error))?;
         // Nothing that this host writes into a section is measured, or the plan would say that it is missing.
         let plan = image

@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     let image = Image::load(args.image.as_deref(), args.elf.as_deref())?;
     let config = td_config(&args)?;
-    let predicted = image.predicted_mrtd(&config)?;
+    let predicted = image.predicted_mrtd()?;
     let trace = match &args.trace {
         Some(path) => Trace::to_file(path).map_err(|error| Failure::input(path.display(), error))?,
         None => Trace::counting(),
