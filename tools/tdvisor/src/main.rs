@@ -9,6 +9,7 @@
 mod commands;
 mod guest_log;
 mod outcome;
+mod read_bounded;
 
 use std::process::ExitCode;
 

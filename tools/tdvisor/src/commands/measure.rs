@@ -3,7 +3,6 @@
 mod igvm;
 mod report;
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use tdvisor_attest::igvm::IgvmImage;
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 
 use crate::outcome::{Failure, Status};
+use crate::read_bounded::read_bounded;
 
 /// Larger files are no guest images.
 const MAX_IMAGE_BYTES: u64 = 1 << 30;
@@ -75,9 +75,5 @@ fn tdvf(args: &Args, bytes: &[u8]) -> Result<(String, bool), Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let size = fs::metadata(path).map_err(|error| Failure::input(path.display(), error))?.len();
-    if size > MAX_IMAGE_BYTES {
-        return Err(Failure::input(path.display(), format_args!("{size} bytes are too many for an image")));
-    }
-    fs::read(path).map_err(|error| Failure::input(path.display(), error))
+    read_bounded(path, MAX_IMAGE_BYTES)
 }

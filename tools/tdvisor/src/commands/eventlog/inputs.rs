@@ -9,22 +9,14 @@ use tdvisor_attest::report::TdReport;
 
 use super::RegisterArgs;
 use crate::outcome::Failure;
+use crate::read_bounded::{read_bounded, read_text_bounded};
 
 /// Kernels and firmware are far smaller.
 const MAX_FILE: u64 = 1 << 30;
 
-/// Reads a file of bounded size.
+/// Reads a file that an event log, a quote or a part of a boot can be.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let size = std::fs::metadata(path).map_err(|error| Failure::input(path.display(), error))?.len();
-    if size > MAX_FILE {
-        return Err(Failure::input(path.display(), format_args!("{size} bytes are too many")));
-    }
-    std::fs::read(path).map_err(|error| Failure::input(path.display(), error))
-}
-
-/// Reads a text file.
-fn read_text(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read(path)?).map_err(|_| Failure::input(path.display(), "not a text file"))
+    read_bounded(path, MAX_FILE)
 }
 
 /// The registers that the arguments name, if any.
@@ -46,7 +38,9 @@ pub(super) fn registers(args: &RegisterArgs) -> Result<Option<Registers>, Failur
 /// The running system's own list, if one is named.
 pub(super) fn events(args: &RegisterArgs) -> Result<Option<Prediction>, Failure> {
     let Some(path) = &args.events else { return Ok(None) };
-    list::parse(&read_text(path)?).map(Some).map_err(|error| Failure::input(path.display(), error))
+    list::parse(&read_text_bounded(path, MAX_FILE)?)
+        .map(Some)
+        .map_err(|error| Failure::input(path.display(), error))
 }
 
 fn binary_or_hex(bytes: Vec<u8>) -> Vec<u8> {

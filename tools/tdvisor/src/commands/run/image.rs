@@ -1,8 +1,6 @@
 //! The image to run: a file, or a built-in guest.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use tdvisor_attest::digest::Digest384;
@@ -11,6 +9,7 @@ use tdvisor_attest::tdvf::{HostContents, LoaderModel, TdvfImage};
 use tdvisor_guest_images::{GUESTS, HELLO_TD};
 
 use crate::outcome::Failure;
+use crate::read_bounded::read_bounded;
 
 /// The largest image that is read: firmware volumes are a few MiB.
 const MAX_IMAGE: u64 = 64 << 20;
@@ -75,12 +74,7 @@ impl Image {
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
-    let refuse = |error: std::io::Error| Failure::input(path.display(), error);
-    let mut bytes = Vec::new();
-    File::open(path).map_err(refuse)?.take(limit + 1).read_to_end(&mut bytes).map_err(refuse)?;
-    if bytes.len() as u64 > limit {
-        return Err(Failure::input(path.display(), format!("larger than {} MiB", limit >> 20)));
-    }
+    let bytes = read_bounded(path, limit)?;
     if bytes.is_empty() {
         return Err(Failure::input(path.display(), "the file is empty"));
     }

@@ -8,7 +8,9 @@ use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
 
-use super::inputs::{parse_time, read, read_bundle, read_collateral, read_policy, read_quote, read_root};
+use super::inputs::{
+    parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root, read_text,
+};
 use crate::outcome::{Failure, Status};
 
 /// One case, with its paths resolved.
@@ -89,8 +91,7 @@ impl Case {
 
 /// Answers every line of `cases`.
 pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -> Result<Status, Failure> {
-    let text =
-        String::from_utf8(read(cases)?).map_err(|_| Failure::input(cases.display(), "not a text file"))?;
+    let text = read_text(cases)?;
     let folder = cases.parent().unwrap_or(Path::new(""));
     let mut unanswered = Vec::new();
     let mut out = std::io::stdout().lock();

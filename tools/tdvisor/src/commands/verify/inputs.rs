@@ -9,17 +9,19 @@ use tdvisor_attest::policy::Policy;
 use tdvisor_attest::verify::TrustAnchor;
 
 use crate::outcome::Failure;
+use crate::read_bounded::{read_bounded, read_text_bounded};
 
 /// The largest file that is read, in bytes; quotes and collateral are far smaller.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Reads a file of bounded size.
+/// Reads a file that evidence can be.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let size = std::fs::metadata(path).map_err(|error| Failure::input(path.display(), error))?.len();
-    if size > MAX_FILE {
-        return Err(Failure::input(path.display(), format!("{size} bytes are too many")));
-    }
-    std::fs::read(path).map_err(|error| Failure::input(path.display(), error))
+    read_bounded(path, MAX_FILE)
+}
+
+/// Reads a text of the same bound.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    read_text_bounded(path, MAX_FILE)
 }
 
 /// The most files that a folder of collateral may have.
@@ -76,9 +78,7 @@ pub fn read_bundle(files: &[Vec<u8>]) -> Result<Bundle, CollateralError> {
 
 /// Reads a policy.
 pub fn read_policy(path: &Path) -> Result<Policy, Failure> {
-    let text =
-        String::from_utf8(read(path)?).map_err(|_| Failure::input(path.display(), "not a text file"))?;
-    Policy::from_text(&text).map_err(|error| Failure::input(path.display(), error))
+    Policy::from_text(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))
 }
 
 /// Reads a root certificate.
