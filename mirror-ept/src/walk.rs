@@ -13,7 +13,7 @@ use crate::range::{GfnRange, Position};
 use crate::spte::Spte;
 use crate::table::{ENTRIES, Table, TableRef};
 
-/// A leaf that a walk came across.
+/// An entry that a walk came across, and its value when it did.
 pub(crate) struct Found<'m> {
     pub(crate) at: Position,
     pub(crate) entry: &'m AtomicU64,
@@ -61,14 +61,13 @@ impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Walk<'m, F> {
             self.level = up;
         }
     }
-}
 
-impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Iterator for Walk<'m, F> {
-    /// `Err` names an entry that refers to a table that does not exist.
-    type Item = Result<Found<'m>, Position>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next entry of the range that is no table and is chosen; the walk passes over the others.
+    #[inline(always)]
+    pub(crate) fn next_where(
+        &mut self,
+        chosen: impl Fn(Spte, Level) -> bool,
+    ) -> Option<Result<Found<'m>, Position>> {
         while self.next < self.end {
             let at = Position::of(self.next, self.level);
             let Some(table) = self.tables.get(self.level as usize).copied().flatten() else {
@@ -97,10 +96,20 @@ impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Iterator for Walk<'m, F> {
                 None => self.end,
             };
             self.advance_to(past);
-            if value.is_leaf(level) {
+            if chosen(value, level) {
                 return Some(Ok(Found { at, entry: &table[index(seen, level)], value }));
             }
         }
         None
+    }
+}
+
+impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Iterator for Walk<'m, F> {
+    /// `Err` names an entry that refers to a table that does not exist.
+    type Item = Result<Found<'m>, Position>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_where(Spte::is_leaf)
     }
 }

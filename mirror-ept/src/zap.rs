@@ -15,6 +15,7 @@
 //!
 //! For the *direct* tree: every leaf that overlaps the range is exchanged for absent, then one flush for all,
 //! before anybody may hear that the pages are free. A huge leaf goes whole: the next fault brings it back.
+//! Device entries go with the leaves and need no flush: the next touch leaves the guest again.
 
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level};
@@ -28,7 +29,8 @@ use crate::lock::{Counters, Exclusive, LevelCounts, Tree};
 use crate::mmu::Mmu;
 use crate::range::{GfnRange, Position};
 use crate::spte::Spte;
-use crate::table::{Returned, TablePages, TableRef};
+use crate::table::{Returned, Table, TablePages, TableRef};
+use crate::walk::Walk;
 
 /// Which trees an operation works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +62,8 @@ pub struct ZapCount {
     pub direct: LevelCounts,
     /// How many of the shared leaves hardware had marked dirty: always 0 where it does not mark.
     pub dirty: u64,
+    /// Device entries.
+    pub devices: u64,
 }
 
 /// How a removal ended.
@@ -344,8 +348,14 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ) -> Result<(), MmuError<X::Error>> {
         let mut flush: Option<GfnRange> = None;
         let mut corrupt = None;
-        for found in self.direct_walk(range) {
+        let mut walk = self.direct_walk(range);
+        while let Some(found) = walk.next_where(|value, level| value.is_leaf(level) || value.is_device()) {
             match found {
+                Ok(found) if found.value.is_device() => {
+                    // Only faults and removals change it, and we hold both off.
+                    found.entry.store(Spte::ABSENT.0, Ordering::Release);
+                    done.devices += 1;
+                }
                 Ok(found) => {
                     // An ager may be writing: exchange, and look at what was there (30).
                     let last = Spte(found.entry.swap(Spte::ABSENT.0, Ordering::AcqRel));
@@ -368,11 +378,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     }
 
     /// All leaves of the mirror that overlap a range.
-    pub(crate) fn mirror_walk(
-        &self,
+    pub(crate) fn mirror_walk<'m>(
+        &'m self,
         range: GfnRange,
-    ) -> impl Iterator<Item = Result<crate::walk::Found<'_>, Position>> {
-        crate::walk::Walk::new(
+    ) -> Walk<'m, impl Fn(TableRef) -> Option<&'m Table>> {
+        Walk::new(
             |table| self.mirror_table(table),
             self.mirror_root,
             self.config.root_level,
@@ -382,11 +392,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     }
 
     /// All leaves of the direct tree that overlap a range.
-    pub(crate) fn direct_walk(
-        &self,
+    pub(crate) fn direct_walk<'m>(
+        &'m self,
         range: GfnRange,
-    ) -> impl Iterator<Item = Result<crate::walk::Found<'_>, Position>> {
-        crate::walk::Walk::new(
+    ) -> Walk<'m, impl Fn(TableRef) -> Option<&'m Table>> {
+        Walk::new(
             |table| self.direct_table(table),
             TableRef::from_pfn(self.direct_root()),
             self.config.root_level,

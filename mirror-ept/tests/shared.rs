@@ -95,33 +95,98 @@ fn hardware_finds_a_shared_page_under_the_shared_bit_and_nothing_elsewhere() {
     b.audit();
 }
 
+/// A fault in device space, from a snapshot taken before.
+fn device_from(
+    b: &mut Bench,
+    gfn: u64,
+    snapshot: mirror_ept::notifier::Snapshot,
+) -> Result<FaultOutcome, MmuError<&'static str>> {
+    b.mmu.top_up(&mut b.cache, Reserve::SHARED).unwrap();
+    let (gfn, access, max_level) = (Gfn::new(gfn), Access::Read, Level::L4K);
+    let fault = Fault { gfn, access, max_level, snapshot, target: Target::Device };
+    b.mmu.fault(&b.me.shared(), &mut b.cache, &fault)
+}
+
+fn device(b: &mut Bench, gfn: u64) -> Result<FaultOutcome, MmuError<&'static str>> {
+    let now = b.mmu.notifier().snapshot();
+    device_from(b, gfn, now)
+}
+
+/// Whether a touch of an absent frame would raise #VE in the guest.
+fn raises_exception(b: &Bench, gfn: u64) -> bool {
+    let seen = Gfn::new(gfn | b.mmu.config().shared_bit.get());
+    let mut level = Level::L512G;
+    let mut table = b.mmu.direct_root();
+    loop {
+        let entries = mirror_ept::TablePages::direct_table(b.mmu.pages(), table).unwrap();
+        let value = entries[level.table_index(seen)].load(tdvisor_base::sync::Ordering::Relaxed);
+        if value & 7 == 0 || level == Level::L4K {
+            assert_eq!(value & 7, 0, "the frame is mapped");
+            return value >> 63 == 0;
+        }
+        table = Pfn::new(value >> 12 & ((1 << 40) - 1));
+        level = level.down().unwrap();
+    }
+}
+
 #[test]
 fn absent_entries_leave_the_guest_and_device_entries_raise_an_exception_in_it() {
     let mut b = Bench::new();
-    b.mmu.top_up(&mut b.cache, Reserve::SHARED).unwrap();
-    let fault = Fault {
-        gfn: Gfn::new(5),
-        access: Access::Read,
-        max_level: Level::L4K,
-        snapshot: b.mmu.notifier().snapshot(),
-        target: Target::Device,
-    };
-    let guard = b.me.shared();
-    assert_eq!(b.mmu.fault(&guard, &mut b.cache, &fault), Ok(FaultOutcome::Mapped(Level::L4K)));
-    assert_eq!(b.mmu.fault(&guard, &mut b.cache, &fault), Ok(FaultOutcome::Spurious(Level::L4K)));
-    drop(guard);
-    let mut level = Level::L512G;
-    let mut table = b.mmu.direct_root();
-    while let Some(below) = level.down() {
-        let seen = Gfn::new(5 | b.mmu.config().shared_bit.get());
-        let entries = mirror_ept::TablePages::direct_table(b.mmu.pages(), table).unwrap();
-        let value = entries[level.table_index(seen)].load(tdvisor_base::sync::Ordering::Relaxed);
-        table = Pfn::new(value >> 12 & ((1 << 40) - 1));
-        level = below;
+    assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Mapped(Level::L4K)));
+    assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Spurious(Level::L4K)));
+    assert_eq!([4, 5, 6, MIB2].map(|gfn| raises_exception(&b, gfn)), [false, true, false, false]);
+    assert_eq!(mapping(&mut b, 5), None, "it is no mapping");
+    assert_eq!(b.mmu.statistics().direct.leaves_4k, 0);
+    b.audit();
+}
+
+#[test]
+fn a_removal_takes_device_entries_too_and_flushes_nothing_for_them() {
+    let mut b = Bench::new();
+    for gfn in [1, 5, 9, MIB2 + 3] {
+        assert_eq!(device(&mut b, gfn), Ok(FaultOutcome::Mapped(Level::L4K)));
     }
-    let entries = mirror_ept::TablePages::direct_table(b.mmu.pages(), table).unwrap();
-    let suppressed = |i: usize| entries[i].load(tdvisor_base::sync::Ordering::Relaxed) >> 63 == 1;
-    assert!(!suppressed(5) && suppressed(4) && suppressed(6));
+    b.mmu.external().take_calls();
+    let zapped = b.mmu.zap_range(&mut b.me.exclusive(), &mut b.cache, range(5, MIB2 + 4), Filter::Shared);
+    assert!(matches!(zapped, Ok(Zapped::Complete(count)) if count.devices == 3), "{zapped:?}");
+    assert_eq!(b.mmu.external().take_calls(), []);
+    assert_eq!([1, 5, 9, MIB2 + 3].map(|gfn| raises_exception(&b, gfn)), [true, false, false, false]);
+    b.audit();
+}
+
+#[test]
+fn memory_that_appears_where_a_device_was_is_found_by_the_next_touch() {
+    let mut b = Bench::new();
+    assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Mapped(Level::L4K)));
+    // A vCPU resolves frame 6 as a device's while a slot is being added over both.
+    let before = b.mmu.notifier().snapshot();
+    let mut guard = b.me.exclusive();
+    let window = b.mmu.notifier().begin(&mut guard, range(0, MIB2));
+    let zapped = b.mmu.zap_range(&mut guard, &mut b.cache, range(0, MIB2), Filter::Shared);
+    assert!(matches!(zapped, Ok(Zapped::Complete(_))));
+    drop(guard);
+    assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Retry(Retry::Invalidated)));
+    b.mmu.notifier().end(&mut b.me.exclusive(), window);
+    assert_eq!(device_from(&mut b, 6, before), Ok(FaultOutcome::Retry(Retry::Invalidated)));
+    assert!(!raises_exception(&b, 5) && !raises_exception(&b, 6));
+    map(&mut b, 5, 77, Level::L4K);
+    assert_eq!(hardware(&b, 5, Access::Write), Some((Level::L4K, Pfn::new(77))));
+    b.audit();
+}
+
+#[test]
+fn a_page_can_be_mapped_over_a_device_entry_but_no_device_over_a_page() {
+    let mut b = Bench::new();
+    assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Mapped(Level::L4K)));
+    // The fault may have resolved a larger page: the table that is there makes it small.
+    map(&mut b, 5, MIB2 + 5, Level::L2M);
+    assert_eq!(mapping(&mut b, 5), Some((Level::L4K, Pfn::new(MIB2 + 5))));
+    map(&mut b, 4 * MIB2, 4 * MIB2, Level::L2M);
+    for gfn in [5, 4 * MIB2 + 9] {
+        let refused = device(&mut b, gfn);
+        assert!(matches!(refused, Err(MmuError::NotApplicable(at)) if at.range().contains(Gfn::new(gfn))));
+    }
+    assert_eq!(mapping(&mut b, 4 * MIB2 + 9), Some((Level::L2M, Pfn::new(4 * MIB2 + 9))));
     b.audit();
 }
 

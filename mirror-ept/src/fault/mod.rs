@@ -71,7 +71,9 @@ pub enum Target<'a> {
         /// Where writes are logged, if they are.
         log: Option<&'a DirtyLog>,
     },
-    /// An emulated device in shared space: the guest is to get a #VE.
+    /// An emulated device in shared space, 4 KiB of it: the next touch is to raise #VE in the guest instead
+    /// of leaving it. Removing the range, or mapping a page there, ends that. Where a page is mapped the fault
+    /// is [`MmuError::NotApplicable`].
     Device,
 }
 

@@ -1,7 +1,18 @@
 //! Shared faults: every change of the direct tree is one compare-exchange.
+//!
+//! # Devices
+//! A frame of shared space without memory behind it is an emulated device's. The first touch leaves the guest,
+//! and the fault for it, with [`super::Target::Device`], makes the 4K entry *device*: absent with
+//! suppress-#VE clear, so that from now on a touch raises #VE in the guest, which asks the host for the access
+//! by TDVMCALL. Such an entry is not a leaf: it is neither counted nor aged, and since hardware keeps no
+//! translation of an absent entry, nothing is flushed when it changes.
+//!
+//! Hardware reports no touch of it to the host any more, so memory that appears there later must make it
+//! absent: whoever adds a slot opens a [`crate::notifier::Window`] over it and removes the range, which takes
+//! device entries with it ([`crate::Mmu::zap_range`]); a device fault from before the window is retried.
 
 use tdvisor_base::sync::{AtomicU64, Ordering};
-use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_base::{Gfn, Level};
 
 use super::{
     DirectPage, Fault, FaultOutcome, Retry, Stepped, count_split, fill_children, goal_level, replace,
@@ -31,29 +42,67 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let logged = page.log.is_some_and(|log| log.range().contains(gfn));
         let limit = if logged && page.writable { Level::L4K } else { fault.max_level.min(page.backing) };
         let goal = goal_level(gfn, page.pfn, limit);
+        self.descend(guard, cache, gfn, goal, |cache, found| {
+            if !found.value.is_present() {
+                return Ok(Stepped::Done(self.map_direct_leaf(guard, fault, &page, found)));
+            }
+            same_page(found.value, found.at, gfn, page.pfn)?;
+            if found.at.level() > goal {
+                self.split_direct_leaf(guard, cache, found)
+            } else {
+                Ok(Stepped::Done(permit(fault, &page, found)))
+            }
+        })
+    }
+
+    #[cold]
+    pub(super) fn fault_device(
+        &self,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        fault: &Fault<'_>,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
+        self.descend(guard, cache, fault.gfn, Level::L4K, |_, found| {
+            if found.value.is_present() {
+                return Err(MmuError::NotApplicable(found.at));
+            }
+            Ok(Stepped::Done(if found.value.is_device() {
+                FaultOutcome::Spurious(found.at.level())
+            } else if replace(found.entry, found.value, Spte::DEVICE) {
+                FaultOutcome::Mapped(found.at.level())
+            } else {
+                FaultOutcome::Retry(Retry::Contended)
+            }))
+        })
+    }
+
+    /// Goes down the direct tree, linking tables where there are none, and leaves to `finish` the leaf that
+    /// covers the frame, or the entry of the wanted level where nothing is mapped.
+    #[inline(always)]
+    fn descend<'m>(
+        &'m self,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        gfn: Gfn,
+        goal: Level,
+        finish: impl Fn(&mut TableCache<P::ExternalPage>, &Found<'m>) -> Result<Stepped, MmuError<X::Error>>,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
+        let seen = self.direct_gfn(gfn);
         let mut level = self.config.root_level;
         let mut table = TableRef::from_pfn(self.direct_root());
-        let seen = self.direct_gfn(gfn);
         loop {
             let at = Position::of(gfn, level);
             let entries = self.direct_table(table).ok_or(MmuError::Corrupt(at))?;
             let entry = &entries[index(seen, level)];
-            let old = Spte(entry.load(Ordering::Acquire));
-            let step = if old.is_table(level) {
-                Stepped::Down(old.table_ref())
-            } else if old.is_frozen() {
+            let value = Spte(entry.load(Ordering::Acquire));
+            let step = if value.is_table(level) {
+                Stepped::Down(value.table_ref())
+            } else if value.is_frozen() {
                 Stepped::Done(FaultOutcome::Retry(Retry::Contended))
-            } else if old.is_present() {
-                same_page(old, at, gfn, page.pfn)?;
-                if level > goal {
-                    self.split_direct_leaf(guard, cache, entry, old, at)?
-                } else {
-                    Stepped::Done(self.permit(fault, &page, entry, old, at))
-                }
-            } else if level <= goal {
-                Stepped::Done(self.map_direct_leaf(guard, fault, &page, entry, old, at))
+            } else if value.is_present() || level <= goal {
+                finish(cache, &Found { at, entry, value })?
             } else {
-                self.link_direct_table(guard, cache, entry, old, at)?
+                self.link_direct_table(guard, cache, entry, value, at)?
             };
             match step {
                 Stepped::Down(child) => {
@@ -70,10 +119,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         guard: &Shared<'_>,
         fault: &Fault<'_>,
         page: &DirectPage<'_>,
-        entry: &AtomicU64,
-        old: Spte,
-        at: Position,
+        found: &Found<'_>,
     ) -> FaultOutcome {
+        let at = found.at;
         let logged = page.log.is_some_and(|log| log.range().contains(fault.gfn));
         let writing = match (page.writable, logged, fault.access) {
             (false, _, _) => Writing::Never,
@@ -82,7 +130,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         };
         let pfn = page.pfn.align_down(at.level());
         let new = Spte::direct_leaf(pfn, at.level(), writing, self.config.direct_access);
-        if !replace(entry, old, new) {
+        if !replace(found.entry, found.value, new) {
             return FaultOutcome::Retry(Retry::Contended);
         }
         guard.counters().add_leaf(Tree::Direct, at.level());
@@ -92,74 +140,6 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             log.mark(fault.gfn);
         }
         FaultOutcome::Mapped(at.level())
-    }
-
-    /// Gives the permission that the access lacks to a leaf that maps the right page.
-    fn permit(
-        &self,
-        fault: &Fault<'_>,
-        page: &DirectPage<'_>,
-        entry: &AtomicU64,
-        old: Spte,
-        at: Position,
-    ) -> FaultOutcome {
-        if fault.access == Access::Write && !(page.writable && old.may_write()) {
-            return FaultOutcome::ReadOnly(at.level());
-        }
-        if old.allows(fault.access) {
-            return FaultOutcome::Spurious(at.level());
-        }
-        let new = if fault.access == Access::Write { old.with_write() } else { old.restored() };
-        if !replace(entry, old, new) {
-            return FaultOutcome::Retry(Retry::Contended);
-        }
-        if new.may_be_dirtied()
-            && let Some(log) = page.log
-        {
-            log.mark(fault.gfn);
-        }
-        FaultOutcome::Restored(at.level())
-    }
-
-    #[cold]
-    pub(super) fn fault_device(
-        &self,
-        guard: &Shared<'_>,
-        cache: &mut TableCache<P::ExternalPage>,
-        fault: &Fault<'_>,
-    ) -> Result<FaultOutcome, MmuError<X::Error>> {
-        let seen = self.direct_gfn(fault.gfn);
-        let mut level = self.config.root_level;
-        let mut table = TableRef::from_pfn(self.direct_root());
-        loop {
-            let at = Position::of(fault.gfn, level);
-            let entries = self.direct_table(table).ok_or(MmuError::Corrupt(at))?;
-            let entry = &entries[index(seen, level)];
-            let old = Spte(entry.load(Ordering::Acquire));
-            let step = if old.is_table(level) {
-                Stepped::Down(old.table_ref())
-            } else if old.is_frozen() {
-                Stepped::Done(FaultOutcome::Retry(Retry::Contended))
-            } else if old.is_present() {
-                let (mapped, wanted) = (old.pfn(), Pfn::new(0));
-                return Err(MmuError::PfnMismatch { at, mapped, wanted });
-            } else if level > Level::L4K {
-                self.link_direct_table(guard, cache, entry, old, at)?
-            } else if old.is_device() {
-                Stepped::Done(FaultOutcome::Spurious(level))
-            } else if replace(entry, old, Spte::DEVICE) {
-                Stepped::Done(FaultOutcome::Mapped(level))
-            } else {
-                Stepped::Done(FaultOutcome::Retry(Retry::Contended))
-            };
-            match step {
-                Stepped::Down(child) => {
-                    table = child;
-                    level = level.down().ok_or(MmuError::Corrupt(at))?;
-                }
-                Stepped::Done(outcome) => return Ok(outcome),
-            }
-        }
     }
 
     #[cold]
@@ -191,17 +171,16 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         &self,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
-        entry: &AtomicU64,
-        old: Spte,
-        at: Position,
+        found: &Found<'_>,
     ) -> Result<Stepped, MmuError<X::Error>> {
+        let at = found.at;
         let Some(page) = cache.direct.pop() else {
             return Ok(Stepped::Done(FaultOutcome::Retry(Retry::NeedTables)));
         };
         let table = TableRef::from_pfn(page);
         let children = self.direct_table(table).ok_or(MmuError::Corrupt(at))?;
-        fill_children(children, old, at.level());
-        if !replace(entry, old, Spte::table(table)) {
+        fill_children(children, found.value, at.level());
+        if !replace(found.entry, found.value, Spte::table(table)) {
             cache.direct.push(page);
             return Ok(Stepped::Done(FaultOutcome::Retry(Retry::Contended)));
         }
@@ -216,7 +195,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         cache: &mut TableCache<P::ExternalPage>,
         found: &Found<'_>,
     ) -> Result<bool, MmuError<X::Error>> {
-        let step = self.split_direct_leaf(guard, cache, found.entry, found.value, found.at)?;
+        let step = self.split_direct_leaf(guard, cache, found)?;
         Ok(matches!(step, Stepped::Down(_)))
     }
 
@@ -225,4 +204,25 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     pub(crate) fn direct_gfn(&self, gfn: Gfn) -> Gfn {
         Gfn::new(gfn.get() | self.config.shared_bit.get())
     }
+}
+
+/// Gives the permission that the access lacks to a leaf that maps the right page.
+fn permit(fault: &Fault<'_>, page: &DirectPage<'_>, found: &Found<'_>) -> FaultOutcome {
+    let (old, level) = (found.value, found.at.level());
+    if fault.access == Access::Write && !(page.writable && old.may_write()) {
+        return FaultOutcome::ReadOnly(level);
+    }
+    if old.allows(fault.access) {
+        return FaultOutcome::Spurious(level);
+    }
+    let new = if fault.access == Access::Write { old.with_write() } else { old.restored() };
+    if !replace(found.entry, old, new) {
+        return FaultOutcome::Retry(Retry::Contended);
+    }
+    if new.may_be_dirtied()
+        && let Some(log) = page.log
+    {
+        log.mark(fault.gfn);
+    }
+    FaultOutcome::Restored(level)
 }
