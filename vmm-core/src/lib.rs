@@ -12,6 +12,7 @@ pub mod devices;
 mod error;
 pub mod ghci;
 pub mod host;
+pub mod interrupts;
 pub mod memory;
 pub mod platform;
 pub mod quote;

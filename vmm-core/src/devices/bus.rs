@@ -7,7 +7,7 @@ use core::fmt;
 use base::Gpa;
 use base::sync::Mutex;
 
-use super::{AccessSize, DeviceRequest, MmioDevice, PortDevice};
+use super::{AccessSize, DeviceRequest, MmioDevice, PortDevice, SharedMemory};
 
 /// A device cannot have the range it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +110,11 @@ impl PortBus {
     }
 
     /// The guest writes a port.
-    pub fn write(&self, port: u16, size: AccessSize, value: u64) -> DeviceRequest {
+    pub fn write(&self, port: u16, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
         match self.ranges.find(port.into(), size) {
-            Some((device, offset)) => device.lock().write(offset as u16, size, value & size.all_ones()),
+            Some((device, offset)) => {
+                device.lock().write(offset as u16, size, value & size.all_ones(), memory)
+            }
             None => DeviceRequest::None,
         }
     }
@@ -163,9 +165,9 @@ impl MmioBus {
     }
 
     /// The guest writes.
-    pub fn write(&self, gpa: Gpa, size: AccessSize, value: u64) -> DeviceRequest {
+    pub fn write(&self, gpa: Gpa, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
         match self.ranges.find(gpa.get(), size) {
-            Some((device, offset)) => device.lock().write(offset, size, value & size.all_ones()),
+            Some((device, offset)) => device.lock().write(offset, size, value & size.all_ones(), memory),
             None => DeviceRequest::None,
         }
     }
@@ -174,15 +176,19 @@ impl MmioBus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::ExitPort;
+    use crate::devices::{ExitPort, NoMemory};
 
     #[test]
     fn the_bus_finds_the_device_and_nothing_else() {
         let mut bus = PortBus::new();
         bus.attach(0x501, 1, Box::new(ExitPort)).unwrap();
-        assert_eq!(bus.write(0x501, AccessSize::Byte, 3), DeviceRequest::PowerOff { code: 3 });
-        assert_eq!(bus.write(0x500, AccessSize::Byte, 3), DeviceRequest::None);
-        assert_eq!(bus.write(0x501, AccessSize::Word, 3), DeviceRequest::None, "leaves the device");
+        assert_eq!(bus.write(0x501, AccessSize::Byte, 3, &NoMemory), DeviceRequest::PowerOff { code: 3 });
+        assert_eq!(bus.write(0x500, AccessSize::Byte, 3, &NoMemory), DeviceRequest::None);
+        assert_eq!(
+            bus.write(0x501, AccessSize::Word, 3, &NoMemory),
+            DeviceRequest::None,
+            "leaves the device"
+        );
         assert_eq!(bus.read(0xffff, AccessSize::Double), 0xffff_ffff);
         assert_eq!(bus.read(0x80, AccessSize::Word), 0xffff);
     }

@@ -3,7 +3,7 @@
 //! A byte written to port 0x501 ends the TD; its value is the guest's exit code, 0 for success. The number
 //! is the one that QEMU users know from `isa-debug-exit`; the value is passed on as it is.
 
-use super::{AccessSize, DeviceRequest, PortDevice};
+use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
 /// Where the exit port sits.
 pub const EXIT_PORT: u16 = 0x501;
@@ -17,7 +17,13 @@ impl PortDevice for ExitPort {
         size.all_ones()
     }
 
-    fn write(&mut self, _offset: u16, _size: AccessSize, value: u64) -> DeviceRequest {
+    fn write(
+        &mut self,
+        _offset: u16,
+        _size: AccessSize,
+        value: u64,
+        _memory: &dyn SharedMemory,
+    ) -> DeviceRequest {
         DeviceRequest::PowerOff { code: value as u8 }
     }
 }
@@ -25,10 +31,11 @@ impl PortDevice for ExitPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::NoMemory;
 
     #[test]
     fn the_byte_written_is_the_exit_code() {
-        let request = ExitPort.write(0, AccessSize::Byte, 0x107);
+        let request = ExitPort.write(0, AccessSize::Byte, 0x107, &NoMemory);
         assert_eq!(request, DeviceRequest::PowerOff { code: 7 });
     }
 }

@@ -6,12 +6,24 @@
 //!
 //! Everything that reaches a device comes from the guest: no value may panic, and nothing that a device
 //! keeps may grow without bound.
+//!
+//! # Memory and interrupts
+//! A device reaches guest memory only during an access, and only memory that the guest shares
+//! ([`SharedMemory`]). It raises interrupts through a [`Line`] of the machine's I/O APIC, from any thread; the
+//! vCPU that made the access delivers them right after it, and [`crate::td::Td::deliver_lines`] does so for a
+//! device that raised its line on its own.
 
 mod bus;
 mod exit_port;
+pub mod io_apic;
 
 pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::{EXIT_PORT, ExitPort};
+pub use io_apic::{IoApic, Line};
+
+use base::Gpa;
+
+use crate::memory::NotShared;
 
 /// Bytes of one access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +76,25 @@ pub enum DeviceRequest {
         /// The guest's own exit code.
         code: u8,
     },
+    /// End the TD: the guest wants to start anew.
+    Reset,
+    /// End the TD: the guest's kernel says that it panicked.
+    Panicked,
+}
+
+/// Guest memory as a device sees it: what the guest shares, at addresses without the SHARED bit.
+pub trait SharedMemory {
+    /// Reads.
+    ///
+    /// # Errors
+    /// [`NotShared`]; what precedes the bad page was read.
+    fn read(&self, gpa: Gpa, out: &mut [u8]) -> Result<(), NotShared>;
+
+    /// Writes.
+    ///
+    /// # Errors
+    /// [`NotShared`]; what precedes the bad page was written.
+    fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), NotShared>;
 }
 
 /// A device in port I/O space. Offsets count from the first port it was attached at.
@@ -71,7 +102,13 @@ pub trait PortDevice: Send {
     /// The guest reads.
     fn read(&mut self, offset: u16, size: AccessSize) -> u64;
     /// The guest writes.
-    fn write(&mut self, offset: u16, size: AccessSize, value: u64) -> DeviceRequest;
+    fn write(
+        &mut self,
+        offset: u16,
+        size: AccessSize,
+        value: u64,
+        memory: &dyn SharedMemory,
+    ) -> DeviceRequest;
 }
 
 /// A device in guest-physical (shared) address space. Offsets count from the start of its range.
@@ -79,5 +116,26 @@ pub trait MmioDevice: Send {
     /// The guest reads.
     fn read(&mut self, offset: u64, size: AccessSize) -> u64;
     /// The guest writes.
-    fn write(&mut self, offset: u64, size: AccessSize, value: u64) -> DeviceRequest;
+    fn write(
+        &mut self,
+        offset: u64,
+        size: AccessSize,
+        value: u64,
+        memory: &dyn SharedMemory,
+    ) -> DeviceRequest;
+}
+
+/// Memory of a guest that shares none, for the tests of devices that need none.
+#[cfg(test)]
+pub(crate) struct NoMemory;
+
+#[cfg(test)]
+impl SharedMemory for NoMemory {
+    fn read(&self, gpa: Gpa, _out: &mut [u8]) -> Result<(), NotShared> {
+        Err(NotShared::At(gpa))
+    }
+
+    fn write(&self, gpa: Gpa, _data: &[u8]) -> Result<(), NotShared> {
+        Err(NotShared::At(gpa))
+    }
 }

@@ -7,7 +7,7 @@
 //! | GetQuote | [`super::get_quote`] |
 //! | ReportFatalError | the TD ends |
 //! | SetupEventNotifyInterrupt | the vCPU remembers the vector |
-//! | CPUID | zeros: the module virtualises what a TD needs to know |
+//! | CPUID | [`super::cpuid`]: the hypervisor's own leaves |
 //! | HLT | the run loop: the vCPU sleeps |
 //! | I/O, MMIO | the device at the address |
 //! | RDMSR, WRMSR | [`super::msr`] |
@@ -17,7 +17,7 @@ use tdx_module_iface::ghci::CallStatus;
 
 use super::get_quote::get_quote;
 use super::map_gpa::map_gpa;
-use super::{Reply, Request, msr};
+use super::{Reply, Request, cpuid, msr};
 use crate::devices::DeviceRequest;
 use crate::error::Error;
 use crate::memory::Seat;
@@ -32,9 +32,18 @@ pub(crate) enum Answer {
     /// Enter the guest with this reply.
     Reply(Reply),
     /// Sleep until something happens, then enter with success.
-    Halt,
+    Halt(Wake),
     /// The TD is over.
     End,
+}
+
+/// What ends a guest's sleep, beside requests of its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Any interrupt.
+    Interrupt,
+    /// An NMI only: the guest sleeps with interrupts blocked.
+    NmiOnly,
 }
 
 /// Leaf 1 of GetTdVmCallInfo: GetQuote and SetupEventNotifyInterrupt are offered.
@@ -70,20 +79,36 @@ pub(crate) fn answer<'h, P: Platform>(
             }
             _ => Reply::status(CallStatus::INVALID_OPERAND),
         },
-        Request::Cpuid { .. } => Reply::cpuid(0, 0, 0, 0),
-        Request::Hlt { .. } => return Ok(Answer::Halt),
-        Request::PortRead { port, size } => Reply::value(td.devices().ports.read(port, size)),
-        Request::PortWrite { port, size, value } => {
-            return Ok(after_device(td, td.devices().ports.write(port, size, value)));
+        Request::Cpuid { leaf, .. } => {
+            let [eax, ebx, ecx, edx] = cpuid::values(leaf);
+            Reply::cpuid(eax, ebx, ecx, edx)
         }
-        Request::ReadMsr { index } => msr::read(index),
-        Request::WriteMsr { index, value } => msr::write(index, value),
+        Request::Hlt { interrupts_blocked: false } => return Ok(Answer::Halt(Wake::Interrupt)),
+        Request::Hlt { interrupts_blocked: true } => return Ok(Answer::Halt(Wake::NmiOnly)),
+        Request::PortRead { port, size } => {
+            let value = td.devices().ports.read(port, size);
+            td.deliver_lines()?;
+            Reply::value(value)
+        }
+        Request::PortWrite { port, size, value } => {
+            let request = td.devices().ports.write(port, size, value, td.memory());
+            return after_device(td, request);
+        }
+        Request::ReadMsr { index } => msr::read(td, vcpu, index),
+        Request::WriteMsr { index, value } => msr::write(td, vcpu, index, value)?,
         Request::MmioRead { gpa, size } => match without_shared_bit(gpa, shared_bit) {
-            Some(gpa) => Reply::value(td.devices().mmio.read(gpa, size)),
+            Some(gpa) => {
+                let value = td.devices().mmio.read(gpa, size);
+                td.deliver_lines()?;
+                Reply::value(value)
+            }
             None => Reply::status(CallStatus::INVALID_OPERAND),
         },
         Request::MmioWrite { gpa, size, value } => match without_shared_bit(gpa, shared_bit) {
-            Some(gpa) => return Ok(after_device(td, td.devices().mmio.write(gpa, size, value))),
+            Some(gpa) => {
+                let request = td.devices().mmio.write(gpa, size, value, td.memory());
+                return after_device(td, request);
+            }
             None => Reply::status(CallStatus::INVALID_OPERAND),
         },
         Request::Wbinvd => Reply::SUCCESS,
@@ -101,14 +126,18 @@ fn info(leaf: u64) -> Reply {
     }
 }
 
-fn after_device<P: Platform>(td: &Td<'_, P>, request: DeviceRequest) -> Answer {
-    match request {
-        DeviceRequest::None => Answer::Reply(Reply::SUCCESS),
-        DeviceRequest::PowerOff { code } => {
-            td.core().end(Ending::PoweredOff { code });
-            Answer::End
+/// What a write to a device leaves to do: interrupts that it raised, or the end of the TD.
+fn after_device<P: Platform>(td: &Td<'_, P>, request: DeviceRequest) -> Result<Answer, Error> {
+    td.core().end(match request {
+        DeviceRequest::None => {
+            td.deliver_lines()?;
+            return Ok(Answer::Reply(Reply::SUCCESS));
         }
-    }
+        DeviceRequest::PowerOff { code } => Ending::PoweredOff { code },
+        DeviceRequest::Reset => Ending::Reset,
+        DeviceRequest::Panicked => Ending::Panicked,
+    });
+    Ok(Answer::End)
 }
 
 /// An MMIO address without its SHARED bit; private memory has no devices.

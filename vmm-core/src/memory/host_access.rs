@@ -7,6 +7,7 @@ use base::{Gpa, PAGE_SIZE};
 
 use super::GuestMemory;
 use super::attributes::Attribute;
+use crate::devices::SharedMemory;
 use crate::error::Error;
 use crate::platform::Platform;
 
@@ -15,6 +16,16 @@ use crate::platform::Platform;
 pub enum NotShared {
     /// No memory there, or it is private.
     At(Gpa),
+}
+
+impl<P: Platform> SharedMemory for GuestMemory<'_, P> {
+    fn read(&self, gpa: Gpa, out: &mut [u8]) -> Result<(), NotShared> {
+        self.read_shared(gpa, out)
+    }
+
+    fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), NotShared> {
+        self.write_shared(gpa, data)
+    }
 }
 
 impl<P: Platform> GuestMemory<'_, P> {

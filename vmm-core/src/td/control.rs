@@ -26,7 +26,7 @@ use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
 
 /// TSC frequency units of TD_PARAMS.
-const TSC_UNIT_HZ: u64 = 25_000_000;
+pub(crate) const TSC_UNIT_HZ: u64 = 25_000_000;
 
 /// The pages and the key that make a TD.
 #[derive(Debug)]
@@ -101,6 +101,11 @@ impl Control {
     }
 }
 
+/// The TD's TSC frequency in units of TD_PARAMS: the processor's, as far as the module allows it (100 MHz to 10 GHz).
+pub(crate) fn tsc_units<P: Platform>(platform: &P) -> u64 {
+    (platform.tsc_hz() / TSC_UNIT_HZ).clamp(4, 400)
+}
+
 /// TD_PARAMS for a configuration: all processor state that the module supports, 48-bit guest addresses, and
 /// every configurable CPUID bit that the host's processor has.
 fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
@@ -110,7 +115,7 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
         xfam: info.xfam_fixed1 | (info.xfam_fixed0 & super::XFAM_WANTED),
         max_vcpus: config.vcpus as u16,
         eptp_controls: eptp::LEVELS_4,
-        tsc_frequency: (host.platform.tsc_hz() / TSC_UNIT_HZ).clamp(4, 400) as u16,
+        tsc_frequency: tsc_units(&host.platform) as u16,
         mrconfigid: config.ids.config_id,
         mrowner: config.ids.owner,
         mrownerconfig: config.ids.owner_config,

@@ -28,6 +28,10 @@ pub enum Ending {
         /// Its message.
         message: String,
     },
+    /// The guest asked for a reset. A TD cannot be reset: it would have to be built anew.
+    Reset,
+    /// The guest's kernel panicked, as it said through its panic device.
+    Panicked,
     /// The TD cannot go on; the text says why.
     Died(String),
     /// The host asked it to stop.
@@ -42,6 +46,8 @@ impl fmt::Display for Ending {
             Self::FatalError { code, message } => {
                 write!(f, "the guest reported a fatal error (code {code:#x}): {message}")
             }
+            Self::Reset => f.write_str("the guest asked for a reboot: the TD ends here"),
+            Self::Panicked => f.write_str("the guest's kernel panicked"),
             Self::Died(why) => write!(f, "the TD died: {why}"),
             Self::Stopped => f.write_str("the TD was stopped"),
         }

@@ -25,14 +25,15 @@ use tdx_module_iface::metadata::FieldId;
 use tdx_module_iface::tdh::tdh_mng_rd;
 
 use self::core::TdCore;
-use crate::devices::{MmioBus, PortBus};
+use crate::devices::{IoApic, MmioBus, PortBus};
 use crate::error::Error;
 use crate::host::{Host, on_lp};
+use crate::interrupts::tsc::TscScale;
 use crate::memory::GuestMemory;
 use crate::platform::{LpId, Platform};
 use crate::quote::QuoteSource;
 use crate::retry::{Bound, bounded};
-use crate::vcpu::presence::{Presence, Requests};
+use crate::vcpu::presence::Presence;
 use crate::vcpu::{Vcpu, create::VcpuControl, run};
 use config::TdConfig;
 use control::Control;
@@ -57,6 +58,8 @@ pub struct Devices {
     pub ports: PortBus,
     /// Devices in (shared) guest-physical space.
     pub mmio: MmioBus,
+    /// Where devices raise their lines. A guest reaches its registers only if it is attached to [`Self::mmio`] too.
+    pub io_apic: Arc<IoApic>,
 }
 
 /// A TD.
@@ -67,6 +70,7 @@ pub struct Td<'h, P: Platform> {
     vcpus: Vec<Vcpu>,
     devices: Devices,
     quotes: Option<Box<dyn QuoteSource>>,
+    tsc: TscScale,
 }
 
 impl<P: Platform> ::core::fmt::Debug for Td<'_, P> {
@@ -105,7 +109,8 @@ impl<'h, P: Platform> Td<'h, P> {
                 return Err(error);
             }
         };
-        let mut td = Self { core, memory, control, vcpus: Vec::new(), devices, quotes };
+        let tsc = TscScale { multiplier: 0, offset: 0 };
+        let mut td = Self { core, memory, control, vcpus: Vec::new(), devices, quotes, tsc };
         match td.populate(config, &image, hob.as_ref(), progress) {
             Ok(()) => Ok(td),
             Err(error) => {
@@ -122,12 +127,14 @@ impl<'h, P: Platform> Td<'h, P> {
         hob: Option<&(Gpa, Vec<u8>)>,
         progress: impl FnMut(BuildProgress),
     ) -> Result<(), Error> {
+        self.tsc = self.read_tsc_scale()?;
         let entry_value = hob.map_or(Gpa::new(0), |(gpa, _)| *gpa);
         for index in 0..config.vcpus {
             let lp = vcpu_lp(self.host().platform(), index);
             let root = self.memory.mmu().direct_root();
             let control = VcpuControl::create(&self.core, lp, entry_value, root)?;
-            self.vcpus.push(Vcpu::new(index, control));
+            let tsc_hz = control::tsc_units(self.host().platform()) * control::TSC_UNIT_HZ;
+            self.vcpus.push(Vcpu::new(index, control, tsc_hz));
         }
         {
             let mut seat = self.memory.take_seat(LpId(0))?;
@@ -154,19 +161,6 @@ impl<'h, P: Platform> Td<'h, P> {
         self.core.ending()
     }
 
-    /// Gives a vCPU an interrupt.
-    ///
-    /// # Errors
-    /// [`Error::Caller`] for a vCPU that does not exist or a vector that is an exception's.
-    pub fn post_interrupt(&self, vcpu: u32, vector: u8) -> Result<(), Error> {
-        let vcpu = self.vcpus.get(vcpu as usize).ok_or(Error::Caller("no such vCPU"))?;
-        if vcpu.control.posted.post(self.host(), vector)? {
-            self.presence(vcpu).request(Requests::EVENT);
-            self.host().platform.send_ipi(vcpu.lp());
-        }
-        Ok(())
-    }
-
     /// Compares mirror, Secure EPT and PAMT. Call it at rest.
     ///
     /// # Errors
@@ -185,12 +179,31 @@ impl<'h, P: Platform> Td<'h, P> {
         const MRTD: u64 = 0x1310_0003_0000_0000;
         let mut mrtd = [0; 48];
         for (element, bytes) in (0..).zip(mrtd.chunks_exact_mut(8)) {
-            let value = on_lp(&self.host().platform, LpId(0), |lp| {
-                Ok(bounded(Bound::MANAGEMENT, || tdh_mng_rd(lp, self.core.tdr, FieldId(MRTD + element)))?)
-            })?;
-            bytes.copy_from_slice(&value.to_le_bytes());
+            bytes.copy_from_slice(&self.read_field(FieldId(MRTD + element))?.to_le_bytes());
         }
         Ok(mrtd)
+    }
+
+    fn read_field(&self, field: FieldId) -> Result<u64, Error> {
+        on_lp(&self.host().platform, LpId(0), |lp| {
+            Ok(bounded(Bound::MANAGEMENT, || tdh_mng_rd(lp, self.core.tdr, field))?)
+        })
+    }
+
+    /// How the TD's time-stamp counter follows the host's, as the module decided at TDH.MNG.INIT.
+    fn read_tsc_scale(&self) -> Result<TscScale, Error> {
+        const TSC_OFFSET: FieldId = FieldId(0x1110_0003_0000_000a);
+        const TSC_MULTIPLIER: FieldId = FieldId(0x1110_0003_0000_000b);
+        Ok(TscScale { multiplier: self.read_field(TSC_MULTIPLIER)?, offset: self.read_field(TSC_OFFSET)? })
+    }
+
+    /// The time-stamp counter as the guest reads it.
+    pub(crate) fn guest_tsc(&self) -> u64 {
+        self.tsc.guest(self.host().platform.tsc())
+    }
+
+    pub(crate) fn tsc(&self) -> TscScale {
+        self.tsc
     }
 
     /// The TD, as the module knows it.

@@ -2,19 +2,24 @@
 
 mod counts;
 pub(crate) mod create;
+mod halt;
+pub(crate) mod mtrr;
 pub mod posted;
 pub mod presence;
 pub(crate) mod run;
+mod state;
 
 use alloc::collections::BTreeMap;
 
-use base::sync::{AtomicU32, Mutex, Ordering};
+use base::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 use tdx_module_iface::handles::Tdvpr;
 
 pub use counts::ExitKind;
 
+use crate::interrupts::local_apic::LocalApic;
 use crate::platform::LpId;
 use create::VcpuControl;
+use mtrr::Mtrrs;
 
 /// One vCPU of a TD.
 #[derive(Debug)]
@@ -24,11 +29,31 @@ pub struct Vcpu {
     /// The vector that announces finished requests; zero where the guest asked for none.
     notify_vector: AtomicU32,
     exits: Mutex<BTreeMap<ExitKind, u64>>,
+    apic: Mutex<LocalApic>,
+    mtrrs: Mutex<Mtrrs>,
 }
 
 impl Vcpu {
-    pub(crate) fn new(index: u32, control: VcpuControl) -> Self {
-        Self { index, control, notify_vector: AtomicU32::new(0), exits: Mutex::new(BTreeMap::new()) }
+    /// `tsc_hz` is the guest's TSC frequency.
+    pub(crate) fn new(index: u32, control: VcpuControl, tsc_hz: u64) -> Self {
+        Self {
+            index,
+            control,
+            notify_vector: AtomicU32::new(0),
+            exits: Mutex::new(BTreeMap::new()),
+            apic: Mutex::new(LocalApic::new(index, tsc_hz)),
+            mtrrs: Mutex::new(Mtrrs::default()),
+        }
+    }
+
+    /// The registers of its APIC that the host models.
+    pub(crate) fn apic(&self) -> MutexGuard<'_, LocalApic> {
+        self.apic.lock()
+    }
+
+    /// Its memory-type range registers.
+    pub(crate) fn mtrrs(&self) -> MutexGuard<'_, Mtrrs> {
+        self.mtrrs.lock()
     }
 
     /// Its number in the TD.

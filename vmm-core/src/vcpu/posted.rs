@@ -20,7 +20,7 @@ const CONTROL_WORD: usize = 4;
 const OUTSTANDING: u64 = 1;
 
 /// The lowest vector that is not an exception.
-const FIRST_VECTOR: u8 = 16;
+pub(crate) const FIRST_VECTOR: u8 = 16;
 
 /// One vCPU's descriptor, at the start of a page of its own.
 #[derive(Debug)]

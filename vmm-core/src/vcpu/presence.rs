@@ -30,8 +30,8 @@ impl Requests {
     pub const FLUSH_DIRECT: Self = Self(1);
     /// Leave the run loop: the TD is ending.
     pub const STOP: Self = Self(1 << 1);
-    /// Look at the vCPU's interrupts.
-    pub const EVENT: Self = Self(1 << 2);
+    /// Make an NMI pending in the vCPU.
+    pub const NMI: Self = Self(1 << 2);
 
     /// Whether all of `other` is asked for.
     pub const fn contains(self, other: Self) -> bool {

@@ -18,8 +18,9 @@ use tdx_module_iface::exit::{EptViolation, ExitReason, ExtendedType};
 use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, Entry, ExposedGprs, TdDeath, TdExit};
 use tdx_module_iface::{Gprs, Reg};
 
+use super::halt::{Alarm, halt};
 use super::presence::{Requests, StayOut};
-use super::{ExitKind, Vcpu};
+use super::{ExitKind, Vcpu, state};
 use crate::error::Error;
 use crate::ghci::{Answer, Reply, Request, answer};
 use crate::memory::attributes::Attribute;
@@ -52,11 +53,13 @@ fn run_loop<'h, P: Platform>(
     let mut seat = td.memory().take_seat(vcpu.lp())?;
     let mut entry = Entry::new();
     let mut busy = 0;
+    let mut alarm = Alarm::default();
     loop {
         if serve_requests(td, vcpu, &seat)? {
             return Ok(());
         }
-        let exit = match enter(td, vcpu, &seat, entry)? {
+        alarm.serve(td, vcpu, &seat)?;
+        let exit = match enter(td, vcpu, &seat, &mut alarm, entry)? {
             Entered::Exit(exit) => exit,
             Entered::StayedOut => continue,
             Entered::Busy(error) => {
@@ -70,7 +73,7 @@ fn run_loop<'h, P: Platform>(
         };
         busy = 0;
         *exits.entry(ExitKind::of(&exit)).or_insert(0) += 1;
-        match resolve(td, vcpu, &mut seat, &exit)? {
+        match resolve(td, vcpu, &mut seat, &mut alarm, &exit)? {
             Next::Enter(next) => entry = next,
             Next::Stop => return Ok(()),
         }
@@ -91,6 +94,9 @@ fn serve_requests<'h, P: Platform>(
         let root = td.memory().mmu().direct_root().base();
         seat.with_lp(|lp| lp.invept(root))?;
     }
+    if requests.contains(Requests::NMI) {
+        state::pend_nmi(vcpu, seat)?;
+    }
     Ok(false)
 }
 
@@ -106,6 +112,7 @@ fn enter<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
     seat: &Seat<'_, 'h, P>,
+    alarm: &mut Alarm,
     entry: Entry,
 ) -> Result<Entered, Error> {
     let inside = match td.presence(vcpu).enter(&td.core().gate, vcpu.lp()) {
@@ -116,13 +123,13 @@ fn enter<'h, P: Platform>(
             return Ok(Entered::StayedOut);
         }
     };
-    let result = seat.with_lp(|lp| {
+    let (result, events) = seat.with_lp(|lp| {
         let result = tdh::tdh_vp_enter(lp, vcpu.tdvpr(), entry);
         // Whatever ended the entry early has done its work now.
-        lp.acknowledge_events();
-        result
+        (result, lp.acknowledge_events())
     })?;
     drop(inside);
+    alarm.note(events);
     match result {
         Ok(exit) => Ok(Entered::Exit(exit)),
         Err(error) if error.retry().is_some() => Ok(Entered::Busy(error.into())),
@@ -134,6 +141,7 @@ fn resolve<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
     seat: &mut Seat<'_, 'h, P>,
+    alarm: &mut Alarm,
     exit: &TdExit,
 ) -> Result<Next, Error> {
     match exit {
@@ -141,8 +149,8 @@ fn resolve<'h, P: Platform>(
             let request = Request::parse(&exposed(&call.gprs));
             match answer(td, vcpu, seat, &request)? {
                 Answer::Reply(reply) => Ok(Next::Enter(replying(call.gprs, &reply))),
-                Answer::Halt => {
-                    halt(td, vcpu, seat)?;
+                Answer::Halt(wake) => {
+                    halt(td, vcpu, seat, alarm, wake)?;
                     Ok(Next::Enter(replying(call.gprs, &Reply::SUCCESS)))
                 }
                 Answer::End => Ok(Next::Stop),
@@ -168,24 +176,6 @@ fn replying(mut gprs: ExposedGprs, reply: &Reply) -> Entry {
         gprs.set(reg, results.get(reg));
     }
     Entry::answering(gprs)
-}
-
-/// Sleeps until an interrupt is posted, a request arrives, or the LP's timer or an IPI wakes it.
-///
-/// The LP's wait returns at once for an event that came after the last look, so nothing is slept through.
-fn halt<'h, P: Platform>(td: &Td<'h, P>, vcpu: &Vcpu, seat: &Seat<'_, 'h, P>) -> Result<(), Error> {
-    loop {
-        if !td.presence(vcpu).requests().is_empty()
-            || vcpu.control.posted.is_pending(td.host())
-            || td.core().ending().is_some()
-        {
-            return Ok(());
-        }
-        seat.with_lp(|lp| {
-            lp.wait_for_event();
-            lp.acknowledge_events();
-        })?;
-    }
 }
 
 fn resolve_async<'h, P: Platform>(

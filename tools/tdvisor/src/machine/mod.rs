@@ -3,6 +3,7 @@
 //! `seam-emu` has the processors, the memory and the module; this adapter adds what a host's kernel would: who
 //! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
 
+pub mod board;
 pub mod frames;
 pub mod lp;
 pub mod serial;

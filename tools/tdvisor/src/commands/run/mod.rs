@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use seam_emu::inject::FaultPlan;
-use vmm_core::devices::{EXIT_PORT, ExitPort};
 use vmm_core::host::Progress;
 use vmm_core::quote::QuoteSource;
 use vmm_core::td::config::TdConfig;
-use vmm_core::td::{BuildProgress, Devices, Ending, Td};
+use vmm_core::td::{BuildProgress, Ending, Td};
 use vmm_core::{Blame, Error, Host};
 
 use crate::guest_log::GuestLog;
-use crate::machine::serial::{COM1, COM2, SERIAL_PORTS, SerialInput, SerialPort};
+use crate::machine::board::Board;
+use crate::machine::serial::SerialInput;
 use crate::machine::trace::Trace;
 use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS};
 use crate::outcome::{Failure, Status};
@@ -100,7 +100,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let console = Console::new(args.json);
     let guest_log = GuestLog::new(image.elf());
-    let devices = devices(&console, &guest_log)?;
+    let Board { devices, input } = Board::new(console.clone(), guest_log.clone())
+        .map_err(|error| Failure::Internal(error.to_string()))?;
+    let bell = Arc::new(Bell::default());
+    read_stdin_into(input, bell.clone());
     let last_quote = LastQuote::default();
     let quotes: Box<dyn QuoteSource> = match &args.qgs {
         Some(socket) => Box::new(QgsSocket::new(socket.clone())),
@@ -110,7 +113,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     bars.finish();
     let td = td.map_err(failure)?;
 
-    drive(&td, &args);
+    drive(&td, &args, &bell);
 
     let ending = td.ending().unwrap_or(Ending::Stopped);
     let mut summary = Summary::of(&td, &host, &ending, &console, predicted);
@@ -136,7 +139,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 fn status_of(ending: &Ending) -> Status {
     match ending {
         Ending::PoweredOff { code: 0 } => Status::Success,
-        Ending::PoweredOff { .. } | Ending::FatalError { .. } => Status::Negative,
+        Ending::PoweredOff { .. } | Ending::FatalError { .. } | Ending::Panicked | Ending::Reset => {
+            Status::Negative
+        }
         Ending::Died(_) | Ending::Stopped => Status::TdDied,
     }
 }
@@ -162,70 +167,77 @@ fn td_config(args: &Args) -> Result<TdConfig, Failure> {
     Ok(config)
 }
 
-fn devices(console: &Console, log: &GuestLog) -> Result<Devices, Failure> {
-    let mut devices = Devices::default();
-    let input = SerialInput::default();
-    read_stdin_into(input.clone());
-    let com1 = Box::new(SerialPort::new(console.clone(), input));
-    let com2 = Box::new(SerialPort::new(log.clone(), SerialInput::default()));
-    devices
-        .ports
-        .attach(COM1, SERIAL_PORTS, com1)
-        .and_then(|()| devices.ports.attach(COM2, SERIAL_PORTS, com2))
-        .and_then(|()| devices.ports.attach(EXIT_PORT, 1, Box::new(ExitPort)))
-        .map_err(|error| Failure::Internal(error.to_string()))?;
-    Ok(devices)
-}
-
 /// Feeds the serial port from stdin. The thread ends with stdin, or with the process.
-fn read_stdin_into(input: SerialInput) {
+fn read_stdin_into(input: SerialInput, bell: Arc<Bell>) {
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 256];
         while let Ok(count @ 1..) = stdin.read(&mut buffer) {
             input.push(buffer.get(..count).unwrap_or_default());
+            bell.ring();
         }
     });
+}
+
+/// Wakes the thread that watches over a run.
+#[derive(Default)]
+struct Bell {
+    finished: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// Something happened: look.
+    fn ring(&self) {
+        self.rung.notify_all();
+    }
+
+    fn finish(&self) {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ring();
+    }
 }
 
 /// Set by Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs every vCPU on a thread of its own until the TD has ended, the time is up, or Ctrl-C is pressed.
-fn drive(td: &Td<'_, EmulatedMachine>, args: &Args) {
-    let done = Arc::new((Mutex::new(false), Condvar::new()));
+fn drive(td: &Td<'_, EmulatedMachine>, args: &Args, bell: &Arc<Bell>) {
     {
-        let done = done.clone();
+        let bell = bell.clone();
         // Without a handler Ctrl-C ends the process at once, which is the worst that can happen.
         let _ = ctrlc::set_handler(move || {
             INTERRUPTED.store(true, Ordering::SeqCst);
-            done.1.notify_all();
+            bell.ring();
         });
     }
     let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     std::thread::scope(|scope| {
         let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(|| td.run_vcpu(vcpu.index()))).collect();
-        scope.spawn(|| watch(td, &done, deadline));
+        scope.spawn(|| watch(td, bell, deadline));
         for vcpu in vcpus {
             if vcpu.join().is_err() {
                 td.stop();
             }
         }
-        *done.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        done.1.notify_all();
+        bell.finish();
     });
 }
 
-/// Stops the TD at its deadline or at Ctrl-C; returns when all vCPUs are done.
-fn watch(td: &Td<'_, EmulatedMachine>, done: &(Mutex<bool>, Condvar), deadline: Option<Instant>) {
-    /// How long a Ctrl-C may go unnoticed: its handler cannot take the lock that would close the gap.
-    const LOOK_AGAIN: Duration = Duration::from_millis(200);
-    let mut finished = done.0.lock().unwrap_or_else(PoisonError::into_inner);
+/// Stops the TD at its deadline or at Ctrl-C, and delivers the interrupts of typed input; returns when all vCPUs
+/// are done.
+fn watch(td: &Td<'_, EmulatedMachine>, bell: &Bell, deadline: Option<Instant>) {
+    /// How long a ring may go unnoticed: those who ring hold no lock that would close the gap.
+    const LOOK_AGAIN: Duration = Duration::from_millis(100);
+    let mut finished = bell.finished.lock().unwrap_or_else(PoisonError::into_inner);
     while !*finished {
         if INTERRUPTED.load(Ordering::SeqCst) || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             td.stop();
         }
-        finished = done.1.wait_timeout(finished, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        if td.deliver_lines().is_err() {
+            td.stop();
+        }
+        finished = bell.rung.wait_timeout(finished, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 

@@ -178,6 +178,8 @@ impl Summary {
                 json!({"kind": "fatal-error", "code": code, "message": message})
             }
             Ending::Died(why) => json!({"kind": "died", "why": why}),
+            Ending::Reset => json!({"kind": "reset"}),
+            Ending::Panicked => json!({"kind": "panicked"}),
             Ending::Stopped => json!({"kind": "stopped"}),
         };
         json!({

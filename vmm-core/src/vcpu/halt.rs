@@ -1,0 +1,83 @@
+//! A vCPU's alarm clock, and its sleep.
+//!
+//! # Protocol
+//! The guest's timer ([`crate::interrupts::timer`]) only says when it expires next. [`Alarm::serve`] runs before
+//! each entry and in each round of a sleep: it delivers what is due, and sets the LP's timer when the next expiry
+//! is not the one it is set to. An LP timer that fires makes the entry or the sleep end; if it fired a little
+//! early, the timer is not due yet and is set again.
+//!
+//! A sleep looks at everything that ends it before each wait, in the order that [`crate::interrupts`] gives.
+
+use super::{Vcpu, state};
+use crate::error::Error;
+use crate::ghci::Wake;
+use crate::memory::Seat;
+use crate::platform::{Lp, PendingEvents, Platform};
+use crate::td::Td;
+
+/// What the LP's timer is set to, in guest time.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    set_to: Option<u64>,
+}
+
+impl Alarm {
+    /// Takes note of what ended an entry or a wait.
+    pub(super) fn note(&mut self, events: PendingEvents) {
+        if events.timer {
+            self.set_to = None;
+        }
+    }
+
+    /// Delivers the guest's timer interrupt if it is due, and sets the LP's timer for the next.
+    pub(super) fn serve<'h, P: Platform>(
+        &mut self,
+        td: &Td<'h, P>,
+        vcpu: &Vcpu,
+        seat: &Seat<'_, 'h, P>,
+    ) -> Result<(), Error> {
+        let (expired, next) = {
+            let mut apic = vcpu.apic();
+            if apic.timer.deadline().is_none() && self.set_to.is_none() {
+                return Ok(());
+            }
+            (apic.timer.expire(td.guest_tsc()), apic.timer.deadline())
+        };
+        if let Some(vector) = expired {
+            // A vector below 16 is the guest's mistake, and nobody's interrupt.
+            let _ = td.post_interrupt(vcpu.index(), vector);
+        }
+        if next != self.set_to {
+            let deadline = next.map(|deadline| td.tsc().host(deadline, td.host().platform.tsc()));
+            seat.with_lp(|lp| lp.set_timer(deadline))?;
+            self.set_to = next;
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps until an interrupt is there for the guest, or its host wants something.
+pub(super) fn halt<'h, P: Platform>(
+    td: &Td<'h, P>,
+    vcpu: &Vcpu,
+    seat: &Seat<'_, 'h, P>,
+    alarm: &mut Alarm,
+    wake: Wake,
+) -> Result<(), Error> {
+    loop {
+        alarm.serve(td, vcpu, seat)?;
+        if !td.presence(vcpu).requests().is_empty() || td.core().ending().is_some() {
+            return Ok(());
+        }
+        if wake == Wake::Interrupt
+            && (vcpu.control.posted.is_pending(td.host()) || state::has_pending_interrupt(vcpu, seat)?)
+        {
+            return Ok(());
+        }
+        let events = seat.with_lp(|lp| {
+            lp.wait_for_event();
+            lp.acknowledge_events()
+        })?;
+        alarm.note(events);
+    }
+}
