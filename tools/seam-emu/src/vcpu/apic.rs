@@ -14,6 +14,8 @@ use crate::guest::{GuestState, Injection, Window};
 use crate::td::Tdvps;
 
 /// Register offsets in the virtual-APIC page.
+const TPR: u32 = 0x80;
+const PPR: u32 = 0xa0;
 const ISR: u32 = 0x100;
 const TMR: u32 = 0x180;
 const IRR: u32 = 0x200;
@@ -98,6 +100,17 @@ pub(super) fn take_posted(vcpu: &Running<'_, '_>) {
             }
         }
     }
+}
+
+/// Leaves the virtual APIC as the processor does at a VM exit: TPR and PPR in its page, the highest requested and
+/// the highest serviced vector in the guest interrupt status. VCPU_STATE_DETAILS.VMXIP follows from these.
+pub(super) fn publish(vcpu: &Running<'_, '_>, state: &GuestState) {
+    let register = |offset: u32, value: u64| vcpu.tdvps.store(tdvps::VAPIC + offset, Width::B4, value);
+    register(TPR, state.cr8 << 4);
+    register(PPR, u64::from(processor_priority(vcpu.tdvps, state)));
+    let requested = highest(vcpu.tdvps, IRR).unwrap_or(0);
+    let serviced = highest(vcpu.tdvps, ISR).unwrap_or(0);
+    vcpu.tdvps.store_u64(vmcs::INTERRUPT_STATUS, u64::from(serviced) << 8 | u64::from(requested));
 }
 
 /// The interrupt that the guest would take now, moved from IRR to ISR.

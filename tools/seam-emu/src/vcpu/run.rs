@@ -40,6 +40,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
                 // An event whose delivery the exit cut short is delivered when the vCPU comes back.
                 state.injection = state.injection.or(interrupted);
                 keep_injection(vcpu, state.injection.take());
+                apic::publish(vcpu, state);
                 return td_exit;
             }
         }
