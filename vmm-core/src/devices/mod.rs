@@ -15,11 +15,16 @@
 
 mod bus;
 mod exit_port;
+pub mod fw_cfg;
 pub mod io_apic;
+mod shared_bit;
+#[cfg(test)]
+pub(crate) mod test_memory;
 
 pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::{EXIT_PORT, ExitPort};
 pub use io_apic::{IoApic, Line};
+pub use shared_bit::SharedBit;
 
 use base::Gpa;
 

@@ -48,6 +48,9 @@ pub(crate) const XFAM_WANTED: u64 = 0b11;
 /// Guest-physical address width: the SHARED bit is its topmost bit.
 const GPA_WIDTH: u32 = 48;
 
+/// The SHARED bit of every TD's guest-physical addresses, for devices that are made before their TD.
+pub const SHARED_BIT: u64 = 1 << (GPA_WIDTH - 1);
+
 /// Threads that may change a TD's memory beside its vCPUs.
 const OTHER_SEATS: usize = 4;
 
@@ -223,7 +226,7 @@ impl<'h, P: Platform> Td<'h, P> {
 
     /// The SHARED bit of guest-physical addresses.
     pub fn shared_bit(&self) -> u64 {
-        1 << (GPA_WIDTH - 1)
+        SHARED_BIT
     }
 
     pub(crate) fn core(&self) -> &TdCore<'h, P> {
