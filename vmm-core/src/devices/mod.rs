@@ -13,17 +13,21 @@
 //! vCPU that made the access delivers them right after it, and [`crate::td::Td::deliver_lines`] does so for a
 //! device that raised its line on its own.
 
+mod acpi_power;
 mod bus;
 mod exit_port;
 pub mod fw_cfg;
 pub mod io_apic;
+mod pvpanic;
 mod shared_bit;
 #[cfg(test)]
 pub(crate) mod test_memory;
 
+pub use acpi_power::{ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, RESET_VALUE, S5_TYPE};
 pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::{EXIT_PORT, ExitPort};
 pub use io_apic::{IoApic, Line};
+pub use pvpanic::{PANICKED, PVPANIC_PORT, PvPanic};
 pub use shared_bit::SharedBit;
 
 use base::Gpa;
