@@ -16,10 +16,10 @@ use std::{env, fs};
 mod pack;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const GUESTS: [&str; 2] = ["hello-td", "fault-td"];
+const GUESTS: [&str; 3] = ["hello-td", "fault-td", "boot-shim"];
 /// What the guests are built from, below `tools/guests`.
-const SOURCES: [&str; 6] =
-    ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "guest-rt", "hello-td", "fault-td"];
+const SOURCES: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "guest-rt", "hello-td", "fault-td", "boot-shim"];
 /// Variables that pass through: tools, registry, network. None of them changes what is compiled.
 const PASSED: [&str; 23] = [
     "PATH",

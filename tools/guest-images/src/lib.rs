@@ -40,8 +40,22 @@ pub static FAULT_TD: GuestImage = GuestImage {
     elf: include_bytes!(concat!(env!("OUT_DIR"), "/fault-td.elf")),
 };
 
+/// Boots Linux: the firmware of a TD whose kernel, initrd and command line the host offers by fw_cfg.
+pub static BOOT_SHIM: GuestImage = GuestImage {
+    name: "boot-shim",
+    image: include_bytes!(concat!(env!("OUT_DIR"), "/boot-shim.fd")),
+    elf: include_bytes!(concat!(env!("OUT_DIR"), "/boot-shim.elf")),
+};
+
 /// All built-in guests.
-pub static GUESTS: [&GuestImage; 2] = [&HELLO_TD, &FAULT_TD];
+pub static GUESTS: [&GuestImage; 3] = [&HELLO_TD, &FAULT_TD, &BOOT_SHIM];
+
+/// The fw_cfg file in which [`BOOT_SHIM`] finds the kernel: a bzImage or an ELF vmlinux.
+pub const KERNEL_FILE: &str = "opt/org.tdvisor/kernel";
+/// The fw_cfg file in which [`BOOT_SHIM`] finds the initial RAM disk; it may be absent.
+pub const INITRD_FILE: &str = "opt/org.tdvisor/initrd";
+/// The fw_cfg file in which [`BOOT_SHIM`] finds the command line: text without a zero byte.
+pub const COMMAND_LINE_FILE: &str = "opt/org.tdvisor/cmdline";
 
 /// Marks the GUID extension HOB (type 4) in the TD HOB that carries a guest's command, in the byte order of the HOB:
 /// 1f125834-4e85-407c-a7db-af170eae8df7. ASCII text follows it, padded with zeros to a multiple of eight bytes.

@@ -47,9 +47,11 @@ fn unaccepted_ranges_are_kept_and_other_memory_is_not() {
         resource(1, 0xF000_0000, 0x1000),
         end(),
     ];
-    let hob = Hob::parse(&list.concat()).unwrap();
+    let list = list.concat();
+    let hob = Hob::parse(&list).unwrap();
     assert_eq!(hob.unaccepted(), [Range { start: 0x20_0000, end: 0x80_0000 }]);
     assert_eq!(hob.command(), "");
+    assert_eq!(hob.length(), list.len(), "the end entry belongs to the list");
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn ranges_are_cut_to_whole_pages_below_the_limit() {
         handoff(),
         resource(7, 0x1001, 0x2FFF),
         resource(7, ADDRESS_LIMIT - 0x1000, 1 << 40),
-        resource(7, 1 << 40, 1 << 30),
+        resource(7, ADDRESS_LIMIT, 1 << 30),
         resource(7, u64::MAX - 5, u64::MAX),
         resource(7, 0x5001, 0x10),
         end(),

@@ -97,8 +97,7 @@ module=$target/build/module
 rm -rf "$module"
 mkdir -p "$module"
 cp "$here"/module/* "$module/"
-cp "$out/vmlinux.symvers" "$out/Module.symvers"
-kernel_make M="$module" modules
+kernel_make KBUILD_MODPOST_WARN=1 M="$module" modules
 
 # --- initrd ---------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ impl Outcome {
 /// Ends the TD with a result.
 pub fn power_off(outcome: Outcome) -> ! {
     if io_write(IoSize::Size1, EXIT_PORT, outcome as u32).is_err() {
-        crate::serial::emergency(format_args!("the host has no power-off port"));
+        crate::serial::emergency(format_args!("{guest_last_words}: the host has no power-off port"));
     }
     halt()
 }
@@ -43,9 +43,14 @@ pub fn halt() -> ! {
     }
 }
 
+unsafe extern "Rust" {
+    /// What comes before a guest's last words on the console, defined by [`guest!`](crate::guest).
+    safe static guest_last_words: &'static str;
+}
+
 /// Ends the TD with a message, on the console in full and to the host as far as its registers hold.
 pub fn die(message: fmt::Arguments<'_>) -> ! {
-    crate::serial::emergency(message);
+    crate::serial::emergency(format_args!("{guest_last_words}: {message}"));
     let mut brief = Brief { text: [0; BRIEF], length: 0 };
     // A message that is too long is cut, and that is the only way in which this fails.
     let _ = brief.write_fmt(message);

@@ -2,6 +2,7 @@
 //!
 //! The host writes the list, so nothing in it is believed beyond its bounds: every length is checked against the
 //! bytes that are left, the number of ranges is capped, and ranges are cut to whole pages below [`ADDRESS_LIMIT`].
+//! Only memory to be accepted counts: that a range is memory already is nothing that a host may say.
 //! Formats: UEFI Platform Initialization specification, volume 3 (HOB); resource type 7 is "unaccepted memory".
 //!
 //! This file uses `core` only, so that the host-side tests can include it.
@@ -13,8 +14,8 @@ pub const COMMAND_GUID: [u8; 16] =
 pub const MAX_COMMAND: usize = 128;
 /// Most ranges of unaccepted memory that are kept; further ones stay unused.
 pub const MAX_RANGES: usize = 32;
-/// The guest maps this much of the address space; memory above stays unused.
-pub const ADDRESS_LIMIT: u64 = 1 << 32;
+/// Private memory lies below this address in every TD: with a GPA width of 48 the SHARED bit is bit 47.
+pub const ADDRESS_LIMIT: u64 = 1 << 47;
 
 const TYPE_HANDOFF: u16 = 0x0001;
 const TYPE_RESOURCE: u16 = 0x0003;
@@ -56,6 +57,7 @@ pub struct Hob {
     range_count: usize,
     command: [u8; MAX_COMMAND],
     command_length: usize,
+    length: usize,
 }
 
 impl Hob {
@@ -69,6 +71,7 @@ impl Hob {
             range_count: 0,
             command: [0; MAX_COMMAND],
             command_length: 0,
+            length: 0,
         };
         let mut offset = 0;
         loop {
@@ -79,15 +82,16 @@ impl Hob {
             if offset == 0 && kind != TYPE_HANDOFF {
                 return Err(HobError::NoHandOff);
             }
-            if kind == TYPE_END {
-                return Ok(hob);
-            }
             let length = usize::from(length);
             let entry = match rest.get(..length) {
                 Some(entry) if length >= HEADER && length.is_multiple_of(8) => entry,
                 _ => return Err(HobError::BadLength { offset }),
             };
             match kind {
+                TYPE_END => {
+                    hob.length = offset + length;
+                    return Ok(hob);
+                }
                 TYPE_RESOURCE => hob.add_resource(entry).ok_or(HobError::BadLength { offset })?,
                 TYPE_GUID => hob.add_guid(entry).ok_or(HobError::BadLength { offset })?,
                 _ => {}
@@ -99,6 +103,11 @@ impl Hob {
     /// Memory that the guest must accept before use, in the order of the list.
     pub fn unaccepted(&self) -> &[Range] {
         self.ranges.get(..self.range_count).unwrap_or_default()
+    }
+
+    /// Bytes of the list, the end entry included.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// The command, without the padding; empty when there is none or it is not ASCII text.

@@ -11,6 +11,9 @@ pub const POOL_BASE: u64 = 0x20_0000;
 /// Size of the pool: one 2 MiB page.
 pub const POOL_SIZE: u64 = 0x20_0000;
 
+/// The stub's identity map reaches to here.
+pub const IDENTITY_LIMIT: u64 = 1 << 32;
+
 /// Bytes of a 4K page.
 pub const PAGE_4K: u64 = 0x1000;
 /// Bytes of a 2M page.

@@ -39,10 +39,17 @@ pub mod td;
 pub use exit::Outcome;
 pub use td::Td;
 
-/// Names the guest's main function, a `fn(&'static Td) -> Outcome`.
+/// Names the guest's main function, a `fn(&'static Td) -> Outcome`, and what its last words on the console begin
+/// with where something goes wrong.
 #[macro_export]
 macro_rules! guest {
     ($main:path) => {
+        $crate::guest!($main, "guest died");
+    };
+    ($main:path, $last_words:literal) => {
+        #[unsafe(no_mangle)]
+        static guest_last_words: &str = $last_words;
+
         #[unsafe(no_mangle)]
         fn guest_main(td: &'static $crate::Td) -> $crate::Outcome {
             let main: fn(&'static $crate::Td) -> $crate::Outcome = $main;

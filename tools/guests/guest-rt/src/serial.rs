@@ -26,7 +26,7 @@ pub fn print_line(line: fmt::Arguments<'_>) {
 
 /// Prints a line without waiting for the lock, whose holder may be the one that died.
 pub(crate) fn emergency(line: fmt::Arguments<'_>) {
-    tdx_guest::print(format_args!("guest died: {line}\n"));
+    tdx_guest::print(format_args!("{line}\n"));
 }
 
 /// Prints a line with plain OUT instructions: each raises #VE, and the handler makes the call.

@@ -80,6 +80,21 @@ impl SharedBuffer {
         Some(unsafe { place.read_volatile() })
     }
 
+    /// Copies bytes from `offset` into private memory, where they no longer change; false, and nothing is copied,
+    /// if they are not all inside the buffer.
+    pub fn copy_out(&self, offset: usize, to: &mut [u8]) -> bool {
+        if offset.checked_add(to.len()).is_none_or(|end| end > self.length) {
+            return false;
+        }
+        // SAFETY: the source is inside the mapping and the target is a slice of that length. The host may race
+        // with this; an instruction's read of memory, unlike Rust's, means whatever it finds.
+        unsafe {
+            core::arch::asm!("rep movsb", inout("rcx") to.len() => _, inout("rdi") to.as_mut_ptr() => _,
+                inout("rsi") self.alias.wrapping_add(offset) => _, options(nostack, preserves_flags));
+        }
+        true
+    }
+
     fn place(&self, offset: usize) -> Option<*mut u64> {
         let inside = offset.is_multiple_of(8) && offset.checked_add(8)? <= self.length;
         // The alias is a window of page tables, not an object of Rust's.

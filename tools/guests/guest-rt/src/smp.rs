@@ -19,24 +19,34 @@ pub type Task = fn(u32);
 static TASK: Once<Task> = Once::new();
 static FINISHED: AtomicU32 = AtomicU32::new(0);
 
+/// Bytes that a released vCPU needs for its stacks and tables.
+pub const AREA_SIZE: u64 = size_of::<CpuArea>() as u64;
+
 /// Releases the other vCPUs to run `task` and returns how many vCPUs take part, this one included.
 ///
 /// Needs the pool for their stacks; call it once.
 pub fn release(td: &Td, task: Task) -> u32 {
     let vcpus = td.vcpus.clamp(1, MAX_VCPUS);
-    let area = size_of::<CpuArea>() as u64;
     if vcpus == 1 {
         return 1;
     }
-    let Some(areas) = memory::take_pages(u64::from(vcpus - 1) * area / PAGE_4K) else {
+    let Some(areas) = memory::take_pages(u64::from(vcpus - 1) * AREA_SIZE / PAGE_4K) else {
         return 1;
     };
+    release_onto(areas, task) + 1
+}
+
+/// Releases as many of the other vCPUs to run `task` as `areas` has room for, and says how many that is.
+///
+/// `areas` is page-aligned and belongs to those vCPUs until they leave their stacks for good; call it once.
+pub fn release_onto(areas: &'static mut [u8], task: Task) -> u32 {
+    let others = u32::try_from(areas.len() as u64 / AREA_SIZE).unwrap_or(0);
     TASK.set(task);
     let mailbox = mailbox();
     mailbox.first_area.store(areas.as_mut_ptr() as u64, Ordering::Release);
-    mailbox.stride.store(area as u32, Ordering::Release);
-    mailbox.released.store(vcpus, Ordering::Release);
-    vcpus
+    mailbox.stride.store(AREA_SIZE as u32, Ordering::Release);
+    mailbox.released.store(others.saturating_add(1), Ordering::Release);
+    others
 }
 
 /// Waits until all but the first of `vcpus` vCPUs have finished their task; false if they do not come.

@@ -7,7 +7,7 @@ use tdx_guest::{TdAttributes, init_tdx};
 
 use crate::exit;
 use crate::hob::{Hob, Range};
-use crate::layout::{PAGE_2M, POOL_BASE, POOL_SIZE, TD_HOB_BASE, TD_HOB_SIZE};
+use crate::layout::{IDENTITY_LIMIT, PAGE_2M, POOL_BASE, POOL_SIZE, TD_HOB_BASE, TD_HOB_SIZE};
 use crate::sync::Once;
 
 /// Pages that are left for the #PF handler to accept and map.
@@ -27,6 +27,7 @@ pub struct Td {
     /// vCPUs that the TD may have.
     pub max_vcpus: u32,
     hob: Hob,
+    hob_bytes: &'static [u8],
     demand: [Range; DEMAND_CHUNKS],
 }
 
@@ -50,12 +51,14 @@ impl Td {
             Gpaw::Bit52 => 52,
         };
         SHARED_BIT.store(1 << (gpa_width - 1), Ordering::Relaxed);
+        let (hob, hob_bytes) = read_hob(hob_gpa);
         let mut td = Self {
             gpa_width,
             attributes: info.attributes,
             vcpus: info.num_vcpus,
             max_vcpus: info.max_vcpus,
-            hob: read_hob(hob_gpa),
+            hob,
+            hob_bytes,
             demand: [Range::default(); DEMAND_CHUNKS],
         };
         let mut demand = td.demand;
@@ -75,9 +78,20 @@ impl Td {
         self.hob.command()
     }
 
-    /// Memory that the host offers for acceptance, below 4 GiB.
-    pub fn unaccepted(&self) -> &[Range] {
-        self.hob.unaccepted()
+    /// The TD HOB, read.
+    pub fn hob(&self) -> &Hob {
+        &self.hob
+    }
+
+    /// The TD HOB as the host wrote it, the end entry included.
+    pub fn hob_bytes(&self) -> &'static [u8] {
+        self.hob_bytes
+    }
+
+    /// Memory that the host offers for acceptance, as far as the identity map reaches.
+    pub fn unaccepted(&self) -> impl Iterator<Item = Range> {
+        let below = |range: &Range| Range { start: range.start, end: range.end.min(IDENTITY_LIMIT) };
+        self.hob.unaccepted().iter().map(below).filter(|range| range.start < range.end)
     }
 
     /// The last whole 2M chunks, kept for the #PF handler; empty ranges if there is too little memory.
@@ -96,7 +110,6 @@ impl Td {
     /// The offered memory without the pool, cut at 2M boundaries.
     fn chunks(&self) -> impl Iterator<Item = Range> {
         self.unaccepted()
-            .iter()
             .flat_map(|range| {
                 let mut next = range.start;
                 core::iter::from_fn(move || {
@@ -110,15 +123,19 @@ impl Td {
     }
 }
 
-fn read_hob(gpa: u64) -> Hob {
+fn read_hob(gpa: u64) -> (Hob, &'static [u8]) {
     let Some(offset) = gpa.checked_sub(TD_HOB_BASE).filter(|offset| *offset < TD_HOB_SIZE) else {
         exit::die(format_args!("the TD HOB is not where the metadata asks for it but at {gpa:#x}"));
     };
     // SAFETY: the image's metadata makes the loader add this section, the identity map covers it, and it is
     // private memory that nobody writes.
-    let bytes = unsafe { core::slice::from_raw_parts(gpa as *const u8, (TD_HOB_SIZE - offset) as usize) };
+    let bytes: &'static [u8] =
+        unsafe { core::slice::from_raw_parts(gpa as *const u8, (TD_HOB_SIZE - offset) as usize) };
     match Hob::parse(bytes) {
-        Ok(hob) => hob,
+        Ok(hob) => {
+            let length = hob.length();
+            (hob, bytes.get(..length).unwrap_or_default())
+        }
         Err(error) => exit::die(format_args!("the TD HOB is malformed: {error:?}")),
     }
 }

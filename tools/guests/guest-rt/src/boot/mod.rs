@@ -50,11 +50,15 @@ pub(crate) fn mailbox() -> &'static Mailbox {
     unsafe { &*(ap_mailbox_address as *const Mailbox) }
 }
 
+// What may outlive the guest's own code lies together; see guest.x.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.resident")]
 pub(crate) static boot_pml4: Table = Table::new();
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.resident")]
 pub(crate) static boot_pdpt: Table = Table::new();
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.resident")]
 static boot_pd: [Table; 4] = [const { Table::new() }; 4];
 #[unsafe(no_mangle)]
 static mut boot_area: CpuArea = CpuArea::ZERO;
