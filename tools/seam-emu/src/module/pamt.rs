@@ -1,9 +1,9 @@
 //! PAMT: what each physical page is used for, and by whom.
 //!
-//! Entries lie in the PAMT memory that the host gave, sixteen bytes each: a lock (bits 15:0), the page type
-//! (23:16), the owner as TDR page number (63:24); then BEPOCH. A page of 2 MiB or 1 GiB in use has its entry
-//! at its own level, and the entries below are all free; a walk takes shared locks down to the entry that
-//! describes the page and the wanted lock there.
+//! Entries are sixteen bytes in the PAMT memory that the host gave (but see [`Tdmr::entry`] for 1 GiB blocks): a
+//! lock (bits 15:0), the page type (23:16), the owner as TDR page number (63:24); then BEPOCH. A page of 2 MiB or
+//! 1 GiB in use has its entry at its own level, and the entries below are all free; a walk takes shared locks down
+//! to the entry that describes the page and the wanted lock there.
 
 use tdvisor_base::arena::Arena;
 use tdvisor_base::sync::{AtomicU64, Ordering};
@@ -103,7 +103,7 @@ impl From<Busy> for WalkError {
 /// A level above `target` whose entry is in use ends the walk: the page is that large.
 pub(crate) fn walk<'m>(
     memory: &'m Arena,
-    tdmr: &Tdmr,
+    tdmr: &'m Tdmr,
     hpa: Hpa,
     target: Level,
     mode: Mode,

@@ -11,10 +11,30 @@ use super::dynamic_pamt::{DynamicPamt, bitmap_size};
 use super::pamt::PamtEntry;
 use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
 
+/// The entry of a 1 GiB block.
+///
+/// Every walk in the block locks it, so that the entries of two blocks must not share a cache line, as they would
+/// at sixteen bytes each: TDs that have nothing in common would wait for each other. The pages that the host gave
+/// for these entries are taken, cleared and watched as those of the other levels are; the values lie here.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Block {
+    word: AtomicU64,
+    bepoch: AtomicU64,
+}
+
+impl Block {
+    fn fork(&self) -> Self {
+        let [word, bepoch] = [&self.word, &self.bepoch].map(|w| AtomicU64::new(w.load(Ordering::Acquire)));
+        Self { word, bepoch }
+    }
+}
+
 /// One TDMR as SYS.CONFIG accepted it.
 #[derive(Debug)]
 pub(crate) struct Tdmr {
     pub(crate) info: TdmrInfo,
+    blocks: Box<[Block]>,
     /// Set where 4 KiB entries exist on demand only.
     dynamic: Option<DynamicPamt>,
     /// The next address that TDMR.INIT initialises; the end of the TDMR once it is done.
@@ -25,7 +45,14 @@ pub(crate) struct Tdmr {
 impl Tdmr {
     /// A TDMR whose PAMT is complete.
     pub(crate) fn new(info: TdmrInfo) -> Self {
-        Self { next: AtomicU64::new(info.base), lock: AtomicU64::new(0), dynamic: None, info }
+        let blocks = usize::try_from(info.size / TDMR_ALIGN).unwrap_or(0);
+        Self {
+            blocks: (0..blocks).map(|_| Block::default()).collect(),
+            next: AtomicU64::new(info.base),
+            lock: AtomicU64::new(0),
+            dynamic: None,
+            info,
+        }
     }
 
     /// A TDMR whose 4 KiB entries the host brings as it needs them.
@@ -41,6 +68,7 @@ impl Tdmr {
     fn fork(&self) -> Self {
         Self {
             info: self.info,
+            blocks: self.blocks.iter().map(Block::fork).collect(),
             dynamic: self.dynamic.as_ref().map(DynamicPamt::fork),
             next: AtomicU64::new(self.next.load(Ordering::Acquire)),
             lock: AtomicU64::new(0),
@@ -134,7 +162,12 @@ impl Tdmr {
     }
 
     /// The PAMT entry of a page of this level.
-    pub(crate) fn entry<'m>(&self, memory: &'m Arena, level: Level, hpa: Hpa) -> Option<PamtEntry<'m>> {
+    pub(crate) fn entry<'m>(&'m self, memory: &'m Arena, level: Level, hpa: Hpa) -> Option<PamtEntry<'m>> {
+        if level == Level::L1G {
+            let index = hpa.get().checked_sub(self.info.base)? / TDMR_ALIGN;
+            let block = self.blocks.get(usize::try_from(index).ok()?)?;
+            return Some(PamtEntry::new(&block.word, &block.bepoch));
+        }
         let at = match &self.dynamic {
             Some(dynamic) if level == Level::L4K => dynamic.entry_address(hpa)?,
             _ => {
