@@ -14,6 +14,8 @@
 //! device that raised its line on its own.
 
 mod acpi_power;
+#[cfg(test)]
+mod arbitrary;
 mod bus;
 mod exit_port;
 pub mod fw_cfg;
@@ -22,6 +24,7 @@ mod pvpanic;
 mod shared_bit;
 #[cfg(test)]
 pub(crate) mod test_memory;
+pub mod virtio;
 
 pub use acpi_power::{ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, RESET_VALUE, S5_TYPE};
 pub use bus::{AttachError, MmioBus, PortBus};

@@ -6,19 +6,20 @@
 
 use base::Gpa;
 
-/// The bit of a guest-physical address that says "shared".
+/// The bit of a guest-physical address that says "shared". Memory is below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedBit(u64);
 
 impl SharedBit {
-    /// The bit of this value: what [`crate::td::Td::shared_bit`] gives.
+    /// The bit of this value, such as [`crate::td::SHARED_BIT`].
     pub const fn new(bit: u64) -> Self {
         Self(bit)
     }
 
-    /// The address that a guest means by `address`, without the bit.
-    pub const fn strip(self, address: u64) -> Gpa {
-        Gpa::new(address & !self.0)
+    /// Where the `bytes` bytes are that a guest calls `address`; `None` unless all of them are below the bit.
+    pub fn locate(self, address: u64, bytes: u64) -> Option<Gpa> {
+        let gpa = Gpa::new(address & !self.0);
+        gpa.checked_add(bytes).filter(|end| end.get() <= self.0).map(|_| gpa)
     }
 }
 
@@ -29,8 +30,18 @@ mod tests {
     #[test]
     fn an_address_means_the_same_with_the_bit_and_without() {
         let bit = SharedBit::new(1 << 47);
-        assert_eq!(bit.strip(0x1234 | 1 << 47), Gpa::new(0x1234));
-        assert_eq!(bit.strip(0x1234), Gpa::new(0x1234));
-        assert_eq!(bit.strip(1 << 63), Gpa::new(1 << 63), "other bits are left to whoever looks for memory");
+        assert_eq!(bit.locate(0x1234 | 1 << 47, 8), Some(Gpa::new(0x1234)));
+        assert_eq!(bit.locate(0x1234, 8), Some(Gpa::new(0x1234)));
+    }
+
+    #[test]
+    fn a_range_ends_below_the_bit() {
+        let bit = SharedBit::new(1 << 47);
+        assert_eq!(bit.locate((1 << 47) - 8, 8), Some(Gpa::new((1 << 47) - 8)));
+        for (address, bytes) in
+            [((1 << 47) - 8, 9), (1 << 48, 0), (u64::MAX, 0), (u64::MAX, 1), (0, u64::MAX)]
+        {
+            assert_eq!(bit.locate(address, bytes), None, "{bytes} bytes at {address:#x}");
+        }
     }
 }

@@ -34,6 +34,13 @@ impl TestMemory {
         out
     }
 
+    /// The guest itself reads more than a stack should hold.
+    pub(crate) fn get_many(&self, at: u64, bytes: usize) -> Vec<u8> {
+        let mut out = vec![0; bytes];
+        self.read(Gpa::new(at), &mut out).expect("a test reads its own memory");
+        out
+    }
+
     /// The guest itself writes.
     pub(crate) fn put(&self, at: u64, data: &[u8]) {
         self.write(Gpa::new(at), data).expect("a test writes its own memory");
