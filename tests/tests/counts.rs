@@ -8,11 +8,10 @@ mod memory;
 
 use std::collections::BTreeMap;
 
-use memory::{EmulatedHost, EmulatedTd, calls_of, convert, frames, host, td, touch};
+use memory::{EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
 use tdvisor_base::Level;
 use vmm_core::memory::Resolution;
 use vmm_core::memory::attributes::Attribute;
-use vmm_core::platform::LpId;
 
 const MIB: u64 = 1 << 20;
 
@@ -34,7 +33,7 @@ fn memory_calls<const N: usize>(expected: [(&str, u64); N]) -> BTreeMap<&str, u6
 fn zapping_n_leaves_costs_n_block_one_track_and_n_remove() {
     with_td(|host, td| {
         const N: u64 = 37;
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         let range = frames(100, N);
         for i in 0..N {
             assert_eq!(
@@ -54,7 +53,7 @@ fn one_track_serves_leaves_of_many_tables_and_their_emptied_tables_ride_on_the_n
     with_td(|host, td| {
         const TABLES: u64 = 3;
         const LEAVES: u64 = 5;
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         for table in 0..TABLES {
             for i in 0..LEAVES {
                 touch(&mut seat, frames(table * 512 + 7 * i, 1).start(), Level::L4K);
@@ -81,7 +80,7 @@ fn one_track_serves_leaves_of_many_tables_and_their_emptied_tables_ride_on_the_n
 #[test]
 fn a_range_whose_table_went_is_mapped_at_2m_again() {
     with_td(|host, td| {
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         touch(&mut seat, frames(0, 1).start(), Level::L4K);
         touch(&mut seat, frames(512, 1).start(), Level::L4K);
         convert(&mut seat, frames(0, 512), Attribute::Shared);
@@ -96,7 +95,7 @@ fn a_range_whose_table_went_is_mapped_at_2m_again() {
 #[test]
 fn converting_2m_mapped_at_2m_costs_one_block_one_track_one_remove() {
     with_td(|host, td| {
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         let range = frames(1024, 512);
         assert_eq!(touch(&mut seat, range.start(), Level::L2M), Resolution::Mapped(Level::L2M));
         let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Shared));
@@ -112,7 +111,7 @@ fn converting_2m_mapped_at_2m_costs_one_block_one_track_one_remove() {
 #[test]
 fn converting_4k_of_a_2m_page_costs_one_demotion_and_one_removal() {
     with_td(|host, td| {
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         touch(&mut seat, frames(1024, 1).start(), Level::L2M);
         let (calls, ()) = calls_of(host, || convert(&mut seat, frames(1024 + 200, 1), Attribute::Shared));
         let expected = [("RANGE.BLOCK", 2), ("TRACK", 2), ("PAGE.DEMOTE", 1), ("PAGE.REMOVE", 1)];
@@ -129,7 +128,7 @@ fn mapping_1g_of_2m_capable_private_memory_issues_512_aug_at_2m() {
     let before = memory::Belongings::of(&host);
     let td = td(&host, GIB, Level::L2M);
     {
-        let mut seat = td.memory().take_seat(LpId(1)).unwrap();
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
         let (calls, ()) = calls_of(&host, || {
             // Every frame that a guest would touch: 2 MiB apart is enough, and what lies between is there.
             for i in 0..512 {

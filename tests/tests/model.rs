@@ -42,11 +42,11 @@ fn run(default_seed: u64, default_steps: u64, largest: [Level; 2], chaos: Option
     }
     let mut random = Random::new(seed);
     {
-        let mut lp = 0;
+        let mut lp = 2;
         let mut subjects = tds.each_ref().map(|td| {
             lp += 1;
             let seat = td.memory().take_seat(LpId(lp)).expect("an unused processor and a free seat");
-            let largest = largest[lp as usize - 1];
+            let largest = largest[lp as usize - 3];
             Subject { td, seat, reference: Reference::new(frames(0, FRAMES), largest) }
         });
         for step in 0..steps {

@@ -11,10 +11,9 @@ use tdvisor_base::Level;
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
 use vmm_core::memory::Converted;
 use vmm_core::memory::attributes::Attribute;
-use vmm_core::platform::LpId;
 use vmm_core::retry::Bound;
 
-use memory::{Belongings, calls_of, convert, frames, host, module_maps, td, touch};
+use memory::{Belongings, SEAT, calls_of, convert, frames, host, module_maps, td, touch};
 
 /// Cuts two huge pages, takes one whole, takes small ones, and frees a table that was emptied before.
 fn range() -> GfnRange {
@@ -28,7 +27,7 @@ fn conversion_survives(leaf: TdhLeaf, status: Status) {
     let mut nth = 1;
     loop {
         let td = td(&host, 16 << 20, Level::L2M);
-        let mut seat = td.memory().take_seat(LpId(1)).expect("a processor is free");
+        let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
         // A table to ride along.
         touch(&mut seat, frames(6 * 512, 1).start(), Level::L4K);
         convert(&mut seat, frames(6 * 512, 1), Attribute::Shared);

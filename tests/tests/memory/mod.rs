@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test file that has this module uses a part of it")]
 
+pub mod guest;
+
 use std::collections::BTreeMap;
 
 use mirror_ept::GfnRange;
@@ -18,7 +20,7 @@ use vmm_core::Host;
 use vmm_core::host::hkid::HkidCounts;
 use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{Converted, Resolution, Seat};
-use vmm_core::platform::Platform;
+use vmm_core::platform::{LpId, Platform};
 use vmm_core::retry::{Bound, bounded};
 use vmm_core::td::config::TdConfig;
 use vmm_core::td::{Devices, Td};
@@ -30,16 +32,25 @@ pub type EmulatedHost = Host<EmulatedMachine>;
 pub type EmulatedTd<'h> = Td<'h, EmulatedMachine>;
 pub type EmulatedSeat<'t, 'h> = Seat<'t, 'h, EmulatedMachine>;
 
-/// A host on a machine with room for TDs of `bytes` together, and three processors.
+/// A host on a machine with room for TDs of `bytes` together, and five processors: one for management, two
+/// for vCPUs, two for seats.
 pub fn host(bytes: u64) -> EmulatedHost {
-    let machine = EmulatedMachine::for_td(bytes, 2, Trace::counting());
+    let machine = EmulatedMachine::for_td(bytes, 4, Trace::counting());
     Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
 }
 
-/// A finalised TD with `bytes` of memory from [`TEST_MEMORY`] on.
+/// A processor that no vCPU of a test's TDs is on.
+pub const SEAT: LpId = LpId(3);
+
+/// A finalised TD with `bytes` of memory from [`TEST_MEMORY`] on, and one vCPU.
 pub fn td(host: &EmulatedHost, bytes: u64, largest_page: Level) -> EmulatedTd<'_> {
+    td_with_vcpus(host, bytes, largest_page, 1)
+}
+
+/// A finalised TD with some vCPUs.
+pub fn td_with_vcpus(host: &EmulatedHost, bytes: u64, largest_page: Level, vcpus: u32) -> EmulatedTd<'_> {
     let memory = TEST_MEMORY.base().get() + bytes;
-    let config = TdConfig { memory, largest_page, ..TdConfig::default() };
+    let config = TdConfig { memory, largest_page, vcpus, ..TdConfig::default() };
     let image = tdvisor_guest_images::HELLO_TD.image;
     Td::build(host, &config, image, Devices::default(), None, |_| {}).expect("the image makes a TD")
 }

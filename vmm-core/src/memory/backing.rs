@@ -3,7 +3,8 @@
 //! A guest frame keeps its host page when it is converted between private and shared (in-place
 //! conversion), so there is never a second copy to pay for and never a moment where a frame has two
 //! pages. A folio is a naturally aligned run of pages from one allocation; a mapping is never larger than
-//! its folio. Punching a hole into part of a folio first cuts the folio into 4 KiB pages.
+//! its folio. Punching a hole into part of a folio first cuts the folio into 4 KiB pages; pieces that are
+//! neighbours can be joined again. A page comes cleared: whatever it held before is nobody's in this TD.
 //!
 //! # Quarantine
 //! A page that could not be removed from the TD (invariant 15) is in nobody's hands: it is taken out of the
@@ -76,6 +77,10 @@ impl Backing {
                 continue;
             }
             if let Some(pfn) = platform.allocate_page(level) {
+                if (0..level.frames()).any(|frame| platform.clear_page(pfn.wrapping_add(frame)).is_err()) {
+                    platform.free_page(pfn, level);
+                    return None;
+                }
                 self.folios.insert(start, Folio { pfn, level });
                 return self.lookup(gfn);
             }
@@ -106,6 +111,34 @@ impl Backing {
                 );
             }
         }
+    }
+
+    /// Whether the page of `level` at `start` lies in one folio, joining smaller ones that follow each other in
+    /// memory if that makes one.
+    pub fn join(&mut self, start: Gfn, level: Level) -> bool {
+        let Some(first) = self.lookup(start) else { return false };
+        if first.folio_level >= level {
+            return true;
+        }
+        let (Some(below), Some(span)) = (level.down(), GfnRange::at(start, level.frames())) else {
+            return false;
+        };
+        let step = below.frames();
+        let neighbours = start.is_aligned(level)
+            && first.pfn.is_aligned(level)
+            && (0..512).all(|i| {
+                self.join(start.wrapping_add(i * step), below)
+                    && self.lookup(start.wrapping_add(i * step)).map(|backed| backed.pfn)
+                        == Some(first.pfn.wrapping_add(i * step))
+            });
+        if neighbours {
+            let pieces: Vec<Gfn> = self.folios.range(span.start()..span.end()).map(|(gfn, _)| *gfn).collect();
+            for gfn in pieces {
+                self.folios.remove(&gfn);
+            }
+            self.folios.insert(start, Folio { pfn: first.pfn, level });
+        }
+        neighbours
     }
 
     /// Takes the folios that lie wholly in `range` out of the store, for the caller to free.

@@ -1,39 +1,31 @@
 //! Converting memory between private and shared, in place.
 //!
 //! # Protocol
-//! 1. Take the conversion lock; open an invalidation window over the range.
-//! 2. Remove the range's mappings on the side that it leaves. Private pages that a boundary of the range cuts
-//!    are split first, so that exactly the range goes (invariant 40). A failure here leaves attributes and
-//!    mappings as they were, except for what a partial removal had already removed.
-//! 3. Point of no return: set the attribute of what was removed. Pages keep their place; a page that left the
-//!    TD was cleared by the hook that removed it, so the guest's private data never becomes visible.
-//! 4. Close the window: faults that resolved a page before it start again.
+//! 1. Take the conversion lock.
+//! 2. Remove the range's mappings on the side that it leaves ([`super::remove`]). A failure here leaves
+//!    attributes and mappings as they were, except for what a partial removal had already removed.
+//! 3. Point of no return, inside the removal's window: set the attribute of what was removed. Pages keep their
+//!    place; a page that left the TD was cleared by the hook that removed it, and a page that nobody used yet
+//!    was cleared when it was allocated, so nobody's data becomes visible.
+//! 4. Back to private: what earlier conversions had to cut may be huge again ([`super::collapse`]).
 //!
 //! The guest is told how far the conversion went and calls again from there.
 
+use base::Gfn;
 use base::sync::Ordering;
-use base::{Gfn, Level};
-use mirror_ept::{Filter, GfnRange, Reserve, Zapped};
+use mirror_ept::GfnRange;
 
 use super::attributes::Attribute;
-use super::{GuestMemory, Seat, mmu_error};
+use super::remove::{Reached, Side, pieces};
+use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
 
-/// Frames converted under one exclusive section at most: vCPUs that fault wait no longer than this takes.
-pub const FRAMES_AT_ONCE: u64 = 16 * Level::L2M.frames();
-
 /// How far a conversion went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Converted {
-    /// All of the range.
-    All,
-    /// Everything before this frame: call again from there.
-    Upto(Gfn),
-}
+pub type Converted = Reached;
 
 impl<'h, P: Platform> GuestMemory<'h, P> {
-    /// Gives the first part of a range an attribute, at most [`FRAMES_AT_ONCE`] frames.
+    /// Gives the first part of a range an attribute, at most [`super::FRAMES_AT_ONCE`] frames.
     ///
     /// # Errors
     /// [`Error::NoSlot`] where a frame of the range has no memory: nothing was converted. Other errors mean
@@ -45,72 +37,46 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         to: Attribute,
     ) -> Result<Converted, Error> {
         self.check_covered(range)?;
-        let end = range.end().min(range.start().wrapping_add(FRAMES_AT_ONCE));
-        let piece = GfnRange::new(range.start(), end);
-        let reached = self.convert_piece(seat, piece, to)?;
-        Ok(if reached == range.end() { Converted::All } else { Converted::Upto(reached) })
-    }
-
-    /// Converts a piece and gives the first frame that was not.
-    fn convert_piece(
-        &self,
-        seat: &mut Seat<'_, 'h, P>,
-        piece: GfnRange,
-        to: Attribute,
-    ) -> Result<Gfn, Error> {
+        let Some(piece) = pieces(range).next() else { return Ok(Reached::All) };
         let leaves = match to {
-            Attribute::Private => Filter::Shared,
-            Attribute::Shared => Filter::Private,
+            Attribute::Private => Side::Shared,
+            Attribute::Shared => Side::Private,
         };
-        if leaves == Filter::Private && seat.may_exceed(Level::L4K) {
-            seat.reserve(Reserve::PRIVATE)?;
-        }
         let _conversion = self.conversions.lock();
         if self.is_already(piece, to) {
-            return Ok(piece.end());
+            return Ok(Reached::of(piece.end(), range.end()));
         }
-        let mut guard = seat.participant.exclusive();
-        let window = self.mmu.notifier().begin(&mut guard, piece);
-        let zapped = self.mmu.zap_range(&mut guard, &mut seat.cache, piece, leaves);
-        let reached = match zapped {
-            Ok(Zapped::Complete(_)) => Ok(piece.end()),
-            Ok(Zapped::Partial { at, why, .. }) if why.is_retryable() => Ok(at.gfn().max(piece.start())),
-            Ok(Zapped::Partial { at, step, why, .. }) => {
-                Err(Error::Mmu(alloc::format!("{step:?} of {at} failed: {why}")))
-            }
-            Err(error) if error.is_retryable() => Ok(piece.start()),
-            Err(error) => Err(mmu_error(error)),
-        };
-        if let Ok(reached) = &reached {
-            self.set_attribute(GfnRange::new(piece.start(), *reached), to);
+        let reached = self.take_away(seat, piece, leaves, |done| self.set_attribute(done, to))?;
+        if to == Attribute::Private {
+            self.after_return_to_private(seat, GfnRange::new(piece.start(), reached))?;
         }
-        self.mmu.notifier().end(&mut guard, window);
-        drop(guard);
-        self.withdraw_unclean();
-        reached
+        Ok(Reached::of(reached, range.end()))
     }
 
     /// Every frame of the range has memory behind it.
     fn check_covered(&self, range: GfnRange) -> Result<(), Error> {
         let mut at = range.start();
         while at < range.end() {
-            at = self.slot(at).ok_or(Error::NoSlot(at))?.frames.end();
+            at = self.slots.with(at, |frames, _| frames.end()).ok_or(Error::NoSlot(at))?;
         }
         Ok(())
     }
 
     fn is_already(&self, range: GfnRange, attribute: Attribute) -> bool {
-        self.slots.iter().filter(|slot| slot.frames.overlaps(range)).all(|slot| {
-            let part =
-                GfnRange::new(range.start().max(slot.frames.start()), range.end().min(slot.frames.end()));
-            slot.state.lock().attributes.uniform(part) == Some(attribute)
-        })
+        let mut already = true;
+        self.slots.for_each(range, |part, state| {
+            already &= state.attributes.uniform(part) == Some(attribute);
+        });
+        already
     }
 
     fn set_attribute(&self, range: GfnRange, attribute: Attribute) {
-        for slot in self.slots.iter().filter(|slot| slot.frames.overlaps(range)) {
-            slot.state.lock().attributes.set(range, attribute);
-        }
+        self.slots.for_each(range, |part, state| state.attributes.set(part, attribute));
         self.frames_converted.fetch_add(range.frames(), Ordering::Relaxed);
+    }
+
+    /// The attribute of a frame; `None` outside every slot.
+    pub fn attribute(&self, gfn: Gfn) -> Option<Attribute> {
+        self.slots.with(gfn, |_, state| state.attributes.get(gfn)).flatten()
     }
 }

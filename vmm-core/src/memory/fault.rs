@@ -3,14 +3,28 @@
 //! # Protocol
 //! The loop of invariants 34 and 56: the guest is entered again only when the page is mapped, because each
 //! unresolved entry brings the module's zero-step filter closer. The loop ends when the page is mapped, when
-//! nothing can map it, when the vCPU is asked for something else, or at its bound.
+//! nothing can map it, when the vCPU is asked for something else, or at its bound. Each turn takes an
+//! invalidation snapshot, asks what the frame is now, reserves tables, and tries once.
+//!
+//! What a guest's ACCEPT at another level finds ([`GuestMemory::private_fault`] with the level that it asked for):
+//!
+//! | mapped | asked for | what happens |
+//! |---|---|---|
+//! | nothing | any | a page of that level at most is mapped, and waits to be accepted |
+//! | the same level | – | nothing: the guest repeats its ACCEPT, which succeeds |
+//! | larger | smaller | the page is split to the level asked for, and the range inhibited: see [`super::collapse`] |
+//! | smaller | larger | no exit: the module tells the guest TDX_PAGE_SIZE_MISMATCH |
+
+use alloc::sync::Arc;
 
 use base::{Gfn, Level};
 use mirror_ept::{
-    Access, Backing as FolioBacking, Fault, FaultOutcome, GfnRange, Reserve, Retry, SplitOutcome, Target,
+    Access, Backing as FolioBacking, DirtyLog, Fault, FaultOutcome, GfnRange, Reserve, Retry, SplitOutcome,
+    Target,
 };
 
 use super::attributes::Attribute;
+use super::backing::Backed;
 use super::{GuestMemory, Seat, mmu_error};
 use crate::error::Error;
 use crate::platform::Platform;
@@ -32,6 +46,26 @@ pub enum Resolution {
     WrongSide(Attribute),
 }
 
+/// What a slot knows of one frame.
+#[derive(Clone, Debug)]
+struct Frame {
+    attribute: Attribute,
+    backed: Backed,
+    /// The largest page here whose frames all have this attribute.
+    uniform: Level,
+    /// Where writes to it are logged, if it is shared.
+    log: Option<Arc<DirtyLog>>,
+}
+
+/// What a fault is to map.
+enum Aim {
+    Private(Frame),
+    Shared(Frame),
+    Device,
+    /// Nothing: this is the answer.
+    Nothing(Resolution),
+}
+
 impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Maps a private page that the guest touched, or wants to accept at `max_level`.
     ///
@@ -42,45 +76,16 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         seat: &mut Seat<'_, 'h, P>,
         gfn: Gfn,
         max_level: Level,
-        mut wanted_elsewhere: impl FnMut() -> bool,
+        wanted_elsewhere: impl FnMut() -> bool,
     ) -> Result<Resolution, Error> {
-        for attempt in 0..ATTEMPTS {
-            if wanted_elsewhere() {
-                return Ok(Resolution::Interrupted);
-            }
-            let snapshot = self.mmu.notifier().snapshot();
-            let frame = match self.frame(gfn) {
-                Ok(frame) => frame,
-                Err(Error::NoSlot(_)) => return Ok(Resolution::NoMemoryThere),
-                Err(error) => return Err(error),
-            };
-            if frame.attribute != Attribute::Private {
-                return Ok(Resolution::WrongSide(frame.attribute));
-            }
-            seat.reserve(Reserve::PRIVATE)?;
-            let fault = Fault {
-                gfn,
-                access: Access::Write,
-                max_level: max_level.min(frame.uniform).min(self.build_limit()),
-                snapshot,
-                target: Target::Private { pfn: frame.backed.pfn, backing: frame.backed.folio_level },
-            };
-            let outcome =
-                self.mmu.fault(&seat.participant.shared(), &mut seat.cache, &fault).map_err(mmu_error)?;
-            match outcome {
-                FaultOutcome::Mapped(level)
-                | FaultOutcome::Restored(level)
-                | FaultOutcome::Spurious(level)
-                | FaultOutcome::ReadOnly(level) => return Ok(Resolution::Mapped(level)),
-                FaultOutcome::NeedsSplit(_) => self.split(seat, gfn, max_level)?,
-                FaultOutcome::Retry(Retry::NeedTables) => {}
-                FaultOutcome::Retry(Retry::ExternalMemory) => return Err(Error::NoMemory),
-                FaultOutcome::Retry(Retry::Contended | Retry::Invalidated | Retry::ExternalBusy) => {
-                    pause(attempt)
-                }
-            }
-        }
-        Err(Error::Mmu(alloc::format!("the private page at guest frame {gfn} stayed busy")))
+        let aim = || {
+            Ok(match self.frame(gfn)? {
+                Some(frame) if frame.attribute == Attribute::Private => Aim::Private(frame),
+                Some(frame) => Aim::Nothing(Resolution::WrongSide(frame.attribute)),
+                None => Aim::Nothing(Resolution::NoMemoryThere),
+            })
+        };
+        self.map(seat, gfn, Access::Write, max_level, aim, wanted_elsewhere)
     }
 
     /// Maps a shared page that the guest touched; a frame without memory becomes a device's.
@@ -92,6 +97,41 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         seat: &mut Seat<'_, 'h, P>,
         gfn: Gfn,
         access: Access,
+        wanted_elsewhere: impl FnMut() -> bool,
+    ) -> Result<Resolution, Error> {
+        let aim = || {
+            Ok(match self.frame(gfn)? {
+                Some(frame) if frame.attribute == Attribute::Shared => Aim::Shared(frame),
+                Some(frame) => Aim::Nothing(Resolution::WrongSide(frame.attribute)),
+                None => Aim::Device,
+            })
+        };
+        self.map(seat, gfn, access, self.largest, aim, wanted_elsewhere)
+    }
+
+    /// Makes a frame without memory a device's: from now on a touch of it, with the SHARED bit, raises #VE in
+    /// the guest instead of leaving it. Where memory is, nothing changes and the answer says on which side.
+    ///
+    /// # Errors
+    /// The TD cannot go on.
+    pub fn map_device(&self, seat: &mut Seat<'_, 'h, P>, gfn: Gfn) -> Result<Resolution, Error> {
+        let aim = || {
+            Ok(match self.attribute(gfn) {
+                Some(attribute) => Aim::Nothing(Resolution::WrongSide(attribute)),
+                None => Aim::Device,
+            })
+        };
+        self.map(seat, gfn, Access::Read, Level::L4K, aim, || false)
+    }
+
+    /// The loop: what to map is asked anew at each turn.
+    fn map(
+        &self,
+        seat: &mut Seat<'_, 'h, P>,
+        gfn: Gfn,
+        access: Access,
+        max_level: Level,
+        aim: impl Fn() -> Result<Aim, Error>,
         mut wanted_elsewhere: impl FnMut() -> bool,
     ) -> Result<Resolution, Error> {
         for attempt in 0..ATTEMPTS {
@@ -99,18 +139,24 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                 return Ok(Resolution::Interrupted);
             }
             let snapshot = self.mmu.notifier().snapshot();
-            let (target, max_level) = match self.frame(gfn) {
-                Ok(frame) if frame.attribute == Attribute::Shared => {
-                    let backing = FolioBacking::Folio(frame.backed.folio_level);
-                    let pfn = frame.backed.pfn;
-                    (Target::Shared { pfn, backing, writable: true, log: None }, frame.uniform)
+            let aim = aim()?;
+            let (target, limit, reserve) = match &aim {
+                Aim::Private(frame) => {
+                    let Backed { pfn, folio_level } = frame.backed;
+                    let limit = frame.uniform.min(self.build_limit());
+                    (Target::Private { pfn, backing: folio_level }, limit, Reserve::PRIVATE)
                 }
-                Ok(frame) => return Ok(Resolution::WrongSide(frame.attribute)),
-                Err(Error::NoSlot(_)) => (Target::Device, Level::L4K),
-                Err(error) => return Err(error),
+                Aim::Shared(frame) => {
+                    let Backed { pfn, folio_level } = frame.backed;
+                    let backing = FolioBacking::Folio(folio_level);
+                    let target = Target::Shared { pfn, backing, writable: true, log: frame.log.as_deref() };
+                    (target, frame.uniform, Reserve::SHARED)
+                }
+                Aim::Device => (Target::Device, Level::L4K, Reserve::SHARED),
+                Aim::Nothing(resolution) => return Ok(*resolution),
             };
-            seat.reserve(Reserve::SHARED)?;
-            let fault = Fault { gfn, access, max_level, snapshot, target };
+            seat.reserve(reserve)?;
+            let fault = Fault { gfn, access, max_level: max_level.min(limit), snapshot, target };
             let outcome =
                 self.mmu.fault(&seat.participant.shared(), &mut seat.cache, &fault).map_err(mmu_error)?;
             match outcome {
@@ -118,21 +164,49 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                 | FaultOutcome::Restored(level)
                 | FaultOutcome::Spurious(level)
                 | FaultOutcome::ReadOnly(level) => return Ok(Resolution::Mapped(level)),
-                FaultOutcome::NeedsSplit(_) | FaultOutcome::Retry(Retry::NeedTables) => {}
-                FaultOutcome::Retry(_) => pause(attempt),
+                FaultOutcome::NeedsSplit(_) => self.split_for_guest(seat, gfn, max_level)?,
+                FaultOutcome::Retry(Retry::NeedTables) => {}
+                FaultOutcome::Retry(Retry::ExternalMemory) => return Err(Error::NoMemory),
+                FaultOutcome::Retry(Retry::Contended | Retry::Invalidated | Retry::ExternalBusy) => {
+                    pause(attempt)
+                }
             }
         }
-        Err(Error::Mmu(alloc::format!("the shared page at guest frame {gfn} stayed busy")))
+        Err(Error::Mmu(alloc::format!("the page at guest frame {gfn} stayed busy")))
+    }
+
+    /// What a fault on a frame may map: gives the frame a page if it has none. `None` outside every slot.
+    fn frame(&self, gfn: Gfn) -> Result<Option<Frame>, Error> {
+        let platform = &self.core.host.platform;
+        let frame = self.slots.with(gfn, |_, state| {
+            Some(Frame {
+                attribute: state.attributes.get(gfn)?,
+                backed: state.backing.resolve(platform, gfn)?,
+                uniform: state.attributes.largest_uniform_page(gfn, self.largest),
+                log: state.log.clone(),
+            })
+        });
+        match frame {
+            Some(Some(frame)) => Ok(Some(frame)),
+            Some(None) => Err(Error::NoMemory),
+            None => Ok(None),
+        }
     }
 
     /// Splits the page that covers `gfn` down to `to`, and remembers that the guest wants no larger one.
-    fn split(&self, seat: &mut Seat<'_, 'h, P>, gfn: Gfn, to: Level) -> Result<(), Error> {
+    fn split_for_guest(&self, seat: &mut Seat<'_, 'h, P>, gfn: Gfn, to: Level) -> Result<(), Error> {
         let range = GfnRange::new(gfn, gfn.wrapping_add(1));
         for _ in 0..ATTEMPTS {
             seat.reserve(Reserve::PRIVATE)?;
             let mut guard = seat.participant.exclusive();
             match self.mmu.split_range(&mut guard, &mut seat.cache, range, to) {
-                Ok(SplitOutcome::Complete(_)) => return Ok(()),
+                Ok(SplitOutcome::Complete(_)) => {
+                    for level in [Level::L2M, Level::L1G].into_iter().filter(|level| *level > to) {
+                        self.mmu.inhibit_huge(&mut guard, gfn, level).map_err(mmu_error)?;
+                    }
+                    self.cut.note(gfn);
+                    return Ok(());
+                }
                 Ok(SplitOutcome::NeedTables(_)) => {}
                 Ok(SplitOutcome::Partial { why, .. }) if why.is_retryable() => {}
                 Ok(SplitOutcome::Partial { at, step, why, .. }) => {

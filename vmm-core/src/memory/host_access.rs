@@ -1,7 +1,8 @@
 //! The host's own reads and writes of guest memory that is shared.
 //!
 //! Private memory is out of reach: it would give a pattern and break the page for the guest. So each page's
-//! attribute is checked, and conversions are kept away for as long as the copy takes.
+//! attribute is checked, and conversions are kept away for as long as the copy takes. What the host writes is
+//! logged like what the guest writes.
 
 use base::{Gpa, PAGE_SIZE};
 
@@ -47,7 +48,13 @@ impl<P: Platform> GuestMemory<'_, P> {
     pub fn write_shared(&self, gpa: Gpa, data: &[u8]) -> Result<(), NotShared> {
         self.for_each_page(gpa, data.len(), |hpa, offset, length| {
             let piece = data.get(offset..offset + length).unwrap_or_default();
-            self.core.host.platform.write(hpa, piece).map_err(Error::from)
+            self.core.host.platform.write(hpa, piece)?;
+            // Only now: a harvest that took the bit before the write would miss the write.
+            let gfn = gpa.wrapping_add(offset as u64).frame();
+            if let Some(log) = self.log_of(gfn) {
+                log.mark(gfn);
+            }
+            Ok(())
         })
     }
 
@@ -64,11 +71,13 @@ impl<P: Platform> GuestMemory<'_, P> {
             let room = (PAGE_SIZE - at.page_offset()) as usize;
             let piece = room.min(length - done);
             let gfn = at.frame();
-            if self.attribute(gfn) != Some(Attribute::Shared) {
-                return Err(NotShared::At(at));
-            }
-            let backed = self.frame(gfn).map_err(|_| NotShared::At(at))?;
-            let hpa = backed.backed.pfn.base().wrapping_add(at.page_offset());
+            let platform = &self.core.host.platform;
+            let backed = self.slots.with(gfn, |_, state| {
+                let shared = state.attributes.get(gfn) == Some(Attribute::Shared);
+                if shared { state.backing.resolve(platform, gfn) } else { None }
+            });
+            let pfn = backed.flatten().ok_or(NotShared::At(at))?.pfn;
+            let hpa = pfn.base().wrapping_add(at.page_offset());
             access(hpa, done, piece).map_err(|_| NotShared::At(at))?;
             done += piece;
         }

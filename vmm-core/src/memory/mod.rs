@@ -9,19 +9,26 @@
 //!   exclusive guard, changes the attribute, and closes the window. The attribute changes after the removal
 //!   succeeded: that is its point of no return (invariant 40).
 //!
+//! - holes, the removal of slots and the way back to huge pages take the conversion lock too ([`remove`],
+//!   [`slots`], [`collapse`]); faults never do.
+//!
 //! Private memory is mapped through the mirror and its hooks (`hooks.rs`) and in no other way.
 
 pub mod attributes;
 mod audit;
 pub mod backing;
+mod collapse;
 mod convert;
+mod dirty;
 mod fault;
 mod hooks;
 mod host_access;
+mod prefault;
+mod remove;
 mod seat;
+mod slots;
 mod tables;
 
-use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -33,49 +40,35 @@ use mirror_ept::{Config, GfnRange, Mmu, MmuError, Statistics};
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::td::core::TdCore;
-use attributes::{Attribute, AttributeMap};
-use backing::{Backed, Backing};
-pub use convert::{Converted, FRAMES_AT_ONCE};
+use backing::Folio;
+use collapse::Cut;
+pub use convert::Converted;
+pub use dirty::HugeShared;
 pub use fault::Resolution;
 pub use hooks::SeptError;
 pub(crate) use hooks::SeptHooks;
 pub use host_access::NotShared;
+pub use prefault::Prefaulted;
+pub use remove::{FRAMES_AT_ONCE, Reached};
 pub use seat::Seat;
+use slots::Slots;
 pub(crate) use tables::Tables;
 
 /// The MMU of one TD.
 pub(crate) type TdMmu<'h, P> = Mmu<Tables<'h, P>, SeptHooks<'h, P>>;
 
-/// A slot: guest frames with memory behind them.
-#[derive(Debug)]
-struct Slot {
-    frames: GfnRange,
-    state: Mutex<SlotState>,
-}
-
-#[derive(Debug)]
-struct SlotState {
-    attributes: AttributeMap,
-    backing: Backing,
-}
-
-/// What a slot knows of one frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
-    attribute: Attribute,
-    backed: Backed,
-    /// The largest page here whose frames all have this attribute.
-    uniform: Level,
-}
-
 /// The memory of one TD.
 pub struct GuestMemory<'h, P: Platform> {
     core: Arc<TdCore<'h, P>>,
     mmu: TdMmu<'h, P>,
-    slots: Box<[Slot]>,
-    /// Serialises conversions, and the host's own accesses to shared memory with them.
+    slots: Slots,
+    /// Serialises conversions, holes, changes of slots, and the host's own accesses to shared memory with them.
     conversions: Mutex<()>,
     largest: Level,
+    /// Huge pages that were cut.
+    cut: Cut,
+    /// Pages that nothing maps any more, but that a vCPU outside the guest may have a translation to.
+    leaving: Mutex<Vec<Folio>>,
     frames_converted: AtomicU64,
 }
 
@@ -91,26 +84,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         ranges: &[GfnRange],
         largest: Level,
     ) -> Result<Self, Error> {
-        let mut ranges: Vec<GfnRange> = ranges.to_vec();
-        ranges.sort_unstable_by_key(|range| range.start());
-        let apart = ranges.windows(2).all(|pair| match pair {
-            [a, b] => a.end() <= b.start(),
-            _ => true,
-        });
-        let inside = ranges.iter().all(|range| !range.is_empty() && range.end() <= config.end);
-        if !apart || !inside {
-            return Err(Error::Caller("memory ranges must be disjoint, not empty, and addressable"));
-        }
-        let slots = ranges
-            .into_iter()
-            .map(|frames| Slot {
-                frames,
-                state: Mutex::new(SlotState {
-                    attributes: AttributeMap::new(frames, Attribute::Private),
-                    backing: Backing::new(frames, largest),
-                }),
-            })
-            .collect();
+        let slots = Slots::new(ranges, config.end, largest)?;
         let pages = Tables { core: core.clone() };
         let hooks = SeptHooks { core: core.clone() };
         let mmu = Mmu::new(config, pages, hooks).map_err(|_| Error::NoMemory)?;
@@ -120,41 +94,20 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             slots,
             conversions: Mutex::new(()),
             largest,
+            cut: Cut::default(),
+            leaving: Mutex::new(Vec::new()),
             frames_converted: AtomicU64::new(0),
         })
     }
 
-    fn slot(&self, gfn: Gfn) -> Option<&Slot> {
-        let index = self.slots.partition_point(|slot| slot.frames.start() <= gfn).checked_sub(1)?;
-        self.slots.get(index).filter(|slot| slot.frames.contains(gfn))
-    }
-
     /// Whether a frame has memory behind it.
     pub fn has(&self, gfn: Gfn) -> bool {
-        self.slot(gfn).is_some()
-    }
-
-    /// The attribute of a frame; `None` outside every slot.
-    pub fn attribute(&self, gfn: Gfn) -> Option<Attribute> {
-        self.slot(gfn)?.state.lock().attributes.get(gfn)
-    }
-
-    /// What a fault on a frame may map: gives the frame a page if it has none.
-    ///
-    /// # Errors
-    /// [`Error::NoSlot`], [`Error::NoMemory`].
-    fn frame(&self, gfn: Gfn) -> Result<Frame, Error> {
-        let slot = self.slot(gfn).ok_or(Error::NoSlot(gfn))?;
-        let mut state = slot.state.lock();
-        let attribute = state.attributes.get(gfn).ok_or(Error::NoSlot(gfn))?;
-        let backed = state.backing.resolve(&self.core.host.platform, gfn).ok_or(Error::NoMemory)?;
-        let uniform = state.attributes.largest_uniform_page(gfn, self.largest);
-        Ok(Frame { attribute, backed, uniform })
+        self.slots.with(gfn, |_, _| ()).is_some()
     }
 
     /// Ranges of guest frames with memory behind them, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = GfnRange> + '_ {
-        self.slots.iter().map(|slot| slot.frames)
+        self.slots.ranges().into_iter()
     }
 
     /// What is mapped, by tree and level.
@@ -173,16 +126,19 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
 
     /// Withdraws the page of a mapping for ever: it could not be taken back from the module.
     pub(crate) fn withdraw(&self, gfn: Gfn, level: Level) {
-        let Some(slot) = self.slot(gfn) else { return };
-        let mut state = slot.state.lock();
-        for frame in 0..level.frames() {
-            state.backing.quarantine(gfn.wrapping_add(frame));
-        }
+        self.slots.with_any(gfn, |slot| {
+            let mut state = slot.state.lock();
+            for frame in 0..level.frames() {
+                state.backing.quarantine(gfn.wrapping_add(frame));
+            }
+        });
     }
 
     /// Frees all pages that are left, and gives their number of frames. Nothing maps them any more.
     pub(crate) fn release(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.state.lock().backing.release(&self.core.host.platform)).sum()
+        let mut frames = self.free_leaving();
+        self.slots.for_all(|state| frames += state.backing.release(&self.core.host.platform));
+        frames
     }
 
     /// Withdraws pages that left the TD and could not be cleaned.
