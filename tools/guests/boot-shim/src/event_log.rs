@@ -2,7 +2,7 @@
 //!
 //! TCG PC Client Platform Firmware Profile, crypto-agile format with SHA-384 alone; the place of the PCR index
 //! holds a measurement register index, which is RTMR + 1 (UEFI 2.10, confidential computing measurement). The rest
-//! of the area is zeros, which readers take for the end.
+//! of the area is 0xFF, which readers take for the end (OVMF's convention).
 //!
 //! This file uses `core` only, so that the host-side tests can include it.
 
@@ -64,11 +64,12 @@ pub struct EventLog<'a> {
 }
 
 impl<'a> EventLog<'a> {
-    /// Begins a log in an area of zeros, with the event that names the algorithm.
+    /// Begins a log in an area, with the event that names the algorithm.
     ///
     /// # Errors
     /// [`LogFull`].
     pub fn begin(area: &'a mut [u8]) -> Result<Self, LogFull> {
+        area.fill(0xFF);
         let mut log = Self { area, used: 0 };
         // TCG_EfiSpecIDEvent: signature, platform class, version 2.00, UINTN of eight bytes, one algorithm with the
         // size of its digest, no vendor information.
