@@ -38,7 +38,7 @@ impl Reserve {
 
 /// Tables that wait to be linked. One per vCPU, and one per thread that splits.
 pub struct TableCache<Twin> {
-    /// In the order in which they came, which is that of their addresses where there is one.
+    /// In the order of their addresses, where several came at once.
     pub(crate) mirror: VecDeque<MirrorTable<Twin>>,
     pub(crate) direct: Vec<Pfn>,
 }
@@ -57,6 +57,12 @@ impl<Twin> TableCache<Twin> {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.mirror.is_empty() && self.direct.is_empty()
+    }
+
+    /// Puts the mirror tables in the order of their addresses: what is filled upwards in memory is ahead of the
+    /// processor's own prefetching, and what is filled downwards costs three times as much when it is cold.
+    pub(crate) fn in_order(&mut self) {
+        self.mirror.make_contiguous().sort_unstable_by_key(|reserved| reserved.table);
     }
 
     /// Room for the tables, so that putting one back never allocates.

@@ -109,7 +109,8 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         result: &mut Collapsed,
     ) -> Result<(), MmuError<X::Error>> {
         let counters = guard.counters();
-        let mut batch = Batch::with_room_for(tables.len())?;
+        let mut batch = Batch::new();
+        batch.make_room(tables.len())?;
         let mut section = Section::new(&self.external, guard);
         for &(at, _) in tables {
             match section.block(at, Blocking::Table) {

@@ -24,12 +24,22 @@ impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Finder<'m, P, X> {
     /// The entry at a position; `None` where no table reaches down to it.
     #[inline(always)]
     pub(crate) fn entry(&mut self, at: Position) -> Option<(&'m AtomicU64, Spte)> {
-        let table = match (self.last, at.level().up()) {
-            (Some((covers, table)), Some(up)) if covers == Position::of(at.gfn(), up) => table,
-            _ => self.table(at)?,
-        };
-        let entry = &table[index(at.gfn(), at.level())];
+        let entry = &self.table_of(at)?[index(at.gfn(), at.level())];
         Some((entry, Spte(entry.load(Ordering::Acquire))))
+    }
+
+    /// So many consecutive entries of one table.
+    pub(crate) fn entries(&mut self, first: Position, count: usize) -> Option<&'m [AtomicU64]> {
+        let from = index(first.gfn(), first.level());
+        self.table_of(first)?.get(from..from.checked_add(count)?)
+    }
+
+    #[inline(always)]
+    fn table_of(&mut self, at: Position) -> Option<&'m Table> {
+        match (self.last, at.level().up()) {
+            (Some((covers, table)), Some(up)) if covers == Position::of(at.gfn(), up) => Some(table),
+            _ => self.table(at),
+        }
     }
 
     #[cold]

@@ -175,11 +175,17 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     #[inline]
     pub fn top_up(&self, cache: &mut TableCache<P::ExternalPage>, reserve: Reserve) -> Result<(), NoMemory> {
         match reserve {
-            Reserve::Mirror(n) if cache.mirror.len() >= n => return Ok(()),
-            _ => cache.make_room(reserve)?,
+            Reserve::Mirror(n) if cache.mirror.len() >= n => Ok(()),
+            _ => self.refill(cache, reserve),
         }
+    }
+
+    #[cold]
+    fn refill(&self, cache: &mut TableCache<P::ExternalPage>, reserve: Reserve) -> Result<(), NoMemory> {
+        cache.make_room(reserve)?;
         match reserve {
             Reserve::Mirror(n) => {
+                let before = cache.mirror.len();
                 while cache.mirror.len() < n {
                     let twin = self.pages.reserve_external()?;
                     match self.slab.alloc() {
@@ -189,6 +195,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                             return Err(full);
                         }
                     }
+                }
+                if cache.mirror.len() - before > 1 {
+                    cache.in_order();
                 }
             }
             Reserve::Direct(n) => {

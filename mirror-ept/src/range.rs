@@ -27,6 +27,19 @@ impl Position {
         self.level
     }
 
+    /// The entry of the same level so many entries further on. Wraps at the end of the frame numbers.
+    #[must_use]
+    pub const fn following(self, entries: u64) -> Self {
+        let gfn = self.gfn.wrapping_add(entries.wrapping_mul(self.level.frames()));
+        Self { gfn, level: self.level }
+    }
+
+    /// This entry and all that follow it at its level, without end.
+    #[inline]
+    pub fn and_following(self) -> impl Iterator<Item = Self> {
+        (0..).map(move |entries| self.following(entries))
+    }
+
     /// The frames that the entry maps.
     pub const fn range(self) -> GfnRange {
         GfnRange { start: self.gfn, end: self.gfn.wrapping_add(self.level.frames()) }

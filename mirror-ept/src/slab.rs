@@ -11,7 +11,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::size_of;
 
-use tdvisor_base::sync::{AtomicU64, Mutex, Ordering};
+#[cfg(any(loom, test))]
+use tdvisor_base::sync::Ordering;
+use tdvisor_base::sync::{AtomicU64, Mutex};
 
 use crate::once::Once;
 use crate::spte::Spte;
@@ -41,8 +43,16 @@ pub(crate) struct Slab<Twin> {
 
 /// Gives all entries of a table that nobody else can reach one value.
 pub(crate) fn fill(table: &Table, value: Spte) {
-    for entry in table {
-        entry.store(value.0, Ordering::Relaxed);
+    fill_steps(table, value, 0);
+}
+
+/// Gives the first entry of a table that nobody else can reach a value, and each next one `step` more.
+pub(crate) fn fill_steps(table: &Table, first: Spte, step: u64) {
+    #[cfg(not(loom))]
+    tdvisor_base::arena::fill(table, first.0, step);
+    #[cfg(loom)]
+    for (entry, n) in table.iter().zip(0u64..) {
+        entry.store(first.0.wrapping_add(step.wrapping_mul(n)), Ordering::Relaxed);
     }
 }
 

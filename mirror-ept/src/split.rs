@@ -3,10 +3,10 @@
 //! # Protocol
 //! Under [`Exclusive`], for a batch of leaves of one level:
 //! 1. Everything is reserved: the mirror tables with their twins are in the cache before the guard is taken.
-//! 2. The 512 children of each leaf are written into a table that nobody can reach (26d). They map the same
-//!    pages (26).
-//! 3. BLOCK every leaf; one TRACK with one kick.
-//! 4. For each: let the hook split the external leaf, then publish the table.
+//! 2. BLOCK every leaf; one TRACK with one kick.
+//! 3. For each: write the 512 children into a table that nobody can reach (26d), which map the same pages (26);
+//!    let the hook split the external leaf; publish the table.
+//! 4. Put the twins of the new tables in their places.
 //!
 //! A failure unblocks what is blocked and gives back what was reserved: the leaf is huge and usable, in both
 //! tables (26b, 26c). A twin that the external side may have scribbled on goes back as such (57). Leaves of
@@ -175,14 +175,8 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         }
         let counters = guard.counters();
         let mut finder = Finder::new(self);
-        let mut batch = Batch::with_room_for(leaves.len())?;
-        // The children of the whole batch first: nothing orders these stores, so their misses overlap, which
-        // they would not between hooks.
-        for (&at, MirrorTable { table, .. }) in leaves.iter().zip(&cache.mirror) {
-            let (_, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
-            let children = self.mirror_table(*table).ok_or(MmuError::Corrupt(at))?;
-            fill_children(children, value, at.level());
-        }
+        let mut batch = Batch::new();
+        batch.make_room(leaves.len())?;
         let mut section = Section::new(&self.external, guard);
         for &at in leaves {
             let (_, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
@@ -194,7 +188,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 }
             }
         }
-        let first = batch.positions().first().copied();
+        let first = batch.positions().next();
         let mut tracked = match section.track(batch) {
             Ok(tracked) => tracked,
             Err((batch, why)) => {
@@ -203,37 +197,55 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 return Err(self.undone(at, Step::Track, why));
             }
         };
+        // The twins go to their places when all hooks were called: a lock makes the processor wait for every
+        // store before it, and so for the children of the leaf just split to arrive in its cache.
+        let (mut split, mut failed) = (0, None);
         while let Some(entry) = tracked.take() {
             let at = entry.at();
-            let (place, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
-            let Some(MirrorTable { table, mut twin }) = cache.mirror.pop_front() else {
-                // Counted above; if it were not so, the leaf would be made usable again like any other.
-                self.undo(&mut section, entry)?;
-                self.undo_tracked(&mut section, &mut tracked)?;
-                return Err(MmuError::NeedTables { mirror: leaves.len() });
+            let Some((place, value)) = finder.entry(at) else {
+                failed = Some((entry, MmuError::Corrupt(at)));
+                break;
             };
-            match section.split(entry, value.pfn(), &mut twin) {
-                Ok(()) => {
-                    if let Some(home) = self.slab.twin(table) {
-                        *home.lock() = Some(twin);
-                    }
-                    place.store(Spte::table(table).0, Ordering::Release);
-                    count_split(counters, Tree::Mirror, at.level());
-                    *done += 1;
-                }
-                Err((entry, why)) => {
-                    self.slab.free(table);
-                    self.pages.return_external(twin, Returned::Scribbled);
-                    if let HookError::Fatal(_) = why {
-                        return Err(self.die(at, Step::Split, why));
-                    }
-                    self.undo(&mut section, entry)?;
-                    self.undo_tracked(&mut section, &mut tracked)?;
-                    return Err(MmuError::Hook { at, step: Step::Split, why });
-                }
+            let Some(MirrorTable { table, twin }) = cache.mirror.get_mut(split) else {
+                // Counted above; if it were not so, the leaf would be made usable again like any other.
+                failed = Some((entry, MmuError::NeedTables { mirror: leaves.len() }));
+                break;
+            };
+            let Some(children) = self.mirror_table(*table) else {
+                failed = Some((entry, MmuError::Corrupt(at)));
+                break;
+            };
+            fill_children(children, value, at.level());
+            if let Err((entry, why)) = section.split(entry, value.pfn(), twin) {
+                failed = Some((entry, MmuError::Hook { at, step: Step::Split, why }));
+                break;
+            }
+            place.store(Spte::table(*table).0, Ordering::Release);
+            count_split(counters, Tree::Mirror, at.level());
+            split += 1;
+        }
+        *done = split as u64;
+        for MirrorTable { table, twin } in cache.mirror.drain(..split) {
+            if let Some(home) = self.slab.twin(table) {
+                *home.lock() = Some(twin);
             }
         }
-        Ok(())
+        let Some((entry, error)) = failed else { return Ok(()) };
+        if let MmuError::Hook { .. } = error
+            && let Some(MirrorTable { table, twin }) = cache.mirror.pop_front()
+        {
+            self.slab.free(table);
+            self.pages.return_external(twin, Returned::Scribbled);
+        }
+        match error {
+            MmuError::Hook { at, step, why: why @ HookError::Fatal(_) } => Err(self.die(at, step, why)),
+            fatal if fatal.is_fatal() => Err(fatal),
+            error => {
+                self.undo(&mut section, entry)?;
+                self.undo_tracked(&mut section, &mut tracked)?;
+                Err(error)
+            }
+        }
     }
 
     /// Notes that the guest wants no huge page of `level` around a frame. `false` where a leaf of that level,

@@ -20,6 +20,12 @@ pub(crate) struct Found<'m> {
     pub(crate) value: Spte,
 }
 
+/// Consecutive leaves of one table that a walk came across.
+pub(crate) struct FoundLeaves<'m> {
+    pub(crate) first: Position,
+    pub(crate) entries: &'m [AtomicU64],
+}
+
 /// All leaves of a tree that overlap a range.
 pub(crate) struct Walk<'m, F> {
     resolve: F,
@@ -60,6 +66,25 @@ impl<'m, F: Fn(TableRef) -> Option<&'m Table>> Walk<'m, F> {
             }
             self.level = up;
         }
+    }
+
+    /// The next leaf of the range, with those that follow it in its table; at most `limit` in all, at least one.
+    #[inline]
+    pub(crate) fn next_leaves(&mut self, limit: usize) -> Option<Result<FoundLeaves<'m>, Position>> {
+        let (first, table) = match self.next_where(Spte::is_leaf)? {
+            Ok(found) => (found.at, self.tables.get(found.at.level() as usize).copied().flatten()?),
+            Err(at) => return Some(Err(at)),
+        };
+        let level = first.level();
+        let left = self.end.get().saturating_sub(first.gfn().get()).div_ceil(level.frames());
+        let from = index(Gfn::new(first.gfn().get() | self.bits.get()), level);
+        let entries = table.get(from..).unwrap_or_default();
+        let most = limit.clamp(1, usize::try_from(left).unwrap_or(usize::MAX).max(1));
+        let leaf = |entry: &&AtomicU64| Spte(entry.load(Ordering::Acquire)).is_leaf(level);
+        let count = 1 + entries.iter().take(most).skip(1).take_while(leaf).count();
+        self.level = level;
+        self.advance_to(first.following(count as u64).gfn());
+        Some(Ok(FoundLeaves { first, entries: entries.get(..count).unwrap_or(entries) }))
     }
 
     /// The next entry of the range that is no table and is chosen; the walk passes over the others.

@@ -23,14 +23,14 @@ use tdvisor_base::{Gfn, Level};
 use crate::cache::TableCache;
 use crate::error::{MmuError, Step};
 use crate::external::phase::{Batch, Blocked, Section, Tracked};
-use crate::external::{Blocking, External, HookError};
+use crate::external::{Blocking, External, HookError, Leaves};
 use crate::find::Finder;
 use crate::lock::{Counters, Exclusive, LevelCounts, Tree};
 use crate::mmu::Mmu;
 use crate::range::{GfnRange, Position};
 use crate::spte::Spte;
-use crate::table::{Returned, Table, TablePages, TableRef};
-use crate::walk::Walk;
+use crate::table::{ENTRIES, Returned, Table, TablePages, TableRef};
+use crate::walk::{FoundLeaves, Walk};
 
 /// Which trees an operation works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,29 +174,33 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         &self,
         guard: &mut Exclusive<'_>,
         range: GfnRange,
-        done: &mut LevelCounts,
+        total: &mut LevelCounts,
     ) -> Result<Round<X::Error>, MmuError<X::Error>> {
         let counters = guard.counters();
         let mapped = self.statistics().mirror;
         let leaves = mapped.leaves_4k + mapped.leaves_2m + mapped.leaves_1g;
         let room = range.frames().min(leaves).min(self.config.batch.max(1) as u64) as usize;
-        let waiting = self.emptied.lock().len();
-        let mut batch = Batch::with_room_for(room + waiting)?;
+        let mut batch = Batch::new();
         let mut section = Section::new(&self.external, guard);
 
         let mut next = range.end();
-        for found in self.mirror_walk(range) {
-            let found = found.map_err(MmuError::Corrupt)?;
+        let mut walk = self.mirror_walk(range);
+        while let Some(found) = walk.next_leaves(room - batch.len()) {
+            let FoundLeaves { first, entries } = found.map_err(MmuError::Corrupt)?;
             if batch.len() == room {
-                next = found.at.gfn();
+                next = first.gfn();
                 break;
             }
-            match section.block(found.at, Blocking::Leaf(found.value.pfn())) {
-                Ok(blocked) => batch.push(blocked),
-                Err(why) => {
-                    self.undo_blocked(&mut section, batch, found.at)?;
-                    return Err(self.undone(found.at, Step::Block, why));
-                }
+            if batch.make_room(1).is_err() {
+                self.undo_blocked(&mut section, batch, first)?;
+                return Err(MmuError::NoMemory);
+            }
+            let (run, result) = section.block_leaves(first, Leaves(entries));
+            let at = first.following(run.len() as u64);
+            batch.push_run(run);
+            if let Err(why) = result {
+                self.undo_blocked(&mut section, batch, at)?;
+                return Err(self.undone(at, Step::Block, why));
             }
         }
         let leaves = batch.len();
@@ -208,46 +212,49 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             Ok(tracked) => tracked,
             Err((batch, why)) => {
                 let at = Position::of(range.start(), Level::L4K);
-                batch.positions().iter().skip(leaves).for_each(|&table| self.note_emptied(table));
+                batch.positions().skip(leaves).for_each(|table| self.note_emptied(table));
                 self.undo_blocked(&mut section, batch, at)?;
                 return Err(self.undone(at, Step::Track, why));
             }
         };
 
-        // Counted apart and added up once: between two hooks there is little to wait for.
         let mut removed = LevelCounts::default();
         let mut finder = Finder::new(self);
         let mut parents = Emptying::new(self);
-        for _ in 0..leaves {
-            let Some(entry) = tracked.take() else { break };
-            let at = entry.at();
-            let (place, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
-            match section.remove(entry, value.pfn()) {
-                Ok(()) => {
-                    place.store(Spte::ABSENT.0, Ordering::Release);
-                    removed.count_leaf(at.level());
-                    parents.removed(at);
+        let tables = tracked.len() - leaves;
+        while tracked.len() > tables {
+            let Some(run) = tracked.take_run() else { break };
+            let (first, count) = (run.first(), run.len());
+            let entries = finder.entries(first, count).ok_or(MmuError::Corrupt(first))?;
+            let result = section.remove_leaves(run, Leaves(entries));
+            let done = count - result.as_ref().err().map_or(0, |(rest, _)| rest.len());
+            for entry in entries.iter().take(done) {
+                entry.store(Spte::ABSENT.0, Ordering::Release);
+            }
+            removed.count_leaves(first.level(), done as u64);
+            parents.removed(first, done);
+            if let Err((mut rest, why)) = result {
+                let at = rest.first();
+                parents.finish();
+                settle(counters, total, &removed);
+                if let HookError::Fatal(_) = why {
+                    return Err(self.die(at, Step::Remove, why));
                 }
-                Err((entry, why)) => {
-                    parents.finish();
-                    settle(counters, done, &removed);
-                    if let HookError::Fatal(_) = why {
-                        return Err(self.die(at, Step::Remove, why));
-                    }
+                while let Some(entry) = rest.take() {
                     self.undo(&mut section, entry)?;
-                    let unfinished = leaves.saturating_sub(tracked.taken());
-                    tracked.positions().iter().skip(unfinished).for_each(|&table| self.note_emptied(table));
-                    self.undo_tracked(&mut section, &mut tracked)?;
-                    if removed == LevelCounts::default() {
-                        return Err(MmuError::Hook { at, step: Step::Remove, why });
-                    }
-                    return Ok(Round::Stopped { at, step: Step::Remove, why });
                 }
+                let unfinished = tracked.len() - tables;
+                tracked.positions().skip(unfinished).for_each(|table| self.note_emptied(table));
+                self.undo_tracked(&mut section, &mut tracked)?;
+                if removed == LevelCounts::default() {
+                    return Err(MmuError::Hook { at, step: Step::Remove, why });
+                }
+                return Ok(Round::Stopped { at, step: Step::Remove, why });
             }
         }
         parents.finish();
-        settle(counters, done, &removed);
-        self.free_tables(&mut section, &mut tracked, counters, done)?;
+        settle(counters, total, &removed);
+        self.free_tables(&mut section, &mut tracked, counters, total)?;
         Ok(Round::Upto(next))
     }
 
@@ -262,9 +269,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         list.sort_unstable();
         list.dedup();
         let mut failed = None;
+        // Without room for them they all wait for the next removal.
+        let room = batch.make_room(list.len());
         list.retain(|&at| {
-            if failed.is_some() || !self.is_empty_table(at) {
-                return failed.is_some();
+            if failed.is_some() || room.is_err() || !self.is_empty_table(at) {
+                return failed.is_some() || room.is_err();
             }
             match section.block(at, Blocking::Table) {
                 Ok(blocked) => {
@@ -314,7 +323,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                     self.pages.return_external(twin, Returned::Removed);
                     counters.sub_table(Tree::Mirror);
                     done.tables += 1;
-                    parents.removed(at);
+                    parents.removed(at, 1);
                 }
                 Err((entry, why)) => {
                     *home.lock() = Some(twin);
@@ -426,29 +435,34 @@ fn settle(counters: &Counters, done: &mut LevelCounts, removed: &LevelCounts) {
 /// Notices tables that become empty while entries are removed in address order.
 struct Emptying<'m, P: TablePages, X: External<Page = P::ExternalPage>> {
     mmu: &'m Mmu<P, X>,
-    parent: Option<Position>,
+    /// The table that the last entries were in, by the entry that points at it, and how many they were.
+    last: Option<(Position, usize)>,
 }
 
 impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Emptying<'m, P, X> {
     fn new(mmu: &'m Mmu<P, X>) -> Self {
-        Self { mmu, parent: None }
+        Self { mmu, last: None }
     }
 
-    #[inline(always)]
-    fn removed(&mut self, at: Position) {
-        let parent = match at.level().up() {
-            Some(up) if up <= self.mmu.config.root_level => Some(Position::of(at.gfn(), up)),
-            _ => None,
+    /// So many consecutive entries of one table were removed.
+    fn removed(&mut self, first: Position, entries: usize) {
+        let parent = match first.level().up() {
+            Some(up) if up <= self.mmu.config.root_level => Position::of(first.gfn(), up),
+            _ => return self.finish(),
         };
-        if parent != self.parent {
-            self.finish();
-            self.parent = parent;
+        match &mut self.last {
+            _ if entries == 0 => {}
+            Some((at, before)) if *at == parent => *before += entries,
+            _ => {
+                self.finish();
+                self.last = Some((parent, entries));
+            }
         }
     }
 
     fn finish(&mut self) {
-        if let Some(at) = self.parent.take()
-            && self.mmu.is_empty_table(at)
+        if let Some((at, removed)) = self.last.take()
+            && (removed == ENTRIES || self.mmu.is_empty_table(at))
         {
             self.mmu.note_emptied(at);
         }

@@ -28,6 +28,7 @@
 
 mod access;
 mod chunk;
+mod fill;
 mod page;
 mod snapshot;
 
@@ -45,6 +46,7 @@ use crate::sync::{Arc, AtomicU64, Mutex, preemption_point};
 
 pub use access::{Atomic, Word};
 use chunk::{CHUNK_BYTES, Chunk, PAGES_PER_CHUNK};
+pub use fill::fill;
 use page::PageWord;
 pub use snapshot::Snapshot;
 

@@ -11,6 +11,9 @@
 //! | empty table → absent | [`Exclusive`] | `block`, `track`, [`External::free_external_spt`] |
 //! | blocked, then given up | [`Exclusive`] | `track`, [`External::unblock`] |
 //!
+//! Consecutive leaves of one table are blocked and removed by one call each, [`External::block_leaves`] and
+//! [`External::remove_external_leaves`], which as they stand call the hooks above for each.
+//!
 //! No other transition can be expressed: there is no hook for it. `block`, `track` and what follows are
 //! called through [`phase`], whose tokens make the order a matter of types.
 //!
@@ -23,11 +26,13 @@ pub mod phase;
 use core::fmt;
 
 use tdvisor_base::Pfn;
+use tdvisor_base::sync::{AtomicU64, Ordering};
 
 use crate::lock::{Exclusive, Shared};
 use crate::range::{GfnRange, Position};
+use crate::spte::Spte;
 use crate::table::ExternalPage;
-use phase::Tracked;
+use phase::{Batch, Blocked, Run, Tracked};
 
 /// Why a hook did not do what it was asked. `E` is what the external side said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +78,34 @@ pub enum Blocking {
     Leaf(Pfn),
     /// An entry that points at a table.
     Table,
+}
+
+/// What consecutive leaves of one mirror table map.
+#[derive(Clone, Copy)]
+pub struct Leaves<'m>(pub(crate) &'m [AtomicU64]);
+
+impl fmt::Debug for Leaves<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pfns()).finish()
+    }
+}
+
+impl<'m> Leaves<'m> {
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first host frame of each.
+    #[inline]
+    pub fn pfns(self) -> impl Iterator<Item = Pfn> + use<'m> {
+        self.0.iter().map(|entry| Spte(entry.load(Ordering::Relaxed)).pfn())
+    }
 }
 
 /// The external side of a mirror root.
@@ -148,12 +181,36 @@ pub trait External: Send + Sync {
         what: Blocking,
     ) -> Result<(), HookError<Self::Error>>;
 
+    /// Blocks consecutive leaves of one table from `first` on. Gives how many were blocked before the first
+    /// failure, which is all where there is none.
+    ///
+    /// # Errors
+    /// As [`HookError`] says, for the leaf after the ones that were blocked.
+    #[inline]
+    fn block_leaves(
+        &self,
+        guard: &mut Exclusive<'_>,
+        first: Position,
+        leaves: Leaves<'_>,
+    ) -> (usize, Result<(), HookError<Self::Error>>) {
+        for (done, (at, pfn)) in first.and_following().zip(leaves.pfns()).enumerate() {
+            if let Err(why) = self.block(guard, at, Blocking::Leaf(pfn)) {
+                return (done, Err(why));
+            }
+        }
+        (leaves.len(), Ok(()))
+    }
+
     /// Makes every entry that was blocked before tracked: advances the epoch and gets every vCPU out of the
     /// guest once. One call serves the whole batch (11).
     ///
     /// # Errors
     /// As [`HookError`] says; the blocked entries are then blocked, not tracked.
-    fn track(&self, guard: &mut Exclusive<'_>, blocked: &[Position]) -> Result<(), HookError<Self::Error>>;
+    fn track(
+        &self,
+        guard: &mut Exclusive<'_>,
+        blocked: &Batch<Blocked>,
+    ) -> Result<(), HookError<Self::Error>>;
 
     /// Removes the leaf that maps `pfn`. On success its contents are gone and the page is the host's: the
     /// hook gives it back to its owner. There is no way back from here.
@@ -166,6 +223,26 @@ pub trait External: Send + Sync {
         entry: &Tracked,
         pfn: Pfn,
     ) -> Result<(), HookError<Self::Error>>;
+
+    /// Removes consecutive leaves of one table. Gives how many were removed before the first failure, which is
+    /// all where there is none. Each is as final as [`Self::remove_external_spte`].
+    ///
+    /// # Errors
+    /// As [`HookError`] says, for the leaf after the ones that were removed.
+    #[inline]
+    fn remove_external_leaves(
+        &self,
+        guard: &mut Exclusive<'_>,
+        run: &Run<Tracked>,
+        leaves: Leaves<'_>,
+    ) -> (usize, Result<(), HookError<Self::Error>>) {
+        for (done, (entry, pfn)) in run.entries().zip(leaves.pfns()).enumerate() {
+            if let Err(why) = self.remove_external_spte(guard, &entry, pfn) {
+                return (done, Err(why));
+            }
+        }
+        (run.len(), Ok(()))
+    }
 
     /// Splits the leaf that maps `pfn` into a table, in `page`, of leaves one level below. On success the
     /// children are not blocked.

@@ -6,6 +6,11 @@
 //! Section::track(Batch<Blocked>) -> Batch<Tracked>     one TRACK and one kick for all of them
 //! Section::{remove, split, promote, free, unblock}(Tracked)
 //! ```
+//! Consecutive leaves of one table go through the phases as one [`Run`], with one call of a hook each:
+//! ```text
+//! Section::block_leaves(first, leaves) -> Run<Blocked>  collected in the same Batch<Blocked>
+//! Section::remove_leaves(Run<Tracked>, leaves)
+//! ```
 //! A [`Tracked`] can only come out of [`Section::track`], so what needs a tracked entry cannot be called
 //! with one that is merely blocked (11, 53); and since each token is used up, an entry is finished once.
 //! A step that fails gives its token back: the entry is still what the token says.
@@ -40,10 +45,11 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 
 use tdvisor_base::Pfn;
 
-use super::{Blocking, External, HookError};
+use super::{Blocking, External, HookError, Leaves};
 use crate::lock::Exclusive;
 use crate::range::Position;
 use crate::table::NoMemory;
@@ -72,58 +78,164 @@ impl Tracked {
     }
 }
 
+/// Consecutive entries of one table.
+#[derive(Clone, Copy)]
+struct Span {
+    first: Position,
+    entries: u32,
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {}", self.entries, self.first)
+    }
+}
+
+impl Span {
+    #[inline]
+    fn positions(self) -> impl Iterator<Item = Position> {
+        self.first.and_following().take(self.entries as usize)
+    }
+
+    /// Forgets the first entries.
+    #[inline]
+    fn skip(&mut self, entries: usize) {
+        let entries = entries.min(self.entries as usize) as u32;
+        self.first = self.first.following(u64::from(entries));
+        self.entries -= entries;
+    }
+}
+
+/// Consecutive entries of one table in one phase.
+#[must_use = "the entries of a run stay blocked until each is finished"]
+pub struct Run<T> {
+    span: Span,
+    phase: PhantomData<T>,
+}
+
+impl<T> fmt::Debug for Run<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.span.fmt(f)
+    }
+}
+
+impl<T> Run<T> {
+    fn of(span: Span) -> Self {
+        Self { span, phase: PhantomData }
+    }
+
+    /// The first entry.
+    pub const fn first(&self) -> Position {
+        self.span.first
+    }
+
+    /// How many entries there are.
+    pub const fn len(&self) -> usize {
+        self.span.entries as usize
+    }
+
+    /// Whether there is none left.
+    pub const fn is_empty(&self) -> bool {
+        self.span.entries == 0
+    }
+
+    /// The entries.
+    #[inline]
+    pub fn positions(&self) -> impl Iterator<Item = Position> + use<T> {
+        self.span.positions()
+    }
+}
+
+impl Run<Tracked> {
+    /// Takes the first entry.
+    pub fn take(&mut self) -> Option<Tracked> {
+        if self.is_empty() {
+            return None;
+        }
+        let first = self.span.first;
+        self.span.skip(1);
+        Some(Tracked(first))
+    }
+
+    /// The entries one by one, for hooks that finish them one by one.
+    #[inline]
+    pub(super) fn entries(&self) -> impl Iterator<Item = Tracked> + use<> {
+        self.span.positions().map(Tracked)
+    }
+}
+
 /// Entries in one phase, in the order in which they were blocked.
 #[must_use = "the entries in a batch stay blocked until each is finished"]
 pub struct Batch<T> {
-    entries: Vec<Position>,
+    spans: Vec<Span>,
+    /// Spans before this one are finished.
     next: usize,
-    phase: core::marker::PhantomData<T>,
+    entries: usize,
+    phase: PhantomData<T>,
 }
 
 impl<T> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.positions()).finish()
+        f.debug_list().entries(self.left()).finish()
     }
 }
 
 impl<T> Batch<T> {
+    fn left(&self) -> &[Span] {
+        self.spans.get(self.next..).unwrap_or_default()
+    }
+
     /// How many entries are in it.
     #[inline]
-    pub fn len(&self) -> usize {
-        self.entries.len() - self.next
-    }
-
-    /// The entries in it.
-    pub fn positions(&self) -> &[Position] {
-        self.entries.get(self.next..).unwrap_or_default()
-    }
-
-    /// How many were taken out.
-    pub(crate) const fn taken(&self) -> usize {
-        self.next
+    pub const fn len(&self) -> usize {
+        self.entries
     }
 
     /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// The entries in it.
+    pub fn positions(&self) -> impl Iterator<Item = Position> + '_ {
+        self.left().iter().flat_map(|span| span.positions())
     }
 }
 
 impl Batch<Blocked> {
-    /// An empty batch with room for `entries`.
+    /// An empty batch. It allocates nothing.
+    pub const fn new() -> Self {
+        Self { spans: Vec::new(), next: 0, entries: 0, phase: PhantomData }
+    }
+
+    /// Makes room for so many entries or runs more. To be called before they are blocked.
     ///
     /// # Errors
     /// [`NoMemory`].
-    pub fn with_room_for(entries: usize) -> Result<Self, NoMemory> {
-        let mut list = Vec::new();
-        list.try_reserve_exact(entries).map_err(|_| NoMemory)?;
-        Ok(Self { entries: list, next: 0, phase: core::marker::PhantomData })
+    #[inline]
+    pub fn make_room(&mut self, runs: usize) -> Result<(), NoMemory> {
+        self.spans.try_reserve(runs).map_err(|_| NoMemory)
     }
 
     /// Adds an entry.
     #[inline]
     pub fn push(&mut self, entry: Blocked) {
-        self.entries.push(entry.0);
+        self.push_run(Run::of(Span { first: entry.0, entries: 1 }));
+    }
+
+    /// Adds a run.
+    #[inline]
+    pub fn push_run(&mut self, run: Run<Blocked>) {
+        if !run.is_empty() {
+            self.entries += run.len();
+            self.spans.push(run.span);
+        }
+    }
+}
+
+impl Default for Batch<Blocked> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -131,9 +243,21 @@ impl Batch<Tracked> {
     /// Takes the entry that was blocked first of those that are left.
     #[inline]
     pub fn take(&mut self) -> Option<Tracked> {
-        let at = *self.entries.get(self.next)?;
+        let span = self.spans.get_mut(self.next)?;
+        let first = span.first;
+        span.skip(1);
+        self.next += usize::from(span.entries == 0);
+        self.entries -= 1;
+        Some(Tracked(first))
+    }
+
+    /// Takes the run that was blocked first of those that are left.
+    #[inline]
+    pub fn take_run(&mut self) -> Option<Run<Tracked>> {
+        let span = *self.spans.get(self.next)?;
         self.next += 1;
-        Some(Tracked(at))
+        self.entries -= span.entries as usize;
+        Some(Run::of(span))
     }
 }
 
@@ -172,15 +296,29 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         Ok(Blocked(at))
     }
 
+    /// Blocks consecutive leaves of one table, in order, up to the first that cannot be. The run has those that
+    /// are blocked.
+    #[inline]
+    pub fn block_leaves(
+        &mut self,
+        first: Position,
+        leaves: Leaves<'_>,
+    ) -> (Run<Blocked>, Result<(), HookError<X::Error>>) {
+        let (done, result) = self.external.block_leaves(self.guard, first, leaves);
+        let entries = if result.is_ok() { leaves.len() } else { done.min(leaves.len()) } as u32;
+        (Run::of(Span { first, entries }), result)
+    }
+
     /// Tracks a whole batch with one call.
     ///
     /// # Errors
     /// The batch and why; its entries are then still only blocked.
     pub fn track(&mut self, batch: Batch<Blocked>) -> Result<Batch<Tracked>, Back<Batch<Blocked>, X>> {
-        match self.external.track(self.guard, &batch.entries) {
-            Ok(()) => Ok(Batch { entries: batch.entries, next: 0, phase: core::marker::PhantomData }),
-            Err(why) => Err((batch, why)),
+        if let Err(why) = self.external.track(self.guard, &batch) {
+            return Err((batch, why));
         }
+        let Batch { spans, next, entries, .. } = batch;
+        Ok(Batch { spans, next, entries, phase: PhantomData })
     }
 
     /// Removes a leaf.
@@ -190,6 +328,26 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     #[inline]
     pub fn remove(&mut self, entry: Tracked, pfn: Pfn) -> Result<(), Back<Tracked, X>> {
         self.external.remove_external_spte(self.guard, &entry, pfn).map_err(|why| (entry, why))
+    }
+
+    /// Removes consecutive leaves of one table, in order, up to the first that cannot be.
+    ///
+    /// # Errors
+    /// The rest of the run and why; its leaves are then still mapped and blocked.
+    #[inline]
+    pub fn remove_leaves(
+        &mut self,
+        mut run: Run<Tracked>,
+        leaves: Leaves<'_>,
+    ) -> Result<(), Back<Run<Tracked>, X>> {
+        let (done, result) = self.external.remove_external_leaves(self.guard, &run, leaves);
+        match result {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                run.span.skip(done);
+                Err((run, why))
+            }
+        }
     }
 
     /// Splits a leaf into a table in `page`.

@@ -31,6 +31,7 @@ use crate::lock::{Counters, Shared, Tree};
 use crate::mmu::Mmu;
 use crate::notifier::Snapshot;
 use crate::range::Position;
+use crate::slab;
 use crate::spte::{Access, Spte};
 use crate::stale::Stale;
 use crate::table::{ENTRIES, Table, TablePages, TableRef};
@@ -187,13 +188,7 @@ pub(crate) fn replace(entry: &AtomicU64, seen: Spte, new: Spte) -> bool {
 
 /// Writes the children of a leaf into a table that nobody can reach yet (26d).
 pub(crate) fn fill_children(table: &Table, leaf: Spte, level: Level) {
-    let first = leaf.split_child(level, 0).0;
-    let step = level.down().map_or(0, Level::bytes);
-    let mut child = first;
-    for entry in table {
-        entry.store(child, Ordering::Relaxed);
-        child = child.wrapping_add(step);
-    }
+    slab::fill_steps(table, leaf.split_child(level, 0), level.down().map_or(0, Level::bytes));
 }
 
 /// One leaf became a table of leaves.

@@ -1,7 +1,7 @@
 //! Private faults: freeze the mirror entry, call the hook, publish or put the old value back.
 
 use tdvisor_base::sync::{AtomicU64, Ordering};
-use tdvisor_base::{Level, Pfn};
+use tdvisor_base::{Gfn, Level, Pfn};
 
 use super::{Fault, FaultOutcome, Retry, Stepped, freeze, goal_level, same_page};
 use crate::cache::{MirrorTable, TableCache};
@@ -15,6 +15,8 @@ use crate::spte::Spte;
 use crate::table::TablePages;
 
 impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
+    /// Most faults find an absent 4K entry in a table that is there already, near the one before: that is all
+    /// there is on this path. Everything else starts again at the root.
     #[inline(always)]
     pub(super) fn fault_private(
         &self,
@@ -25,30 +27,46 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         backing: Level,
     ) -> Result<FaultOutcome, MmuError<X::Error>> {
         let gfn = fault.gfn;
+        if let Some(entry) = self.leaf_entry_near(guard, gfn) {
+            // Asking for the entry by taking it moves its cache line once, where reading it first would move
+            // it twice.
+            let taken =
+                entry.compare_exchange(Spte::ABSENT.0, Spte::FROZEN.0, Ordering::AcqRel, Ordering::Acquire);
+            if taken.is_ok() {
+                return self.map_frozen_leaf(guard, entry, Spte::ABSENT, Position::of(gfn, Level::L4K), pfn);
+            }
+        }
+        self.fault_private_from_root(guard, cache, fault, pfn, backing)
+    }
+
+    /// The 4K entry of a frame in the gigabyte of the participant's last fault, where a table has one.
+    #[inline(always)]
+    fn leaf_entry_near(&self, guard: &Shared<'_>, gfn: Gfn) -> Option<&AtomicU64> {
+        let above = self.mirror_table(guard.shortcut().get(gfn)?)?;
+        let value = Spte(above[index(gfn, Level::L2M)].load(Ordering::Acquire));
+        if !value.is_table(Level::L2M) {
+            return None;
+        }
+        Some(&self.mirror_table(value.table_ref())?[index(gfn, Level::L4K)])
+    }
+
+    #[cold]
+    fn fault_private_from_root(
+        &self,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        fault: &Fault<'_>,
+        pfn: Pfn,
+        backing: Level,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
+        let gfn = fault.gfn;
         let goal = goal_level(gfn, pfn, fault.max_level.min(backing));
-        let (mut table, mut level) = match guard.shortcut().get(gfn) {
-            Some(table) if goal < Level::L1G => (table, Level::L2M),
-            _ => (self.mirror_root, self.config.root_level),
-        };
+        let (mut table, mut level) = (self.mirror_root, self.config.root_level);
         loop {
             let at = Position::of(gfn, level);
             let entries = self.mirror_table(table).ok_or(MmuError::Corrupt(at))?;
             let entry = &entries[index(gfn, level)];
-            let old = if level == Level::L4K {
-                // Most faults find nothing here. Asking for the entry by taking it moves its cache line once,
-                // where reading it first would move it twice.
-                match entry.compare_exchange(
-                    Spte::ABSENT.0,
-                    Spte::FROZEN.0,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                ) {
-                    Ok(_) => return self.map_frozen_leaf(guard, entry, Spte::ABSENT, at, pfn),
-                    Err(found) => Spte(found),
-                }
-            } else {
-                Spte(entry.load(Ordering::Acquire))
-            };
+            let old = Spte(entry.load(Ordering::Acquire));
             if level == Level::L2M {
                 guard.shortcut().remember(gfn, table);
             }

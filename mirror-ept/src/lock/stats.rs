@@ -109,12 +109,15 @@ impl LevelCounts {
         self.tables += other.tables;
     }
 
-    #[inline(always)]
     pub(crate) fn count_leaf(&mut self, level: Level) {
+        self.count_leaves(level, 1);
+    }
+
+    pub(crate) fn count_leaves(&mut self, level: Level, leaves: u64) {
         match level {
-            Level::L4K => self.leaves_4k += 1,
-            Level::L2M => self.leaves_2m += 1,
-            _ => self.leaves_1g += 1,
+            Level::L4K => self.leaves_4k += leaves,
+            Level::L2M => self.leaves_2m += leaves,
+            _ => self.leaves_1g += leaves,
         }
     }
 

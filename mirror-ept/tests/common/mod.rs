@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mirror_ept::external::phase::Tracked;
+use mirror_ept::external::phase::{Batch, Blocked, Tracked};
 use mirror_ept::{
     Access, Blocking, Config, ENTRIES, Exclusive, External, ExternalEntry, ExternalPage, ExternalView, Fault,
     FaultOutcome, GfnRange, HookError, Mmu, MmuError, NoMemory, Participant, Position, Reserve, Returned,
@@ -296,13 +296,13 @@ impl External for Model {
         Ok(())
     }
 
-    fn track(&self, _: &mut Exclusive<'_>, blocked: &[Position]) -> Said {
+    fn track(&self, _: &mut Exclusive<'_>, blocked: &Batch<Blocked>) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Track(blocked.len()))?;
-        for at in blocked {
-            let held = state.get(*at);
+        for at in blocked.positions() {
+            let held = state.get(at);
             assert_eq!(held.phase, Phase::Blocked, "{at} is tracked without having been blocked");
-            state.entries.insert(*at, Held { phase: Phase::Tracked, ..held });
+            state.entries.insert(at, Held { phase: Phase::Tracked, ..held });
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! The product as it is benchmarked: real table memory, and an external table in a second radix tree with
 //! its own walk and one locked instruction per change, as a module in software would have.
 
-use mirror_ept::external::phase::Tracked;
+use mirror_ept::external::phase::{Batch, Blocked, Tracked};
 use mirror_ept::{
     Access, AccessTracking, Blocking, Config, Exclusive, External, ExternalPage, Fault, FaultOutcome,
     GfnRange, HookError, Mmu, NoMemory, Participant, Position, Reserve, Returned, Shared, Table, TableCache,
     TablePages, Target,
 };
 use std::sync::Mutex;
+use tdvisor_base::arena::fill;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Gfn, Level, Pfn};
 
@@ -106,16 +107,24 @@ pub fn spin(rounds: u64) {
 }
 
 impl Radix {
+    /// The entry at a position, by a walk from the root.
     #[inline(always)]
     fn entry(&self, at: Position) -> Option<&AtomicU64> {
+        let gfn = at.gfn();
+        let below = |table: &Table, level: Level| -> Option<&Table> {
+            self.pool.get(table.get(level.table_index(gfn))?.load(Ordering::Relaxed) >> 12)
+        };
         let mut table = self.pool.get(self.root)?;
-        let mut level = Level::L512G;
-        while level > at.level() {
-            let value = table.get(level.table_index(at.gfn()))?.load(Ordering::Relaxed);
-            table = self.pool.get(value >> 12)?;
-            level = level.down()?;
+        if at.level() < Level::L512G {
+            table = below(table, Level::L512G)?;
         }
-        table.get(at.level().table_index(at.gfn()))
+        if at.level() < Level::L1G {
+            table = below(table, Level::L1G)?;
+        }
+        if at.level() < Level::L2M {
+            table = below(table, Level::L2M)?;
+        }
+        table.get(at.level().table_index(gfn))
     }
 
     /// As [`Self::entry`], for whoever is alone: the next entry is usually in the same table.
@@ -156,7 +165,7 @@ impl Radix {
 
     fn clear(&self, page: u64) {
         if let Some(table) = self.pool.get(page) {
-            table.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+            fill(table, 0, 0);
         }
     }
 }
@@ -217,7 +226,7 @@ impl External for Radix {
         }
     }
 
-    fn track(&self, _: &mut Exclusive<'_>, _: &[Position]) -> Said {
+    fn track(&self, _: &mut Exclusive<'_>, _: &Batch<Blocked>) -> Said {
         Ok(())
     }
 
@@ -228,12 +237,7 @@ impl External for Radix {
 
     fn split_external_spt(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn, page: &mut Twin) -> Said {
         let table = self.pool.get(page.0).ok_or(HookError::NoMemory)?;
-        let mut value = leaf(pfn);
-        let step = entry.at().level().down().map_or(0, Level::bytes);
-        for entry in table {
-            entry.store(value, Ordering::Relaxed);
-            value += step;
-        }
+        fill(table, leaf(pfn), entry.at().level().down().map_or(0, Level::bytes));
         // Alone, a plain store will do: nothing waits for the table's lines to arrive.
         match self.entry(entry.at()) {
             Some(place) if place.load(Ordering::Relaxed) == leaf(pfn) | BLOCKED => {

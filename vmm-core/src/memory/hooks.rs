@@ -27,7 +27,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use base::{Hpa, Level, Pfn};
-use mirror_ept::external::phase::Tracked;
+use mirror_ept::external::phase::{Batch, Blocked, Tracked};
 use mirror_ept::external::{Blocking, External, HookError};
 use mirror_ept::lock::{Exclusive, Shared};
 use mirror_ept::range::{GfnRange, Position};
@@ -209,7 +209,7 @@ impl<P: Platform> External for SeptHooks<'_, P> {
         self.in_section(guard, at, |lp| tdh::tdh_mem_range_block(lp, tdr, entry_of(at))).map(drop)
     }
 
-    fn track(&self, guard: &mut Exclusive<'_>, _blocked: &[Position]) -> HookResult {
+    fn track(&self, guard: &mut Exclusive<'_>, _blocked: &Batch<Blocked>) -> HookResult {
         // Nobody ran yet and the module tracks nothing: there is nothing to wait for (invariant 14).
         if !self.core.is_runnable() {
             return Ok(());
