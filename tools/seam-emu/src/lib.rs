@@ -19,6 +19,7 @@
 //!   hardware fail.
 //! * To learn what the host got wrong (private memory touched, caches or TLBs not flushed):
 //!   [`Machine::violations`]. What the emulator could not do: [`Machine::limits`].
+//! * To learn whether the module's own bookkeeping still adds up: [`Machine::audit`].
 //! * How far to trust it: [`fidelity::TABLE`], which is FIDELITY.md, and [`conformance`], which replays recordings
 //!   of Intel's module 1.5.01 and compares every register.
 //!
@@ -36,12 +37,14 @@
 //! | `conformance` | replays recordings of the real module and compares |
 //! | `fidelity` | what is emulated how well, and what says so |
 //! | `lock`, `fields` | try-locks; control structures as fields |
+//! | `audit` | whether all of that adds up |
 
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate self as seam_emu;
 
+pub mod audit;
 pub mod config;
 pub mod conformance;
 pub mod cpuid;

@@ -127,11 +127,15 @@ fn clearing_a_broken_page_makes_it_usable_for_its_next_owner() {
 
 #[test]
 fn a_write_to_a_control_page_ends_the_module() {
-    for which in 0..3 {
+    for (which, cleared) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
         let host = Host::ready();
         let (td, _) = td_with_a_secret(&host);
         let page = [td.tdr, td.tdcx[3], td.vcpus[0]][which];
-        host.machine.host_write(Hpa::new(page + 8), &[0]).unwrap();
+        if cleared {
+            host.machine.movdir64b_clear(Hpa::new(page)).unwrap();
+        } else {
+            host.machine.host_write(Hpa::new(page + 8), &[0]).unwrap();
+        }
         let mut gprs = Gprs { rax: u64::from(TdhLeaf::MEM_TRACK.0), rcx: td.tdr, ..Gprs::ZERO };
         let answer = host.machine.lp(0).unwrap().seamcall(&mut gprs);
         assert_eq!(answer, Err(SeamCallFault::VmFailInvalid));

@@ -72,6 +72,11 @@ impl<'m> TryLock<'m> {
         }
     }
 
+    /// Whether somebody holds it.
+    pub(crate) fn is_held(self) -> bool {
+        self.word.load(Ordering::Acquire) & (EXCLUSIVE | SHARED_MASK) != 0
+    }
+
     /// What an attempt makes of the word.
     fn step(self, word: u64, mode: Mode, side: Side) -> (u64, Result<(), Busy>) {
         let has_priority = self.priority == HostPriority::Yes;

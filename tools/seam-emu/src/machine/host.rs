@@ -86,13 +86,18 @@ impl Machine {
         hpa.get() >= range.base && hpa.get() - range.base < range.size
     }
 
-    /// MOVDIR64B over a whole page: it becomes zero under the key id in `pa`, whatever it was before.
+    /// MOVDIR64B over a whole page: it becomes zero under the key id in `pa`, whatever it was before. A page in
+    /// use is lost for its owner, as by [`Self::host_write`].
     ///
     /// # Errors
     /// [`HostMemoryError`].
     pub fn movdir64b_clear(&self, pa: Hpa) -> Result<(), HostMemoryError> {
         let (hpa, key) = self.shared(pa)?;
+        if self.is_module_memory(hpa) {
+            return Ok(());
+        }
         self.note_key_change(hpa, key);
+        self.note_host_write(hpa.align_down(PAGE_SIZE), PAGE_SIZE);
         Ok(self.memory().clear_page(hpa.frame(), key)?)
     }
 

@@ -67,6 +67,11 @@ impl<'m> PamtEntry<'m> {
         let _ = crate::lock::change(self.word, |old| Some(old & !mask | payload & mask));
     }
 
+    /// Whether somebody holds the entry's lock.
+    pub(crate) fn is_locked(self) -> bool {
+        TryLock::new(self.word, HostPriority::Yes).is_held()
+    }
+
     pub(crate) fn lock(self, mode: Mode, side: Side) -> Result<Guard<'m>, Busy> {
         TryLock::new(self.word, HostPriority::Yes).acquire(mode, side)
     }

@@ -161,6 +161,18 @@ impl Tdmr {
         }
     }
 
+    /// Where in PAMT memory the entry of a page of this level lies.
+    fn entry_at(&self, level: Level, hpa: Hpa) -> Option<Hpa> {
+        match &self.dynamic {
+            Some(dynamic) if level == Level::L4K => dynamic.entry_address(hpa),
+            _ => {
+                let (base, _) = self.pamt(level);
+                let index = hpa.get().checked_sub(self.info.base)? >> level.shift();
+                Some(Hpa::new(base.checked_add(index.checked_mul(16)?)?))
+            }
+        }
+    }
+
     /// The PAMT entry of a page of this level.
     pub(crate) fn entry<'m>(&'m self, memory: &'m Arena, level: Level, hpa: Hpa) -> Option<PamtEntry<'m>> {
         if level == Level::L1G {
@@ -168,17 +180,27 @@ impl Tdmr {
             let block = self.blocks.get(usize::try_from(index).ok()?)?;
             return Some(PamtEntry::new(&block.word, &block.bepoch));
         }
-        let at = match &self.dynamic {
-            Some(dynamic) if level == Level::L4K => dynamic.entry_address(hpa)?,
-            _ => {
-                let (base, _) = self.pamt(level);
-                let index = hpa.get().checked_sub(self.info.base)? >> level.shift();
-                Hpa::new(base.checked_add(index.checked_mul(16)?)?)
-            }
-        };
+        let at = self.entry_at(level, hpa)?;
         let words = memory.table(at.frame()).ok()?;
         let slot = (at.page_offset() / 8) as usize;
         Some(PamtEntry::new(words.get(slot)?, words.get(slot + 1)?))
+    }
+}
+
+impl Tdmr {
+    /// The 4 KiB entries of a 2 MiB range, with their pages: none where dynamic PAMT has none. They fill two pages
+    /// of PAMT memory.
+    pub(crate) fn small_entries<'m>(
+        &'m self,
+        memory: &'m Arena,
+        range: Hpa,
+    ) -> impl Iterator<Item = (Hpa, PamtEntry<'m>)> {
+        let halves = [0, 256u64].map(|index| self.entry_at(Level::L4K, range.wrapping_add(index << 12)));
+        let tables = halves.into_iter().flatten().filter_map(|at| memory.table(at.frame()).ok());
+        let entries = tables.flat_map(|table| table.as_chunks().0);
+        (0u64..)
+            .zip(entries)
+            .map(move |(index, [word, bepoch])| (range.wrapping_add(index << 12), PamtEntry::new(word, bepoch)))
     }
 }
 

@@ -304,6 +304,12 @@ impl<'m> Tdvps<'m> {
         self.root.load(tdvps::NUM_TDVPS_PAGES, Width::B1) as usize
     }
 
+    /// The addresses of its pages, the TDVPR first.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = Hpa> {
+        (0..self.num_pages().min(pages::TDVPS_MAX) as u32)
+            .map(|index| Hpa::new(self.root.load_u64(tdvps::TDVPS_PAGE_PA + 8 * index)))
+    }
+
     /// Appends a page.
     pub(crate) fn push_page(&self, page: Hpa) {
         let count = self.num_pages() as u32;

@@ -49,17 +49,26 @@ impl Host {
 
     /// Brings up a 2.0 module whose 4 KiB PAMT entries exist on demand.
     pub fn with_dynamic_pamt() -> Self {
-        let config = MachineConfig { profile: ModuleProfile::V2_0, ..MachineConfig::small() };
+        Self::with_dynamic_pamt_on(MachineConfig { profile: ModuleProfile::V2_0, ..MachineConfig::small() })
+    }
+
+    /// The same on another machine.
+    pub fn with_dynamic_pamt_on(config: MachineConfig) -> Self {
         Self::bring_up(config, GLOBAL_HKID | 1 << 16)
     }
 
-    fn bring_up(config: MachineConfig, sys_config_r8: u64) -> Self {
-        let host = Self {
+    /// A machine whose module nobody has initialised.
+    pub fn at_power_on(config: MachineConfig) -> Self {
+        Self {
             machine: Machine::new(config),
             next_page: AtomicU64::new(TDMR),
             next_large: AtomicU64::new(TDMR + (1 << 29)),
             next_hkid: AtomicU64::new(GLOBAL_HKID + 1),
-        };
+        }
+    }
+
+    fn bring_up(config: MachineConfig, sys_config_r8: u64) -> Self {
+        let host = Self::at_power_on(config);
         host.ok(0, TdhLeaf::SYS_INIT, Gprs::ZERO);
         for lp in 0..host.machine.num_lps() {
             host.ok(lp, TdhLeaf::SYS_LP_INIT, Gprs::ZERO);

@@ -40,6 +40,8 @@ const SLICE: u64 = 20_000;
 pub struct CpuGuest {
     cpu: Box<Cpu>,
     translations: Option<Translations>,
+    /// Instructions of one run.
+    time_slice: u64,
 }
 
 impl Default for CpuGuest {
@@ -51,7 +53,13 @@ impl Default for CpuGuest {
 impl CpuGuest {
     /// A CPU that has not run anything yet.
     pub fn new() -> Self {
-        Self { cpu: Box::new(Cpu::new()), translations: None }
+        Self { cpu: Box::new(Cpu::new()), translations: None, time_slice: u64::MAX }
+    }
+
+    /// A CPU that leaves its guest as at an external interrupt once a run has retired so many instructions, as if
+    /// the VMM's timer fired: a guest that loops comes back, after the same instruction each time.
+    pub fn with_time_slice(instructions: u64) -> Self {
+        Self { time_slice: instructions, ..Self::new() }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -103,14 +111,18 @@ impl CpuGuest {
         let virtual_clock = env.machine().config().tsc_source == TscSource::Virtual;
         let line = env.interrupt_line();
         let mut bus = GuestBus::new(env);
+        let mut left = self.time_slice;
         loop {
             self.follow_registry(env);
             let before = self.cpu.retired();
-            let exit = self.cpu.run(&mut bus, Budget(SLICE), line);
+            let exit = self.cpu.run(&mut bus, Budget(SLICE.min(left)), line);
+            let retired = self.cpu.retired().wrapping_sub(before);
+            left = left.saturating_sub(retired);
             if virtual_clock {
-                env.machine().advance_tsc(self.cpu.retired().wrapping_sub(before));
+                env.machine().advance_tsc(retired);
             }
             match exit {
+                Exit::BudgetExhausted if left == 0 => return (Exit::ExternalInterrupt, None),
                 Exit::BudgetExhausted => {}
                 Exit::Inactive if self.cpu.activity != Activity::Shutdown => {
                     if env.interrupt_pending() {
