@@ -4,7 +4,9 @@
 //! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
 
 pub mod board;
+pub mod disk;
 pub mod frames;
+pub mod linux_files;
 pub mod lp;
 pub mod serial;
 pub mod timer;
