@@ -1,15 +1,13 @@
-//! Seeded mutation of images and logs: whatever the bytes, an answer comes back, in bounded time, without a panic.
-//!
-//! A fixed number of inputs by default; `TDVISOR_FUZZ_SECONDS` makes each target run that long. A failure prints
-//! the seed that replays it: `TDVISOR_FUZZ_SEED`.
+//! Spoilt images, logs and lists: an answer comes back, in bounded time, and nothing panics.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "common/fuzz.rs"]
+mod spoil;
+
 mod common;
 
-use std::panic::{RefUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
-
+use spoil::{Seed, fuzz};
 use tdvisor_attest::ccel::Ccel;
 use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain};
@@ -17,94 +15,6 @@ use tdvisor_attest::igvm::{IgvmImage, IgvmLoader};
 use tdvisor_attest::mrtd::variants;
 use tdvisor_attest::predict::{Prediction, authenticode, linux, list};
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
-
-const SHORT_RUN: u64 = 2_000;
-
-/// SplitMix64: the seed says everything.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    /// A number of the kind that breaks arithmetic.
-    fn number(&mut self) -> u64 {
-        match self.below(6) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 1 << self.below(64),
-            3 => (1u64 << self.below(64)).wrapping_sub(1),
-            4 => (self.next() % 0x400) << 12,
-            _ => self.next() >> self.below(64),
-        }
-    }
-}
-
-/// Changes up to four fields within `hot`, the part of the input that has structure.
-fn mutate(input: &[u8], hot: std::ops::Range<usize>, random: &mut Random) -> Vec<u8> {
-    let mut bytes = input.to_vec();
-    for _ in 0..1 + random.below(4) {
-        let at = hot.start + random.below(hot.len());
-        let width = [1, 2, 4, 8][random.below(4)];
-        let value = random.number().to_le_bytes();
-        match random.below(8) {
-            0 if !bytes.is_empty() => bytes.truncate(random.below(bytes.len())),
-            1 => {
-                let from = random.below(bytes.len());
-                let piece = bytes[from..(from + 64).min(bytes.len())].to_vec();
-                let at = at.min(bytes.len());
-                bytes.splice(at..at, piece);
-            }
-            2 => {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << random.below(8);
-                }
-            }
-            _ => {
-                // Fields are aligned to their size more often than not.
-                let at = if random.below(4) == 0 { at } else { at / width * width };
-                for (place, byte) in bytes.iter_mut().skip(at).zip(value).take(width) {
-                    *place = byte;
-                }
-            }
-        }
-    }
-    bytes
-}
-
-fn fuzz(
-    name: &str,
-    seeds: &[(Vec<u8>, std::ops::Range<usize>)],
-    target: impl Fn(&mut Vec<u8>) + RefUnwindSafe,
-) {
-    let seed = std::env::var("TDVISOR_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
-    let seconds = std::env::var("TDVISOR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    for run in 0u64.. {
-        let replay = seed.wrapping_add(run);
-        let mut random = Random(replay);
-        let (input, hot) = &seeds[random.below(seeds.len())];
-        let bytes = mutate(input, hot.clone(), &mut random);
-        let outcome = catch_unwind(|| target(&mut bytes.clone()));
-        assert!(outcome.is_ok(), "{name}: replay with TDVISOR_FUZZ_SEED={replay}");
-        let is_over = match end {
-            Some(end) => Instant::now() >= end,
-            None => run == SHORT_RUN,
-        };
-        if is_over {
-            println!("{name}: {run} inputs");
-            return;
-        }
-    }
-}
 
 /// A TDVF image of 16 KiB with an OVMF-style table: one firmware volume, memory, a TD HOB, a payload.
 fn tdvf() -> (Vec<u8>, std::ops::Range<usize>) {
@@ -147,7 +57,8 @@ fn tdvf() -> (Vec<u8>, std::ops::Range<usize>) {
 fn any_tdvf_image_gets_an_answer() {
     let image = tdvf();
     assert!(TdvfImage::parse(&image.0).is_ok(), "the seed is a good image");
-    fuzz("tdvf", &[image], |bytes| {
+    let (image, hot) = image;
+    fuzz("tdvf", &[Seed::with_structure_in(image, hot)], |bytes| {
         if let Ok(image) = TdvfImage::parse(bytes) {
             let _ = image.notes().count();
             let pages: u64 =
@@ -215,7 +126,7 @@ fn any_igvm_file_gets_an_answer() {
     let (mut file, hot) = igvm();
     seal(&mut file);
     IgvmImage::parse(&file).unwrap_or_else(|error| panic!("the seed is a good file: {error}"));
-    fuzz("igvm", &[(file, hot)], |bytes| {
+    fuzz("igvm", &[Seed::with_structure_in(file, hot)], |bytes| {
         seal(bytes);
         if let Ok(image) = IgvmImage::parse(bytes) {
             let pages: u64 = image.pages().map(|pages| pages.unwrap().count).sum();
@@ -227,7 +138,7 @@ fn any_igvm_file_gets_an_answer() {
 }
 
 /// Recorded logs cut to their entries, and a small one that is always there.
-fn logs() -> Vec<(Vec<u8>, std::ops::Range<usize>)> {
+fn logs() -> Vec<Vec<u8>> {
     let mut small = vec![1, 0, 0, 0, 3, 0, 0, 0];
     small.extend([0; 20]);
     small.extend(33u32.to_le_bytes());
@@ -254,7 +165,7 @@ fn logs() -> Vec<(Vec<u8>, std::ops::Range<usize>)> {
     let cut = |log: Vec<u8>| {
         let end = log.iter().rposition(|byte| *byte != 0xff && *byte != 0).map_or(0, |last| last + 17);
         let end = end.min(log.len());
-        (log[..end].to_vec(), 0..end)
+        log[..end].to_vec()
     };
     logs.into_iter().map(cut).collect()
 }
@@ -262,8 +173,9 @@ fn logs() -> Vec<(Vec<u8>, std::ops::Range<usize>)> {
 #[test]
 fn any_event_log_gets_an_answer() {
     let logs = logs();
-    let reference = Prediction::from_log(&EventLog::parse(&logs[0].0).unwrap());
-    fuzz("event log", &logs, |bytes| {
+    let reference = Prediction::from_log(&EventLog::parse(&logs[0]).unwrap());
+    let seeds: Vec<Seed> = logs.into_iter().map(Seed::new).collect();
+    fuzz("event log", &seeds, |bytes| {
         if let Ok(log) = EventLog::parse(bytes) {
             let shown: usize = log.walk().map(|found| format!("{found:?}").len()).sum();
             let described: usize = log.events().map(|event| event.to_string().len()).sum();
@@ -295,9 +207,8 @@ fn any_kernel_table_and_list_gets_an_answer() {
     let mut ccel = b"CCEL\x38\0\0\0".to_vec();
     ccel.resize(56, 2);
     let text = br#"[{"digest": "00", "imr": 3, "event": "x"}, {"register": "RTMR2"}]"#.to_vec();
-    let whole = |bytes: Vec<u8>, hot: usize| (bytes, 0..hot);
-    let length = text.len();
-    fuzz("kernel, table, list", &[whole(kernel, 0x400), whole(ccel, 56), whole(text, length)], |bytes| {
+    let seeds = [Seed::with_structure_in(kernel, 0..0x400), Seed::new(ccel), Seed::new(text)];
+    fuzz("kernel, table, list", &seeds, |bytes| {
         let machine = linux::Machine { memory: 1 << 31, initrd: 0x1000 };
         let _ = (authenticode::sha384(bytes), linux::kernel(bytes, Some(machine)), Ccel::parse(bytes));
         let _ = list::parse(&String::from_utf8_lossy(bytes));

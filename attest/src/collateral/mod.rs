@@ -8,6 +8,7 @@
 
 mod bundle;
 mod json;
+mod level;
 mod qe_identity;
 mod status;
 mod tcb_info;

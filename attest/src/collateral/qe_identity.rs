@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 
 use super::json::{self, Text};
+use super::level::{IsvSvn, RawLevel, highest_first};
 use super::{CollateralError, Part, TcbStatus};
 use crate::UnixSeconds;
 use crate::quote::{EnclaveReport, TeeType};
@@ -107,24 +108,7 @@ struct RawIdentity<'a> {
     mrsigner: Text<'a>,
     isvprodid: u32,
     #[serde(borrow)]
-    tcb_levels: Vec<RawLevel<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawLevel<'a> {
-    tcb: RawTcb,
-    #[serde(borrow)]
-    tcb_date: Text<'a>,
-    #[serde(borrow)]
-    tcb_status: Text<'a>,
-    #[serde(borrow, rename = "advisoryIDs", default)]
-    advisory_ids: Vec<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RawTcb {
-    isvsvn: u32,
+    tcb_levels: Vec<RawLevel<'a, IsvSvn>>,
 }
 
 impl QeIdentity {
@@ -148,20 +132,10 @@ impl QeIdentity {
         for level in &raw.tcb_levels {
             levels.push(IdentityLevel {
                 isv_svn: level.tcb.isvsvn,
-                date: level.tcb_date.date(PART, "tcbDate")?,
-                status: TcbStatus::from_name(level.tcb_status.as_str())
-                    .filter(|status| status.is_of_platform())
-                    .ok_or(CollateralError::Field { part: PART, field: "tcbStatus" })?,
-                advisories: json::advisories(&level.advisory_ids),
+                date: level.date(PART, "tcbDate")?,
+                status: level.known_status(PART)?,
+                advisories: level.advisories(),
             });
-        }
-        if levels.is_empty() {
-            return Err(CollateralError::Field { part: PART, field: "tcbLevels" });
-        }
-        let key = |level: &IdentityLevel| (level.isv_svn, level.date);
-        levels.sort_by_key(|level| core::cmp::Reverse(key(level)));
-        if levels.windows(2).any(|pair| matches!(pair, [a, b] if key(a) == key(b))) {
-            return Err(CollateralError::DuplicateLevel(PART));
         }
         Ok(Self {
             kind,
@@ -178,7 +152,7 @@ impl QeIdentity {
             ),
             mr_signer: raw.mrsigner.hex(PART, "mrsigner")?,
             isv_prod_id: raw.isvprodid,
-            levels,
+            levels: highest_first(levels, |level| (level.isv_svn, level.date), PART, "tcbLevels")?,
         })
     }
 

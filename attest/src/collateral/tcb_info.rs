@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 
 use super::json::{self, Text};
+use super::level::{IsvSvn, RawLevel, highest_first};
 use super::{CollateralError, Part, TcbStatus};
 use crate::UnixSeconds;
 use crate::quote::TeeType;
@@ -115,7 +116,7 @@ struct RawInfo<'a> {
     #[serde(borrow, default)]
     tdx_module_identities: Option<Vec<RawIdentity<'a>>>,
     #[serde(borrow)]
-    tcb_levels: Vec<RawLevel<'a>>,
+    tcb_levels: Vec<RawLevel<'a, RawTcb<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -140,37 +141,7 @@ struct RawIdentity<'a> {
     #[serde(borrow)]
     attributes_mask: Text<'a>,
     #[serde(borrow)]
-    tcb_levels: Vec<RawModuleLevel<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawModuleLevel<'a> {
-    tcb: RawModuleTcb,
-    #[serde(borrow)]
-    tcb_date: Text<'a>,
-    #[serde(borrow)]
-    tcb_status: Text<'a>,
-    #[serde(borrow, rename = "advisoryIDs", default)]
-    advisory_ids: Vec<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RawModuleTcb {
-    isvsvn: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawLevel<'a> {
-    #[serde(borrow)]
-    tcb: RawTcb<'a>,
-    #[serde(borrow)]
-    tcb_date: Text<'a>,
-    #[serde(borrow)]
-    tcb_status: Text<'a>,
-    #[serde(borrow, rename = "advisoryIDs", default)]
-    advisory_ids: Vec<Text<'a>>,
+    tcb_levels: Vec<RawLevel<'a, IsvSvn>>,
 }
 
 #[derive(Deserialize)]
@@ -272,32 +243,22 @@ fn module_identity(raw: &RawIdentity<'_>) -> Result<ModuleIdentity, CollateralEr
     for level in &raw.tcb_levels {
         levels.push(ModuleLevel {
             isv_svn: level.tcb.isvsvn,
-            date: level.tcb_date.date(PART, "tdxModuleIdentities.tcbDate")?,
-            status: TcbStatus::from_name(level.tcb_status.as_str()),
-            advisories: json::advisories(&level.advisory_ids),
+            date: level.date(PART, "tdxModuleIdentities.tcbDate")?,
+            status: level.status(),
+            advisories: level.advisories(),
         });
-    }
-    if levels.is_empty() {
-        return Err(field("tdxModuleIdentities.tcbLevels"));
-    }
-    levels.sort_by_key(|level| core::cmp::Reverse(level.isv_svn));
-    if levels.windows(2).any(|pair| matches!(pair, [a, b] if a.isv_svn == b.isv_svn)) {
-        return Err(CollateralError::DuplicateLevel(PART));
     }
     Ok(ModuleIdentity {
         id: Arc::from(raw.id.as_str()),
         mr_signer: raw.mrsigner.hex(PART, "tdxModuleIdentities.mrsigner")?,
         attributes: raw.attributes.hex(PART, "tdxModuleIdentities.attributes")?,
-        levels,
+        levels: highest_first(levels, |level| level.isv_svn, PART, "tdxModuleIdentities.tcbLevels")?,
     })
 }
 
-fn levels(raw: &[RawLevel<'_>], is_tdx: bool) -> Result<Vec<TcbLevel>, CollateralError> {
+fn levels(raw: &[RawLevel<'_, RawTcb<'_>>], is_tdx: bool) -> Result<Vec<TcbLevel>, CollateralError> {
     let mut levels = Vec::with_capacity(raw.len());
     for level in raw {
-        let status = TcbStatus::from_name(level.tcb_status.as_str())
-            .filter(|status| status.is_of_platform())
-            .ok_or(field("tcbStatus"))?;
         let tdx = match &level.tcb.tdxtcbcomponents {
             Some(components) if is_tdx => components.each_ref().map(|component| component.svn),
             None if is_tdx => return Err(field("tdxtcbcomponents")),
@@ -307,24 +268,16 @@ fn levels(raw: &[RawLevel<'_>], is_tdx: bool) -> Result<Vec<TcbLevel>, Collatera
             sgx: level.tcb.sgxtcbcomponents.each_ref().map(|component| component.svn),
             pce_svn: level.tcb.pcesvn,
             tdx,
-            date: level.tcb_date.date(PART, "tcbDate")?,
-            status,
-            advisories: json::advisories(&level.advisory_ids),
+            date: level.date(PART, "tcbDate")?,
+            status: level.known_status(PART)?,
+            advisories: level.advisories(),
         });
     }
-    if levels.is_empty() {
-        return Err(field("tcbLevels"));
-    }
-    let key = |level: &TcbLevel| (level.sgx, level.pce_svn, level.tdx);
-    levels.sort_by_key(|level| core::cmp::Reverse(key(level)));
-    if levels.windows(2).any(|pair| matches!(pair, [a, b] if key(a) == key(b))) {
-        return Err(CollateralError::DuplicateLevel(PART));
-    }
-    Ok(levels)
+    highest_first(levels, |level| (level.sgx, level.pce_svn, level.tdx), PART, "tcbLevels")
 }
 
 /// What the components are: the first level says it for all.
-fn component_kinds(levels: &[RawLevel<'_>]) -> ([ComponentKind; 16], [ComponentKind; 16]) {
+fn component_kinds(levels: &[RawLevel<'_, RawTcb<'_>>]) -> ([ComponentKind; 16], [ComponentKind; 16]) {
     let text = |text: &Option<Text<'_>>| Arc::from(text.as_ref().map_or("", Text::as_str));
     let kinds = |components: &[RawComponent<'_>; 16]| {
         components.each_ref().map(|component| ComponentKind {

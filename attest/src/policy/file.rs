@@ -331,7 +331,12 @@ impl Policy {
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         check_bounds(text)?;
-        let raw: RawPolicy = toml::from_str(text).map_err(|error| PolicyError::Format(error.to_string()))?;
+        let raw: RawPolicy = toml::from_str(text).map_err(|error| {
+            // The error's own text is a drawing of several lines.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            PolicyError::Format(alloc::format!("line {line}: {}", error.message()))
+        })?;
         raw.into_policy()
     }
 

@@ -69,6 +69,17 @@ fn mistakes_are_errors_and_never_a_weaker_policy() {
     assert_eq!(Policy::from_json(&" ".repeat(2 << 20)), Err(PolicyError::TooLarge));
 }
 
+#[cfg(feature = "toml")]
+#[test]
+fn a_mistake_in_a_file_is_told_in_one_line_that_says_where() {
+    let error = Policy::from_text("[tcb]\n\nacept = []\n").unwrap_err().to_string();
+    assert!(error.starts_with("line 3: unknown field `acept`"), "{error}");
+    for wrong in ["[tcb", "[tcb]\naccept = 3", "{\"tcb\":\n{\"acept\":1}}", "a = \"\n"] {
+        let error = Policy::from_text(wrong).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{wrong}: {error}");
+    }
+}
+
 #[test]
 fn the_default_accepts_up_to_date_only() {
     assert_eq!(Policy::default().tcb.accept.into_iter().collect::<Vec<_>>(), [TcbStatus::UpToDate]);

@@ -7,12 +7,14 @@
 //! | module | predicts |
 //! |---|---|
 //! | [`ovmf`] | RTMR0 and RTMR1 of OVMF with QEMU's direct kernel boot, RTMR2 of Linux's EFI stub |
+//! | [`boot_shim`] | RTMR0, RTMR1 and RTMR2 of Linux under this project's boot shim |
 //! | [`td_shim`] | RTMR0 and RTMR1 of td-shim |
 //! | [`guest`] | the registers of this project's own guests |
 //! | [`Prediction::from_log`] | the events of a reference log, to compare one boot with another |
 //! | [`list`] | events from a list that an application keeps (RTMR3) |
 
 pub mod authenticode;
+pub mod boot_shim;
 pub mod guest;
 pub mod linux;
 pub mod list;

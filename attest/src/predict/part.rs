@@ -33,6 +33,8 @@ pub enum Part {
     PartitionTable,
     /// A boot loader's command or file.
     BootLoader(String),
+    /// The kernel file, as the boot shim measures it: whole.
+    Kernel,
     /// The command line of the kernel.
     CommandLine,
     /// The initrd of the kernel.
@@ -88,6 +90,12 @@ impl Part {
             (EventType::EVENT_TAG, EventData::Tagged { id: EventData::TAG_INITRD, .. }) => Self::Initrd,
             (EventType::EVENT_TAG, EventData::Text(b"LOADED_IMAGE::LoadOptions")) => Self::CommandLine,
             (EventType::EVENT_TAG, EventData::Text(b"Linux initrd")) => Self::Initrd,
+            (EventType::IPL, EventData::Text(b"kernel")) => Self::Kernel,
+            (EventType::IPL, EventData::Text(b"initrd")) => Self::Initrd,
+            // grub and the boot shim write it alike.
+            (EventType::IPL, EventData::Text(text)) if text.starts_with(b"kernel_cmdline: ") => {
+                Self::CommandLine
+            }
             (EventType::IPL, EventData::Text(text)) => Self::BootLoader(Printable(text).to_string()),
             (kind, data) => Self::Other(alloc::format!("{kind} {data}")),
         }
@@ -109,6 +117,7 @@ impl fmt::Display for Part {
             Self::Action(text) => write!(f, "action \"{text}\""),
             Self::PartitionTable => f.write_str("partition table"),
             Self::BootLoader(text) => write!(f, "boot loader \"{text}\""),
+            Self::Kernel => f.write_str("kernel"),
             Self::CommandLine => f.write_str("command line"),
             Self::Initrd => f.write_str("initrd"),
             Self::Payload => f.write_str("payload"),

@@ -90,6 +90,8 @@ pub enum Action {
     HardenSoftware,
     /// Launch the TD again: the platform under it is up to date.
     RelaunchTd,
+    /// Ask the vendor: the collateral knows no better level of this platform.
+    AskVendor,
     /// Do not rely on this platform.
     DoNotUse,
 }
@@ -110,6 +112,7 @@ impl Action {
             Self::Reconfigure => "reconfigure-platform",
             Self::HardenSoftware => "harden-software",
             Self::RelaunchTd => "relaunch-td",
+            Self::AskVendor => "ask-vendor",
             Self::DoNotUse => "do-not-use",
         }
     }
@@ -129,6 +132,7 @@ impl fmt::Display for Action {
             Self::Reconfigure => "change the platform's configuration as the advisories say",
             Self::HardenSoftware => "build the software inside the TEE with the advised mitigations",
             Self::RelaunchTd => "launch the TD again: the platform under it is up to date",
+            Self::AskVendor => "ask the platform's vendor: this collateral knows no better level for it",
             Self::DoNotUse => "do not rely on this platform",
         })
     }
@@ -275,6 +279,10 @@ fn actions(status: TcbStatus, shortfalls: &[Shortfall]) -> Vec<Action> {
     }
     if matches!(status, TcbStatus::TdRelaunchAdvised | TcbStatus::TdRelaunchAdvisedConfigurationNeeded) {
         add(Action::RelaunchTd);
+    }
+    // Out of date, and nothing in the collateral would be less so.
+    if actions.is_empty() && status != TcbStatus::UpToDate {
+        actions.push(Action::AskVendor);
     }
     actions
 }
