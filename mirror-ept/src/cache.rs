@@ -34,7 +34,19 @@ impl Reserve {
     pub const PRIVATE: Self = Self::Mirror(4);
     /// What one shared fault needs at most.
     pub const SHARED: Self = Self::Direct(4);
+
+    /// How many tables a cache that has too few is filled up to: some more than asked for, where that is little,
+    /// so that not every new table is a visit to the allocators, which all vCPUs share.
+    pub(crate) const fn refill_to(self) -> usize {
+        match self {
+            Self::Mirror(n) if n > 0 && n < AHEAD => AHEAD,
+            Self::Mirror(n) | Self::Direct(n) => n,
+        }
+    }
 }
+
+/// Mirror tables that a cache is filled up to. In a model, none that are not asked for.
+const AHEAD: usize = if cfg!(any(loom, shuttle)) { 0 } else { 8 };
 
 /// Tables that wait to be linked. One per vCPU, and one per thread that splits.
 pub struct TableCache<Twin> {
@@ -68,7 +80,9 @@ impl<Twin> TableCache<Twin> {
     /// Room for the tables, so that putting one back never allocates.
     pub(crate) fn make_room(&mut self, reserve: Reserve) -> Result<(), NoMemory> {
         match reserve {
-            Reserve::Mirror(n) => self.mirror.try_reserve(n.saturating_sub(self.mirror.len())),
+            Reserve::Mirror(_) => {
+                self.mirror.try_reserve(reserve.refill_to().saturating_sub(self.mirror.len()))
+            }
             Reserve::Direct(n) => self.direct.try_reserve(n.saturating_sub(self.direct.len())),
         }
         .map_err(|_| NoMemory)

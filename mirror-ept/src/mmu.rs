@@ -167,7 +167,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         self.dead.load(Ordering::Acquire)
     }
 
-    /// Fills a cache, outside every guard, until it holds what is asked for. Also frees direct tables whose
+    /// Fills a cache, outside every guard, where it holds less than what is asked for. Also frees direct tables whose
     /// grace period is over.
     ///
     /// # Errors
@@ -185,20 +185,14 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         cache.make_room(reserve)?;
         match reserve {
             Reserve::Mirror(n) => {
-                let before = cache.mirror.len();
-                while cache.mirror.len() < n {
-                    let twin = self.pages.reserve_external()?;
-                    match self.slab.alloc() {
-                        Ok(table) => cache.mirror.push_back(MirrorTable { table, twin }),
-                        Err(full) => {
-                            self.pages.return_external(twin, Returned::Unused);
-                            return Err(full);
-                        }
+                while cache.mirror.len() < reserve.refill_to() {
+                    match self.reserve_mirror() {
+                        Ok(reserved) => cache.mirror.push_back(reserved),
+                        Err(NoMemory) if cache.mirror.len() >= n => break,
+                        Err(NoMemory) => return Err(NoMemory),
                     }
                 }
-                if cache.mirror.len() - before > 1 {
-                    cache.in_order();
-                }
+                cache.in_order();
             }
             Reserve::Direct(n) => {
                 self.limbo.collect(&self.core, |page| self.pages.free_direct(page));
@@ -208,6 +202,17 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
         }
         Ok(())
+    }
+
+    fn reserve_mirror(&self) -> Result<MirrorTable<P::ExternalPage>, NoMemory> {
+        let twin = self.pages.reserve_external()?;
+        match self.slab.alloc() {
+            Ok(table) => Ok(MirrorTable { table, twin }),
+            Err(full) => {
+                self.pages.return_external(twin, Returned::Unused);
+                Err(full)
+            }
+        }
     }
 
     /// Gives back everything in a cache.

@@ -30,6 +30,10 @@ struct Chunk<Twin> {
     twins: Box<[Mutex<Option<Twin>>]>,
 }
 
+/// On cache lines of its own: what changes with every table must not disturb those who only look tables up.
+#[repr(align(128))]
+struct FreeLock(Mutex<Free>);
+
 struct Free {
     list: Vec<u32>,
     /// Tables in chunks that exist.
@@ -38,7 +42,7 @@ struct Free {
 
 pub(crate) struct Slab<Twin> {
     chunks: Box<[Once<Chunk<Twin>>]>,
-    free: Mutex<Free>,
+    free: FreeLock,
 }
 
 /// Gives all entries of a table that nobody else can reach one value.
@@ -63,7 +67,10 @@ impl<Twin> Slab<Twin> {
         let mut chunks = Vec::new();
         chunks.try_reserve_exact(count).map_err(|_| NoMemory)?;
         chunks.extend((0..count).map(|_| Once::new()));
-        Ok(Self { chunks: chunks.into_boxed_slice(), free: Mutex::new(Free { list: Vec::new(), grown: 0 }) })
+        Ok(Self {
+            chunks: chunks.into_boxed_slice(),
+            free: FreeLock(Mutex::new(Free { list: Vec::new(), grown: 0 })),
+        })
     }
 
     /// The table of a reference; `None` for a number that was never given.
@@ -82,7 +89,7 @@ impl<Twin> Slab<Twin> {
 
     /// Takes a table. Fill it before linking it.
     pub(crate) fn alloc(&self) -> Result<TableRef, NoMemory> {
-        let mut free = self.free.lock();
+        let mut free = self.free.0.lock();
         if free.list.is_empty() {
             self.grow(&mut free)?;
         }
@@ -93,13 +100,13 @@ impl<Twin> Slab<Twin> {
     pub(crate) fn free(&self, table: TableRef) {
         if let Some(entries) = self.get(table) {
             fill(entries, Spte::FROZEN);
-            self.free.lock().list.push(table.get() as u32);
+            self.free.0.lock().list.push(table.get() as u32);
         }
     }
 
     /// Tables that exist and are in use.
     pub(crate) fn in_use(&self) -> usize {
-        let free = self.free.lock();
+        let free = self.free.0.lock();
         free.grown - free.list.len()
     }
 

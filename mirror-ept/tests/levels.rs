@@ -67,13 +67,13 @@ fn a_split_goes_from_1g_through_2m_to_4k() {
 #[test]
 fn a_split_that_runs_out_of_tables_says_how_far_it_came_and_goes_on_when_repeated() {
     let mut b = Bench::new();
-    for i in 0..4 {
+    for i in 0..12 {
         b.map(i * MIB2, GIB + i * MIB2, Level::L2M);
     }
     b.mmu.release(&mut b.cache);
-    assert_eq!(split(&mut b, range(0, 4 * MIB2), 3), Ok(SplitOutcome::NeedTables(3)));
+    assert_eq!(split(&mut b, range(0, 12 * MIB2), 9), Ok(SplitOutcome::NeedTables(9)));
     b.audit();
-    assert_eq!(split(&mut b, range(0, 4 * MIB2), 3), Ok(SplitOutcome::Complete(1)));
+    assert_eq!(split(&mut b, range(0, 12 * MIB2), 9), Ok(SplitOutcome::Complete(3)));
     b.audit();
     b.assert_nothing_lost();
 }

@@ -132,20 +132,53 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ///
     /// # Errors
     /// As [`MmuError`]; nothing changed then. After an error that is fatal the TD must end.
-    #[inline]
+    #[inline(always)]
     pub fn fault(
         &self,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         fault: &Fault<'_>,
     ) -> Result<FaultOutcome, MmuError<X::Error>> {
-        if !guard.is_of(&self.core) {
-            return Err(MmuError::ForeignGuard);
+        if let Target::Private { pfn, .. } = fault.target
+            && self.admits(guard, fault).is_ok()
+            && let Some(entry) = self.take_leaf_entry_near(guard, fault.gfn)
+        {
+            let at = Position::of(fault.gfn, Level::L4K);
+            return self.map_frozen_leaf(guard, entry, Spte::ABSENT, at, pfn);
         }
-        self.check_alive()?;
-        self.check_gfn(fault.gfn)?;
+        // A copy, so that the fault is in registers on the way above.
+        let fault = *fault;
+        self.fault_from_root(guard, cache, &fault)
+    }
+
+    /// Whether a fault may be handled under a guard. `Err` is what its caller gets otherwise.
+    #[inline(always)]
+    fn admits(
+        &self,
+        guard: &Shared<'_>,
+        fault: &Fault<'_>,
+    ) -> Result<(), Result<FaultOutcome, MmuError<X::Error>>> {
+        if !guard.is_of(&self.core) {
+            return Err(Err(MmuError::ForeignGuard));
+        }
+        self.check_alive().map_err(Err)?;
+        self.check_gfn(fault.gfn).map_err(Err)?;
         if !self.notifier.still_counts(guard, fault.snapshot, fault.gfn) {
-            return Ok(FaultOutcome::Retry(Retry::Invalidated));
+            return Err(Ok(FaultOutcome::Retry(Retry::Invalidated)));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fault_from_root(
+        &self,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        fault: &Fault<'_>,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
+        if let Err(other) = self.admits(guard, fault) {
+            return other;
         }
         match fault.target {
             Target::Private { pfn, backing } => self.fault_private(guard, cache, fault, pfn, backing),

@@ -15,43 +15,22 @@ use crate::spte::Spte;
 use crate::table::TablePages;
 
 impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
-    /// Most faults find an absent 4K entry in a table that is there already, near the one before: that is all
-    /// there is on this path. Everything else starts again at the root.
+    /// Most faults find an absent 4K entry in a table that is there already, in the gigabyte of the participant's
+    /// last one. That entry, FROZEN by us.
     #[inline(always)]
-    pub(super) fn fault_private(
-        &self,
-        guard: &Shared<'_>,
-        cache: &mut TableCache<P::ExternalPage>,
-        fault: &Fault<'_>,
-        pfn: Pfn,
-        backing: Level,
-    ) -> Result<FaultOutcome, MmuError<X::Error>> {
-        let gfn = fault.gfn;
-        if let Some(entry) = self.leaf_entry_near(guard, gfn) {
-            // Asking for the entry by taking it moves its cache line once, where reading it first would move
-            // it twice.
-            let taken =
-                entry.compare_exchange(Spte::ABSENT.0, Spte::FROZEN.0, Ordering::AcqRel, Ordering::Acquire);
-            if taken.is_ok() {
-                return self.map_frozen_leaf(guard, entry, Spte::ABSENT, Position::of(gfn, Level::L4K), pfn);
-            }
-        }
-        self.fault_private_from_root(guard, cache, fault, pfn, backing)
-    }
-
-    /// The 4K entry of a frame in the gigabyte of the participant's last fault, where a table has one.
-    #[inline(always)]
-    fn leaf_entry_near(&self, guard: &Shared<'_>, gfn: Gfn) -> Option<&AtomicU64> {
+    pub(super) fn take_leaf_entry_near(&self, guard: &Shared<'_>, gfn: Gfn) -> Option<&AtomicU64> {
         let above = self.mirror_table(guard.shortcut().get(gfn)?)?;
         let value = Spte(above[index(gfn, Level::L2M)].load(Ordering::Acquire));
         if !value.is_table(Level::L2M) {
             return None;
         }
-        Some(&self.mirror_table(value.table_ref())?[index(gfn, Level::L4K)])
+        let entry = &self.mirror_table(value.table_ref())?[index(gfn, Level::L4K)];
+        // Asking for the entry by taking it moves its cache line once, where reading it first would move it
+        // twice.
+        freeze(entry, Spte::ABSENT).then_some(entry)
     }
 
-    #[cold]
-    fn fault_private_from_root(
+    pub(super) fn fault_private(
         &self,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
@@ -116,7 +95,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
 
     /// Calls the hook for an entry that we froze, and publishes the leaf or puts the old value back.
     #[inline(always)]
-    fn map_frozen_leaf(
+    pub(super) fn map_frozen_leaf(
         &self,
         guard: &Shared<'_>,
         entry: &AtomicU64,

@@ -15,8 +15,12 @@ use tdvisor_base::{Gfn, Level, Pfn};
 /// Page-aligned tables, written once so that they are really there.
 pub struct Pool {
     tables: Vec<Aligned>,
-    free: Mutex<Vec<u32>>,
+    free: FreeList,
 }
+
+/// On cache lines of its own, as any allocator has it.
+#[repr(align(128))]
+struct FreeList(Mutex<Vec<u32>>);
 
 #[repr(align(4096))]
 struct Aligned(Table);
@@ -25,7 +29,7 @@ impl Pool {
     pub fn new(tables: usize) -> Self {
         Self {
             tables: (0..tables).map(|_| Aligned(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
-            free: Mutex::new((0..tables as u32).rev().collect()),
+            free: FreeList(Mutex::new((0..tables as u32).rev().collect())),
         }
     }
 
@@ -35,11 +39,11 @@ impl Pool {
     }
 
     fn take(&self) -> Result<u64, NoMemory> {
-        self.free.lock().ok().and_then(|mut free| free.pop()).map(u64::from).ok_or(NoMemory)
+        self.free.0.lock().ok().and_then(|mut free| free.pop()).map(u64::from).ok_or(NoMemory)
     }
 
     fn give(&self, index: u64) {
-        if let Ok(mut free) = self.free.lock() {
+        if let Ok(mut free) = self.free.0.lock() {
             free.push(index as u32);
         }
     }
@@ -292,7 +296,7 @@ pub fn mmu(tables: usize, form: AccessTracking, delay: u64) -> BenchMmu {
     let direct = Pool::new(if form == AccessTracking::Hardware { 2 * tables } else { 64 });
     if form == AccessTracking::Hardware {
         // Tables lie apart, as they do where others allocate too.
-        direct.free.lock().expect("a list").retain(|index| index % 2 == 0);
+        direct.free.0.lock().expect("a list").retain(|index| index % 2 == 0);
     }
     Mmu::new(config, Pages { direct, external }, radix).expect("memory for an MMU")
 }
