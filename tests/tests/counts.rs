@@ -2,14 +2,19 @@
 //!
 //! Removal is batched: n leaves cost n BLOCK, one TRACK and n REMOVE, where KVM has n of each. Tables that a
 //! removal emptied cannot go in the same round (below a blocked entry nothing can be removed); they ride on
-//! the next removal for one BLOCK each, and its TRACK is theirs too.
+//! the next removal for one BLOCK each, and its TRACK is theirs too. Each TRACK comes with one kick of the vCPUs
+//! that are in the guest; here that is one, so that kicks are counted by their IPIs.
 
 mod memory;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use memory::{EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
+use memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
+use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor_base::Level;
+use tdx_module_iface::exit::ExitReason;
 use vmm_core::memory::Resolution;
 use vmm_core::memory::attributes::Attribute;
 
@@ -23,6 +28,95 @@ fn with_td(test: impl FnOnce(&EmulatedHost, &EmulatedTd<'_>)) {
     td.audit().expect("mirror, Secure EPT and PAMT agree");
     assert!(td.teardown().is_clean());
     assert_eq!(host.platform().violations(), []);
+}
+
+/// Runs `work` while the TD's only vCPU is in the guest, and gives the calls and the kicks that it costs.
+fn beside_a_running_vcpu<T>(
+    host: &EmulatedHost,
+    td: &EmulatedTd<'_>,
+    work: impl FnOnce() -> T,
+) -> (Calls, u64, T) {
+    let inside = Arc::new(AtomicBool::new(false));
+    let entered = inside.clone();
+    let idle = ScriptedGuest(move |state: &mut GuestState, env: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        entered.store(true, Ordering::SeqCst);
+        while !env.interrupt_pending() {
+            std::thread::yield_now();
+        }
+        VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
+    });
+    let vcpu = &td.vcpus()[0];
+    host.platform().machine().set_guest_cpu(vcpu.lp().0 as usize, Box::new(idle));
+    std::thread::scope(|scope| {
+        scope.spawn(|| td.run_vcpu(0));
+        while !inside.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let before = host.platform().ipis();
+        let (mut calls, result) = calls_of(host, work);
+        let kicks = host.platform().ipis() - before;
+        calls.forget("VP.ENTER");
+        td.stop();
+        (calls, kicks, result)
+    })
+}
+
+#[test]
+fn zapping_n_leaves_of_a_running_td_costs_one_kick() {
+    with_td(|host, td| {
+        const N: u64 = 37;
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
+        for i in 0..N {
+            touch(&mut seat, frames(i, 1).start(), Level::L4K);
+        }
+        let (calls, kicks, ()) =
+            beside_a_running_vcpu(host, td, || convert(&mut seat, frames(0, N), Attribute::Shared));
+        let expected = [("RANGE.BLOCK", N), ("TRACK", 1), ("PAGE.REMOVE", N)];
+        assert_eq!((calls.memory(), kicks), (memory_calls(expected), 1));
+    });
+}
+
+#[test]
+fn emptied_tables_of_a_running_td_share_one_track_and_one_kick() {
+    with_td(|host, td| {
+        const TABLES: u64 = 5;
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
+        for table in 0..TABLES {
+            touch(&mut seat, frames(table * 512, 1).start(), Level::L4K);
+        }
+        convert(&mut seat, frames(0, TABLES * 512), Attribute::Shared);
+        let (calls, kicks, freed) = beside_a_running_vcpu(host, td, || td.memory().reclaim_tables(&mut seat));
+        assert_eq!(freed, Ok(TABLES));
+        let expected = [("RANGE.BLOCK", TABLES), ("TRACK", 1), ("SEPT.REMOVE", TABLES)];
+        assert_eq!((calls.memory(), kicks), (memory_calls(expected), 1));
+    });
+}
+
+#[test]
+fn converting_2m_of_a_running_td_costs_one_of_each() {
+    with_td(|host, td| {
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
+        let range = frames(1024, 512);
+        touch(&mut seat, range.start(), Level::L2M);
+        let (calls, kicks, ()) =
+            beside_a_running_vcpu(host, td, || convert(&mut seat, range, Attribute::Shared));
+        let expected = [("RANGE.BLOCK", 1), ("TRACK", 1), ("PAGE.REMOVE", 1)];
+        assert_eq!((calls.memory(), kicks), (memory_calls(expected), 1));
+    });
+}
+
+#[test]
+fn faults_of_a_running_td_kick_nobody() {
+    with_td(|host, td| {
+        let mut seat = td.memory().take_seat(SEAT).unwrap();
+        let (_, kicks, ()) = beside_a_running_vcpu(host, td, || {
+            for i in 0..100 {
+                touch(&mut seat, frames(i, 1).start(), Level::L4K);
+            }
+        });
+        assert_eq!(kicks, 0);
+    });
 }
 
 fn memory_calls<const N: usize>(expected: [(&str, u64); N]) -> BTreeMap<&str, u64> {

@@ -51,6 +51,8 @@ pub struct Guest<'h> {
     tdvpr: u64,
     /// TD exits of the last act.
     pub exits: u32,
+    /// Where the instruction of the next act is.
+    rip: u64,
 }
 
 impl<'h> Guest<'h> {
@@ -60,7 +62,7 @@ impl<'h> Guest<'h> {
         let vcpu = |lp: LpId| {
             let machine = host.platform().machine();
             let at = roots.iter().find(|tdvpr| runs_on(host, &machine, **tdvpr, lp));
-            Self { host, machine, lp, tdvpr: *at.expect("each vCPU has a root page"), exits: 0 }
+            Self { host, machine, lp, tdvpr: *at.expect("each vCPU has a root page"), exits: 0, rip: 0x1000 }
         };
         td.vcpus().iter().map(|v| vcpu(v.lp())).collect()
     }
@@ -68,14 +70,18 @@ impl<'h> Guest<'h> {
     /// Has the guest do one thing, resolving its exits as the run loop does.
     pub fn act(&mut self, td: &EmulatedTd<'h>, seat: &mut EmulatedSeat<'_, 'h>, act: Act) -> Did {
         self.exits = 0;
+        // Each act is an instruction of its own: one that could not go on is given up, not repeated for ever.
+        self.rip = self.rip.wrapping_add(64);
         loop {
             let (exit, did) = self.enter(act);
             self.exits += 1;
             assert!(self.exits < 1000, "{act:?} goes on for ever: {exit:?}");
+            let Some(exit) = exit else { continue };
             let TdExit::Async(exit) = exit else { panic!("{act:?} made a call to the host") };
             match exit.reason.basic() {
-                // Done, or interrupted before it began.
+                // Done, or interrupted before it was. A guest that finds the host at its page tries again.
                 ExitReason::EXTERNAL_INTERRUPT => match did {
+                    Some(Did::Status(status)) if status.code() == StatusCode::OPERAND_BUSY => continue,
                     Some(did) => return did,
                     None => continue,
                 },
@@ -102,19 +108,28 @@ impl<'h> Guest<'h> {
         }
     }
 
-    /// Enters the guest once. What it did, if it came to that.
-    fn enter(&self, act: Act) -> (TdExit, Option<Did>) {
+    /// Interrupts the processor: its next entry ends at once.
+    pub fn interrupt(&self) {
+        self.host.platform().send_ipi(self.lp);
+    }
+
+    /// Enters the guest once. The exit, unless the module was busy, and what the guest did, if it came to that.
+    fn enter(&self, act: Act) -> (Option<TdExit>, Option<Did>) {
         let mut lp = self.host.platform().take_lp(self.lp).expect("the vCPU's processor");
         let mut did = None;
         let mut issued = false;
         let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
             state.enter_64_bit_mode();
             let done = VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+            if env.interrupt_pending() && !issued {
+                return done;
+            }
             // After a TDCALL the guest goes on behind it.
             if std::mem::replace(&mut issued, true) {
                 did = Some(Did::Status(Status::from_raw(state.gprs.rax)));
                 return done;
             }
+            state.rip = self.rip;
             let mut word = [0; 8];
             let result = match act {
                 Act::Accept { gpa, level } => {
@@ -127,7 +142,7 @@ impl<'h> Guest<'h> {
             };
             match result {
                 Ok(()) => {
-                    state.rip = state.rip.wrapping_add(4);
+                    state.rip = self.rip.wrapping_add(4);
                     did = Some(Did::Word(u64::from_le_bytes(word)));
                     done
                 }
@@ -140,10 +155,11 @@ impl<'h> Guest<'h> {
         cpu.seamcall_with(&mut gprs, &mut guest).expect("a module answers");
         lp.acknowledge_events();
         lp.invept(tdvisor_base::Hpa::new(0));
-        match TdExit::from_gprs(&gprs) {
-            Some(exit) => (exit, did),
-            None => panic!("the vCPU was not entered: {:?}", Status::from_raw(gprs.rax)),
-        }
+        let status = Status::from_raw(gprs.rax);
+        let exit = TdExit::from_gprs(&gprs);
+        let busy = status.code() == StatusCode::OPERAND_BUSY;
+        assert!(exit.is_some() || busy, "the vCPU was not entered: {status:?}");
+        (exit, did)
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file that has this module uses a part of it")]
 
 pub mod guest;
+pub mod machine;
 
 use std::collections::BTreeMap;
 
@@ -25,18 +26,20 @@ use vmm_core::retry::{Bound, bounded};
 use vmm_core::td::config::TdConfig;
 use vmm_core::td::{Devices, Td};
 
+use machine::TestMachine;
+
 /// Where the tests' memory begins: above everything that the image's sections ask for.
 pub const TEST_MEMORY: Gfn = Gfn::new((64 << 20) / 4096);
 
-pub type EmulatedHost = Host<EmulatedMachine>;
-pub type EmulatedTd<'h> = Td<'h, EmulatedMachine>;
-pub type EmulatedSeat<'t, 'h> = Seat<'t, 'h, EmulatedMachine>;
+pub type EmulatedHost = Host<TestMachine>;
+pub type EmulatedTd<'h> = Td<'h, TestMachine>;
+pub type EmulatedSeat<'t, 'h> = Seat<'t, 'h, TestMachine>;
 
 /// A host on a machine with room for TDs of `bytes` together, and five processors: one for management, two
 /// for vCPUs, two for seats.
 pub fn host(bytes: u64) -> EmulatedHost {
     let machine = EmulatedMachine::for_td(bytes, 4, Trace::counting());
-    Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
+    Host::bring_up(TestMachine::new(machine), |_| {}).expect("an emulated module comes up")
 }
 
 /// A processor that no vCPU of a test's TDs is on.
@@ -80,13 +83,19 @@ pub fn convert(seat: &mut EmulatedSeat<'_, '_>, range: GfnRange, to: Attribute) 
 
 /// The level at which the module itself says that a frame is mapped, up to 2M.
 pub fn module_maps(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<Level> {
+    module_state(seat, td, gfn).map(|(level, _)| level)
+}
+
+/// The level at which the module itself says that a frame is mapped, up to 2M, and whether it is accepted.
+pub fn module_state(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<(Level, Accepted)> {
     for level in [Level::L2M, Level::L4K] {
         let entry = GpaLevel::of_gfn(gfn.align_down(level), level);
         let read = seat
             .with_lp(|lp| bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(lp, td.tdr(), entry)))
             .expect("a seat has a processor");
         match read.map(|info| info.state()) {
-            Ok(Some(SeptState::Mapped | SeptState::Pending)) => return Some(level),
+            Ok(Some(SeptState::Mapped)) => return Some((level, Accepted::Yes)),
+            Ok(Some(SeptState::Pending)) => return Some((level, Accepted::NotYet)),
             Ok(Some(SeptState::NlMapped)) => {}
             Ok(Some(SeptState::Free)) => return None,
             Err(error) if error.code() == Some(StatusCode::EPT_WALK_FAILED) => return None,
@@ -94,6 +103,13 @@ pub fn module_maps(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -
         }
     }
     None
+}
+
+/// Whether the guest has accepted a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    Yes,
+    NotYet,
 }
 
 /// What a host has, to be compared before and after the life of its TDs.
@@ -129,6 +145,11 @@ impl Calls {
     /// Calls of one leaf, by its name after `TDH.`.
     pub fn of(&self, leaf: &str) -> u64 {
         self.0.get(&format!("TDH.{leaf}")).copied().unwrap_or_default()
+    }
+
+    /// Leaves one leaf, by its name after `TDH.`, out of account.
+    pub fn forget(&mut self, leaf: &str) {
+        self.0.remove(&format!("TDH.{leaf}"));
     }
 
     /// Calls of leaves that change or read a TD's memory, by their names after `TDH.MEM.`.

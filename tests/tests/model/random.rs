@@ -1,4 +1,4 @@
-//! Random numbers from a seed, and the line that says how to replay a failure.
+//! Random numbers from a seed.
 
 use std::env;
 
@@ -21,27 +21,15 @@ impl Random {
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
 }
 
 /// A number from the environment.
 pub fn from_environment(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
-/// Says, when the test fails, how to run the same schedule again.
-pub struct Replay {
-    pub seed: u64,
-    pub step: u64,
-}
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let (seed, steps) = (self.seed, self.step + 1);
-            eprintln!(
-                "replay with TDVISOR_MODEL_SEED={seed} TDVISOR_MODEL_STEPS={steps}: the last step fails"
-            );
-        }
-    }
 }

@@ -1,155 +1,116 @@
 //! The flat reference: one record per frame, and what each operation does to it.
+//!
+//! It knows nothing of tables, levels or folios: what it says of a frame must hold however the frame is mapped.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use mirror_ept::GfnRange;
-use tdvisor_base::{Gfn, Level};
-use vmm_core::memory::Resolution;
 use vmm_core::memory::attributes::Attribute;
+
+use crate::operation::{FRAMES, Span};
+
+/// Whether a frame is mapped private, and the guest has accepted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Private {
+    Unmapped,
+    Pending,
+    Accepted,
+}
 
 /// What is expected of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub attribute: Attribute,
-    /// The level of the private leaf that maps it.
-    pub private: Option<Level>,
-    /// The level of the shared leaf that maps it.
-    pub shared: Option<Level>,
+    pub private: Private,
+    /// Its first word, for who may read it.
+    pub word: u64,
 }
 
-/// All frames of a stretch of memory that begins and ends at a 2 MiB boundary.
+const NEW: Frame = Frame { attribute: Attribute::Private, private: Private::Unmapped, word: 0 };
+
+/// All frames of the model's memory.
 pub struct Reference {
-    start: Gfn,
     frames: Vec<Frame>,
-    largest: Level,
+    /// Frames written since the last harvest, while writes are logged.
+    pub log: Option<BTreeSet<u64>>,
 }
 
 impl Reference {
     /// Private and unmapped throughout, as a new slot is.
-    pub fn new(whole: GfnRange, largest: Level) -> Self {
-        let frame = Frame { attribute: Attribute::Private, private: None, shared: None };
-        Self { start: whole.start(), frames: vec![frame; whole.frames() as usize], largest }
+    pub fn new() -> Self {
+        Self { frames: vec![NEW; FRAMES as usize], log: None }
     }
 
-    pub fn whole(&self) -> GfnRange {
-        GfnRange::new(self.start, self.start.wrapping_add(self.frames.len() as u64))
+    pub fn frame(&self, frame: u64) -> Frame {
+        self.frames[frame as usize]
     }
 
-    pub fn frames(&self) -> impl Iterator<Item = (Gfn, Frame)> + '_ {
-        (0..).zip(&self.frames).map(|(i, frame)| (self.start.wrapping_add(i), *frame))
+    /// The frames of the huge page that a frame is in.
+    pub fn huge(frame: u64) -> Range<u64> {
+        let first = frame - frame % 512;
+        first..first + 512
     }
 
-    pub fn frame(&self, gfn: Gfn) -> Frame {
-        self.frames[self.index(gfn)]
+    fn range(&mut self, span: Span) -> &mut [Frame] {
+        let first = span.first as usize;
+        &mut self.frames[first..first + span.frames as usize]
     }
 
-    fn index(&self, gfn: Gfn) -> usize {
-        (gfn.get() - self.start.get()) as usize
+    pub fn all(&self, frames: Range<u64>, holds: impl Fn(Frame) -> bool) -> bool {
+        frames.into_iter().all(|frame| holds(self.frame(frame)))
     }
 
-    fn indices(&self, range: GfnRange) -> Range<usize> {
-        self.index(range.start())..self.index(range.end())
+    /// A frame without a mapping got one.
+    pub fn map(&mut self, frame: u64) {
+        let frame = &mut self.frames[frame as usize];
+        assert_eq!(frame.attribute, Attribute::Private, "shared memory was mapped private");
+        assert_eq!(frame.private, Private::Unmapped, "mapped twice");
+        // What it held is lost: the guest's ACCEPT clears it, or the host does when it takes it back.
+        *frame = Frame { private: Private::Pending, word: 0, ..*frame };
     }
 
-    /// The frames of the leaf of `level` at `gfn`.
-    fn leaf(&self, gfn: Gfn, level: Level) -> Range<usize> {
-        let first = self.index(gfn.align_down(level));
-        first..first + level.frames() as usize
+    /// The guest accepted a frame.
+    pub fn accept(&mut self, frame: u64) {
+        let frame = &mut self.frames[frame as usize];
+        assert_eq!(frame.private, Private::Pending, "accepted twice, or never mapped");
+        frame.private = Private::Accepted;
     }
 
-    /// A private fault ended like this: checks that it may, and notes what it mapped.
-    pub fn private_fault(&mut self, gfn: Gfn, max_level: Level, got: Resolution) {
-        let frame = self.frame(gfn);
-        let Resolution::Mapped(level) = got else {
-            assert_eq!(got, Resolution::WrongSide(Attribute::Shared), "private fault at {gfn}");
-            assert_eq!(frame.attribute, Attribute::Shared, "private frame {gfn} was refused as shared");
-            return;
-        };
-        assert_eq!(frame.attribute, Attribute::Private, "shared frame {gfn} was mapped private");
-        assert!(level <= max_level, "frame {gfn} was mapped at {level}, more than the guest takes");
-        match frame.private {
-            Some(old) if old <= max_level => assert_eq!(level, old, "a spurious fault at {gfn} changed it"),
-            Some(old) => {
-                // The larger page was split, and this one with it.
-                let leaf = self.leaf(gfn, old);
-                self.frames[leaf].iter_mut().for_each(|frame| frame.private = Some(level));
-            }
-            None => {
-                assert!(level <= self.largest, "frame {gfn} was mapped at {level}");
-                let leaf = self.leaf(gfn, level);
-                for frame in &mut self.frames[leaf] {
-                    assert_eq!(frame.attribute, Attribute::Private, "{gfn}: a leaf over mixed attributes");
-                    assert_eq!(frame.private, None, "{gfn}: a leaf over smaller ones");
-                    frame.private = Some(level);
-                }
-            }
+    /// Whoever may wrote a word.
+    pub fn write(&mut self, frame: u64, value: u64) {
+        self.frames[frame as usize].word = value;
+        if self.frames[frame as usize].attribute == Attribute::Shared {
+            self.note_write(frame);
         }
     }
 
-    /// A shared fault ended like this.
-    pub fn shared_fault(&mut self, gfn: Gfn, got: Resolution) {
-        let frame = self.frame(gfn);
-        let Resolution::Mapped(level) = got else {
-            assert_eq!(got, Resolution::WrongSide(Attribute::Private), "shared fault at {gfn}");
-            assert_eq!(frame.attribute, Attribute::Private, "shared frame {gfn} was refused as private");
-            return;
-        };
-        assert_eq!(frame.attribute, Attribute::Shared, "private frame {gfn} was mapped shared");
-        match frame.shared {
-            Some(old) => assert_eq!(level, old, "a spurious fault at {gfn} changed it"),
-            None => {
-                assert!(level <= self.largest, "frame {gfn} was mapped shared at {level}");
-                let leaf = self.leaf(gfn, level);
-                for frame in &mut self.frames[leaf] {
-                    assert_eq!(frame.attribute, Attribute::Shared, "{gfn}: a leaf over mixed attributes");
-                    assert_eq!(frame.shared, None, "{gfn}: a leaf over smaller ones");
-                    frame.shared = Some(level);
-                }
-            }
+    /// A frame became writable for the guest: as good as written.
+    pub fn note_write(&mut self, frame: u64) {
+        if let Some(log) = &mut self.log {
+            log.insert(frame);
         }
     }
 
     /// A range was converted, wholly.
-    pub fn convert(&mut self, range: GfnRange, to: Attribute) {
-        let indices = self.indices(range);
-        if self.frames[indices.clone()].iter().all(|frame| frame.attribute == to) {
-            return;
-        }
-        match to {
-            Attribute::Shared => {
-                self.split_private(range.start());
-                self.split_private(range.end());
+    pub fn convert(&mut self, span: Span, to: Attribute) {
+        for frame in self.range(span) {
+            if frame.private != Private::Unmapped && to == Attribute::Shared {
+                frame.word = 0;
+                frame.private = Private::Unmapped;
             }
-            // A shared leaf goes whole: the next fault brings the rest of it back.
-            Attribute::Private => {
-                for i in indices.clone() {
-                    if let Some(level) = self.frames[i].shared {
-                        let leaf = self.leaf(self.start.wrapping_add(i as u64), level);
-                        self.frames[leaf].iter_mut().for_each(|frame| frame.shared = None);
-                    }
-                }
-            }
-        }
-        for frame in &mut self.frames[indices] {
             frame.attribute = to;
-            frame.private = if to == Attribute::Shared { None } else { frame.private };
         }
     }
 
-    /// Cuts the private leaf that `at` falls into the middle of.
-    fn split_private(&mut self, at: Gfn) {
-        if at.is_aligned(Level::L2M) {
-            return;
-        }
-        if let Some(Level::L2M) = self.frame(at).private {
-            let leaf = self.leaf(at, Level::L2M);
-            self.frames[leaf].iter_mut().for_each(|frame| frame.private = Some(Level::L4K));
+    /// The pages of a range were given back.
+    pub fn punch(&mut self, span: Span) {
+        for frame in self.range(span) {
+            *frame = Frame { attribute: frame.attribute, ..NEW };
         }
     }
 
-    /// Shared leaves: of 4 KiB, of 2 MiB.
-    pub fn shared_leaves(&self) -> (u64, u64) {
-        let frames_at = |level| self.frames.iter().filter(|frame| frame.shared == Some(level)).count() as u64;
-        (frames_at(Level::L4K), frames_at(Level::L2M) / Level::L2M.frames())
+    /// The slot was replaced by a new one.
+    pub fn replace(&mut self) {
+        *self = Self::new();
     }
 }
