@@ -55,6 +55,10 @@ pub trait Lp: SeamCall + Send {
     /// after the caller's last look is not lost.
     fn wait_for_event(&mut self);
 
+    /// A point between two entries at which the machine may let others go first: the vCPU on this LP is outside of
+    /// its guest and holds no lock. A machine whose LPs are independent does nothing.
+    fn give_way(&mut self);
+
     /// Takes the pending IPI or timer of this LP, if there is one, so that the next VP.ENTER may run.
     fn acknowledge_events(&mut self) -> PendingEvents;
 }

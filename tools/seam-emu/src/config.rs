@@ -98,6 +98,8 @@ pub struct MachineConfig {
     pub tsc_hz: u64,
     /// Where the time-stamp counter comes from.
     pub tsc_source: TscSource,
+    /// How far a guest's instruction moves a virtual time-stamp counter.
+    pub tsc_ticks_per_instruction: u64,
     /// After how many steps TDH.PHYMEM.CACHE.WB looks for a pending interrupt, per package.
     pub wbinvd_sub_blocks: u32,
     /// The release of the module.
@@ -121,6 +123,7 @@ impl MachineConfig {
             cpuid_fms: 0x806f8,
             tsc_hz: 2_000_000_000,
             tsc_source: TscSource::Virtual,
+            tsc_ticks_per_instruction: 1,
             wbinvd_sub_blocks: 4,
             profile: ModuleProfile::default(),
         }

@@ -55,6 +55,7 @@ fn run_loop<'h, P: Platform>(
     let mut busy = 0;
     let mut alarm = Alarm::default();
     loop {
+        seat.with_lp(Lp::give_way)?;
         if serve_requests(td, vcpu, &seat)? {
             return Ok(());
         }

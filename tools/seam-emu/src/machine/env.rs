@@ -1,10 +1,11 @@
 //! What a guest's processor reaches while it runs: memory through two EPTs, the interrupt line, time.
 
 use tdvisor_base::arena::MemoryFault;
-use tdvisor_base::sync::AtomicBool;
+use tdvisor_base::sync::{AtomicBool, Ordering};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
 
 use super::{Asid, Machine};
+use crate::config::TscSource;
 use crate::guest::{Access, VmExit};
 
 /// Where a guest address is, and what may be done with it.
@@ -106,6 +107,25 @@ impl<'m> GuestEnv<'m> {
         /// The line of a processor that does not exist.
         static QUIET: AtomicBool = AtomicBool::new(false);
         self.machine.processors().get(self.lp).map_or(&QUIET, |processor| &processor.interrupt_pending)
+    }
+
+    /// Instructions that the guest may execute before the processor leaves it.
+    pub(crate) fn quantum(&self) -> u64 {
+        self.machine.processors().get(self.lp).map_or(u64::MAX, |at| at.quantum.load(Ordering::Acquire))
+    }
+
+    /// The guest executed this many instructions: the quantum shrinks, and a virtual clock moves.
+    pub(crate) fn executed(&self, instructions: u64) {
+        let config = self.machine.config();
+        if config.tsc_source == TscSource::Virtual {
+            self.machine.advance_tsc(instructions.saturating_mul(config.tsc_ticks_per_instruction));
+        }
+        if let Some(processor) = self.machine.processors().get(self.lp) {
+            let left = processor.quantum.load(Ordering::Acquire);
+            if left != u64::MAX {
+                processor.quantum.store(left.saturating_sub(instructions), Ordering::Release);
+            }
+        }
     }
 
     /// Whose translations these are, and which of them are void. A CPU that keeps translations drops them when

@@ -70,6 +70,8 @@ pub(crate) struct Processor {
     pub(crate) tlb: Tlb,
     /// Address of the TDR whose guest runs here; zero while none does.
     pub(crate) running: AtomicU64,
+    /// Instructions that guests may still execute here before the processor leaves them.
+    pub(crate) quantum: AtomicU64,
     /// The CPU that executes guests on this processor, while it does not.
     pub(crate) guest_cpu: Mutex<Option<Box<dyn GuestCpu + Send>>>,
 }
@@ -122,6 +124,7 @@ impl Machine {
                 interrupt_line: AtomicBool::new(false),
                 tlb: Tlb::default(),
                 running: AtomicU64::new(0),
+                quantum: AtomicU64::new(u64::MAX),
                 guest_cpu: Mutex::new(None),
             })
             .collect();
@@ -242,6 +245,15 @@ impl Machine {
     /// Moves the time-stamp counter forward.
     pub fn advance_tsc(&self, ticks: u64) {
         self.clock.advance(ticks);
+    }
+
+    /// Lets guests on a processor execute this many more instructions; then it leaves them as for an external
+    /// interrupt, at every VP.ENTER until it is set anew. `None`, and the start, is without limit. It is how a
+    /// machine takes turns: an interrupt at a chosen instruction, not at a moment of the host's clock.
+    pub fn set_quantum(&self, lp: usize, instructions: Option<u64>) {
+        if let Some(processor) = self.processors.get(lp) {
+            processor.quantum.store(instructions.unwrap_or(u64::MAX), Ordering::Release);
+        }
     }
 
     /// What the host did wrong so far, oldest first.

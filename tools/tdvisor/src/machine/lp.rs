@@ -4,16 +4,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use seam_emu::Machine;
 use tdvisor_base::Hpa;
-use tdx_module_iface::{Gprs, SeamCall, SeamCallFault};
+use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, TdhLeaf};
 use vmm_core::platform::{Lp, LpId, PendingEvents};
 
 use super::timer::Timers;
 use super::trace::Trace;
+use super::turns::Turns;
 
 /// What is known of each processor outside the module.
 pub struct Processors {
     machine: Arc<Machine>,
     states: Box<[Processor]>,
+    /// Where processors take turns.
+    turns: Option<Arc<Turns>>,
+}
+
+/// How time passes and who runs.
+pub enum Timing {
+    /// Processors run side by side, timers follow the host's clock.
+    Real(Timers),
+    /// One at a time, in virtual time.
+    Turns(Arc<Turns>),
 }
 
 #[derive(Default)]
@@ -36,9 +47,9 @@ impl Processor {
 }
 
 impl Processors {
-    /// `count` processors of a machine.
-    pub fn new(machine: Arc<Machine>, count: usize) -> Self {
-        Self { machine, states: (0..count).map(|_| Processor::default()).collect() }
+    /// `count` processors of a machine, which may have to take turns.
+    pub fn new(machine: Arc<Machine>, count: usize, turns: Option<Arc<Turns>>) -> Self {
+        Self { machine, states: (0..count).map(|_| Processor::default()).collect(), turns }
     }
 
     /// How many there are.
@@ -65,6 +76,9 @@ impl Processors {
         self.machine.set_interrupt_pending(lp.0 as usize, true);
         drop(state);
         processor.changed.notify_all();
+        if let Some(turns) = &self.turns {
+            turns.wake(lp);
+        }
     }
 }
 
@@ -72,7 +86,7 @@ impl Processors {
 pub struct EmulatedLp<'p> {
     cpu: seam_emu::Lp<&'p Machine>,
     processor: &'p Processor,
-    timers: &'p Timers,
+    timing: &'p Timing,
     trace: &'p Trace,
     id: LpId,
 }
@@ -82,7 +96,7 @@ impl<'p> EmulatedLp<'p> {
     pub(super) fn take(
         machine: &'p Machine,
         processors: &'p Processors,
-        timers: &'p Timers,
+        timing: &'p Timing,
         trace: &'p Trace,
         id: LpId,
     ) -> Option<Self> {
@@ -94,7 +108,7 @@ impl<'p> EmulatedLp<'p> {
         }
         state.taken = true;
         drop(state);
-        Some(Self { cpu, processor, timers, trace, id })
+        Some(Self { cpu, processor, timing, trace, id })
     }
 }
 
@@ -108,6 +122,12 @@ impl Drop for EmulatedLp<'_> {
 impl SeamCall for EmulatedLp<'_> {
     fn seamcall(&mut self, gprs: &mut Gprs) -> Result<(), SeamCallFault> {
         let before = *gprs;
+        if let Timing::Turns(turns) = self.timing
+            && before.rax as u16 == TdhLeaf::VP_ENTER.0
+        {
+            let machine = self.cpu.machine();
+            machine.set_quantum(self.id.0 as usize, Some(turns.quantum(machine)));
+        }
         let result = self.cpu.seamcall(gprs);
         self.trace.record(self.id, &before, gprs, result.is_ok());
         result
@@ -129,24 +149,46 @@ impl Lp for EmulatedLp<'_> {
 
     fn set_timer(&mut self, deadline: Option<u64>) {
         let machine = self.cpu.machine();
+        let timers = match self.timing {
+            Timing::Turns(turns) => return turns.set_timer(self.id, deadline),
+            Timing::Real(timers) => timers,
+        };
         let hz = machine.config().tsc_hz.max(1);
         let in_nanos = deadline.map(|deadline| {
             let ticks = u128::from(deadline.saturating_sub(machine.tsc()));
             u64::try_from(ticks * 1_000_000_000 / u128::from(hz)).unwrap_or(u64::MAX)
         });
-        self.timers.set(self.id, in_nanos.map(std::time::Duration::from_nanos));
+        timers.set(self.id, in_nanos.map(std::time::Duration::from_nanos));
     }
 
     fn wait_for_event(&mut self) {
         let mut state = self.processor.lock();
         while !(state.pending.ipi || state.pending.timer) {
-            state = self.processor.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            match self.timing {
+                Timing::Real(_) => {
+                    state = self.processor.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                Timing::Turns(turns) => {
+                    drop(state);
+                    // May end early, for a timer; whoever waits looks again.
+                    return turns.sleep(self.id, self.cpu.machine());
+                }
+            }
+        }
+    }
+
+    fn give_way(&mut self) {
+        if let Timing::Turns(turns) = self.timing {
+            turns.give_way(self.id, self.cpu.machine());
         }
     }
 
     fn acknowledge_events(&mut self) -> PendingEvents {
         let mut state = self.processor.lock();
-        let pending = std::mem::take(&mut state.pending);
+        let mut pending = std::mem::take(&mut state.pending);
+        if let Timing::Turns(turns) = self.timing {
+            pending.timer |= turns.take_timer(self.id);
+        }
         self.cpu.machine().set_interrupt_pending(self.id.0 as usize, false);
         pending
     }

@@ -11,6 +11,7 @@ pub mod lp;
 pub mod serial;
 pub mod timer;
 pub mod trace;
+pub mod turns;
 
 use std::sync::Arc;
 
@@ -22,9 +23,10 @@ use vmm_core::host::MemoryRange;
 use vmm_core::platform::{LpId, NotMemory, PackageId, Platform, PrivateKeyIds};
 
 use frames::Frames;
-use lp::{EmulatedLp, Processors};
+use lp::{EmulatedLp, Processors, Timing};
 use timer::Timers;
 use trace::Trace;
+use turns::Turns;
 
 const GIB: u64 = 1 << 30;
 
@@ -36,11 +38,27 @@ pub const MAX_TD_VCPUS: u32 = 64;
 /// Memory below this address is the host's own: the emulated module lives there.
 const CONVERTIBLE_FROM: u64 = GIB;
 
+/// How a deterministic machine's time-stamp counter moves with each instruction of a guest: at its 2 GHz, the
+/// pace of the software CPU on an ordinary machine, so that a guest sees about as many timer ticks as otherwise.
+const TICKS_PER_INSTRUCTION: u64 = 8;
+
+/// How a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Processors are threads that run side by side; time is the host's.
+    Real,
+    /// One processor at a time, in virtual time; the same seed gives the same run.
+    Deterministic {
+        /// Decides who runs for how long.
+        seed: u64,
+    },
+}
+
 /// An emulated machine.
 pub struct EmulatedMachine {
     machine: Arc<Machine>,
     processors: Arc<Processors>,
-    timers: Timers,
+    timing: Timing,
     frames: Frames,
     memory_map: Vec<MemoryRange>,
     trace: Trace,
@@ -48,8 +66,13 @@ pub struct EmulatedMachine {
 
 impl EmulatedMachine {
     /// A machine that has room for a TD with this much memory and this many vCPUs, one processor each and one
-    /// for management.
+    /// for management, at the pace of the host's clock.
     pub fn for_td(memory: u64, vcpus: u32, trace: Trace) -> Self {
+        Self::with_pace(memory, vcpus, Pace::Real, trace)
+    }
+
+    /// The same at a pace of choice.
+    pub fn with_pace(memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
         // PAMTs take 1/256 and page tables about as much again; control pages are a few.
         let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
         let convertible = needed.next_multiple_of(GIB);
@@ -58,17 +81,28 @@ impl EmulatedMachine {
             lp_packages: vec![0; lps],
             phys_mem_bytes: CONVERTIBLE_FROM + convertible,
             cmrs: vec![Cmr { base: CONVERTIBLE_FROM, size: convertible }],
-            tsc_source: TscSource::Host,
+            tsc_source: match pace {
+                Pace::Real => TscSource::Host,
+                Pace::Deterministic { .. } => TscSource::Virtual,
+            },
+            tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
             ..MachineConfig::small()
         };
         let machine = Arc::new(Machine::new(config));
         for index in 0..lps {
             machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::new()));
         }
-        let processors = Arc::new(Processors::new(machine.clone(), lps));
+        let turns = match pace {
+            Pace::Real => None,
+            Pace::Deterministic { seed } => Some(Arc::new(Turns::new(lps - 1, seed))),
+        };
+        let processors = Arc::new(Processors::new(machine.clone(), lps, turns.clone()));
         let range = MemoryRange { base: Hpa::new(CONVERTIBLE_FROM), size: convertible };
         Self {
-            timers: Timers::new(processors.clone()),
+            timing: match turns {
+                None => Timing::Real(Timers::new(processors.clone())),
+                Some(turns) => Timing::Turns(turns),
+            },
             processors,
             frames: Frames::new(range),
             memory_map: vec![range],
@@ -90,6 +124,13 @@ impl EmulatedMachine {
     /// What a guest did that the emulated processors do not implement. Its vCPU has stopped there.
     pub fn limits(&self) -> Vec<EmulatorLimit> {
         self.machine.limits()
+    }
+
+    /// The vCPU on a processor will not run any more: nobody waits for its turn.
+    pub fn vcpu_has_ended(&self, lp: LpId) {
+        if let Timing::Turns(turns) = &self.timing {
+            turns.leave(lp, &self.machine);
+        }
     }
 
     /// What was traced and counted.
@@ -114,7 +155,7 @@ impl Platform for EmulatedMachine {
     }
 
     fn take_lp(&self, lp: LpId) -> Option<EmulatedLp<'_>> {
-        EmulatedLp::take(&self.machine, &self.processors, &self.timers, &self.trace, lp)
+        EmulatedLp::take(&self.machine, &self.processors, &self.timing, &self.trace, lp)
     }
 
     fn send_ipi(&self, lp: LpId) {

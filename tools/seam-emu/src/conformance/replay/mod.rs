@@ -46,6 +46,7 @@ pub fn power_on(platform: &Platform) -> Machine {
         cpuid_fms: platform.cpuid_fms,
         tsc_hz: platform.tsc_hz,
         tsc_source: TscSource::Virtual,
+        tsc_ticks_per_instruction: 1,
         wbinvd_sub_blocks: platform.wbinvd_sub_blocks,
         profile: ModuleProfile::V1_5_01,
     })

@@ -32,8 +32,10 @@ use crate::config::TscSource;
 use crate::machine::{EmulatorLimit, GuestEnv, Translations};
 use bus::GuestBus;
 
-/// Instructions between two looks at the TLB registry, and between two ticks of a virtual clock.
+/// Instructions between two looks at the TLB registry.
 const SLICE: u64 = 20_000;
+/// The same where the clock is virtual, because it only moves between slices.
+const VIRTUAL_SLICE: u64 = 2_000;
 
 /// A software CPU that executes guests on one logical processor.
 #[derive(Debug)]
@@ -108,21 +110,26 @@ impl CpuGuest {
 
     /// Runs slices until something other than the end of a slice happens.
     fn execute(&mut self, env: &GuestEnv<'_>) -> (Exit, Option<VmExit>) {
-        let virtual_clock = env.machine().config().tsc_source == TscSource::Virtual;
+        let slice = match env.machine().config().tsc_source {
+            TscSource::Virtual => VIRTUAL_SLICE,
+            TscSource::Host => SLICE,
+        };
         let line = env.interrupt_line();
         let mut bus = GuestBus::new(env);
         let mut left = self.time_slice;
         loop {
             self.follow_registry(env);
+            // An entry always gets somewhere, if only to deliver what was injected.
+            let budget = Budget(slice.min(left).min(env.quantum()).max(1));
             let before = self.cpu.retired();
-            let exit = self.cpu.run(&mut bus, Budget(SLICE.min(left)), line);
+            let exit = self.cpu.run(&mut bus, budget, line);
             let retired = self.cpu.retired().wrapping_sub(before);
             left = left.saturating_sub(retired);
-            if virtual_clock {
-                env.machine().advance_tsc(retired);
-            }
+            env.executed(retired);
             match exit {
-                Exit::BudgetExhausted if left == 0 => return (Exit::ExternalInterrupt, None),
+                Exit::BudgetExhausted if left == 0 || env.quantum() == 0 => {
+                    return (Exit::ExternalInterrupt, None);
+                }
                 Exit::BudgetExhausted => {}
                 Exit::Inactive if self.cpu.activity != Activity::Shutdown => {
                     if env.interrupt_pending() {

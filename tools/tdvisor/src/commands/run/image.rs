@@ -6,7 +6,7 @@ use std::path::Path;
 use tdvisor_attest::digest::Digest384;
 use tdvisor_attest::mrtd;
 use tdvisor_attest::tdvf::{HostContents, LoaderModel, TdvfImage};
-use tdvisor_guest_images::{GUESTS, HELLO_TD};
+use tdvisor_guest_images::{GUESTS, GuestImage, HELLO_TD};
 
 use crate::outcome::Failure;
 use crate::read_bounded::read_bounded;
@@ -35,17 +35,25 @@ impl Image {
             Some(_) => None,
         };
         match (built_in, image) {
-            (Some(guest), _) => Ok(Self {
-                name: guest.name.to_owned(),
-                bytes: Cow::Borrowed(guest.image),
-                elf: elf_file.or(Some(Cow::Borrowed(guest.elf))),
-            }),
+            (Some(guest), _) => {
+                let built_in = Self::built_in(guest);
+                Ok(Self { elf: elf_file.or(built_in.elf), ..built_in })
+            }
             (None, Some(path)) => Ok(Self {
                 name: path.to_owned(),
                 bytes: Cow::Owned(read(Path::new(path), MAX_IMAGE)?),
                 elf: elf_file,
             }),
             (None, None) => Err(Failure::Internal("no image".to_owned())),
+        }
+    }
+
+    /// A built-in guest.
+    pub fn built_in(guest: &GuestImage) -> Self {
+        Self {
+            name: guest.name.to_owned(),
+            bytes: Cow::Borrowed(guest.image),
+            elf: Some(Cow::Borrowed(guest.elf)),
         }
     }
 

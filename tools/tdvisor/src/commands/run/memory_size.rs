@@ -10,16 +10,12 @@ pub struct MemorySize(u64);
 impl MemorySize {
     /// What a TD gets that asks for nothing.
     pub const DEFAULT: Self = Self(128 << 20);
+    /// What a Linux kernel gets.
+    pub const FOR_LINUX: Self = Self(512 << 20);
 
     /// Bytes.
     pub fn bytes(self) -> u64 {
         self.0
-    }
-}
-
-impl Default for MemorySize {
-    fn default() -> Self {
-        Self::DEFAULT
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod console;
 mod image;
+mod linux;
 mod memory_size;
 mod quotes;
 mod summary;
@@ -18,24 +19,26 @@ use vmm_core::host::Progress;
 use vmm_core::quote::QuoteSource;
 use vmm_core::td::config::TdConfig;
 use vmm_core::td::{BuildProgress, Ending, Td};
+use vmm_core::vcpu::Vcpu;
 use vmm_core::{Blame, Error, Host};
 
 use crate::guest_log::GuestLog;
 use crate::machine::board::Board;
 use crate::machine::serial::SerialInput;
 use crate::machine::trace::Trace;
-use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS};
+use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use crate::outcome::{Failure, Status};
 use console::Console;
 use image::Image;
+use linux::LinuxArgs;
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, TestIssuer};
 use summary::Summary;
 
 /// Run a TD on the emulated TDX module.
 ///
-/// Without IMAGE, the built-in guest `hello-td` runs. The guest's console goes to stdout, what is typed goes to
-/// its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
+/// Without IMAGE, the built-in guest `hello-td` runs; with --kernel, a Linux kernel boots. The guest's console goes
+/// to stdout, what is typed goes to its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
 ///
 /// Exit status: 0 the guest succeeded, 1 it reported failure, 2 bad usage or input, 3 the TD died or was
 /// stopped, 4 a fault of tdvisor.
@@ -46,9 +49,15 @@ pub struct Args {
     /// Number of vCPUs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
-    /// Memory: a number of bytes, or one with K, M or G.
-    #[arg(long, value_name = "SIZE", default_value_t = MemorySize::DEFAULT)]
-    memory: MemorySize,
+    /// Memory: a number of bytes, or one with K, M or G. 128M, or 512M for a Linux kernel, if not given.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<MemorySize>,
+    #[command(flatten)]
+    linux: LinuxArgs,
+    /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
+    /// call for call. Nothing is read from stdin.
+    #[arg(long, value_name = "SEED")]
+    deterministic: Option<u64>,
     /// Stop the TD after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -82,14 +91,24 @@ pub struct Args {
 /// Runs the TD and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
-    let image = Image::load(args.image.as_deref(), args.elf.as_deref())?;
-    let config = td_config(&args)?;
+    let linux = args.linux.load()?;
+    let default_memory = if linux.is_some() { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
+    let memory = args.memory.unwrap_or(default_memory);
+    if let Some(boot) = &linux {
+        boot.check_memory(memory)?;
+    }
+    let image = match linux {
+        Some(_) => Image::load(Some("boot-shim"), None)?,
+        None => Image::load(args.image.as_deref(), args.elf.as_deref())?,
+    };
+    let config = td_config(&args, memory)?;
     let predicted = image.predicted_mrtd()?;
     let trace = match &args.trace {
         Some(path) => Trace::to_file(path).map_err(|error| Failure::input(path.display(), error))?,
         None => Trace::counting(),
     };
-    let machine = EmulatedMachine::for_td(config.memory, config.vcpus, trace);
+    let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let machine = EmulatedMachine::with_pace(config.memory, config.vcpus, pace, trace);
     if let Some(plan) = args.inject.clone() {
         machine.machine().faults().set_plan(plan);
     }
@@ -100,10 +119,15 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let console = Console::new(args.json);
     let guest_log = GuestLog::new(image.elf());
-    let Board { devices, input } = Board::new(console.clone(), guest_log.clone())
-        .map_err(|error| Failure::Internal(error.to_string()))?;
+    let board = match &linux {
+        None => Board::new(console.clone(), guest_log.clone()),
+        Some(_) => Board::new(console.clone(), guest_log.clone()),
+    };
+    let Board { devices, input } = board.map_err(|error| Failure::Internal(error.to_string()))?;
     let bell = Arc::new(Bell::default());
-    read_stdin_into(input, bell.clone());
+    if pace == Pace::Real {
+        read_stdin_into(input, bell.clone());
+    }
     let last_quote = LastQuote::default();
     let quotes: Box<dyn QuoteSource> = match &args.qgs {
         Some(socket) => Box::new(QgsSocket::new(socket.clone())),
@@ -113,7 +137,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     bars.finish();
     let td = td.map_err(failure)?;
 
-    drive(&td, &args, &bell);
+    drive(host.platform(), &td, &args, &bell);
 
     let ending = td.ending().unwrap_or(Ending::Stopped);
     let mut summary = Summary::of(&td, &host, &ending, &console, predicted);
@@ -146,10 +170,10 @@ fn status_of(ending: &Ending) -> Status {
     }
 }
 
-fn td_config(args: &Args) -> Result<TdConfig, Failure> {
+fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
     use tdvisor_base::Level;
     let mut config = TdConfig {
-        memory: args.memory.bytes(),
+        memory: memory.bytes(),
         vcpus: args.vcpus,
         largest_page: if args.max_page == "4K" { Level::L4K } else { Level::L2M },
         ..TdConfig::default()
@@ -202,7 +226,7 @@ impl Bell {
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Runs every vCPU on a thread of its own until the TD has ended, the time is up, or Ctrl-C is pressed.
-fn drive(td: &Td<'_, EmulatedMachine>, args: &Args, bell: &Arc<Bell>) {
+fn drive(machine: &EmulatedMachine, td: &Td<'_, EmulatedMachine>, args: &Args, bell: &Arc<Bell>) {
     {
         let bell = bell.clone();
         // Without a handler Ctrl-C ends the process at once, which is the worst that can happen.
@@ -212,8 +236,13 @@ fn drive(td: &Td<'_, EmulatedMachine>, args: &Args, bell: &Arc<Bell>) {
         });
     }
     let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+    let run = |vcpu: &Vcpu| {
+        td.run_vcpu(vcpu.index());
+        machine.vcpu_has_ended(vcpu.lp());
+    };
     std::thread::scope(|scope| {
-        let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(|| td.run_vcpu(vcpu.index()))).collect();
+        let run = &run;
+        let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(move || run(vcpu))).collect();
         scope.spawn(|| watch(td, bell, deadline));
         for vcpu in vcpus {
             if vcpu.join().is_err() {

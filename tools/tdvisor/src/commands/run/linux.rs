@@ -1,0 +1,212 @@
+//! The files of a Linux boot: read, bounded, and checked as far as a host can, before a machine is made.
+//!
+//! The firmware checks them again, for it does not trust its host; but what is plainly unusable is the user's bad
+//! input, and is named here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::memory_size::MemorySize;
+use crate::outcome::Failure;
+use crate::read_bounded::read_bounded;
+
+/// The largest kernel or initrd that is read.
+const MAX_FILE: u64 = 1 << 30;
+/// The longest command line that Linux takes, without its final NUL.
+const MAX_CMDLINE: usize = 2047;
+/// The command line of who gives none: the console, and a reboot right after a panic instead of a hang.
+const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
+
+/// Options that boot a Linux kernel instead of running a TDVF image.
+#[derive(Debug, clap::Args)]
+pub struct LinuxArgs {
+    /// Boot this Linux kernel (bzImage or vmlinux) through the built-in firmware, instead of running IMAGE.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command", "quote"])]
+    kernel: Option<PathBuf>,
+    /// The kernel's initial RAM disk.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_CMDLINE)]
+    cmdline: String,
+    /// A disk image, shown to the kernel as a virtio block device (/dev/vda).
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub disk: Option<PathBuf>,
+}
+
+/// What a Linux kernel boots from.
+#[derive(Clone, Debug)]
+pub struct LinuxBoot {
+    /// The kernel file, whole.
+    pub kernel: Arc<[u8]>,
+    /// The initial RAM disk, if there is one.
+    pub initrd: Option<Arc<[u8]>>,
+    /// The command line, without a final NUL.
+    pub cmdline: String,
+}
+
+impl LinuxArgs {
+    /// Reads and checks the files; `None` where no kernel was asked for.
+    ///
+    /// # Errors
+    /// A file that is not there, or is not what it should be.
+    pub fn load(&self) -> Result<Option<LinuxBoot>, Failure> {
+        let Some(kernel) = &self.kernel else { return Ok(None) };
+        let bytes = read_bounded(kernel, MAX_FILE)?;
+        check_kernel(&bytes).map_err(|problem| Failure::input(kernel.display(), problem))?;
+        let initrd = self.initrd.as_deref().map(read_initrd).transpose()?;
+        if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
+            return Err(Failure::input("--cmdline", format!("at most {MAX_CMDLINE} bytes, without a NUL")));
+        }
+        Ok(Some(LinuxBoot { kernel: bytes.into(), initrd, cmdline: self.cmdline.clone() }))
+    }
+}
+
+impl LinuxBoot {
+    /// Checks that the files fit into a TD's memory, unpacked kernel included.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check_memory(&self, memory: MemorySize) -> Result<(), Failure> {
+        /// What firmware keeps, and the room for tables and the transfer buffer.
+        const FIRMWARE: u64 = 16 << 20;
+        let initrd = self.initrd.as_deref().map_or(0, <[u8]>::len) as u64;
+        let needed = kernel_room(&self.kernel) + initrd + FIRMWARE;
+        if needed > memory.bytes() {
+            return Err(Failure::Input(format!(
+                "kernel and initrd need {} MiB, and the TD has {memory}: give it more with --memory",
+                needed.div_ceil(1 << 20)
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn read_initrd(path: &Path) -> Result<Arc<[u8]>, Failure> {
+    let bytes = read_bounded(path, MAX_FILE)?;
+    if bytes.is_empty() {
+        return Err(Failure::input(path.display(), "the file is empty"));
+    }
+    Ok(bytes.into())
+}
+
+/// Places in the setup header (Linux x86 boot protocol).
+mod header {
+    pub const SETUP_SECTORS: usize = 0x1f1;
+    pub const SYSTEM_SIZE: usize = 0x1f4;
+    pub const BOOT_FLAG: usize = 0x1fe;
+    pub const MAGIC: usize = 0x202;
+    pub const VERSION: usize = 0x206;
+    pub const XLOADFLAGS: usize = 0x236;
+    pub const INIT_SIZE: usize = 0x260;
+}
+
+const BOOT_FLAG: u16 = 0xaa55;
+/// The version in which 64-bit kernels began to say that they have a 64-bit entry.
+const VERSION_2_12: u16 = 0x020c;
+const XLF_KERNEL_64: u16 = 1;
+const PARAGRAPH: u64 = 16;
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Whether this is a kernel that the firmware can boot, as far as its headers and its checksum say.
+fn check_kernel(bytes: &[u8]) -> Result<(), String> {
+    const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
+    const MACHINE_X86_64: u16 = 62;
+    if bytes.starts_with(ELF64_LITTLE_ENDIAN) {
+        return match u16_at(bytes, 18) {
+            Some(MACHINE_X86_64) => Ok(()),
+            _ => Err("the ELF file is not for x86-64".to_owned()),
+        };
+    }
+    let is_bzimage = u16_at(bytes, header::BOOT_FLAG) == Some(BOOT_FLAG)
+        && bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS");
+    if !is_bzimage {
+        return Err("this is neither a bzImage nor an ELF vmlinux".to_owned());
+    }
+    let version = u16_at(bytes, header::VERSION).unwrap_or_default();
+    if version < VERSION_2_12 {
+        return Err(format!("its boot protocol {}.{:02} is too old: 2.12 is needed", version >> 8, version & 0xff));
+    }
+    if u16_at(bytes, header::XLOADFLAGS).unwrap_or_default() & XLF_KERNEL_64 == 0 {
+        return Err("the kernel has no 64-bit entry".to_owned());
+    }
+    let sectors = match bytes.get(header::SETUP_SECTORS).copied().unwrap_or_default() {
+        0 => 4,
+        sectors => u64::from(sectors),
+    };
+    let system = u64::from(u32_at(bytes, header::SYSTEM_SIZE).unwrap_or_default()) * PARAGRAPH;
+    let end = (sectors + 1) * 512 + system;
+    let Some(image) = usize::try_from(end).ok().and_then(|end| bytes.get(..end)) else {
+        return Err(format!("the file is cut off: its header promises {end} bytes, and it has {}", bytes.len()));
+    };
+    // The protocol appends a checksum that makes the CRC of the whole image, without the final inversion, zero.
+    // Signing writes into the image afterwards.
+    if !is_signed(bytes) && !crc32fast::hash(image) != 0 {
+        return Err("its checksum is wrong: the file is damaged".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a PE signature was added: its certificate table (PE format, data directory 4) is not empty.
+fn is_signed(bytes: &[u8]) -> bool {
+    const OPTIONAL_HEADER: usize = 24;
+    const CERTIFICATE_SIZE: usize = OPTIONAL_HEADER + 112 + 4 * 8 + 4;
+    let pe = u32_at(bytes, 0x3c).unwrap_or_default() as usize;
+    let is_pe = bytes.starts_with(b"MZ") && bytes.get(pe..).is_some_and(|pe| pe.starts_with(b"PE\0\0"));
+    is_pe && pe.checked_add(CERTIFICATE_SIZE).and_then(|at| u32_at(bytes, at)).unwrap_or_default() != 0
+}
+
+/// Memory that the kernel needs around its image until it has looked at the memory map itself.
+fn kernel_room(bytes: &[u8]) -> u64 {
+    let is_bzimage = bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS");
+    let unpacked = if is_bzimage { u32_at(bytes, header::INIT_SIZE).unwrap_or_default() } else { 0 };
+    u64::from(unpacked) + bytes.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bzImage of one setup sector and 4 KiB of system, with its checksum.
+    fn bzimage() -> Vec<u8> {
+        let mut image = vec![0u8; 2 * 512 + 4096];
+        image[header::SETUP_SECTORS] = 1;
+        image[header::SYSTEM_SIZE..][..4].copy_from_slice(&(4096u32 / 16).to_le_bytes());
+        image[header::BOOT_FLAG..][..2].copy_from_slice(&BOOT_FLAG.to_le_bytes());
+        image[header::MAGIC..][..4].copy_from_slice(b"HdrS");
+        image[header::VERSION..][..2].copy_from_slice(&0x020fu16.to_le_bytes());
+        image[header::XLOADFLAGS] = 1;
+        let end = image.len() - 4;
+        let checksum = !crc32fast::hash(&image[..end]);
+        image[end..].copy_from_slice(&checksum.to_le_bytes());
+        image
+    }
+
+    #[test]
+    fn a_whole_bzimage_is_accepted_and_any_damage_is_named() {
+        let image = bzimage();
+        assert_eq!(check_kernel(&image), Ok(()));
+        for (at, word) in [(0x900, "damaged"), (header::MAGIC, "neither"), (header::XLOADFLAGS, "64-bit")] {
+            let mut bad = image.clone();
+            bad[at] ^= 1;
+            assert!(check_kernel(&bad).unwrap_err().contains(word), "{at:#x}");
+        }
+        assert!(check_kernel(&image[..3000]).unwrap_err().contains("cut off"));
+        assert!(check_kernel(b"").is_err());
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_refused_with_numbers() {
+        let boot = LinuxBoot { kernel: bzimage().into(), initrd: Some(vec![0; 32 << 20].into()), cmdline: String::new() };
+        assert!(boot.check_memory("64M".parse().unwrap()).is_ok());
+        let error = boot.check_memory("40M".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("49 MiB") && error.contains("40M"), "{error}");
+    }
+}
