@@ -16,9 +16,9 @@ const CRYSTAL_HZ: u32 = 25_000_000;
 /// FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH, MMX, FXSR,
 /// SSE, SSE2, SS, HTT.
 const LEAF_1_EDX: u32 = 0x1f8b_fbff;
-/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT, TSC deadline, XSAVE.
+/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT, TSC deadline, XSAVE, RDRAND.
 const LEAF_1_ECX: u32 =
-    1 | 1 << 9 | 1 << 13 | 1 << 17 | 3 << 19 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 26;
+    1 | 1 << 9 | 1 << 13 | 1 << 17 | 3 << 19 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 26 | 1 << 30;
 /// FSGSBASE, SMEP, ERMS, INVPCID, RDSEED, SMAP, CLFLUSHOPT, CLWB.
 const LEAF_7_EBX: u32 = 1 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 18 | 1 << 20 | 1 << 23 | 1 << 24;
 /// UMIP, PKU, bus-lock detection, MOVDIRI, MOVDIR64B.

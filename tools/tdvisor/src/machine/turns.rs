@@ -170,7 +170,8 @@ impl State {
 
     /// All sleep: the clock moves to the earliest timer.
     fn jump_to_next_timer(&mut self, machine: &Machine) {
-        let timers = self.members.iter().enumerate().filter(|(_, member)| member.presence == Presence::Asleep);
+        let timers =
+            self.members.iter().enumerate().filter(|(_, member)| member.presence == Presence::Asleep);
         let Some((index, deadline)) =
             timers.filter_map(|(index, member)| Some((index, member.timer?))).min_by_key(|(_, at)| *at)
         else {

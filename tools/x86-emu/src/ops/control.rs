@@ -53,6 +53,12 @@ fn jmp(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.jump_relative(op.imm)
 }
 
+/// SERIALIZE: what follows is fetched anew, so a block ends here.
+fn serialize(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    cpu.jump_relative(op.end())
+}
+
 fn jcc<const CODE: u8>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let target = if cpu.flags.condition(CODE) { op.imm } else { op.end() };
     cpu.jump_relative(target)
@@ -212,6 +218,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Int3 => int3,
         M::Int1 => int1,
         M::Into => into,
+        M::Serialize => serialize,
         M::Ud0 | M::Ud1 | M::Ud2 => ud,
         _ if i.is_jcc_short_or_near() => conditional((i.condition_code() as u8).wrapping_sub(1)),
         _ => return None,

@@ -6,7 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vmm_core::devices::virtio::blk::Disk;
+
 use super::memory_size::MemorySize;
+use crate::machine::disk::FileDisk;
+use crate::machine::linux_files::LinuxFiles;
 use crate::outcome::Failure;
 use crate::read_bounded::read_bounded;
 
@@ -31,18 +35,7 @@ pub struct LinuxArgs {
     cmdline: String,
     /// A disk image, shown to the kernel as a virtio block device (/dev/vda).
     #[arg(long, value_name = "FILE", requires = "kernel")]
-    pub disk: Option<PathBuf>,
-}
-
-/// What a Linux kernel boots from.
-#[derive(Clone, Debug)]
-pub struct LinuxBoot {
-    /// The kernel file, whole.
-    pub kernel: Arc<[u8]>,
-    /// The initial RAM disk, if there is one.
-    pub initrd: Option<Arc<[u8]>>,
-    /// The command line, without a final NUL.
-    pub cmdline: String,
+    disk: Option<PathBuf>,
 }
 
 impl LinuxArgs {
@@ -50,7 +43,7 @@ impl LinuxArgs {
     ///
     /// # Errors
     /// A file that is not there, or is not what it should be.
-    pub fn load(&self) -> Result<Option<LinuxBoot>, Failure> {
+    pub fn load(&self) -> Result<Option<LinuxFiles>, Failure> {
         let Some(kernel) = &self.kernel else { return Ok(None) };
         let bytes = read_bounded(kernel, MAX_FILE)?;
         check_kernel(&bytes).map_err(|problem| Failure::input(kernel.display(), problem))?;
@@ -58,28 +51,38 @@ impl LinuxArgs {
         if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
             return Err(Failure::input("--cmdline", format!("at most {MAX_CMDLINE} bytes, without a NUL")));
         }
-        Ok(Some(LinuxBoot { kernel: bytes.into(), initrd, cmdline: self.cmdline.clone() }))
+        Ok(Some(LinuxFiles { kernel: bytes.into(), initrd, command_line: self.cmdline.clone() }))
+    }
+
+    /// Opens the disk.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be one.
+    pub fn open_disk(&self) -> Result<Option<Box<dyn Disk>>, Failure> {
+        let Some(path) = &self.disk else { return Ok(None) };
+        match FileDisk::open(path) {
+            Ok(disk) => Ok(Some(Box::new(disk))),
+            Err(error) => Err(Failure::input(path.display(), error)),
+        }
     }
 }
 
-impl LinuxBoot {
-    /// Checks that the files fit into a TD's memory, unpacked kernel included.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn check_memory(&self, memory: MemorySize) -> Result<(), Failure> {
-        /// What firmware keeps, and the room for tables and the transfer buffer.
-        const FIRMWARE: u64 = 16 << 20;
-        let initrd = self.initrd.as_deref().map_or(0, <[u8]>::len) as u64;
-        let needed = kernel_room(&self.kernel) + initrd + FIRMWARE;
-        if needed > memory.bytes() {
-            return Err(Failure::Input(format!(
-                "kernel and initrd need {} MiB, and the TD has {memory}: give it more with --memory",
-                needed.div_ceil(1 << 20)
-            )));
-        }
-        Ok(())
+/// Checks that the files fit into a TD's memory, unpacked kernel included.
+///
+/// # Errors
+/// They do not.
+pub fn check_memory(files: &LinuxFiles, memory: MemorySize) -> Result<(), Failure> {
+    /// What firmware keeps, and the room for tables and the transfer buffer.
+    const FIRMWARE: u64 = 16 << 20;
+    let initrd = files.initrd.as_deref().map_or(0, <[u8]>::len) as u64;
+    let needed = kernel_room(&files.kernel) + initrd + FIRMWARE;
+    if needed > memory.bytes() {
+        return Err(Failure::Input(format!(
+            "kernel and initrd need {} MiB, and the TD has {memory}: give it more with --memory",
+            needed.div_ceil(1 << 20)
+        )));
     }
+    Ok(())
 }
 
 fn read_initrd(path: &Path) -> Result<Arc<[u8]>, Failure> {
@@ -132,7 +135,11 @@ fn check_kernel(bytes: &[u8]) -> Result<(), String> {
     }
     let version = u16_at(bytes, header::VERSION).unwrap_or_default();
     if version < VERSION_2_12 {
-        return Err(format!("its boot protocol {}.{:02} is too old: 2.12 is needed", version >> 8, version & 0xff));
+        return Err(format!(
+            "its boot protocol {}.{:02} is too old: 2.12 is needed",
+            version >> 8,
+            version & 0xff
+        ));
     }
     if u16_at(bytes, header::XLOADFLAGS).unwrap_or_default() & XLF_KERNEL_64 == 0 {
         return Err("the kernel has no 64-bit entry".to_owned());
@@ -144,7 +151,10 @@ fn check_kernel(bytes: &[u8]) -> Result<(), String> {
     let system = u64::from(u32_at(bytes, header::SYSTEM_SIZE).unwrap_or_default()) * PARAGRAPH;
     let end = (sectors + 1) * 512 + system;
     let Some(image) = usize::try_from(end).ok().and_then(|end| bytes.get(..end)) else {
-        return Err(format!("the file is cut off: its header promises {end} bytes, and it has {}", bytes.len()));
+        return Err(format!(
+            "the file is cut off: its header promises {end} bytes, and it has {}",
+            bytes.len()
+        ));
     };
     // The protocol appends a checksum that makes the CRC of the whole image, without the final inversion, zero.
     // Signing writes into the image afterwards.
@@ -204,9 +214,10 @@ mod tests {
 
     #[test]
     fn files_that_do_not_fit_are_refused_with_numbers() {
-        let boot = LinuxBoot { kernel: bzimage().into(), initrd: Some(vec![0; 32 << 20].into()), cmdline: String::new() };
-        assert!(boot.check_memory("64M".parse().unwrap()).is_ok());
-        let error = boot.check_memory("40M".parse().unwrap()).unwrap_err().to_string();
+        let initrd = Some(vec![0; 32 << 20].into());
+        let files = LinuxFiles { kernel: bzimage().into(), initrd, command_line: String::new() };
+        assert!(check_memory(&files, "64M".parse().unwrap()).is_ok());
+        let error = check_memory(&files, "40M".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("49 MiB") && error.contains("40M"), "{error}");
     }
 }

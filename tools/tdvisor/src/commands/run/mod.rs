@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use seam_emu::inject::FaultPlan;
+use tdvisor_guest_images::BOOT_SHIM;
 use vmm_core::host::Progress;
 use vmm_core::quote::QuoteSource;
 use vmm_core::td::config::TdConfig;
@@ -23,7 +24,7 @@ use vmm_core::vcpu::Vcpu;
 use vmm_core::{Blame, Error, Host};
 
 use crate::guest_log::GuestLog;
-use crate::machine::board::Board;
+use crate::machine::board::{Board, BoardError};
 use crate::machine::serial::SerialInput;
 use crate::machine::trace::Trace;
 use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
@@ -92,13 +93,14 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     let linux = args.linux.load()?;
+    let disk = args.linux.open_disk()?;
     let default_memory = if linux.is_some() { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
     let memory = args.memory.unwrap_or(default_memory);
-    if let Some(boot) = &linux {
-        boot.check_memory(memory)?;
+    if let Some(files) = &linux {
+        linux::check_memory(files, memory)?;
     }
     let image = match linux {
-        Some(_) => Image::load(Some("boot-shim"), None)?,
+        Some(_) => Image::built_in(&BOOT_SHIM),
         None => Image::load(args.image.as_deref(), args.elf.as_deref())?,
     };
     let config = td_config(&args, memory)?;
@@ -119,9 +121,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let console = Console::new(args.json);
     let guest_log = GuestLog::new(image.elf());
-    let board = match &linux {
-        None => Board::new(console.clone(), guest_log.clone()),
-        Some(_) => Board::new(console.clone(), guest_log.clone()),
+    let (to_console, to_log) = (console.clone(), guest_log.clone());
+    let board = match linux {
+        None => Board::new(to_console, to_log).map_err(BoardError::Attach),
+        Some(files) => Board::for_linux(to_console, to_log, files, disk),
     };
     let Board { devices, input } = board.map_err(|error| Failure::Internal(error.to_string()))?;
     let bell = Arc::new(Bell::default());
