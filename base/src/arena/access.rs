@@ -181,22 +181,40 @@ impl Atomic for u128 {
     }
 }
 
-/// Copies from shared memory into a private buffer.
+/// Copies from shared memory into a private buffer. What is as long as a word and aligned like one is one load:
+/// REP MOVSB may take its bytes one by one, and a ring's index that is read in two halves is neither old nor new.
 ///
 /// # Safety
 /// `from` and `to.len()` bytes after it must be inside one live chunk.
 pub(super) unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller vouches for the source; the target is a Rust slice.
-    unsafe { copy(from, to.as_mut_ptr(), to.len()) };
+    unsafe {
+        match (to.len(), from.addr()) {
+            (2, at) if at % 2 == 0 => to.copy_from_slice(&u16::load(from).to_le_bytes()),
+            (4, at) if at % 4 == 0 => to.copy_from_slice(&u32::load(from).to_le_bytes()),
+            (8, at) if at % 8 == 0 => to.copy_from_slice(&u64::load(from).to_le_bytes()),
+            (bytes, _) => copy(from, to.as_mut_ptr(), bytes),
+        }
+    }
 }
 
-/// Copies from a private buffer into shared memory.
+/// Copies from a private buffer into shared memory. What is as long as a word and aligned like one is one store, for
+/// the reason given at [`copy_out`].
 ///
 /// # Safety
 /// `to` and `from.len()` bytes after it must be inside one chunk owned by the writing arena.
 pub(super) unsafe fn copy_in(to: *mut u8, from: &[u8]) {
     // SAFETY: the caller vouches for the target; the source is a Rust slice.
-    unsafe { copy(from.as_ptr(), to, from.len()) };
+    unsafe {
+        match (from, to.addr()) {
+            (&[a, b], at) if at % 2 == 0 => u16::store(to, u16::from_le_bytes([a, b])),
+            (&[a, b, c, d], at) if at % 4 == 0 => u32::store(to, u32::from_le_bytes([a, b, c, d])),
+            (&[a, b, c, d, e, f, g, h], at) if at % 8 == 0 => {
+                u64::store(to, u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            }
+            _ => copy(from.as_ptr(), to, from.len()),
+        }
+    }
 }
 
 /// REP MOVSB.

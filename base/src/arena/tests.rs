@@ -155,3 +155,28 @@ fn locked_increments_of_two_threads_all_count() {
     });
     assert_eq!(memory.load::<u32>(at, HOST), Ok(40_000));
 }
+
+#[test]
+fn a_copy_as_long_as_an_aligned_word_is_never_seen_in_halves() {
+    fn race<const N: usize>(a: [u8; N], b: [u8; N]) {
+        let arena = arena();
+        let at = Hpa::new(0x40);
+        let _ = arena.write(at, KeyId::DEFAULT, &a).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..100_000 {
+                    let _ = arena.write(at, KeyId::DEFAULT, &b).unwrap();
+                    let _ = arena.write(at, KeyId::DEFAULT, &a).unwrap();
+                }
+            });
+            for _ in 0..200_000 {
+                let mut found = [0; N];
+                arena.read(at, KeyId::DEFAULT, &mut found).unwrap();
+                assert!(found == a || found == b, "{found:x?} is neither {a:x?} nor {b:x?}");
+            }
+        });
+    }
+    race(0x00ffu16.to_le_bytes(), 0x0100u16.to_le_bytes());
+    race([0; 4], [0xff; 4]);
+    race([0; 8], [0xff; 8]);
+}
