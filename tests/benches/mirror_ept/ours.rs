@@ -313,6 +313,13 @@ impl<'m> Vcpu<'m> {
         Self { mmu, me: mmu.participant().expect("a slot"), cache: TableCache::new() }
     }
 
+    /// A vCPU that has faulted before: its cache is as full as it ever is.
+    pub fn with_tables(mmu: &'m BenchMmu) -> Self {
+        let mut vcpu = Self::new(mmu);
+        mmu.top_up(&mut vcpu.cache, Reserve::PRIVATE).expect("tables");
+        vcpu
+    }
+
     /// Faults on each page until it is mapped, in a function of its own like the peers'.
     #[inline(never)]
     pub fn run(&mut self, pages: &[u64]) {
@@ -352,5 +359,11 @@ impl<'m> Vcpu<'m> {
         let mut guard = self.me.exclusive();
         let done = self.mmu.map_private_range(&mut guard, &mut self.cache, all, Pfn::new(0), max);
         assert!(matches!(done, Ok(mirror_ept::MappedRange::Complete(_))), "{done:?}");
+    }
+}
+
+impl Drop for Vcpu<'_> {
+    fn drop(&mut self) {
+        self.mmu.release(&mut self.cache);
     }
 }
