@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::outcome::{Failure, Status};
+pub(super) use inputs::parse_memory;
 
 /// Where Linux shows a TD its own log.
 const OWN_LOG: &str = "/sys/firmware/acpi/tables/data/CCEL";

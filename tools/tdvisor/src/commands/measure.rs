@@ -1,14 +1,18 @@
-//! `tdvisor measure`: the MRTD of an image by calculation alone, section by section.
+//! `tdvisor measure`: the MRTD of an image by calculation alone, section by section, and the RTMRs of a Linux boot.
 
+mod boot;
 mod igvm;
 mod report;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tdvisor_attest::digest::Digest384;
 use tdvisor_attest::igvm::IgvmImage;
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+use tdvisor_guest_images::{BOOT_SHIM, GUESTS};
 
 use crate::outcome::{Failure, Status};
 use crate::read_bounded::read_bounded;
@@ -18,12 +22,16 @@ const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
 /// Calculate the MRTD of an image in every page order that hosts are known to use.
 ///
+/// With --kernel also RTMR0 to RTMR2 of Linux under this project's boot shim.
+///
 /// Ends with status 0; with --expect, 0 if a variant gives the expected MRTD and 1 if none does; 2 if the image
 /// cannot be used.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: TDVF (OVMF, td-shim, this project's guests) or IGVM.
-    image: PathBuf,
+    /// The image: TDVF (OVMF, td-shim, this project's guests) or IGVM, or the name of a built-in guest. With --kernel
+    /// and without it, the boot shim.
+    #[arg(required_unless_present = "kernel")]
+    image: Option<PathBuf>,
     /// Look for the variant that gives this MRTD (96 hexadecimal digits).
     #[arg(long, value_name = "MRTD")]
     expect: Option<Digest384>,
@@ -36,6 +44,8 @@ pub struct Args {
     /// What the host writes into the PayloadParam section (a command line for td-shim).
     #[arg(long, value_name = "FILE")]
     payload_param: Option<PathBuf>,
+    #[command(flatten)]
+    boot: boot::LinuxArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -43,35 +53,73 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Status, Failure> {
-    let mut bytes = match &args.vars {
-        Some(path) => read(path)?,
-        None => Vec::new(),
+    // Whoever names a kernel and no image means what `run --kernel` does.
+    let path = args.image.as_deref().unwrap_or(Path::new(BOOT_SHIM.name));
+    let vars = args.vars.as_deref().map(read).transpose()?;
+    let image = image(path)?;
+    let bytes = match vars {
+        Some(mut bytes) => {
+            bytes.extend_from_slice(&image);
+            Cow::Owned(bytes)
+        }
+        None => image,
     };
-    bytes.extend(read(&args.image)?);
-    let (text, matches) = if IgvmImage::is_igvm(&bytes) {
-        let image = IgvmImage::parse(&bytes).map_err(|error| Failure::input(args.image.display(), error))?;
-        let report = igvm::Report::of(&args.image, &image, args.expect);
+    let unusable = |error: &dyn std::fmt::Display| Failure::input(path.display(), error);
+    let (shim, measured) = if IgvmImage::is_igvm(&bytes) {
+        let image = IgvmImage::parse(&bytes).map_err(|error| unusable(&error))?;
+        let report = igvm::Report::of(path, &image, args.expect);
         let matches = report.matching().next().is_some();
-        (if args.json { format!("{:#}\n", report.to_json()) } else { report.to_string() }, matches)
+        (None, Measured { json: report.to_json(), text: report.to_string(), matches })
     } else {
-        tdvf(&args, &bytes)?
+        let image = TdvfImage::parse(&bytes).map_err(|error| unusable(&error))?;
+        let payload = args.payload.as_deref().map(read).transpose()?;
+        let payload_param = args.payload_param.as_deref().map(read).transpose()?;
+        let host = HostContents {
+            td_hob: None,
+            payload: payload.as_deref(),
+            payload_param: payload_param.as_deref(),
+        };
+        let report = report::Report::of(path, &image, host, args.expect).map_err(|error| unusable(&error))?;
+        let matches = report.matching().next().is_some();
+        (Some(image), Measured { json: report.to_json(), text: report.to_string(), matches })
     };
-    // A reader that stops early (`| head`) does not change the answer.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    Ok(if args.expect.is_some() && !matches { Status::Negative } else { Status::Success })
+    let boot = boot::Boot::of(&args.boot, shim.as_ref())?;
+    print(if args.json { measured.json(boot.as_ref()) } else { measured.text(boot.as_ref()) });
+    Ok(if args.expect.is_some() && !measured.matches { Status::Negative } else { Status::Success })
 }
 
-/// The report on a TDVF image, and whether a variant gives the expected MRTD.
-fn tdvf(args: &Args, bytes: &[u8]) -> Result<(String, bool), Failure> {
-    let payload = args.payload.as_deref().map(read).transpose()?;
-    let payload_param = args.payload_param.as_deref().map(read).transpose()?;
-    let host =
-        HostContents { td_hob: None, payload: payload.as_deref(), payload_param: payload_param.as_deref() };
-    let unusable = |error| Failure::input(args.image.display(), error);
-    let image = TdvfImage::parse(bytes).map_err(unusable)?;
-    let report = report::Report::of(&args.image, &image, host, args.expect).map_err(unusable)?;
-    let matches = report.matching().next().is_some();
-    Ok((if args.json { format!("{:#}\n", report.to_json()) } else { report.to_string() }, matches))
+/// What there is to say about an image.
+struct Measured {
+    json: Value,
+    text: String,
+    matches: bool,
+}
+
+impl Measured {
+    fn json(&self, boot: Option<&boot::Boot>) -> String {
+        let mut report = self.json.clone();
+        if let (Some(boot), Some(map)) = (boot, report.as_object_mut()) {
+            map.insert("boot".to_owned(), boot.to_json());
+        }
+        format!("{report:#}\n")
+    }
+
+    fn text(&self, boot: Option<&boot::Boot>) -> String {
+        format!("{}{}", self.text, boot.map(ToString::to_string).unwrap_or_default())
+    }
+}
+
+/// Prints; a reader that stops early (`| head`) does not change the answer.
+fn print(text: String) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// The image of this path, or the built-in guest of this name.
+fn image(path: &Path) -> Result<Cow<'static, [u8]>, Failure> {
+    match GUESTS.iter().find(|guest| path == Path::new(guest.name)) {
+        Some(guest) if !path.exists() => Ok(Cow::Borrowed(guest.image)),
+        _ => read(path).map(Cow::Owned),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

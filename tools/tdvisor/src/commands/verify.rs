@@ -11,7 +11,7 @@ use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use crate::outcome::{Failure, Status};
-use inputs::{parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root};
+use inputs::{parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root, read_rtmr3};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
@@ -32,8 +32,12 @@ pub struct Args {
     /// What to accept (TOML or JSON). Default: an up-to-date TCB and no debug.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Extensions of RTMR3 that the running system listed itself, for a policy with `rtmr3 = "log"` (JSON array with
+    /// digest, imr or register, event or name).
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
     /// Verify every line of this file; paths in it are relative to it.
-    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at"])]
+    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at", "events"])]
     batch: Option<PathBuf>,
     /// Trust this root certificate (DER or PEM) instead of Intel's.
     #[arg(long, value_name = "FILE")]
@@ -63,13 +67,14 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let bytes = read_quote(path)?;
     let files = read_collateral(&args.collateral)?;
     let at = args.at.map_or_else(inputs::now, Ok)?;
+    let context = Context { rtmr3_replay: args.events.as_deref().map(read_rtmr3).transpose()? };
 
     let mut verifier = Verifier::new(anchor);
     // Collateral that cannot be read is unusable input; collateral that does not hold is a verdict.
     let bundle = read_bundle(&files).map_err(|error| Failure::input("collateral", error))?;
     let verified =
         verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&bytes, at)).map_err(Box::new);
-    let verdict = verified.as_ref().ok().map(|verified| policy.evaluate(verified, &Context::default()));
+    let verdict = verified.as_ref().ok().map(|verified| policy.evaluate(verified, &context));
     let accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
     let report = report::Report {
         verified: verified.as_ref().map_err(|error| **error),

@@ -4,14 +4,20 @@ use std::path::{Path, PathBuf};
 
 use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain_by_best};
+use tdvisor_attest::predict::boot_shim;
 use tdvisor_attest::predict::guest::Guest;
 use tdvisor_attest::predict::ovmf::{Inputs, PROFILES, direct_boot};
 use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+use tdvisor_guest_images::BOOT_SHIM;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
 use crate::outcome::{Failure, Status};
 use inputs::{parse_memory, read};
+
+fn profile_names() -> Vec<&'static str> {
+    PROFILES.iter().map(|profile| profile.name).chain([BOOT_SHIM.name]).collect()
+}
 
 /// Explain a log: the first and every difference from a prediction, each with its likely cause.
 ///
@@ -25,7 +31,7 @@ pub struct Args {
     /// Predict the events of this log, from a boot known to be good.
     #[arg(long, value_name = "LOG", conflicts_with_all = ["firmware", "kernel", "td_shim"])]
     reference: Option<PathBuf>,
-    /// Predict the boot of this OVMF image.
+    /// Predict the boot of this image: OVMF, or a boot shim that is not the built-in one.
     #[arg(long, value_name = "FILE")]
     firmware: Option<PathBuf>,
     /// Memory of the machine, such as 2G.
@@ -49,14 +55,15 @@ pub struct Args {
     /// Its command line.
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
-    /// The kind of OVMF build; without it, the one that fits best.
-    #[arg(long, value_name = "NAME", value_parser = PROFILES.map(|profile| profile.name))]
+    /// The firmware: a kind of OVMF build, or this project's boot shim. Without it, the boot shim for a log that it
+    /// wrote, and else the kind of OVMF build that fits best.
+    #[arg(long, value_name = "NAME", value_parser = profile_names())]
     profile: Option<String>,
     /// Predict the boot of this td-shim image.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["firmware", "kernel"])]
     td_shim: Option<PathBuf>,
-    /// The TD HOB that td-shim was given.
-    #[arg(long, value_name = "FILE", requires = "td_shim")]
+    /// The TD HOB that td-shim or the boot shim was given.
+    #[arg(long, value_name = "FILE", conflicts_with = "memory")]
     td_hob: Option<PathBuf>,
     /// The payload that td-shim was given.
     #[arg(long, value_name = "FILE", requires = "td_shim")]
@@ -86,7 +93,7 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
         runtime.get_or_insert_default().extend(Guest::HelloTd.prediction());
     }
     let evidence = Evidence { registers: registers.as_ref(), runtime: runtime.as_ref() };
-    let predictions = predictions(args)?;
+    let predictions = predictions(args, &log)?;
     let explanation = explain_by_best(&log, &predictions, &evidence)
         .ok_or_else(|| Failure::Internal("no prediction to explain by".to_owned()))?;
     if let Some(path) = &args.html {
@@ -104,7 +111,7 @@ fn image<'a>(path: &Path, bytes: &'a [u8]) -> Result<TdvfImage<'a>, Failure> {
     TdvfImage::parse(bytes).map_err(|error| Failure::input(path.display(), error))
 }
 
-fn predictions(args: &Args) -> Result<Vec<(String, Prediction)>, Failure> {
+fn predictions(args: &Args, log: &EventLog<'_>) -> Result<Vec<(String, Prediction)>, Failure> {
     if let Some(path) = &args.reference {
         let area = read(path)?;
         let log = EventLog::parse(&area).map_err(|error| Failure::input(path.display(), error))?;
@@ -121,6 +128,14 @@ fn predictions(args: &Args) -> Result<Vec<(String, Prediction)>, Failure> {
         };
         let prediction = td_shim::boot(&image(path, &bytes)?, &host);
         return Ok(vec![(format!("the prediction for td-shim {}", path.display()), prediction)]);
+    }
+    let of_boot_shim =
+        args.profile.as_deref().map_or_else(|| boot_shim::wrote(log), |name| name == BOOT_SHIM.name);
+    if of_boot_shim {
+        return Ok(vec![(format!("the prediction for the {}", BOOT_SHIM.name), boot_shim_prediction(args)?)]);
+    }
+    if let Some(path) = &args.td_hob {
+        return Err(Failure::input(path.display(), "a TD HOB is of use for td-shim and the boot shim only"));
     }
     let firmware = optional(args.firmware.as_ref())?;
     let firmware = match (&args.firmware, &firmware) {
@@ -149,4 +164,22 @@ fn predictions(args: &Args) -> Result<Vec<(String, Prediction)>, Failure> {
             Ok((format!("the prediction for profile {}", profile.name), prediction))
         })
         .collect()
+}
+
+fn boot_shim_prediction(args: &Args) -> Result<Prediction, Failure> {
+    let mut hob = optional(args.td_hob.as_ref())?;
+    if let (None, Some(memory)) = (&hob, args.memory) {
+        let own = optional(args.firmware.as_ref())?;
+        let path = args.firmware.as_deref().unwrap_or(Path::new(BOOT_SHIM.name));
+        hob = boot_shim::host_td_hob(&image(path, own.as_deref().unwrap_or(BOOT_SHIM.image))?, memory)
+            .transpose()
+            .map_err(|error| Failure::input("--memory", error))?;
+    }
+    let (kernel, initrd) = (optional(args.kernel.as_ref())?, optional(args.initrd.as_ref())?);
+    Ok(boot_shim::boot(&boot_shim::Inputs {
+        td_hob: hob.as_deref(),
+        kernel: kernel.as_deref(),
+        initrd: initrd.as_deref(),
+        command_line: args.cmdline.as_deref(),
+    }))
 }

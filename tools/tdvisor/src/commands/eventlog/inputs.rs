@@ -8,6 +8,7 @@ use tdvisor_attest::quote::Quote;
 use tdvisor_attest::report::TdReport;
 
 use super::RegisterArgs;
+use crate::commands::verify::inputs::read_quote;
 use crate::outcome::Failure;
 use crate::read_bounded::{read_bounded, read_text_bounded};
 
@@ -22,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// The registers that the arguments name, if any.
 pub(super) fn registers(args: &RegisterArgs) -> Result<Option<Registers>, Failure> {
     if let Some(path) = &args.quote {
-        let bytes = binary_or_hex(read(path)?);
+        let bytes = read_quote(path)?;
         let quote = Quote::parse(&bytes).map_err(|error| Failure::input(path.display(), error))?;
         let td = quote.body().td().ok_or_else(|| Failure::input(path.display(), "not a quote of a TD"))?;
         return Ok(Some(td.rtmr.into()));
@@ -43,23 +44,8 @@ pub(super) fn events(args: &RegisterArgs) -> Result<Option<Prediction>, Failure>
         .map_err(|error| Failure::input(path.display(), error))
 }
 
-fn binary_or_hex(bytes: Vec<u8>) -> Vec<u8> {
-    let text = bytes.trim_ascii();
-    let decoded: Option<Vec<u8>> = text
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()
-            }
-            _ => None,
-        })
-        .collect();
-    decoded.unwrap_or(bytes)
-}
-
 /// Parses a memory size such as `512M` or `16G`.
-pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
+pub(in crate::commands) fn parse_memory(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),

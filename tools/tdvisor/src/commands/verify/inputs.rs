@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Bundle, CollateralError, Parts};
+use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::policy::Policy;
+use tdvisor_attest::predict::list;
+use tdvisor_attest::quote::Measurement;
 use tdvisor_attest::verify::TrustAnchor;
 
 use crate::outcome::Failure;
@@ -79,6 +82,15 @@ pub fn read_bundle(files: &[Vec<u8>]) -> Result<Bundle, CollateralError> {
 /// Reads a policy.
 pub fn read_policy(path: &Path) -> Result<Policy, Failure> {
     Policy::from_text(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// Reads what the running system says that it extended, and replays RTMR3 from it.
+pub fn read_rtmr3(path: &Path) -> Result<Measurement, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::input(path.display(), error);
+    let events = list::parse(&read_text(path)?).map_err(|error| unusable(&error))?;
+    // Every digest of such a list is known.
+    let value = events.value(Register::Rtmr3).ok_or_else(|| unusable(&"no value for RTMR3"))?;
+    Ok(value.0)
 }
 
 /// Reads a root certificate.

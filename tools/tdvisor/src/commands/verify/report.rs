@@ -204,8 +204,12 @@ pub fn quote_json(quote: &Quote<'_>) -> Value {
         fields["td_id"] = hex(&td.td_id);
         fields["dev_info"] = hex(&td.dev_info);
         fields["init_servtd_hash"] = hex(&td.init_servtd_hash);
-        fields["cur_servtd_hash"] = hex(&td.cur_servtd_hash);
+        fields["init_servtd_attributes"] = json!(format!("{:#018x}", td.init_servtd_attributes.get()));
+        fields["init_cpu_svn"] = hex(&td.init_cpu_svn);
+        fields["init_tee_tcb_svn"] = hex(&td.init_tee_tcb_svn);
         fields["init_tee_fmspc"] = hex(&td.init_tee_fmspc);
+        fields["cur_servtd_hash"] = hex(&td.cur_servtd_hash);
+        fields["cur_servtd_attributes"] = json!(format!("{:#018x}", td.cur_servtd_attributes.get()));
     }
     fields
 }

@@ -1,0 +1,86 @@
+//! What the tests of the command line share: the program, a folder of their own, and how they read its answers.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// Runs `tdvisor` to its end.
+pub fn tdvisor(args: &[&str]) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_tdvisor")).args(args).output().expect("tdvisor starts");
+    Answer { call: args.join(" "), output }
+}
+
+/// How a call ended.
+pub struct Answer {
+    call: String,
+    output: Output,
+}
+
+impl Answer {
+    /// Checks the exit status, and shows everything if it is another.
+    #[track_caller]
+    pub fn ends_with(self, status: i32) -> Self {
+        assert_eq!(
+            self.output.status.code(),
+            Some(status),
+            "tdvisor {}\n{}{}",
+            self.call,
+            self.stdout(),
+            self.stderr()
+        );
+        self
+    }
+
+    /// What it printed.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    /// What it complained about.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// Its one line of complaint.
+    #[track_caller]
+    pub fn one_line_of_error(&self) -> String {
+        let text = self.stderr();
+        assert_eq!(text.lines().count(), 1, "tdvisor {}\n{text}", self.call);
+        text
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout()).unwrap_or_else(|error| {
+            panic!("tdvisor {}: {error}\n{}{}", self.call, self.stdout(), self.stderr())
+        })
+    }
+}
+
+/// A folder that belongs to one test, empty at its start.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder of this name.
+    pub fn new(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).expect("the folder of an earlier run can be removed");
+        }
+        std::fs::create_dir_all(&path).expect("a folder can be made");
+        Self(path)
+    }
+
+    /// The path of a file in it.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    /// Writes a file, and gives its path.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.0.join(name), contents).expect("a file can be written");
+        self.path(name)
+    }
+}
