@@ -5,7 +5,8 @@
 mod support;
 
 use support::{Host, TDMR, code, mem};
-use tdx_module_iface::{Gprs, Operand, Status, StatusCode, TdhLeaf};
+use tdvisor_base::Hpa;
+use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode, TdhLeaf};
 
 const GPA: u64 = 0x8000_0000;
 /// The last 2 MiB range of the TDMR: its pages serve as PAMT pages here.
@@ -85,4 +86,12 @@ fn a_large_page_needs_entries_only_when_it_is_split() {
 fn older_releases_do_not_know_the_leaves() {
     let host = Host::ready();
     assert_eq!(add(&host, TDMR, [POOL, POOL + 0x1000]).code(), StatusCode::OPERAND_INVALID);
+}
+
+#[test]
+fn a_host_that_writes_to_a_pair_ends_the_module() {
+    let host = host();
+    host.machine.host_write(Hpa::new(POOL + 8), &[1]).unwrap();
+    let mut gprs = Gprs { rax: u64::from(TdhLeaf::PHYMEM_PAGE_RDMD.0), rcx: TDMR, ..Gprs::ZERO };
+    assert!(host.machine.lp(0).unwrap().seamcall(&mut gprs).is_err());
 }

@@ -115,10 +115,13 @@ impl Machine {
     /// Whether a page holds PAMT entries.
     fn is_pamt(&self, hpa: Hpa) -> bool {
         self.module.tdmrs.all().iter().any(|tdmr| {
-            [Level::L4K, Level::L2M, Level::L1G].into_iter().any(|level| {
-                let (base, size) = tdmr.pamt(level);
-                hpa.get() >= base && hpa.get() - base < size
-            })
+            let on_demand = tdmr.contains(hpa.get())
+                && tdmr.dynamic().is_some_and(|dynamic| dynamic.holds_entries(self.memory(), hpa));
+            on_demand
+                || [Level::L4K, Level::L2M, Level::L1G].into_iter().any(|level| {
+                    let (base, size) = tdmr.pamt(level);
+                    hpa.get() >= base && hpa.get() - base < size
+                })
         })
     }
 

@@ -198,9 +198,9 @@ impl Tdmr {
         let halves = [0, 256u64].map(|index| self.entry_at(Level::L4K, range.wrapping_add(index << 12)));
         let tables = halves.into_iter().flatten().filter_map(|at| memory.table(at.frame()).ok());
         let entries = tables.flat_map(|table| table.as_chunks().0);
-        (0u64..)
-            .zip(entries)
-            .map(move |(index, [word, bepoch])| (range.wrapping_add(index << 12), PamtEntry::new(word, bepoch)))
+        (0u64..).zip(entries).map(move |(index, [word, bepoch])| {
+            (range.wrapping_add(index << 12), PamtEntry::new(word, bepoch))
+        })
     }
 }
 
