@@ -12,7 +12,7 @@ use tdvisor_base::arena::Arena;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 
 use crate::bus::Bus;
-use crate::decode::cache::{BLOCKS_PER_EPOCH, CodeCache};
+use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache};
 use crate::events::{Event, vector};
 use crate::exits::{Exit, FaultExit, Unimplemented};
 use crate::flags::{self, Flags};
@@ -93,6 +93,7 @@ pub struct Cpu {
     pub(crate) keeps_resume_flag: bool,
     pub(crate) pending_cr2: u64,
     pub(crate) attention: bool,
+    pub(crate) pauses: u32,
     pub(crate) view: View,
     pub(crate) mode: CodeMode,
     last_code_base: u64,
@@ -141,6 +142,7 @@ impl Cpu {
             keeps_resume_flag: false,
             pending_cr2: 0,
             attention: false,
+            pauses: 0,
             view: View::Supervisor,
             mode: CodeMode::Code32,
             last_code_base: 0,
@@ -326,6 +328,13 @@ impl Cpu {
         if single {
             return self.step_single(env, cache, left);
         }
+        let before = *left;
+        let step = self.run_blocks(env, cache, left);
+        self.retired = self.retired.wrapping_add(before - *left);
+        step
+    }
+
+    fn run_blocks(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, left: &mut u64) -> crate::stop::Step {
         let mut blocks = BLOCKS_PER_EPOCH;
         loop {
             blocks -= 1;
@@ -334,36 +343,61 @@ impl Cpu {
                 cache.begin_epoch();
             }
             let block = cache.lookup(self, env)?;
-            let ops = block.ops.get(..block.ops.len().min(*left as usize)).unwrap_or(&block.ops);
-            let mut done = 0u64;
-            for op in ops {
+            let count = block.ops.len() as u64;
+            if count > *left {
+                return self.run_part(env, block, left);
+            }
+            let mut rest = block.ops.iter();
+            while let Some(op) = rest.next() {
                 if let Err(stop) = (op.run)(self, env, op) {
-                    self.account(done, left);
+                    *left -= count - 1 - rest.len() as u64;
                     self.fault_at(op);
                     return Err(stop);
                 }
-                done += 1;
                 if self.attention {
-                    break;
+                    *left -= count - rest.len() as u64;
+                    self.attention = false;
+                    if !(block.sets_rip && rest.len() == 0) {
+                        self.move_on(op.end());
+                    }
+                    return Ok(());
                 }
             }
-            self.account(done, left);
-            let left_by_branch = block.sets_rip && done == block.ops.len() as u64;
-            if !left_by_branch && let Some(last) = (done as usize).checked_sub(1).and_then(|i| ops.get(i)) {
-                let next = self.rip().wrapping_add(last.end());
-                self.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
+            *left -= count;
+            if !block.sets_rip {
+                self.move_on(u64::from(block.end));
             }
-            if self.attention || *left == 0 || env.kick.load(Ordering::Relaxed) {
-                self.attention = false;
+            if *left == 0 || env.kick.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
     }
 
+    /// Runs the first `left` operations of a block that has more.
+    #[cold]
+    fn run_part(&mut self, env: &mut Env<'_>, block: &Block, left: &mut u64) -> crate::stop::Step {
+        let mut end = 0;
+        for op in block.ops.iter().take(*left as usize) {
+            if let Err(stop) = (op.run)(self, env, op) {
+                self.fault_at(op);
+                return Err(stop);
+            }
+            *left -= 1;
+            end = op.end();
+            if self.attention {
+                break;
+            }
+        }
+        self.attention = false;
+        self.move_on(end);
+        Ok(())
+    }
+
+    /// Moves RIP from the start of a block to an operation's end.
     #[inline(always)]
-    fn account(&mut self, done: u64, left: &mut u64) {
-        *left -= done;
-        self.retired = self.retired.wrapping_add(done);
+    fn move_on(&mut self, bytes: u64) {
+        let next = self.rip().wrapping_add(bytes);
+        self.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
     }
 
     /// Points RIP at an operation that did not complete.
@@ -390,10 +424,10 @@ impl Cpu {
                 self.fault_at(op);
                 return Err(stop);
             }
-            self.account(1, left);
+            *left -= 1;
+            self.retired = self.retired.wrapping_add(1);
             if !(block.ops.len() == 1 && block.sets_rip) {
-                let next = self.rip().wrapping_add(op.end());
-                self.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
+                self.move_on(op.end());
             }
             Ok(())
         });
@@ -439,6 +473,6 @@ impl Cpu {
 
     /// Pages of memory whose decoded code the CPU may run without translating its address again.
     pub fn reachable_code(&self) -> impl Iterator<Item = (u64, tdvisor_base::Pfn)> + '_ {
-        self.cache.reachable(self.tlb.stamp())
+        self.cache.reachable(&self.tlb)
     }
 }

@@ -102,17 +102,35 @@ impl Cpu {
         }
     }
 
+    /// Reads an operand that lies in one page which the TLB holds.
+    #[inline(always)]
+    pub(crate) fn quick_load<W: FromBytes>(&self, env: &Env<'_>, linear: u64) -> Option<W> {
+        let (entry, tag) = self.tlb.probe(self.view, linear);
+        let entry = entry.filter(|e| e.read == tag)?;
+        env.mem.load::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key).ok()
+    }
+
+    /// Writes an operand to one page which the TLB holds; nothing was written otherwise.
+    #[inline(always)]
+    pub(crate) fn quick_store<W: FromBytes>(&mut self, env: &Env<'_>, linear: u64, value: W) -> bool {
+        let (entry, tag) = self.tlb.probe(self.view, linear);
+        let Some(entry) = entry.filter(|e| e.write == tag) else { return false };
+        match env.mem.store::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key, value) {
+            Ok(effect) => {
+                self.note(effect);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Reads an operand.
     #[inline(always)]
     pub(crate) fn load<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop> {
-        let (entry, tag) = self.tlb.probe(self.view, linear);
-        if let Some(entry) = entry
-            && entry.read == tag
-            && let Ok(value) = env.mem.load::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key)
-        {
-            return Ok(value);
+        match self.quick_load(env, linear) {
+            Some(value) => Ok(value),
+            None => self.load_slow(env, linear, self.view),
         }
-        self.load_slow(env, linear, self.view)
     }
 
     #[cold]
@@ -163,12 +181,7 @@ impl Cpu {
     /// Writes an operand.
     #[inline(always)]
     pub(crate) fn store<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64, value: W) -> Step {
-        let (entry, tag) = self.tlb.probe(self.view, linear);
-        if let Some(entry) = entry
-            && entry.write == tag
-            && let Ok(effect) = env.mem.store::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key, value)
-        {
-            self.note(effect);
+        if self.quick_store(env, linear, value) {
             return Ok(());
         }
         self.store_slow(env, linear, value, self.view)

@@ -135,15 +135,22 @@ impl Cpu {
         if op.address & address::NARROW != 0 { sum & 0xFFFF_FFFF } else { sum }
     }
 
+    /// The linear address of the memory operand, where it is base + index + displacement.
+    #[inline(always)]
+    fn flat(&self, op: &Op) -> Option<u64> {
+        let sum = self
+            .regs
+            .slot(op.base)
+            .wrapping_add(self.regs.slot(op.index) << (op.scale & 3))
+            .wrapping_add(op.disp);
+        (op.address & address::SLOW == 0).then_some(sum)
+    }
+
     /// The linear address of the memory operand.
     #[inline(always)]
     pub(crate) fn linear(&mut self, op: &Op, bytes: u64, write: Intent) -> Result<u64, Stop> {
-        if op.address & address::SLOW == 0 {
-            return Ok(self
-                .regs
-                .slot(op.base)
-                .wrapping_add(self.regs.slot(op.index) << (op.scale & 3))
-                .wrapping_add(op.disp));
+        if let Some(linear) = self.flat(op) {
+            return Ok(linear);
         }
         let offset = self.effective(op);
         self.linear_in(op, offset, bytes, write)
@@ -167,14 +174,38 @@ impl Cpu {
         Ok(offset)
     }
 
+    /// The memory operand, where nothing stands in the way; nothing is changed otherwise.
+    #[inline(always)]
+    pub(crate) fn quick_load_operand<W: FromBytes>(&self, env: &Env<'_>, op: &Op) -> Option<W> {
+        self.quick_load(env, self.flat(op)?)
+    }
+
     #[inline(always)]
     pub(crate) fn load_operand<W: FromBytes>(&mut self, env: &mut Env<'_>, op: &Op) -> Result<W, Stop> {
+        match self.quick_load_operand(env, op) {
+            Some(value) => Ok(value),
+            None => self.load_operand_slow(env, op),
+        }
+    }
+
+    #[inline(never)]
+    pub(crate) fn load_operand_slow<W: FromBytes>(&mut self, env: &mut Env<'_>, op: &Op) -> Result<W, Stop> {
         let linear = self.linear(op, size_of::<W>() as u64, Intent::Read)?;
         self.load(env, linear)
     }
 
     #[inline(always)]
     pub(crate) fn store_operand<W: FromBytes>(&mut self, env: &mut Env<'_>, op: &Op, value: W) -> Step {
+        if let Some(linear) = self.flat(op)
+            && self.quick_store(env, linear, value)
+        {
+            return Ok(());
+        }
+        self.store_operand_slow(env, op, value)
+    }
+
+    #[inline(never)]
+    fn store_operand_slow<W: FromBytes>(&mut self, env: &mut Env<'_>, op: &Op, value: W) -> Step {
         let linear = self.linear(op, size_of::<W>() as u64, Intent::Write)?;
         self.store(env, linear, value)
     }

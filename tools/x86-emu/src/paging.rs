@@ -21,6 +21,7 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const PAGE_SIZE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
@@ -75,6 +76,7 @@ struct Leaf {
     execute: bool,
     dirty: bool,
     page_bytes: u64,
+    global: bool,
 }
 
 impl Cpu {
@@ -113,6 +115,7 @@ impl Cpu {
                 write: leaf.write && leaf.dirty && translation.writable,
                 execute: leaf.execute && translation.executable,
                 page_bytes: leaf.page_bytes,
+                global: leaf.global,
             };
             return Ok(self.tlb.fill(view, linear, &fill));
         }
@@ -166,6 +169,7 @@ impl Cpu {
                 execute: true,
                 dirty: true,
                 page_bytes: 4096,
+                global: false,
             });
         }
         if !self.is_ia32e() {
@@ -229,6 +233,7 @@ impl Cpu {
                 execute: rights.2,
                 dirty: (entry | marks) & DIRTY != 0,
                 page_bytes: inside + 1,
+                global: entry & GLOBAL != 0 && self.control.cr4 & cr4::PGE != 0,
             });
         }
     }

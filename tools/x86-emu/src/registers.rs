@@ -111,7 +111,7 @@ impl Cpu {
         }
         // Bit 63 only permits the CPU to keep translations; dropping them is always right.
         self.control.cr3 = value;
-        self.tlb.flush_linear();
+        self.tlb.flush_not_global();
         self.changed_mode();
         Ok(())
     }

@@ -4,8 +4,10 @@
 //! - A linear entry is good for one privilege view: user; supervisor that SMAP keeps from user pages;
 //!   supervisor that it does not. It has one tag per kind of access; a tag matches when that access to
 //!   that page needs no further check. A write tag appears only once the Dirty bit is set.
-//! - The low 12 bits of a tag are the generation of the whole linear TLB, so dropping all entries is one
-//!   increment.
+//! - The low 12 bits of a tag are the generation of one half of the linear TLB (lower and upper half of the
+//!   address space), so dropping all entries of a half is one increment.
+//! - A MOV to CR3 keeps global pages. They are kept where kernels have them: the upper half stays as long as it
+//!   holds global pages only. Dropping more than was asked for is always allowed.
 //! - Guest invalidations (CR3, INVLPG, ...) drop linear entries only, as on hardware; entries of the second
 //!   stage live until the owner calls [`Tlb::flush_all`] or [`Tlb::flush_guest_page`]. Nothing here ever
 //!   notices by itself that a second-stage table changed: a flush that is missing shows.
@@ -22,6 +24,14 @@ const PAGE: u64 = !0xFFF;
 const LAST_GENERATION: u64 = 0xFFF;
 /// Not page-aligned and not a generation: never matches.
 const NO_GPA: u64 = u64::MAX;
+const LOWER: usize = 0;
+const UPPER: usize = 1;
+
+/// Which half of the address space an address is in.
+#[inline(always)]
+const fn half_of(linear: u64) -> usize {
+    (linear >> 63) as usize
+}
 
 /// Whose rights an access has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +53,13 @@ pub(crate) struct LinearEntry {
     gpa: Gpa,
     pub(crate) key: KeyId,
     level: Level,
+}
+
+impl LinearEntry {
+    /// The half of the address space of a filled entry; all of its tags that are not zero agree.
+    const fn half(&self) -> usize {
+        half_of(self.read | self.write | self.execute)
+    }
 }
 
 const EMPTY: LinearEntry = LinearEntry {
@@ -83,6 +100,8 @@ pub(crate) struct Fill {
     pub(crate) execute: bool,
     /// Bytes of the guest's page.
     pub(crate) page_bytes: u64,
+    /// A MOV to CR3 may keep the translation.
+    pub(crate) global: bool,
 }
 
 /// A translation that the CPU may still use.
@@ -107,10 +126,12 @@ pub struct CachedTranslation {
 pub struct Tlb {
     linear: Box<[LinearEntry]>,
     guest: Box<[GuestEntry]>,
-    /// 1 to [`LAST_GENERATION`].
-    generation: u64,
-    /// Moves on with every flush, whole or partial.
-    stamp: u64,
+    /// Per half of the address space, 1 to [`LAST_GENERATION`].
+    generation: [u64; 2],
+    /// Per half; moves on with every flush, whole or partial.
+    stamp: [u64; 2],
+    /// The upper half may hold translations that are not global.
+    upper_has_local: bool,
     misses: u64,
     /// Per half of the address space, first and last byte of what large guest pages were cached for: an
     /// invalidation inside must drop all pieces of such a page.
@@ -122,8 +143,9 @@ impl Default for Tlb {
         Self {
             linear: vec![EMPTY; LINEAR_ENTRIES * VIEWS].into_boxed_slice(),
             guest: vec![NO_GUEST; GUEST_ENTRIES].into_boxed_slice(),
-            generation: 1,
-            stamp: 1,
+            generation: [1; 2],
+            stamp: [1; 2],
+            upper_has_local: false,
             misses: 0,
             large: [None; 2],
         }
@@ -137,28 +159,49 @@ impl Tlb {
         self.guest.fill(NO_GUEST);
     }
 
-    /// Drops every linear translation: a MOV to CR3.
+    /// Drops every linear translation, global ones too: a change of CR0, CR4 or EFER.
     pub fn flush_linear(&mut self) {
-        self.stamp = self.stamp.wrapping_add(1);
-        self.large = [None; 2];
-        if self.generation == LAST_GENERATION {
-            self.linear.fill(EMPTY);
-            self.generation = 1;
+        self.flush_half(LOWER);
+        self.flush_half(UPPER);
+    }
+
+    /// Drops every linear translation that is not global: a MOV to CR3.
+    pub(crate) fn flush_not_global(&mut self) {
+        self.flush_half(LOWER);
+        if self.upper_has_local {
+            self.flush_half(UPPER);
+        }
+    }
+
+    fn flush_half(&mut self, half: usize) {
+        if half == UPPER {
+            self.upper_has_local = false;
+        }
+        self.touch_half(half);
+        if let Some(large) = self.large.get_mut(half) {
+            *large = None;
+        }
+        let Some(generation) = self.generation.get_mut(half) else { return };
+        if *generation == LAST_GENERATION {
+            *generation = 1;
+            for entry in self.linear.iter_mut().filter(|e| e.half() == half) {
+                *entry = EMPTY;
+            }
         } else {
-            self.generation += 1;
+            *generation += 1;
         }
     }
 
     /// Drops the translations of one linear page, in all views: INVLPG. Where the guest maps it by a large
     /// page, all of that page goes.
     pub fn flush_linear_page(&mut self, linear: u64) {
-        let [low, high] = self.large;
-        let large = if linear >> 63 == 0 { low } else { high };
+        let half = half_of(linear);
+        let large = self.large.get(half).copied().flatten();
         if large.is_some_and(|(first, last)| (first..=last).contains(&linear)) {
-            self.flush_linear();
+            self.flush_half(half);
             return;
         }
-        self.stamp = self.stamp.wrapping_add(1);
+        self.touch_half(half);
         for view in 0..VIEWS {
             let index = Self::index(view as u8, linear);
             if let Some(entry) = self.linear.get_mut(index) {
@@ -170,7 +213,7 @@ impl Tlb {
     /// Drops the second-stage translation of a guest page and every linear one that leads to it.
     pub fn flush_guest_page(&mut self, gpa: Gpa) {
         let page = gpa.get() & PAGE;
-        self.stamp = self.stamp.wrapping_add(1);
+        self.touch();
         for entry in self.guest.iter_mut().filter(|e| e.gpa == page) {
             *entry = NO_GUEST;
         }
@@ -183,7 +226,7 @@ impl Tlb {
     pub fn entries(&self) -> impl Iterator<Item = CachedTranslation> + '_ {
         let generation = self.generation;
         let linear = self.linear.iter().filter_map(move |e| {
-            let live = |tag: &u64| tag & !PAGE == generation;
+            let live = |tag: &u64| Some(&(tag & !PAGE)) == generation.get(half_of(*tag));
             let tag = [e.read, e.write, e.execute].into_iter().find(live)?;
             Some(CachedTranslation {
                 linear: Some(tag & PAGE),
@@ -212,13 +255,21 @@ impl Tlb {
 
     /// Makes [`Self::stamp`] unequal to every earlier one, although no entry went.
     pub(crate) fn touch(&mut self) {
-        self.stamp = self.stamp.wrapping_add(1);
+        self.touch_half(LOWER);
+        self.touch_half(UPPER);
     }
 
-    /// Identifies the state of the linear TLB: unequal to an earlier one after any flush.
+    fn touch_half(&mut self, half: usize) {
+        if let Some(stamp) = self.stamp.get_mut(half) {
+            *stamp = stamp.wrapping_add(1);
+        }
+    }
+
+    /// Identifies the state of the linear TLB for the half of this address: unequal to an earlier one after any
+    /// flush there.
     #[inline(always)]
-    pub(crate) fn stamp(&self) -> u64 {
-        self.stamp
+    pub(crate) fn stamp(&self, linear: u64) -> u64 {
+        self.stamp[half_of(linear)]
     }
 
     #[inline(always)]
@@ -229,17 +280,23 @@ impl Tlb {
     /// The entry where a page would be, and the tag that it has if it is there.
     #[inline(always)]
     pub(crate) fn probe(&self, view: View, linear: u64) -> (Option<&LinearEntry>, u64) {
-        (self.linear.get(Self::index(view as u8, linear)), linear & PAGE | self.generation)
+        (self.linear.get(Self::index(view as u8, linear)), self.tag(linear))
+    }
+
+    /// The tag of a live entry for this page.
+    #[inline(always)]
+    fn tag(&self, linear: u64) -> u64 {
+        linear & PAGE | self.generation[half_of(linear)]
     }
 
     pub(crate) fn fill(&mut self, view: View, linear: u64, fill: &Fill) -> LinearEntry {
         self.misses = self.misses.wrapping_add(1);
-        let tag = linear & PAGE | self.generation;
+        let tag = self.tag(linear);
+        self.upper_has_local |= half_of(linear) == UPPER && !fill.global;
         if fill.page_bytes > 4096 {
             let first = linear & !(fill.page_bytes - 1);
             let last = first | (fill.page_bytes - 1);
-            let [low, high] = &mut self.large;
-            let range = if linear >> 63 == 0 { low } else { high };
+            let range = &mut self.large[half_of(linear)];
             *range = Some(range.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
         }
         let tag_if = |allowed: bool| if allowed { tag } else { 0 };

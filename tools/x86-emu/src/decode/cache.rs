@@ -28,13 +28,13 @@ use crate::memory::Place;
 use crate::op::Op;
 use crate::paging::Want;
 use crate::stop::Stop;
-use crate::tlb::View;
+use crate::tlb::{Tlb, View};
 
 /// Blocks that run before generations are looked at again.
-pub(crate) const BLOCKS_PER_EPOCH: u32 = 64;
+pub(crate) const BLOCKS_PER_EPOCH: u32 = 256;
 /// Turns of the CPU's loop after which a new block is taken as read.
 const SETTLING_TURNS: u8 = 2;
-const JUMPS: usize = 4096;
+const JUMPS: usize = 8192;
 /// Operations kept before everything is dropped: about 20 MB.
 const MAX_OPS: usize = 1 << 19;
 
@@ -44,11 +44,11 @@ pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
     /// The last operation sets RIP.
     pub(crate) sets_rip: bool,
+    /// Bytes up to the end of the last operation.
+    pub(crate) end: u16,
     hpa: Hpa,
     key: KeyId,
     generation: u32,
-    /// The epoch in which the generation was last found right.
-    checked: u64,
     /// Turns at which the bytes are still to be compared, and the last turn at which they were read.
     unsettled: u8,
     read_in: u64,
@@ -65,12 +65,12 @@ impl Block {
 
     pub(super) fn new(ops: Vec<Op>, sets_rip: bool, bytes: &[u8]) -> Self {
         Self {
+            end: ops.last().map_or(0, |op| op.end() as u16),
             ops: ops.into_boxed_slice(),
             sets_rip,
             hpa: Hpa::new(0),
             key: KeyId::DEFAULT,
             generation: 0,
-            checked: 0,
             unsettled: SETTLING_TURNS,
             read_in: 0,
             bytes: bytes.into(),
@@ -83,10 +83,12 @@ impl Block {
 struct Jump {
     rip: u64,
     stamp: u64,
+    /// The epoch in which the block's generation was last found right.
+    checked: u64,
     block: u32,
 }
 
-const NO_JUMP: Jump = Jump { rip: 0, stamp: 0, block: 0 };
+const NO_JUMP: Jump = Jump { rip: 0, stamp: 0, checked: 0, block: 0 };
 
 /// One multiplication: keys are addresses.
 #[derive(Default)]
@@ -123,7 +125,7 @@ pub(crate) struct CodeCache {
 
 /// The state of translation that a jump entry is good for.
 fn stamp(cpu: &Cpu) -> u64 {
-    cpu.tlb.stamp() << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
+    cpu.tlb.stamp(cpu.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
 }
 
 impl CodeCache {
@@ -144,31 +146,32 @@ impl CodeCache {
     pub(crate) fn lookup(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&Block, Stop> {
         let rip = cpu.rip();
         let stamp = stamp(cpu);
-        let number = match self.jumps.get(Self::jump_index(rip)).copied() {
-            Some(jump) if jump.rip == rip && jump.stamp == stamp && self.is_current(jump.block, env) => {
-                jump.block
-            }
-            _ => self.find(cpu, env, rip, stamp)?,
+        let number = match self.jumps.get(Self::jump_index(rip)) {
+            Some(jump) if jump.rip == rip && jump.stamp == stamp && jump.checked == self.epoch => jump.block,
+            _ => self.check(cpu, env, rip, stamp)?,
         };
         self.blocks.get(number as usize).ok_or_else(|| cpu.unimplemented("a block that was lost"))
     }
 
     #[inline(always)]
     fn jump_index(rip: u64) -> usize {
-        (rip ^ rip >> 12) as usize % JUMPS
+        (rip ^ rip >> 13) as usize % JUMPS
     }
 
-    #[inline(always)]
-    fn is_current(&mut self, number: u32, env: &Env<'_>) -> bool {
-        let Some(block) = self.blocks.get_mut(number as usize) else { return false };
-        if block.checked == self.epoch {
-            return true;
+    /// The block at RIP if the jump table has it and its page was not written since; otherwise finds it.
+    #[inline(never)]
+    fn check(&mut self, cpu: &mut Cpu, env: &mut Env<'_>, rip: u64, stamp: u64) -> Result<u32, Stop> {
+        if let Some(jump) = self.jumps.get_mut(Self::jump_index(rip))
+            && jump.rip == rip
+            && jump.stamp == stamp
+            && let Some(block) = self.blocks.get(jump.block as usize)
+            && env.mem.code_generation(block.hpa.frame()) == block.generation
+            && !block.is_due(self.turn)
+        {
+            jump.checked = self.epoch;
+            return Ok(jump.block);
         }
-        if env.mem.code_generation(block.hpa.frame()) != block.generation || block.is_due(self.turn) {
-            return false;
-        }
-        block.checked = self.epoch;
-        true
+        self.find(cpu, env, rip, stamp)
     }
 
     #[inline(never)]
@@ -209,7 +212,7 @@ impl CodeCache {
                 self.jumps = vec![NO_JUMP; JUMPS].into_boxed_slice();
             }
             if let Some(jump) = self.jumps.get_mut(Self::jump_index(rip)) {
-                *jump = Jump { rip, stamp, block: number };
+                *jump = Jump { rip, stamp, checked: self.epoch, block: number };
             }
         }
         Ok(number)
@@ -250,10 +253,10 @@ impl CodeCache {
         Ok(true)
     }
 
-    pub(crate) fn reachable(&self, tlb_stamp: u64) -> impl Iterator<Item = (u64, Pfn)> + '_ {
+    pub(crate) fn reachable<'a>(&'a self, tlb: &'a Tlb) -> impl Iterator<Item = (u64, Pfn)> + 'a {
         self.jumps
             .iter()
-            .filter(move |j| j.stamp >> 3 == tlb_stamp)
+            .filter(move |j| j.stamp >> 3 == tlb.stamp(j.rip))
             .filter_map(|j| Some((j.rip, self.blocks.get(j.block as usize)?.hpa.frame())))
     }
 }

@@ -27,7 +27,15 @@ fn mov_reg_imm<W: Width + FromBytes>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) ->
     Ok(())
 }
 fn mov_reg_mem<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value: W = cpu.load_operand(env, op)?;
+    if let Some(value) = cpu.quick_load_operand::<W>(env, op) {
+        W::write(&mut cpu.regs, op.dst, value);
+        return Ok(());
+    }
+    mov_reg_mem_slow::<W>(cpu, env, op)
+}
+#[inline(never)]
+fn mov_reg_mem_slow<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    let value: W = cpu.load_operand_slow(env, op)?;
     W::write(&mut cpu.regs, op.dst, value);
     Ok(())
 }

@@ -173,8 +173,19 @@ fn fill_piece<W: Width>(
     value: W,
     bytes: u64,
 ) -> Result<bool, Stop> {
+    static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
     let view = cpu.view;
     let target = cpu.place(env, to, Want::Write, view)?;
+    if value.to64() == 0 {
+        let Some(piece) = ZEROS.get(..bytes as usize) else { return Ok(false) };
+        return Ok(match env.mem.write(target.hpa, target.key, piece) {
+            Ok(effect) => {
+                cpu.note(effect);
+                true
+            }
+            Err(_) => false,
+        });
+    }
     let mut buffer = [0u8; PAGE as usize];
     let Some(piece) = buffer.get_mut(..bytes as usize) else { return Ok(false) };
     let pattern = value.to64().to_le_bytes();

@@ -22,6 +22,10 @@ const RAX: u8 = 0;
 const RCX: u8 = 1;
 const RDX: u8 = 2;
 
+/// PAUSE instructions after which the thread offers its processor to others. A lock that is soon free is taken
+/// before; a yield costs as much as some hundred instructions.
+const PAUSES_PER_YIELD: u32 = 64;
+
 impl Cpu {
     pub(super) fn require_supervisor(&mut self) -> Step {
         if self.cpl() == 0 { Ok(()) } else { Err(self.general_protection(0)) }
@@ -144,7 +148,13 @@ fn pause(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     if cpu.controls.intercept_pause {
         return Err(cpu.instruction_exit(InstructionExit::Pause));
     }
-    core::hint::spin_loop();
+    // A spinning CPU waits for another one, which may be waiting for this thread's processor.
+    cpu.pauses = cpu.pauses.wrapping_add(1);
+    if cpu.pauses.is_multiple_of(PAUSES_PER_YIELD) {
+        tdvisor_base::sync::yield_now();
+    } else {
+        core::hint::spin_loop();
+    }
     Ok(())
 }
 

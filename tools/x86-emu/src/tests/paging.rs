@@ -280,3 +280,32 @@ fn second_stage_translations_live_until_the_owner_flushes() {
     assert_eq!(m.run_for(4), Exit::BudgetExhausted);
     assert!(m.bus.asked.len() > asked);
 }
+
+#[test]
+fn a_write_of_cr3_keeps_global_pages_and_only_those() {
+    const UPPER: u64 = 0xFFFF_8000_0000_0000;
+    const G: u64 = 1 << 8;
+    for (global, pge, kept) in [(true, true, true), (true, false, false), (false, true, false)] {
+        let mut m = Machine::long();
+        let shared = m.peek(layout::PML4);
+        m.poke(layout::PML4 + 256 * 8, shared);
+        let bits = P | RW | if global { G } else { 0 };
+        m.poke(pte(layout::DATA), layout::DATA | bits);
+        m.poke(layout::DATA, 1);
+        m.poke(layout::DATA + 0x1000, 2);
+        // mov rax,[rbx]; mov [rcx],rdx; mov rbp,cr3; mov cr3,rbp; mov rsi,[rbx]; hlt
+        m.code(&[
+            0x48, 0x8B, 0x03, 0x48, 0x89, 0x11, 0x0F, 0x20, 0xDD, 0x0F, 0x22, 0xDD, 0x48, 0x8B, 0x33, 0xF4,
+        ]);
+        if pge {
+            m.cpu.control.cr4 |= cr4::PGE;
+        }
+        m.cpu.set_gpr(Gpr::Rbx, UPPER | layout::DATA);
+        m.cpu.set_gpr(Gpr::Rcx, pte(layout::DATA));
+        m.cpu.set_gpr(Gpr::Rdx, (layout::DATA + 0x1000) | bits);
+        m.run_to_hlt();
+        assert_eq!(m.cpu.gpr(Gpr::Rax), 1);
+        let expected = if kept { 1 } else { 2 };
+        assert_eq!(m.cpu.gpr(Gpr::Rsi), expected, "global {global}, CR4.PGE {pge}");
+    }
+}
