@@ -20,6 +20,7 @@ mod cache;
 pub mod collapse;
 pub mod dirty;
 pub mod dismantle;
+mod emptied;
 mod error;
 pub mod external;
 pub mod fault;

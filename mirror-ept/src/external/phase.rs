@@ -383,3 +383,45 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         self.external.unblock(self.guard, &entry).map_err(|why| (entry, why))
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use tdvisor_base::{Gfn, Level};
+
+    fn at(gfn: u64) -> Position {
+        Position::of(Gfn::new(gfn), Level::L2M)
+    }
+
+    fn run<T>(first: u64, entries: u32) -> Run<T> {
+        Run::of(Span { first: at(first), entries })
+    }
+
+    fn tracked(batch: Batch<Blocked>) -> Batch<Tracked> {
+        let Batch { spans, next, entries, .. } = batch;
+        Batch { spans, next, entries, phase: PhantomData }
+    }
+
+    #[test]
+    fn a_batch_gives_its_entries_in_the_order_in_which_they_were_blocked_one_by_one_or_by_runs() {
+        let mut batch = Batch::new();
+        batch.make_room(4).unwrap();
+        batch.push_run(run(512, 3));
+        batch.push_run(run(0, 0));
+        batch.push(Blocked(at(0)));
+        batch.push_run(run(8192, 2));
+        let expected = [512, 1024, 1536, 0, 8192, 8704].map(at);
+        assert_eq!(batch.positions().collect::<Vec<_>>(), expected);
+        let mut batch = tracked(batch);
+        assert_eq!(batch.take().unwrap().at(), at(512));
+        let rest = batch.take_run().unwrap();
+        assert_eq!(rest.positions().collect::<Vec<_>>(), expected[1..3]);
+        assert_eq!(batch.len(), 3);
+        assert_eq!(batch.take().unwrap().at(), at(0));
+        let mut last = batch.take_run().unwrap();
+        assert_eq!((last.take().unwrap().at(), last.len()), (at(8192), 1));
+        assert_eq!((last.take().unwrap().at(), last.is_empty()), (at(8704), true));
+        assert!(last.take().is_none() && batch.take().is_none() && batch.take_run().is_none());
+        assert!(batch.is_empty());
+    }
+}

@@ -21,11 +21,13 @@
 
 mod guest;
 mod hash;
+mod mmu;
 mod pages;
+mod state;
 
 pub use guest::{Backed, GuestTables, Rights};
 pub use hash::{Held, PageHash, Ready};
-pub use pages::ShadowMmu;
+pub use mmu::ShadowMmu;
 
 use core::fmt;
 
