@@ -102,7 +102,12 @@ pub struct Parts {
     pck_crl: Option<Vec<u8>>,
     pck_crl_chain: Vec<Vec<u8>>,
     pck_chain: Vec<Vec<u8>>,
+    /// Revocation lists from files of their own: whose they are is known when all chains are.
+    loose_crls: Vec<Vec<u8>>,
 }
+
+/// The most revocation lists that are files of their own; a bundle has two.
+const MAX_LOOSE_CRLS: usize = 16;
 
 /// Every key of every JSON form; absent keys are `None`.
 #[derive(Deserialize, Default)]
@@ -181,14 +186,20 @@ impl Parts {
         take_crl(&mut self.pck_crl, raw.pck_crl, Part::PckCrl)
     }
 
-    /// Adds a PEM chain; its first certificate's name says whose it is.
+    /// Adds a PEM chain; the name of its leaf, wherever it stands, says whose it is.
     fn add_chain(&mut self, text: &str) -> Result<(), CollateralError> {
         let chain = chain(text, Part::Bundle)?;
-        let leaf = chain.first().map_or(&[][..], Vec::as_slice);
-        let leaf = Certificate::from_der(leaf).map_err(|error| in_part(Part::Bundle, error))?;
-        if leaf.subject.common_name_contains("SGX PCK Certificate") {
+        let mut phrases = [("SGX PCK Certificate", false), ("TCB Signing", false)];
+        for der in &chain {
+            let certificate = Certificate::from_der(der).map_err(|error| in_part(Part::Bundle, error))?;
+            for (phrase, found) in &mut phrases {
+                *found |= certificate.subject.common_name_contains(phrase);
+            }
+        }
+        let [(_, is_pck), (_, is_signing)] = phrases;
+        if is_pck {
             self.pck_chain = chain;
-        } else if leaf.subject.common_name_contains("TCB Signing") {
+        } else if is_signing {
             if self.qe_identity_chain.is_empty() {
                 self.qe_identity_chain.clone_from(&chain);
             }
@@ -199,14 +210,32 @@ impl Parts {
         Ok(())
     }
 
-    /// Adds a revocation list; its issuer's name says whose it is.
+    /// Adds a revocation list; whose it is, its issuer's name says in the end.
     fn add_crl(&mut self, bytes: &[u8]) -> Result<(), CollateralError> {
         let der = pem::revocation_list(bytes).map_err(|error| in_part(Part::Bundle, error))?;
-        let list = RevocationList::from_der(&der).map_err(|error| in_part(Part::Bundle, error))?;
-        if list.issuer.common_name_contains("Root CA") {
-            self.root_crl = Some(der);
-        } else {
-            self.pck_crl = Some(der);
+        RevocationList::from_der(&der).map_err(|error| in_part(Part::Bundle, error))?;
+        if self.loose_crls.len() == MAX_LOOSE_CRLS {
+            return Err(CollateralError::TooLarge(Part::Bundle));
+        }
+        self.loose_crls.push(der);
+        Ok(())
+    }
+
+    /// Gives each loose revocation list its place: the root's is the one whose issuer is at the end of a chain.
+    fn place_crls(&mut self) -> Result<(), CollateralError> {
+        for der in core::mem::take(&mut self.loose_crls) {
+            let list = RevocationList::from_der(&der).map_err(|error| in_part(Part::Bundle, error))?;
+            let chains =
+                [&self.tcb_info_chain, &self.qe_identity_chain, &self.pck_crl_chain, &self.pck_chain];
+            let is_of_root = chains.into_iter().flatten().any(|der| {
+                Certificate::from_der(der)
+                    .is_ok_and(|one| one.is_self_issued() && one.subject.der() == list.issuer.der())
+            });
+            if is_of_root {
+                self.root_crl = Some(der);
+            } else {
+                self.pck_crl = Some(der);
+            }
         }
         Ok(())
     }
@@ -215,7 +244,8 @@ impl Parts {
     ///
     /// # Errors
     /// The first part that no file held.
-    pub fn build(self) -> Result<Bundle, CollateralError> {
+    pub fn build(mut self) -> Result<Bundle, CollateralError> {
+        self.place_crls()?;
         let missing = CollateralError::Missing;
         let (body, signature) = self.tcb_info.ok_or(missing(Part::TcbInfo))?;
         let tcb_info = SignedBody { body, signature, chain: self.tcb_info_chain };

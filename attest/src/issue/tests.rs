@@ -1,9 +1,11 @@
 use super::*;
+use crate::collateral::{Parts, SignedBody};
 use crate::crypto::{Crypto, RustCrypto};
 use crate::policy::{Context, Policy};
-use crate::quote::TdAttributes;
+use crate::quote::{TdAttributes, TdReport15Ex, TeeType};
 use crate::report::ReportKey;
 use crate::verify::{TrustAnchor, Verifier, VerifyError};
+use crate::x509::pem;
 use zerocopy::IntoBytes;
 
 const AT: UnixSeconds = UnixSeconds(1_790_000_000);
@@ -75,4 +77,70 @@ fn the_same_seed_gives_the_same_bytes() {
     let (one, two) = (issue(), issue());
     assert_eq!(one.quote, two.quote);
     assert_eq!(one.collateral, two.collateral);
+}
+
+/// As PCS and PCCS hand it out: one file per response, chains from headers, lists as DER or hexadecimal.
+#[test]
+fn collateral_from_loose_files_is_the_bundle_in_any_order() {
+    let platform = TestPlatform::new([1; 32], PlatformSpec::default());
+    let issued = platform.quote_for_report(report(&ReportKey([9; 32])).as_bytes(), 4, AT).unwrap();
+    let bundle = issued.collateral;
+    let response = |name: &str, part: &SignedBody| {
+        let signature = crate::Hex(&part.signature.0);
+        alloc::format!("{{\"{name}\":{},\"signature\":\"{signature}\"}}", part.body).into_bytes()
+    };
+    let pem = |chain: &[Vec<u8>], encoded: bool| {
+        let mut text = String::new();
+        chain.iter().for_each(|der| pem::write("CERTIFICATE", der, &mut text));
+        if encoded { text.replace(' ', "%20").replace('\n', "%0A") } else { text }.into_bytes()
+    };
+    let reversed: Vec<Vec<u8>> = bundle.tcb_info.chain.iter().rev().cloned().collect();
+    let mut files = [
+        bundle.root_crl.clone(),
+        crate::Hex(&bundle.pck_crl).to_string().into_bytes(),
+        pem(&reversed, true),
+        pem(&bundle.pck_crl_chain, false),
+        response("enclaveIdentity", &bundle.qe_identity),
+        response("tcbInfo", &bundle.tcb_info),
+    ];
+    for turn in 0..files.len() {
+        files.rotate_left(1);
+        let mut parts = Parts::default();
+        files.iter().for_each(|file| parts.add(file).unwrap());
+        let built = parts.build().unwrap();
+        assert_eq!((&built.root_crl, &built.pck_crl), (&bundle.root_crl, &bundle.pck_crl), "turn {turn}");
+        let mut verifier = Verifier::with_crypto(anchor(&platform), RustCrypto);
+        verifier.add_collateral(&built).unwrap();
+        assert!(verifier.verify(&issued.quote, AT).is_ok(), "turn {turn}");
+    }
+}
+
+#[test]
+fn the_default_policy_takes_no_service_td_in_whatever_field_of_whatever_body_it_shows() {
+    let platform = TestPlatform::new([1; 32], PlatformSpec::default());
+    let plain = report(&ReportKey([9; 32])).to_td15_ex();
+    let findings = |change: fn(&mut TdReport15Ex)| -> Vec<String> {
+        let mut body = plain;
+        change(&mut body);
+        let spec = QuoteSpec { version: 5, ..QuoteSpec::default() };
+        let quote = platform.quote(&QuoteBody::Td15Ex(body), &spec).unwrap();
+        let svn = &body.base.base.tee_tcb_svn;
+        let collateral = CollateralSpec::up_to_date(platform.spec(), TeeType::TDX, svn, spec.qe_isv_svn, AT);
+        let mut verifier = Verifier::with_crypto(anchor(&platform), RustCrypto);
+        verifier.add_collateral(&platform.collateral(&collateral, spec.certification)).unwrap();
+        let verified = verifier.verify(&quote, AT).unwrap();
+        let verdict = Policy::default().evaluate(&verified, &Context::default());
+        let any = Policy::from_json(r#"{"td":{"mr_service_td":"any"}}"#).unwrap();
+        assert!(any.evaluate(&verified, &Context::default()).is_accepted());
+        verdict.findings.iter().map(ToString::to_string).collect()
+    };
+    assert!(findings(|_| {}).is_empty());
+    for (name, change) in [
+        ("MR_SERVICETD", (|td| td.base.mr_service_td = [1; 48]) as fn(&mut TdReport15Ex)),
+        ("INIT_SERVTD_HASH", |td| td.init_servtd_hash = [1; 48]),
+        ("CUR_SERVTD_HASH", |td| td.cur_servtd_hash = [1; 48]),
+    ] {
+        let found = findings(change);
+        assert!(found.len() == 1 && found[0].starts_with(name), "{name}: {found:?}");
+    }
 }

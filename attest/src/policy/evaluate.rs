@@ -30,6 +30,10 @@ pub enum Register {
     Rtmr(u8),
     /// MR_SERVICETD.
     MrServiceTd,
+    /// INIT_SERVTD_HASH of an extended report: service TDs at the TD's creation.
+    InitServiceTd,
+    /// CUR_SERVTD_HASH of an extended report: service TDs bound now.
+    CurrentServiceTd,
 }
 
 impl fmt::Display for Register {
@@ -42,6 +46,8 @@ impl fmt::Display for Register {
             Self::MrOwnerConfig => f.write_str("MROWNERCONFIG"),
             Self::Rtmr(index) => write!(f, "RTMR{index}"),
             Self::MrServiceTd => f.write_str("MR_SERVICETD"),
+            Self::InitServiceTd => f.write_str("INIT_SERVTD_HASH"),
+            Self::CurrentServiceTd => f.write_str("CUR_SERVTD_HASH"),
         }
     }
 }
@@ -189,8 +195,8 @@ impl Policy {
             Body::Sgx(enclave) => self.enclave.check(enclave, &mut findings),
             body => {
                 if let Some(td) = body.td() {
-                    let service_td = body.td15().map_or(&[0; 48], |td| &td.mr_service_td);
-                    self.td.check(td, service_td, context, &mut findings);
+                    self.td.check(td, context, &mut findings);
+                    self.td.mr_service_td.check(&body, &mut findings);
                 }
             }
         }
@@ -266,13 +272,7 @@ impl TcbRules {
 }
 
 impl TdRules {
-    fn check(
-        &self,
-        td: &TdReport10,
-        service_td: &Measurement,
-        context: &Context,
-        findings: &mut Vec<Finding>,
-    ) {
+    fn check(&self, td: &TdReport10, context: &Context, findings: &mut Vec<Finding>) {
         let attributes = td.td_attributes;
         for (rule, bit, name) in [
             (self.debug, TdAttributes::TUD, "TDATTRIBUTES.DEBUG"),
@@ -322,13 +322,32 @@ impl TdRules {
         if !rtmr3_is_fine {
             findings.push(Finding::Measurement { register: Register::Rtmr(3), actual: *rtmr3 });
         }
-        let service_td_is_fine = match &self.mr_service_td {
-            ServiceTd::Any => true,
-            ServiceTd::None => *service_td == [0; 48],
-            ServiceTd::OneOf(list) => list.contains(service_td),
+    }
+}
+
+impl ServiceTd {
+    fn check(&self, body: &Body<'_>, findings: &mut Vec<Finding>) {
+        let bound = body.td15().map_or([0; 48], |td| td.mr_service_td);
+        let mut expect = |is_fine: bool, register, actual| {
+            if !is_fine {
+                findings.push(Finding::Measurement { register, actual });
+            }
         };
-        if !service_td_is_fine {
-            findings.push(Finding::Measurement { register: Register::MrServiceTd, actual: *service_td });
+        match self {
+            Self::Any => {}
+            Self::OneOf(list) => expect(list.contains(&bound), Register::MrServiceTd, bound),
+            Self::None => {
+                expect(bound == [0; 48], Register::MrServiceTd, bound);
+                // A binding of the extended kind shows here, also one that has ended.
+                if let Body::Td15Ex(td) = body {
+                    for (register, hash) in [
+                        (Register::InitServiceTd, td.init_servtd_hash),
+                        (Register::CurrentServiceTd, td.cur_servtd_hash),
+                    ] {
+                        expect(hash == [0; 48], register, hash);
+                    }
+                }
+            }
         }
     }
 }

@@ -85,7 +85,7 @@ pub enum Rtmr3 {
 /// What MR_SERVICETD may be.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ServiceTd {
-    /// No service TD is bound.
+    /// No service TD is bound; in an extended report, none was at the TD's creation either.
     #[default]
     None,
     /// Any service TD.
