@@ -68,6 +68,7 @@ fn run(setting: Setting, seed: u64, steps: &[Step]) -> BTreeMap<String, u64> {
         subjects.iter_mut().for_each(Subject::rest);
     }
     drop(subjects);
+    assert_eq!(host.platform().machine().audit(), [], "the module's own records");
     for td in tds {
         let report = td.teardown();
         assert!(report.is_clean(), "teardown: {report:?}");

@@ -52,10 +52,20 @@ pub fn td(host: &EmulatedHost, bytes: u64, largest_page: Level) -> EmulatedTd<'_
 
 /// A finalised TD with some vCPUs.
 pub fn td_with_vcpus(host: &EmulatedHost, bytes: u64, largest_page: Level, vcpus: u32) -> EmulatedTd<'_> {
+    try_td(host, bytes, largest_page, vcpus).expect("the image makes a TD")
+}
+
+/// The same, where it may fail.
+pub fn try_td(
+    host: &EmulatedHost,
+    bytes: u64,
+    largest_page: Level,
+    vcpus: u32,
+) -> Result<EmulatedTd<'_>, vmm_core::Error> {
     let memory = TEST_MEMORY.base().get() + bytes;
     let config = TdConfig { memory, largest_page, vcpus, ..TdConfig::default() };
     let image = tdvisor_guest_images::HELLO_TD.image;
-    Td::build(host, &config, image, Devices::default(), None, |_| {}).expect("the image makes a TD")
+    Td::build(host, &config, image, Devices::default(), None, |_| {})
 }
 
 /// `frames` frames of the tests' memory, from its frame number `first` on.

@@ -124,6 +124,16 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         &self.mmu
     }
 
+    /// Frames of this TD's memory whose page was withdrawn for ever: it left the TD and could not be cleaned, or
+    /// could not be taken back.
+    pub fn quarantined_frames(&self) -> u64 {
+        let mut frames = 0;
+        self.slots.for_all(|state| {
+            frames += state.backing.quarantined().iter().map(|folio| folio.level.frames()).sum::<u64>();
+        });
+        frames
+    }
+
     /// Withdraws the page of a mapping for ever: it could not be taken back from the module.
     pub(crate) fn withdraw(&self, gfn: Gfn, level: Level) {
         self.slots.with_any(gfn, |slot| {

@@ -204,6 +204,12 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                 return Ok(Reached::Upto(reached));
             }
         }
+        // What the slot withdrew stays withdrawn.
+        self.slots.with_any(range.start(), |slot| {
+            for folio in slot.state.lock().backing.quarantined() {
+                self.core.host.quarantine(folio.pfn, folio.level);
+            }
+        });
         self.slots.remove(range);
         Ok(Reached::All)
     }
