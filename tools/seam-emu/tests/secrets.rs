@@ -141,3 +141,19 @@ fn a_write_to_a_control_page_ends_the_module() {
         assert_eq!(answer, Err(SeamCallFault::VmFailInvalid));
     }
 }
+
+#[test]
+fn the_module_does_not_read_zeros_where_the_host_broke_a_page() {
+    let host = Host::ready();
+    let (td, page) = td_with_a_secret(&host);
+    host.ok(0, TdhLeaf::MEM_RANGE_BLOCK, mem(&td, GPA, 0, 0));
+    host.ok(0, TdhLeaf::MEM_TRACK, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+    host.machine.host_write(Hpa::new(page), &[0]).unwrap();
+    let mut gprs = Gprs { rax: u64::from(TdhLeaf::MEM_PAGE_RELOCATE.0), ..mem(&td, GPA, 0, host.page()) };
+    let answer = host.machine.lp(0).unwrap().seamcall(&mut gprs);
+    assert_eq!(
+        answer,
+        Err(SeamCallFault::VmFailInvalid),
+        "the copy would be zeros that the guest takes for its own"
+    );
+}

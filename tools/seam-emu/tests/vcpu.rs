@@ -199,3 +199,32 @@ fn a_guest_program_faults_pages_in_accepts_them_and_sees_what_it_wrote() {
     assert_eq!((vmcall.rax, vmcall.rcx, vmcall.r12), (77, 1 << 12, 7));
     assert_eq!(enter(Gprs { r12: 8, ..Gprs::ZERO }).rax, 1, "the function has returned");
 }
+
+#[test]
+fn a_vmcall_passes_the_vector_registers_of_its_mask_and_no_others() {
+    let host = Host::ready();
+    let td = host.td(1);
+    const XMM1_AND_3: u64 = 1 << 17 | 1 << 19;
+    let enter = |answered: &mut [u128; 16]| {
+        let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+            state.enter_64_bit_mode();
+            *answered = state.xmm;
+            state.xmm = std::array::from_fn(|index| index as u128 + 100);
+            state.gprs = Gprs { rax: u64::from(TdgLeaf::VP_VMCALL.0), rcx: XMM1_AND_3, ..Gprs::ZERO };
+            VmExit::tdcall()
+        });
+        let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+        host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+        assert_eq!((gprs.rax, gprs.rcx), (77, XMM1_AND_3));
+    };
+    let mut seen = [0; 16];
+    host.machine.set_host_xmm(0, [7; 16]);
+    enter(&mut seen);
+    assert_eq!(seen, [0; 16], "nothing is passed before the guest asked");
+    let passed = std::array::from_fn(|index| if matches!(index, 1 | 3) { index as u128 + 100 } else { 0 });
+    assert_eq!(host.machine.host_xmm(0), passed);
+    host.machine.set_host_xmm(0, [7; 16]);
+    enter(&mut seen);
+    let answered = std::array::from_fn(|index| if matches!(index, 1 | 3) { 7 } else { index as u128 + 100 });
+    assert_eq!(seen, answered);
+}

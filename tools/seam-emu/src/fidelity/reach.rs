@@ -291,6 +291,12 @@ fn tables_of_l2_vms(seen: &mut Seen) {
     };
     assert_eq!(add(host.page(), host.page()), C::SUCCESS);
     assert_eq!(add(u64::MAX, host.page()), C::L2_SEPT_ENTRY_NOT_FREE);
+    // The TD has a table there that its L2 VM has not.
+    let at = |level: u64, page: u64| Gprs { rcx: level, rdx: tdr, r8: page, ..Gprs::ZERO };
+    host.ok(0, TdhLeaf::MEM_SEPT_ADD, at(2, host.page()));
+    host.ok(0, TdhLeaf::MEM_PAGE_AUG, at(1, host.large_page()));
+    let demote = Gprs { r9: host.page(), r10: u64::MAX, r11: u64::MAX, ..at(1, host.page()) };
+    assert_eq!(seen.call(&host, 0, TdhLeaf::MEM_PAGE_DEMOTE, demote), C::L2_SEPT_WALK_FAILED);
 }
 
 /// PAMT entries on demand.

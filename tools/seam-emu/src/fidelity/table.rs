@@ -41,8 +41,8 @@ const REMOVING: &[Gate] = &[Page, Keys, Tdcs, OpState, Walk, EntryState, Tracked
 pub const TABLE: &[Row] = &[
     exact("TDH.MEM.PAGE.ADD", MEMORY, &[], ""),
     exact("TDH.MEM.PAGE.AUG", MEMORY, &[], ""),
-    exact("TDH.MEM.PAGE.DEMOTE", REMOVING, &[C::INTERRUPTED_RESTARTABLE],
-        "late 1.5 and 2.0 profiles are not interrupted"),
+    exact("TDH.MEM.PAGE.DEMOTE", REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::L2_SEPT_WALK_FAILED],
+        "late 1.5 and 2.0 profiles are not interrupted; no L2 VM maps pages, so that none of its tables is missed"),
     exact("TDH.MEM.PAGE.PROMOTE", REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::EPT_INVALID_PROMOTE_CONDITIONS], ""),
     exact("TDH.MEM.PAGE.RELOCATE", REMOVING, &[], ""),
     exact("TDH.MEM.PAGE.REMOVE", REMOVING, &[], ""),
@@ -143,4 +143,9 @@ pub const NOT_MODELLED: &[(&str, &str)] = &[
     ("Machine-check banks", "a broken page ends its TD; no error is logged in MSRs"),
     ("TD preserving update", "the module cannot be replaced while TDs live"),
     ("Bus-lock and notify exits", "the detectors do not exist"),
+    ("Notification of zero-stepping", "NOTIFY_ENABLES can be read and written; no #VE follows from it"),
+    (
+        "Single-stepping",
+        "a guest that is interrupted soon is not let run on for a random number of instructions",
+    ),
 ];

@@ -1,4 +1,7 @@
 //! What leaves do with page contents, and what hardware would notice about it: keys, caches, TLBs.
+//!
+//! A page of a TD that the host broke is a machine check for whoever uses it. If that is the module itself, on
+//! behalf of the host, the module ends; if it is the guest, its TD does.
 
 use tdvisor_base::arena::MemoryFault;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
@@ -32,17 +35,21 @@ impl Call<'_> {
 
     /// Reads a TD's memory by its host address.
     pub(crate) fn read_td(&self, hpa: Hpa, key: KeyId, out: &mut [u8]) -> Result<(), MemoryFault> {
-        self.machine.memory().read(hpa, key, out)
+        self.machine.memory().read(hpa, key, out).inspect_err(|_| self.machine.module.shut_down())
     }
 
-    /// Reads eight bytes of a TD; zero where memory refuses.
+    /// Reads eight bytes of a TD.
     pub(crate) fn load_td_word(&self, hpa: Hpa, key: KeyId) -> u64 {
-        self.machine.memory().load(hpa, key).unwrap_or(0)
+        let mut bytes = [0; 8];
+        let _ = self.read_td(hpa, key, &mut bytes);
+        u64::from_le_bytes(bytes)
     }
 
     /// Writes eight bytes of a TD.
     pub(crate) fn store_td_word(&self, hpa: Hpa, key: KeyId, value: u64) {
-        let _ = self.machine.memory().store(hpa, key, value);
+        if self.machine.memory().store(hpa, key, value).is_err() {
+            self.machine.module.shut_down();
+        }
     }
 
     /// A page has left a TD: no processor may reach it any more, and its cache lines are still the TD's.

@@ -25,6 +25,7 @@ impl Machine {
             }
             Some(Effect::Interrupt) => self.with_interrupt(lp, || dispatch(&call, gprs, guest)),
         }
-        Ok(())
+        // A module that met broken memory in this call does not return from it.
+        if self.module.has_shut_down() { Err(SeamCallFault::VmFailInvalid) } else { Ok(()) }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Processor {
     pub(crate) running: AtomicU64,
     /// Instructions that guests may still execute here before the processor leaves them.
     pub(crate) quantum: AtomicU64,
+    /// The VMM's XMM registers.
+    pub(crate) xmm: Mutex<[u128; 16]>,
     /// The CPU that executes guests on this processor, while it does not.
     pub(crate) guest_cpu: Mutex<Option<Box<dyn GuestCpu + Send>>>,
 }
@@ -124,6 +126,7 @@ impl Machine {
                 interrupt_line: AtomicBool::new(false),
                 tlb: Tlb::default(),
                 running: AtomicU64::new(0),
+                xmm: Mutex::new([0; 16]),
                 quantum: AtomicU64::new(u64::MAX),
                 guest_cpu: Mutex::new(None),
             })
@@ -205,6 +208,19 @@ impl Machine {
     pub fn set_guest_cpu(&self, lp: usize, cpu: Box<dyn GuestCpu + Send>) {
         if let Some(processor) = self.processors.get(lp) {
             *processor.guest_cpu.lock() = Some(cpu);
+        }
+    }
+
+    /// The VMM's XMM registers on a processor. A TD exit leaves zeros there, but for those that the guest passes
+    /// with TDG.VP.VMCALL; the next TDH.VP.ENTER passes the same ones back.
+    pub fn host_xmm(&self, lp: usize) -> [u128; 16] {
+        self.processors.get(lp).map_or([0; 16], |processor| *processor.xmm.lock())
+    }
+
+    /// Sets the VMM's XMM registers on a processor.
+    pub fn set_host_xmm(&self, lp: usize, registers: [u128; 16]) {
+        if let Some(processor) = self.processors.get(lp) {
+            *processor.xmm.lock() = registers;
         }
     }
 

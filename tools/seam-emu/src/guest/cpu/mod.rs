@@ -42,8 +42,6 @@ const VIRTUAL_SLICE: u64 = 2_000;
 pub struct CpuGuest {
     cpu: Box<Cpu>,
     translations: Option<Translations>,
-    /// Instructions of one run.
-    time_slice: u64,
 }
 
 impl Default for CpuGuest {
@@ -55,13 +53,7 @@ impl Default for CpuGuest {
 impl CpuGuest {
     /// A CPU that has not run anything yet.
     pub fn new() -> Self {
-        Self { cpu: Box::new(Cpu::new()), translations: None, time_slice: u64::MAX }
-    }
-
-    /// A CPU that leaves its guest as at an external interrupt once a run has retired so many instructions, as if
-    /// the VMM's timer fired: a guest that loops comes back, after the same instruction each time.
-    pub fn with_time_slice(instructions: u64) -> Self {
-        Self { time_slice: instructions, ..Self::new() }
+        Self { cpu: Box::new(Cpu::new()), translations: None }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -116,23 +108,20 @@ impl CpuGuest {
         };
         let line = env.interrupt_line();
         let mut bus = GuestBus::new(env);
-        let mut left = self.time_slice;
         loop {
             self.follow_registry(env);
             // An entry always gets somewhere, if only to deliver what was injected.
-            let budget = Budget(slice.min(left).min(env.quantum()).max(1));
+            let budget = Budget(slice.min(env.quantum()).max(1));
             let before = self.cpu.retired();
             let exit = self.cpu.run(&mut bus, budget, line);
             let retired = self.cpu.retired().wrapping_sub(before);
-            left = left.saturating_sub(retired);
             env.executed(retired);
             match exit {
-                Exit::BudgetExhausted if left == 0 || env.quantum() == 0 => {
-                    return (Exit::ExternalInterrupt, None);
-                }
+                Exit::BudgetExhausted if env.quantum() == 0 => return (Exit::ExternalInterrupt, None),
                 Exit::BudgetExhausted => {}
                 Exit::Inactive if self.cpu.activity != Activity::Shutdown => {
-                    if env.interrupt_pending() {
+                    // A processor that takes turns gives its turn away instead of waiting.
+                    if env.interrupt_pending() || env.quantum() != u64::MAX {
                         return (Exit::ExternalInterrupt, None);
                     }
                     std::thread::yield_now();

@@ -56,17 +56,23 @@ pub(in crate::host) fn give_pair(call: &Call<'_>, range: Hpa, pages: [(u64, Oper
     Ok(())
 }
 
-/// Claims a free page for PAMT entries.
+/// Claims a free page for PAMT entries. Its lock keeps away whoever would take it for something else meanwhile.
 fn claim(call: &Call<'_>, pa: u64, operand: Operand, range: Hpa) -> Step<Hpa> {
     let hpa = private_hpa(call, pa, 4096, operand)?;
     let tdmr = tdmr_of(call, hpa, operand)?;
     let dynamic = tdmr.dynamic().ok_or(invalid(operand))?;
-    let memory = call.machine.memory();
-    let in_use = [Level::L1G, Level::L2M, Level::L4K]
-        .into_iter()
-        .any(|level| tdmr.entry(memory, level, hpa).is_some_and(|entry| entry.page_type() != PageType::NDA));
-    if in_use || hpa.align_down(Level::L2M.bytes()) == range || !dynamic.claim(memory, hpa) {
-        return Err(at(StatusCode::PAGE_METADATA_INCORRECT, operand));
+    let incorrect = at(StatusCode::PAGE_METADATA_INCORRECT, operand);
+    if hpa.align_down(Level::L2M.bytes()) == range {
+        return Err(incorrect);
+    }
+    // A page of a range without entries can be used as part of a larger one only.
+    let page = if dynamic.pair(hpa).is_some() {
+        lock_page(call, hpa, Level::L4K, Mode::Exclusive, operand)?
+    } else {
+        lock_page(call, hpa, Level::L2M, Mode::Shared, operand)?
+    };
+    if !page.entry.is_free() || !dynamic.claim(call.machine.memory(), hpa) {
+        return Err(incorrect);
     }
     Ok(hpa)
 }

@@ -140,7 +140,7 @@ fn run_on(
     }
     let mut guest = state::load(tdvps);
     if last_exit(tdvps) == LastTdExit::TDVMCALL {
-        answer_vmcall(regs, &mut guest);
+        answer_vmcall(regs, &call.machine.host_xmm(call.lp), &mut guest);
     }
     let env = GuestEnv {
         machine: call.machine,
@@ -167,10 +167,14 @@ fn run_on(
     let (status, kind) = match exit {
         TdExit::Vmcall { mask } => {
             let status = give_vmcall(regs, &guest.gprs, mask, tdcs);
+            call.machine.set_host_xmm(call.lp, passed_xmm(&guest, mask));
             guest.gprs.rax = 0;
             (status, LastTdExit::TDVMCALL)
         }
-        TdExit::Async(exit) => (give_async(regs, &exit), exit.kind),
+        TdExit::Async(exit) => {
+            call.machine.set_host_xmm(call.lp, [0; 16]);
+            (give_async(regs, &exit), exit.kind)
+        }
     };
     state::save(tdvps, &guest);
     tdvps.store_u64(tdvps::LAST_EXIT_TSC, call.machine.tsc());
@@ -183,12 +187,33 @@ fn run_on(
 }
 
 /// The registers that a TDG.VP.VMCALL exposes take the host's values.
-fn answer_vmcall(host: &Gprs, guest: &mut GuestState) {
+fn answer_vmcall(host: &Gprs, host_xmm: &[u128; 16], guest: &mut GuestState) {
     let mask = guest.gprs.rcx;
     for reg in exposed(mask) {
         guest.gprs.set(reg, host.get(reg));
     }
+    for ((index, to), from) in (0..).zip(&mut guest.xmm).zip(host_xmm) {
+        if exposes_xmm(mask, index) {
+            *to = *from;
+        }
+    }
     guest.gprs.rax = 0;
+}
+
+/// Bits 31:16 of the mask are XMM15 to XMM0.
+const fn exposes_xmm(mask: u64, index: u32) -> bool {
+    mask >> (16 + index) & 1 != 0
+}
+
+/// The XMM registers that a TDG.VP.VMCALL exposes; zeros for the others.
+fn passed_xmm(guest: &GuestState, mask: u64) -> [u128; 16] {
+    let mut passed = guest.xmm;
+    for (index, xmm) in (0..).zip(&mut passed) {
+        if !exposes_xmm(mask, index) {
+            *xmm = 0;
+        }
+    }
+    passed
 }
 
 fn exposed(mask: u64) -> impl Iterator<Item = Reg> {
