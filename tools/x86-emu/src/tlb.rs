@@ -19,7 +19,8 @@ use crate::bus::Translation;
 /// Entries per view; a power of two.
 const LINEAR_ENTRIES: usize = 1024;
 const VIEWS: usize = 4;
-const GUEST_ENTRIES: usize = 512;
+/// Covers 8 MiB of pages and page tables; a miss costs a walk of the second stage by the owner.
+const GUEST_ENTRIES: usize = 2048;
 const PAGE: u64 = !0xFFF;
 const LAST_GENERATION: u64 = 0xFFF;
 /// Not page-aligned and not a generation: never matches.
