@@ -74,6 +74,7 @@ const NOT_HERE: &[M] = &[
     M::Rdtsc,
     M::Rdtscp,
     M::Rdpid,
+    M::Serialize,
     M::Rdpmc,
     M::Clac,
     M::Stac,

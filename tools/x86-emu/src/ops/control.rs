@@ -53,9 +53,10 @@ fn jmp(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.jump_relative(op.imm)
 }
 
-/// SERIALIZE: what follows is fetched anew, so a block ends here.
+/// SERIALIZE: what follows is fetched anew, so a block ends here, and a turn with it.
 fn serialize(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    cpu.attention = true;
     cpu.jump_relative(op.end())
 }
 

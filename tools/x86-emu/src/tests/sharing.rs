@@ -88,6 +88,21 @@ fn a_loop_that_another_cpu_rewrites_ends() {
 }
 
 #[test]
+fn a_loop_that_serialises_sees_what_another_cpu_wrote_into_it() {
+    let mut looping = Machine::long();
+    // serialize; jmp back to it
+    looping.code(&[0x0F, 0x01, 0xE8, 0xEB, 0xFB]);
+    let memory = looping.bus.memory.clone();
+    assert_eq!(looping.run_for(100), Exit::BudgetExhausted);
+    thread::scope(|scope| {
+        let runner = scope.spawn(move || looping.run_for(u64::MAX));
+        memory.write(Hpa::new(layout::CODE + 3), KeyId::DEFAULT, &[0xF4, 0x90]).unwrap();
+        let exit = runner.join().unwrap();
+        assert!(matches!(exit, Exit::Instruction { .. }), "{exit:?}");
+    });
+}
+
+#[test]
 fn the_owner_sees_every_cached_translation_and_no_flushed_one() {
     let mut m = Machine::long();
     m.code(&[0x48, 0x8B, 0x03, 0xF4]);
