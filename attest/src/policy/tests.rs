@@ -80,6 +80,24 @@ fn a_mistake_in_a_file_is_told_in_one_line_that_says_where() {
     }
 }
 
+/// Neither form may nest so deeply that a parser's stack ends: dots nest as brackets do.
+#[cfg(feature = "toml")]
+#[test]
+fn deep_nesting_is_refused_in_every_notation() {
+    for count in [9, 1000, 200_000] {
+        let dotted = "a.".repeat(count);
+        for text in [
+            format!("{dotted}a = 1"),
+            format!("[{dotted}a]"),
+            format!("x = {{ {dotted}a = 1 }}"),
+            format!("x = {}", "[".repeat(count)),
+            format!("{{\"tcb\":{}", "{\"a\":".repeat(count)),
+        ] {
+            assert!(Policy::from_text(&text).is_err(), "{count}: {}", &text[..20]);
+        }
+    }
+}
+
 #[test]
 fn the_default_accepts_up_to_date_only() {
     assert_eq!(Policy::default().tcb.accept.into_iter().collect::<Vec<_>>(), [TcbStatus::UpToDate]);
