@@ -3,8 +3,14 @@
 use sha2::{Digest, Sha384};
 use tdvisor_attest::digest::Digest384;
 use tdvisor_attest::eventlog::{self, EventData, Found, LogEnd, Register, Replay, WarningKind};
+use tdvisor_attest::predict;
+use tdvisor_attest::predict::boot_shim::Inputs;
 
 use crate::event_log::{Event, EventLog, EventType, LogFull, Rtmr};
+
+const HOB: &[u8] = b"the TD HOB";
+const KERNEL: &[u8] = b"vmlinux";
+const TEXT: &[u8] = b"console=ttyS0 quiet";
 
 fn digest(content: &[u8]) -> [u8; 48] {
     Sha384::digest(content).into()
@@ -16,11 +22,11 @@ fn fill(area: &mut [u8]) -> Result<(), LogFull> {
     let mut add = |rtmr, kind, content: &[u8], data: &[&[u8]]| {
         log.append(&Event { rtmr, kind, digest: &digest(content), data })
     };
-    add(Rtmr::Machine, EventType::HandoffTables2, b"hob", &[b"\x07td_hob\0", &1u64.to_le_bytes(), &[0; 24]])?;
+    add(Rtmr::Machine, EventType::HandoffTables2, HOB, &[b"\x07td_hob\0", &1u64.to_le_bytes(), &[0; 24]])?;
     add(Rtmr::Machine, EventType::Separator, &[0; 4], &[&[0; 4]])?;
-    add(Rtmr::Kernel, EventType::Ipl, b"vmlinux", &[b"kernel\0"])?;
+    add(Rtmr::Kernel, EventType::Ipl, KERNEL, &[b"kernel\0"])?;
     add(Rtmr::Kernel, EventType::Separator, &[0; 4], &[&[0; 4]])?;
-    add(Rtmr::KernelInputs, EventType::Ipl, b"quiet", &[b"kernel_cmdline: ", b"quiet", b"\0"])?;
+    add(Rtmr::KernelInputs, EventType::Ipl, TEXT, &[b"kernel_cmdline: ", TEXT, b"\0"])?;
     add(Rtmr::KernelInputs, EventType::Separator, &[0; 4], &[&[0; 4]])
 }
 
@@ -35,13 +41,27 @@ fn attest_reads_every_event_without_a_warning_and_replays_the_registers() {
     assert_eq!(registers, [Some(0), Some(0), Some(1), Some(1), Some(2), Some(2)]);
 
     let mut expected = Replay::default();
-    for (register, content) in
-        registers.iter().zip([&b"hob"[..], &[0; 4], b"vmlinux", &[0; 4], b"quiet", &[0; 4]])
-    {
-        let register = Register::RTMRS[register.unwrap()];
-        expected.extend_with(register, &Digest384(digest(content)));
+    for (register, content) in registers.iter().zip([HOB, &[0; 4], KERNEL, &[0; 4], TEXT, &[0; 4]]) {
+        expected.extend_with(Register::RTMRS[register.unwrap()], &Digest384(digest(content)));
     }
     assert_eq!(log.replay().registers(), expected.registers());
+}
+
+#[test]
+fn the_events_are_those_that_attest_predicts_of_the_same_boot() {
+    let mut area = [0; 4096];
+    fill(&mut area).unwrap();
+    let replay = eventlog::EventLog::parse(&area).unwrap().replay();
+    let inputs = Inputs {
+        td_hob: Some(HOB),
+        kernel: Some(KERNEL),
+        initrd: None,
+        command_line: core::str::from_utf8(TEXT).ok(),
+    };
+    let prediction = predict::boot_shim::boot(&inputs);
+    for register in [Register::Rtmr0, Register::Rtmr1, Register::Rtmr2] {
+        assert_eq!(prediction.value(register), Some(replay[register]), "{register}");
+    }
 }
 
 #[test]
@@ -53,7 +73,7 @@ fn events_say_what_they_are() {
     assert!(matches!(data[0], EventData::Tables { description: b"td_hob\0", count: 1 }), "{:?}", data[0]);
     assert!(matches!(data[1], EventData::Separator(0)), "{:?}", data[1]);
     assert!(matches!(data[2], EventData::Text(text) if text.starts_with(b"kernel")), "{:?}", data[2]);
-    assert!(matches!(data[4], EventData::Text(text) if text.starts_with(b"kernel_cmdline: quiet")));
+    assert!(matches!(data[4], EventData::Text(text) if text.starts_with(b"kernel_cmdline: console")));
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl fmt::Display for Problem {
         match self {
             Self::TooLittleMemory { offered, needed } => write!(
                 f,
-                "too little memory: {} KiB offered, need {:#x}..{:#x} as one range",
+                "too little memory: {} KiB, need {:#x}..{:#x} in one piece",
                 offered >> 10,
                 needed.start,
                 needed.end
