@@ -59,6 +59,8 @@ pub enum MmuError<E> {
     NoMemory,
     /// The operation does not fit the range: not aligned, or not one table of leaves.
     NotApplicable(Position),
+    /// The guest touched more device space than there are tables for ([`crate::Config::device_tables`]).
+    TooManyDevices(Gfn),
     /// A hook failed and everything is as it was before.
     Hook {
         /// At which entry.
@@ -120,6 +122,9 @@ impl<E: fmt::Debug> fmt::Display for MmuError<E> {
             }
             Self::NeedTables { mirror } => write!(f, "{mirror} mirror tables must be reserved first"),
             Self::NoMemory => f.write_str("no memory for page tables"),
+            Self::TooManyDevices(gfn) => {
+                write!(f, "device space at guest frame {gfn} is beyond what one guest is given tables for")
+            }
             Self::NotApplicable(at) => write!(f, "the operation does not apply to {at}"),
             Self::Hook { at, step, why } => write!(f, "{step:?} of {at} failed: {why:?}"),
             Self::Corrupt(at) => write!(f, "{at} refers to a table that does not exist"),

@@ -33,6 +33,8 @@ pub struct Config {
     pub mirror_tables: usize,
     /// How the direct tree learns that a page was used.
     pub direct_access: AccessTracking,
+    /// How many direct tables the guest may have made for device entries alone: it chooses where it touches.
+    pub device_tables: usize,
     /// How many entries one removal blocks at once; longer ranges take several rounds.
     pub batch: usize,
     /// How often the steps that undo something are tried before the TD is given up.
@@ -51,6 +53,7 @@ impl Config {
             participants: 64,
             mirror_tables: 1 << 20,
             direct_access: AccessTracking::Permissions,
+            device_tables: 1 << 12,
             batch: 1 << 18,
             undo_attempts: 16,
         }
@@ -65,6 +68,8 @@ pub struct Mmu<P: TablePages, X: External<Page = P::ExternalPage>> {
     pub(crate) slab: Slab<P::ExternalPage>,
     pub(crate) mirror_root: TableRef,
     pub(crate) direct_root: AtomicU64,
+    /// Direct tables under the present root that device faults made.
+    pub(crate) device_tables: AtomicU64,
     pub(crate) config: Config,
     pub(crate) notifier: Notifier,
     pub(crate) limbo: Limbo,
@@ -104,6 +109,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             slab,
             mirror_root,
             direct_root: AtomicU64::new(direct_root.get()),
+            device_tables: AtomicU64::new(0),
             config,
             notifier: Notifier::new(),
             limbo: Limbo::new(),

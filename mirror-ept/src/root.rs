@@ -55,6 +55,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         };
         slab::fill(table, Spte::ABSENT);
         let old = self.direct_root.swap(page.get(), Ordering::AcqRel);
+        self.device_tables.store(0, Ordering::Relaxed);
         Ok(InvalidRoot(TableRef::new(old)))
     }
 

@@ -191,6 +191,23 @@ fn a_page_can_be_mapped_over_a_device_entry_but_no_device_over_a_page() {
 }
 
 #[test]
+fn a_guest_that_touches_device_space_everywhere_gets_a_bounded_number_of_tables() {
+    let mut b = Bench::with(Config { device_tables: 5, ..common::config() });
+    for gfn in [0, MIB2, 2 * MIB2] {
+        assert_eq!(device(&mut b, gfn), Ok(FaultOutcome::Mapped(Level::L4K)));
+    }
+    assert_eq!(b.mmu.statistics().direct.tables, 5);
+    assert_eq!(device(&mut b, 3 * MIB2), Err(MmuError::TooManyDevices(Gfn::new(3 * MIB2))));
+    assert_eq!(device(&mut b, MIB2 + 1), Ok(FaultOutcome::Mapped(Level::L4K)), "there is a table");
+    map(&mut b, 3 * MIB2, 77, Level::L4K);
+    assert_eq!(b.mmu.statistics().direct.tables, 6, "memory is not counted");
+    let root = b.mmu.invalidate_direct_root(&mut b.me.exclusive(), &mut b.cache).unwrap();
+    b.mmu.zap_invalid_root(&b.me.shared(), root).map_err(|e| e.1).unwrap();
+    assert_eq!(device(&mut b, 9 * MIB2), Ok(FaultOutcome::Mapped(Level::L4K)), "the new root has none");
+    b.audit();
+}
+
+#[test]
 fn a_shared_removal_takes_every_leaf_and_flushes_once() {
     let mut b = Bench::new();
     for gfn in 0..10 {

@@ -7,7 +7,10 @@
 //! by TDVMCALL. Such an entry is not a leaf: it is neither counted nor aged, and since hardware keeps no
 //! translation of an absent entry, nothing is flushed when it changes.
 //!
-//! Hardware reports no touch of it to the host any more, so memory that appears there later must make it
+//! The guest chooses what it touches, and its whole address space has more tables than a host has memory: so
+//! the tables that device faults make are counted and bounded (48).
+//!
+//! Hardware reports no touch of a device entry to the host any more, so memory that appears there later must make it
 //! absent: whoever adds a slot opens a [`crate::notifier::Window`] over it and removes the range, which takes
 //! device entries with it ([`crate::Mmu::zap_range`]); a device fault from before the window is retried.
 
@@ -62,7 +65,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         cache: &mut TableCache<P::ExternalPage>,
         fault: &Fault<'_>,
     ) -> Result<FaultOutcome, MmuError<X::Error>> {
-        self.descend(guard, cache, fault.gfn, Level::L4K, |_, found| {
+        // Once the guest has had its tables, none are offered; entries in those that exist can still be had.
+        let full = self.device_tables.load(Ordering::Relaxed) >= self.config.device_tables as u64;
+        let mut none = TableCache::new();
+        let tables = if full { &mut none } else { cache };
+        let before = tables.direct.len();
+        let outcome = self.descend(guard, tables, fault.gfn, Level::L4K, |_, found| {
             if found.value.is_present() {
                 return Err(MmuError::NotApplicable(found.at));
             }
@@ -73,7 +81,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             } else {
                 FaultOutcome::Retry(Retry::Contended)
             }))
-        })
+        });
+        self.device_tables.fetch_add((before - tables.direct.len()) as u64, Ordering::Relaxed);
+        match outcome {
+            Ok(FaultOutcome::Retry(Retry::NeedTables)) if full => Err(MmuError::TooManyDevices(fault.gfn)),
+            outcome => outcome,
+        }
     }
 
     /// Goes down the direct tree, linking tables where there are none, and leaves to `finish` the leaf that
