@@ -62,6 +62,7 @@ fn while_a_vcpu_runs_exclusive_users_of_its_td_are_busy_and_shared_ones_are_not(
         assert_eq!(code(&enter), StatusCode::VCPU_STATE_INCORRECT);
         leave.store(true, Ordering::Release);
     });
+    assert_eq!(host.machine.audit(), []);
 }
 
 #[test]
@@ -85,6 +86,7 @@ fn pages_mapped_and_removed_by_two_processors_are_all_counted() {
         }
     });
     assert_eq!(child_count(&host, &td), before + 2 * PAGES);
+    assert_eq!(host.machine.audit(), []);
     for index in 0..2 * PAGES {
         host.ok(0, TdhLeaf::MEM_RANGE_BLOCK, mem(&td, GPA + index * 0x1000, 0, 0));
     }
@@ -102,6 +104,7 @@ fn pages_mapped_and_removed_by_two_processors_are_all_counted() {
         }
     });
     assert_eq!(child_count(&host, &td), before);
+    assert_eq!(host.machine.audit(), []);
 }
 
 #[test]
@@ -127,4 +130,5 @@ fn of_two_processors_that_map_one_entry_exactly_one_wins() {
         let loss = [StatusCode::OPERAND_BUSY, StatusCode::EPT_ENTRY_STATE_INCORRECT];
         assert!(codes.iter().all(|code| *code == StatusCode::SUCCESS || loss.contains(code)), "{codes:?}");
     }
+    assert_eq!(host.machine.audit(), []);
 }

@@ -15,6 +15,8 @@
 
 mod pages;
 mod td;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 

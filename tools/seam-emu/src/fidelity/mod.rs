@@ -12,7 +12,7 @@ mod table;
 mod reach;
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 use std::collections::BTreeSet;
 
