@@ -71,8 +71,8 @@ impl<Twin> TableCache<Twin> {
         self.mirror.is_empty() && self.direct.is_empty()
     }
 
-    /// Puts the mirror tables in the order of their addresses: what is filled upwards in memory is ahead of the
-    /// processor's own prefetching, and what is filled downwards costs three times as much when it is cold.
+    /// Puts the mirror tables in the order of their addresses. Tables that are filled one after the other, upwards
+    /// in memory, are fetched ahead by the processor; downwards they cost three times as much when they are cold.
     pub(crate) fn in_order(&mut self) {
         self.mirror.make_contiguous().sort_unstable_by_key(|reserved| reserved.table);
     }
