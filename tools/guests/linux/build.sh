@@ -108,7 +108,7 @@ install -m 755 "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$module/tdvisor.ko" "$root/lib/tdvisor.ko"
 strip --strip-debug "$root/lib/tdvisor.ko"
-for applet in base64 cat cmp dd dmesg echo grep insmod md5sum mount nproc poweroff reboot rm sed sh sleep sync taskset tr umount; do
+for applet in base64 cat cmp dd dmesg du echo grep insmod md5sum mount nproc poweroff reboot rm sed sh sleep sync taskset tr umount; do
     ln -s busybox "$root/bin/$applet"
 done
 find "$root" -exec touch -h -d @0 {} +
