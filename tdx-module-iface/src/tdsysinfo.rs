@@ -109,6 +109,8 @@ pub mod tdx_features0 {
     pub const L2_TLB_INVD_OPT: u64 = 1 << 19;
     /// Later releases.
     pub const TOPOLOGY_ENUM: u64 = 1 << 20;
+    /// Release 2.0 (Linux, TDX host code).
+    pub const DYNAMIC_PAMT: u64 = 1 << 36;
     /// The value of module 1.5.01.
     pub const MODULE_1_5_01: u64 = 0xf_0fbf;
 }

@@ -1,8 +1,7 @@
 //! Invariants that need the module's own records, vCPUs, or more than one TD: the numbers that the tests of
 //! `mirror-ept` leave to the emulated machine. What is only named here is held by other tests of this folder.
 //!
-//! Numbers 21, 24 and 25 are about dynamic PAMT, which the host does not use: it gives the module its PAMT at
-//! bring-up, so there is no pair to install, to remove or to lock.
+//! Numbers 20 to 25 are also tested with dynamic PAMT, in `dynamic_pamt.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

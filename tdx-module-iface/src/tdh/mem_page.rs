@@ -93,6 +93,25 @@ pub fn tdh_mem_page_demote<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
 }
 
+/// The same for a 2 MiB page of a module with dynamic PAMT (release 2.0): `pair` becomes the pages of the pieces'
+/// PAMT entries, where the range has none.
+///
+/// # Errors
+/// As for [`tdh_mem_page_demote`]; `PAGE_METADATA_INCORRECT` for a page of the pair that is in use.
+pub fn tdh_mem_page_demote_with_pamt<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+    table: Hpa,
+    pair: [Hpa; 2],
+) -> Result<(), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_DEMOTE;
+    let [first, second] = pair.map(Hpa::get);
+    let gprs =
+        Gprs { rcx: gpa.word(), rdx: tdr.0.get(), r8: table.get(), r12: first, r13: second, ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
+}
+
 /// Merges the 512 pages below a blocked, tracked table entry into one page of the entry's level, and returns
 /// the address of the table page, which is free then.
 ///

@@ -125,3 +125,35 @@ pub fn tdh_phymem_page_wbinvd<S: SeamCall + ?Sized>(lp: &mut S, page: KeyedHpa) 
     let gprs = Gprs { rcx: page.get(), ..Gprs::ZERO };
     issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
 }
+
+/// RCX of the dynamic-PAMT leaves: the address and level of a 2 MiB range.
+fn pamt_range(range: Hpa) -> u64 {
+    range.align_down(Level::L2M.bytes()).get() | u64::from(Level::L2M.index())
+}
+
+/// Gives a 2 MiB range the two pages that hold its 4 KiB PAMT entries (release 2.0).
+///
+/// # Errors
+/// `HPA_RANGE_NOT_FREE` where it has them, or is in use as a huge page; `PAGE_METADATA_INCORRECT` for a page that
+/// is in use.
+pub fn tdh_phymem_pamt_add<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    range: Hpa,
+    pair: [Hpa; 2],
+) -> Result<(), SeamError> {
+    let leaf = TdhLeaf::PHYMEM_PAMT_ADD;
+    let [first, second] = pair.map(Hpa::get);
+    let gprs = Gprs { rcx: pamt_range(range), rdx: first, r8: second, ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
+}
+
+/// Takes the pages of a 2 MiB range's 4 KiB PAMT entries back (release 2.0).
+///
+/// # Errors
+/// `PAMT_PAGE_NOT_EMPTY` while a page of the range is in use at 4 KiB; `NO_PAMT_PAGE_PAIR` where there are none.
+pub fn tdh_phymem_pamt_remove<S: SeamCall + ?Sized>(lp: &mut S, range: Hpa) -> Result<[Hpa; 2], SeamError> {
+    let leaf = TdhLeaf::PHYMEM_PAMT_REMOVE;
+    let gprs = Gprs { rcx: pamt_range(range), ..Gprs::ZERO };
+    let gprs = issue(lp, leaf, leaf.word(), gprs)?.plain()?;
+    Ok([gprs.rdx, gprs.r8].map(Hpa::new))
+}

@@ -51,6 +51,25 @@ pub fn tdh_sys_config<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
 }
 
+/// The same with dynamic PAMT (release 2.0): each TDMR's area for 4 KiB entries is a bitmap instead, one bit for
+/// each 4 KiB page, and the entries come with [`super::tdh_phymem_pamt_add`].
+///
+/// # Errors
+/// As for [`tdh_sys_config`]; `OPERAND_INVALID` from a module without the feature.
+pub fn tdh_sys_config_with_dynamic_pamt<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdmr_addresses: Hpa,
+    count: u64,
+    key: KeyId,
+) -> Result<(), SeamError> {
+    /// R8 bit 16 (Linux, TDX host code).
+    const DYNAMIC_PAMT: u64 = 1 << 16;
+    let leaf = TdhLeaf::SYS_CONFIG;
+    let r8 = u64::from(key.get()) | DYNAMIC_PAMT;
+    let gprs = Gprs { rcx: tdmr_addresses.get(), rdx: count, r8, ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
+}
+
 /// Configures the module's own key on the package of this LP.
 ///
 /// # Errors

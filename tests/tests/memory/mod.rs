@@ -11,8 +11,9 @@ pub mod machine;
 use std::collections::BTreeMap;
 
 use mirror_ept::GfnRange;
-use tdvisor::machine::EmulatedMachine;
+use seam_emu::ModuleProfile;
 use tdvisor::machine::trace::Trace;
+use tdvisor::machine::{EmulatedMachine, Pace};
 use tdvisor_base::{Gfn, Level};
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::sept::SeptState;
@@ -38,7 +39,12 @@ pub type EmulatedSeat<'t, 'h> = Seat<'t, 'h, TestMachine>;
 /// A host on a machine with room for TDs of `bytes` together, and five processors: one for management, two
 /// for vCPUs, two for seats.
 pub fn host(bytes: u64) -> EmulatedHost {
-    let machine = EmulatedMachine::for_td(bytes, 4, Trace::counting());
+    host_on(ModuleProfile::default(), bytes)
+}
+
+/// The same with another release of the module.
+pub fn host_on(profile: ModuleProfile, bytes: u64) -> EmulatedHost {
+    let machine = EmulatedMachine::with_module(profile, bytes, 4, Pace::Real, Trace::counting());
     Host::bring_up(TestMachine::new(machine), |_| {}).expect("an emulated module comes up")
 }
 
@@ -131,7 +137,9 @@ pub struct Belongings {
 
 impl Belongings {
     pub fn of(host: &EmulatedHost) -> Self {
-        Self { free_frames: host.platform().free_frames(), key_ids: host.hkid_counts() }
+        // What is kept for PAMTs is not lost.
+        let free_frames = host.platform().free_frames() + host.pamt_frames();
+        Self { free_frames, key_ids: host.hkid_counts() }
     }
 }
 

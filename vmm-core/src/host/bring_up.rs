@@ -2,7 +2,8 @@
 //!
 //! # Protocol
 //! 1. TDH.SYS.INIT on one LP, TDH.SYS.LP.INIT on every LP.
-//! 2. TDH.SYS.INFO: the module's limits, and which memory is convertible (CMRs).
+//! 2. TDH.SYS.INFO: the module's limits, and which memory is convertible (CMRs). TDH.SYS.RD: whether the module
+//!    has dynamic PAMT ([`super::pamt`]).
 //! 3. Plan TDMRs and PAMTs ([`super::memory_map`]); TDH.SYS.CONFIG with the plan and the module's own key id.
 //! 4. TDH.SYS.KEY.CONFIG on one LP of each package.
 //! 5. TDH.SYS.TDMR.INIT until every TDMR is usable to its end.
@@ -13,12 +14,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use base::{Hpa, Level, PAGE_SIZE};
-use tdx_module_iface::tdh::{self, SysInfoBuffers, TdmrInitOutcome};
+use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::tdh::{self, MetadataStep, SysInfoBuffers, TdmrInitOutcome};
 use tdx_module_iface::tdmr::{CmrInfo, MAX_CMRS, ReservedArea, TDMR_INFO_ALIGN, TdmrInfo};
-use tdx_module_iface::tdsysinfo::TdhSysInfo;
+use tdx_module_iface::tdsysinfo::{TdhSysInfo, tdx_features0};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Host, MemoryRange, TdmrLimits, TdmrPlan, hkid::HkidPool, plan_tdmrs};
+use super::pamt::{Dynamic, Pamt};
+use super::{Host, MemoryRange, SmallPagePamt, TdmrLimits, TdmrPlan, hkid::HkidPool, plan_tdmrs};
 use crate::error::Error;
 use crate::platform::{LpId, PackageId, Platform};
 use crate::retry::{Bound, bounded};
@@ -53,6 +56,7 @@ impl<P: Platform> Host<P> {
             max_tdmrs: info.max_tdmrs.into(),
             max_reserved: info.max_reserved_per_tdmr.into(),
             pamt_entry_bytes: info.pamt_entry_size.into(),
+            small_pages: small_page_pamt(&platform)?,
         };
         let tdmrs = plan_tdmrs(&cmrs, limits, |bytes| {
             let frames = bytes / PAGE_SIZE;
@@ -61,12 +65,32 @@ impl<P: Platform> Host<P> {
 
         let hkids = HkidPool::new(platform.private_key_ids());
         let module_key = hkids.allocate().ok_or(Error::NoKeyId)?;
-        configure(&platform, &tdmrs, module_key.key())?;
+        configure(&platform, &tdmrs, module_key.key(), limits.small_pages)?;
         progress(Progress::Configured);
 
         initialise_memory(&platform, &tdmrs, progress)?;
-        Ok(Self::assemble(platform, hkids, module_key, info, cmrs, tdmrs))
+        let pamt = match limits.small_pages {
+            SmallPagePamt::Entries => Pamt::Static,
+            SmallPagePamt::Bitmap => Pamt::Dynamic(Dynamic::new()),
+        };
+        Ok(Self::assemble(platform, hkids, module_key, info, cmrs, tdmrs, pamt))
     }
+}
+
+/// What the PAMT of 4 KiB pages can be: dynamic where the module offers it.
+fn small_page_pamt<P: Platform>(platform: &P) -> Result<SmallPagePamt, Error> {
+    /// SYS field TDX_FEATURES0.
+    const FEATURES: FieldId = FieldId(0x0a00_0003_0000_0008);
+    on_lp(platform, LpId(0), |lp| {
+        // A module that does not know the field does not have the feature either.
+        let read = bounded(Bound::MANAGEMENT, || tdh::tdh_sys_rd(lp, FEATURES));
+        Ok(match read {
+            Ok(MetadataStep::Value { value, .. }) if value & tdx_features0::DYNAMIC_PAMT != 0 => {
+                SmallPagePamt::Bitmap
+            }
+            _ => SmallPagePamt::Entries,
+        })
+    })
 }
 
 /// Runs `work` on an LP.
@@ -156,7 +180,12 @@ fn tdmr_info(plan: &TdmrPlan) -> TdmrInfo {
 }
 
 /// TDH.SYS.CONFIG and the module's key on every package.
-fn configure<P: Platform>(platform: &P, tdmrs: &[TdmrPlan], key: base::KeyId) -> Result<(), Error> {
+fn configure<P: Platform>(
+    platform: &P,
+    tdmrs: &[TdmrPlan],
+    key: base::KeyId,
+    small_pages: SmallPagePamt,
+) -> Result<(), Error> {
     // The array of addresses comes first, then the entries, each aligned to 512 bytes.
     let entries_at = (tdmrs.len() as u64 * 8).next_multiple_of(TDMR_INFO_ALIGN);
     let bytes = entries_at + tdmrs.len() as u64 * TDMR_INFO_ALIGN;
@@ -176,7 +205,11 @@ fn configure<P: Platform>(platform: &P, tdmrs: &[TdmrPlan], key: base::KeyId) ->
     }
     let result = platform.write(area.base(), &image).map_err(Error::from).and_then(|()| {
         on_lp(platform, LpId(0), |lp| {
-            Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_sys_config(lp, area.base(), tdmrs.len() as u64, key))?)
+            let (array, count) = (area.base(), tdmrs.len() as u64);
+            Ok(bounded(Bound::MANAGEMENT, || match small_pages {
+                SmallPagePamt::Entries => tdh::tdh_sys_config(lp, array, count, key),
+                SmallPagePamt::Bitmap => tdh::tdh_sys_config_with_dynamic_pamt(lp, array, count, key),
+            })?)
         })
     });
     for frame in 0..frames {

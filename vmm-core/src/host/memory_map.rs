@@ -46,6 +46,18 @@ pub struct TdmrLimits {
     pub max_reserved: usize,
     /// Bytes of one PAMT entry.
     pub pamt_entry_bytes: u64,
+    /// What the PAMT of 4 KiB pages is.
+    pub small_pages: SmallPagePamt,
+}
+
+/// What a TDMR's PAMT area of 4 KiB pages holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SmallPagePamt {
+    /// An entry for each page.
+    #[default]
+    Entries,
+    /// A bit for each page: entries come and go (dynamic PAMT, release 2.0).
+    Bitmap,
 }
 
 /// One TDMR, complete: what TDMR_INFO says.
@@ -98,10 +110,16 @@ impl fmt::Display for PlanError {
 
 impl core::error::Error for PlanError {}
 
-/// The PAMTs' sizes for a TDMR of this many bytes: 1 GiB, 2 MiB and 4 KiB entries, whole pages each.
-pub fn pamt_bytes(tdmr_bytes: u64, entry_bytes: u64) -> [u64; 3] {
-    [Level::L1G, Level::L2M, Level::L4K]
-        .map(|level| (tdmr_bytes / level.bytes()).saturating_mul(entry_bytes).next_multiple_of(PAGE_SIZE))
+/// The PAMTs' sizes for a TDMR of this many bytes: for 1 GiB, 2 MiB and 4 KiB pages, whole pages each.
+pub fn pamt_bytes(tdmr_bytes: u64, limits: TdmrLimits) -> [u64; 3] {
+    [Level::L1G, Level::L2M, Level::L4K].map(|level| {
+        let pages = tdmr_bytes / level.bytes();
+        let bytes = match (level, limits.small_pages) {
+            (Level::L4K, SmallPagePamt::Bitmap) => pages.div_ceil(8),
+            _ => pages.saturating_mul(limits.pamt_entry_bytes),
+        };
+        bytes.next_multiple_of(PAGE_SIZE)
+    })
 }
 
 /// Plans TDMRs for the convertible memory `cmrs` (ascending, as the module reports it).
@@ -120,7 +138,7 @@ pub fn plan_tdmrs(
     let mut plans = Vec::with_capacity(ranges.len());
     for range in ranges {
         let mut pamt = [MemoryRange { base: Hpa::new(0), size: 0 }; 3];
-        for (area, bytes) in pamt.iter_mut().zip(pamt_bytes(range.size, limits.pamt_entry_bytes)) {
+        for (area, bytes) in pamt.iter_mut().zip(pamt_bytes(range.size, limits)) {
             *area = allocate(bytes).ok_or(PlanError::NoPamtMemory { bytes })?;
         }
         plans.push(TdmrPlan { range, pamt, reserved: Vec::new() });
@@ -205,7 +223,12 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
-    const LIMITS: TdmrLimits = TdmrLimits { max_tdmrs: 64, max_reserved: 16, pamt_entry_bytes: 16 };
+    const LIMITS: TdmrLimits = TdmrLimits {
+        max_tdmrs: 64,
+        max_reserved: 16,
+        pamt_entry_bytes: 16,
+        small_pages: SmallPagePamt::Entries,
+    };
 
     fn range(base: u64, size: u64) -> MemoryRange {
         MemoryRange { base: Hpa::new(base), size }
@@ -227,6 +250,12 @@ mod tests {
         assert_eq!(plans[0].pamt.map(|p| p.size), [0x1000, 0x2000, 0x40_0000]);
         let pamt_total = 0x40_3000;
         assert_eq!(plans[0].reserved, [range(5 * GIB - pamt_total, pamt_total)]);
+    }
+
+    #[test]
+    fn with_dynamic_pamt_4k_pages_take_a_bit_each() {
+        let limits = TdmrLimits { small_pages: SmallPagePamt::Bitmap, ..LIMITS };
+        assert_eq!(pamt_bytes(GIB, limits), [0x1000, 0x2000, 0x8000]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bring_up;
 pub mod hkid;
 mod memory_map;
 mod pages;
+pub(crate) mod pamt;
 
 use alloc::vec::Vec;
 
@@ -13,7 +14,7 @@ use tdx_module_iface::tdsysinfo::TdhSysInfo;
 
 pub use bring_up::Progress;
 pub(crate) use bring_up::{on_lp, one_lp_per_package};
-pub use memory_map::{MemoryRange, PlanError, TdmrLimits, TdmrPlan, pamt_bytes, plan_tdmrs};
+pub use memory_map::{MemoryRange, PlanError, SmallPagePamt, TdmrLimits, TdmrPlan, pamt_bytes, plan_tdmrs};
 
 use crate::platform::Platform;
 use hkid::{Hkid, HkidPool};
@@ -28,6 +29,7 @@ pub struct Host<P> {
     info: TdhSysInfo,
     cmrs: Vec<MemoryRange>,
     tdmrs: Vec<TdmrPlan>,
+    pub(crate) pamt: pamt::Pamt,
     quarantined: Mutex<Vec<(Pfn, Level)>>,
 }
 
@@ -39,8 +41,9 @@ impl<P: Platform> Host<P> {
         info: TdhSysInfo,
         cmrs: Vec<MemoryRange>,
         tdmrs: Vec<TdmrPlan>,
+        pamt: pamt::Pamt,
     ) -> Self {
-        Self { platform, hkids, module_key, info, cmrs, tdmrs, quarantined: Mutex::new(Vec::new()) }
+        Self { platform, hkids, module_key, info, cmrs, tdmrs, pamt, quarantined: Mutex::new(Vec::new()) }
     }
 
     /// The machine.

@@ -12,6 +12,9 @@
 //! | `free_external_spt` | TDH.MEM.SEPT.REMOVE | WBINVD of the freed table |
 //! | `unblock` | TDH.MEM.RANGE.UNBLOCK | |
 //!
+//! With dynamic PAMT each page that becomes the module's at 4 KiB is counted before the call and counted off
+//! after it, or when the call failed ([`crate::host::pamt`]).
+//!
 //! # Busy
 //! Under the shared guard a hook tries a few times and reports `Busy`: the fault is simply taken again. Under
 //! the exclusive guard a lock can only be held by a guest-side leaf, by VP.ENTER's zero-step filter, or by
@@ -38,6 +41,7 @@ use tdx_module_iface::tdh;
 use tdx_module_iface::{StatusCode, TdhLeaf};
 
 use super::tables::SeptPage;
+use crate::host::pamt::PamtHold;
 use crate::platform::Platform;
 use crate::retry::{Bound, bounded, is_busy, is_interrupted, pause};
 use crate::td::core::{TdCore, Unclean};
@@ -72,7 +76,7 @@ impl fmt::Display for SeptError {
     }
 }
 
-type HookResult<T = ()> = Result<T, HookError<SeptError>>;
+pub(super) type HookResult<T = ()> = Result<T, HookError<SeptError>>;
 
 /// The hooks of one TD.
 pub(crate) struct SeptHooks<'h, P: Platform> {
@@ -104,7 +108,7 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
     }
 
     /// A call in an exclusive section: once beside running vCPUs, then with all of them kept outside.
-    fn in_section<T, D>(
+    pub(super) fn in_section<T, D>(
         &self,
         guard: &Exclusive<'_>,
         at: Position,
@@ -152,15 +156,36 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
     /// withdrawn by its owner and never used again (invariant 15).
     fn clean(&self, participant: usize, pfn: Pfn, level: Level) -> bool {
         let key = self.core.key;
-        let shift = self.core.host.platform.key_id_shift();
-        (0..level.frames()).all(|frame| {
+        let host = self.core.host;
+        let shift = host.platform.key_id_shift();
+        // A huge page has no 4 KiB entries of its own, but its cache lines are written back 4 KiB at a time.
+        let borrowed = host.has_dynamic_pamt() && level > Level::L4K;
+        if borrowed && self.count(participant, pfn).map(PamtHold::keep).is_err() {
+            return false;
+        }
+        let clean = (0..level.frames()).all(|frame| {
             let page = pfn.wrapping_add(frame);
             let Some(keyed) = KeyedHpa::new(page.base(), key, shift) else { return false };
             let written_back = self.call(participant, |lp| {
                 bounded(Bound::WITHOUT_VCPUS, || tdh::tdh_phymem_page_wbinvd(lp, keyed))
             });
-            written_back.is_ok() && self.core.host.platform.clear_page(page).is_ok()
-        })
+            written_back.is_ok() && host.platform.clear_page(page).is_ok()
+        });
+        if borrowed || level == Level::L4K {
+            self.count_off(participant, pfn);
+        }
+        clean
+    }
+
+    /// Gives a page to the TD: with contents before it is finalised, empty after.
+    fn give(&self, guard: &Shared<'_>, at: Position, pfn: Pfn) -> HookResult {
+        let (tdr, page) = (self.core.tdr, pfn.base());
+        if self.core.is_runnable() {
+            return self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_page_aug(lp, tdr, entry_of(at), page));
+        }
+        let source = self.core.add_source().ok_or(HookError::Fatal(SeptError::NoSource))?;
+        let gpa = at.gfn().base();
+        self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_page_add(lp, tdr, gpa, page, source))
     }
 
     /// A table page that the module freed.
@@ -181,7 +206,7 @@ enum CallError {
     NoLp,
 }
 
-fn entry_of(at: Position) -> GpaLevel {
+pub(super) fn entry_of(at: Position) -> GpaLevel {
     GpaLevel::of_gfn(at.gfn(), at.level())
 }
 
@@ -191,17 +216,18 @@ impl<P: Platform> External for SeptHooks<'_, P> {
 
     fn link_external_spt(&self, guard: &Shared<'_>, at: Position, page: &mut SeptPage) -> HookResult {
         let (tdr, table) = (self.core.tdr, page.pfn().base());
-        self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_sept_add(lp, tdr, entry_of(at), table))
+        let hold = self.count(guard.participant(), page.pfn())?;
+        let added = self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_sept_add(lp, tdr, entry_of(at), table));
+        self.settle(guard.participant(), hold, added)
     }
 
     fn set_external_spte(&self, guard: &Shared<'_>, at: Position, pfn: Pfn) -> HookResult {
-        let (tdr, page) = (self.core.tdr, pfn.base());
-        if self.core.is_runnable() {
-            return self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_page_aug(lp, tdr, entry_of(at), page));
+        if at.level() > Level::L4K {
+            return self.give(guard, at, pfn);
         }
-        let source = self.core.add_source().ok_or(HookError::Fatal(SeptError::NoSource))?;
-        let gpa = at.gfn().base();
-        self.beside_vcpus(guard, at, |lp| tdh::tdh_mem_page_add(lp, tdr, gpa, page, source))
+        let hold = self.count(guard.participant(), pfn)?;
+        let given = self.give(guard, at, pfn);
+        self.settle(guard.participant(), hold, given)
     }
 
     fn block(&self, guard: &mut Exclusive<'_>, at: Position, _what: Blocking) -> HookResult {
@@ -254,22 +280,28 @@ impl<P: Platform> External for SeptHooks<'_, P> {
         &self,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
-        _pfn: Pfn,
+        pfn: Pfn,
         page: &mut SeptPage,
     ) -> HookResult {
         let (tdr, at, table) = (self.core.tdr, entry.at(), page.pfn().base());
-        self.in_section(guard, at, |lp| tdh::tdh_mem_page_demote(lp, tdr, entry_of(at), table))
+        if !self.core.host.has_dynamic_pamt() {
+            return self.in_section(guard, at, |lp| tdh::tdh_mem_page_demote(lp, tdr, entry_of(at), table));
+        }
+        let hold = self.count(guard.participant(), page.pfn())?;
+        let split = self.demote_with_entries(guard, at, pfn, table);
+        self.settle(guard.participant(), hold, split)
     }
 
     fn promote_external_spt(
         &self,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
-        _pfn: Pfn,
+        pfn: Pfn,
         page: &mut SeptPage,
     ) -> HookResult {
         let (tdr, at) = (self.core.tdr, entry.at());
         let freed = self.in_section(guard, at, |lp| tdh::tdh_mem_page_promote(lp, tdr, entry_of(at)))?;
+        self.merged(guard.participant(), at, pfn);
         self.take_table(guard.participant(), TdhLeaf::MEM_PAGE_PROMOTE, page, freed)
     }
 

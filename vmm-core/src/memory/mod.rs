@@ -14,6 +14,7 @@
 //!
 //! Private memory is mapped through the mirror and its hooks (`hooks.rs`) and in no other way.
 
+mod accounting;
 pub mod attributes;
 mod audit;
 pub mod backing;

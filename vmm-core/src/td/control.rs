@@ -41,7 +41,7 @@ impl Control {
     /// Creates a TD and initialises it.
     pub(crate) fn create<P: Platform>(host: &Host<P>, config: &TdConfig) -> Result<Self, Error> {
         let hkid = host.hkids.allocate().ok_or(Error::NoKeyId)?;
-        let tdr_page = match host.give_page() {
+        let tdr_page = match host.module_page() {
             Ok(page) => page,
             Err(error) => {
                 host.hkids.give_back(hkid);
@@ -54,7 +54,7 @@ impl Control {
         let tdr = match created {
             Ok(tdr) => tdr,
             Err(error) => {
-                host.platform.free_page(tdr_page, Level::L4K);
+                host.return_module_page(tdr_page);
                 host.hkids.give_back(hkid);
                 return Err(error);
             }
@@ -78,12 +78,12 @@ impl Control {
         }
         let pages = usize::from(host.module_info().tdcs_base_size) / 4096;
         for _ in 0..pages {
-            let page = host.give_page()?;
+            let page = host.module_page()?;
             let added = on_lp(&host.platform, LpId(0), |lp| {
                 Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_mng_addcx(lp, self.tdr, page.base()))?)
             });
             if let Err(error) = added {
-                host.platform.free_page(page, Level::L4K);
+                host.return_module_page(page);
                 return Err(error);
             }
             self.tdcx.push(page);

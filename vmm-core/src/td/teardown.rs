@@ -136,6 +136,9 @@ pub(crate) fn reclaim_page<P: Platform>(
     let result = on_lp(&host.platform, LpId(0), |lp| {
         bounded(Bound::MANAGEMENT, || tdh::tdh_phymem_page_reclaim(lp, pfn.base()))
             .map_err(SeamError::without_details)?;
+        if level == Level::L4K {
+            host.release_pamt(lp, pfn.base());
+        }
         Ok(())
     })
     .and_then(|()| clear(host, pfn, level));
@@ -166,6 +169,7 @@ pub(crate) fn release_control<P: Platform>(host: &Host<P>, control: Control, rep
         let keyed = KeyedHpa::new(tdr_page.base(), host.module_key(), shift)
             .ok_or(Error::NotMemory(tdr_page.base()))?;
         bounded(Bound::MANAGEMENT, || tdh::tdh_phymem_page_wbinvd(lp, keyed))?;
+        host.release_pamt(lp, tdr_page.base());
         Ok(())
     });
     match result {

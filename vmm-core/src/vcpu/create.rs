@@ -52,14 +52,14 @@ impl VcpuControl {
         shared_root: Pfn,
     ) -> Result<Self, Error> {
         let host = core.host;
-        let root = host.give_page()?;
+        let root = host.module_page()?;
         let created = on_lp(&host.platform, lp, |lp| {
             Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_vp_create(lp, core.tdr, root.base()))?)
         });
         let tdvpr = match created {
             Ok(tdvpr) => tdvpr,
             Err(error) => {
-                host.platform.free_page(root, Level::L4K);
+                host.return_module_page(root);
                 return Err(error);
             }
         };
@@ -95,12 +95,12 @@ impl VcpuControl {
         let host = core.host;
         let pages = (usize::from(host.module_info().tdvps_base_size) / 4096).saturating_sub(1);
         for _ in 0..pages {
-            let page = host.give_page()?;
+            let page = host.module_page()?;
             let added = on_lp(&host.platform, self.lp, |lp| {
                 Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_vp_addcx(lp, self.tdvpr, page.base()))?)
             });
             if let Err(error) = added {
-                host.platform.free_page(page, Level::L4K);
+                host.return_module_page(page);
                 return Err(error);
             }
             self.pages.push(page);

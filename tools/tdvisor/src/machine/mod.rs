@@ -16,7 +16,7 @@ pub mod turns;
 use std::sync::Arc;
 
 use seam_emu::machine::HostMemoryError;
-use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, TscSource};
+use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource};
 use tdvisor_base::arena::Table;
 use tdvisor_base::{Hpa, KeyId, Level, Pfn};
 use vmm_core::host::MemoryRange;
@@ -73,6 +73,11 @@ impl EmulatedMachine {
 
     /// The same at a pace of choice.
     pub fn with_pace(memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
+        Self::with_module(ModuleProfile::default(), memory, vcpus, pace, trace)
+    }
+
+    /// The same with a release of the module of choice.
+    pub fn with_module(profile: ModuleProfile, memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
         // PAMTs take 1/256 and page tables about as much again; control pages are a few.
         let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
         let convertible = needed.next_multiple_of(GIB);
@@ -86,6 +91,7 @@ impl EmulatedMachine {
                 Pace::Deterministic { .. } => TscSource::Virtual,
             },
             tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
+            profile,
             ..MachineConfig::small()
         };
         let machine = Arc::new(Machine::new(config));
