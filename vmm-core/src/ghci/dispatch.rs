@@ -80,7 +80,7 @@ pub(crate) fn answer<'h, P: Platform>(
             _ => Reply::status(CallStatus::INVALID_OPERAND),
         },
         Request::Cpuid { leaf, .. } => {
-            let [eax, ebx, ecx, edx] = cpuid::values(leaf);
+            let [eax, ebx, ecx, edx] = cpuid::values(leaf, td.tsc_hz());
             Reply::cpuid(eax, ebx, ecx, edx)
         }
         Request::Hlt { interrupts_blocked: false } => return Ok(Answer::Halt(Wake::Interrupt)),

@@ -136,8 +136,7 @@ impl<'h, P: Platform> Td<'h, P> {
             let lp = vcpu_lp(self.host().platform(), index);
             let root = self.memory.mmu().direct_root();
             let control = VcpuControl::create(&self.core, lp, entry_value, root)?;
-            let tsc_hz = control::tsc_units(self.host().platform()) * control::TSC_UNIT_HZ;
-            self.vcpus.push(Vcpu::new(index, control, tsc_hz));
+            self.vcpus.push(Vcpu::new(index, control, self.tsc_hz()));
         }
         {
             let mut seat = self.memory.take_seat(LpId(0))?;
@@ -203,6 +202,11 @@ impl<'h, P: Platform> Td<'h, P> {
     /// The time-stamp counter as the guest reads it.
     pub(crate) fn guest_tsc(&self) -> u64 {
         self.tsc.guest(self.host().platform.tsc())
+    }
+
+    /// Its frequency.
+    pub(crate) fn tsc_hz(&self) -> u64 {
+        control::tsc_units(self.host().platform()) * control::TSC_UNIT_HZ
     }
 
     pub(crate) fn tsc(&self) -> TscScale {

@@ -8,6 +8,8 @@
 //! | pvpanic | port 0x505 | |
 //! | ACPI sleep control and status, reset | ports 0x600, 0x601, 0x602 | |
 //! | I/O APIC | 0xFEC00000 | |
+//! | no interval timer: zeros (Linux only) | ports 0x40 to 0x43 | |
+//! | CMOS clock (Linux only) | ports 0x70, 0x71 | |
 //! | `fw_cfg` (Linux only) | ports 0x510 to 0x51B | |
 //! | virtio-mmio slot (Linux only): the disk, or nothing | 0xD0000000 | GSI 5 |
 //!
@@ -27,7 +29,10 @@ use vmm_core::devices::{
 };
 use vmm_core::td::{Devices, SHARED_BIT};
 
+use super::Pace;
+use super::cmos::{CMOS_BASE, CMOS_PORTS, Cmos};
 use super::linux_files::LinuxFiles;
+use super::no_pit::{NoPit, PIT_BASE, PIT_PORTS};
 use super::serial::{COM1, COM1_GSI, COM2, COM2_GSI, SERIAL_PORTS, SerialInput, SerialPort};
 
 /// Where the virtio-mmio slot is.
@@ -108,9 +113,12 @@ impl Board {
         log: impl Write + Send + 'static,
         files: LinuxFiles,
         disk: Option<Box<dyn Disk>>,
+        pace: Pace,
     ) -> Result<Self, BoardError> {
         let mut board = Self::new(console, log)?;
         let devices = &mut board.devices;
+        devices.ports.attach(PIT_BASE, PIT_PORTS, Box::new(NoPit))?;
+        devices.ports.attach(CMOS_BASE, CMOS_PORTS, Box::new(Cmos::new(pace)))?;
         devices.ports.attach(FW_CFG_BASE, FW_CFG_PORTS, Box::new(files.into_fw_cfg()?))?;
         let line = devices.io_apic.line(VIRTIO_GSI).ok_or(AttachError::BadRange)?;
         let slot: Box<dyn MmioDevice> = match disk {
@@ -174,7 +182,7 @@ mod tests {
 
     fn linux_board(initrd: Option<Arc<[u8]>>, disk: Option<Box<dyn Disk>>) -> Devices {
         let files = LinuxFiles { kernel: Arc::from(*b"kernel"), initrd, command_line: "quiet".into() };
-        Board::for_linux(sink(), sink(), files, disk).unwrap().devices
+        Board::for_linux(sink(), sink(), files, disk, Pace::Real).unwrap().devices
     }
 
     /// An item of `fw_cfg`, read through its ports.

@@ -4,10 +4,12 @@
 //! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
 
 pub mod board;
+pub mod cmos;
 pub mod disk;
 pub mod frames;
 pub mod linux_files;
 pub mod lp;
+pub mod no_pit;
 pub mod serial;
 pub mod timer;
 pub mod trace;

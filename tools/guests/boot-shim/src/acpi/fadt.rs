@@ -10,8 +10,8 @@ const REVISION: u8 = 6;
 const MINOR_REVISION: u8 = 5;
 const FLAG_RESET_REGISTER: u32 = 1 << 10;
 const FLAG_HARDWARE_REDUCED: u32 = 1 << 20;
-/// IAPC_BOOT_ARCH: no VGA, no RTC in CMOS; bits for a keyboard controller and other legacy devices stay clear.
-const NO_VGA_NO_RTC: u16 = 1 << 2 | 1 << 5;
+/// IAPC_BOOT_ARCH: no VGA; a clock in CMOS; bits for a keyboard controller and other legacy devices stay clear.
+const NO_VGA: u16 = 1 << 2;
 
 /// Offsets in the table (ACPI 6.5, table 5.9).
 mod field {
@@ -30,7 +30,7 @@ pub fn write(area: &mut Area<'_>, dsdt: u64) -> Result<u64, NoRoom> {
     let mut body = [0; LENGTH - HEADER];
     let mut set = |offset: usize, value: &[u8]| put(&mut body, offset - HEADER, value).ok_or(NoRoom);
     set(field::DSDT, &u32::try_from(dsdt).map_err(|_| NoRoom)?.to_le_bytes())?;
-    set(field::BOOT_ARCH, &NO_VGA_NO_RTC.to_le_bytes())?;
+    set(field::BOOT_ARCH, &NO_VGA.to_le_bytes())?;
     set(field::FLAGS, &(FLAG_RESET_REGISTER | FLAG_HARDWARE_REDUCED).to_le_bytes())?;
     set(field::RESET_REGISTER, &port(board::RESET))?;
     set(field::RESET_VALUE, &[board::RESET_VALUE])?;

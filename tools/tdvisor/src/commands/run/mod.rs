@@ -124,7 +124,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let (to_console, to_log) = (console.clone(), guest_log.clone());
     let board = match linux {
         None => Board::new(to_console, to_log).map_err(BoardError::Attach),
-        Some(files) => Board::for_linux(to_console, to_log, files, disk),
+        Some(files) => Board::for_linux(to_console, to_log, files, disk, pace),
     };
     let Board { devices, input } = board.map_err(|error| Failure::Internal(error.to_string()))?;
     let bell = Arc::new(Bell::default());
