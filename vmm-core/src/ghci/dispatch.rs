@@ -59,7 +59,9 @@ pub(crate) fn answer<'h, P: Platform>(
     let shared_bit = td.shared_bit();
     Ok(Answer::Reply(match *request {
         Request::GetTdVmCallInfo { leaf } => info(leaf),
-        Request::MapGpa { gpa, size } => map_gpa(seat, shared_bit, gpa, size)?,
+        Request::MapGpa { gpa, size } => {
+            map_gpa(seat, shared_bit, gpa, size, || td.core().ending().is_some())?
+        }
         Request::GetQuote { gpa, size } => {
             let reply = get_quote(td.memory(), td.quotes(), shared_bit, gpa, size);
             if let (CallStatus::SUCCESS, Some(vector)) = (reply.status, vcpu.notify_vector()) {

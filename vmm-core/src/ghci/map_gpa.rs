@@ -2,8 +2,12 @@
 //!
 //! The SHARED bit of the address says to what. Address and size are multiples of 4 KiB, the range lies on one
 //! side of the SHARED bit and has memory behind it; otherwise INVALID_OPERAND or ALIGN_ERROR, and nothing
-//! changes. A long conversion is answered with RETRY and the address to go on from, so that no vCPU waits
-//! longer than one piece takes.
+//! changes.
+//!
+//! The range is converted piece by piece, and no lock is held from one piece to the next; the answer comes when all
+//! of it is done. RETRY, with the address to go on from, is for a TD that is ending meanwhile, and for a range
+//! that does not get on: guests exist that take it for a failure (Linux before 6.7 does), so it is no way to keep
+//! answers short.
 
 use base::{Gpa, PAGE_SIZE};
 use mirror_ept::GfnRange;
@@ -14,6 +18,7 @@ use crate::error::Error;
 use crate::memory::attributes::Attribute;
 use crate::memory::{Converted, Seat};
 use crate::platform::Platform;
+use crate::retry::{Bound, pause};
 
 /// Answers a request; `shared_bit` is the TD's SHARED bit as an address.
 pub(crate) fn map_gpa<P: Platform>(
@@ -21,6 +26,7 @@ pub(crate) fn map_gpa<P: Platform>(
     shared_bit: u64,
     gpa: Gpa,
     size: u64,
+    is_ending: impl Fn() -> bool,
 ) -> Result<Reply, Error> {
     if !gpa.is_aligned(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
         return Ok(Reply::with_r11(CallStatus::ALIGN_ERROR, gpa.get()));
@@ -31,14 +37,22 @@ pub(crate) fn map_gpa<P: Platform>(
     let Some(end) = start.checked_add(size).filter(|end| size != 0 && *end <= shared_bit) else {
         return Ok(invalid);
     };
-    let range = GfnRange::new(Gpa::new(start).frame(), Gpa::new(end).frame());
-    match seat.memory().convert(seat, range, to) {
-        Ok(Converted::All) => Ok(Reply::SUCCESS),
-        Ok(Converted::Upto(gfn)) => {
-            let next = gfn.base().get() | (gpa.get() & shared_bit);
-            Ok(Reply::with_r11(CallStatus::RETRY, next))
+    let mut range = GfnRange::new(Gpa::new(start).frame(), Gpa::new(end).frame());
+    let mut stalled = 0;
+    loop {
+        match seat.memory().convert(seat, range, to) {
+            Ok(Converted::All) => return Ok(Reply::SUCCESS),
+            Ok(Converted::Upto(gfn)) if is_ending() || stalled > Bound::MANAGEMENT.0 => {
+                let next = gfn.base().get() | (gpa.get() & shared_bit);
+                return Ok(Reply::with_r11(CallStatus::RETRY, next));
+            }
+            Ok(Converted::Upto(gfn)) => {
+                stalled = if gfn > range.start() { 0 } else { stalled + 1 };
+                pause(stalled);
+                range = GfnRange::new(gfn, range.end());
+            }
+            Err(Error::NoSlot(_)) => return Ok(invalid),
+            Err(error) => return Err(error),
         }
-        Err(Error::NoSlot(_)) => Ok(invalid),
-        Err(error) => Err(error),
     }
 }
