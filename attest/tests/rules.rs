@@ -5,7 +5,7 @@
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Bundle, TcbStatus};
-use tdvisor_attest::crypto::Ring;
+use tdvisor_attest::crypto::{Crypto, Ring, RustCrypto};
 use tdvisor_attest::issue::{
     CollateralSpec, ComponentLevelSpec, DEFAULT_VALIDITY, ModuleSpec, PlatformSpec, QuoteBody, QuoteSpec,
     TestPlatform,
@@ -50,12 +50,24 @@ fn collateral(change: impl FnOnce(&mut CollateralSpec)) -> Bundle {
     platform.collateral(&spec, CertificationType::PCK_CHAIN)
 }
 
-fn verify(bundle: &Bundle, quote: &[u8], at: u64) -> Result<TcbVerdict, VerifyError> {
+fn verify_with(
+    crypto: impl Crypto,
+    bundle: &Bundle,
+    quote: &[u8],
+    at: u64,
+) -> Result<TcbVerdict, VerifyError> {
     let root = platform().pki().root_pem();
     let anchor = TrustAnchor::from_bytes(root.as_bytes()).unwrap();
-    let mut verifier = Verifier::with_crypto(anchor, Ring);
+    let mut verifier = Verifier::with_crypto(anchor, crypto);
     verifier.add_collateral(bundle)?;
     verifier.verify(quote, UnixSeconds(at)).map(|verified| verified.tcb)
+}
+
+/// What both backends say.
+fn verify(bundle: &Bundle, quote: &[u8], at: u64) -> Result<TcbVerdict, VerifyError> {
+    let verdict = verify_with(Ring, bundle, quote, at);
+    assert_eq!(verdict, verify_with(RustCrypto, bundle, quote, at), "the backends differ");
+    verdict
 }
 
 /// Where one part of the collateral is valid, and the rest for much longer.
