@@ -1,0 +1,247 @@
+//! An unmodified Linux kernel boots as a TD.
+//!
+//! The kernel and the initrd are built by `tools/guests/linux/build.sh`, into `target/linux`. Where they are not, these
+//! tests say so and pass; with `TDVISOR_LINUX=required` (which CI sets) they fail instead. `TDVISOR_LINUX=DIR` takes them
+//! from another folder.
+//!
+//! What the guest does is in `tools/guests/linux/init`: it prints a line for each step that the command line asks for.
+
+mod cli;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cli::{Answer, Folder, tdvisor};
+use tdvisor_attest::report::TdReport;
+
+/// Boots are long and have threads of their own: one at a time keeps them comparable.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The kernel and the initrd, for as long as a test has the machine to itself.
+struct Linux {
+    kernel: String,
+    initrd: String,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Linux {
+    /// `None`, with a word about it, where nothing was built.
+    fn find() -> Option<Self> {
+        let asked = std::env::var("TDVISOR_LINUX").unwrap_or_default();
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/linux");
+        let folder = match asked.as_str() {
+            "" | "required" => built,
+            "none" => PathBuf::from("/nonexistent"),
+            folder => PathBuf::from(folder),
+        };
+        let file = |name: &str| folder.join(name).display().to_string();
+        if !folder.join("bzImage").exists() || !folder.join("initrd").exists() {
+            assert_ne!(asked, "required", "no kernel in {}: run tools/guests/linux/build.sh", folder.display());
+            println!("not run: no kernel in {}; tools/guests/linux/build.sh builds one", folder.display());
+            return None;
+        }
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { kernel: file("bzImage"), initrd: file("initrd"), _alone: alone })
+    }
+
+    /// Boots with these kernel parameters, and these options of `run`.
+    fn boot(&self, parameters: &str, options: &[&str]) -> Boot {
+        let command_line = format!("console=ttyS0 panic=-1 {parameters}");
+        let mut args = vec!["run", "--kernel", &self.kernel, "--initrd", &self.initrd];
+        args.extend(["--cmdline", &command_line, "--timeout", "300"]);
+        args.extend(options);
+        Boot { answer: tdvisor(&args), command_line }
+    }
+}
+
+struct Boot {
+    answer: Answer,
+    command_line: String,
+}
+
+impl Boot {
+    #[track_caller]
+    fn ends_with(self, status: i32) -> Self {
+        Self { answer: self.answer.ends_with(status), ..self }
+    }
+
+    /// The console or the summary has this.
+    #[track_caller]
+    fn shows(self, text: &str) -> Self {
+        let (console, summary) = (self.answer.stdout(), self.answer.stderr());
+        assert!(console.contains(text) || summary.contains(text), "'{text}' is not in:\n{console}{summary}");
+        self
+    }
+
+    /// The init script passed a step.
+    #[track_caller]
+    fn passes(self, step: &str) -> Self {
+        self.shows(&format!("tdvisor-init: {step} ok"))
+    }
+
+    /// Nothing was lost: the audit held, and everything came back.
+    #[track_caller]
+    fn leaves_nothing_behind(self) -> Self {
+        self.shows("mirror = S-EPT = PAMT").shows("every page and the key id came back")
+    }
+
+    /// A file that the guest printed as base64.
+    #[track_caller]
+    fn file(&self, name: &str) -> Vec<u8> {
+        let console = self.answer.stdout();
+        let (begin, end) = (format!("tdvisor-init: begin {name}"), format!("tdvisor-init: end {name}"));
+        let text: String = console
+            .lines()
+            .map(str::trim)
+            .skip_while(|line| *line != begin)
+            .skip(1)
+            .take_while(|line| *line != end)
+            .collect();
+        STANDARD.decode(&text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"))
+    }
+}
+
+#[test]
+fn the_kernel_says_that_it_is_a_tdx_guest_and_its_registers_are_those_predicted() {
+    let Some(linux) = Linux::find() else { return };
+    let folder = Folder::new("linux-guest");
+    let boot = linux
+        .boot("tdvisor.steps=tdx,cpus,report,ccel", &[])
+        .ends_with(0)
+        .shows("tdx: Guest detected")
+        .passes("tdx")
+        .passes("cpus")
+        .leaves_nothing_behind();
+
+    let report = boot.file("report");
+    let report = TdReport::from_bytes(&report).expect("the guest's TDREPORT has the size of one");
+    let log = folder.write("ccel", boot.file("ccel"));
+    let replayed = tdvisor(&["eventlog", "replay", &log, "--json"]).ends_with(0).json();
+    let predicted = tdvisor(&[
+        "measure",
+        "--kernel",
+        &linux.kernel,
+        "--initrd",
+        &linux.initrd,
+        "--cmdline",
+        &boot.command_line,
+        "--memory",
+        "512M",
+        "--json",
+    ])
+    .ends_with(0)
+    .json();
+    for (number, rtmr) in report.td_info.rtmr.iter().enumerate() {
+        let held: String = rtmr.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(replayed["registers"][number]["replayed"], held, "RTMR{number} against the log");
+        if number < 3 {
+            let value = &predicted["boot"]["registers"][format!("rtmr{number}")]["value"];
+            assert_eq!(*value, held, "RTMR{number} against `tdvisor measure`");
+        }
+    }
+}
+
+#[test]
+fn two_and_four_cpus_come_online() {
+    let Some(linux) = Linux::find() else { return };
+    for vcpus in ["2", "4"] {
+        let parameters = format!("tdvisor.steps=cpus tdvisor.cpus={vcpus}");
+        linux
+            .boot(&parameters, &["--vcpus", vcpus])
+            .ends_with(0)
+            .shows(&format!("Brought up 1 node, {vcpus} CPUs"))
+            .passes("cpus")
+            .leaves_nothing_behind();
+    }
+}
+
+#[test]
+fn a_disk_keeps_what_is_written_and_memory_can_all_be_touched() {
+    let Some(linux) = Linux::find() else { return };
+    let disk = Folder::new("linux-disk").write("disk.img", vec![0; 16 << 20]);
+    linux
+        .boot("tdvisor.steps=disk,memory", &["--vcpus", "2", "--disk", &disk])
+        .ends_with(0)
+        .passes("disk")
+        .passes("memory")
+        .leaves_nothing_behind();
+    let kept = std::fs::read(&disk).expect("the disk is still there");
+    assert!(kept.iter().any(|byte| *byte != 0), "the guest wrote to the file");
+}
+
+#[test]
+fn small_pages_and_a_host_whose_calls_fail_make_no_difference_to_the_guest() {
+    let Some(linux) = Linux::find() else { return };
+    let busy_demotes =
+        "TDH.MEM.PAGE.DEMOTE#1..2=OPERAND_BUSY:RCX,TDH.MEM.PAGE.AUG#100..110=OPERAND_BUSY:RCX,chaos:11/50";
+    for options in [&["--max-page", "4K"][..], &["--inject", busy_demotes]] {
+        linux
+            .boot("tdvisor.steps=tdx,cpus,memory tdvisor.memory=64", &[options, &["--vcpus", "2"]].concat())
+            .ends_with(0)
+            .passes("cpus")
+            .passes("memory")
+            .leaves_nothing_behind();
+    }
+}
+
+#[test]
+fn a_seed_repeats_a_boot_byte_for_byte_and_no_timer_tick_is_lost() {
+    let Some(linux) = Linux::find() else { return };
+    let folder = Folder::new("linux-deterministic");
+    let traces = ["first", "second"].map(|name| folder.path(name));
+    let consoles = traces.each_ref().map(|trace| {
+        let options = ["--vcpus", "2", "--deterministic", "7", "--trace", trace];
+        let parameters = "tdvisor.steps=cpus,busy tdvisor.busy=1 tdvisor.ticks=strict";
+        linux.boot(parameters, &options).ends_with(0).passes("busy").leaves_nothing_behind().answer.stdout()
+    });
+    assert_eq!(consoles[0], consoles[1], "the consoles");
+    let read = |trace: &String| std::fs::read(trace).expect("the trace was written");
+    assert!(read(&traces[0]) == read(&traces[1]), "the traces differ: compare {} and {}", traces[0], traces[1]);
+}
+
+#[test]
+fn the_exit_status_is_the_guests() {
+    let Some(linux) = Linux::find() else { return };
+    let ends = |how: &str| linux.boot(&format!("tdvisor.steps=none tdvisor.end={how}"), &[]);
+    ends("panic").ends_with(1).shows("the guest's kernel panicked").leaves_nothing_behind();
+    ends("reboot").ends_with(1).shows("the guest asked for a reboot").leaves_nothing_behind();
+    ends("exit:7").ends_with(1).shows("the guest powered off: failure 7").leaves_nothing_behind();
+    ends("poweroff").ends_with(0).shows("the guest powered off: success").leaves_nothing_behind();
+}
+
+#[test]
+fn files_that_cannot_boot_are_named_in_one_line() {
+    let Some(linux) = Linux::find() else { return };
+    let folder = Folder::new("linux-bad-files");
+    let whole = std::fs::read(&linux.kernel).expect("the kernel was built");
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let huge = folder.write("huge", vec![1; 600 << 20]);
+    let cases: [(&[&str], &str); 7] = [
+        (&["--kernel", &folder.path("absent")], "absent"),
+        (&["--kernel", &folder.write("damaged", &damaged)], "damaged"),
+        (&["--kernel", &folder.write("cut", &whole[..whole.len() / 2])], "cut off"),
+        (&["--kernel", &folder.write("text", "not a kernel")], "neither a bzImage nor an ELF"),
+        (&["--kernel", &linux.kernel, "--initrd", &huge], "--memory"),
+        (&["--kernel", &linux.kernel, "--disk", &folder.path("no.img")], "no.img"),
+        (&["--kernel", &linux.kernel, "--initrd", &folder.write("empty", "")], "empty"),
+    ];
+    for (options, named) in cases {
+        let line = tdvisor(&[&["run"], options].concat()).ends_with(2).one_line_of_error();
+        assert!(line.contains(named), "'{named}' is not in: {line}");
+    }
+}
+
+/// Three boots here; `TDVISOR_BOOTS=100` for the long run.
+#[test]
+fn boots_in_a_row_neither_hang_nor_fail() {
+    let Some(linux) = Linux::find() else { return };
+    let boots = std::env::var("TDVISOR_BOOTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3u32);
+    for boot in 1..=boots {
+        println!("boot {boot} of {boots}");
+        linux.boot("tdvisor.steps=cpus tdvisor.cpus=2", &["--vcpus", "2"]).ends_with(0).passes("cpus");
+    }
+}
