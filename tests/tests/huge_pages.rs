@@ -2,11 +2,16 @@
 
 mod memory;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+
 use memory::guest::{Act, Did, Guest};
 use memory::{
     EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps, td, touch,
 };
 use mirror_ept::Collapsed;
+use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use tdvisor_base::{Gfn, Level};
 use tdx_module_iface::{Status, StatusCode, TdhLeaf};
@@ -209,5 +214,45 @@ fn a_merge_that_fails_at_any_call_leaves_small_pages_that_can_be_merged_later() 
             assert_eq!(module_maps(seat, td, huge.start()), Some(Level::L4K));
         }
         assert_eq!(td.memory().collapse(seat, huge), Ok(MERGED));
+    });
+}
+
+#[test]
+fn a_running_guest_does_not_notice_that_its_page_is_split_and_merged_beneath_it() {
+    const ROUNDS: u64 = 60;
+    with_td(|host, td, seat| {
+        let huge = frames(0, 512);
+        let done = Arc::new(AtomicBool::new(false));
+        let (over, (sender, receiver)) = (done.clone(), channel());
+        let program = GuestProgram::new(move |guest| {
+            guest.mem_page_accept(huge.start().base(), Level::L2M).expect("a huge page is accepted");
+            sender.send(0).expect("the test waits");
+            let mut written = 0u64;
+            while !over.load(Ordering::SeqCst) {
+                written += 1;
+                for frame in [0, 9, 255, 511] {
+                    let gpa = huge.start().wrapping_add(frame).base();
+                    guest.write(gpa, &written.to_le_bytes()).expect("a write");
+                    assert_eq!(guest.read(gpa, 8).expect("a read"), written.to_le_bytes(), "frame {frame}");
+                }
+            }
+            sender.send(written).expect("the test waits");
+        });
+        let lp = td.vcpus()[0].lp().0 as usize;
+        host.platform().machine().set_guest_cpu(lp, Box::new(program));
+        std::thread::scope(|scope| {
+            scope.spawn(|| td.run_vcpu(0));
+            receiver.recv().expect("the guest begins");
+            for round in 0..ROUNDS {
+                // As if the guest wanted a small page: the host splits, and the range is inhibited.
+                assert_eq!(touch(seat, frames(9, 1).start(), Level::L4K), Resolution::Mapped(Level::L4K));
+                // All of it is accepted, so the inhibit ends.
+                assert_eq!(td.memory().recover_huge(seat), Ok(MERGED), "round {round}");
+            }
+            done.store(true, Ordering::SeqCst);
+            assert!(receiver.recv().expect("the guest ends") > 0);
+            td.stop();
+        });
+        assert_eq!(module_maps(seat, td, huge.start()), Some(Level::L2M));
     });
 }

@@ -341,3 +341,34 @@ fn the_remaining_wrappers_put_their_operands_where_the_abi_says() {
         Ok(SeptInfo { entry: 7, level_state: 0x8401 })
     );
 }
+
+#[test]
+fn the_leaves_of_dynamic_pamt_name_a_range_of_2m_and_two_pages() {
+    let (range, pair) = (Hpa::new(0x1_0020_3000), [Hpa::new(0x1_4000_0000), Hpa::new(0x1_4000_1000)]);
+    let input = Gprs { rax: 58, rcx: 0x1_0020_0001, rdx: 0x1_4000_0000, r8: 0x1_4000_1000, ..Gprs::ZERO };
+    let mut lp = Script::one(input, Gprs::ZERO);
+    assert_eq!(tdh_phymem_pamt_add(&mut lp, range, pair), Ok(()));
+
+    let input = Gprs { rax: 59, rcx: 0x1_0020_0001, ..Gprs::ZERO };
+    let output = Gprs { rdx: 0x1_4000_0000, r8: 0x1_4000_1000, ..Gprs::ZERO };
+    let mut lp = Script::one(input, output);
+    assert_eq!(tdh_phymem_pamt_remove(&mut lp, range), Ok(pair));
+
+    let gpa = GpaLevel::new(Gpa::new(0x8000_0000), Level::L2M);
+    let table = Hpa::new(0x1_0020_8000);
+    let input = Gprs {
+        rax: 15,
+        rcx: 0x8000_0001,
+        rdx: 0x1_0020_0000,
+        r8: 0x1_0020_8000,
+        r12: 0x1_4000_0000,
+        r13: 0x1_4000_1000,
+        ..Gprs::ZERO
+    };
+    let mut lp = Script::one(input, Gprs::ZERO);
+    assert_eq!(tdh_mem_page_demote_with_pamt(&mut lp, TDR, gpa, table, pair), Ok(()));
+
+    let input = Gprs { rax: 45, rcx: 0x1000, rdx: 2, r8: 1 << 16 | 33, ..Gprs::ZERO };
+    let mut lp = Script::one(input, Gprs::ZERO);
+    assert_eq!(tdh_sys_config_with_dynamic_pamt(&mut lp, Hpa::new(0x1000), 2, KeyId::new(33)), Ok(()));
+}

@@ -184,3 +184,57 @@ impl Backing {
         self.folios.iter().map(|(start, folio)| (*start, *folio))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gfn(frame: u64) -> Gfn {
+        Gfn::new(frame)
+    }
+
+    /// Two huge folios, far apart in memory.
+    fn backing() -> Backing {
+        let mut backing = Backing::new(GfnRange::new(gfn(0), gfn(1024)), Level::L2M);
+        backing.folios.insert(gfn(0), Folio { pfn: Pfn::new(4096), level: Level::L2M });
+        backing.folios.insert(gfn(512), Folio { pfn: Pfn::new(8192), level: Level::L2M });
+        backing
+    }
+
+    #[test]
+    fn a_folio_that_was_cut_keeps_its_pages_and_is_joined_again() {
+        let mut backing = backing();
+        backing.split_at(gfn(7));
+        let cut = backing.lookup(gfn(9));
+        assert_eq!(cut, Some(Backed { pfn: Pfn::new(4105), folio_level: Level::L4K }));
+        assert_eq!(backing.folios().count(), 513);
+        assert!(backing.join(gfn(0), Level::L2M));
+        let joined = backing.lookup(gfn(9));
+        assert_eq!(joined, Some(Backed { pfn: Pfn::new(4105), folio_level: Level::L2M }));
+        assert_eq!(backing.folios().count(), 2);
+    }
+
+    #[test]
+    fn a_folio_that_lost_a_page_or_has_a_strange_one_is_not_joined() {
+        let mut backing = backing();
+        assert_eq!(backing.take(GfnRange::new(gfn(0), gfn(5))), [], "a folio goes whole or not at all");
+        backing.split_at(gfn(5));
+        assert_eq!(backing.take(GfnRange::new(gfn(3), gfn(5))).len(), 2);
+        assert!(!backing.join(gfn(0), Level::L2M));
+        for (frame, pfn) in [(3, 4099), (4, 77)] {
+            backing.folios.insert(gfn(frame), Folio { pfn: Pfn::new(pfn), level: Level::L4K });
+        }
+        assert!(!backing.join(gfn(0), Level::L2M), "one of its pages lies elsewhere");
+        assert!(backing.join(gfn(512), Level::L2M), "whole as it is");
+    }
+
+    #[test]
+    fn a_withdrawn_page_is_in_nobodys_hands_and_the_rest_of_its_folio_is() {
+        let mut backing = backing();
+        backing.quarantine(gfn(600));
+        assert_eq!(backing.lookup(gfn(600)), None);
+        assert_eq!(backing.lookup(gfn(601)).map(|backed| backed.pfn), Some(Pfn::new(8192 + 89)));
+        assert_eq!(backing.quarantined(), [Folio { pfn: Pfn::new(8192 + 88), level: Level::L4K }]);
+        assert!(!backing.join(gfn(512), Level::L2M));
+    }
+}
