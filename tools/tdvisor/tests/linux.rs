@@ -38,7 +38,12 @@ impl Linux {
         };
         let file = |name: &str| folder.join(name).display().to_string();
         if !folder.join("bzImage").exists() || !folder.join("initrd").exists() {
-            assert_ne!(asked, "required", "no kernel in {}: run tools/guests/linux/build.sh", folder.display());
+            assert_ne!(
+                asked,
+                "required",
+                "no kernel in {}: run tools/guests/linux/build.sh",
+                folder.display()
+            );
             println!("not run: no kernel in {}; tools/guests/linux/build.sh builds one", folder.display());
             return None;
         }
@@ -198,7 +203,12 @@ fn a_seed_repeats_a_boot_byte_for_byte_and_no_timer_tick_is_lost() {
     });
     assert_eq!(consoles[0], consoles[1], "the consoles");
     let read = |trace: &String| std::fs::read(trace).expect("the trace was written");
-    assert!(read(&traces[0]) == read(&traces[1]), "the traces differ: compare {} and {}", traces[0], traces[1]);
+    assert!(
+        read(&traces[0]) == read(&traces[1]),
+        "the traces differ: compare {} and {}",
+        traces[0],
+        traces[1]
+    );
 }
 
 #[test]
