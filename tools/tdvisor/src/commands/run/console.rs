@@ -19,7 +19,12 @@ struct Inner {
     line: Vec<u8>,
     registers: BTreeMap<String, String>,
     ends_with_newline: bool,
+    /// A line came that is not the boot firmware's.
+    kernel_spoke: bool,
 }
+
+/// How every line of the boot firmware begins.
+const FIRMWARE: &str = "boot-shim: ";
 
 impl Console {
     /// On stdout, or on stderr where stdout is for JSON.
@@ -30,12 +35,18 @@ impl Console {
             line: Vec::new(),
             registers: BTreeMap::new(),
             ends_with_newline: true,
+            kernel_spoke: false,
         })))
     }
 
     /// Registers that the guest printed: name and value in hex.
     pub fn registers(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).registers.clone()
+    }
+
+    /// Whether anything but boot firmware printed a line.
+    pub fn kernel_spoke(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).kernel_spoke
     }
 
     /// Ends a line that the guest left open.
@@ -74,6 +85,7 @@ impl Inner {
         }
         let line = String::from_utf8_lossy(&self.line).trim().to_owned();
         self.line.clear();
+        self.kernel_spoke |= !line.is_empty() && !line.starts_with(FIRMWARE);
         let Some((name, value)) = line.split_once(' ') else { return };
         let is_register = matches!(name, "MRTD" | "RTMR0" | "RTMR1" | "RTMR2" | "RTMR3");
         let is_digest = value.len() == 96 && value.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -94,6 +106,7 @@ mod tests {
             line: Vec::new(),
             registers: BTreeMap::new(),
             ends_with_newline: true,
+            kernel_spoke: false,
         })));
         let digest = "ab".repeat(48);
         write!(console, "hello\r\nRTMR2 {digest}\r\nRTMR9 {digest}\nMRTD 12\nRTMR1 ").unwrap();

@@ -21,6 +21,10 @@ const MAX_CMDLINE: usize = 2047;
 /// The command line of who gives none: the console, and a reboot right after a panic instead of a hang.
 const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 
+/// What to try when a kernel ended without a word.
+pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONFIG_INTEL_TDX_GUEST; \
+    'earlycon=uart8250,io,0x3f8' in --cmdline shows how far it comes.";
+
 /// Options that boot a Linux kernel instead of running a TDVF image.
 #[derive(Debug, clap::Args)]
 pub struct LinuxArgs {

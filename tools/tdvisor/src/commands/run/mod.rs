@@ -121,6 +121,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let console = Console::new(args.json);
     let guest_log = GuestLog::new(image.elf());
+    let is_linux = linux.is_some();
     let (to_console, to_log) = (console.clone(), guest_log.clone());
     let board = match linux {
         None => Board::new(to_console, to_log).map_err(BoardError::Attach),
@@ -148,6 +149,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let report = td.teardown();
     summary.teardown(&report, &host, frames_before, hkids_before);
     summary.wall_time = started.elapsed();
+    if is_linux && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
+        summary.hint = Some(linux::SILENT_KERNEL);
+    }
     console.finish();
     guest_log.finish();
     host.platform().trace().finish().map_err(|error| {

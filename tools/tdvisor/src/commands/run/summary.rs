@@ -31,6 +31,8 @@ pub struct Summary {
     limits: Vec<String>,
     /// From the start of the program to the end of the teardown.
     pub wall_time: Duration,
+    /// What a user might try next.
+    pub hint: Option<&'static str>,
 }
 
 impl Summary {
@@ -67,6 +69,7 @@ impl Summary {
             violations: Vec::new(),
             limits: host.platform().limits().iter().map(ToString::to_string).collect(),
             wall_time: Duration::ZERO,
+            hint: None,
         }
     }
 
@@ -132,6 +135,10 @@ impl Summary {
     fn to_text(&self) -> String {
         use std::fmt::Write;
         let mut text = format!("\n{}\n", self.ending);
+        if let Some(hint) = self.hint {
+            text.push_str(hint);
+            text.push('\n');
+        }
         // Writing to a string cannot fail.
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {label:<10} {value}");
@@ -184,6 +191,7 @@ impl Summary {
         };
         json!({
             "ending": ending,
+            "hint": self.hint,
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),
