@@ -17,6 +17,8 @@ use crate::slices::Slices;
 pub const MAX: u32 = 512;
 /// Blocks that a vCPU takes at a time.
 const TURN: u64 = 8;
+/// Waits in vain, each of many polls, before a vCPU is taken for lost.
+const ATTEMPTS: u32 = 4;
 
 core::arch::global_asm!(include_str!("park.s"));
 
@@ -75,13 +77,29 @@ pub fn accept_all(slices: Slices<'static>, places: Places) -> Result<Accepted, P
     WORK.set(work).ok_or(Problem::UsedTwice("vCPUs"))?;
     let others = if areas.is_empty() { 0 } else { smp::release_onto(areas, other_vcpu) };
     take_turns();
-    if !smp::wait_until(|| PARKED.load(Ordering::Acquire) >= others) {
-        return Err(Problem::LostVcpus { parked: PARKED.load(Ordering::Acquire), released: others });
-    }
+    wait_for(others)?;
     if let Some(refused) = REFUSED.lock().take() {
         return Err(refused.into());
     }
     Ok(*ACCEPTED.lock())
+}
+
+/// Waits until the others are parked. A host with fewer processors than vCPUs may be slow, so patience begins anew
+/// with each vCPU that comes.
+fn wait_for(others: u32) -> Result<(), Problem> {
+    let parked = || PARKED.load(Ordering::Acquire);
+    let mut attempts = 0;
+    while parked() < others {
+        let before = parked();
+        if smp::wait_until(|| parked() > before) {
+            attempts = 0;
+        } else if attempts == ATTEMPTS {
+            return Err(Problem::LostVcpus { parked: before, released: others });
+        } else {
+            attempts += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Accepts a range on this vCPU alone.
