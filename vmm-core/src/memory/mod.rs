@@ -9,8 +9,8 @@
 //!   exclusive guard, changes the attribute, and closes the window. The attribute changes after the removal
 //!   succeeded: that is its point of no return (invariant 40).
 //!
-//! - holes, the removal of slots and the way back to huge pages take the conversion lock too ([`remove`],
-//!   [`slots`], [`collapse`]); faults never do.
+//! - holes, the removal of slots and the way back to huge pages take the conversion lock too (`remove.rs`,
+//!   `slots.rs`, `collapse.rs`); faults never do.
 //!
 //! Private memory is mapped through the mirror and its hooks (`hooks.rs`) and in no other way.
 
