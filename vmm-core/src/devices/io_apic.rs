@@ -77,7 +77,7 @@ impl Default for IoApic {
 
 impl IoApic {
     /// All pins masked.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         let registers = Registers { select: 0, id: 0, redirection: [MASKED; PINS] };
         Self { latched: AtomicU32::new(0), registers: Mutex::new(registers) }
     }

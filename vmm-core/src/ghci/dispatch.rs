@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 
 /// What ends a guest's sleep, beside requests of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wake {
+pub enum Wake {
     /// Any interrupt.
     Interrupt,
     /// An NMI only: the guest sleeps with interrupts blocked.

@@ -7,5 +7,6 @@ mod map_gpa;
 mod msr;
 mod request;
 
-pub(crate) use dispatch::{Answer, Wake, answer};
+pub use dispatch::Wake;
+pub(crate) use dispatch::{Answer, answer};
 pub use request::{FATAL_MESSAGE_BYTES, FatalReport, Reply, Request};

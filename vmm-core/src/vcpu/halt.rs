@@ -6,8 +6,9 @@
 //! is not the one it is set to. An LP timer that fires makes the entry or the sleep end; if it fired a little
 //! early, the timer is not due yet and is set again.
 //!
-//! A sleep looks at everything that ends it before each wait, in the order that [`crate::interrupts`] gives.
+//! How a sleep misses nothing: [`super::sleep`].
 
+use super::sleep::{Sleeper, sleep};
 use super::{Vcpu, state};
 use crate::error::Error;
 use crate::ghci::Wake;
@@ -64,20 +65,42 @@ pub(super) fn halt<'h, P: Platform>(
     alarm: &mut Alarm,
     wake: Wake,
 ) -> Result<(), Error> {
-    loop {
-        alarm.serve(td, vcpu, seat)?;
-        if !td.presence(vcpu).requests().is_empty() || td.core().ending().is_some() {
-            return Ok(());
-        }
-        if wake == Wake::Interrupt
-            && (vcpu.control.posted.is_pending(td.host()) || state::has_pending_interrupt(vcpu, seat)?)
-        {
-            return Ok(());
-        }
-        let events = seat.with_lp(|lp| {
+    sleep(&mut Halted { td, vcpu, seat, alarm }, wake)
+}
+
+/// A vCPU whose guest executed HLT.
+struct Halted<'a, 's, 'h, P: Platform> {
+    td: &'a Td<'h, P>,
+    vcpu: &'a Vcpu,
+    seat: &'a Seat<'s, 'h, P>,
+    alarm: &'a mut Alarm,
+}
+
+impl<P: Platform> Sleeper for Halted<'_, '_, '_, P> {
+    type Error = Error;
+
+    fn serve_timer(&mut self) -> Result<(), Error> {
+        self.alarm.serve(self.td, self.vcpu, self.seat)
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.td.presence(self.vcpu).requests().is_empty() || self.td.core().ending().is_some()
+    }
+
+    fn is_posted(&self) -> bool {
+        self.vcpu.control.posted.is_pending(self.td.host())
+    }
+
+    fn is_undelivered(&mut self) -> Result<bool, Error> {
+        state::has_pending_interrupt(self.vcpu, self.seat)
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        let events = self.seat.with_lp(|lp| {
             lp.wait_for_event();
             lp.acknowledge_events()
         })?;
-        alarm.note(events);
+        self.alarm.note(events);
+        Ok(())
     }
 }

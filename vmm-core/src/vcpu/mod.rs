@@ -7,6 +7,7 @@ pub(crate) mod mtrr;
 pub mod posted;
 pub mod presence;
 pub(crate) mod run;
+pub mod sleep;
 mod state;
 
 use alloc::collections::BTreeMap;

@@ -5,7 +5,7 @@
 //! ON was clear it notifies the LP. The processor takes PIR into the virtual APIC when it sees the
 //! notification, or at the next VP.ENTER.
 
-use base::sync::Ordering;
+use base::sync::{AtomicU64, Ordering};
 use base::{Hpa, Level, Pfn};
 
 use crate::error::Error;
@@ -21,6 +21,22 @@ const OUTSTANDING: u64 = 1;
 
 /// The lowest vector that is not an exception.
 pub(crate) const FIRST_VECTOR: u8 = 16;
+
+/// Requests a vector in a descriptor. Whether its LP has to be notified.
+pub fn request(descriptor: &[AtomicU64], vector: u8) -> bool {
+    let (word, bit) = (usize::from(vector) / 64, u32::from(vector) % 64);
+    if let Some(request) = descriptor.get(word) {
+        request.fetch_or(1 << bit, Ordering::SeqCst);
+    }
+    let control = descriptor.get(CONTROL_WORD);
+    control.is_some_and(|control| control.fetch_or(OUTSTANDING, Ordering::SeqCst) & OUTSTANDING == 0)
+}
+
+/// Whether a descriptor has requests that the processor has not taken.
+pub fn is_outstanding(descriptor: &[AtomicU64]) -> bool {
+    let control = descriptor.get(CONTROL_WORD);
+    control.is_some_and(|control| control.load(Ordering::SeqCst) & OUTSTANDING != 0)
+}
 
 /// One vCPU's descriptor, at the start of a page of its own.
 #[derive(Debug)]
@@ -42,21 +58,12 @@ impl PostedInterrupts {
         if vector < FIRST_VECTOR {
             return Err(Error::Caller("vectors below 16 are exceptions, not interrupts"));
         }
-        let words = host.platform.table(self.page)?;
-        let (word, bit) = (usize::from(vector) / 64, u32::from(vector) % 64);
-        if let Some(request) = words.get(word) {
-            request.fetch_or(1 << bit, Ordering::SeqCst);
-        }
-        Ok(words
-            .get(CONTROL_WORD)
-            .is_some_and(|control| control.fetch_or(OUTSTANDING, Ordering::SeqCst) & OUTSTANDING == 0))
+        Ok(request(host.platform.table(self.page)?, vector))
     }
 
     /// Whether something is posted that the vCPU has not taken yet.
     pub(crate) fn is_pending<P: Platform>(&self, host: &Host<P>) -> bool {
-        host.platform.table(self.page).is_ok_and(|words| {
-            words.get(CONTROL_WORD).is_some_and(|control| control.load(Ordering::SeqCst) & OUTSTANDING != 0)
-        })
+        host.platform.table(self.page).is_ok_and(|words| is_outstanding(words))
     }
 
     pub(crate) fn abandon<P: Platform>(self, host: &Host<P>) {
