@@ -149,15 +149,16 @@ fn the_kernel_says_that_it_is_a_tdx_guest_and_its_registers_are_those_predicted(
 }
 
 #[test]
-fn two_and_four_cpus_come_online() {
+fn two_and_four_cpus_come_online_and_answer_nmis() {
     let Some(linux) = Linux::find() else { return };
     for vcpus in ["2", "4"] {
-        let parameters = format!("tdvisor.steps=cpus tdvisor.cpus={vcpus}");
+        let parameters = format!("tdvisor.steps=cpus,nmi tdvisor.cpus={vcpus}");
         linux
             .boot(&parameters, &["--vcpus", vcpus])
             .ends_with(0)
             .shows(&format!("Brought up 1 node, {vcpus} CPUs"))
             .passes("cpus")
+            .passes("nmi")
             .leaves_nothing_behind();
     }
 }
