@@ -151,3 +151,28 @@ fn a_log_of_the_boot_shim_is_explained_by_what_was_booted() {
     // Without any input, nothing is claimed to differ.
     tdvisor(&["eventlog", "explain", &same]).ends_with(0);
 }
+
+/// Some hosts measure the TD HOB into MRTD: then MRTD follows from the list, or from nothing.
+#[test]
+fn an_image_that_has_its_td_hob_measured_needs_the_list_and_says_so() {
+    const SECTIONS: usize = 16;
+    const SECTION: usize = 32;
+    const TD_HOB: [u8; 4] = [2, 0, 0, 0];
+    let mut image = tdvisor_guest_images::BOOT_SHIM.image.to_vec();
+    let descriptor = image.windows(4).rposition(|word| word == b"TDVF").expect("a descriptor");
+    let hob = image[descriptor + SECTIONS..]
+        .chunks(SECTION)
+        .position(|section| section[24..28] == TD_HOB)
+        .expect("a section for the TD HOB");
+    image[descriptor + SECTIONS + hob * SECTION + 28] |= 1;
+    let folder = Folder::new("linux-measured-hob");
+    let image = folder.write("shim.fd", &image);
+    let refused = tdvisor(&["measure", &image]).ends_with(2).one_line_of_error();
+    assert!(refused.contains("TD_HOB"), "{refused}");
+    let mrtd = |hob: &[u8]| {
+        let hob = folder.write("hob", hob);
+        let json = tdvisor(&["measure", &image, "--td-hob", &hob, "--json"]).ends_with(0).json();
+        json["mrtd"]["interleaved"].as_str().expect("a measurement").to_owned()
+    };
+    assert_ne!(mrtd(HOB), mrtd(b"another list"));
+}

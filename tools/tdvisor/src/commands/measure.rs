@@ -74,8 +74,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         let image = TdvfImage::parse(&bytes).map_err(|error| unusable(&error))?;
         let payload = args.payload.as_deref().map(read).transpose()?;
         let payload_param = args.payload_param.as_deref().map(read).transpose()?;
+        let td_hob = args.boot.td_hob.as_deref().map(read).transpose()?;
         let host = HostContents {
-            td_hob: None,
+            td_hob: td_hob.as_deref(),
             payload: payload.as_deref(),
             payload_param: payload_param.as_deref(),
         };

@@ -28,9 +28,9 @@ pub(super) struct LinuxArgs {
     /// Memory of the TD, such as 512M: it tells the TD HOB, and so RTMR0.
     #[arg(long, value_name = "SIZE", requires = "kernel", value_parser = parse_memory)]
     memory: Option<u64>,
-    /// The TD HOB itself, where something is passed in it.
-    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "memory")]
-    td_hob: Option<PathBuf>,
+    /// The TD HOB itself, where something is passed in it, or where the image has it measured into MRTD.
+    #[arg(long, value_name = "FILE", conflicts_with = "memory")]
+    pub(super) td_hob: Option<PathBuf>,
 }
 
 /// The prediction.
