@@ -1,0 +1,136 @@
+//! Linux in a TD: how long a boot takes, how fast the emulated processor is, what it costs beside the guest itself.
+//!
+//! Every boot is a process of its own: this program started anew ([`guest`]), which does with the library what
+//! `tdvisor run --kernel` does; or `qemu-system-x86_64 -accel tcg`, with the same vmlinux as an ordinary guest, the
+//! same initrd, console and amount of memory. The parent reads the console through a pipe, and the process's CPU
+//! time at the lines of interest.
+//!
+//! - From the kernel's first line on the early console to its `Run /init` line, in turns with QEMU. The ratio is of
+//!   medians of CPU time (user and system, all threads), because other load on the machine does not add to it; the
+//!   one of wall time is written beside it, and means little on a busy machine.
+//! - Instructions per second: one boot on the deterministic machine, whose clock counts instructions, over the CPU
+//!   time of the vCPU's thread. Everything that the thread does is in that time: the module and the VMM too.
+//! - Memory: the peak of the resident set of a boot whose init touches 384 of 512 MiB, beyond the guest's 512 MiB.
+//! - Idleness: CPU time of the process over the seconds that init sleeps.
+//!
+//! Needs `target/linux` (`tools/guests/linux/build.sh`) and QEMU. Writes `target/bench/linux.json`; a figure that
+//! could not be measured says why: `{"skipped": why}`.
+
+#[path = "linux/boots.rs"]
+mod boots;
+#[path = "linux/guest.rs"]
+mod guest;
+#[path = "linux/process.rs"]
+mod process;
+#[path = "linux/report.rs"]
+mod report;
+
+use std::process::ExitCode;
+
+use boots::{Files, Vmm};
+use report::{Bar, Report};
+
+/// Boots of each side.
+const ROUNDS: usize = 5;
+/// Memory of every guest.
+const MEMORY_MIB: u64 = 512;
+/// What the guest touches for the memory figure.
+const TOUCHED_MIB: u64 = 384;
+/// How long the idle guest sleeps.
+const IDLE_SECONDS: u64 = 10;
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// From the kernel's first line to init, ours against QEMU's.
+fn entry_to_init(files: &Files, report: &mut Report) {
+    let measured = (|| -> Result<_, String> {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (vmm, times) in [Vmm::Tdvisor, Vmm::Qemu].into_iter().zip(&mut times) {
+                times.push(boots::entry_to_init(files, vmm)?);
+            }
+        }
+        Ok(times.map(|times| {
+            let cpu = median(times.iter().map(|time| time.cpu).collect());
+            let wall = median(times.iter().map(|time| time.wall).collect());
+            (cpu, wall)
+        }))
+    })();
+    let ratio = |pick: fn((f64, f64)) -> f64| match &measured {
+        Ok([ours, peer]) => {
+            let note = format!("{:.3} s against {:.3} s", pick(*ours), pick(*peer));
+            (Ok(pick(*ours) / pick(*peer)), note)
+        }
+        Err(why) => (Err(why.clone()), String::new()),
+    };
+    let (cpu, note) = ratio(|(cpu, _)| cpu);
+    report.put("linux_entry_to_init_vs_qemu_tcg", cpu, Bar::AtMost(4.0), format!("CPU time, {note}; aim 2"));
+    let (wall, note) = ratio(|(_, wall)| wall);
+    report.put("linux_entry_to_init_vs_qemu_tcg_wall", wall, Bar::None, format!("wall time, {note}"));
+}
+
+/// Instructions per microsecond of the vCPU's thread.
+fn mips(files: &Files, report: &mut Report) {
+    let boot = boots::counted(files);
+    let note = match &boot {
+        Ok(counted) => format!("{} million in {:.2} s", counted.instructions / 1_000_000, counted.cpu),
+        Err(_) => String::new(),
+    };
+    let value = boot.map(|counted| counted.instructions as f64 / counted.cpu / 1e6);
+    report.put("x86_emu_mips_over_boot", value, Bar::AtLeast(80.0), note);
+}
+
+/// What the emulator needs beyond the memory of its guest.
+fn memory(files: &Files, report: &mut Report) {
+    let peak = boots::peak_memory_mib(files);
+    let bar = Bar::AtMost(MEMORY_MIB as f64 * 0.15 + 64.0);
+    let note = match &peak {
+        Ok(peak) => {
+            format!("peak {peak:.0} MiB; the guest has {MEMORY_MIB} and touches {TOUCHED_MIB} and more")
+        }
+        Err(_) => String::new(),
+    };
+    let over = |base: u64| peak.clone().map(|peak| peak - base as f64);
+    report.put("memory_over_guest_mib", over(MEMORY_MIB), bar, note);
+    report.put("memory_over_touched_mib", over(TOUCHED_MIB), bar, "an upper limit of the overhead".into());
+}
+
+/// How much of a core an idle guest takes.
+fn idle(files: &Files, report: &mut Report) {
+    let note = format!("init sleeps for {IDLE_SECONDS} s of its time");
+    report.put("idle_guest_percent_of_a_core", boots::idle_percent(files), Bar::AtMost(5.0), note);
+}
+
+/// A group of figures, by name.
+type Group = (&'static str, fn(&Files, &mut Report));
+
+const GROUPS: [Group; 4] =
+    [("entry_to_init", entry_to_init), ("mips", mips), ("memory", memory), ("idle", idle)];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == guest::ROLE
+    {
+        return guest::main(rest);
+    }
+    // `cargo bench ... -- mips idle` measures these groups only, and then writes no file.
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let files = Files::find();
+    let mut report = Report::default();
+    for (name, group) in GROUPS {
+        if wanted.is_empty() || wanted.iter().any(|w| *w == name) {
+            group(&files, &mut report);
+        }
+    }
+    report.print();
+    if wanted.is_empty()
+        && let Err(error) = report.write()
+    {
+        eprintln!("the results could not be written: {error}");
+    }
+    ExitCode::SUCCESS
+}

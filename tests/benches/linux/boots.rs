@@ -1,0 +1,115 @@
+//! The boots that are measured.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::guest;
+use crate::process::{Moment, Process};
+use crate::{IDLE_SECONDS, MEMORY_MIB, TOUCHED_MIB};
+
+/// The kernel's first line on the early console.
+const FIRST_LINE: &str = "Linux version";
+const INIT_LINE: &str = "Run /init";
+/// Both consoles of every boot; the early one shows the kernel's first lines when they are written.
+const CONSOLE: &str = "console=ttyS0 earlycon=uart8250,io,0x3f8,115200 panic=-1";
+
+/// Kernel and initrd, where they should be.
+pub struct Files {
+    pub vmlinux: PathBuf,
+    pub initrd: PathBuf,
+}
+
+impl Files {
+    pub fn find() -> Self {
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/linux"));
+        Self { vmlinux: folder.join("vmlinux"), initrd: folder.join("initrd") }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.vmlinux.is_file() && self.initrd.is_file() {
+            return Ok(());
+        }
+        Err("no target/linux: run tools/guests/linux/build.sh".to_owned())
+    }
+}
+
+/// Who boots the kernel.
+#[derive(Clone, Copy)]
+pub enum Vmm {
+    Tdvisor,
+    Qemu,
+}
+
+impl Vmm {
+    fn command(self, files: &Files, switches: &str) -> Result<Command, String> {
+        files.check()?;
+        let cmdline = format!("{CONSOLE} {switches}");
+        match self {
+            Self::Tdvisor => guest::command(guest::Pace::Real, files, &cmdline),
+            Self::Qemu => {
+                let mut qemu = Command::new("qemu-system-x86_64");
+                qemu.args(["-accel", "tcg", "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot"]);
+                qemu.args(["-serial", "stdio", "-m", &format!("{MEMORY_MIB}M")]);
+                qemu.arg("-kernel").arg(&files.vmlinux).arg("-initrd").arg(&files.initrd);
+                qemu.args(["-append", &cmdline]);
+                Ok(qemu)
+            }
+        }
+    }
+}
+
+/// From the kernel's first line to the start of init.
+pub fn entry_to_init(files: &Files, vmm: Vmm) -> Result<Moment, String> {
+    let mut process = Process::start(&mut vmm.command(files, "tdvisor.steps=none")?)?;
+    let (_, entry) = process.wait_for(FIRST_LINE)?;
+    let (_, init) = process.wait_for(INIT_LINE)?;
+    Ok(init.since(entry))
+}
+
+/// What a boot took, counted inside.
+pub struct Counted {
+    pub instructions: u64,
+    /// Of the vCPU's thread, in seconds.
+    pub cpu: f64,
+}
+
+/// A boot on the machine that counts instructions, firmware and the way to power-off included.
+pub fn counted(files: &Files) -> Result<Counted, String> {
+    files.check()?;
+    let cmdline = format!("{CONSOLE} tdvisor.steps=none");
+    let mut process = Process::start(&mut guest::command(guest::Pace::Deterministic, files, &cmdline)?)?;
+    process.wait_for(INIT_LINE)?;
+    let (line, _) = process.wait_for(guest::COUNTED)?;
+    let numbers = line.split_once(guest::COUNTED).map_or("", |(_, numbers)| numbers);
+    let mut numbers = numbers.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(instructions)), Some(Ok(nanoseconds))) if nanoseconds > 0 => {
+            Ok(Counted { instructions, cpu: nanoseconds as f64 / 1e9 })
+        }
+        _ => Err(format!("not a count: {line}")),
+    }
+}
+
+/// Peak memory of a boot whose init touches most of its memory.
+pub fn peak_memory_mib(files: &Files) -> Result<f64, String> {
+    let switches = format!("tdvisor.steps=memory tdvisor.memory={TOUCHED_MIB}");
+    let mut process = Process::start(&mut Vmm::Tdvisor.command(files, &switches)?)?;
+    let (line, _) = process.wait_for("tdvisor-init: memory ")?;
+    if !line.contains("memory ok") {
+        return Err(line);
+    }
+    process.peak_memory_mib()
+}
+
+/// CPU time of the process while init sleeps, as a share of that time.
+pub fn idle_percent(files: &Files) -> Result<f64, String> {
+    let switches = format!("tdvisor.steps=sleep tdvisor.sleep={IDLE_SECONDS}");
+    let mut process = Process::start(&mut Vmm::Tdvisor.command(files, &switches)?)?;
+    let (line, begin) = process.wait_for("tdvisor-init: sleep ")?;
+    if !line.contains("sleep begins") {
+        return Err(line);
+    }
+    let (_, end) = process.wait_for("tdvisor-init: sleep ok")?;
+    let slept = end.since(begin);
+    Ok(slept.cpu / slept.wall * 100.0)
+}

@@ -1,0 +1,133 @@
+//! The child's part: one boot, as `tdvisor run --kernel` does it, console on stdout.
+//!
+//! On the deterministic machine the boot ends with a line of two numbers: instructions that the guest retired (its
+//! virtual clock moves a fixed number of ticks with each, and jumps only while nobody executes), and nanoseconds
+//! of CPU time of the vCPU's thread, the host's sleep excluded as in any CPU time.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::time::{ClockId, clock_gettime};
+use seam_emu::guest::{GuestCpu, GuestState, VmExit};
+use seam_emu::{CpuGuest, GuestEnv};
+use tdvisor::machine::board::Board;
+use tdvisor::machine::linux_files::LinuxFiles;
+use tdvisor::machine::trace::Trace;
+use tdvisor::machine::{EmulatedMachine, Pace as MachinePace};
+use tdvisor_base::Gpa;
+use tdvisor_guest_images::BOOT_SHIM;
+use vmm_core::Host;
+use vmm_core::td::config::TdConfig;
+use vmm_core::td::{Ending, Td};
+
+use crate::MEMORY_MIB;
+use crate::boots::Files;
+
+/// The first argument of a child.
+pub const ROLE: &str = "boot-as-td";
+/// What stands before the two numbers.
+pub const COUNTED: &str = "counted:";
+
+/// The machine's pace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    Real,
+    /// Virtual time; counts instructions.
+    Deterministic,
+}
+
+const DETERMINISTIC: &str = "deterministic";
+
+/// This program, to boot these files in a TD.
+pub fn command(pace: Pace, files: &Files, cmdline: &str) -> Result<Command, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    let pace = if pace == Pace::Deterministic { DETERMINISTIC } else { "real" };
+    command.args([ROLE, pace]).arg(&files.vmlinux).arg(&files.initrd).arg(cmdline);
+    Ok(command)
+}
+
+/// Boots what the arguments say.
+pub fn main(arguments: &[String]) -> ExitCode {
+    let [pace, kernel, initrd, cmdline] = arguments else { return ExitCode::from(2) };
+    let pace = if pace == DETERMINISTIC { Pace::Deterministic } else { Pace::Real };
+    match boot(pace, kernel.as_ref(), initrd.as_ref(), cmdline) {
+        Ok(Ending::PoweredOff { code: 0 }) => ExitCode::SUCCESS,
+        Ok(ending) => {
+            println!("the TD ended otherwise: {ending}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("no boot: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Ending, Box<dyn Error>> {
+    let config = TdConfig { memory: MEMORY_MIB << 20, ..TdConfig::default() };
+    let machine_pace = match pace {
+        Pace::Real => MachinePace::Real,
+        Pace::Deterministic => MachinePace::Deterministic { seed: 1 },
+    };
+    let machine = EmulatedMachine::with_pace(config.memory, config.vcpus, machine_pace, Trace::counting());
+    let ticks = Arc::new(AtomicU64::new(0));
+    if pace == Pace::Deterministic {
+        let emulated = machine.machine();
+        for lp in 0..emulated.num_lps() {
+            emulated.set_guest_cpu(lp, Box::new(Counting { cpu: CpuGuest::new(), ticks: ticks.clone() }));
+        }
+    }
+    let ticks_per_instruction = machine.machine().config().tsc_ticks_per_instruction;
+    let host = Host::bring_up(machine, |_| {})?;
+    let files = LinuxFiles {
+        kernel: std::fs::read(kernel)?.into(),
+        initrd: Some(std::fs::read(initrd)?.into()),
+        command_line: cmdline.to_owned(),
+    };
+    let Board { devices, input: _input } =
+        Board::for_linux(std::io::stdout(), std::io::sink(), files, None, machine_pace)?;
+    let td = Td::build(&host, &config, BOOT_SHIM.image, devices, None, |_| {})?;
+    let nanoseconds = std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| {
+            let before = thread_cpu();
+            td.run_vcpu(0);
+            thread_cpu() - before
+        });
+        vcpu.join().map_err(|_| "the vCPU's thread panicked")
+    })?;
+    if pace == Pace::Deterministic {
+        println!("\n{COUNTED} {} {nanoseconds}", ticks.load(Ordering::Relaxed) / ticks_per_instruction);
+    }
+    let ending = td.ending().unwrap_or(Ending::Stopped);
+    td.teardown();
+    Ok(ending)
+}
+
+/// CPU time of this thread, in ns.
+fn thread_cpu() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// The processor of every guest, with a look at the clock before and after.
+struct Counting {
+    cpu: CpuGuest,
+    ticks: Arc<AtomicU64>,
+}
+
+impl GuestCpu for Counting {
+    fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        let before = env.host_tsc();
+        let exit = self.cpu.run(state, env);
+        self.ticks.fetch_add(env.host_tsc() - before, Ordering::Relaxed);
+        exit
+    }
+
+    fn flush_translations(&mut self, only: Option<Gpa>) {
+        self.cpu.flush_translations(only);
+    }
+}
