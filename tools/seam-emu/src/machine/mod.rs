@@ -251,9 +251,7 @@ impl Machine {
         match self.config.tsc_source {
             TscSource::Virtual => self.clock.ticks(),
             TscSource::Host => {
-                let ticks =
-                    self.started.elapsed().as_nanos() * u128::from(self.config.tsc_hz) / 1_000_000_000;
-                u64::try_from(ticks).unwrap_or(u64::MAX).wrapping_add(self.clock.ticks())
+                ticks_of(self.started.elapsed(), self.config.tsc_hz).wrapping_add(self.clock.ticks())
             }
         }
     }
@@ -295,5 +293,28 @@ impl Machine {
     /// The key id of the module's own structures (the global private key); the default key before SYS.CONFIG.
     pub(crate) fn global_key(&self) -> KeyId {
         self.module.global_key()
+    }
+}
+
+/// Ticks that a clock of up to 18 GHz makes in this time, rounded down. Guests that wait read it in a loop, so it
+/// does without the 128-bit division.
+fn ticks_of(time: core::time::Duration, hz: u64) -> u64 {
+    let in_part_of_second = u64::from(time.subsec_nanos()).saturating_mul(hz) / 1_000_000_000;
+    time.as_secs().saturating_mul(hz).saturating_add(in_part_of_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_time_by_frequency_rounded_down() {
+        for hz in [1, 25_000_000, 2_000_000_000, 2_593_502_917, 18_000_000_000] {
+            for nanos in [0, 1, 999_999_999, 1_000_000_000, 3_700_000_000_123_456_789] {
+                let exact = u128::from(nanos) * u128::from(hz) / 1_000_000_000;
+                let expected = u64::try_from(exact).unwrap_or(u64::MAX);
+                assert_eq!(ticks_of(core::time::Duration::from_nanos(nanos), hz), expected, "{nanos} {hz}");
+            }
+        }
     }
 }
