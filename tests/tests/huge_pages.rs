@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use memory::guest::{Act, Did, Guest};
-use memory::{
-    EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps, td, touch,
-};
+use memory::{EmulatedSeat, EmulatedTd, calls_of, convert, frames, module_maps, touch, with_td};
 use mirror_ept::Collapsed;
 use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
@@ -17,19 +15,6 @@ use tdvisor_base::{Gfn, Level};
 use tdx_module_iface::{Status, StatusCode, TdhLeaf};
 use vmm_core::memory::Resolution;
 use vmm_core::memory::attributes::Attribute;
-
-const MIB: u64 = 1 << 20;
-
-fn with_td(test: impl for<'h> FnOnce(&'h EmulatedHost, &EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>)) {
-    let host = host(128 * MIB);
-    let td = td(&host, 16 * MIB, Level::L2M);
-    let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
-    test(&host, &td, &mut seat);
-    drop(seat);
-    td.audit().expect("mirror, Secure EPT and PAMT agree");
-    assert!(td.teardown().is_clean());
-    assert_eq!(host.platform().violations(), []);
-}
 
 fn accept(gfn: Gfn, level: Level) -> Act {
     Act::Accept { gpa: gfn.base(), level }

@@ -15,7 +15,7 @@ use memory::guest::{Act, Did, Guest};
 use memory::machine::TestMachine;
 use memory::{
     Belongings, EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps,
-    td, td_with_vcpus, touch,
+    td, td_with_vcpus, touch, with_td,
 };
 use mirror_ept::{Access, GfnRange};
 use seam_emu::guest::GuestProgram;
@@ -37,20 +37,6 @@ use vmm_core::td::Ending;
 use vmm_core::vcpu::ExitKind;
 
 const MIB: u64 = 1 << 20;
-
-fn with_td(test: impl for<'h> FnOnce(&'h EmulatedHost, &EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>)) {
-    let host = host(128 * MIB);
-    let before = Belongings::of(&host);
-    let td = td(&host, 16 * MIB, Level::L2M);
-    let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
-    test(&host, &td, &mut seat);
-    drop(seat);
-    td.audit().expect("mirror, Secure EPT and PAMT agree");
-    assert_eq!(host.platform().machine().audit(), [], "the module's own records agree");
-    assert!(td.teardown().is_clean());
-    assert_eq!(Belongings::of(&host), before, "pages were lost");
-    assert_eq!(host.platform().violations(), []);
-}
 
 fn gfn(frame: u64) -> Gfn {
     frames(frame, 1).start()

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use memory::guest::{Act, Did, Guest};
 use memory::{
-    Belongings, EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, TEST_MEMORY, calls_of, convert, frames, host,
-    module_maps, td, touch,
+    EmulatedTd, SEAT, TEST_MEMORY, calls_of, convert, frames, host, module_maps, td, touch, with_td,
 };
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
@@ -20,19 +19,6 @@ use vmm_core::platform::{LpId, Platform};
 use vmm_core::retry::Bound;
 
 const MIB: u64 = 1 << 20;
-
-fn with_td(test: impl for<'h> FnOnce(&'h EmulatedHost, &EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>)) {
-    let host = host(128 * MIB);
-    let before = Belongings::of(&host);
-    let td = td(&host, 16 * MIB, Level::L2M);
-    let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
-    test(&host, &td, &mut seat);
-    drop(seat);
-    td.audit().expect("mirror, Secure EPT and PAMT agree");
-    assert!(td.teardown().is_clean());
-    assert_eq!(Belongings::of(&host), before, "pages were lost");
-    assert_eq!(host.platform().violations(), []);
-}
 
 fn slot_of(td: &EmulatedTd<'_>, gfn: Gfn) -> GfnRange {
     td.memory().ranges().find(|range| range.contains(gfn)).expect("memory is there")

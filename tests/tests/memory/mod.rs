@@ -74,6 +74,22 @@ pub fn try_td(
     Td::build(host, &config, image, Devices::default(), None, |_| {})
 }
 
+/// A test with a TD of 16 MiB beside its image and a seat at its memory, which must leave everything in order and
+/// nothing behind.
+pub fn with_td(test: impl for<'h> FnOnce(&'h EmulatedHost, &EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>)) {
+    let host = host(128 << 20);
+    let before = Belongings::of(&host);
+    let td = td(&host, 16 << 20, Level::L2M);
+    let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
+    test(&host, &td, &mut seat);
+    drop(seat);
+    td.audit().expect("mirror, Secure EPT and PAMT agree");
+    assert_eq!(host.platform().machine().audit(), [], "the module's own records agree");
+    assert!(td.teardown().is_clean());
+    assert_eq!(Belongings::of(&host), before, "pages were lost");
+    assert_eq!(host.platform().violations(), []);
+}
+
 /// `frames` frames of the tests' memory, from its frame number `first` on.
 pub fn frames(first: u64, frames: u64) -> GfnRange {
     let start = TEST_MEMORY.wrapping_add(first);
