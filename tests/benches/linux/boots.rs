@@ -8,8 +8,9 @@ use crate::process::{Moment, Process};
 use crate::{IDLE_SECONDS, MEMORY_MIB, TOUCHED_MIB};
 
 /// The kernel's first line on the early console.
-const FIRST_LINE: &str = "Linux version";
-const INIT_LINE: &str = "Run /init";
+pub const FIRST_LINE: &str = "Linux version";
+/// Its last one before init.
+pub const INIT_LINE: &str = "Run /init";
 /// Both consoles of every boot; the early one shows the kernel's first lines when they are written.
 const CONSOLE: &str = "console=ttyS0 earlycon=uart8250,io,0x3f8,115200 panic=-1";
 
@@ -73,32 +74,39 @@ pub struct Counted {
     pub cpu: f64,
 }
 
-/// A boot on the machine that counts instructions, firmware and the way to power-off included.
-pub fn counted(files: &Files) -> Result<Counted, String> {
+impl Counted {
+    pub fn mips(&self) -> f64 {
+        self.instructions as f64 / self.cpu / 1e6
+    }
+}
+
+/// A boot on the machine that counts instructions: all of it from the firmware to power-off, and the part from the
+/// kernel's first line to init.
+pub fn counted(files: &Files) -> Result<[Counted; 2], String> {
     files.check()?;
     let cmdline = format!("{CONSOLE} tdvisor.steps=none");
     let mut process = Process::start(&mut guest::command(guest::Pace::Deterministic, files, &cmdline)?)?;
-    process.wait_for(INIT_LINE)?;
     let (line, _) = process.wait_for(guest::COUNTED)?;
     let numbers = line.split_once(guest::COUNTED).map_or("", |(_, numbers)| numbers);
-    let mut numbers = numbers.split_whitespace().map(str::parse::<u64>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(instructions)), Some(Ok(nanoseconds))) if nanoseconds > 0 => {
-            Ok(Counted { instructions, cpu: nanoseconds as f64 / 1e9 })
-        }
+    let numbers: Result<Vec<u64>, _> = numbers.split_whitespace().map(str::parse).collect();
+    let counted = |instructions, ns: u64| Counted { instructions, cpu: ns.max(1) as f64 / 1e9 };
+    match numbers.as_deref() {
+        Ok([all, all_ns, kernel, kernel_ns]) => Ok([counted(*all, *all_ns), counted(*kernel, *kernel_ns)]),
         _ => Err(format!("not a count: {line}")),
     }
 }
 
-/// Peak memory of a boot whose init touches most of its memory.
-pub fn peak_memory_mib(files: &Files) -> Result<f64, String> {
+/// Peak memory of a boot whose init touches most of its memory: when the kernel begins, and in the end.
+pub fn peak_memory_mib(files: &Files) -> Result<[f64; 2], String> {
     let switches = format!("tdvisor.steps=memory tdvisor.memory={TOUCHED_MIB}");
     let mut process = Process::start(&mut Vmm::Tdvisor.command(files, &switches)?)?;
+    process.wait_for(FIRST_LINE)?;
+    let at_entry = process.peak_memory_mib()?;
     let (line, _) = process.wait_for("tdvisor-init: memory ")?;
     if !line.contains("memory ok") {
         return Err(line);
     }
-    process.peak_memory_mib()
+    Ok([at_entry, process.peak_memory_mib()?])
 }
 
 /// CPU time of the process while init sleeps, as a share of that time.

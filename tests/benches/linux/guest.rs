@@ -1,14 +1,16 @@
 //! The child's part: one boot, as `tdvisor run --kernel` does it, console on stdout.
 //!
-//! On the deterministic machine the boot ends with a line of two numbers: instructions that the guest retired (its
+//! On the deterministic machine the boot ends with a line of numbers: instructions that the guest retired (its
 //! virtual clock moves a fixed number of ticks with each, and jumps only while nobody executes), and nanoseconds
-//! of CPU time of the vCPU's thread, the host's sleep excluded as in any CPU time.
+//! of CPU time of the vCPU's thread, which has none while the guest sleeps; first of the whole boot, then from
+//! the kernel's first line to init.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::time::{ClockId, clock_gettime};
 use seam_emu::guest::{GuestCpu, GuestState, VmExit};
@@ -24,11 +26,11 @@ use vmm_core::td::config::TdConfig;
 use vmm_core::td::{Ending, Td};
 
 use crate::MEMORY_MIB;
-use crate::boots::Files;
+use crate::boots::{FIRST_LINE, Files, INIT_LINE};
 
 /// The first argument of a child.
 pub const ROLE: &str = "boot-as-td";
-/// What stands before the two numbers.
+/// What stands before the numbers.
 pub const COUNTED: &str = "counted:";
 
 /// The machine's pace.
@@ -88,8 +90,10 @@ fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Endin
         initrd: Some(std::fs::read(initrd)?.into()),
         command_line: cmdline.to_owned(),
     };
+    let samples: Samples = Arc::default();
+    let console = Watched { line: Vec::new(), ticks: ticks.clone(), samples: samples.clone() };
     let Board { devices, input: _input } =
-        Board::for_linux(std::io::stdout(), std::io::sink(), files, None, machine_pace)?;
+        Board::for_linux(console, std::io::sink(), files, None, machine_pace)?;
     let td = Td::build(&host, &config, BOOT_SHIM.image, devices, None, |_| {})?;
     let nanoseconds = std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| {
@@ -100,11 +104,59 @@ fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Endin
         vcpu.join().map_err(|_| "the vCPU's thread panicked")
     })?;
     if pace == Pace::Deterministic {
-        println!("\n{COUNTED} {} {nanoseconds}", ticks.load(Ordering::Relaxed) / ticks_per_instruction);
+        let samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let [Some(first), Some(init)] = *samples else { return Err("the console lacks a line".into()) };
+        let instructions = |ticks: u64| ticks / ticks_per_instruction;
+        println!(
+            "\n{COUNTED} {} {nanoseconds} {} {}",
+            instructions(ticks.load(Ordering::Relaxed)),
+            instructions(init.ticks - first.ticks),
+            init.nanoseconds - first.nanoseconds,
+        );
     }
     let ending = td.ending().unwrap_or(Ending::Stopped);
     td.teardown();
     Ok(ending)
+}
+
+/// What had been counted when a line appeared.
+#[derive(Clone, Copy)]
+struct Sample {
+    ticks: u64,
+    nanoseconds: u64,
+}
+
+/// At the kernel's first line, and at init.
+type Samples = Arc<Mutex<[Option<Sample>; 2]>>;
+
+/// The console: stdout, with an eye on two lines. The vCPU's own thread writes to it.
+struct Watched {
+    line: Vec<u8>,
+    ticks: Arc<AtomicU64>,
+    samples: Samples,
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        for byte in bytes {
+            self.line.push(*byte);
+            if *byte == b'\n' {
+                let line = String::from_utf8_lossy(&self.line);
+                if let Some(which) = [FIRST_LINE, INIT_LINE].iter().position(|text| line.contains(text)) {
+                    let ticks = self.ticks.load(Ordering::Relaxed);
+                    let sample = Sample { ticks, nanoseconds: thread_cpu() };
+                    let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+                    samples[which].get_or_insert(sample);
+                }
+                self.line.clear();
+            }
+        }
+        std::io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
+    }
 }
 
 /// CPU time of this thread, in ns.
