@@ -312,11 +312,16 @@ impl Cpu {
                 return Exit::BudgetExhausted;
             }
             cache.begin_turn();
+            let before = left;
             let done = self.step_block(env, cache, &mut left);
             if done.is_err()
                 && let Some(exit) = self.resolve_stop(env)
             {
                 return exit;
+            }
+            if left == before {
+                // An instruction that only faulted costs as well, or a handler that faults at once would run for ever.
+                left -= 1;
             }
         }
     }

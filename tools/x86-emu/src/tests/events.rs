@@ -333,6 +333,16 @@ fn a_kick_ends_an_endless_loop() {
 }
 
 #[test]
+fn a_handler_that_faults_at_once_uses_its_budget_up() {
+    let mut m = Machine::long();
+    // On a stack of its own, so that the nesting never runs out of it.
+    m.gate(6, 1 << 32);
+    m.write(layout::HANDLERS + 16 * 6, &[0x0F, 0x0B]);
+    m.code(&[0x0F, 0x0B]);
+    assert_eq!(m.run(), Exit::BudgetExhausted);
+}
+
+#[test]
 fn a_halted_cpu_wakes_for_an_event_only() {
     let mut m = Machine::long();
     m.gate(0x31, 0);

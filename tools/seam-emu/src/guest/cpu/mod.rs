@@ -115,7 +115,8 @@ impl CpuGuest {
             let before = self.cpu.retired();
             let exit = self.cpu.run(&mut bus, budget, line);
             let retired = self.cpu.retired().wrapping_sub(before);
-            env.executed(retired);
+            // Instructions that fault use the budget up without retiring.
+            env.executed(if exit == Exit::BudgetExhausted { budget.0 } else { retired });
             match exit {
                 Exit::BudgetExhausted if env.quantum() == 0 => return (Exit::ExternalInterrupt, None),
                 Exit::BudgetExhausted => {}
