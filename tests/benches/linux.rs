@@ -24,7 +24,7 @@ mod boots;
 mod guest;
 #[path = "linux/process.rs"]
 mod process;
-#[path = "linux/report.rs"]
+#[path = "report/mod.rs"]
 mod report;
 
 use std::process::ExitCode;
@@ -69,9 +69,14 @@ fn entry_to_init(files: &Files, report: &mut Report) {
         Err(why) => (Err(why.clone()), String::new()),
     };
     let (cpu, note) = ratio(|(cpu, _)| cpu);
-    report.put("linux_entry_to_init_vs_qemu_tcg", cpu, Bar::AtMost(4.0), format!("CPU time, {note}; aim 2"));
+    report.put_or_skip(
+        "linux_entry_to_init_vs_qemu_tcg",
+        cpu,
+        Bar::AtMost(4.0),
+        format!("CPU time, {note}; aim 2"),
+    );
     let (wall, note) = ratio(|(_, wall)| wall);
-    report.put("linux_entry_to_init_vs_qemu_tcg_wall", wall, Bar::None, format!("wall time, {note}"));
+    report.put_or_skip("linux_entry_to_init_vs_qemu_tcg_wall", wall, Bar::None, format!("wall time, {note}"));
 }
 
 /// Instructions per microsecond of the vCPU's thread.
@@ -83,7 +88,7 @@ fn mips(files: &Files, report: &mut Report) {
             Ok(part) => format!("{} million in {:.2} s", part.instructions / 1_000_000, part.cpu),
             Err(_) => String::new(),
         };
-        report.put(key, part.map(boots::Counted::mips), Bar::AtLeast(80.0), note);
+        report.put_or_skip(key, part.map(boots::Counted::mips), Bar::AtLeast(80.0), note);
     }
 }
 
@@ -97,13 +102,13 @@ fn memory(files: &Files, report: &mut Report) {
         }
         Err(_) => String::new(),
     };
-    report.put("memory_over_guest_mib", peaks.map(|[_, peak]| peak - MEMORY_MIB as f64), bar, note);
+    report.put_or_skip("memory_over_guest_mib", peaks.map(|[_, peak]| peak - MEMORY_MIB as f64), bar, note);
 }
 
 /// How much of a core an idle guest takes.
 fn idle(files: &Files, report: &mut Report) {
     let note = format!("init sleeps for {IDLE_SECONDS} s of its time");
-    report.put("idle_guest_percent_of_a_core", boots::idle_percent(files), Bar::AtMost(5.0), note);
+    report.put_or_skip("idle_guest_percent_of_a_core", boots::idle_percent(files), Bar::AtMost(5.0), note);
 }
 
 /// A group of figures, by name.
@@ -122,7 +127,7 @@ fn main() -> ExitCode {
     // `cargo bench ... -- mips idle` measures these groups only, and then writes no file.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let files = Files::find();
-    let mut report = Report::default();
+    let mut report = Report::new("linux");
     for (name, group) in GROUPS {
         if wanted.is_empty() || wanted.iter().any(|w| *w == name) {
             group(&files, &mut report);

@@ -13,10 +13,11 @@ mod limits;
 mod ours;
 #[path = "mirror_ept/peers.rs"]
 mod peers;
+#[path = "report/mod.rs"]
+mod report;
 #[path = "mirror_ept/threads.rs"]
 mod threads;
 
-use std::fmt::Write as _;
 use std::hint::black_box;
 
 use clock::{evict, median, shuffled, timed};
@@ -24,67 +25,11 @@ use mirror_ept::{
     Access, AccessTracking, Backing, Fault, FaultOutcome, GfnRange, Reserve, SplitOutcome, TablePages, Target,
 };
 use ours::{BenchMmu, Vcpu};
+use report::{Bar, Report};
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};
 
 const REPETITIONS: usize = 7;
-
-/// A bar is met when the ratio is at most, or at least, this.
-#[derive(Clone, Copy)]
-enum Bar {
-    AtMost(f64),
-    AtLeast(f64),
-    None,
-}
-
-struct Report {
-    rows: Vec<(String, Result<f64, String>, Bar, String)>,
-}
-
-impl Report {
-    fn put(&mut self, key: &str, value: f64, bar: Bar, note: String) {
-        self.rows.push((key.into(), Ok(value), bar, note));
-    }
-
-    fn put_or_skip(&mut self, key: &str, value: Option<f64>, bar: Bar, note: String) {
-        let value = value.ok_or_else(|| "no quiet burst on two cores".to_owned());
-        self.rows.push((key.into(), value, bar, note));
-    }
-
-    fn print(&self) {
-        println!("{:<44} {:>8}  {:<10} {:<6} notes", "ratio", "value", "bar", "");
-        for (key, value, bar, note) in &self.rows {
-            let (bar, met) = match (*bar, value) {
-                (Bar::AtMost(limit), Ok(v)) => {
-                    (format!("<= {limit}"), if *v <= limit { "met" } else { "MISS" })
-                }
-                (Bar::AtLeast(limit), Ok(v)) => {
-                    (format!(">= {limit}"), if *v >= limit { "met" } else { "MISS" })
-                }
-                (Bar::AtMost(limit), Err(_)) => (format!("<= {limit}"), "skip"),
-                (Bar::AtLeast(limit), Err(_)) => (format!(">= {limit}"), "skip"),
-                (Bar::None, _) => (String::new(), ""),
-            };
-            let value = value.as_ref().map_or_else(|_| "-".into(), |v| format!("{v:.3}"));
-            println!("{key:<44} {value:>8}  {bar:<10} {met:<6} {note}");
-        }
-    }
-
-    fn write(&self) -> std::io::Result<()> {
-        let mut json = String::from("{\n");
-        for (i, (key, value, _, _)) in self.rows.iter().enumerate() {
-            let comma = if i + 1 == self.rows.len() { "" } else { "," };
-            let _ = match value {
-                Ok(value) => writeln!(json, "  \"{key}\": {value:.4}{comma}"),
-                Err(why) => writeln!(json, "  \"{key}\": {{\"skipped\": \"{why}\"}}{comma}"),
-            };
-        }
-        json.push_str("}\n");
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench");
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(format!("{folder}/mirror_ept.json"), json)
-    }
-}
 
 /// Keeps the compiler from leaving out the work that led to a value.
 #[inline(always)]
@@ -303,7 +248,7 @@ const GROUPS: [Group; 6] = [
 fn main() {
     // `cargo bench ... -- faults zap` measures these groups only, and then writes no file.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let mut report = Report { rows: Vec::new() };
+    let mut report = Report::new("mirror_ept");
     for (name, group) in GROUPS {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             group(&mut report);

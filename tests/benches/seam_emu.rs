@@ -16,7 +16,7 @@
 mod clock;
 #[path = "seam_emu/recordings.rs"]
 mod recordings;
-#[path = "seam_emu/report.rs"]
+#[path = "report/mod.rs"]
 mod report;
 #[path = "seam_emu/rig.rs"]
 mod rig;
@@ -105,7 +105,7 @@ const GROUPS: [Group; 4] =
 fn main() {
     // `cargo bench ... -- bare threads` measures these groups only, and then writes no file.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let mut report = Report::default();
+    let mut report = Report::new("seam_emu");
     for (name, group) in GROUPS {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             group(&mut report);

@@ -13,7 +13,7 @@ use mirror_ept::AccessTracking;
 use super::clock::{median, pin, preemptions, shuffled, wall};
 use super::ours::{self, Vcpu};
 use super::peers::TwoInMutex;
-use super::{Bar, Report};
+use super::report::{Bar, Report};
 
 const ATTEMPTS: usize = 60;
 const WANTED: usize = 9;
@@ -138,7 +138,7 @@ pub fn run(report: &mut Report) {
         ]);
         let note = format!("{} ns against {} ns per page", shown(mine), shown(theirs));
         let ratio = mine.zip(theirs).map(|(mine, theirs)| mine / theirs);
-        report.put_or_skip(key, ratio, Bar::AtMost(bar), note);
+        report.put_or_skip(key, ratio.ok_or_else(no_burst), Bar::AtMost(bar), note);
         if let Split::Disjoint = split {
             scaling(report, "scaling_2_threads_disjoint", alone, mine, 1.5);
         }
@@ -155,10 +155,14 @@ pub fn run(report: &mut Report) {
 fn scaling(report: &mut Report, key: &str, one: Option<f64>, two: Option<f64>, bar: f64) {
     let note = format!("{} ns alone, {} ns together", shown(one), shown(two));
     let ratio = one.zip(two).map(|(one, two)| one / two);
-    report.put_or_skip(key, ratio, Bar::AtLeast(bar), note);
+    report.put_or_skip(key, ratio.ok_or_else(no_burst), Bar::AtLeast(bar), note);
 }
 
 /// A measurement in nanoseconds, or a dash where no quiet burst was found.
 fn shown(nanoseconds: Option<f64>) -> String {
     nanoseconds.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
+}
+
+fn no_burst() -> String {
+    "no quiet burst on two cores".to_owned()
 }

@@ -1,6 +1,6 @@
-//! The table on the screen and the file.
+//! What the benchmarks share: a table on the screen, a file for machines, and bars.
 
-use std::fmt::Write as _;
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 /// A bar is met when the figure is at most, or at least, this.
 #[derive(Clone, Copy)]
@@ -11,25 +11,35 @@ pub enum Bar {
 }
 
 struct Row {
-    key: &'static str,
+    key: String,
     value: Result<f64, String>,
     bar: Bar,
     note: String,
 }
 
-#[derive(Default)]
+/// The figures of one benchmark.
 pub struct Report {
+    /// The file is `target/bench/NAME.json`.
+    name: &'static str,
     rows: Vec<Row>,
 }
 
 impl Report {
+    pub fn new(name: &'static str) -> Self {
+        Self { name, rows: Vec::new() }
+    }
+
+    pub fn put(&mut self, key: &str, value: f64, bar: Bar, note: String) {
+        self.put_or_skip(key, Ok(value), bar, note);
+    }
+
     /// A figure, or why there is none.
-    pub fn put(&mut self, key: &'static str, value: Result<f64, String>, bar: Bar, note: String) {
-        self.rows.push(Row { key, value, bar, note });
+    pub fn put_or_skip(&mut self, key: &str, value: Result<f64, String>, bar: Bar, note: String) {
+        self.rows.push(Row { key: key.into(), value, bar, note });
     }
 
     pub fn print(&self) {
-        println!("{:<38} {:>8}  {:<9} {:<5} notes", "figure", "value", "bar", "");
+        println!("{:<44} {:>8}  {:<10} {:<6} notes", "figure", "value", "bar", "");
         for Row { key, value, bar, note } in &self.rows {
             let bar_text = match bar {
                 Bar::AtMost(limit) => format!("<= {limit}"),
@@ -47,23 +57,22 @@ impl Report {
                 Ok(value) => (format!("{value:.3}"), note),
                 Err(why) => ("-".to_owned(), why),
             };
-            println!("{key:<38} {value:>8}  {bar_text:<9} {verdict:<5} {note}");
+            println!("{key:<44} {value:>8}  {bar_text:<10} {verdict:<6} {note}");
         }
     }
 
     pub fn write(&self) -> std::io::Result<()> {
-        let mut results = serde_json::Map::new();
+        let mut figures = serde_json::Map::new();
         for Row { key, value, .. } in &self.rows {
             let value = match value {
                 Ok(value) => serde_json::json!((value * 1e4).round() / 1e4),
                 Err(why) => serde_json::json!({ "skipped": why }),
             };
-            results.insert((*key).to_owned(), value);
+            figures.insert(key.clone(), value);
         }
-        let mut text = String::new();
-        let _ = writeln!(text, "{:#}", serde_json::Value::Object(results));
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench");
         std::fs::create_dir_all(folder)?;
-        std::fs::write(format!("{folder}/linux.json"), text)
+        let text = format!("{:#}\n", serde_json::Value::Object(figures));
+        std::fs::write(format!("{folder}/{}.json", self.name), text)
     }
 }
