@@ -20,7 +20,7 @@ mod threads;
 
 use std::hint::black_box;
 
-use clock::{evict, median, shuffled, timed};
+use clock::{evict, interleaved, shuffled, timed};
 use mirror_ept::{
     Access, AccessTracking, Backing, Fault, FaultOutcome, GfnRange, Reserve, SplitOutcome, TablePages, Target,
 };
@@ -29,23 +29,10 @@ use report::{Bar, Report};
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};
 
-const REPETITIONS: usize = 7;
-
 /// Keeps the compiler from leaving out the work that led to a value.
 #[inline(always)]
 fn consume<T>(value: T) {
     let _ = black_box(value);
-}
-
-/// Runs two or more measurements in turn and gives the median of each.
-fn interleaved<const N: usize>(mut run: impl FnMut(usize) -> f64) -> [f64; N] {
-    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    for _ in 0..REPETITIONS {
-        for (which, figures) in all.iter_mut().enumerate() {
-            figures.push(run(which));
-        }
-    }
-    all.map(median)
 }
 
 /// Single private 4K faults, two tables each, against two `x86_64` tables in one mutex.

@@ -23,25 +23,13 @@ mod rig;
 #[path = "seam_emu/threads.rs"]
 mod threads;
 
-use clock::{evict, median, shuffled, timed};
+use clock::{evict, interleaved, shuffled, timed};
 use report::{Bar, Report};
 use rig::Rig;
 use tdx_module_iface::{Gprs, TdhLeaf};
 
-const REPETITIONS: usize = 7;
 /// 64 MiB of 4 KiB pages.
 const POOL: u64 = 1 << 14;
-
-/// Runs measurements in turn and gives the median of each.
-fn interleaved<const N: usize>(mut run: impl FnMut(usize) -> f64) -> [f64; N] {
-    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    for _ in 0..REPETITIONS {
-        for (which, figures) in all.iter_mut().enumerate() {
-            figures.push(run(which));
-        }
-    }
-    all.map(median)
-}
 
 /// Calls that the first check of their leaf, or of the dispatcher, refuses.
 fn bare(report: &mut Report) {

@@ -63,3 +63,17 @@ pub fn evict(buffer: &mut [u64]) {
     }
     std::hint::black_box(buffer);
 }
+
+/// How often each measurement is repeated.
+const REPETITIONS: usize = 7;
+
+/// Runs measurements in turn and gives the median of each.
+pub fn interleaved<const N: usize>(mut run: impl FnMut(usize) -> f64) -> [f64; N] {
+    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    for _ in 0..REPETITIONS {
+        for (which, figures) in all.iter_mut().enumerate() {
+            figures.push(run(which));
+        }
+    }
+    all.map(median)
+}

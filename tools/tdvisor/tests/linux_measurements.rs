@@ -47,25 +47,19 @@ fn log(kernel: &[u8], command_line: &str, initrd: Option<&[u8]>) -> Vec<u8> {
     log
 }
 
+/// A command about a boot of these files, answered in JSON.
+fn boot<'a>(command: &[&'a str], kernel: &'a str, initrd: &'a str, hob: &'a str) -> Vec<&'a str> {
+    let files =
+        ["--kernel", kernel, "--initrd", initrd, "--cmdline", COMMAND_LINE, "--td-hob", hob, "--json"];
+    [command, &files].concat()
+}
+
 #[test]
 fn the_registers_before_the_boot_are_those_of_the_log_after_it() {
     let folder = Folder::new("linux-registers");
     let (kernel, initrd) = (folder.write("vmlinux", KERNEL), folder.write("initrd", INITRD));
     let hob = folder.write("hob", HOB);
-    let measured = tdvisor(&[
-        "measure",
-        "--kernel",
-        &kernel,
-        "--initrd",
-        &initrd,
-        "--cmdline",
-        COMMAND_LINE,
-        "--td-hob",
-        &hob,
-        "--json",
-    ])
-    .ends_with(0)
-    .json();
+    let measured = tdvisor(&boot(&["measure"], &kernel, &initrd, &hob)).ends_with(0).json();
     let log = folder.write("log", log(KERNEL, COMMAND_LINE, Some(INITRD)));
     let replayed = tdvisor(&["eventlog", "replay", &log, "--json"]).ends_with(0).json();
     for (number, register) in ["rtmr0", "rtmr1", "rtmr2"].into_iter().enumerate() {
@@ -118,20 +112,7 @@ fn a_log_of_the_boot_shim_is_explained_by_what_was_booted() {
     let (kernel, initrd) = (folder.write("vmlinux", KERNEL), folder.write("initrd", INITRD));
     let hob = folder.write("hob", HOB);
     let explain = |log: &str, status: i32| -> Vec<String> {
-        let call = [
-            "eventlog",
-            "explain",
-            log,
-            "--kernel",
-            &kernel,
-            "--initrd",
-            &initrd,
-            "--cmdline",
-            COMMAND_LINE,
-            "--td-hob",
-            &hob,
-            "--json",
-        ];
+        let call = boot(&["eventlog", "explain", log], &kernel, &initrd, &hob);
         let json = tdvisor(&call).ends_with(status).json();
         assert_eq!(json["against"], "the prediction for the boot-shim");
         let differences = json["differences"].as_array().expect("an array");
