@@ -266,6 +266,41 @@ fn files_that_cannot_boot_are_named_in_one_line() {
     }
 }
 
+/// An ELF kernel that does what one without TDX support does first: it executes CPUID, which raises #VE in a TD, and has no
+/// handler for it.
+fn kernel_without_tdx() -> Vec<u8> {
+    const LOAD: u64 = 16 << 20;
+    const HEADERS: u64 = 64 + 56;
+    // An empty interrupt table (LIDT of the ten zeros at the end), then CPUID of leaf 0x40000000.
+    let code = [&[0x0f, 0x01, 0x1d, 7, 0, 0, 0, 0xb8, 0, 0, 0, 0x40, 0x0f, 0xa2][..], &[0; 10]].concat();
+    let size = HEADERS + code.len() as u64;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    for half in [2u16, 62, 1, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    for word in [LOAD + HEADERS, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    for half in [0u16, 0, 64, 56, 1, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(1u32.to_le_bytes());
+    elf.extend(7u32.to_le_bytes());
+    for word in [0, LOAD, LOAD, size, size, 1 << 12] {
+        elf.extend(word.to_le_bytes());
+    }
+    [elf, code].concat()
+}
+
+#[test]
+fn a_kernel_without_tdx_support_ends_with_a_hint() {
+    let kernel = Folder::new("linux-without-tdx").write("vmlinux", kernel_without_tdx());
+    let answer = tdvisor(&["run", "--kernel", &kernel, "--timeout", "60"]).ends_with(3);
+    let (console, summary) = (answer.stdout(), answer.stderr());
+    assert!(summary.contains("triple fault on vCPU 0"), "{console}{summary}");
+    assert!(summary.contains("CONFIG_INTEL_TDX_GUEST"), "{console}{summary}");
+}
+
 /// Three boots here; `TDVISOR_BOOTS=100` for the long run.
 #[test]
 fn boots_in_a_row_neither_hang_nor_fail() {
