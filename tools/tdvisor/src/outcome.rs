@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// | status | `run` | `verify` | `conformance` |
 /// |---|---|---|---|
 /// | 0 | the guest succeeded | accepted | all calls agree |
-/// | 1 | the guest reported failure | rejected | a call differs |
+/// | 1 | the guest reported failure, panicked or rebooted | rejected | a call differs |
 /// | 2 | bad usage or input | unusable input | unreadable input |
 /// | 3 | the TD died | – | – |
 /// | 4 | a fault of tdvisor itself | the same | the same |

@@ -41,7 +41,8 @@ use summary::Summary;
 /// Without IMAGE, the built-in guest `hello-td` runs; with --kernel, a Linux kernel boots. The guest's console goes
 /// to stdout, what is typed goes to its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
 ///
-/// Exit status: 0 the guest succeeded, 1 it reported failure, 2 bad usage or input, 3 the TD died or was
+/// Exit status: 0 the guest succeeded, 1 it reported failure, panicked or asked for a reboot (a TD cannot be reset;
+/// start it again), 2 bad usage or input, 3 the TD died or was
 /// stopped, 4 a fault of tdvisor.
 #[derive(Debug, clap::Args)]
 pub struct Args {
