@@ -68,3 +68,4 @@ pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
 pub use machine::{
     EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
 };
+pub use module::random::Random;

@@ -3,6 +3,7 @@
 use tdx_module_iface::{Operand, Status, StatusCode, TdgLeaf, TdhLeaf};
 
 use super::{CallId, Effect, Leaf};
+use crate::module::random::mix;
 
 /// Faults in a row that one processor gets at most, so that every bounded retry ends.
 pub(super) const MAX_STREAK: u32 = 3;
@@ -128,12 +129,4 @@ impl Chaos {
         let index = (choice >> 1).checked_rem(statuses.len() as u64)?;
         statuses.get(index as usize).map(|status| Effect::Return(*status))
     }
-}
-
-/// SplitMix64's finaliser.
-const fn mix(value: u64) -> u64 {
-    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }

@@ -17,7 +17,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use seam_emu::Machine;
+use seam_emu::{Machine, Random};
 use vmm_core::platform::LpId;
 
 /// Instructions of one turn: at least, and the range above that.
@@ -35,7 +35,7 @@ struct State {
     /// The member whose turn it is; `None` before the turns begin, and while all are asleep.
     current: Option<usize>,
     begun: bool,
-    seed: u64,
+    random: Random,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -61,7 +61,12 @@ enum Presence {
 impl Turns {
     /// Turns for the processors from 1 to `members`, one vCPU each. Processor 0 is the host's own, and free.
     pub fn new(members: usize, seed: u64) -> Self {
-        let state = State { members: vec![Member::default(); members], current: None, begun: false, seed };
+        let state = State {
+            members: vec![Member::default(); members],
+            current: None,
+            begun: false,
+            random: Random::new(seed),
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -210,18 +215,10 @@ impl State {
     /// What the seed says, but not past anybody's next timer.
     fn quantum(&mut self, machine: &Machine) -> u64 {
         self.expire_timers(machine);
-        let turn = TURN_MIN + self.next_random() % TURN_SPREAD;
+        let turn = TURN_MIN + self.random.next() % TURN_SPREAD;
         let now = machine.tsc();
         let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
         let until_timer = self.members.iter().filter_map(|member| member.timer).min();
         until_timer.map_or(turn, |at| turn.min(at.saturating_sub(now).div_ceil(per_instruction)))
-    }
-
-    /// SplitMix64.
-    fn next_random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.seed ^ self.seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
     }
 }

@@ -122,6 +122,11 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+fn is_bzimage(bytes: &[u8]) -> bool {
+    u16_at(bytes, header::BOOT_FLAG) == Some(BOOT_FLAG)
+        && bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS")
+}
+
 /// Whether this is a kernel that the firmware can boot, as far as its headers and its checksum say.
 fn check_kernel(bytes: &[u8]) -> Result<(), String> {
     const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
@@ -132,9 +137,7 @@ fn check_kernel(bytes: &[u8]) -> Result<(), String> {
             _ => Err("the ELF file is not for x86-64".to_owned()),
         };
     }
-    let is_bzimage = u16_at(bytes, header::BOOT_FLAG) == Some(BOOT_FLAG)
-        && bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS");
-    if !is_bzimage {
+    if !is_bzimage(bytes) {
         return Err("this is neither a bzImage nor an ELF vmlinux".to_owned());
     }
     let version = u16_at(bytes, header::VERSION).unwrap_or_default();
@@ -179,8 +182,7 @@ fn is_signed(bytes: &[u8]) -> bool {
 
 /// Memory that the kernel needs around its image until it has looked at the memory map itself.
 fn kernel_room(bytes: &[u8]) -> u64 {
-    let is_bzimage = bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS");
-    let unpacked = if is_bzimage { u32_at(bytes, header::INIT_SIZE).unwrap_or_default() } else { 0 };
+    let unpacked = if is_bzimage(bytes) { u32_at(bytes, header::INIT_SIZE).unwrap_or_default() } else { 0 };
     u64::from(unpacked) + bytes.len() as u64
 }
 
