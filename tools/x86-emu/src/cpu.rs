@@ -55,6 +55,20 @@ pub(crate) enum CodeMode {
     Code64,
 }
 
+/// What becomes of RF and TF at the boundary behind an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Boundary {
+    /// RF is cleared, and a single step is due where TF was set *before* the instruction (SDM vol. 3, "Single-Step
+    /// Exception Condition"): an instruction that sets TF is not stepped, one that clears it is.
+    #[default]
+    Usual,
+    /// IRET: RF is what it loaded.
+    KeepsResumeFlag,
+    /// SYSCALL and SYSRET: TF counts as it is *behind* them, so that IA32_FMASK can keep a step over SYSCALL out of
+    /// the kernel, and the step arrives where SYSRET returns to. They queue it themselves.
+    StepsByItself,
+}
+
 /// One logical processor.
 #[derive(Debug)]
 pub struct Cpu {
@@ -90,7 +104,7 @@ pub struct Cpu {
     pub tlb: Tlb,
     pub(crate) stop: Reason,
     pub(crate) stop_length: u8,
-    pub(crate) keeps_resume_flag: bool,
+    pub(crate) boundary: Boundary,
     pub(crate) pending_cr2: u64,
     pub(crate) attention: bool,
     pub(crate) pauses: u32,
@@ -139,7 +153,7 @@ impl Cpu {
             tlb: Tlb::default(),
             stop: Reason::None,
             stop_length: 0,
-            keeps_resume_flag: false,
+            boundary: Boundary::Usual,
             pending_cr2: 0,
             attention: false,
             pauses: 0,
@@ -247,8 +261,7 @@ impl Cpu {
         self.interruptibility.shadow = Shadow::None;
         self.flags.set_rest(rest & !flags::RF);
         if rest & flags::TF != 0 && self.queued.is_none() {
-            self.debug.dr6 |= DR6_BS;
-            self.queued = Some(Event::exception(vector::DB));
+            self.queue_single_step();
         }
     }
 
@@ -422,7 +435,8 @@ impl Cpu {
     #[cold]
     fn step_single(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, left: &mut u64) -> crate::stop::Step {
         let shadow = core::mem::take(&mut self.interruptibility.shadow);
-        let rest = self.flags.rest();
+        let trap = self.flags.rest() & flags::TF != 0;
+        self.boundary = Boundary::Usual;
         let result = cache.lookup(self, env).and_then(|block| {
             let Some(op) = block.ops.first() else { return Ok(()) };
             if let Err(stop) = (op.run)(self, env, op) {
@@ -438,19 +452,39 @@ impl Cpu {
         });
         self.attention = false;
         if result.is_err() {
+            if let Reason::Continue = self.stop {
+                // An iteration of a repeated string instruction is a boundary as well, the last one excepted.
+                if trap {
+                    self.queue_single_step();
+                }
+                return result;
+            }
             // Nothing was done: an exit or a fault finds the state as it was. Delivery ends the shadow.
             self.interruptibility.shadow = shadow;
             return result;
         }
-        if !self.keeps_resume_flag {
+        if self.boundary != Boundary::KeepsResumeFlag {
             self.flags.set_rest(self.flags.rest() & !flags::RF);
         }
-        self.keeps_resume_flag = false;
-        if rest & flags::TF != 0 && self.interruptibility.shadow != Shadow::MovSs {
-            self.debug.dr6 |= DR6_BS;
-            self.queued = Some(Event::exception(vector::DB));
+        let due = trap && self.boundary != Boundary::StepsByItself;
+        if due && self.interruptibility.shadow != Shadow::MovSs {
+            self.queue_single_step();
         }
         Ok(())
+    }
+
+    /// Queues the #DB of a single step.
+    fn queue_single_step(&mut self) {
+        self.debug.dr6 |= DR6_BS;
+        self.queued = Some(Event::exception(vector::DB));
+    }
+
+    /// Ends SYSCALL or SYSRET: see [`Boundary::StepsByItself`].
+    pub(crate) fn step_by_itself(&mut self) {
+        self.boundary = Boundary::StepsByItself;
+        if self.flags.rest() & flags::TF != 0 {
+            self.queue_single_step();
+        }
     }
 
     /// Turns what kept an operation from completing into an event or an exit.

@@ -1,10 +1,10 @@
-//! Far jumps, calls and returns, IRET, SYSCALL and SYSRET.
+//! Far jumps, calls and returns, IRET, SYSCALL and SYSRET, SYSENTER and SYSEXIT.
 //!
 //! Call gates and task switches are not implemented.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use crate::cpu::{Cpu, Env};
+use crate::cpu::{Boundary, Cpu, Env};
 use crate::decode::{Decoded, operands};
 use crate::events::{Event, vector};
 use crate::flags;
@@ -265,7 +265,7 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         cpu.drop_inner_segments();
     }
     cpu.refresh_mode();
-    cpu.keeps_resume_flag = true;
+    cpu.boundary = Boundary::KeepsResumeFlag;
     Ok(())
 }
 
@@ -282,6 +282,7 @@ fn syscall(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
     let target = cpu.msrs.lstar;
     cpu.enter_code(Segment::flat(selector, Attributes::CODE64), target);
+    cpu.step_by_itself();
     Ok(())
 }
 
@@ -308,6 +309,44 @@ fn sysret(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.flags.set(cpu.regs.get(Gpr::R11) & SYSRET_FLAGS);
     *cpu.segment_mut(Seg::Ss) = stack;
     cpu.enter_code(code, target);
+    cpu.step_by_itself();
+    Ok(())
+}
+
+/// SYSENTER in IA-32e mode enters 64-bit code, otherwise 32-bit code. It leaves TF alone: a step over it arrives at
+/// the kernel's first instruction.
+fn sysenter(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    let selector = cpu.msrs.sysenter_cs as u16 & !3;
+    if selector == 0 {
+        return Err(cpu.general_protection(0));
+    }
+    cpu.flags.set_rest(cpu.flags.rest() & !(flags::VM | flags::IF | flags::RF));
+    let (code, mask) =
+        if cpu.is_ia32e() { (Attributes::CODE64, u64::MAX) } else { (Attributes::CODE32, 0xFFFF_FFFF) };
+    let (stack, target) = (cpu.msrs.sysenter_esp & mask, cpu.msrs.sysenter_eip & mask);
+    *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
+    cpu.regs.set(Gpr::Rsp, stack);
+    cpu.enter_code(Segment::flat(selector, code), target);
+    Ok(())
+}
+
+/// SYSEXIT: RDX is the target, RCX the stack. The operand size chooses between 64-bit and 32-bit user code.
+fn sysexit(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    let base = cpu.msrs.sysenter_cs as u16;
+    if base & !3 == 0 || cpu.cpl() != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    let (target, stack) = (cpu.regs.get(Gpr::Rdx), cpu.regs.get(Gpr::Rcx));
+    let wide = op.prefix & prefix::SIZE64 != 0;
+    if wide && !(cpu.canonical(target) && cpu.canonical(stack)) {
+        return Err(cpu.general_protection(0));
+    }
+    let (offset, code, mask) =
+        if wide { (32, Attributes::CODE64, u64::MAX) } else { (16, Attributes::CODE32, 0xFFFF_FFFF) };
+    let selector = base.wrapping_add(offset) | 3;
+    *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA.with_dpl(3));
+    cpu.regs.set(Gpr::Rsp, stack & mask);
+    cpu.enter_code(Segment::flat(selector, code.with_dpl(3)), target & mask);
     Ok(())
 }
 
@@ -321,6 +360,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Iret | M::Iretd | M::Iretq => iret,
         M::Syscall => syscall,
         M::Sysret | M::Sysretq => sysret,
+        M::Sysenter => sysenter,
+        M::Sysexit | M::Sysexitq => sysexit,
         _ => return None,
     };
     let mut op = operands(i, run, long);
@@ -332,7 +373,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         op.address = op.address & !address::SEGMENT | Seg::Ss as u8;
     }
     let bytes = match i.mnemonic() {
-        M::Sysretq | M::Iretq => 8,
+        M::Sysretq | M::Sysexitq | M::Iretq => 8,
         M::Iret => 2,
         M::Sysret | M::Iretd => 4,
         _ if i.op0_kind() == OpKind::FarBranch16 => 2,

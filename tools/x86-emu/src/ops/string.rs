@@ -72,24 +72,28 @@ fn repeat(
     if op.prefix & (prefix::REP | prefix::REPNE) == 0 {
         return once(cpu, env, op, 1).map(drop);
     }
-    if cpu.flags.rest() & flags::TF != 0 {
-        return Err(cpu.unimplemented("single step of a repeated string instruction"));
-    }
+    let stepped = cpu.flags.rest() & flags::TF != 0;
     for _ in 0..QUOTA {
         let count = cpu.regs.slot(RCX) & mask(op);
         if count == 0 {
             return Ok(());
         }
-        let done = once(cpu, env, op, count)?;
+        let done = once(cpu, env, op, if stepped { 1 } else { count })?;
         cpu.regs.set_slot(RCX, count.wrapping_sub(done) & mask(op));
         if compares == Repeat::UntilCompared && compared_enough(cpu, op) {
             return Ok(());
         }
-        if env.kick.load(Ordering::Relaxed) || cpu.attention {
+        if env.kick.load(Ordering::Relaxed) || cpu.attention || stepped {
             break;
         }
     }
-    if cpu.regs.slot(RCX) & mask(op) == 0 { Ok(()) } else { Err(cpu.stop_for(Reason::Continue)) }
+    if cpu.regs.slot(RCX) & mask(op) == 0 {
+        return Ok(());
+    }
+    // An event between two iterations pushes RF: what has begun does not meet its breakpoint again (SDM vol. 3,
+    // "Instruction-Breakpoint Exception Condition").
+    cpu.flags.set_rest(cpu.flags.rest() | flags::RF);
+    Err(cpu.stop_for(Reason::Continue))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,4 +7,5 @@ mod registers;
 mod restart;
 mod sharing;
 mod smoke;
+mod stepping;
 mod transfers;
