@@ -109,6 +109,12 @@ impl FieldId {
     pub const fn with_code(self, code: u32) -> Self {
         Self(self.0 & !0xff_ffff | code as u64 & 0xff_ffff)
     }
+
+    /// The same identifier with bit 63 set: the form of a field that is not architectural.
+    #[must_use]
+    pub const fn not_architectural(self) -> Self {
+        Self(self.0 | 1 << 63)
+    }
 }
 
 impl fmt::Debug for FieldId {

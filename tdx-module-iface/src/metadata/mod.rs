@@ -1,8 +1,9 @@
 //! Metadata: the fields of the module, of a TD and of a VCPU that the RD and WR leaves name by identifier.
 //!
-//! [`FieldId`] is the 64-bit identifier; [`Field`] describes one field (identifier, shape, place, and who may
-//! read and write which bits of it). The tables are complete for module 1.5.01 and are what the emulated
-//! module answers from:
+//! [`FieldId`] is the 64-bit identifier; [`Field`] describes one field (identifier, shape, place, who may read
+//! and write which bits of it, what its value is made of, and which releases have it). Each field is a constant
+//! of its table's module, such as [`td::TD_CTLS`]. The tables are complete for module 1.5.01 and 1.5.05 and
+//! are what the emulated module answers from:
 //!
 //! | table | context | leaves |
 //! |---|---|---|
@@ -17,12 +18,12 @@
 pub mod cpuid;
 mod field;
 mod id;
-mod sys;
-mod td;
-mod vmcs;
-mod vp;
+pub mod sys;
+pub mod td;
+pub mod vmcs;
+pub mod vp;
 
-pub use field::{ALL, Field, FieldElement, Masks, NONE, RdWr, Special, find};
+pub use field::{ALL, Amendment, Field, FieldElement, Masks, NONE, Place, RdWr, Transform, find};
 pub use id::{Context, FieldId, Increment};
 
 /// The fields of the module itself.
@@ -48,10 +49,50 @@ pub fn find_in_context(context: Context, id: FieldId) -> Option<FieldElement> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::Release;
 
     #[test]
-    fn each_table_has_every_field_of_module_1_5_01() {
-        assert_eq!([SYS.len(), TD.len(), VP.len(), VMCS.len()], [65, 83, 119, 144]);
+    fn each_table_has_every_field_of_its_releases() {
+        let count = |release: Release| {
+            [SYS, TD, VP, VMCS].map(|table| table.iter().filter(|field| field.exists_in(release)).count())
+        };
+        assert_eq!(count(Release::V1_5_01), [65, 83, 119, 144]);
+        assert_eq!(count(Release::V1_5_05), [66, 85, 119, 144]);
+    }
+
+    #[test]
+    fn a_field_of_the_td_lies_in_the_tdr_exactly_if_its_class_is_below_16() {
+        for field in TD {
+            match field.place {
+                Place::Tdr(_) => assert!(field.id.class() < 16, "{}", field.name),
+                Place::Tdcs(_) => assert!(field.id.class() >= 16, "{}", field.name),
+                other => assert_eq!(other, Place::Nowhere, "{}", field.name),
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_fields_of_a_structure_lie_on_top_of_each_other() {
+        let kind = |place| match place {
+            Place::Tdr(at) => Some((0, at)),
+            Place::Tdcs(at) => Some((1, at)),
+            Place::Tdvps(at) => Some((2, at)),
+            Place::Vmcs | Place::Nowhere => None,
+        };
+        let mut spans: std::vec::Vec<_> = [TD, VP]
+            .iter()
+            .flat_map(|table| table.iter())
+            .filter_map(|field| {
+                let (structure, start) = kind(field.place)?;
+                let bytes = field.elements() * u32::from(field.id.element_bytes());
+                Some((structure, start, start + bytes, field.name))
+            })
+            .collect();
+        spans.sort_unstable();
+        for pair in spans.windows(2) {
+            let [(structure, _, end, name), (next_structure, start, _, next)] = pair else { continue };
+            assert!(structure != next_structure || end <= start, "{name} overlaps {next}");
+        }
     }
 
     #[test]

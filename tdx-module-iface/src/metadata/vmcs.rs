@@ -3,153 +3,156 @@
 //! A VMCS has no documented layout, so the fields carry no offset. The field code is the VMCS encoding, and an
 //! array's next field is two encodings further.
 
-use super::field::{ALL as A, Field, NONE as N, Special::*, row};
+use super::field::{
+    ALL as A, NONE as N,
+    Place::Vmcs,
+    Transform::{Checked, Stored},
+    fields, row,
+};
 
-/// Every field, in order of its identifier's place in the module's own table.
-#[rustfmt::skip]
-pub const FIELDS: &[Field] = &[
-    row("VPID", 0x0024_0001_0000_0000, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Posted-interrupt notification vector", 0x0024_0001_0000_0002, 1, 1, None, [A, A, A, A, N, N, N, N], Write),
-    row("EPTP index", 0x0024_0001_0000_0004, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("HLAT prefix size", 0x0024_0001_0000_0006, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest ES selector", 0x0024_0001_0000_0800, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest CS selector", 0x0024_0001_0000_0802, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest SS selector", 0x0024_0001_0000_0804, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest DS selector", 0x0024_0001_0000_0806, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest FS selector", 0x0024_0001_0000_0808, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GS selector", 0x0024_0001_0000_080a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest LDTR selector", 0x0024_0001_0000_080c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest TR selector", 0x0024_0001_0000_080e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest Interrupt Status", 0x0024_0001_0000_0810, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("PML Index", 0x0024_0001_0000_0812, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest UINV", 0x0024_0001_0000_0814, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("I/O-Bitmap Address n", 0x0024_0003_0000_2000, 2, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("MSR-Bitmap Address", 0x0024_0003_0000_2004, 1, 1, None, [A, N, A, N, N, N, N, N], Plain),
-    row("VM-exit MSR-store address", 0x0024_0003_0000_2006, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit MSR-load address", 0x0024_0003_0000_2008, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-entry MSR-load address", 0x0024_0003_0000_200a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Executive-VMCS Pointer", 0x0024_0003_0000_200c, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("PML address", 0x0024_0003_0000_200e, 1, 1, None, [A, N, A, 0xffff_ffff_ffff_f000, N, N, N, N], Plain),
-    row("Time-Stamp Counter Offset", 0x0024_0003_0000_2010, 1, 1, None, [A, N, A, A, N, N, N, N], Plain),
-    row("Virtual-APIC address", 0x0024_0003_0000_2012, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("APIC-access address", 0x0024_0003_0000_2014, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Posted-interrupt descriptor address", 0x0024_0003_0000_2016, 1, 1, None, [A, 0xffff_ffff_ffff_ffc0, A, 0xffff_ffff_ffff_ffc0, N, N, N, N], Write),
-    row("VM-Function Controls", 0x0024_0003_0000_2018, 1, 1, None, [A, N, A, N, N, N, N, N], Plain),
-    row("EPTP", 0x0024_0003_0000_201a, 1, 1, None, [A, N, A, N, N, N, N, N], Plain),
-    row("EOI-exit bitmap n", 0x0024_0003_0000_201c, 4, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("EPTP-list address", 0x0024_0003_0000_2024, 1, 1, None, [A, N, A, N, N, N, N, N], Plain),
-    row("VMREAD-bitmap address", 0x0024_0003_0000_2026, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VMWRITE-bitmap address", 0x0024_0003_0000_2028, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Virtualization-exception information address", 0x0024_0003_0000_202a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("XSS-Exiting Bitmap", 0x0024_0003_0000_202c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("ENCLS-Exiting Bitmap", 0x0024_0003_0000_202e, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Time-Stamp Counter Multiplier", 0x0024_0003_0000_2032, 1, 1, None, [A, N, A, A, N, N, N, N], Plain),
-    row("Tertiary Processor-Based VM-Execution Controls", 0x0024_0003_0000_2034, 1, 1, None, [N, N, A, 0x1, N, N, N, N], Plain),
-    row("ENCLV-Exiting Bitmap", 0x0024_0003_0000_2036, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("low PASID directory address", 0x0024_0003_0000_2038, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("high PASID directory address", 0x0024_0003_0000_203a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Shared EPTP", 0x0024_0003_0000_203c, 1, 1, None, [0x000f_ffff_ffff_f000, 0x000f_ffff_ffff_f000, A, 0x000f_ffff_ffff_f000, N, N, N, N], Write),
-    row("PCONFIG-Exiting Bitmap", 0x0024_0003_0000_203e, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("HLAT pointer", 0x0024_0003_0000_2040, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("IA32_SPEC_CTRL mask", 0x0024_0003_0000_204a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("IA32_SPEC_CTRL shadow", 0x0024_0003_0000_204c, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest-physical Address", 0x0024_0003_0000_2400, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VMCS Link Pointer", 0x0024_0003_0000_2800, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("IA32_DEBUGCTL", 0x0024_0003_0000_2802, 1, 1, None, [N, N, A, 0xffc7, N, N, N, N], Write),
-    row("IA32_PAT", 0x0024_0003_0000_2804, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_EFER", 0x0024_0003_0000_2806, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_PERF_GLOBAL_CTRL", 0x0024_0003_0000_2808, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("PDPTEn", 0x0024_0003_0000_280a, 4, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("IA32_RTIT_CTL", 0x0024_0003_0000_2814, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_LBR_CTL", 0x0024_0003_0000_2816, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_GUEST_PKRS", 0x0024_0003_0000_2818, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Pin-Based VM-Execution Controls", 0x0024_0002_0000_4000, 1, 1, None, [0x80, 0x80, A, 0x80, N, N, N, N], Write),
-    row("Primary Processor-Based VM-Execution Controls", 0x0024_0002_0000_4002, 1, 1, None, [N, N, A, 0x6999_9a04, N, N, N, N], Plain),
-    row("Exception Bitmap", 0x0024_0002_0000_4004, 1, 1, None, [N, N, A, 0xfffb_ffff, N, N, N, N], Plain),
-    row("Page-fault error-code mask", 0x0024_0002_0000_4006, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Page-fault error-code match", 0x0024_0002_0000_4008, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("CR3-Target Count", 0x0024_0002_0000_400a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("VM-Exit Controls", 0x0024_0002_0000_400c, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit MSR-store count", 0x0024_0002_0000_400e, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit MSR-load count", 0x0024_0002_0000_4010, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-Entry Controls", 0x0024_0002_0000_4012, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-entry MSR-load count", 0x0024_0002_0000_4014, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-entry interruption information", 0x0024_0002_0000_4016, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-entry exception error code", 0x0024_0002_0000_4018, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-entry instruction length", 0x0024_0002_0000_401a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("TPR threshold", 0x0024_0002_0000_401c, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Secondary Processor-Based VM-Execution Controls", 0x0024_0002_0000_401e, 1, 1, None, [0xc000_0000, 0xc000_0000, A, 0xc013_0c04, N, N, N, N], Write),
-    row("PLE_GAP", 0x0024_0002_0000_4020, 1, 1, None, [A, N, A, A, N, N, N, N], Plain),
-    row("PLE_Window", 0x0024_0002_0000_4022, 1, 1, None, [A, N, A, A, N, N, N, N], Plain),
-    row("Instruction Timeout Control", 0x0024_0002_0000_4024, 1, 1, None, [A, A, A, A, N, N, N, N], Write),
-    row("TD HKID", 0x0024_0002_0000_4026, 1, 1, None, [A, N, A, N, N, N, N, N], Plain),
-    row("VM-instruction error", 0x0024_0002_0000_4400, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Exit reason", 0x0024_0002_0000_4402, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit interruption information", 0x0024_0002_0000_4404, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit interruption error code", 0x0024_0002_0000_4406, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("IDT-vectoring information", 0x0024_0002_0000_4408, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("IDT-vectoring error code", 0x0024_0002_0000_440a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit instruction length", 0x0024_0002_0000_440c, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("VM-exit instruction information", 0x0024_0002_0000_440e, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest ES limit", 0x0024_0002_0000_4800, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest CS limit", 0x0024_0002_0000_4802, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest SS limit", 0x0024_0002_0000_4804, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest DS limit", 0x0024_0002_0000_4806, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest FS limit", 0x0024_0002_0000_4808, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GS limit", 0x0024_0002_0000_480a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest LDTR limit", 0x0024_0002_0000_480c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest TR limit", 0x0024_0002_0000_480e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GDTR limit", 0x0024_0002_0000_4810, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest IDTR limit", 0x0024_0002_0000_4812, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest ES access rights", 0x0024_0002_0000_4814, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest CS access rights", 0x0024_0002_0000_4816, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest SS access rights", 0x0024_0002_0000_4818, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest DS access rights", 0x0024_0002_0000_481a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest FS access rights", 0x0024_0002_0000_481c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GS access rights", 0x0024_0002_0000_481e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest LDTR access rights", 0x0024_0002_0000_4820, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest TR access rights", 0x0024_0002_0000_4822, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Interruptibility State", 0x0024_0002_0000_4824, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Activity State", 0x0024_0002_0000_4826, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest SMBASE", 0x0024_0002_0000_4828, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("IA32_SYSENTER_CS", 0x0024_0002_0000_482a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("VMX-Preemption Timer Value", 0x0024_0002_0000_482e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("CR0 Guest/Host Mask", 0x0024_0003_0000_6000, 1, 1, None, [N, N, A, 0xffff_ffff_9fff_ffde, N, N, N, N], Plain),
-    row("CR4 Guest/Host Mask", 0x0024_0003_0000_6002, 1, 1, None, [N, N, A, 0xffff_ffff_ffff_9fbf, N, N, N, N], Plain),
-    row("CR0 Read Shadow", 0x0024_0003_0000_6004, 1, 1, None, [N, N, A, 0xffff_ffff_ffff_ffde, N, N, N, N], Plain),
-    row("CR4 Read Shadow", 0x0024_0003_0000_6006, 1, 1, None, [N, N, A, 0xffff_ffff_ffff_ffbf, N, N, N, N], Plain),
-    row("CR3-Target Values", 0x0024_0003_0000_6008, 4, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Exit qualification", 0x0024_0003_0000_6400, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("I/O RCX", 0x0024_0003_0000_6402, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("I/O RSI", 0x0024_0003_0000_6404, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("I/O RDI", 0x0024_0003_0000_6406, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("I/O RIP", 0x0024_0003_0000_6408, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest-Linear Address", 0x0024_0003_0000_640a, 1, 1, None, [N, N, A, N, N, N, N, N], Plain),
-    row("Guest CR0", 0x0024_0003_0000_6800, 1, 1, None, [N, N, A, A, N, N, N, N], ReadWrite),
-    row("Guest CR3", 0x0024_0003_0000_6802, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest CR4", 0x0024_0003_0000_6804, 1, 1, None, [N, N, A, A, N, N, N, N], ReadWrite),
-    row("Guest ES base", 0x0024_0003_0000_6806, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest CS base", 0x0024_0003_0000_6808, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest SS base", 0x0024_0003_0000_680a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest DS base", 0x0024_0003_0000_680c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest FS base", 0x0024_0003_0000_680e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GS base", 0x0024_0003_0000_6810, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest LDTR base", 0x0024_0003_0000_6812, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest TR base", 0x0024_0003_0000_6814, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest GDTR base", 0x0024_0003_0000_6816, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest IDTR base", 0x0024_0003_0000_6818, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest DR7", 0x0024_0003_0000_681a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest RSP", 0x0024_0003_0000_681c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest RIP", 0x0024_0003_0000_681e, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Guest RFLAGS", 0x0024_0003_0000_6820, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Pending Debug Exceptions", 0x0024_0003_0000_6822, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_SYSENTER_ESP", 0x0024_0003_0000_6824, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("IA32_SYSENTER_EIP", 0x0024_0003_0000_6826, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("GUEST_IA32_S_CET", 0x0024_0003_0000_6828, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("GUEST_SSP", 0x0024_0003_0000_682a, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("GUEST_IA32_INTERRUPT_SSP_TABLE_ADDR", 0x0024_0003_0000_682c, 1, 1, None, [N, N, A, A, N, N, N, N], Plain),
-    row("Host GS Base", 0x0024_0003_0000_6c08, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("Host RSP", 0x0024_0003_0000_6c14, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("Host RIP", 0x0024_0003_0000_6c16, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-    row("HOST_SSP", 0x0024_0003_0000_6c1a, 1, 1, None, [N, N, N, N, N, N, N, N], Plain),
-];
+fields! {
+    VPID: row(0x0024_0001_0000_0000, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    POSTED_INTERRUPT_NOTIFICATION_VECTOR = "Posted-interrupt notification vector": row(0x0024_0001_0000_0002, 1, 1, Vmcs, [A, A, A, A, N, N, N, N], Checked);
+    EPTP_INDEX = "EPTP index": row(0x0024_0001_0000_0004, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    HLAT_PREFIX_SIZE = "HLAT prefix size": row(0x0024_0001_0000_0006, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_ES_SELECTOR = "Guest ES selector": row(0x0024_0001_0000_0800, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CS_SELECTOR = "Guest CS selector": row(0x0024_0001_0000_0802, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_SS_SELECTOR = "Guest SS selector": row(0x0024_0001_0000_0804, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_DS_SELECTOR = "Guest DS selector": row(0x0024_0001_0000_0806, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_FS_SELECTOR = "Guest FS selector": row(0x0024_0001_0000_0808, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GS_SELECTOR = "Guest GS selector": row(0x0024_0001_0000_080a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_LDTR_SELECTOR = "Guest LDTR selector": row(0x0024_0001_0000_080c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_TR_SELECTOR = "Guest TR selector": row(0x0024_0001_0000_080e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_INTERRUPT_STATUS = "Guest Interrupt Status": row(0x0024_0001_0000_0810, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    PML_INDEX = "PML Index": row(0x0024_0001_0000_0812, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_UINV = "Guest UINV": row(0x0024_0001_0000_0814, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IO_BITMAP_ADDRESS = "I/O-Bitmap Address n": row(0x0024_0003_0000_2000, 2, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    MSR_BITMAP_ADDRESS = "MSR-Bitmap Address": row(0x0024_0003_0000_2004, 1, 1, Vmcs, [A, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_MSR_STORE_ADDRESS = "VM-exit MSR-store address": row(0x0024_0003_0000_2006, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_MSR_LOAD_ADDRESS = "VM-exit MSR-load address": row(0x0024_0003_0000_2008, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_MSR_LOAD_ADDRESS = "VM-entry MSR-load address": row(0x0024_0003_0000_200a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    EXECUTIVE_VMCS_POINTER = "Executive-VMCS Pointer": row(0x0024_0003_0000_200c, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    PML_ADDRESS = "PML address": row(0x0024_0003_0000_200e, 1, 1, Vmcs, [A, N, A, 0xffff_ffff_ffff_f000, N, N, N, N], Checked);
+    TSC_OFFSET = "Time-Stamp Counter Offset": row(0x0024_0003_0000_2010, 1, 1, Vmcs, [A, N, A, A, N, N, N, N], Stored);
+    VIRTUAL_APIC_ADDRESS = "Virtual-APIC address": row(0x0024_0003_0000_2012, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    APIC_ACCESS_ADDRESS = "APIC-access address": row(0x0024_0003_0000_2014, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    POSTED_INTERRUPT_DESCRIPTOR_ADDRESS = "Posted-interrupt descriptor address": row(0x0024_0003_0000_2016, 1, 1, Vmcs, [A, 0xffff_ffff_ffff_ffc0, A, 0xffff_ffff_ffff_ffc0, N, N, N, N], Checked);
+    VM_FUNCTION_CONTROLS = "VM-Function Controls": row(0x0024_0003_0000_2018, 1, 1, Vmcs, [A, N, A, N, N, N, N, N], Stored);
+    EPTP: row(0x0024_0003_0000_201a, 1, 1, Vmcs, [A, N, A, N, N, N, N, N], Stored);
+    EOI_EXIT_BITMAP = "EOI-exit bitmap n": row(0x0024_0003_0000_201c, 4, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    EPTP_LIST_ADDRESS = "EPTP-list address": row(0x0024_0003_0000_2024, 1, 1, Vmcs, [A, N, A, N, N, N, N, N], Stored);
+    VMREAD_BITMAP_ADDRESS = "VMREAD-bitmap address": row(0x0024_0003_0000_2026, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VMWRITE_BITMAP_ADDRESS = "VMWRITE-bitmap address": row(0x0024_0003_0000_2028, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VE_INFORMATION_ADDRESS = "Virtualization-exception information address": row(0x0024_0003_0000_202a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    XSS_EXITING_BITMAP = "XSS-Exiting Bitmap": row(0x0024_0003_0000_202c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    ENCLS_EXITING_BITMAP = "ENCLS-Exiting Bitmap": row(0x0024_0003_0000_202e, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    TSC_MULTIPLIER = "Time-Stamp Counter Multiplier": row(0x0024_0003_0000_2032, 1, 1, Vmcs, [A, N, A, A, N, N, N, N], Stored);
+    PROCBASED_CONTROLS3 = "Tertiary Processor-Based VM-Execution Controls": row(0x0024_0003_0000_2034, 1, 1, Vmcs, [N, N, A, 0x1, N, N, N, N], Stored);
+    ENCLV_EXITING_BITMAP = "ENCLV-Exiting Bitmap": row(0x0024_0003_0000_2036, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    LOW_PASID_DIRECTORY_ADDRESS = "low PASID directory address": row(0x0024_0003_0000_2038, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    HIGH_PASID_DIRECTORY_ADDRESS = "high PASID directory address": row(0x0024_0003_0000_203a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    SHARED_EPTP = "Shared EPTP": row(0x0024_0003_0000_203c, 1, 1, Vmcs, [0x000f_ffff_ffff_f000, 0x000f_ffff_ffff_f000, A, 0x000f_ffff_ffff_f000, N, N, N, N], Checked);
+    PCONFIG_EXITING_BITMAP = "PCONFIG-Exiting Bitmap": row(0x0024_0003_0000_203e, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    HLAT_POINTER = "HLAT pointer": row(0x0024_0003_0000_2040, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    IA32_SPEC_CTRL_MASK = "IA32_SPEC_CTRL mask": row(0x0024_0003_0000_204a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    IA32_SPEC_CTRL_SHADOW = "IA32_SPEC_CTRL shadow": row(0x0024_0003_0000_204c, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_PHYSICAL_ADDRESS = "Guest-physical Address": row(0x0024_0003_0000_2400, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VMCS_LINK_POINTER = "VMCS Link Pointer": row(0x0024_0003_0000_2800, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    IA32_DEBUGCTL: row(0x0024_0003_0000_2802, 1, 1, Vmcs, [N, N, A, 0xffc7, N, N, N, N], Checked);
+    IA32_PAT: row(0x0024_0003_0000_2804, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_EFER: row(0x0024_0003_0000_2806, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_PERF_GLOBAL_CTRL: row(0x0024_0003_0000_2808, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    PDPTE = "PDPTEn": row(0x0024_0003_0000_280a, 4, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    IA32_RTIT_CTL: row(0x0024_0003_0000_2814, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_LBR_CTL: row(0x0024_0003_0000_2816, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_GUEST_PKRS: row(0x0024_0003_0000_2818, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    PIN_BASED_CONTROLS = "Pin-Based VM-Execution Controls": row(0x0024_0002_0000_4000, 1, 1, Vmcs, [0x80, 0x80, A, 0x80, N, N, N, N], Checked);
+    PROCBASED_CONTROLS = "Primary Processor-Based VM-Execution Controls": row(0x0024_0002_0000_4002, 1, 1, Vmcs, [N, N, A, 0x6999_9a04, N, N, N, N], Stored);
+    EXCEPTION_BITMAP = "Exception Bitmap": row(0x0024_0002_0000_4004, 1, 1, Vmcs, [N, N, A, 0xfffb_ffff, N, N, N, N], Stored);
+    PAGE_FAULT_ERROR_CODE_MASK = "Page-fault error-code mask": row(0x0024_0002_0000_4006, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    PAGE_FAULT_ERROR_CODE_MATCH = "Page-fault error-code match": row(0x0024_0002_0000_4008, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    CR3_TARGET_COUNT = "CR3-Target Count": row(0x0024_0002_0000_400a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    VM_EXIT_CONTROLS = "VM-Exit Controls": row(0x0024_0002_0000_400c, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_MSR_STORE_COUNT = "VM-exit MSR-store count": row(0x0024_0002_0000_400e, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_MSR_LOAD_COUNT = "VM-exit MSR-load count": row(0x0024_0002_0000_4010, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_CONTROLS = "VM-Entry Controls": row(0x0024_0002_0000_4012, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_MSR_LOAD_COUNT = "VM-entry MSR-load count": row(0x0024_0002_0000_4014, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_INTERRUPTION_INFORMATION = "VM-entry interruption information": row(0x0024_0002_0000_4016, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_EXCEPTION_ERROR_CODE = "VM-entry exception error code": row(0x0024_0002_0000_4018, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_ENTRY_INSTRUCTION_LENGTH = "VM-entry instruction length": row(0x0024_0002_0000_401a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    TPR_THRESHOLD = "TPR threshold": row(0x0024_0002_0000_401c, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    PROCBASED_CONTROLS2 = "Secondary Processor-Based VM-Execution Controls": row(0x0024_0002_0000_401e, 1, 1, Vmcs, [0xc000_0000, 0xc000_0000, A, 0xc013_0c04, N, N, N, N], Checked);
+    PLE_GAP: row(0x0024_0002_0000_4020, 1, 1, Vmcs, [A, N, A, A, N, N, N, N], Stored);
+    PLE_WINDOW = "PLE_Window": row(0x0024_0002_0000_4022, 1, 1, Vmcs, [A, N, A, A, N, N, N, N], Stored);
+    INSTRUCTION_TIMEOUT_CONTROL = "Instruction Timeout Control": row(0x0024_0002_0000_4024, 1, 1, Vmcs, [A, A, A, A, N, N, N, N], Stored);
+    TD_HKID = "TD HKID": row(0x0024_0002_0000_4026, 1, 1, Vmcs, [A, N, A, N, N, N, N, N], Stored);
+    VM_INSTRUCTION_ERROR = "VM-instruction error": row(0x0024_0002_0000_4400, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    EXIT_REASON = "Exit reason": row(0x0024_0002_0000_4402, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_INTERRUPTION_INFORMATION = "VM-exit interruption information": row(0x0024_0002_0000_4404, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_INTERRUPTION_ERROR_CODE = "VM-exit interruption error code": row(0x0024_0002_0000_4406, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    IDT_VECTORING_INFORMATION = "IDT-vectoring information": row(0x0024_0002_0000_4408, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    IDT_VECTORING_ERROR_CODE = "IDT-vectoring error code": row(0x0024_0002_0000_440a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_INSTRUCTION_LENGTH = "VM-exit instruction length": row(0x0024_0002_0000_440c, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    VM_EXIT_INSTRUCTION_INFORMATION = "VM-exit instruction information": row(0x0024_0002_0000_440e, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_ES_LIMIT = "Guest ES limit": row(0x0024_0002_0000_4800, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CS_LIMIT = "Guest CS limit": row(0x0024_0002_0000_4802, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_SS_LIMIT = "Guest SS limit": row(0x0024_0002_0000_4804, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_DS_LIMIT = "Guest DS limit": row(0x0024_0002_0000_4806, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_FS_LIMIT = "Guest FS limit": row(0x0024_0002_0000_4808, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GS_LIMIT = "Guest GS limit": row(0x0024_0002_0000_480a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_LDTR_LIMIT = "Guest LDTR limit": row(0x0024_0002_0000_480c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_TR_LIMIT = "Guest TR limit": row(0x0024_0002_0000_480e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GDTR_LIMIT = "Guest GDTR limit": row(0x0024_0002_0000_4810, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_IDTR_LIMIT = "Guest IDTR limit": row(0x0024_0002_0000_4812, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_ES_ACCESS_RIGHTS = "Guest ES access rights": row(0x0024_0002_0000_4814, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CS_ACCESS_RIGHTS = "Guest CS access rights": row(0x0024_0002_0000_4816, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_SS_ACCESS_RIGHTS = "Guest SS access rights": row(0x0024_0002_0000_4818, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_DS_ACCESS_RIGHTS = "Guest DS access rights": row(0x0024_0002_0000_481a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_FS_ACCESS_RIGHTS = "Guest FS access rights": row(0x0024_0002_0000_481c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GS_ACCESS_RIGHTS = "Guest GS access rights": row(0x0024_0002_0000_481e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_LDTR_ACCESS_RIGHTS = "Guest LDTR access rights": row(0x0024_0002_0000_4820, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_TR_ACCESS_RIGHTS = "Guest TR access rights": row(0x0024_0002_0000_4822, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    INTERRUPTIBILITY_STATE = "Interruptibility State": row(0x0024_0002_0000_4824, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    ACTIVITY_STATE = "Activity State": row(0x0024_0002_0000_4826, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_SMBASE = "Guest SMBASE": row(0x0024_0002_0000_4828, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    IA32_SYSENTER_CS: row(0x0024_0002_0000_482a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    VMX_PREEMPTION_TIMER_VALUE = "VMX-Preemption Timer Value": row(0x0024_0002_0000_482e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    CR0_GUEST_HOST_MASK = "CR0 Guest/Host Mask": row(0x0024_0003_0000_6000, 1, 1, Vmcs, [N, N, A, 0xffff_ffff_9fff_ffde, N, N, N, N], Stored);
+    CR4_GUEST_HOST_MASK = "CR4 Guest/Host Mask": row(0x0024_0003_0000_6002, 1, 1, Vmcs, [N, N, A, 0xffff_ffff_ffff_9fbf, N, N, N, N], Stored);
+    CR0_READ_SHADOW = "CR0 Read Shadow": row(0x0024_0003_0000_6004, 1, 1, Vmcs, [N, N, A, 0xffff_ffff_ffff_ffde, N, N, N, N], Stored);
+    CR4_READ_SHADOW = "CR4 Read Shadow": row(0x0024_0003_0000_6006, 1, 1, Vmcs, [N, N, A, 0xffff_ffff_ffff_ffbf, N, N, N, N], Stored);
+    CR3_TARGET_VALUES = "CR3-Target Values": row(0x0024_0003_0000_6008, 4, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    EXIT_QUALIFICATION = "Exit qualification": row(0x0024_0003_0000_6400, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    I_O_RCX = "I/O RCX": row(0x0024_0003_0000_6402, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    I_O_RSI = "I/O RSI": row(0x0024_0003_0000_6404, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    I_O_RDI = "I/O RDI": row(0x0024_0003_0000_6406, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    I_O_RIP = "I/O RIP": row(0x0024_0003_0000_6408, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_LINEAR_ADDRESS = "Guest-Linear Address": row(0x0024_0003_0000_640a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
+    GUEST_CR0 = "Guest CR0": row(0x0024_0003_0000_6800, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Checked);
+    GUEST_CR3 = "Guest CR3": row(0x0024_0003_0000_6802, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CR4 = "Guest CR4": row(0x0024_0003_0000_6804, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Checked);
+    GUEST_ES_BASE = "Guest ES base": row(0x0024_0003_0000_6806, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CS_BASE = "Guest CS base": row(0x0024_0003_0000_6808, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_SS_BASE = "Guest SS base": row(0x0024_0003_0000_680a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_DS_BASE = "Guest DS base": row(0x0024_0003_0000_680c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_FS_BASE = "Guest FS base": row(0x0024_0003_0000_680e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GS_BASE = "Guest GS base": row(0x0024_0003_0000_6810, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_LDTR_BASE = "Guest LDTR base": row(0x0024_0003_0000_6812, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_TR_BASE = "Guest TR base": row(0x0024_0003_0000_6814, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_GDTR_BASE = "Guest GDTR base": row(0x0024_0003_0000_6816, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_IDTR_BASE = "Guest IDTR base": row(0x0024_0003_0000_6818, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_DR7 = "Guest DR7": row(0x0024_0003_0000_681a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_RSP = "Guest RSP": row(0x0024_0003_0000_681c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_RIP = "Guest RIP": row(0x0024_0003_0000_681e, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_RFLAGS = "Guest RFLAGS": row(0x0024_0003_0000_6820, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    PENDING_DEBUG_EXCEPTIONS = "Pending Debug Exceptions": row(0x0024_0003_0000_6822, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_SYSENTER_ESP: row(0x0024_0003_0000_6824, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    IA32_SYSENTER_EIP: row(0x0024_0003_0000_6826, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_IA32_S_CET: row(0x0024_0003_0000_6828, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_SSP: row(0x0024_0003_0000_682a, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_IA32_INTERRUPT_SSP_TABLE_ADDR: row(0x0024_0003_0000_682c, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    HOST_GS_BASE = "Host GS Base": row(0x0024_0003_0000_6c08, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    HOST_RSP = "Host RSP": row(0x0024_0003_0000_6c14, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    HOST_RIP = "Host RIP": row(0x0024_0003_0000_6c16, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+    HOST_SSP: row(0x0024_0003_0000_6c1a, 1, 1, Vmcs, [N, N, N, N, N, N, N, N], Stored);
+}

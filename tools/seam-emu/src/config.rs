@@ -2,6 +2,8 @@
 
 use core::ops::RangeInclusive;
 
+use tdx_module_iface::Release;
+
 /// Which release of the module answers. Everything that differs between releases asks this and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ModuleProfile {
@@ -15,6 +17,15 @@ pub enum ModuleProfile {
 }
 
 impl ModuleProfile {
+    /// The release whose ABI tables hold.
+    pub const fn release(self) -> Release {
+        match self {
+            Self::V1_5_01 => Release::V1_5_01,
+            Self::V1_5Late => Release::V1_5Late,
+            Self::V2_0 => Release::V2_0,
+        }
+    }
+
     /// Whether DEMOTE looks for a pending interrupt of the host before it commits.
     pub const fn demote_is_interruptible(self) -> bool {
         matches!(self, Self::V1_5_01)

@@ -14,7 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use base::{Hpa, Level, PAGE_SIZE};
-use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::metadata::sys;
 use tdx_module_iface::tdh::{self, MetadataStep, SysInfoBuffers, TdmrInitOutcome};
 use tdx_module_iface::tdmr::{CmrInfo, MAX_CMRS, ReservedArea, TDMR_INFO_ALIGN, TdmrInfo};
 use tdx_module_iface::tdsysinfo::{TdhSysInfo, tdx_features0};
@@ -79,11 +79,9 @@ impl<P: Platform> Host<P> {
 
 /// What the PAMT of 4 KiB pages can be: dynamic where the module offers it.
 fn small_page_pamt<P: Platform>(platform: &P) -> Result<SmallPagePamt, Error> {
-    /// SYS field TDX_FEATURES0.
-    const FEATURES: FieldId = FieldId(0x0a00_0003_0000_0008);
     on_lp(platform, LpId(0), |lp| {
         // A module that does not know the field does not have the feature either.
-        let read = bounded(Bound::MANAGEMENT, || tdh::tdh_sys_rd(lp, FEATURES));
+        let read = bounded(Bound::MANAGEMENT, || tdh::tdh_sys_rd(lp, sys::TDX_FEATURES0.id));
         Ok(match read {
             Ok(MetadataStep::Value { value, .. }) if value & tdx_features0::DYNAMIC_PAMT != 0 => {
                 SmallPagePamt::Bitmap

@@ -21,7 +21,7 @@ use base::{Gpa, Level};
 use mirror_ept::dismantle::Dismantled;
 use mirror_ept::{AuditReport, Config, ExternalPage};
 use tdx_module_iface::handles::Tdr;
-use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::metadata::{self, FieldId};
 use tdx_module_iface::tdh::tdh_mng_rd;
 
 use self::core::TdCore;
@@ -177,11 +177,10 @@ impl<'h, P: Platform> Td<'h, P> {
     /// # Errors
     /// The module refuses to read it.
     pub fn mrtd(&self) -> Result<[u8; 48], Error> {
-        /// Metadata field MRTD: six elements of eight bytes.
-        const MRTD: u64 = 0x1310_0003_0000_0000;
         let mut mrtd = [0; 48];
-        for (element, bytes) in (0..).zip(mrtd.chunks_exact_mut(8)) {
-            bytes.copy_from_slice(&self.read_field(FieldId(MRTD + element))?.to_le_bytes());
+        let elements = (0..).map_while(|element| metadata::td::MRTD.element_id(element));
+        for (element, bytes) in elements.zip(mrtd.chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&self.read_field(element)?.to_le_bytes());
         }
         Ok(mrtd)
     }
@@ -194,9 +193,9 @@ impl<'h, P: Platform> Td<'h, P> {
 
     /// How the TD's time-stamp counter follows the host's, as the module decided at TDH.MNG.INIT.
     fn read_tsc_scale(&self) -> Result<TscScale, Error> {
-        const TSC_OFFSET: FieldId = FieldId(0x1110_0003_0000_000a);
-        const TSC_MULTIPLIER: FieldId = FieldId(0x1110_0003_0000_000b);
-        Ok(TscScale { multiplier: self.read_field(TSC_MULTIPLIER)?, offset: self.read_field(TSC_OFFSET)? })
+        use metadata::td::{TSC_MULTIPLIER, TSC_OFFSET};
+        let multiplier = self.read_field(TSC_MULTIPLIER.id)?;
+        Ok(TscScale { multiplier, offset: self.read_field(TSC_OFFSET.id)? })
     }
 
     /// The time-stamp counter as the guest reads it.

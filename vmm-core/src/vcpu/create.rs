@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use base::{Gpa, Level, Pfn};
 use tdx_module_iface::handles::Tdvpr;
-use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::metadata::{Field, vmcs};
 use tdx_module_iface::tdh::{self, FieldWrite};
 
 use super::posted::PostedInterrupts;
@@ -19,16 +19,6 @@ use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
 use crate::td::core::TdCore;
 use crate::td::teardown::{self, TeardownReport};
-
-/// TD VMCS fields that the host writes (metadata table of the VMCS).
-mod field {
-    use tdx_module_iface::metadata::FieldId;
-
-    pub const NOTIFICATION_VECTOR: FieldId = FieldId(0x0024_0001_0000_0002);
-    pub const POSTED_DESCRIPTOR: FieldId = FieldId(0x0024_0003_0000_2016);
-    pub const SHARED_EPTP: FieldId = FieldId(0x0024_0003_0000_203c);
-    pub const PIN_BASED_CONTROLS: FieldId = FieldId(0x0024_0002_0000_4000);
-}
 
 /// Pin-based control "process posted interrupts".
 const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
@@ -107,14 +97,17 @@ impl VcpuControl {
         }
         on_lp(&host.platform, self.lp, |lp| {
             bounded(Bound::MANAGEMENT, || tdh::tdh_vp_init(lp, self.tdvpr, entry_value.get()))?;
-            let mut set = |field: FieldId, write: FieldWrite| {
-                bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(lp, self.tdvpr, field, write)).map(drop)
+            let mut set = |field: Field, write: FieldWrite| {
+                bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(lp, self.tdvpr, field.id, write)).map(drop)
             };
-            set(field::SHARED_EPTP, FieldWrite::all(shared_root.base().get()))?;
-            set(field::NOTIFICATION_VECTOR, FieldWrite::all(super::posted::NOTIFICATION_VECTOR.into()))?;
-            set(field::POSTED_DESCRIPTOR, FieldWrite::all(self.posted.descriptor().get()))?;
+            set(vmcs::SHARED_EPTP, FieldWrite::all(shared_root.base().get()))?;
             set(
-                field::PIN_BASED_CONTROLS,
+                vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR,
+                FieldWrite::all(super::posted::NOTIFICATION_VECTOR.into()),
+            )?;
+            set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, FieldWrite::all(self.posted.descriptor().get()))?;
+            set(
+                vmcs::PIN_BASED_CONTROLS,
                 FieldWrite { value: PROCESS_POSTED_INTERRUPTS, mask: PROCESS_POSTED_INTERRUPTS },
             )?;
             Ok(())

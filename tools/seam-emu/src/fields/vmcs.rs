@@ -3,6 +3,8 @@
 //! A real VMCS has no documented layout; ours groups fields by width and type, eight bytes each, in the order
 //! of their encodings (SDM volume 3, appendix B).
 
+use tdx_module_iface::metadata::{Field, vmcs};
+
 /// Offset of page 1 in a TDVPS.
 pub const PAGE: u32 = 0x1000;
 
@@ -36,95 +38,103 @@ pub const fn offset(encoding: u32) -> Option<u32> {
     if index < slots { Some(PAGE + (first + index) * 8) } else { None }
 }
 
-macro_rules! encodings {
-    ($( $(#[$doc:meta])* $name:ident = $encoding:literal; )*) => {
-        $( $(#[$doc])* pub const $name: u32 = match offset($encoding) { Some(at) => at, None => panic!("no such field") }; )*
+/// Where a field of the VMCS table lies. Evaluated at compile time.
+const fn place_of(field: &Field) -> u32 {
+    match offset(field.id.code()) {
+        Some(at) => at,
+        None => panic!("no such field"),
+    }
+}
+
+macro_rules! places {
+    ($( $(#[$doc:meta])* $name:ident = $field:ident; )*) => {
+        $( $(#[$doc])* pub const $name: u32 = place_of(&vmcs::$field); )*
     };
 }
 
-encodings! {
+places! {
     /// Offset of the posted-interrupt notification vector.
-    NOTIFICATION_VECTOR = 0x0002;
+    NOTIFICATION_VECTOR = POSTED_INTERRUPT_NOTIFICATION_VECTOR;
     /// Offset of the guest ES selector; CS, SS, DS, FS, GS, LDTR and TR follow in steps of 8.
-    ES_SELECTOR = 0x0800;
+    ES_SELECTOR = GUEST_ES_SELECTOR;
     /// Offset of the guest interrupt status (RVI, SVI).
-    INTERRUPT_STATUS = 0x0810;
+    INTERRUPT_STATUS = GUEST_INTERRUPT_STATUS;
     /// Offset of the posted-interrupt descriptor address.
-    PID_ADDRESS = 0x2016;
+    PID_ADDRESS = POSTED_INTERRUPT_DESCRIPTOR_ADDRESS;
     /// Offset of the EPT pointer.
-    EPTP = 0x201a;
+    EPTP = EPTP;
     /// Offset of the TSC offset.
-    TSC_OFFSET = 0x2010;
+    TSC_OFFSET = TSC_OFFSET;
     /// Offset of the TSC multiplier.
-    TSC_MULTIPLIER = 0x2032;
+    TSC_MULTIPLIER = TSC_MULTIPLIER;
     /// Offset of the shared EPT pointer.
-    SHARED_EPTP = 0x203c;
+    SHARED_EPTP = SHARED_EPTP;
     /// Offset of the guest-physical address of the last exit.
-    GUEST_PHYSICAL_ADDRESS = 0x2400;
+    GUEST_PHYSICAL_ADDRESS = GUEST_PHYSICAL_ADDRESS;
     /// Offset of IA32_DEBUGCTL.
-    DEBUGCTL = 0x2802;
+    DEBUGCTL = IA32_DEBUGCTL;
     /// Offset of IA32_PAT.
-    PAT = 0x2804;
+    PAT = IA32_PAT;
     /// Offset of IA32_EFER.
-    EFER = 0x2806;
+    EFER = IA32_EFER;
     /// Offset of the pin-based execution controls.
-    PINBASED = 0x4000;
+    PINBASED = PIN_BASED_CONTROLS;
     /// Offset of the primary processor-based execution controls.
-    PROCBASED = 0x4002;
+    PROCBASED = PROCBASED_CONTROLS;
     /// Offset of the secondary processor-based execution controls.
-    PROCBASED2 = 0x401e;
+    PROCBASED2 = PROCBASED_CONTROLS2;
     /// Offset of the TD's key id.
-    TD_HKID = 0x4026;
+    TD_HKID = TD_HKID;
     /// Offset of the exit reason.
-    EXIT_REASON = 0x4402;
+    EXIT_REASON = EXIT_REASON;
     /// Offset of the exit interruption information.
-    EXIT_INTERRUPTION_INFO = 0x4404;
+    EXIT_INTERRUPTION_INFO = VM_EXIT_INTERRUPTION_INFORMATION;
     /// Offset of the IDT-vectoring information.
-    IDT_VECTORING_INFO = 0x4408;
+    IDT_VECTORING_INFO = IDT_VECTORING_INFORMATION;
     /// Offset of the exit instruction length.
-    EXIT_INSTRUCTION_LENGTH = 0x440c;
+    EXIT_INSTRUCTION_LENGTH = VM_EXIT_INSTRUCTION_LENGTH;
     /// Offset of the guest ES limit; the other segments, then GDTR and IDTR, follow in steps of 8.
-    ES_LIMIT = 0x4800;
+    ES_LIMIT = GUEST_ES_LIMIT;
     /// Offset of the guest GDTR limit.
-    GDTR_LIMIT = 0x4810;
+    GDTR_LIMIT = GUEST_GDTR_LIMIT;
     /// Offset of the guest IDTR limit.
-    IDTR_LIMIT = 0x4812;
+    IDTR_LIMIT = GUEST_IDTR_LIMIT;
     /// Offset of the guest ES access rights; the other segments follow in steps of 8.
-    ES_ACCESS = 0x4814;
+    ES_ACCESS = GUEST_ES_ACCESS_RIGHTS;
     /// Offset of the interruptibility state.
-    INTERRUPTIBILITY = 0x4824;
+    INTERRUPTIBILITY = INTERRUPTIBILITY_STATE;
     /// Offset of the activity state.
-    ACTIVITY = 0x4826;
+    ACTIVITY = ACTIVITY_STATE;
     /// Offset of IA32_SYSENTER_CS.
-    SYSENTER_CS = 0x482a;
+    SYSENTER_CS = IA32_SYSENTER_CS;
     /// Offset of the exit qualification.
-    EXIT_QUALIFICATION = 0x6400;
+    EXIT_QUALIFICATION = EXIT_QUALIFICATION;
     /// Offset of the guest-linear address of the last exit.
-    GUEST_LINEAR_ADDRESS = 0x640a;
+    GUEST_LINEAR_ADDRESS = GUEST_LINEAR_ADDRESS;
     /// Offset of the guest CR0.
-    CR0 = 0x6800;
+    CR0 = GUEST_CR0;
     /// Offset of the guest CR3.
-    CR3 = 0x6802;
+    CR3 = GUEST_CR3;
     /// Offset of the guest CR4.
-    CR4 = 0x6804;
+    CR4 = GUEST_CR4;
     /// Offset of the guest ES base; the other segments, then GDTR and IDTR, follow in steps of 8.
-    ES_BASE = 0x6806;
+    ES_BASE = GUEST_ES_BASE;
     /// Offset of the guest GDTR base.
-    GDTR_BASE = 0x6816;
+    GDTR_BASE = GUEST_GDTR_BASE;
     /// Offset of the guest IDTR base.
-    IDTR_BASE = 0x6818;
+    IDTR_BASE = GUEST_IDTR_BASE;
     /// Offset of the guest DR7.
-    DR7 = 0x681a;
+    DR7 = GUEST_DR7;
     /// Offset of the guest RSP.
-    RSP = 0x681c;
+    RSP = GUEST_RSP;
     /// Offset of the guest RIP.
-    RIP = 0x681e;
+    RIP = GUEST_RIP;
     /// Offset of the guest RFLAGS.
-    RFLAGS = 0x6820;
+    RFLAGS = GUEST_RFLAGS;
     /// Offset of IA32_SYSENTER_ESP.
-    SYSENTER_ESP = 0x6824;
+    SYSENTER_ESP = IA32_SYSENTER_ESP;
     /// Offset of IA32_SYSENTER_EIP.
-    SYSENTER_EIP = 0x6826;
+    SYSENTER_EIP = IA32_SYSENTER_EIP;
 }
 
 #[cfg(test)]

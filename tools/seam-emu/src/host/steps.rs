@@ -61,18 +61,11 @@ pub(crate) fn program_key(call: &Call<'_>) -> Step {
     }
 }
 
-/// A host address in shared memory: aligned, inside the physical-address width, outside the module's range,
-/// with a shared key id. Gives it without the key id.
+/// An operand that names shared memory of the host, without its key id ([`Machine::shared_hpa`] has the rule).
+///
+/// [`Machine::shared_hpa`]: crate::machine::Machine::shared_hpa
 pub(crate) fn shared_hpa(call: &Call<'_>, pa: u64, align: u64, operand: Operand) -> Step<Hpa> {
-    let config = call.machine.config();
-    let (hpa, key) = call.machine.split_pa(pa);
-    let too_wide = config.max_pa < 64 && pa >> config.max_pa != 0;
-    let range = config.seam_range;
-    let in_seam = hpa.get() >= range.base && hpa.get() - range.base < range.size;
-    if !pa.is_multiple_of(align) || too_wide || in_seam || key.get() >= *config.private_hkids.start() {
-        return Err(invalid(operand));
-    }
-    Ok(hpa)
+    call.machine.shared_hpa(pa, align).ok_or(invalid(operand))
 }
 
 /// Reads from shared memory. Outside the machine's memory there is only all-ones, as on a bus nobody drives.

@@ -42,6 +42,18 @@ impl Machine {
         (hpa, KeyId::new(self.config().hkid_of(pa)))
     }
 
+    /// A host address that the module may use on the host's behalf: aligned, inside the physical-address width,
+    /// outside the module's own range, and with a shared key id. Gives it without the key id; `None` where the
+    /// host may not name it.
+    pub(crate) fn shared_hpa(&self, pa: u64, align: u64) -> Option<Hpa> {
+        let config = self.config();
+        let (hpa, key) = self.split_pa(pa);
+        let too_wide = config.max_pa < 64 && pa >> config.max_pa != 0;
+        let is_private = key.get() >= *config.private_hkids.start();
+        let allowed = pa.is_multiple_of(align) && !too_wide && !self.is_module_memory(hpa) && !is_private;
+        allowed.then_some(hpa)
+    }
+
     fn shared(&self, pa: Hpa) -> Result<(Hpa, KeyId), HostMemoryError> {
         let (hpa, key) = self.split_pa(pa.get());
         if self.config().private_hkids.contains(&key.get()) {

@@ -88,7 +88,7 @@ pub fn next(id: FieldId) -> Option<FieldId> {
 mod tests {
     use super::*;
 
-    const ID: FieldId = FieldId(0x9410_0003_0000_0000);
+    const ID: FieldId = tdx_module_iface::metadata::td::CPUID_VALUES.id;
 
     #[test]
     fn the_walk_visits_every_entry_once_and_both_elements_of_each() {

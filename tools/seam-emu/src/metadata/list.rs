@@ -27,23 +27,25 @@ pub struct List {
 #[derive(Clone, Copy)]
 struct Single {
     field: &'static Field,
+    /// The identifier of the array's first element in the release that answers.
+    array: FieldId,
     /// Number of its first element.
     index: u32,
 }
 
 impl Single {
     fn code(self) -> u32 {
-        self.field.id.code() + self.index * self.field.code_step()
+        self.array.code() + self.index * self.field.code_step()
     }
 
     fn id(self) -> FieldId {
-        self.field.id.with_code(self.code())
+        self.array.with_code(self.code())
     }
 
     fn continues(self, before: Self) -> bool {
-        self.field.id.class() == before.field.id.class()
+        self.array.class() == before.array.class()
             && self.field.elems == before.field.elems
-            && self.field.id.element_bytes() == before.field.id.element_bytes()
+            && self.array.element_bytes() == before.array.element_bytes()
             && self.code() == before.code() + u32::from(before.field.elems) * before.field.code_step()
     }
 }
@@ -53,14 +55,18 @@ impl Single {
 /// # Errors
 /// `METADATA_FIELD_ID_INCORRECT` if `start` is not the first element of a field.
 pub fn write_list(fields: &dyn Fields, who: Accessor, start: FieldId) -> Result<List, Status> {
+    let release = fields.release();
     let mut singles = fields
         .tables()
         .iter()
         .flat_map(|table| table.iter())
-        .filter(|field| who.masks(field).rd != 0 && fields.exists(field) && !field.is_sparse())
+        .filter(|field| fields.exists(field) && who.masks(field, release).rd != 0 && !field.is_sparse())
         .flat_map(|field| {
-            (0..u32::from(field.fields))
-                .map(move |number| Single { field, index: number * u32::from(field.elems) })
+            (0..u32::from(field.fields)).map(move |number| Single {
+                field,
+                array: field.id_in(release),
+                index: number * u32::from(field.elems),
+            })
         })
         .peekable();
     if !super::is_null(start) {
@@ -148,7 +154,9 @@ impl Writer {
             let index = single.index + number;
             let id = single.field.element_id(index).unwrap_or(single.field.id);
             let element = Element { field: single.field, index, id };
-            let value = fields.load(&element)? & who.masks(single.field).rd & element.width().mask();
+            let value = fields.load(&element)?
+                & who.masks(single.field, fields.release()).rd
+                & element.width().mask();
             self.bytes.extend_from_slice(&value.to_le_bytes());
         }
         Ok(())

@@ -12,7 +12,7 @@
 //!   the module's own tables; an identifier of all ones asks for the first.
 //!
 //! The tables are [`tdx_module_iface::metadata`]; values lie where the tables say, in the control structures
-//! seen as [`FieldStore`](crate::fields::FieldStore)s, except those that [`td`], [`vp`] and [`sys`] compute.
+//! seen as [`FieldStore`](crate::fields::FieldStore)s, as the field's `Transform` says.
 
 mod cpuid_values;
 pub(crate) mod guest_leaves;
@@ -27,7 +27,7 @@ pub mod vp;
 pub(crate) mod vp_leaves;
 
 use tdx_module_iface::metadata::{Field, FieldId, RdWr, find};
-use tdx_module_iface::{Status, StatusCode};
+use tdx_module_iface::{Release, Status, StatusCode};
 
 pub use cpuid_values::{CpuidKey, LOOKUP_LEN, key_at, position as cpuid_position};
 pub use list::{List, write_list};
@@ -61,13 +61,14 @@ impl Accessor {
         }
     }
 
-    /// Which bits of a field this accessor may read and write.
-    pub const fn masks(self, field: &Field) -> RdWr {
+    /// Which bits of a field this accessor may read and write in a release.
+    pub const fn masks(self, field: &Field, release: Release) -> RdWr {
+        let masks = field.masks_in(release);
         match self {
-            Self::Host => field.masks.host,
-            Self::DebugHost => field.masks.host_debug,
-            Self::Guest => field.masks.guest,
-            Self::MigrationTd => field.masks.migtd,
+            Self::Host => masks.host,
+            Self::DebugHost => masks.host_debug,
+            Self::Guest => masks.guest,
+            Self::MigrationTd => masks.migtd,
         }
     }
 }
@@ -91,15 +92,10 @@ impl Element {
 
     /// Byte offset of the element in its control structure, where it has one.
     pub const fn offset(&self) -> Option<u32> {
-        match self.field.offset {
+        match self.field.offset() {
             Some(offset) => Some(offset + self.index * self.width() as u32),
             None => None,
         }
-    }
-
-    /// Whether this is an element of the named field.
-    pub fn is(&self, name: &str) -> bool {
-        self.field.name == name
     }
 }
 
@@ -130,8 +126,16 @@ pub trait Fields {
     /// The module's tables of this context, in the order in which reads walk them.
     fn tables(&self) -> &'static [&'static [Field]];
 
-    /// Whether a field exists here: those of L2 VMs do only if the TD has the VM.
-    fn exists(&self, field: &Field) -> bool;
+    /// The release whose rows hold.
+    fn release(&self) -> Release;
+
+    /// How many L2 VMs the TD has; 0 where there is no TD.
+    fn num_l2_vms(&self) -> u16;
+
+    /// Whether a field exists here: its release has it, and so does the TD the L2 VM that it belongs to.
+    fn exists(&self, field: &Field) -> bool {
+        field.exists_in(self.release()) && u16::from(field.l2_vm) <= self.num_l2_vms()
+    }
 
     /// The value of an element, all bits.
     ///
@@ -181,7 +185,7 @@ fn locate(fields: &dyn Fields, id: FieldId) -> Result<Element, Status> {
 /// `METADATA_FIELD_ID_INCORRECT`, `METADATA_FIELD_NOT_READABLE`.
 pub fn read(fields: &dyn Fields, who: Accessor, id: FieldId) -> Result<u64, Status> {
     let element = locate(fields, id)?;
-    let readable = who.masks(element.field).rd;
+    let readable = who.masks(element.field, fields.release()).rd;
     let value = fields.load(&element)?;
     if readable == 0 {
         return Err(NOT_READABLE);
@@ -196,7 +200,7 @@ pub fn read(fields: &dyn Fields, who: Accessor, id: FieldId) -> Result<u64, Stat
 /// field's own checks say.
 pub fn write(fields: &dyn Fields, who: Accessor, id: FieldId, value: u64, mask: u64) -> Result<u64, Status> {
     let element = locate(fields, id)?;
-    let masks = who.masks(element.field);
+    let masks = who.masks(element.field, fields.release());
     let size = element.width().mask();
     let current = fields.load(&element)? & size;
     let writable = masks.wr & size;

@@ -1,5 +1,6 @@
 //! The order in which reads walk the fields of a context.
 
+use tdx_module_iface::Release;
 use tdx_module_iface::metadata::{Field, FieldId};
 
 use super::{Accessor, Fields, cpuid_values, locate};
@@ -10,16 +11,17 @@ fn readable(fields: &dyn Fields, who: Accessor) -> impl Iterator<Item = &'static
         .tables()
         .iter()
         .flat_map(|table| table.iter())
-        .filter(move |field| who.masks(field).rd != 0 && fields.exists(field))
+        .filter(move |field| fields.exists(field) && who.masks(field, fields.release()).rd != 0)
 }
 
-fn first_of(field: &Field) -> FieldId {
-    if field.is_sparse() { cpuid_values::first(field.id) } else { field.id }
+fn first_of(field: &Field, release: Release) -> FieldId {
+    let id = field.id_in(release);
+    if field.is_sparse() { cpuid_values::first(id) } else { id }
 }
 
 /// The first element that `who` may read; [`FieldId::NULL`] if there is none.
 pub fn first(fields: &dyn Fields, who: Accessor) -> FieldId {
-    readable(fields, who).next().map_or(FieldId::NULL, first_of)
+    readable(fields, who).next().map_or(FieldId::NULL, |field| first_of(field, fields.release()))
 }
 
 /// The element that `who` may read next; [`FieldId::NULL`] after the last.
@@ -42,5 +44,5 @@ pub fn next(fields: &dyn Fields, who: Accessor, id: FieldId) -> FieldId {
     readable(fields, who)
         .skip_while(|other| !core::ptr::eq(*other, field))
         .nth(1)
-        .map_or(FieldId::NULL, first_of)
+        .map_or(FieldId::NULL, |field| first_of(field, fields.release()))
 }

@@ -1,12 +1,12 @@
 //! The fields of the module itself: all read-only, all computed.
 
-use tdx_module_iface::Status;
 use tdx_module_iface::metadata::cpuid::CONFIG;
-use tdx_module_iface::metadata::{ALL, Field, FieldId, Masks, NONE, RdWr, SYS, Special};
+use tdx_module_iface::metadata::{Field, SYS, sys};
 use tdx_module_iface::tdsysinfo::VENDOR_INTEL;
+use tdx_module_iface::{Release, Status};
 
 use super::{Element, Fields, NOT_WRITABLE, Write};
-use crate::config::{MachineConfig, ModuleProfile};
+use crate::config::MachineConfig;
 use crate::sysinfo::{
     ARCH_CAPABILITIES_CONFIG_MASK, CONFIG_FLAGS_FIXED0, MAX_CMRS, MAX_RESERVED_PER_TDMR, MAX_TDMRS,
     ModuleVersion, PAMT_ENTRY_SIZE, TDCS_BASE_SIZE, TDCS_SIZE_PER_L2_VM, TDVPS_BASE_SIZE,
@@ -14,22 +14,6 @@ use crate::sysinfo::{
 };
 
 pub(crate) use super::sys_leaves::{info, read, read_all};
-
-/// Fields that 1.5.01 does not have: how large the bitmap of dynamic PAMT is.
-const ADDED_IN_2_0: &[Field] = &[Field {
-    name: "PAMT_PAGE_BITMAP_ENTRY_BITS",
-    id: FieldId(0x9100_0001_0000_0013),
-    fields: 1,
-    elems: 1,
-    offset: None,
-    masks: Masks {
-        host: RdWr { rd: ALL, wr: NONE },
-        host_debug: RdWr { rd: ALL, wr: NONE },
-        guest: RdWr { rd: NONE, wr: NONE },
-        migtd: RdWr { rd: NONE, wr: NONE },
-    },
-    special: Special::Plain,
-}];
 
 /// Bits per 4 KiB page in the bitmap that stands for the 4 KiB part of a dynamic PAMT.
 pub const PAMT_PAGE_BITMAP_ENTRY_BITS: u64 = 1;
@@ -49,39 +33,41 @@ impl SysFields<'_> {
     fn value(&self, element: &Element) -> u64 {
         let version = ModuleVersion::of(self.config.profile);
         let index = element.index as usize;
-        match element.field.name {
-            "NUM_PKGS" => u64::from(self.config.num_packages()),
-            "PKG_FMS" => self.pkg_fms(element.index),
-            "VENDOR_ID" => u64::from(VENDOR_INTEL),
-            "BUILD_DATE" => u64::from(version.build_date),
-            "BUILD_NUM" => u64::from(version.build_num),
-            "MINOR_VERSION" => u64::from(version.minor),
-            "MAJOR_VERSION" => u64::from(version.major),
-            "UPDATE_VERSION" => u64::from(version.update),
-            "NUM_TDX_FEATURES" => 1,
-            "TDX_FEATURES0" => version.features0,
-            "NUM_CMRS" => MAX_CMRS as u64,
-            "CMR_BASE" => self.config.cmrs.get(index).map_or(0, |cmr| cmr.base),
-            "CMR_SIZE" => self.config.cmrs.get(index).map_or(0, |cmr| cmr.size),
-            "MAX_TDMRS" => u64::from(MAX_TDMRS),
-            "MAX_RESERVED_PER_TDMR" => u64::from(MAX_RESERVED_PER_TDMR),
-            "PAMT_4K_ENTRY_SIZE" | "PAMT_2M_ENTRY_SIZE" | "PAMT_1G_ENTRY_SIZE" => u64::from(PAMT_ENTRY_SIZE),
-            "PAMT_PAGE_BITMAP_ENTRY_BITS" => PAMT_PAGE_BITMAP_ENTRY_BITS,
-            "TDR_BASE_SIZE" => 0x1000,
-            "TDCS_BASE_SIZE" => u64::from(TDCS_BASE_SIZE),
-            "TDCS_SIZE_PER_L2_VM" => u64::from(TDCS_SIZE_PER_L2_VM),
-            "TDVPS_BASE_SIZE" => u64::from(TDVPS_BASE_SIZE),
-            "TDVPS_SIZE_PER_L2_VM" => u64::from(TDVPS_SIZE_PER_L2_VM),
-            "ATTRIBUTES_FIXED0" => self.config.attributes.fixed0,
-            "ATTRIBUTES_FIXED1" => self.config.attributes.fixed1,
-            "XFAM_FIXED0" => self.config.xfam.fixed0,
-            "XFAM_FIXED1" => self.config.xfam.fixed1,
-            "NUM_CPUID_CONFIG" => CONFIG.len() as u64,
-            "CONFIG_FLAGS_FIXED0" => CONFIG_FLAGS_FIXED0,
-            "CPUID_CONFIG_LEAVES" => CONFIG.get(index).map_or(0, |entry| {
+        match *element.field {
+            sys::NUM_PKGS => u64::from(self.config.num_packages()),
+            sys::PKG_FMS => self.pkg_fms(element.index),
+            sys::VENDOR_ID => u64::from(VENDOR_INTEL),
+            sys::BUILD_DATE => u64::from(version.build_date),
+            sys::BUILD_NUM => u64::from(version.build_num),
+            sys::MINOR_VERSION => u64::from(version.minor),
+            sys::MAJOR_VERSION => u64::from(version.major),
+            sys::UPDATE_VERSION => u64::from(version.update),
+            sys::NUM_TDX_FEATURES => 1,
+            sys::TDX_FEATURES0 => version.features0,
+            sys::NUM_CMRS => MAX_CMRS as u64,
+            sys::CMR_BASE => self.config.cmrs.get(index).map_or(0, |cmr| cmr.base),
+            sys::CMR_SIZE => self.config.cmrs.get(index).map_or(0, |cmr| cmr.size),
+            sys::MAX_TDMRS => u64::from(MAX_TDMRS),
+            sys::MAX_RESERVED_PER_TDMR => u64::from(MAX_RESERVED_PER_TDMR),
+            sys::PAMT_4K_ENTRY_SIZE | sys::PAMT_2M_ENTRY_SIZE | sys::PAMT_1G_ENTRY_SIZE => {
+                u64::from(PAMT_ENTRY_SIZE)
+            }
+            sys::PAMT_PAGE_BITMAP_ENTRY_BITS => PAMT_PAGE_BITMAP_ENTRY_BITS,
+            sys::TDR_BASE_SIZE => 0x1000,
+            sys::TDCS_BASE_SIZE => u64::from(TDCS_BASE_SIZE),
+            sys::TDCS_SIZE_PER_L2_VM => u64::from(TDCS_SIZE_PER_L2_VM),
+            sys::TDVPS_BASE_SIZE => u64::from(TDVPS_BASE_SIZE),
+            sys::TDVPS_SIZE_PER_L2_VM => u64::from(TDVPS_SIZE_PER_L2_VM),
+            sys::ATTRIBUTES_FIXED0 => self.config.attributes.fixed0,
+            sys::ATTRIBUTES_FIXED1 => self.config.attributes.fixed1,
+            sys::XFAM_FIXED0 => self.config.xfam.fixed0,
+            sys::XFAM_FIXED1 => self.config.xfam.fixed1,
+            sys::NUM_CPUID_CONFIG => CONFIG.len() as u64,
+            sys::CONFIG_FLAGS_FIXED0 => CONFIG_FLAGS_FIXED0,
+            sys::CPUID_CONFIG_LEAVES => CONFIG.get(index).map_or(0, |entry| {
                 u64::from(entry.leaf) | u64::from(entry.subleaf.unwrap_or(u32::MAX)) << 32
             }),
-            "CPUID_CONFIG_VALUES" => CONFIG.get(index / 2).map_or(0, |entry| {
+            sys::CPUID_CONFIG_VALUES => CONFIG.get(index / 2).map_or(0, |entry| {
                 let low = index % 2 * 2;
                 let bits = |register: usize| {
                     u64::from(
@@ -90,13 +76,13 @@ impl SysFields<'_> {
                 };
                 bits(low) | bits(low + 1) << 32
             }),
-            "IA32_ARCH_CAPABILITIES_CONFIG_MASK" => ARCH_CAPABILITIES_CONFIG_MASK,
-            "NUM_ALLOWED_FMS" => 1,
-            "ALLOWED_FMS" if element.index == 0 => u64::from(self.config.cpuid_fms),
-            "MAX_MIGS" | "MAX_SERV_TDS" => 1,
-            "GUEST_L2_GPA_ATTR_MASK" => 0xffff,
-            "VM_CTLS_FIXED0" => 1,
-            "VPCU_L2_CTLS_FIXED0" | "VPCU_L2_DEBUG_CTLS_FIXED0" => 7,
+            sys::IA32_ARCH_CAPABILITIES_CONFIG_MASK => ARCH_CAPABILITIES_CONFIG_MASK,
+            sys::NUM_ALLOWED_FMS => 1,
+            sys::ALLOWED_FMS if element.index == 0 => u64::from(self.config.cpuid_fms),
+            sys::MAX_MIGS | sys::MAX_SERV_TDS => 1,
+            sys::GUEST_L2_GPA_ATTR_MASK => 0xffff,
+            sys::VM_CTLS_FIXED0 => 1,
+            sys::VPCU_L2_CTLS_FIXED0 | sys::VPCU_L2_DEBUG_CTLS_FIXED0 => 7,
             // Handoff, migration and service-TD details: nothing is emulated, so nothing is offered.
             _ => 0,
         }
@@ -105,14 +91,15 @@ impl SysFields<'_> {
 
 impl Fields for SysFields<'_> {
     fn tables(&self) -> &'static [&'static [Field]] {
-        match self.config.profile {
-            ModuleProfile::V1_5_01 | ModuleProfile::V1_5Late => &[SYS],
-            ModuleProfile::V2_0 => &[SYS, ADDED_IN_2_0],
-        }
+        &[SYS]
     }
 
-    fn exists(&self, _: &Field) -> bool {
-        true
+    fn release(&self) -> Release {
+        self.config.profile.release()
+    }
+
+    fn num_l2_vms(&self) -> u16 {
+        0
     }
 
     fn load(&self, element: &Element) -> Result<u64, Status> {

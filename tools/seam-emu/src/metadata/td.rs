@@ -1,11 +1,11 @@
 //! The fields of one TD: TDR and TDCS.
 
-use tdx_module_iface::metadata::{Field, FieldId, TD};
+use tdx_module_iface::metadata::{Field, FieldId, Place, TD, Transform, td};
 use tdx_module_iface::td_params::config_flags;
-use tdx_module_iface::{Status, StatusCode};
+use tdx_module_iface::{Release, Status, StatusCode};
 
 use super::cpuid_values::{self, LOOKUP_LEN};
-use super::{Element, Fields, ID_INCORRECT, NOT_READABLE, VALUE_NOT_VALID, Write};
+use super::{Element, Fields, ID_INCORRECT, NOT_READABLE, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::config::MachineConfig;
 use crate::fields::layout::{tdcs, tdr};
 use crate::fields::{FieldStore, Width};
@@ -14,9 +14,6 @@ use crate::td::{Tdcs, Tdr};
 
 /// Bounds of HP_LOCK_TIMEOUT in microseconds: 10 ms and 100 s.
 const HP_LOCK_TIMEOUT_USEC: core::ops::RangeInclusive<u64> = 10_000..=100_000_000;
-
-/// Classes below this lie in the TDR, the others in the TDCS.
-const FIRST_TDCS_CLASS: u8 = 16;
 
 /// TD_CTLS bit 0: a pending page exits instead of raising #VE.
 pub const TD_CTLS_PENDING_VE_DISABLE: u64 = 1;
@@ -28,6 +25,8 @@ pub struct TdFields<'a> {
     pub tdr: &'a dyn FieldStore,
     /// The TDCS pages.
     pub tdcs: &'a dyn FieldStore,
+    /// The release of the module.
+    pub release: Release,
     /// Frequency of the processor's TSC.
     pub tsc_hz: u64,
     /// The TD's key id where a physical address carries it: pages are shown with it.
@@ -38,7 +37,13 @@ impl<'a> TdFields<'a> {
     /// The fields of a TD of this machine.
     pub(crate) fn new(machine: &Machine, tdr: &'a Tdr<'_>, tdcs: &'a Tdcs<'_>) -> Self {
         let config = machine.config();
-        Self { tdr, tdcs, tsc_hz: config.tsc_hz, key_bits: key_bits(config, tdr) }
+        Self {
+            tdr,
+            tdcs,
+            release: config.profile.release(),
+            tsc_hz: config.tsc_hz,
+            key_bits: key_bits(config, tdr),
+        }
     }
 }
 
@@ -49,12 +54,14 @@ pub(super) fn key_bits(config: &MachineConfig, tdr: &dyn FieldStore) -> u64 {
 }
 
 impl TdFields<'_> {
-    fn num_l2_vms(&self) -> u64 {
-        self.tdcs.load(tdcs::NUM_L2_VMS, Width::B2)
-    }
-
-    fn store_of(&self, field: &Field) -> &dyn FieldStore {
-        if field.id.class() < FIRST_TDCS_CLASS { self.tdr } else { self.tdcs }
+    /// Where an element is stored; `None` if it is not.
+    fn stored(&self, element: &Element) -> Option<(&dyn FieldStore, u32)> {
+        let store = match element.field.place {
+            Place::Tdr(_) => self.tdr,
+            Place::Tdcs(_) => self.tdcs,
+            Place::Tdvps(_) | Place::Vmcs | Place::Nowhere => return None,
+        };
+        Some((store, element.offset()?))
     }
 
     fn cpuid_value(&self, id: FieldId) -> Result<u64, Status> {
@@ -65,8 +72,8 @@ impl TdFields<'_> {
         Ok(self.tdcs.load_u64(tdcs::CPUID_VALUES + element * 8))
     }
 
-    /// HP_LOCK_TIMEOUT is stored in TSC ticks, 32 bits of them (recorded: 77.8 s read back as 490 ms).
-    fn set_hp_lock_timeout(&self, write: &Write) -> Result<u64, Status> {
+    /// A host-priority time-out in TSC ticks, 32 bits of them (recorded: 77.8 s read back as 490 ms).
+    fn checked_ticks(&self, write: &Write) -> Result<u64, Status> {
         if write.mask != u64::MAX {
             return Err(Status::new(StatusCode::METADATA_WR_MASK_NOT_VALID));
         }
@@ -74,6 +81,28 @@ impl TdFields<'_> {
             return Err(VALUE_NOT_VALID);
         }
         Ok(usec_to_ticks(write.new, self.tsc_hz))
+    }
+
+    /// The checks of fields that depend on other state; gives the value to store.
+    fn checked_value(&self, write: &Write) -> Result<u64, Status> {
+        match *write.element.field {
+            td::TD_CTLS => {
+                let flexible =
+                    self.tdcs.load_u64(tdcs::CONFIG_FLAGS) & config_flags::FLEXIBLE_PENDING_VE != 0;
+                if !flexible && (write.new ^ write.old) & TD_CTLS_PENDING_VE_DISABLE != 0 {
+                    return Err(VALUE_NOT_VALID);
+                }
+                Ok(write.new)
+            }
+            _ => Ok(write.new),
+        }
+    }
+
+    fn computed_value(&self, field: &Field) -> u64 {
+        match *field {
+            td::NUM_CPUID_VALUES => LOOKUP_LEN as u64,
+            _ => 0,
+        }
     }
 }
 
@@ -93,49 +122,37 @@ impl Fields for TdFields<'_> {
         &[TD]
     }
 
-    fn exists(&self, field: &Field) -> bool {
-        // L2_SEPT_ROOT_1 to 3.
-        let vm = match field.id.class() {
-            37 => 1,
-            41 => 2,
-            45 => 3,
-            _ => return true,
-        };
-        vm <= self.num_l2_vms()
+    fn release(&self) -> Release {
+        self.release
+    }
+
+    fn num_l2_vms(&self) -> u16 {
+        self.tdcs.load(tdcs::NUM_L2_VMS, Width::B2) as u16
     }
 
     fn load(&self, element: &Element) -> Result<u64, Status> {
-        if element.field.is_sparse() {
-            return self.cpuid_value(element.id);
+        let stored = self.stored(element).map_or(0, |(store, offset)| store.load(offset, element.width()));
+        match element.field.transform {
+            Transform::Stored | Transform::Checked => Ok(stored),
+            Transform::Computed => Ok(self.computed_value(element.field)),
+            Transform::Microseconds => Ok(ticks_to_usec(stored, self.tsc_hz)),
+            Transform::PageAddress => Ok(if stored == 0 { 0 } else { stored | self.key_bits }),
+            Transform::CpuidValues => self.cpuid_value(element.id),
         }
-        if element.is("NUM_CPUID_VALUES") {
-            return Ok(LOOKUP_LEN as u64);
-        }
-        let Some(offset) = element.offset() else { return Ok(0) };
-        let value = self.store_of(element.field).load(offset, element.width());
-        Ok(match element.field.name {
-            "HP_LOCK_TIMEOUT" => ticks_to_usec(value, self.tsc_hz),
-            "TDCX_PA" if value != 0 => value | self.key_bits,
-            _ => value,
-        })
     }
 
     fn store(&self, write: &Write) -> Result<(), Status> {
         let element = &write.element;
-        let new = match element.field.name {
-            "HP_LOCK_TIMEOUT" => self.set_hp_lock_timeout(write)?,
-            "TD_CTLS" => {
-                let flexible =
-                    self.tdcs.load_u64(tdcs::CONFIG_FLAGS) & config_flags::FLEXIBLE_PENDING_VE != 0;
-                if !flexible && (write.new ^ write.old) & TD_CTLS_PENDING_VE_DISABLE != 0 {
-                    return Err(VALUE_NOT_VALID);
-                }
-                write.new
+        let new = match element.field.transform {
+            Transform::Stored => write.new,
+            Transform::Checked => self.checked_value(write)?,
+            Transform::Microseconds => self.checked_ticks(write)?,
+            Transform::Computed | Transform::PageAddress | Transform::CpuidValues => {
+                return Err(NOT_WRITABLE);
             }
-            _ => write.new,
         };
-        if let Some(offset) = element.offset() {
-            self.store_of(element.field).store(offset, element.width(), new);
+        if let Some((store, offset)) = self.stored(element) {
+            store.store(offset, element.width(), new);
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! The fields of one VCPU: its VMCS and its TDVPS.
 
-use tdx_module_iface::metadata::{Field, VMCS, VP};
-use tdx_module_iface::{Status, StatusCode};
+use tdvisor_base::PAGE_SIZE;
+use tdx_module_iface::metadata::{Field, Place, Transform, VMCS, VP, vmcs, vp};
+use tdx_module_iface::{Release, Status, StatusCode};
 
 use super::{Element, Fields, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::fields::layout::{tdcs, tdvps};
-use crate::fields::{FieldStore, Width, vmcs};
+use crate::fields::{FieldStore, Width, vmcs as place};
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
@@ -31,38 +32,21 @@ pub(crate) const CR4_HOST_OWNED: u64 = CR4_MCE | 3 << 13 | 0xffff_ffff << 32;
 /// What a guest reads of them: VMXE is one, and hidden.
 pub(crate) const CR4_INITIAL_SHADOW: u64 = CR4_MCE;
 
-/// VMCS encodings of the fields whose writes do more than storing.
-mod encoding {
-    pub const NOTIFICATION_VECTOR: u32 = 0x0002;
-    pub const PML_ADDRESS: u32 = 0x200e;
-    pub const PID_ADDRESS: u32 = 0x2016;
-    pub const SHARED_EPTP: u32 = 0x203c;
-    pub const DEBUGCTL: u32 = 0x2802;
-    pub const PINBASED: u32 = 0x4000;
-    pub const PROCBASED2: u32 = 0x401e;
-    pub const CR0_MASK: u32 = 0x6000;
-    pub const CR4_MASK: u32 = 0x6002;
-    pub const CR0_SHADOW: u32 = 0x6004;
-    pub const CR4_SHADOW: u32 = 0x6006;
-    pub const CR0: u32 = 0x6800;
-    pub const CR4: u32 = 0x6804;
-}
-
 /// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them.
 pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
-    let set = |encoding, value| {
-        if let Some(offset) = vmcs::offset(encoding) {
+    let set = |field: Field, value| {
+        if let Some(offset) = place::offset(field.id.code()) {
             tdvps.store_u64(offset, value);
         }
     };
-    set(encoding::NOTIFICATION_VECTOR, VECTOR_NOT_SET);
-    set(encoding::PID_ADDRESS, ADDRESS_NOT_SET);
-    set(encoding::SHARED_EPTP, ADDRESS_NOT_SET);
-    set(encoding::PINBASED, INITIAL_PINBASED);
-    set(encoding::CR0_MASK, CR0_HOST_OWNED);
-    set(encoding::CR0_SHADOW, CR0_NE);
-    set(encoding::CR4_MASK, CR4_HOST_OWNED);
-    set(encoding::CR4_SHADOW, CR4_MCE);
+    set(vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR, VECTOR_NOT_SET);
+    set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, ADDRESS_NOT_SET);
+    set(vmcs::SHARED_EPTP, ADDRESS_NOT_SET);
+    set(vmcs::PIN_BASED_CONTROLS, INITIAL_PINBASED);
+    set(vmcs::CR0_GUEST_HOST_MASK, CR0_HOST_OWNED);
+    set(vmcs::CR0_READ_SHADOW, CR0_NE);
+    set(vmcs::CR4_GUEST_HOST_MASK, CR4_HOST_OWNED);
+    set(vmcs::CR4_READ_SHADOW, CR4_MCE);
     for vm in 0..=u32::from(num_l2_vms.min(MAX_L2_VMS)) {
         for array in PER_VM_NOT_SET {
             tdvps.store_u64(array + 8 * vm, ADDRESS_NOT_SET);
@@ -83,12 +67,6 @@ const PER_VM_NOT_SET: [u32; 6] = [
     tdvps::TSC_DEADLINE,
 ];
 
-/// Decides whether an address with key-id bits is host memory that a VMM may hand to a VCPU.
-pub trait SharedMemory {
-    /// Whether `bytes` bytes at `pa`, aligned to their size, lie in shared memory outside the module's range.
-    fn is_shared(&self, pa: u64, bytes: u64) -> bool;
-}
-
 /// A VCPU's control structures as metadata.
 #[derive(Clone, Copy)]
 pub struct VpFields<'a> {
@@ -96,50 +74,55 @@ pub struct VpFields<'a> {
     pub tdvps: &'a dyn FieldStore,
     /// The TDCS pages of its TD.
     pub tdcs: &'a dyn FieldStore,
-    /// What memory the host may name.
-    pub memory: &'a dyn SharedMemory,
+    /// The release of the module.
+    pub release: Release,
+    /// The machine, which knows what memory the host may name.
+    pub machine: &'a Machine,
     /// The TD's key id where a physical address carries it: pages are shown with it.
     pub key_bits: u64,
     /// The TD's page of zeros.
     pub zero_page: u64,
 }
 
+/// Bytes of a posted-interrupt descriptor, and its alignment.
+const POSTED_INTERRUPT_DESCRIPTOR_BYTES: u64 = 64;
+
 /// Which TDCX page is the one of zeros.
 const ZERO_PAGE: u32 = 4;
-
-impl SharedMemory for Machine {
-    fn is_shared(&self, pa: u64, bytes: u64) -> bool {
-        let config = self.config();
-        let (hpa, key) = self.split_pa(pa);
-        let range = config.seam_range;
-        let in_module = hpa.get() >= range.base && hpa.get() - range.base < range.size;
-        let too_wide = config.max_pa < 64 && pa >> config.max_pa != 0;
-        pa.is_multiple_of(bytes) && !too_wide && !in_module && key.get() < *config.private_hkids.start()
-    }
-}
 
 impl<'a> VpFields<'a> {
     /// The fields of a VCPU of this machine.
     pub(crate) fn new(machine: &'a Machine, tdr: &Tdr<'_>, tdvps: &'a Tdvps<'_>, tdcs: &'a Tdcs<'_>) -> Self {
-        let key_bits = super::td::key_bits(machine.config(), tdr);
-        Self { tdvps, tdcs, memory: machine, key_bits, zero_page: tdr.tdcx(ZERO_PAGE).get() }
+        let config = machine.config();
+        Self {
+            tdvps,
+            tdcs,
+            release: config.profile.release(),
+            machine,
+            key_bits: super::td::key_bits(config, tdr),
+            zero_page: tdr.tdcx(ZERO_PAGE).get(),
+        }
     }
 }
 
 impl VpFields<'_> {
-    fn vmcs(&self, encoding: u32) -> u64 {
-        vmcs::offset(encoding).map_or(0, |offset| self.tdvps.load_u64(offset))
+    fn vmcs(&self, field: &Field) -> u64 {
+        self.vmcs_at(field.id.code())
     }
 
-    fn set_vmcs(&self, encoding: u32, value: u64) {
-        if let Some(offset) = vmcs::offset(encoding) {
+    fn vmcs_at(&self, encoding: u32) -> u64 {
+        place::offset(encoding).map_or(0, |offset| self.tdvps.load_u64(offset))
+    }
+
+    fn set_vmcs_at(&self, encoding: u32, value: u64) {
+        if let Some(offset) = place::offset(encoding) {
             self.tdvps.store_u64(offset, value);
         }
     }
 
     /// Bits that the guest/host mask gives to the host must be written as the guest reads them; they keep their
     /// real value.
-    fn control_register(&self, register: u32, mask: u64, shadow: u64, new: u64) -> Result<u64, Status> {
+    fn control_register(&self, register: &Field, mask: u64, shadow: u64, new: u64) -> Result<u64, Status> {
         if (new ^ shadow) & mask != 0 {
             return Err(VALUE_NOT_VALID);
         }
@@ -149,45 +132,55 @@ impl VpFields<'_> {
     /// The checks of VMCS fields that a VMM may write; gives the value to store.
     fn checked_vmcs_value(&self, write: &Write) -> Result<u64, Status> {
         let new = write.new;
-        match write.element.id.code() {
-            encoding::SHARED_EPTP | encoding::PML_ADDRESS if !self.memory.is_shared(new, 4096) => {
+        match *write.element.field {
+            vmcs::SHARED_EPTP | vmcs::PML_ADDRESS if !self.is_shared(new, PAGE_SIZE) => Err(VALUE_NOT_VALID),
+            vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS
+                if new != ADDRESS_NOT_SET && !self.is_shared(new, POSTED_INTERRUPT_DESCRIPTOR_BYTES) =>
+            {
                 Err(VALUE_NOT_VALID)
             }
-            encoding::PID_ADDRESS if new != ADDRESS_NOT_SET && !self.memory.is_shared(new, 64) => {
-                Err(VALUE_NOT_VALID)
-            }
-            encoding::NOTIFICATION_VECTOR if new > 0xff => Err(VALUE_NOT_VALID),
-            encoding::PINBASED if new & PROCESS_POSTED_INTERRUPTS != 0 => {
-                let missing = if self.vmcs(encoding::NOTIFICATION_VECTOR) == VECTOR_NOT_SET {
-                    Some(encoding::NOTIFICATION_VECTOR)
-                } else if self.vmcs(encoding::PID_ADDRESS) == ADDRESS_NOT_SET {
-                    Some(encoding::PID_ADDRESS)
-                } else {
-                    None
-                };
-                match missing {
+            vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR if new > 0xff => Err(VALUE_NOT_VALID),
+            vmcs::PIN_BASED_CONTROLS if new & PROCESS_POSTED_INTERRUPTS != 0 => {
+                match self.missing_for_posted_interrupts() {
                     Some(field) => {
-                        Err(Status::with_details(StatusCode::TD_VMCS_FIELD_NOT_INITIALIZED, field))
+                        Err(Status::with_details(StatusCode::TD_VMCS_FIELD_NOT_INITIALIZED, field.id.code()))
                     }
                     None => Ok(new),
                 }
             }
-            encoding::PROCBASED2 if new & ENABLE_PML != 0 => Err(VALUE_NOT_VALID),
-            encoding::DEBUGCTL if new & 0xc0 == 0x40 && !self.is_debuggable() => Err(VALUE_NOT_VALID),
-            encoding::CR0 => {
-                let (mask, shadow) = (self.vmcs(encoding::CR0_MASK), self.vmcs(encoding::CR0_SHADOW));
-                self.control_register(encoding::CR0, mask, shadow, new)
+            vmcs::PROCBASED_CONTROLS2 if new & ENABLE_PML != 0 => Err(VALUE_NOT_VALID),
+            vmcs::IA32_DEBUGCTL if new & 0xc0 == 0x40 && !self.is_debuggable() => Err(VALUE_NOT_VALID),
+            vmcs::GUEST_CR0 => {
+                let mask = self.vmcs(&vmcs::CR0_GUEST_HOST_MASK);
+                let shadow = self.vmcs(&vmcs::CR0_READ_SHADOW);
+                self.control_register(&vmcs::GUEST_CR0, mask, shadow, new)
             }
-            encoding::CR4 => {
+            vmcs::GUEST_CR4 => {
                 // The guest may choose what it reads in CR4.MCE; the processor's own bit stays one.
-                let shadow = self.vmcs(encoding::CR4_SHADOW) & !CR4_MCE | new & CR4_MCE;
-                let mask = self.vmcs(encoding::CR4_MASK) & !CR4_MCE;
-                let value = self.control_register(encoding::CR4, mask, shadow, new | CR4_MCE)?;
-                self.set_vmcs(encoding::CR4_SHADOW, shadow);
+                let shadow = self.vmcs(&vmcs::CR4_READ_SHADOW) & !CR4_MCE | new & CR4_MCE;
+                let mask = self.vmcs(&vmcs::CR4_GUEST_HOST_MASK) & !CR4_MCE;
+                let value = self.control_register(&vmcs::GUEST_CR4, mask, shadow, new | CR4_MCE)?;
+                self.set_vmcs_at(vmcs::CR4_READ_SHADOW.id.code(), shadow);
                 Ok(value)
             }
             _ => Ok(new),
         }
+    }
+
+    /// The first field that posted interrupts need and that nobody set.
+    fn missing_for_posted_interrupts(&self) -> Option<Field> {
+        [
+            (vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR, VECTOR_NOT_SET),
+            (vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, ADDRESS_NOT_SET),
+        ]
+        .into_iter()
+        .find(|(field, not_set)| self.vmcs(field) == *not_set)
+        .map(|(field, _)| field)
+    }
+
+    /// Whether the host may hand `bytes` bytes at `pa`, aligned to their size, to a VCPU.
+    fn is_shared(&self, pa: u64, bytes: u64) -> bool {
+        self.machine.shared_hpa(pa, bytes).is_some()
     }
 
     fn is_debuggable(&self) -> bool {
@@ -196,19 +189,26 @@ impl VpFields<'_> {
 
     /// The checks of TDVPS fields; gives the value to store.
     fn checked_value(&self, write: &Write) -> Result<u64, Status> {
-        match write.element.field.name {
+        match *write.element.field {
             // Recorded as not writable even by the host of a debuggable TD.
-            "XFAM" => Err(NOT_WRITABLE),
-            "XCR0" if write.new & !self.tdcs.load_u64(tdcs::XFAM) != 0 => Err(VALUE_NOT_VALID),
+            vp::XFAM => Err(NOT_WRITABLE),
+            vp::XCR0 if write.new & !self.tdcs.load_u64(tdcs::XFAM) != 0 => Err(VALUE_NOT_VALID),
             // The XSAVE header, and what follows it up to the extended region, belongs to the module.
-            "XBUFF" if (512 / 8..576 / 8).contains(&write.element.index) => Err(NOT_WRITABLE),
+            vp::XBUFF if (512 / 8..576 / 8).contains(&write.element.index) => Err(NOT_WRITABLE),
             _ => Ok(write.new),
+        }
+    }
+
+    fn computed_value(&self, field: &Field) -> u64 {
+        match *field {
+            vp::VCPU_STATE_DETAILS => self.interrupt_pending(),
+            _ => 0,
         }
     }
 }
 
 const fn is_vmcs(field: &Field) -> bool {
-    field.id.class() == 0
+    matches!(field.place, Place::Vmcs)
 }
 
 impl Fields for VpFields<'_> {
@@ -216,50 +216,50 @@ impl Fields for VpFields<'_> {
         &[VMCS, VP]
     }
 
-    fn exists(&self, field: &Field) -> bool {
-        // VMCS, MSR bitmaps and shadow MSR bitmaps of L2 VM 1, 2 and 3.
-        let vm = match field.id.class() {
-            36..=38 => 1,
-            44..=46 => 2,
-            52..=54 => 3,
-            _ => return true,
-        };
-        vm <= self.tdcs.load(tdcs::NUM_L2_VMS, Width::B2)
+    fn release(&self) -> Release {
+        self.release
+    }
+
+    fn num_l2_vms(&self) -> u16 {
+        self.tdcs.load(tdcs::NUM_L2_VMS, Width::B2) as u16
     }
 
     fn load(&self, element: &Element) -> Result<u64, Status> {
         if is_vmcs(element.field) {
-            let value = self.vmcs(element.id.code());
+            let value = self.vmcs_at(element.id.code());
             // Before a host sets one, the shared EPT is the TD's zero page.
-            let is_unset = element.id.code() == encoding::SHARED_EPTP && value == ADDRESS_NOT_SET;
+            let is_unset = *element.field == vmcs::SHARED_EPTP && value == ADDRESS_NOT_SET;
             return Ok(if is_unset { self.zero_page | self.key_bits } else { value });
         }
-        if element.is("VCPU_STATE_DETAILS") {
-            return Ok(self.interrupt_pending());
-        }
-        let value = element.offset().map_or(0, |offset| self.tdvps.load(offset, element.width()));
-        Ok(if element.is("TDVPS_PAGE_PA") && value != 0 { value | self.key_bits } else { value })
+        let stored = element.offset().map_or(0, |offset| self.tdvps.load(offset, element.width()));
+        Ok(match element.field.transform {
+            Transform::Computed => self.computed_value(element.field),
+            Transform::PageAddress if stored != 0 => stored | self.key_bits,
+            _ => stored,
+        })
     }
 
     fn store(&self, write: &Write) -> Result<(), Status> {
-        if is_vmcs(write.element.field) {
-            let value = self.checked_vmcs_value(write)?;
-            self.set_vmcs(write.element.id.code(), value);
-            return Ok(());
-        }
-        let value = self.checked_value(write)?;
-        if let Some(offset) = write.element.offset() {
+        let field = write.element.field;
+        let value = match field.transform {
+            Transform::Stored => write.new,
+            Transform::Checked if is_vmcs(field) => self.checked_vmcs_value(write)?,
+            Transform::Checked => self.checked_value(write)?,
+            _ => return Err(NOT_WRITABLE),
+        };
+        if is_vmcs(field) {
+            self.set_vmcs_at(write.element.id.code(), value);
+        } else if let Some(offset) = write.element.offset() {
             self.tdvps.store(offset, write.element.width(), value);
         }
         Ok(())
     }
 
     fn value_to_write_over(&self, element: &Element, old: u64, writable: u64) -> u64 {
-        let is_address = is_vmcs(element.field)
-            && matches!(
-                element.id.code(),
-                encoding::PID_ADDRESS | encoding::SHARED_EPTP | encoding::PML_ADDRESS
-            );
+        let is_address = matches!(
+            *element.field,
+            vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS | vmcs::SHARED_EPTP | vmcs::PML_ADDRESS
+        );
         if is_address && old >> 63 != 0 { old & writable } else { old }
     }
 }
@@ -269,7 +269,7 @@ impl VpFields<'_> {
     fn interrupt_pending(&self) -> u64 {
         /// Offset of the processor-priority register in the virtual APIC page.
         const PPR: u32 = 0xa0;
-        let status = self.vmcs(0x0810);
+        let status = self.vmcs(&vmcs::GUEST_INTERRUPT_STATUS);
         let priority = self.tdvps.load(tdvps::VAPIC + PPR, Width::B4);
         u64::from(status & 0xf0 > priority & 0xf0)
     }
