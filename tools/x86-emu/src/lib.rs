@@ -33,6 +33,8 @@ mod ops;
 mod paging;
 pub mod registers;
 mod segments;
+#[allow(dead_code, unused_imports, reason = "the x87 instructions, which take half of it, come next")]
+mod softfloat;
 pub mod state;
 mod stop;
 pub mod tlb;

@@ -9,7 +9,6 @@ mod descriptors;
 pub(crate) mod extended_state;
 pub(crate) mod far;
 pub(crate) mod float;
-mod ieee;
 pub(crate) mod io;
 pub(crate) mod moves;
 pub(crate) mod muldiv;

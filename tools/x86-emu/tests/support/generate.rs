@@ -305,13 +305,24 @@ impl Operands<'_> {
     }
 }
 
+/// The reset state or any: rounding, DAZ, FTZ, unmasked exceptions.
+fn mxcsr(rng: &mut Rng) -> u32 {
+    let random = rng.next() as u32;
+    match rng.below(4) {
+        0 => 0x1F80 | random & 0x3F,
+        1 => 0x1F80 | random & 0xE07F,
+        2 => 0x1F80 & !(0x80 << rng.below(6)) | random & 0xE07F,
+        _ => random & 0xFFFF,
+    }
+}
+
 fn initial(rng: &mut Rng) -> State {
     State {
         gpr: std::array::from_fn(|_| rng.value()),
         // Arithmetic flags, the direction flag and ID.
         flags: rng.next() & 0x0020_0CD5 | 2,
         xmm: std::array::from_fn(|_| rng.vector()),
-        mxcsr: 0x1F80 | rng.next() as u32 & 0x3F,
+        mxcsr: mxcsr(rng),
         fcw: 0x37F,
         fsw: 0,
     }
