@@ -9,6 +9,7 @@ use std::path::Path;
 use tdvisor_attest::ccel::{CcType, Ccel};
 use tdvisor_attest::eventlog::{EventLog, LogEnd, Register, Replay, WarningKind};
 use tdvisor_attest::quote::Quote;
+use tdvisor_test_data::vectors;
 
 /// What INDEX.md lists for a log: events (header included), where it ends, and per RTMR the first 24 digits of
 /// its value with the number of events.
@@ -102,8 +103,9 @@ fn replay(folder: &Path, file: &str) -> Replay {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn every_recorded_log_replays_to_its_registers_with_its_oddities_told() {
-    let Some(folder) = common::vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     for expected in &LOGS {
         let file = expected.file;
         let bytes = read(&folder, &format!("eventlogs/{file}"));
@@ -133,8 +135,9 @@ fn every_recorded_log_replays_to_its_registers_with_its_oddities_told() {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn logs_and_quotes_of_one_guest_agree() {
-    let Some(folder) = common::vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     let quote = |file: &str| {
         let bytes = read(&folder, &format!("quotes/{file}"));
         let quote = Quote::parse(&bytes).unwrap();
@@ -152,8 +155,9 @@ fn logs_and_quotes_of_one_guest_agree() {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn the_recorded_ccel_table_names_the_log_area() {
-    let Some(folder) = common::vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     let ccel = Ccel::parse(&read(&folder, "eventlogs/ccel-acpi-table-cos113.bin")).unwrap();
     assert_eq!((ccel.cc_type, ccel.cc_subtype), (CcType::TDX, 0));
     assert!(ccel.checksum_holds);
@@ -162,8 +166,9 @@ fn the_recorded_ccel_table_names_the_log_area() {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn a_log_cut_or_changed_anywhere_never_replays_to_the_same_registers_and_never_panics() {
-    let Some(folder) = common::vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     let bytes = read(&folder, "eventlogs/ccel-dstack.bin");
     let end = 0x78d;
     let whole = EventLog::parse(&bytes).unwrap().replay();

@@ -18,6 +18,7 @@ use tdvisor_attest::quote::Quote;
 use tdvisor_attest::report::{ReportKey, TdReport};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 use tdvisor_attest::x509::{Certificate, RevocationList, pem};
+use tdvisor_test_data::vectors;
 use zerocopy::IntoBytes;
 
 const AT: UnixSeconds = UnixSeconds(1_790_000_000);
@@ -31,7 +32,7 @@ fn issued() -> (TrustAnchor, Issued) {
 
 /// Files of a folder of the vectors, if they are there; padding at their ends is left alone.
 fn recorded(folder: &str) -> Vec<Seed> {
-    let Some(vectors) = common::vectors() else { return Vec::new() };
+    let Ok(vectors) = vectors::find(vectors::ATTESTATION) else { return Vec::new() };
     let mut paths: Vec<_> =
         std::fs::read_dir(vectors.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();

@@ -15,6 +15,7 @@ use tdvisor_attest::igvm::{IgvmImage, IgvmLoader};
 use tdvisor_attest::mrtd::variants;
 use tdvisor_attest::predict::{Prediction, authenticode, linux, list};
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+use tdvisor_test_data::vectors;
 
 /// A TDVF image of 16 KiB with an OVMF-style table: one firmware volume, memory, a TD HOB, a payload.
 fn tdvf() -> (Vec<u8>, std::ops::Range<usize>) {
@@ -153,7 +154,7 @@ fn logs() -> Vec<Vec<u8>> {
     }
     small.extend([0xff; 16]);
     let mut logs = vec![small];
-    if let Some(vectors) = common::vectors() {
+    if let Ok(vectors) = vectors::find(vectors::ATTESTATION) {
         let mut paths: Vec<_> = std::fs::read_dir(vectors.join("eventlogs"))
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -1,11 +1,10 @@
 //! Debian's `ovmf` package (2022.11-6+deb12u2): the MRTDs that two independent programs computed, and clear
-//! errors for the images that are no TDVF images. Without the package these tests print 'not run'.
-
-use std::path::Path;
+//! errors for the images that are no TDVF images.
 
 use tdvisor_attest::digest::Digest384;
 use tdvisor_attest::mrtd::variants::{self, Variant};
 use tdvisor_attest::tdvf::{HostContents, SectionKind, TdvfError, TdvfImage};
+use tdvisor_test_data::ovmf;
 
 const SINGLE_PASS: &str = "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057\
                            fb887fed0744d5631a212967fb231c47";
@@ -16,17 +15,14 @@ const CFV: &str = "f87302177b059d54a2cf0c5f13340dbabf5c9dd60dc3f996c68b776fbe4de
 /// VARS and CODE in one file.
 const OVMF_FD_BYTES: usize = 2 << 20;
 
-fn read(path: &str) -> Option<Vec<u8>> {
-    if !Path::new(path).exists() {
-        println!("not run: {path} is not installed (Debian package ovmf)");
-        return None;
-    }
-    Some(std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}")))
+fn read(path: &str) -> Vec<u8> {
+    std::fs::read(ovmf::file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
+#[ignore = "needs the package ovmf"]
 fn debians_combined_image_has_the_published_mrtds_and_cfv_digest() {
-    let Some(bytes) = read("/usr/share/ovmf/OVMF.fd") else { return };
+    let bytes = read(ovmf::COMBINED);
     assert_eq!(bytes.len(), OVMF_FD_BYTES);
     let image = TdvfImage::parse(&bytes).unwrap();
     let cfv = image.sections().find(|section| section.kind == SectionKind::CFV).unwrap();
@@ -38,11 +34,12 @@ fn debians_combined_image_has_the_published_mrtds_and_cfv_digest() {
 }
 
 #[test]
+#[ignore = "needs the package ovmf"]
 fn a_code_only_image_names_the_section_whose_data_are_missing() {
-    let Some(code) = read("/usr/share/OVMF/OVMF_CODE.fd") else { return };
+    let code = read(ovmf::CODE);
     let error = TdvfImage::parse(&code).unwrap_err();
     assert!(error.to_string().starts_with("section 0 (BFV): its data"), "{error}");
-    let Some(mut combined) = read("/usr/share/OVMF/OVMF_VARS.fd") else { return };
+    let mut combined = read(ovmf::VARS);
     combined.extend(code);
     let image = TdvfImage::parse(&combined).unwrap();
     let mrtd = variants::mrtd(&image, Variant::Interleaved, HostContents::default()).unwrap();
@@ -50,14 +47,15 @@ fn a_code_only_image_names_the_section_whose_data_are_missing() {
 }
 
 #[test]
+#[ignore = "needs the package ovmf"]
 fn images_that_were_built_without_tdx_say_so() {
     for (path, expected) in [
         ("/usr/share/OVMF/OVMF_CODE_4M.fd", TdvfError::NotForTdx),
         ("/usr/share/OVMF/OVMF_CODE_4M.ms.fd", TdvfError::NotForTdx),
-        ("/usr/share/OVMF/OVMF_VARS.fd", TdvfError::NoMetadata),
+        (ovmf::VARS, TdvfError::NoMetadata),
         ("/usr/share/OVMF/OVMF_VARS_4M.fd", TdvfError::NoMetadata),
     ] {
-        let Some(bytes) = read(path) else { return };
+        let bytes = read(path);
         assert_eq!(TdvfImage::parse(&bytes).unwrap_err(), expected, "{path}");
     }
 }

@@ -24,13 +24,12 @@ mod boots;
 mod guest;
 #[path = "linux/process.rs"]
 mod process;
-#[path = "report/mod.rs"]
-mod report;
 
 use std::process::ExitCode;
 
 use boots::{Files, Vmm};
-use report::{Bar, Report};
+use tdvisor_tests::bench::clock::median;
+use tdvisor_tests::bench::{self, Bar, Report};
 
 /// Boots of each side.
 const ROUNDS: usize = 5;
@@ -40,11 +39,6 @@ const MEMORY_MIB: u64 = 512;
 const TOUCHED_MIB: u64 = 384;
 /// How long the idle guest sleeps.
 const IDLE_SECONDS: u64 = 10;
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-}
 
 /// From the kernel's first line to init, ours against QEMU's.
 fn entry_to_init(files: &Files, report: &mut Report) {
@@ -111,12 +105,6 @@ fn idle(files: &Files, report: &mut Report) {
     report.put_or_skip("idle_guest_percent_of_a_core", boots::idle_percent(files), Bar::AtMost(5.0), note);
 }
 
-/// A group of figures, by name.
-type Group = (&'static str, fn(&Files, &mut Report));
-
-const GROUPS: [Group; 4] =
-    [("entry_to_init", entry_to_init), ("mips", mips), ("memory", memory), ("idle", idle)];
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((first, rest)) = arguments.split_first()
@@ -124,20 +112,20 @@ fn main() -> ExitCode {
     {
         return guest::main(rest);
     }
-    // `cargo bench ... -- mips idle` measures these groups only, and then writes no file.
-    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let files = Files::find();
-    let mut report = Report::new("linux");
-    for (name, group) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|w| *w == name) {
-            group(&files, &mut report);
+    let files = match Files::find() {
+        Ok(files) => files,
+        Err(why) => {
+            eprintln!("nothing can be measured: {why}");
+            return ExitCode::from(2);
         }
-    }
-    report.print();
-    if wanted.is_empty()
-        && let Err(error) = report.write()
-    {
-        eprintln!("the results could not be written: {error}");
-    }
-    ExitCode::SUCCESS
+    };
+    bench::main(
+        "linux",
+        &[
+            ("entry_to_init", &|report| entry_to_init(&files, report)),
+            ("mips", &|report| mips(&files, report)),
+            ("memory", &|report| memory(&files, report)),
+            ("idle", &|report| idle(&files, report)),
+        ],
+    )
 }

@@ -3,31 +3,28 @@
 //!
 //! Peers and product take turns, seven times; the table shows medians. One thread is measured in CPU time.
 //! Two threads are measured in wall time of short bursts in which neither was taken off its core; where no
-//! such burst is found, the figure is skipped, not failed. Writes `target/bench/mirror_ept.json`.
+//! such burst is found, there is no figure, and the benchmark says so. Writes `target/bench/mirror_ept.json`.
 
-#[path = "mirror_ept/clock.rs"]
-mod clock;
 #[path = "mirror_ept/limits.rs"]
 mod limits;
 #[path = "mirror_ept/ours.rs"]
 mod ours;
 #[path = "mirror_ept/peers.rs"]
 mod peers;
-#[path = "report/mod.rs"]
-mod report;
 #[path = "mirror_ept/threads.rs"]
 mod threads;
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
-use clock::{evict, interleaved, shuffled, timed};
 use mirror_ept::{
     Access, AccessTracking, Backing, Fault, FaultOutcome, GfnRange, Reserve, SplitOutcome, TablePages, Target,
 };
 use ours::{BenchMmu, Vcpu};
-use report::{Bar, Report};
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_tests::bench::clock::{evict, interleaved, shuffled, timed};
+use tdvisor_tests::bench::{self, Bar, Report};
 
 /// Keeps the compiler from leaving out the work that led to a value.
 #[inline(always)]
@@ -220,33 +217,23 @@ fn zap(report: &mut Report) {
     report.put("zap_range_vs_limit", mine / limit, Bar::AtMost(1.3), note);
 }
 
-/// A group of figures, by name.
-type Group = (&'static str, fn(&mut Report));
-
-const GROUPS: [Group; 6] = [
-    ("faults", faults),
-    ("threads", threads::run),
-    ("range", range_map),
-    ("splits", splits),
-    ("aging", aging),
-    ("zap", zap),
-];
-
-fn main() {
-    // `cargo bench ... -- faults zap` measures these groups only, and then writes no file.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let mut report = Report::new("mirror_ept");
-    for (name, group) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-            group(&mut report);
-        }
-    }
+/// What a table page costs beside itself.
+fn metadata(report: &mut Report) {
     let bytes = BenchMmu::metadata_bytes_per_table() as f64;
     report.put("metadata_bytes_per_table_page", bytes, Bar::AtMost(64.0), "KVM: 184".into());
-    report.print();
-    if wanted.is_empty()
-        && let Err(error) = report.write()
-    {
-        eprintln!("the results could not be written: {error}");
-    }
+}
+
+fn main() -> ExitCode {
+    bench::main(
+        "mirror_ept",
+        &[
+            ("faults", &faults),
+            ("threads", &threads::run),
+            ("range", &range_map),
+            ("splits", &splits),
+            ("aging", &aging),
+            ("zap", &zap),
+            ("metadata", &metadata),
+        ],
+    )
 }

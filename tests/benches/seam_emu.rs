@@ -2,30 +2,28 @@
 //! threads get in each other's way.
 //!
 //! Figures of one thread are CPU time, product and limit in turns, seven times, medians. Figures of two threads
-//! are wall time of short bursts in which neither was taken off its core; where no such burst is found, the
-//! figure is skipped, not failed. Writes `target/bench/seam_emu.json`.
+//! are wall time of short bursts in which neither was taken off its core; where no such burst is found, there is
+//! no figure, and the benchmark says so. Writes `target/bench/seam_emu.json`.
 //!
 //! - A SEAMCALL that fails its first check: what every call pays.
 //! - AUG and ACCEPT of 4 KiB pages, in a pool of 64 MiB that caches do not hold, against filling two such pools
 //!   with zeros, page by page in the same order. (The pair zeroes a page once.)
 //! - The same pairs by two TDs on two threads, against one: with all that belongs to the second TD in another
 //!   1 GiB block than the first one's, and in the same block, where every PAMT walk locks the same 1G entry.
-//! - Replaying the recordings of Intel's module, if they are there (`TDVISOR_VECTORS`, as for the tests).
+//! - Replaying the recordings of Intel's module (`TDVISOR_VECTORS`, as for the tests).
 
-#[path = "mirror_ept/clock.rs"]
-mod clock;
 #[path = "seam_emu/recordings.rs"]
 mod recordings;
-#[path = "report/mod.rs"]
-mod report;
 #[path = "seam_emu/rig.rs"]
 mod rig;
 #[path = "seam_emu/threads.rs"]
 mod threads;
 
-use clock::{evict, interleaved, shuffled, timed};
-use report::{Bar, Report};
+use std::process::ExitCode;
+
 use rig::Rig;
+use tdvisor_tests::bench::clock::{evict, interleaved, shuffled, timed};
+use tdvisor_tests::bench::{self, Bar, Report};
 use tdx_module_iface::{Gprs, TdhLeaf};
 
 /// 64 MiB of 4 KiB pages.
@@ -84,25 +82,14 @@ fn aug_accept(report: &mut Report) {
     report.put("aug_accept_4k_vs_zeroing_8k_cold", pair / zero, Bar::AtMost(3.0), note);
 }
 
-/// A group of figures, by name.
-type Group = (&'static str, fn(&mut Report));
-
-const GROUPS: [Group; 4] =
-    [("bare", bare), ("aug_accept", aug_accept), ("threads", threads::run), ("replay", recordings::replay)];
-
-fn main() {
-    // `cargo bench ... -- bare threads` measures these groups only, and then writes no file.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let mut report = Report::new("seam_emu");
-    for (name, group) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-            group(&mut report);
-        }
-    }
-    report.print();
-    if wanted.is_empty()
-        && let Err(error) = report.write()
-    {
-        eprintln!("the results could not be written: {error}");
-    }
+fn main() -> ExitCode {
+    bench::main(
+        "seam_emu",
+        &[
+            ("bare", &bare),
+            ("aug_accept", &aug_accept),
+            ("threads", &threads::run),
+            ("replay", &recordings::replay),
+        ],
+    )
 }

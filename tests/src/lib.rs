@@ -1,1 +1,3 @@
-//! Not written yet.
+//! What the tests and benchmarks of this folder share.
+
+pub mod bench;

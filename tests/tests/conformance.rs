@@ -1,39 +1,17 @@
 //! The emulated TDX module answers every recorded call as Intel's own module did.
-//!
-//! `TDVISOR_VECTORS` names the folder of the recordings; `none` skips, `required` fails without them; unset means
-//! `../shared/vectors` beside the workspace, if it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use seam_emu::conformance::{self, Action, GuestAct, GuestEvent, InputError, Options, Sequences, Step};
 use seam_emu::fidelity::RECORDED;
+use tdvisor_test_data::vectors;
 use tdx_module_iface::{Status, StatusCode};
 
-/// The folder of the module's recordings, or `None` with a line that says why nothing runs.
-fn recordings() -> Option<PathBuf> {
-    let setting = std::env::var("TDVISOR_VECTORS").unwrap_or_default();
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    let folder = match setting.as_str() {
-        "none" => {
-            println!("not run: TDVISOR_VECTORS=none");
-            return None;
-        }
-        "" | "required" => beside,
-        folder => PathBuf::from(folder),
-    };
-    let folder = folder.join("tdx-module");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(setting.is_empty(), "no recordings in {}", folder.display());
-    println!("not run: no recordings in {}", folder.display());
-    None
-}
-
 #[test]
+#[ignore = "needs recordings"]
 fn every_recorded_call_of_the_real_module_agrees() {
-    let Some(folder) = recordings() else { return };
+    let folder = vectors::folder(vectors::MODULE);
     let report = conformance::run(&[folder], &Options::default(), &|_| ()).unwrap();
     let total = report.total();
     assert!(total.calls > 100_000, "only {} calls were found", total.calls);
@@ -41,8 +19,9 @@ fn every_recorded_call_of_the_real_module_agrees() {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn the_same_recordings_named_twice_are_counted_once() {
-    let Some(folder) = recordings() else { return };
+    let folder = vectors::folder(vectors::MODULE);
     let file = folder.join("metadata.jsonl.gz");
     let once = conformance::run(std::slice::from_ref(&file), &Options::default(), &|_| ()).unwrap();
     let twice = conformance::run(&[file.clone(), file], &Options::default(), &|_| ()).unwrap();
@@ -76,8 +55,9 @@ fn note(step: &Step, codes: &mut Codes) {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
-    let Some(folder) = recordings() else { return };
+    let folder = vectors::folder(vectors::MODULE);
     let mut codes = Codes::new();
     for file in conformance::files(&[folder]).unwrap() {
         for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {

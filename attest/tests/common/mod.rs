@@ -1,30 +1,9 @@
-//! Recorded data for tests: `TDVISOR_VECTORS` names its folder, `none` skips, `required` fails without it.
+//! What recorded quotes are judged by.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test without its data fails")]
 
-use std::path::{Path, PathBuf};
-
-/// The folder of the attestation vectors, or `None` after saying that the test was not run.
-pub fn vectors() -> Option<PathBuf> {
-    let setting = std::env::var("TDVISOR_VECTORS").unwrap_or_default();
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    let folder = match setting.as_str() {
-        "none" => {
-            println!("not run: TDVISOR_VECTORS=none");
-            return None;
-        }
-        "" | "required" => default,
-        folder => PathBuf::from(folder),
-    };
-    let folder = folder.join("attest");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(setting.is_empty(), "no vectors at {}", folder.display());
-    println!("not run: no vectors at {}", folder.display());
-    None
-}
+use std::path::Path;
 
 /// One line of `cases.jsonl`.
 pub struct Case {

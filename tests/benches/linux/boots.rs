@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use tdvisor_test_data::linux;
+
 use crate::guest;
 use crate::process::{Moment, Process};
 use crate::{IDLE_SECONDS, MEMORY_MIB, TOUCHED_MIB};
@@ -21,16 +23,9 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn find() -> Self {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/linux"));
-        Self { vmlinux: folder.join("vmlinux"), initrd: folder.join("initrd") }
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.vmlinux.is_file() && self.initrd.is_file() {
-            return Ok(());
-        }
-        Err("no target/linux: run tools/guests/linux/build.sh".to_owned())
+    pub fn find() -> Result<Self, String> {
+        let file = |name| linux::find(name).map_err(|missing| missing.to_string());
+        Ok(Self { vmlinux: file("vmlinux")?, initrd: file("initrd")? })
     }
 }
 
@@ -43,7 +38,6 @@ pub enum Vmm {
 
 impl Vmm {
     fn command(self, files: &Files, switches: &str) -> Result<Command, String> {
-        files.check()?;
         let cmdline = format!("{CONSOLE} {switches}");
         match self {
             Self::Tdvisor => guest::command(guest::Pace::Real, files, &cmdline),
@@ -83,7 +77,6 @@ impl Counted {
 /// A boot on the machine that counts instructions: all of it from the firmware to power-off, and the part from the
 /// kernel's first line to init.
 pub fn counted(files: &Files) -> Result<[Counted; 2], String> {
-    files.check()?;
     let cmdline = format!("{CONSOLE} tdvisor.steps=none");
     let mut process = Process::start(&mut guest::command(guest::Pace::Deterministic, files, &cmdline)?)?;
     let (line, _) = process.wait_for(guest::COUNTED)?;

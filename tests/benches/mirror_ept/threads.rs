@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mirror_ept::AccessTracking;
 
-use super::clock::{median, pin, preemptions, shuffled, wall};
+use tdvisor_tests::bench::clock::{median, pin, preemptions, shuffled, wall};
+use tdvisor_tests::bench::{Bar, Report};
+
 use super::ours::{self, Vcpu};
 use super::peers::TwoInMutex;
-use super::report::{Bar, Report};
 
 const ATTEMPTS: usize = 60;
 const WANTED: usize = 9;

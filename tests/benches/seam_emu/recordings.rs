@@ -1,29 +1,15 @@
 //! How long all recordings take to replay.
 
-use std::path::PathBuf;
-
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use seam_emu::conformance::{self, Options};
-
-use super::clock::wall;
-use super::report::{Bar, Report};
+use tdvisor_test_data::vectors;
+use tdvisor_tests::bench::clock::wall;
+use tdvisor_tests::bench::{Bar, Report};
 
 const KEY: &str = "replay_of_all_recordings_s";
 const SECONDS: f64 = 10.0;
 const BAR: Bar = Bar::AtMost(SECONDS);
-
-/// The folder of the module's recordings, or why there is none.
-fn folder() -> Result<PathBuf, String> {
-    let setting = std::env::var("TDVISOR_VECTORS").unwrap_or_default();
-    let folder = match setting.as_str() {
-        "none" => return Err("TDVISOR_VECTORS=none".into()),
-        "" | "required" => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-        folder => PathBuf::from(folder),
-    };
-    let folder = folder.join("tdx-module");
-    if folder.is_dir() { Ok(folder) } else { Err("no recordings beside the workspace".into()) }
-}
 
 /// Processor time of all threads so far, in seconds.
 fn processor_time() -> f64 {
@@ -32,11 +18,11 @@ fn processor_time() -> f64 {
 }
 
 /// The shortest of three runs: what else the machine does makes a run longer, never shorter. Where even that one
-/// is too long although two cores would have had the time, the machine was busy and the figure is skipped.
+/// is too long although two cores would have had the time, the machine was busy and there is no figure.
 pub fn replay(report: &mut Report) {
-    let folder = match folder() {
+    let folder = match vectors::find(vectors::MODULE) {
         Ok(folder) => folder,
-        Err(why) => return report.put_or_skip(KEY, Err(why), BAR, String::new()),
+        Err(missing) => return report.put_or_skip(KEY, Err(missing.to_string()), BAR, String::new()),
     };
     let mut shortest = f64::INFINITY;
     let mut least_work = f64::INFINITY;

@@ -7,8 +7,9 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::clock::{median, pin, preemptions, wall};
-use super::report::{Bar, Report};
+use tdvisor_tests::bench::clock::{median, pin, preemptions, wall};
+use tdvisor_tests::bench::{Bar, Report};
+
 use super::rig::{Rig, Td};
 
 const ATTEMPTS: usize = 200;

@@ -1,20 +1,19 @@
 //! An unmodified Linux kernel boots as a TD.
 //!
-//! The kernel and the initrd are built by `tools/guests/linux/build.sh`, into `target/linux`. Where they are not, these
-//! tests say so and pass; with `TDVISOR_LINUX=required` (which CI sets) they fail instead. `TDVISOR_LINUX=DIR` takes them
-//! from another folder.
+//! The kernel and the initrd are built by `tools/guests/linux/build.sh`, into `target/linux`; `TDVISOR_LINUX=DIR` takes
+//! them from another folder. `cargo test -- --include-ignored` runs these tests, and fails without the files.
 //!
 //! What the guest does is in `tools/guests/linux/init`: it prints a line for each step that the command line asks for.
 
 mod cli;
 
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cli::{Answer, Folder, tdvisor};
 use tdvisor_attest::report::TdReport;
+use tdvisor_test_data::linux;
 
 /// Boots are long and have threads of their own: one at a time keeps them comparable.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -27,28 +26,11 @@ struct Linux {
 }
 
 impl Linux {
-    /// `None`, with a word about it, where nothing was built.
-    fn find() -> Option<Self> {
-        let asked = std::env::var("TDVISOR_LINUX").unwrap_or_default();
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/linux");
-        let folder = match asked.as_str() {
-            "" | "required" => built,
-            "none" => PathBuf::from("/nonexistent"),
-            folder => PathBuf::from(folder),
-        };
-        let file = |name: &str| folder.join(name).display().to_string();
-        if !folder.join("bzImage").exists() || !folder.join("initrd").exists() {
-            assert_ne!(
-                asked,
-                "required",
-                "no kernel in {}: run tools/guests/linux/build.sh",
-                folder.display()
-            );
-            println!("not run: no kernel in {}; tools/guests/linux/build.sh builds one", folder.display());
-            return None;
-        }
+    fn find() -> Self {
+        let file = |name| linux::file(name).display().to_string();
+        let (kernel, initrd) = (file("bzImage"), file("initrd"));
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Self { kernel: file("bzImage"), initrd: file("initrd"), _alone: alone })
+        Self { kernel, initrd, _alone: alone }
     }
 
     /// Boots with these kernel parameters, and these options of `run`.
@@ -109,8 +91,9 @@ impl Boot {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn the_kernel_says_that_it_is_a_tdx_guest_and_its_registers_are_those_predicted() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let folder = Folder::new("linux-guest");
     let boot = linux
         .boot("tdvisor.steps=tdx,cpus,report,ccel", &[])
@@ -149,8 +132,9 @@ fn the_kernel_says_that_it_is_a_tdx_guest_and_its_registers_are_those_predicted(
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn two_and_four_cpus_come_online_and_answer_nmis() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     for vcpus in ["2", "4"] {
         let parameters = format!("tdvisor.steps=cpus,nmi tdvisor.cpus={vcpus}");
         linux
@@ -164,8 +148,9 @@ fn two_and_four_cpus_come_online_and_answer_nmis() {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn a_disk_keeps_what_is_written_and_memory_can_all_be_touched() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let disk = Folder::new("linux-disk").write("disk.img", vec![0; 16 << 20]);
     linux
         .boot("tdvisor.steps=disk,memory", &["--vcpus", "2", "--disk", &disk])
@@ -178,8 +163,9 @@ fn a_disk_keeps_what_is_written_and_memory_can_all_be_touched() {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn small_pages_make_no_difference_to_the_guest() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     linux
         .boot("tdvisor.steps=tdx,cpus,memory tdvisor.memory=64", &["--vcpus", "2", "--max-page", "4K"])
         .ends_with(0)
@@ -189,8 +175,9 @@ fn small_pages_make_no_difference_to_the_guest() {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn a_host_whose_calls_are_busy_and_interrupted_makes_no_difference_to_the_guest() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     // Bounce buffers of 1 MiB: what is shared is half of a page that was accepted as 2M.
     let disk = Folder::new("linux-faults").write("disk.img", vec![0; 16 << 20]);
     let plan = "TDH.MEM.PAGE.DEMOTE#1..2=INTERRUPTED_RESTARTABLE,TDH.MEM.PAGE.AUG#100..110=OPERAND_BUSY:RCX,\
@@ -213,8 +200,9 @@ fn a_host_whose_calls_are_busy_and_interrupted_makes_no_difference_to_the_guest(
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn a_seed_repeats_a_boot_byte_for_byte_and_no_timer_tick_is_lost() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let folder = Folder::new("linux-deterministic");
     let traces = ["first", "second"].map(|name| folder.path(name));
     let consoles = traces.each_ref().map(|trace| {
@@ -233,8 +221,9 @@ fn a_seed_repeats_a_boot_byte_for_byte_and_no_timer_tick_is_lost() {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn the_exit_status_is_the_guests() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let ends = |how: &str| linux.boot(&format!("tdvisor.steps=none tdvisor.end={how}"), &[]);
     ends("panic").ends_with(1).shows("the guest's kernel panicked").leaves_nothing_behind();
     ends("reboot").ends_with(1).shows("the guest asked for a reboot").leaves_nothing_behind();
@@ -243,8 +232,9 @@ fn the_exit_status_is_the_guests() {
 }
 
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn files_that_cannot_boot_are_named_in_one_line() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let folder = Folder::new("linux-bad-files");
     let whole = std::fs::read(&linux.kernel).expect("the kernel was built");
     let mut damaged = whole.clone();
@@ -303,8 +293,9 @@ fn a_kernel_without_tdx_support_ends_with_a_hint() {
 
 /// Three boots here; `TDVISOR_BOOTS=100` for the long run.
 #[test]
+#[ignore = "needs the Linux test guest"]
 fn boots_in_a_row_neither_hang_nor_fail() {
-    let Some(linux) = Linux::find() else { return };
+    let linux = Linux::find();
     let boots = std::env::var("TDVISOR_BOOTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3u32);
     for boot in 1..=boots {
         println!("boot {boot} of {boots}");

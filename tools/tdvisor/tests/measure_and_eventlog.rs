@@ -1,10 +1,9 @@
 //! `tdvisor measure` and `tdvisor eventlog` from outside: what a script sees.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
-const CODE: &str = "/usr/share/OVMF/OVMF_CODE.fd";
+use tdvisor_test_data::{ovmf, vectors};
+
 const TWO_PASS: &str = "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b3\
                         3db3b32e6924cba830a724eed443f7e1";
 
@@ -26,44 +25,20 @@ fn one_line_of_error(output: &Output) -> String {
     text
 }
 
-fn ovmf() -> bool {
-    let there = Path::new(OVMF).exists();
-    if !there {
-        println!("not run: {OVMF} is not installed (Debian package ovmf)");
-    }
-    there
-}
-
-/// The folder of the attestation vectors, or `None` after saying that the test was not run.
-fn vectors() -> Option<PathBuf> {
-    let setting = std::env::var("TDVISOR_VECTORS").unwrap_or_default();
-    let folder = match setting.as_str() {
-        "none" => {
-            println!("not run: TDVISOR_VECTORS=none");
-            return None;
-        }
-        "" | "required" => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"),
-        folder => PathBuf::from(folder),
-    };
-    let folder = folder.join("attest");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(setting.is_empty(), "no vectors at {}", folder.display());
-    println!("not run: no vectors at {}", folder.display());
-    None
+/// A file of Debian's firmware package.
+fn firmware(path: &str) -> String {
+    ovmf::file(path).display().to_string()
 }
 
 #[test]
+#[ignore = "needs the package ovmf"]
 fn the_variant_that_gives_an_expected_mrtd_is_named() {
-    if !ovmf() {
-        return;
-    }
-    let found = tdvisor(&["measure", OVMF, "--expect", TWO_PASS]);
+    let image = firmware(ovmf::COMBINED);
+    let found = tdvisor(&["measure", &image, "--expect", TWO_PASS]);
     assert_eq!(status(&found), 0);
     assert!(stdout(&found).contains("match: two-pass"), "{}", stdout(&found));
     let other = "00".repeat(48);
-    let missed = tdvisor(&["measure", OVMF, "--expect", &other, "--json"]);
+    let missed = tdvisor(&["measure", &image, "--expect", &other, "--json"]);
     assert_eq!(status(&missed), 1);
     let json: serde_json::Value = serde_json::from_str(&stdout(&missed)).expect("JSON");
     assert_eq!(json["expect"]["matches"], false);
@@ -78,16 +53,20 @@ fn an_image_that_cannot_be_used_gives_one_line_and_status_2() {
     let missing = tdvisor(&["measure", "/no/such/image"]);
     assert_eq!(status(&missing), 2);
     one_line_of_error(&missing);
-    if ovmf() {
-        let code = tdvisor(&["measure", CODE]);
-        assert_eq!(status(&code), 2);
-        assert!(one_line_of_error(&code).contains("section 0 (BFV)"));
-    }
 }
 
 #[test]
+#[ignore = "needs the package ovmf"]
+fn code_without_its_variable_store_gives_one_line_and_status_2() {
+    let code = tdvisor(&["measure", &firmware(ovmf::CODE)]);
+    assert_eq!(status(&code), 2);
+    assert!(one_line_of_error(&code).contains("section 0 (BFV)"));
+}
+
+#[test]
+#[ignore = "needs recordings"]
 fn a_log_and_the_quote_of_its_guest_agree_and_another_guests_do_not() {
-    let Some(folder) = vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     let file = |path: &str| folder.join(path).display().to_string();
     let log = file("eventlogs/ccel-cos113.bin");
     let own = file("quotes/quote-v4-td10-00806f05-cos113.bin");
@@ -99,8 +78,9 @@ fn a_log_and_the_quote_of_its_guest_agree_and_another_guests_do_not() {
 }
 
 #[test]
+#[ignore = "needs recordings"]
 fn a_log_is_explained_by_another_boot_and_by_the_inputs_of_its_own() {
-    let Some(folder) = vectors() else { return };
+    let folder = vectors::folder(vectors::ATTESTATION);
     let file = |path: &str| folder.join(path).display().to_string();
     let (log, reference) = (file("eventlogs/ccel-ita.bin"), file("eventlogs/ccel-coco-ovmf.bin"));
     let same = tdvisor(&["eventlog", "explain", &log, "--reference", &log]);
@@ -116,12 +96,16 @@ fn a_log_is_explained_by_another_boot_and_by_the_inputs_of_its_own() {
         .filter_map(|difference| difference["cause"].as_str())
         .collect();
     assert!(causes.contains(&"kernel-differs") && causes.contains(&"command-line-differs"), "{causes:?}");
-    if ovmf() {
-        // The recorded guest had 2 GiB; its variable store was not Debian's.
-        let own =
-            tdvisor(&["eventlog", "explain", &reference, "--firmware", OVMF, "--memory", "2G", "--json"]);
-        let json: serde_json::Value = serde_json::from_str(&stdout(&own)).expect("JSON");
-        assert_eq!(json["differences"].as_array().map(Vec::len), Some(1));
-        assert_eq!(json["first"]["cause"], "variable-store-differs");
-    }
+}
+
+#[test]
+#[ignore = "needs recordings and the package ovmf"]
+fn a_log_of_the_same_firmware_build_differs_in_its_variable_store_only() {
+    let log = vectors::folder(vectors::ATTESTATION).join("eventlogs/ccel-coco-ovmf.bin");
+    let (log, image) = (log.display().to_string(), firmware(ovmf::COMBINED));
+    // The recorded guest had 2 GiB.
+    let own = tdvisor(&["eventlog", "explain", &log, "--firmware", &image, "--memory", "2G", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&own)).expect("JSON");
+    assert_eq!(json["differences"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["first"]["cause"], "variable-store-differs");
 }

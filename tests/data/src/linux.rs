@@ -1,0 +1,29 @@
+//! The Linux that boots as a TD: `bzImage`, `vmlinux` and `initrd`.
+//!
+//! `TDVISOR_LINUX` names their folder; without it, `target/linux` of the workspace, where
+//! `tools/guests/linux/build.sh` leaves them.
+
+use std::path::PathBuf;
+
+use crate::{Missing, existing, named, required, workspace};
+
+const ORIGIN: &str = "tools/guests/linux/build.sh builds it, or TDVISOR_LINUX names its folder";
+
+/// One of the files.
+///
+/// # Errors
+/// [`Missing`] where it was not built.
+pub fn find(name: &str) -> Result<PathBuf, Missing> {
+    let folder = named("TDVISOR_LINUX").unwrap_or_else(|| workspace().join("target/linux"));
+    existing(folder.join(name), ORIGIN)
+}
+
+/// One of the files, for a test that is ignored where they were not built.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+#[track_caller]
+pub fn file(name: &str) -> PathBuf {
+    required(find(name))
+}
