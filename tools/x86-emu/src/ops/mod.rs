@@ -10,8 +10,10 @@ pub(crate) mod extended_state;
 pub(crate) mod far;
 pub(crate) mod float;
 pub(crate) mod io;
+mod lane_moves;
 pub(crate) mod moves;
 pub(crate) mod muldiv;
+#[allow(dead_code, unused_imports, reason = "the MMX forms, which come next, take the rest")]
 pub(crate) mod packed;
 pub(crate) mod shift;
 pub(crate) mod sse;
@@ -37,6 +39,7 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| muldiv::decode(i, long))
         .or_else(|| string::decode(i, long))
         .or_else(|| sse::decode(i, long))
+        .or_else(|| lane_moves::decode(i, long))
         .or_else(|| float::decode(i, long))
         .or_else(|| text::decode(i, long))
         .or_else(|| system::decode(i, long))

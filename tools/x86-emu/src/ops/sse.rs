@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::packed::{BINARY, SHUFFLES, from_qwords};
+use super::packed::{BINARY, WITH_IMMEDIATE, from_qwords};
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::events::{Event, vector};
@@ -71,22 +71,22 @@ impl Cpu {
 fn binary(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
     let b = cpu.source128(env, op)?;
-    let Some((_, f)) = BINARY.get(op.aux as usize) else { return Err(cpu.undefined()) };
-    let r = f(cpu.xmm(op.dst), b);
+    let Some(row) = BINARY.get(op.aux as usize) else { return Err(cpu.undefined()) };
+    let r = (row.xmm)(cpu.xmm(op.dst), b);
     cpu.set_xmm(op.dst, r);
     Ok(())
 }
 fn binary_imm(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
-    let Some((_, f)) = BINARY.get(op.aux as usize) else { return Err(cpu.undefined()) };
-    let r = f(cpu.xmm(op.dst), u128::from(op.imm as u8));
+    let Some(row) = BINARY.get(op.aux as usize) else { return Err(cpu.undefined()) };
+    let r = (row.xmm)(cpu.xmm(op.dst), u128::from(op.imm as u8));
     cpu.set_xmm(op.dst, r);
     Ok(())
 }
-fn shuffle(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+fn with_immediate(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
     let b = cpu.source128(env, op)?;
-    let Some((_, f)) = SHUFFLES.get(op.aux as usize) else { return Err(cpu.undefined()) };
+    let Some((_, f)) = WITH_IMMEDIATE.get(op.aux as usize) else { return Err(cpu.undefined()) };
     let r = f(cpu.xmm(op.dst), b, op.imm as u8);
     cpu.set_xmm(op.dst, r);
     Ok(())
@@ -203,23 +203,6 @@ fn movmsk(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.regs.set_slot(op.dst, mask);
     Ok(())
 }
-fn pinsrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let word: u16 = cpu.source(env, op)?;
-    let shift = 16 * (op.imm as u32 & 7);
-    let kept = cpu.xmm(op.dst) & !(0xFFFF << shift);
-    cpu.set_xmm(op.dst, kept | u128::from(word) << shift);
-    Ok(())
-}
-fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let word = (cpu.xmm(op.src) >> (16 * (op.imm as u32 & 7))) as u16;
-    if op.writes_memory() {
-        return cpu.store_operand(env, op, word);
-    }
-    cpu.regs.set_slot(op.dst, u64::from(word));
-    Ok(())
-}
 /// PTEST (SSE4.1).
 fn ptest(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     use crate::flags::{ARITHMETIC, CF, ZF};
@@ -247,12 +230,12 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         return None;
     }
     let mut aux = 0usize;
-    let run: Handler = if let Some(index) = BINARY.iter().position(|(m, _)| *m == mnemonic) {
+    let run: Handler = if let Some(index) = BINARY.iter().position(|row| row.mnemonic == mnemonic) {
         aux = index;
         if i.op1_kind() == OpKind::Immediate8 { binary_imm } else { binary }
-    } else if let Some(index) = SHUFFLES.iter().position(|(m, _)| *m == mnemonic) {
+    } else if let Some(index) = WITH_IMMEDIATE.iter().position(|(m, _)| *m == mnemonic) {
         aux = index;
-        shuffle
+        with_immediate
     } else {
         match mnemonic {
             M::Movaps | M::Movapd | M::Movdqa | M::Movntdq | M::Movntps | M::Movntpd | M::Movntdqa => {
@@ -278,8 +261,6 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
                 aux = 8;
                 movmsk
             }
-            M::Pinsrw => pinsrw,
-            M::Pextrw => pextrw,
             M::Ptest => ptest,
             _ => return None,
         }

@@ -279,6 +279,10 @@ impl Operands<'_> {
                 self.instruction.set_op_kind(operand, OpKind::MemorySegRSI);
                 self.before.gpr[6] = address(self.rng, 1);
             }
+            K::seg_rDI => {
+                self.instruction.set_op_kind(operand, OpKind::MemorySegRDI);
+                self.before.gpr[7] = address(self.rng, 1);
+            }
             K::es_rDI => {
                 self.instruction.set_op_kind(operand, OpKind::MemoryESRDI);
                 self.before.gpr[7] = address(self.rng, 1);

@@ -1,0 +1,221 @@
+//! SSE4.1: lanes inserted, extracted, widened and blended by a mask in XMM0; SSE2's masked store.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::packed::{dwords_of, from_dwords, from_qwords};
+use crate::cpu::{Cpu, Env};
+use crate::decode::{Decoded, operands, segment_bits};
+use crate::op::{Handler, Intent, Op, address};
+use crate::stop::{Step, Stop};
+
+const RDI: u8 = 7;
+
+fn lane_mask(bits: u32) -> u128 {
+    u128::MAX >> (128 - bits)
+}
+
+fn insert<const BITS: u32>(cpu: &mut Cpu, op: &Op, value: u64) {
+    let shift = BITS * (op.imm as u32 % (128 / BITS));
+    let kept = cpu.xmm(op.dst) & !(lane_mask(BITS) << shift);
+    cpu.set_xmm(op.dst, kept | (u128::from(value) & lane_mask(BITS)) << shift);
+}
+fn pinsrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    // A register operand has 32 bits, of which SPL's kind is not one.
+    let value =
+        if op.has_memory() { u64::from(cpu.load_operand::<u8>(env, op)?) } else { cpu.regs.slot(op.src) };
+    insert::<8>(cpu, op, value);
+    Ok(())
+}
+fn pinsrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = cpu.source::<u16>(env, op)?;
+    insert::<16>(cpu, op, value.into());
+    Ok(())
+}
+fn pinsrd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = cpu.source::<u32>(env, op)?;
+    insert::<32>(cpu, op, value.into());
+    Ok(())
+}
+fn pinsrq(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = cpu.source::<u64>(env, op)?;
+    insert::<64>(cpu, op, value);
+    Ok(())
+}
+
+fn extract<const BITS: u32>(cpu: &Cpu, op: &Op) -> u64 {
+    (cpu.xmm(op.src) >> (BITS * (op.imm as u32 % (128 / BITS))) & lane_mask(BITS)) as u64
+}
+fn pextrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = extract::<8>(cpu, op);
+    if op.writes_memory() {
+        return cpu.store_operand(env, op, value as u8);
+    }
+    cpu.regs.set_slot(op.dst, value);
+    Ok(())
+}
+fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = extract::<16>(cpu, op);
+    if op.writes_memory() {
+        return cpu.store_operand(env, op, value as u16);
+    }
+    cpu.regs.set_slot(op.dst, value);
+    Ok(())
+}
+/// PEXTRD and EXTRACTPS.
+fn pextrd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = extract::<32>(cpu, op);
+    cpu.write_target(env, op, value as u32)
+}
+fn pextrq(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = extract::<64>(cpu, op);
+    cpu.write_target(env, op, value)
+}
+
+/// INSERTPS: one lane of the source, then zeros where the immediate's low bits are set.
+fn insertps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = if op.has_memory() {
+        cpu.load_operand::<u32>(env, op)?
+    } else {
+        (cpu.xmm(op.src) >> (32 * (op.imm as u32 >> 6 & 3))) as u32
+    };
+    let mut lanes = dwords_of(cpu.xmm(op.dst));
+    if let Some(lane) = lanes.get_mut((op.imm >> 4 & 3) as usize) {
+        *lane = value;
+    }
+    for (n, lane) in lanes.iter_mut().enumerate() {
+        if op.imm >> n & 1 != 0 {
+            *lane = 0;
+        }
+    }
+    cpu.set_xmm(op.dst, from_dwords(lanes));
+    Ok(())
+}
+
+fn movddup(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let value = cpu.source64(env, op)?;
+    cpu.set_xmm(op.dst, from_qwords(value, value));
+    Ok(())
+}
+
+/// The low `bytes` of the source operand: a register, or memory of that size.
+fn narrow_source(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, bytes: u32) -> Result<u128, Stop> {
+    Ok(match bytes {
+        _ if !op.has_memory() => cpu.xmm(op.src),
+        2 => cpu.load_operand::<u16>(env, op)?.into(),
+        4 => cpu.load_operand::<u32>(env, op)?.into(),
+        _ => cpu.load_operand::<u64>(env, op)?.into(),
+    })
+}
+/// PMOVZX: lanes of `FROM` bits become lanes of `TO` bits.
+fn widen<const FROM: u32, const TO: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let source = narrow_source(cpu, env, op, FROM * (128 / TO) / 8)?;
+    let lane = |n: u32| (source >> (FROM * n) & lane_mask(FROM)) << (TO * n);
+    cpu.set_xmm(op.dst, (0..128 / TO).fold(0, |all, n| all | lane(n)));
+    Ok(())
+}
+/// PMOVSX.
+fn widen_signed<const FROM: u32, const TO: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let source = narrow_source(cpu, env, op, FROM * (128 / TO) / 8)?;
+    let extended = |n: u32| (source << (128 - FROM * (n + 1))) as i128 >> (128 - FROM);
+    let lane = |n: u32| (extended(n) as u128 & lane_mask(TO)) << (TO * n);
+    cpu.set_xmm(op.dst, (0..128 / TO).fold(0, |all, n| all | lane(n)));
+    Ok(())
+}
+
+/// PBLENDVB, BLENDVPS, BLENDVPD: lanes of the source where the lane of XMM0 has its sign set.
+fn blend_variable<const BITS: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let (a, b, mask) = (cpu.xmm(op.dst), cpu.source128(env, op)?, cpu.xmm(0));
+    let result = (0..128 / BITS).fold(0, |all, n| {
+        let signed = mask >> (BITS * (n + 1) - 1) & 1 != 0;
+        all | (if signed { b } else { a }) & lane_mask(BITS) << (BITS * n)
+    });
+    cpu.set_xmm(op.dst, result);
+    Ok(())
+}
+
+/// Stores the bytes of a register whose mask bytes have their sign set, at DS:RDI.
+pub(super) fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, value: u128, mask: u128) -> Step {
+    let chosen = |n: u32| mask >> (8 * n + 7) & 1 != 0;
+    let mut bytes = (0..16).filter(|n| chosen(*n));
+    let Some(first) = bytes.next() else { return Ok(()) };
+    let last = bytes.next_back().unwrap_or(first);
+    let narrow = op.address & address::NARROW != 0;
+    let offset = cpu.regs.slot(RDI) & if narrow { 0xFFFF_FFFF } else { u64::MAX };
+    let offset = offset.wrapping_add(first.into());
+    let bytes = u64::from(last - first) + 1;
+    let linear = cpu.linear_in(op, offset, bytes, Intent::Write)?;
+    // A fault stores nothing; bytes in between that are not chosen belong to others.
+    cpu.prepare_store(env, linear, bytes as usize)?;
+    for n in (first..=last).filter(|n| chosen(*n)) {
+        cpu.store(env, linear.wrapping_add((n - first).into()), (value >> (8 * n)) as u8)?;
+    }
+    Ok(())
+}
+fn maskmovdqu(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let (value, mask) = (cpu.xmm(op.dst), cpu.xmm(op.src));
+    masked_store(cpu, env, op, value, mask)
+}
+
+/// The operation of MASKMOVQ or MASKMOVDQU: `dst` is the value, `src` the mask.
+pub(super) fn masked_store_operands(i: &Instruction, run: Handler, long: bool) -> Op {
+    let mut op = Op::new(run);
+    op.dst = i.op1_register().number() as u8;
+    op.src = i.op2_register().number() as u8;
+    op.address = segment_bits(i.memory_segment(), long);
+    if matches!(i.op0_kind(), OpKind::MemorySegEDI | OpKind::MemorySegDI) {
+        op.address |= address::NARROW;
+    }
+    op
+}
+
+pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
+    use Mnemonic as M;
+    let has_mmx = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm());
+    if has_mmx {
+        return None;
+    }
+    let run: Handler = match i.mnemonic() {
+        M::Maskmovdqu => return Some(Decoded::plain(masked_store_operands(i, maskmovdqu, long))),
+        M::Pinsrb => pinsrb,
+        M::Pinsrw => pinsrw,
+        M::Pinsrd => pinsrd,
+        M::Pinsrq => pinsrq,
+        M::Pextrb => pextrb,
+        M::Pextrw => pextrw,
+        M::Pextrd | M::Extractps => pextrd,
+        M::Pextrq => pextrq,
+        M::Insertps => insertps,
+        M::Movddup => movddup,
+        M::Pmovzxbw => widen::<8, 16>,
+        M::Pmovzxbd => widen::<8, 32>,
+        M::Pmovzxbq => widen::<8, 64>,
+        M::Pmovzxwd => widen::<16, 32>,
+        M::Pmovzxwq => widen::<16, 64>,
+        M::Pmovzxdq => widen::<32, 64>,
+        M::Pmovsxbw => widen_signed::<8, 16>,
+        M::Pmovsxbd => widen_signed::<8, 32>,
+        M::Pmovsxbq => widen_signed::<8, 64>,
+        M::Pmovsxwd => widen_signed::<16, 32>,
+        M::Pmovsxwq => widen_signed::<16, 64>,
+        M::Pmovsxdq => widen_signed::<32, 64>,
+        M::Pblendvb => blend_variable::<8>,
+        M::Blendvps => blend_variable::<32>,
+        M::Blendvpd => blend_variable::<64>,
+        _ => return None,
+    };
+    Some(Decoded::plain(operands(i, run, long)))
+}

@@ -1,0 +1,12 @@
+//! Integer SIMD: pure functions of operands, found by mnemonic.
+
+mod binary;
+mod lanes;
+mod with_immediate;
+
+pub(crate) use binary::BINARY;
+pub(super) use lanes::{dwords_of, from_dwords, from_qwords};
+pub(crate) use with_immediate::{MMX_WITH_IMMEDIATE, WITH_IMMEDIATE};
+
+/// A function of the destination and the source operand.
+pub(crate) type Packed = fn(u128, u128) -> u128;

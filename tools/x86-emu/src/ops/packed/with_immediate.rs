@@ -1,0 +1,79 @@
+//! Instructions of two operands and an immediate byte.
+
+use iced_x86::Mnemonic;
+
+use super::lanes::*;
+
+/// A function of destination, source and immediate.
+pub(crate) type WithImmediate = fn(u128, u128, u8) -> u128;
+
+pub(super) fn pick_dwords(a: u128, b: u128, order: u8) -> u128 {
+    let (a, b) = (dwords_of(a), dwords_of(b));
+    let pick = |n: usize| (order >> (2 * n) & 3) as usize;
+    from_dwords([a[pick(0)], a[pick(1)], b[pick(2)], b[pick(3)]])
+}
+
+fn pick_words(b: u128, order: u8, from: usize) -> u128 {
+    let source = words_of(b);
+    let mut result = source;
+    for n in 0..4 {
+        result[from + n] = source[from + (order >> (2 * n) & 3) as usize];
+    }
+    from_words(result)
+}
+
+fn shufpd(a: u128, b: u128, order: u8) -> u128 {
+    let low = if order & 1 == 0 { a as u64 } else { (a >> 64) as u64 };
+    let high = if order & 2 == 0 { b as u64 } else { (b >> 64) as u64 };
+    from_qwords(low, high)
+}
+
+fn palignr(a: u128, b: u128, shift: u8) -> u128 {
+    match shift {
+        0 => b,
+        1..=15 => b >> (8 * u32::from(shift)) | a << (128 - 8 * u32::from(shift)),
+        16..=31 => a >> (8 * u32::from(shift - 16)),
+        _ => 0,
+    }
+}
+
+/// The MMX forms, which have 8 bytes.
+pub(crate) const MMX_WITH_IMMEDIATE: &[(Mnemonic, fn(u64, u64, u8) -> u64)] = &[
+    (Mnemonic::Pshufw, |_, b, order| pick_words(b.into(), order, 0) as u64),
+    (Mnemonic::Palignr, |a, b, shift| {
+        from_qwords(b, a).checked_shr(8 * u32::from(shift)).unwrap_or(0) as u64
+    }),
+];
+
+/// Lanes of `b` where the mask has ones.
+fn blend(a: u128, b: u128, mask: u8, bits: u32) -> u128 {
+    let lane = u128::MAX >> (128 - bits);
+    (0..128 / bits).filter(|n| mask >> n & 1 != 0).fold(a, |all, n| {
+        let lane = lane << (n * bits);
+        all & !lane | b & lane
+    })
+}
+
+/// Sums of absolute differences between four bytes of `b` and every four of `a`.
+fn mpsadbw(a: u128, b: u128, control: u8) -> u128 {
+    let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+    let first = 4 * usize::from(control >> 2 & 1);
+    let fixed = 4 * usize::from(control & 3);
+    from_words(std::array::from_fn(|n| {
+        (0..4).map(|k| u16::from(a[first + n + k].abs_diff(b[fixed + k]))).sum()
+    }))
+}
+
+/// Three-operand instructions with an immediate.
+pub(crate) const WITH_IMMEDIATE: &[(Mnemonic, WithImmediate)] = &[
+    (Mnemonic::Pshufd, |_, b, order| pick_dwords(b, b, order)),
+    (Mnemonic::Pshuflw, |_, b, order| pick_words(b, order, 0)),
+    (Mnemonic::Pshufhw, |_, b, order| pick_words(b, order, 4)),
+    (Mnemonic::Shufps, pick_dwords),
+    (Mnemonic::Shufpd, shufpd),
+    (Mnemonic::Palignr, palignr),
+    (Mnemonic::Blendps, |a, b, mask| blend(a, b, mask, 32)),
+    (Mnemonic::Blendpd, |a, b, mask| blend(a, b, mask, 64)),
+    (Mnemonic::Pblendw, |a, b, mask| blend(a, b, mask, 16)),
+    (Mnemonic::Mpsadbw, mpsadbw),
+];
