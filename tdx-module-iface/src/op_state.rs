@@ -1,7 +1,6 @@
 //! OP_STATE: where a TD is in its life, and which leaves it then accepts.
 //!
-//! A leaf called in a state outside its row fails with `OP_STATE_INCORRECT`. Leaves without a row do not look
-//! at OP_STATE.
+//! A leaf called in a state outside its row of the leaf table fails with `OP_STATE_INCORRECT`.
 
 use core::fmt;
 
@@ -125,78 +124,24 @@ impl OpStates {
     }
 }
 
-/// The states in which each host leaf runs.
-#[rustfmt::skip]
-pub const TDH_ALLOWED: &[(TdhLeaf, OpStates)] = &[
-    (TdhLeaf::VP_ENTER, OpStates::of(&[Runnable, LiveExport, LiveImport])),
-    (TdhLeaf::MNG_ADDCX, OpStates::of(&[Uninitialized])),
-    (TdhLeaf::MEM_PAGE_ADD, OpStates::of(&[Initialized])),
-    (TdhLeaf::MEM_SEPT_ADD, OpStates::of(&[Initialized, Runnable, LiveExport, MemoryImport, StateImport, PostImport, LiveImport])),
-    (TdhLeaf::VP_ADDCX, OpStates::of(&[Initialized, StateImport])),
-    (TdhLeaf::MEM_PAGE_RELOCATE, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport])),
-    (TdhLeaf::MEM_PAGE_AUG, OpStates::of(&[Initialized, Runnable, LiveExport, LiveImport])),
-    (TdhLeaf::MEM_RANGE_BLOCK, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport])),
-    (TdhLeaf::VP_CREATE, OpStates::of(&[Initialized, StateImport])),
-    (TdhLeaf::MNG_RD, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_RD, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MNG_WR, OpStates::of(&[Initialized, Runnable, LiveExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_WR, OpStates::of(&[Initialized, Runnable, LiveExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_PAGE_DEMOTE, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport])),
-    (TdhLeaf::MR_EXTEND, OpStates::of(&[Initialized])),
-    (TdhLeaf::MR_FINALIZE, OpStates::of(&[Initialized])),
-    (TdhLeaf::VP_FLUSH, OpStates::ALL),
-    (TdhLeaf::MNG_INIT, OpStates::of(&[Uninitialized])),
-    (TdhLeaf::VP_INIT, OpStates::of(&[Initialized])),
-    (TdhLeaf::MEM_PAGE_PROMOTE, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport])),
-    (TdhLeaf::MEM_SEPT_RD, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::VP_RD, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_PAGE_REMOVE, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_SEPT_REMOVE, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::MEM_TRACK, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, MemoryImport, StateImport, PostImport, LiveImport])),
-    (TdhLeaf::MEM_RANGE_UNBLOCK, OpStates::of(&[Initialized, Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport])),
-    (TdhLeaf::VP_WR, OpStates::of(&[Initialized, Runnable, LiveExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-    (TdhLeaf::SERVTD_BIND, OpStates::of(&[Uninitialized, Initialized, Runnable, LiveExport, PostImport, LiveImport])),
-    (TdhLeaf::SERVTD_PREBIND, OpStates::of(&[Uninitialized, Initialized])),
-    (TdhLeaf::EXPORT_ABORT, OpStates::of(&[LiveExport, PausedExport, PostExport])),
-    (TdhLeaf::EXPORT_BLOCKW, OpStates::of(&[LiveExport])),
-    (TdhLeaf::EXPORT_RESTORE, OpStates::of(&[Runnable])),
-    (TdhLeaf::EXPORT_MEM, OpStates::of(&[LiveExport, PausedExport, PostExport])),
-    (TdhLeaf::EXPORT_PAUSE, OpStates::of(&[LiveExport])),
-    (TdhLeaf::EXPORT_TRACK, OpStates::of(&[LiveExport, PausedExport])),
-    (TdhLeaf::EXPORT_STATE_IMMUTABLE, OpStates::of(&[Runnable, LiveImport])),
-    (TdhLeaf::EXPORT_STATE_TD, OpStates::of(&[PausedExport])),
-    (TdhLeaf::EXPORT_STATE_VP, OpStates::of(&[PausedExport])),
-    (TdhLeaf::EXPORT_UNBLOCKW, OpStates::of(&[Runnable, LiveExport, PausedExport, PostExport])),
-    (TdhLeaf::IMPORT_ABORT, OpStates::of(&[MemoryImport, StateImport, PostImport, FailedImport])),
-    (TdhLeaf::IMPORT_END, OpStates::of(&[PostImport, LiveImport])),
-    (TdhLeaf::IMPORT_COMMIT, OpStates::of(&[PostImport])),
-    (TdhLeaf::IMPORT_MEM, OpStates::of(&[MemoryImport, StateImport, PostImport, LiveImport])),
-    (TdhLeaf::IMPORT_TRACK, OpStates::of(&[MemoryImport, StateImport])),
-    (TdhLeaf::IMPORT_STATE_IMMUTABLE, OpStates::of(&[Uninitialized])),
-    (TdhLeaf::IMPORT_STATE_TD, OpStates::of(&[MemoryImport])),
-    (TdhLeaf::IMPORT_STATE_VP, OpStates::of(&[StateImport])),
-    (TdhLeaf::MIG_STREAM_CREATE, OpStates::of(&[Uninitialized, Initialized, Runnable])),
-];
-
-/// The states of the *target* TD in which each guest leaf runs.
-#[rustfmt::skip]
-pub const TDG_ALLOWED: &[(TdgLeaf, OpStates)] = &[
-    (TdgLeaf::SERVTD_RD, OpStates::ALL),
-    (TdgLeaf::SERVTD_WR, OpStates::of(&[Uninitialized, Initialized, Runnable, LiveExport, MemoryImport, StateImport, PostImport, LiveImport, FailedImport])),
-];
-
 /// The states that `TDH.SERVTD.BIND` demands of the service TD itself.
 pub const SERVTD_BIND_OTHER_TD: OpStates =
     OpStates::of(&[Runnable, LiveExport, PausedExport, PostExport, PostImport, LiveImport]);
 
 /// The states in which a host leaf runs; `None` for a leaf that does not look.
-pub fn tdh_allowed(leaf: TdhLeaf) -> Option<OpStates> {
-    TDH_ALLOWED.iter().find(|(row, _)| *row == leaf).map(|(_, states)| *states)
+pub const fn tdh_allowed(leaf: TdhLeaf) -> Option<OpStates> {
+    match leaf.info() {
+        Some(info) => info.op_states,
+        None => None,
+    }
 }
 
-/// The states in which a guest leaf runs; `None` for a leaf that does not look.
-pub fn tdg_allowed(leaf: TdgLeaf) -> Option<OpStates> {
-    TDG_ALLOWED.iter().find(|(row, _)| *row == leaf).map(|(_, states)| *states)
+/// The states of the *target* TD in which a guest leaf runs; `None` for a leaf that does not look.
+pub const fn tdg_allowed(leaf: TdgLeaf) -> Option<OpStates> {
+    match leaf.info() {
+        Some(info) => info.op_states,
+        None => None,
+    }
 }
 
 #[cfg(test)]

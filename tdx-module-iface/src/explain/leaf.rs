@@ -3,9 +3,9 @@
 use core::fmt;
 
 use super::Side;
-use crate::leaf::{LeafInfo, RegUse, TdgLeaf, TdhLeaf};
-use crate::status::Release;
-use crate::{op_state, sept};
+use crate::leaf::{HostState, Interruption, LeafInfo, Readiness, RegUse};
+use crate::release::Release;
+use crate::status::Status;
 
 /// Everything known about a leaf; printing it takes several lines.
 #[derive(Clone, Copy, Debug)]
@@ -38,36 +38,60 @@ fn list<T: fmt::Display>(
     Ok(())
 }
 
+/// A status without advice.
+struct Short(Status);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.code())?;
+        let details = self.0.typed_details();
+        if details.is_empty() { Ok(()) } else { write!(f, " ({details})") }
+    }
+}
+
 impl fmt::Display for LeafCard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = self.info;
         write!(f, "{} ({}): {}", info.name, info.number, info.summary)?;
-        if info.release == Release::Newer {
-            f.write_str("\n  only in modules after 1.5.01")?;
+        if info.since > Release::V1_5_01 {
+            write!(f, "\n  from release {} on", info.since)?;
         }
-        if info.max_version > 0 {
-            write!(f, "\n  versions  0 to {}", info.max_version)?;
-        }
-        if info.newer_max_version > info.max_version {
-            write!(f, "\n  newer modules accept versions up to {}", info.newer_max_version)?;
+        if let Some((since, greatest)) = info.versions {
+            write!(f, "\n  versions  0 to {greatest}")?;
+            if since > Release::V1_5_01 {
+                write!(f, " from release {since} on")?;
+            }
         }
         registers(f, "inputs", info.inputs)?;
         registers(f, "outputs", info.outputs)?;
-        let (op_states, sept_states) = match self.side {
-            Side::Host => {
-                let leaf = TdhLeaf(info.number);
-                (op_state::tdh_allowed(leaf), sept::allow::tdh_allowed(leaf))
+        if info.gives_up != HostState::NONE {
+            write!(f, "\n  gives up  {}", info.gives_up)?;
+        }
+        match info.ready {
+            Readiness::Ready => {}
+            Readiness::BringUp => f.write_str("\n  runs before the module is ready")?,
+            Readiness::Always => f.write_str("\n  runs before the module is ready and after its shutdown")?,
+        }
+        match info.interruption {
+            Interruption::Never => {}
+            Interruption::Restartable => {
+                f.write_str("\n  an interrupt of the host ends it with nothing done")?
             }
-            Side::Guest => {
-                let leaf = TdgLeaf(info.number);
-                (op_state::tdg_allowed(leaf), sept::allow::tdg_allowed(leaf))
+            Interruption::Resumable => {
+                f.write_str("\n  an interrupt of the host ends it; its outputs resume it")?
             }
-        };
-        if let Some(states) = op_states {
+        }
+        if let Some(since) = info.uninterrupted_since {
+            write!(f, " before release {since}")?;
+        }
+        if let Some(states) = info.op_states {
             list(f, "allowed while the TD is", states.iter())?;
         }
-        if let Some(states) = sept_states {
+        if let Some(states) = info.sept_states {
             list(f, "allowed on entries that are", states.iter())?;
+        }
+        if !info.transient.is_empty() {
+            list(f, "worth repeating after", info.transient.iter().map(|status| Short(*status)))?;
         }
         Ok(())
     }
@@ -89,11 +113,14 @@ mod tests {
             "r8   new page",
             "INITIALIZED, RUNNABLE, LIVE_EXPORT, LIVE_IMPORT",
             "FREE, REMOVED",
+            "OPERAND_BUSY",
         ] {
             assert!(card.contains(part), "{part:?} is missing in:\n{card}");
         }
         let accept = explain_leaf(Side::Guest, 6).unwrap().to_string();
         assert!(accept.contains("PENDING, PENDING_EXPORTED_DIRTY"), "{accept}");
+        let enter = explain_leaf(Side::Host, 0).unwrap().to_string();
+        assert!(enter.contains("gives up  extended state"), "{enter}");
         assert!(explain_leaf(Side::Host, 42).is_none());
     }
 

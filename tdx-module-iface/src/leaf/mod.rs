@@ -3,20 +3,62 @@
 //! RAX on entry: leaf number in bits 15:0, version in bits 23:16, everything else zero. Host leaves (SEAMCALL)
 //! and guest leaves (TDCALL) are numbered separately.
 
+mod host_state;
 mod info;
+mod number;
 mod tdg;
-mod tdg_table;
 mod tdh;
-mod tdh_table;
 
-pub use info::{Kind, LeafInfo, RegUse};
+pub use host_state::HostState;
+pub use info::{Interruption, Kind, LeafInfo, Readiness, RegUse};
 pub use tdg::TdgLeaf;
 pub use tdh::TdhLeaf;
 
 /// Everything known about the host leaves, by number.
-pub const TDH: &[LeafInfo] = tdh_table::TABLE;
+pub const TDH: &[LeafInfo] = tdh::TABLE;
 /// Everything known about the guest leaves, by number.
-pub const TDG: &[LeafInfo] = tdg_table::TABLE;
+pub const TDG: &[LeafInfo] = tdg::TABLE;
+
+/// Number of rows of these families.
+const fn count(families: &[&[LeafInfo]]) -> usize {
+    let mut rows = 0;
+    let mut family = 0;
+    while family < families.len() {
+        rows += families[family].len();
+        family += 1;
+    }
+    rows
+}
+
+/// The rows of these families, by leaf number.
+///
+/// # Panics
+/// At compile time, if two rows have the same number.
+const fn gather<const N: usize>(families: &[&[LeafInfo]]) -> [LeafInfo; N] {
+    let mut table = [families[0][0]; N];
+    let mut filled = 0;
+    let mut family = 0;
+    while family < families.len() {
+        let mut index = 0;
+        while index < families[family].len() {
+            let row = families[family][index];
+            let mut place = filled;
+            while place > 0 && table[place - 1].number > row.number {
+                table[place] = table[place - 1];
+                place -= 1;
+            }
+            assert!(
+                place == 0 || table[place - 1].number != row.number,
+                "two rows have the same leaf number"
+            );
+            table[place] = row;
+            filled += 1;
+            index += 1;
+        }
+        family += 1;
+    }
+    table
+}
 
 /// RAX on entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -45,51 +87,29 @@ impl LeafWord {
     }
 }
 
-impl TdhLeaf {
-    /// What is known about the leaf.
-    pub fn info(self) -> Option<&'static LeafInfo> {
-        TDH.iter().find(|info| info.number == self.0)
-    }
-
-    /// The leaf of this name, such as `TDH.MEM.PAGE.AUG`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        TDH.iter().find(|info| info.name == name).map(|info| Self(info.number))
-    }
-}
-
-impl TdgLeaf {
-    /// What is known about the leaf.
-    pub fn info(self) -> Option<&'static LeafInfo> {
-        TDG.iter().find(|info| info.number == self.0)
-    }
-
-    /// The leaf of this name, such as `TDG.MEM.PAGE.ACCEPT`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        TDG.iter().find(|info| info.name == name).map(|info| Self(info.number))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::regs::Reg;
-    use crate::status::Release;
+    use crate::release::Release;
 
     #[test]
-    fn every_named_leaf_has_a_row_and_every_row_a_name() {
-        assert!(TdhLeaf::ALL.iter().map(|leaf| leaf.0).eq(TDH.iter().map(|info| info.number)));
-        assert!(TdgLeaf::ALL.iter().map(|leaf| leaf.0).eq(TDG.iter().map(|info| info.number)));
+    fn rows_stand_by_number_and_are_found_by_name() {
+        for (table, prefix) in [(TDH, "TDH."), (TDG, "TDG.")] {
+            assert!(table.is_sorted_by(|row, next| row.number < next.number));
+            assert!(table.iter().all(|info| info.name.starts_with(prefix)));
+        }
         for leaf in TdhLeaf::ALL {
-            let info = leaf.info().unwrap();
-            assert_eq!(Some(info.name), leaf.name());
-            assert!(info.name.starts_with("TDH."));
-            assert_eq!(TdhLeaf::from_name(info.name), Some(*leaf));
+            assert_eq!(TdhLeaf::from_name(leaf.name().unwrap()), Some(*leaf));
         }
         for leaf in TdgLeaf::ALL {
-            let info = leaf.info().unwrap();
-            assert!(info.name.starts_with("TDG."));
-            assert_eq!(TdgLeaf::from_name(info.name), Some(*leaf));
+            assert_eq!(TdgLeaf::from_name(leaf.name().unwrap()), Some(*leaf));
         }
+        assert_eq!((TDH.len(), TDG.len()), (71, 22));
+        assert_eq!(
+            std::format!("{} {}", TdhLeaf::MEM_PAGE_AUG, TdhLeaf(42)),
+            "TDH.MEM.PAGE.AUG TdhLeaf(0x2a)"
+        );
     }
 
     #[test]
@@ -109,13 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn version_one_is_accepted_exactly_where_module_1_5_01_does() {
-        let versioned = TDH.iter().filter(|info| info.max_version == 1).map(|info| info.number);
-        assert!(versioned.eq([3, 11, 23, 26, 30]));
-        let versioned = TDG.iter().filter(|info| info.max_version == 1).map(|info| info.number);
-        assert!(versioned.eq([7]));
-        let newer = TDH.iter().filter(|info| info.release == Release::Newer).map(|info| info.number);
+    fn version_one_is_accepted_exactly_where_its_release_does() {
+        let versioned = |table: &'static [LeafInfo], release| {
+            table.iter().filter(move |info| info.max_version(release) == 1).map(|info| info.number)
+        };
+        assert!(versioned(TDH, Release::V1_5_01).eq([3, 11, 23, 26, 30]));
+        assert!(versioned(TDH, Release::V1_5_05).eq([3, 11, 22, 23, 26, 30]));
+        assert!(versioned(TDG, Release::V1_5_01).eq([7]));
+        let newer = TDH.iter().filter(|info| !info.exists_in(Release::V1_5_05)).map(|info| info.number);
         assert!(newer.eq([58, 59, 97]));
+    }
+
+    #[test]
+    fn only_running_a_vcpu_costs_the_host_its_registers() {
+        let costly = TDH.iter().filter(|info| info.gives_up != HostState::NONE).map(|info| info.number);
+        assert!(costly.eq([TdhLeaf::VP_ENTER.0]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which Secure-EPT states each leaf accepts, and which states share a property.
 //!
-//! A leaf that meets a state outside its row fails with `EPT_ENTRY_STATE_INCORRECT` and reports the entry.
+//! A leaf that meets a state outside its row of the leaf table fails with `EPT_ENTRY_STATE_INCORRECT` and reports the entry.
 
 use super::state::SeptState::{self, *};
 use crate::leaf::{TdgLeaf, TdhLeaf};
@@ -146,46 +146,20 @@ impl SeptStates {
         SeptStates::of(&[Mapped, BlockedW, ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW]);
 }
 
-/// The states that each host leaf accepts.
-#[rustfmt::skip]
-pub const TDH_ALLOWED: &[(TdhLeaf, SeptStates)] = &[
-    (TdhLeaf::MEM_PAGE_ADD, SeptStates::of(&[Free])),
-    (TdhLeaf::MEM_SEPT_ADD, SeptStates::of(&[Free, NlMapped])),
-    (TdhLeaf::MEM_PAGE_RELOCATE, SeptStates::of(&[Mapped, Blocked, BlockedW, ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW, Pending, PendingBlocked, PendingBlockedW, PendingExportedBlockedW, PendingExportedDirty, PendingExportedDirtyBlockedW])),
-    (TdhLeaf::MEM_PAGE_AUG, SeptStates::of(&[Free, Removed])),
-    (TdhLeaf::MEM_RANGE_BLOCK, SeptStates::of(&[NlMapped, Mapped, BlockedW, Pending, PendingBlockedW])),
-    (TdhLeaf::MEM_RD, SeptStates::of(&[Mapped, BlockedW, ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW])),
-    (TdhLeaf::MEM_WR, SeptStates::of(&[Mapped, ExportedDirty])),
-    (TdhLeaf::MEM_PAGE_DEMOTE, SeptStates::of(&[Mapped, Blocked, Pending, PendingBlocked])),
-    (TdhLeaf::MR_EXTEND, SeptStates::of(&[Mapped])),
-    (TdhLeaf::MEM_PAGE_PROMOTE, SeptStates::of(&[NlMapped, NlBlocked])),
-    (TdhLeaf::MEM_SEPT_RD, SeptStates::ALL),
-    (TdhLeaf::MEM_PAGE_REMOVE, SeptStates::of(&[Mapped, Blocked, BlockedW, Pending, PendingBlocked, PendingBlockedW])),
-    (TdhLeaf::MEM_SEPT_REMOVE, SeptStates::of(&[NlMapped, NlBlocked])),
-    (TdhLeaf::MEM_RANGE_UNBLOCK, SeptStates::of(&[NlBlocked, Blocked, PendingBlocked])),
-    (TdhLeaf::EXPORT_BLOCKW, SeptStates::of(&[Mapped, ExportedDirty, Pending, PendingExportedDirty])),
-    (TdhLeaf::EXPORT_RESTORE, SeptStates::of(&[ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW, PendingExportedBlockedW, PendingExportedDirty, PendingExportedDirtyBlockedW])),
-    (TdhLeaf::EXPORT_MEM, SeptStates::of(&[Mapped, BlockedW, ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW, Pending, PendingBlockedW, PendingExportedBlockedW, PendingExportedDirty, PendingExportedDirtyBlockedW])),
-    (TdhLeaf::EXPORT_UNBLOCKW, SeptStates::of(&[BlockedW, ExportedBlockedW, ExportedDirtyBlockedW, PendingBlockedW, PendingExportedBlockedW, PendingExportedDirtyBlockedW])),
-    (TdhLeaf::IMPORT_MEM, SeptStates::of(&[Free, Removed, Mapped, Pending])),
-];
-
-/// The states that each guest leaf accepts.
-#[rustfmt::skip]
-pub const TDG_ALLOWED: &[(TdgLeaf, SeptStates)] = &[
-    (TdgLeaf::MEM_PAGE_ACCEPT, SeptStates::of(&[Pending, PendingExportedDirty])),
-    (TdgLeaf::MEM_PAGE_ATTR_RD, SeptStates::of(&[Mapped, BlockedW, ExportedBlockedW, ExportedDirty, ExportedDirtyBlockedW, Pending, PendingBlockedW, PendingExportedBlockedW, PendingExportedDirty, PendingExportedDirtyBlockedW])),
-    (TdgLeaf::MEM_PAGE_ATTR_WR, SeptStates::of(&[Mapped, ExportedDirty, Pending, PendingExportedDirty])),
-];
-
 /// The states that a host leaf accepts; `None` for a leaf that checks none.
-pub fn tdh_allowed(leaf: TdhLeaf) -> Option<SeptStates> {
-    TDH_ALLOWED.iter().find(|(row, _)| *row == leaf).map(|(_, states)| *states)
+pub const fn tdh_allowed(leaf: TdhLeaf) -> Option<SeptStates> {
+    match leaf.info() {
+        Some(info) => info.sept_states,
+        None => None,
+    }
 }
 
 /// The states that a guest leaf accepts; `None` for a leaf that checks none.
-pub fn tdg_allowed(leaf: TdgLeaf) -> Option<SeptStates> {
-    TDG_ALLOWED.iter().find(|(row, _)| *row == leaf).map(|(_, states)| *states)
+pub const fn tdg_allowed(leaf: TdgLeaf) -> Option<SeptStates> {
+    match leaf.info() {
+        Some(info) => info.sept_states,
+        None => None,
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod operand;
 mod reference;
 
 pub use class::{Recovery, StatusClass};
-pub use code::{Release, StatusCode, StatusInfo, TABLE};
+pub use code::{StatusCode, StatusInfo, TABLE};
 pub use details::{Details, DetailsKind};
 pub use operand::Operand;
 

@@ -6,7 +6,7 @@ use super::{Backing, Degree, NOT_MODELLED, Row, TABLE};
 
 const INTRODUCTION: &str = "# Fidelity of the emulated TDX module
 
-Generated from the table in `tools/seam-emu/src/fidelity/table.rs` by
+Generated from the leaf tables `tools/seam-emu/src/{host,guest_leaf}/leaves.rs` by
 `cargo run -p seam-emu --example fidelity > FIDELITY.md`; a test fails if the two differ.
 
 *exact*: inputs, outputs, order of checks, status and operand, locks, state changes, interruption and resumption.
@@ -43,10 +43,10 @@ fn rows(out: &mut String, rows: &[&Row]) {
             out,
             "| {} | {} | {} | {} | {recorded} | {} |",
             row.leaf,
-            degree(row.degree),
-            backing(row.backing),
+            degree(row.claim.degree),
+            backing(row.claim.backing),
             all.len(),
-            row.note
+            row.claim.note
         );
     }
 }
@@ -54,7 +54,11 @@ fn rows(out: &mut String, rows: &[&Row]) {
 /// The document, from the table.
 pub fn to_markdown() -> String {
     let mut out = INTRODUCTION.to_owned();
-    let side = |prefix: &str| TABLE.iter().filter(|row| row.leaf.starts_with(prefix)).collect::<Vec<_>>();
+    let side = |prefix: &str| {
+        let mut rows: Vec<_> = TABLE.iter().filter(|row| row.leaf.starts_with(prefix)).collect();
+        rows.sort_by_key(|row| (row.claim.degree == Degree::Absent, row.leaf));
+        rows
+    };
     out.push_str("\n## Host side (SEAMCALL)\n");
     rows(&mut out, &side("TDH."));
     out.push_str("\n## Guest side (TDCALL)\n");

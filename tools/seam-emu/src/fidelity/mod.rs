@@ -1,9 +1,10 @@
 //! How faithful the emulated module is, leaf by leaf, and what that claim rests on.
 //!
-//! [`TABLE`] is the claim; FIDELITY.md is generated from it ([`to_markdown`]) and a test holds the two together.
+//! [`TABLE`] is the claim, gathered from the rows of the leaves; FIDELITY.md is generated from it ([`to_markdown`]) and a test holds the two together.
 //! Another test asks, for every status code that a row lists, who has seen the leaf return it: a recording of
 //! the real module ([`RECORDED`]) or a scenario of this crate's tests.
 
+pub(crate) mod claim;
 mod markdown;
 mod recorded;
 mod table;
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 
 use tdx_module_iface::StatusCode;
 
+pub use claim::Claim;
 pub use markdown::to_markdown;
 pub use recorded::RECORDED;
 pub use table::{NOT_MODELLED, TABLE};
@@ -96,30 +98,22 @@ impl Gate {
     }
 }
 
-/// The claim about one leaf.
+/// A leaf and the claim about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// Name of the leaf.
     pub leaf: &'static str,
-    /// How much of it is there.
-    pub degree: Degree,
-    /// What that rests on.
-    pub backing: Backing,
-    /// Shared steps whose codes it can return.
-    pub gates: &'static [Gate],
-    /// Further codes that it can return, beside SUCCESS.
-    pub codes: &'static [StatusCode],
-    /// What is missing, or worth knowing.
-    pub note: &'static str,
+    /// The claim.
+    pub claim: Claim,
 }
 
 impl Row {
     /// Every status code that the leaf can return once the module is ready, SUCCESS included for leaves that
     /// exist.
     pub fn all_codes(&self) -> BTreeSet<StatusCode> {
-        let own = self.codes.iter().copied();
-        let shared = self.gates.iter().flat_map(|gate| gate.codes().iter().copied());
-        let success = (self.degree != Degree::Absent).then_some(StatusCode::SUCCESS);
+        let own = self.claim.codes.iter().copied();
+        let shared = self.claim.gates.iter().flat_map(|gate| gate.codes().iter().copied());
+        let success = (self.claim.degree != Degree::Absent).then_some(StatusCode::SUCCESS);
         own.chain(shared).chain(success).collect()
     }
 

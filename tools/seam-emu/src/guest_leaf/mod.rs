@@ -5,6 +5,7 @@
 //! is no return: a TD exit or an event in the middle of the instruction, which the guest executes again.
 
 mod accept;
+mod leaves;
 mod memory;
 mod metadata;
 mod report;
@@ -12,10 +13,13 @@ mod rtmr;
 mod vcpu;
 pub(crate) mod verify;
 
+pub(crate) use leaves::LEAVES;
+
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;
 use tdx_module_iface::{Gprs, LeafWord, Operand, Status, StatusCode, TdgLeaf};
 
+use self::leaves::Run;
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestState, VmExit};
@@ -52,9 +56,6 @@ pub(crate) type Step<T = ()> = Result<T, End>;
 pub(crate) struct Call<'a, 'v, 'm> {
     pub(crate) vcpu: &'a Running<'v, 'm>,
 }
-
-/// Leaves with a version 1.
-const VERSIONED: [TdgLeaf; 1] = [TdgLeaf::VM_RD];
 
 /// Handles the VM exit of a TDCALL.
 pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
@@ -118,35 +119,19 @@ fn give_up() -> Handled {
 
 fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     let word = LeafWord(state.gprs.rax);
-    let leaf = TdgLeaf(word.leaf());
+    let release = call.vcpu.machine.config().profile.release();
+    let leaf = leaves::find(TdgLeaf(word.leaf())).filter(|leaf| leaf.info.exists_in(release));
     let version = word.version();
-    if word.has_reserved_bits() || (version != 0 && !VERSIONED.contains(&leaf)) {
+    // A leaf that has versions refuses those above its greatest itself.
+    let has_versions = leaf.is_some_and(|leaf| leaf.info.max_version(release) > 0);
+    if word.has_reserved_bits() || (version != 0 && !has_versions) {
         return Err(invalid(Operand::RAX).into());
     }
-    match leaf {
-        TdgLeaf::VP_VMCALL => vcpu::vmcall(call, state),
-        TdgLeaf::VP_INFO => vcpu::info(call, state),
-        TdgLeaf::MR_RTMR_EXTEND => rtmr::extend(call, state),
-        TdgLeaf::VP_VEINFO_GET => vcpu::veinfo_get(call, state),
-        TdgLeaf::MR_REPORT => report::report(call, state),
-        TdgLeaf::VP_CPUIDVE_SET => vcpu::cpuidve_set(call, state),
-        TdgLeaf::MEM_PAGE_ACCEPT => accept::accept(call, state),
-        TdgLeaf::VM_RD => metadata::vm_read(call, state, version),
-        TdgLeaf::VM_WR => metadata::vm_write(call, state),
-        TdgLeaf::VP_RD => metadata::vp_read(call, state),
-        TdgLeaf::VP_WR => metadata::vp_write(call, state),
-        TdgLeaf::SYS_RD => metadata::sys_read(call, state),
-        TdgLeaf::SYS_RDALL => metadata::sys_read_all(call, state),
-        TdgLeaf::MR_VERIFYREPORT => verify::verify(call, state),
-        // No service TD can be bound and no L2 VM entered: a handle or VM number names nothing.
-        TdgLeaf::SERVTD_RD
-        | TdgLeaf::SERVTD_WR
-        | TdgLeaf::MEM_PAGE_ATTR_RD
-        | TdgLeaf::MEM_PAGE_ATTR_WR
-        | TdgLeaf::VP_ENTER
-        | TdgLeaf::VP_INVEPT
-        | TdgLeaf::VP_INVVPID => Err(invalid(Operand::RCX).into()),
-        _ => Err(invalid(Operand::RAX).into()),
+    let Some(leaf) = leaf else { return Err(invalid(Operand::RAX).into()) };
+    match leaf.run {
+        Run::Leaf(run) => run(call, state),
+        Run::Versioned(run) => run(call, state, version),
+        Run::Refused(operand) => Err(invalid(operand).into()),
     }
 }
 

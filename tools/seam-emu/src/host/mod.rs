@@ -6,6 +6,7 @@
 //! them (leaves reference, sections 1 and 6); whatever a leaf locked is let go when it returns.
 
 mod dispatch;
+mod leaves;
 pub(crate) mod mem;
 mod memory;
 mod mng;
@@ -16,6 +17,7 @@ mod sys;
 pub(crate) mod vp;
 
 pub(crate) use dispatch::dispatch;
+pub(crate) use leaves::LEAVES;
 
 use tdx_module_iface::{Operand, Status, StatusCode};
 

@@ -2,9 +2,8 @@
 
 use tdvisor_base::sync::preemption_point;
 use tdvisor_base::{Gpa, Hpa, Level};
-use tdx_module_iface::op_state::{OpStates, TDH_ALLOWED};
-use tdx_module_iface::sept::allow::TDH_ALLOWED as TDH_SEPT_ALLOWED;
-use tdx_module_iface::sept::{SeptInfo, SeptState, SeptStates};
+use tdx_module_iface::op_state::{self, OpStates};
+use tdx_module_iface::sept::{SeptInfo, SeptState, SeptStates, allow};
 use tdx_module_iface::tdmr::{PageType, pages};
 use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 
@@ -16,28 +15,20 @@ use crate::module::tdmr::Tdmr;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::td::{Tdcs, Tdr, Tdvps};
 
-/// The OP_STATE row of a leaf. A leaf without a row looks at nothing.
+/// The OP_STATE row of a leaf. A leaf without one looks at nothing.
 pub(crate) const fn op_states(leaf: TdhLeaf) -> OpStates {
-    let mut index = 0;
-    while index < TDH_ALLOWED.len() {
-        if TDH_ALLOWED[index].0.0 == leaf.0 {
-            return TDH_ALLOWED[index].1;
-        }
-        index += 1;
+    match op_state::tdh_allowed(leaf) {
+        Some(states) => states,
+        None => OpStates::ALL,
     }
-    OpStates::ALL
 }
 
 /// The Secure-EPT state row of a leaf.
 pub(crate) const fn sept_states(leaf: TdhLeaf) -> SeptStates {
-    let mut index = 0;
-    while index < TDH_SEPT_ALLOWED.len() {
-        if TDH_SEPT_ALLOWED[index].0.0 == leaf.0 {
-            return TDH_SEPT_ALLOWED[index].1;
-        }
-        index += 1;
+    match allow::tdh_allowed(leaf) {
+        Some(states) => states,
+        None => SeptStates::ALL,
     }
-    SeptStates::ALL
 }
 
 impl<'m> Call<'m> {

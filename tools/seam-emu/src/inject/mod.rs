@@ -17,6 +17,7 @@ mod grammar;
 mod plan;
 
 use tdvisor_base::sync::{AtomicBool, Mutex, Ordering};
+use tdx_module_iface::leaf::LeafInfo;
 use tdx_module_iface::{Gprs, LeafWord, Status, StatusCode, TdgLeaf, TdhLeaf};
 
 pub use chaos::Chaos;
@@ -51,11 +52,18 @@ impl core::fmt::Display for Leaf {
 }
 
 impl Leaf {
+    /// What the ABI says about the leaf; `None` where the number is unknown.
+    pub const fn info(self) -> Option<&'static LeafInfo> {
+        match self {
+            Self::Host(leaf) => leaf.info(),
+            Self::Guest(leaf) => leaf.info(),
+        }
+    }
+
     /// The leaf of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        let host = TdhLeaf::ALL.iter().find(|leaf| leaf.name() == Some(name));
-        let guest = TdgLeaf::ALL.iter().find(|leaf| leaf.name() == Some(name));
-        host.map(|leaf| Self::Host(*leaf)).or(guest.map(|leaf| Self::Guest(*leaf)))
+        let host = TdhLeaf::from_name(name).map(Self::Host);
+        host.or_else(|| TdgLeaf::from_name(name).map(Self::Guest))
     }
 }
 
@@ -178,8 +186,7 @@ pub(crate) fn fail(regs: &mut Gprs, leaf: Leaf, status: Status) {
 
 /// Whether a leaf describes a Secure-EPT entry in RCX and RDX, and therefore clears them first.
 fn clears_rcx_and_rdx(leaf: Leaf) -> bool {
-    let Leaf::Host(leaf) = leaf else { return false };
-    leaf != TdhLeaf::MEM_TRACK && leaf.name().is_some_and(|name| name.starts_with("TDH.MEM."))
+    matches!(leaf, Leaf::Host(_)) && leaf.info().is_some_and(LeafInfo::describes_entry)
 }
 
 #[cfg(test)]

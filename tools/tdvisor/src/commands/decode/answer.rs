@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 use tdx_module_iface::explain::{LeafCard, Side};
 use tdx_module_iface::leaf::RegUse;
-use tdx_module_iface::status::{Release, Status};
+use tdx_module_iface::{Release, Status};
 
 use super::{Form, Stop};
 
@@ -30,8 +30,8 @@ pub fn status(status: Status, form: Form, out: &mut impl Write) -> Result<(), St
     }
     writeln!(out, "  recovery  {}", status.recovery())?;
     if let Some(info) = code.info() {
-        if info.release == Release::Newer {
-            writeln!(out, "  modules   after 1.5.01 only")?;
+        if info.since > Release::V1_5_01 {
+            writeln!(out, "  modules   from release {} on", info.since)?;
         }
         writeln!(out, "  cause     {}", info.cause)?;
         writeln!(out, "  to do     {}", info.action)?;
@@ -83,8 +83,8 @@ fn leaf_json(card: &LeafCard) -> Value {
         "number": info.number,
         "name": info.name,
         "summary": info.summary,
-        "max_version": info.max_version,
-        "newer_modules_only": info.release == Release::Newer,
+        "max_version": info.max_version(Release::V1_5_01),
+        "newer_modules_only": info.since > Release::V1_5_01,
         "inputs": registers(info.inputs),
         "outputs": registers(info.outputs),
     })

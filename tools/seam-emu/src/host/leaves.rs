@@ -1,0 +1,153 @@
+//! The leaf table of the host side: what answers each leaf, and what is claimed about it.
+//!
+//! When a leaf runs, with which versions and in which states, is in its row of
+//! [`TDH`]; adding a leaf takes a row there, a row here and its function.
+
+use tdx_module_iface::leaf::{LeafInfo, TDH};
+use tdx_module_iface::{Gprs, StatusCode as C, TdhLeaf};
+
+use super::{Call, Step, mem, mng, mr, phymem, sys, vp};
+use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite, Keys, OpState, Page, Tdcs, VcpuPages, Walk};
+use crate::fidelity::claim::{
+    Claim, LATER_RELEASE, MEMORY, MIGRATION, REMOVING, SERVICE_TD, absent, by_rule, exact, never, partial,
+};
+use crate::metadata;
+
+/// What answers a leaf.
+#[derive(Clone, Copy)]
+pub(crate) enum Run {
+    /// A function of the registers that changes none but RAX.
+    Reads(fn(&Call<'_>, &Gprs) -> Step),
+    /// A function of the registers.
+    Leaf(fn(&Call<'_>, &mut Gprs) -> Step),
+    /// A function of the registers and the version.
+    Versioned(fn(&Call<'_>, &mut Gprs, u8) -> Step),
+    /// The one that runs a guest.
+    Enter,
+    /// Success, and nothing else.
+    Nothing,
+    /// As if the leaf were unknown.
+    Absent,
+}
+
+/// One row.
+#[derive(Clone, Copy)]
+pub(crate) struct HostLeaf {
+    /// What the ABI says about the leaf.
+    pub(crate) info: &'static LeafInfo,
+    /// What answers it.
+    pub(crate) run: Run,
+    /// What is claimed about it.
+    pub(crate) claim: Claim,
+}
+
+const fn row(leaf: TdhLeaf, run: Run, claim: Claim) -> HostLeaf {
+    match leaf.info() {
+        Some(info) => HostLeaf { info, run, claim },
+        None => panic!("a leaf without a row in the table of the ABI"),
+    }
+}
+
+/// One row per leaf, by family.
+#[rustfmt::skip]
+pub(crate) const LEAVES: &[HostLeaf] = &[
+    row(TdhLeaf::VP_ENTER, Run::Enter, partial(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TSC_ROLLBACK, C::NON_RECOVERABLE_VCPU, C::NON_RECOVERABLE_TD, C::NON_RECOVERABLE_TD_NON_ACCESSIBLE, C::HOST_PRIORITY_BUSY_TIMEOUT], "exits that need L2 VMs, service TDs, SMM or the bus-lock and notify detectors do not occur")),
+    row(TdhLeaf::VP_ADDCX, Run::Reads(vp::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::VCPU_STATE_INCORRECT], "")),
+    row(TdhLeaf::VP_CREATE, Run::Reads(vp::create::create), exact(&[Page, Keys, Tdcs, OpState], &[], "")),
+    row(TdhLeaf::VP_FLUSH, Run::Reads(vp::flush::flush), exact(&[Page], &[C::TD_KEYS_NOT_CONFIGURED, C::TDCX_NUM_INCORRECT, C::VCPU_NOT_ASSOCIATED], "")),
+    row(TdhLeaf::VP_INIT, Run::Reads(vp::init::init), exact(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::MAX_VCPUS_EXCEEDED], "")),
+    row(TdhLeaf::VP_RD, Run::Versioned(metadata::vp_leaves::read), partial(&[Page, Keys, VcpuPages, FieldId, FieldRead], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED], "VMCS fields that the emulator does not use hold what was written to them")),
+    row(TdhLeaf::VP_WR, Run::Leaf(metadata::vp_leaves::write), exact(&[Page, Keys, VcpuPages, FieldId, FieldWrite], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TD_VMCS_FIELD_NOT_INITIALIZED], "")),
+    row(TdhLeaf::MNG_ADDCX, Run::Reads(mng::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::RND_NO_ENTROPY], "")),
+    row(TdhLeaf::MNG_KEY_CONFIG, Run::Reads(mng::key_config::key_config), exact(&[Page], &[C::TD_FATAL, C::LIFECYCLE_STATE_INCORRECT, C::KEY_CONFIGURED, C::KEY_GENERATION_FAILED], "")),
+    row(TdhLeaf::MNG_CREATE, Run::Reads(mng::create::create), exact(&[Page], &[C::HKID_NOT_FREE, C::RND_NO_ENTROPY], "")),
+    row(TdhLeaf::MNG_RD, Run::Versioned(metadata::td_leaves::read), partial(&[Page, Keys, Tdcs, OpState, FieldId, FieldRead], &[], "virtual VMX MSRs, extended-state layout and migration fields read as zero or as plain values")),
+    row(TdhLeaf::MNG_WR, Run::Leaf(metadata::td_leaves::write), exact(&[Page, Keys, Tdcs, OpState, FieldId, FieldWrite], &[C::METADATA_WR_MASK_NOT_VALID], "")),
+    row(TdhLeaf::MNG_VPFLUSHDONE, Run::Reads(mng::vpflushdone::vpflushdone), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::FLUSHVP_NOT_DONE], "")),
+    row(TdhLeaf::MNG_KEY_FREEID, Run::Reads(mng::key_freeid::key_freeid), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::WBCACHE_NOT_COMPLETE], "")),
+    row(TdhLeaf::MNG_INIT, Run::Leaf(crate::td_params::leaf::init), exact(&[Page, Keys, Tdcs, OpState], &[], "values that depend on the processor's CPUID are those of the emulated processor")),
+    // Kept for compatibility; the module does nothing (leaves reference, 6.3).
+    row(TdhLeaf::MNG_KEY_RECLAIMID, Run::Nothing, exact(&[], &[], "does nothing, as in the module")),
+    row(TdhLeaf::MR_EXTEND, Run::Leaf(mr::extend::extend), exact(&[Page, Keys, Tdcs, OpState], &[C::EPT_ENTRY_NOT_PRESENT], "")),
+    row(TdhLeaf::MR_FINALIZE, Run::Reads(mr::finalize::finalize), exact(&[Page, Keys, Tdcs, OpState], &[C::NO_VCPUS], "")),
+    row(TdhLeaf::MEM_PAGE_ADD, Run::Leaf(mem::page_add::page_add), exact(MEMORY, &[], "")),
+    row(TdhLeaf::MEM_SEPT_ADD, Run::Versioned(mem::sept_add::sept_add), exact(MEMORY, &[C::INTERRUPTED_RESUMABLE, C::L2_SEPT_WALK_FAILED, C::L2_SEPT_ENTRY_NOT_FREE], "")),
+    row(TdhLeaf::MEM_PAGE_RELOCATE, Run::Leaf(mem::page_relocate::page_relocate), exact(REMOVING, &[], "")),
+    row(TdhLeaf::MEM_PAGE_AUG, Run::Leaf(mem::page_aug::page_aug), exact(MEMORY, &[], "")),
+    row(TdhLeaf::MEM_RANGE_BLOCK, Run::Leaf(mem::range_block::range_block), exact(MEMORY, &[C::GPA_RANGE_ALREADY_BLOCKED], "")),
+    row(TdhLeaf::MEM_RD, Run::Leaf(mem::rd_wr::read), exact(&[Page, Keys, Tdcs, OpState], &[C::TD_NON_DEBUG, C::EPT_ENTRY_NOT_PRESENT], "")),
+    row(TdhLeaf::MEM_WR, Run::Leaf(mem::rd_wr::write), exact(&[Page, Keys, Tdcs, OpState], &[C::TD_NON_DEBUG, C::EPT_ENTRY_NOT_PRESENT], "")),
+    row(TdhLeaf::MEM_PAGE_DEMOTE, Run::Leaf(mem::page_demote::page_demote), exact(REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::L2_SEPT_WALK_FAILED], "late 1.5 and 2.0 profiles are not interrupted; no L2 VM maps pages, so that none of its tables is missed")),
+    row(TdhLeaf::MEM_PAGE_PROMOTE, Run::Versioned(mem::page_promote::page_promote), exact(REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::EPT_INVALID_PROMOTE_CONDITIONS], "")),
+    row(TdhLeaf::MEM_SEPT_RD, Run::Leaf(mem::sept_rd::sept_rd), exact(&[Page, Keys, Tdcs, OpState, Walk], &[], "")),
+    row(TdhLeaf::MEM_PAGE_REMOVE, Run::Leaf(mem::page_remove::page_remove), exact(REMOVING, &[], "")),
+    row(TdhLeaf::MEM_SEPT_REMOVE, Run::Versioned(mem::sept_remove::sept_remove), exact(REMOVING, &[C::EPT_PAGE_NOT_FREE], "")),
+    row(TdhLeaf::MEM_TRACK, Run::Reads(mem::track::track), exact(&[Page, Keys, Tdcs, OpState], &[C::PREVIOUS_TLB_EPOCH_BUSY], "")),
+    row(TdhLeaf::MEM_RANGE_UNBLOCK, Run::Leaf(mem::range_unblock::range_unblock), exact(MEMORY, &[C::TLB_TRACKING_NOT_DONE], "")),
+    row(TdhLeaf::PHYMEM_PAGE_RDMD, Run::Leaf(phymem::rdmd::rdmd), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_ADDR_RANGE_ERROR, C::OPERAND_BUSY], "owner and epoch of a free page are whatever was there before")),
+    row(TdhLeaf::PHYMEM_PAGE_RECLAIM, Run::Leaf(phymem::reclaim::reclaim), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::TD_ASSOCIATED_PAGES_EXIST], "")),
+    row(TdhLeaf::PHYMEM_CACHE_WB, Run::Reads(phymem::cache_wb::cache_wb), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::NO_HKID_READY_TO_WBCACHE, C::WBCACHE_RESUME_ERROR, C::INTERRUPTED_RESUMABLE], "how often it looks for interrupts is a parameter of the machine")),
+    row(TdhLeaf::PHYMEM_PAGE_WBINVD, Run::Reads(phymem::wbinvd::wbinvd), exact(&[Page], &[], "")),
+    row(TdhLeaf::PHYMEM_PAMT_ADD, Run::Reads(phymem::pamt::add), by_rule(&[Page], &[C::HPA_RANGE_NOT_FREE], "release 2.0 with dynamic PAMT; otherwise OPERAND_INVALID on RAX")),
+    row(TdhLeaf::PHYMEM_PAMT_REMOVE, Run::Leaf(phymem::pamt::remove), by_rule(&[], &[C::OPERAND_INVALID, C::OPERAND_ADDR_RANGE_ERROR, C::OPERAND_BUSY, C::NO_PAMT_PAGE_PAIR, C::PAMT_PAGE_NOT_EMPTY], "release 2.0 with dynamic PAMT; otherwise OPERAND_INVALID on RAX")),
+    row(TdhLeaf::SYS_KEY_CONFIG, Run::Leaf(|call, _| sys::key_config::key_config(call)), exact(&[], &[C::OPERAND_BUSY, C::SYS_BUSY, C::SYS_KEY_CONFIG_NOT_PENDING, C::KEY_CONFIGURED, C::KEY_GENERATION_FAILED], "")),
+    row(TdhLeaf::SYS_INFO, Run::Leaf(metadata::sys::info), exact(&[], &[C::OPERAND_INVALID, C::SYS_LP_INIT_NOT_DONE], "")),
+    row(TdhLeaf::SYS_INIT, Run::Leaf(sys::init::init), partial(&[], &[C::OPERAND_INVALID, C::SYS_BUSY, C::SYS_INIT_NOT_PENDING, C::RND_NO_ENTROPY], "the checks of the platform's registers always pass")),
+    row(TdhLeaf::SYS_RD, Run::Leaf(metadata::sys::read), exact(&[FieldId], &[C::METADATA_FIRST_FIELD_ID_IN_CONTEXT, C::SYS_LP_INIT_NOT_DONE], "")),
+    row(TdhLeaf::SYS_LP_INIT, Run::Leaf(|call, _| sys::lp_init::lp_init(call)), partial(&[], &[C::SYS_BUSY, C::SYS_LP_INIT_NOT_PENDING, C::SYS_LP_INIT_DONE], "the checks of the platform's registers always pass")),
+    row(TdhLeaf::SYS_TDMR_INIT, Run::Leaf(sys::tdmr_init::tdmr_init), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::TDMR_ALREADY_INITIALIZED], "")),
+    row(TdhLeaf::SYS_RDALL, Run::Leaf(metadata::sys::read_all), exact(&[], &[C::OPERAND_INVALID, C::SYS_LP_INIT_NOT_DONE, C::METADATA_FIELD_ID_INCORRECT], "")),
+    // No state of the processor depends on it here (leaves reference, 6.5; recorded: no effect).
+    row(TdhLeaf::SYS_LP_SHUTDOWN, Run::Nothing, exact(&[], &[], "no state of the processor depends on it")),
+    row(TdhLeaf::SYS_CONFIG, Run::Leaf(sys::config::config), exact(&[], &[C::OPERAND_INVALID, C::SYS_BUSY, C::SYS_CONFIG_NOT_PENDING, C::INVALID_TDMR, C::NON_ORDERED_TDMR, C::INVALID_RESERVED_IN_TDMR, C::NON_ORDERED_RESERVED_IN_TDMR, C::INVALID_PAMT, C::PAMT_OVERLAP, C::PAMT_OUTSIDE_CMRS, C::TDMR_OUTSIDE_CMRS], "")),
+    row(TdhLeaf::SYS_SHUTDOWN, Run::Leaf(sys::shutdown::shutdown), partial(&[], &[C::OPERAND_INVALID, C::SYS_BUSY], "no handoff data is written")),
+    row(TdhLeaf::SYS_UPDATE, Run::Leaf(|call, _| sys::update::update(call)), never(&[C::SYS_BUSY, C::SYS_STATE_INCORRECT, C::SYS_INVALID_HANDOFF], "always fails: there is no handoff data")),
+    row(TdhLeaf::SERVTD_BIND, Run::Absent, absent(SERVICE_TD)),
+    row(TdhLeaf::SERVTD_PREBIND, Run::Absent, absent(SERVICE_TD)),
+    row(TdhLeaf::SERVTD_REBIND, Run::Absent, absent(LATER_RELEASE)),
+    row(TdhLeaf::MIG_STREAM_CREATE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_ABORT, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_BLOCKW, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_RESTORE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_MEM, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_PAUSE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_TRACK, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_STATE_IMMUTABLE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_STATE_TD, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_STATE_VP, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::EXPORT_UNBLOCKW, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_ABORT, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_END, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_COMMIT, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_MEM, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_TRACK, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_STATE_IMMUTABLE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_STATE_TD, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::IMPORT_STATE_VP, Run::Absent, absent(MIGRATION)),
+];
+
+/// The rows by leaf number, and the proof that every leaf of the ABI has one.
+static BY_NUMBER: [Option<HostLeaf>; NUMBERS] = {
+    let mut rows = [None; NUMBERS];
+    let mut index = 0;
+    while index < LEAVES.len() {
+        let number = LEAVES[index].info.number as usize;
+        assert!(rows[number].is_none(), "two rows for one leaf");
+        rows[number] = Some(LEAVES[index]);
+        index += 1;
+    }
+    let mut index = 0;
+    while index < TDH.len() {
+        assert!(rows[TDH[index].number as usize].is_some(), "a leaf of the ABI that nothing answers");
+        index += 1;
+    }
+    rows
+};
+
+/// One more than the greatest leaf number.
+const NUMBERS: usize = TDH[TDH.len() - 1].number as usize + 1;
+
+/// The row of a leaf; `None` where the number is unknown.
+pub(super) fn find(leaf: TdhLeaf) -> Option<&'static HostLeaf> {
+    BY_NUMBER.get(usize::from(leaf.0))?.as_ref()
+}
