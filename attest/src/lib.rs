@@ -34,6 +34,8 @@ pub mod predict;
 pub mod qgs;
 pub mod quote;
 pub mod report;
+#[cfg(feature = "alloc")]
+mod strict;
 #[cfg(feature = "measure")]
 pub mod td_hob;
 #[cfg(feature = "measure")]

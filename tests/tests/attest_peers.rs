@@ -332,10 +332,11 @@ impl Scenario {
         })
     }
 
-    /// The default policy's verdict on a valid quote.
+    /// The default policy's verdict on a valid quote: it is for TDs.
     fn expected_policy(&self, status: TcbStatus) -> bool {
         status == TcbStatus::UpToDate
-            && (!self.is_tdx() || self.attributes == TdAttributes::SEPT_VE_DISABLE)
+            && self.is_tdx()
+            && self.attributes == TdAttributes::SEPT_VE_DISABLE
             && !(self.is_td15() && self.service_td)
     }
 

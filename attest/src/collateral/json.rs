@@ -3,17 +3,57 @@
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use serde::Deserialize;
 
 use super::{CollateralError, Part};
 use crate::UnixSeconds;
 use crate::bytes::hex_array;
+use crate::strict;
 
 /// The largest JSON text that is read, in bytes.
 pub const MAX_JSON: usize = 4 << 20;
 /// The deepest nesting of arrays and objects. Intel's TCB info nests seven deep with its envelope.
 pub const MAX_NESTING: usize = 16;
+
+/// The path of keys to what is wrong in JSON, such as `platforms[2].tcbInfo`. Of a long one, the beginning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyPath {
+    text: [u8; Self::MAX],
+    len: u8,
+}
+
+impl KeyPath {
+    /// The longest path that is kept, in bytes.
+    pub const MAX: usize = 48;
+
+    /// The beginning of `path`.
+    #[must_use]
+    pub fn new(path: &str) -> Self {
+        let mut text = [0; Self::MAX];
+        let fits =
+            path.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|end| *end <= Self::MAX);
+        let len = fits.last().unwrap_or(0);
+        for (to, from) in text.iter_mut().zip(path.bytes().take(len)) {
+            *to = from;
+        }
+        Self { text, len: len as u8 }
+    }
+
+    /// The path; empty where the whole text is wrong.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let text = self.text.get(..usize::from(self.len)).unwrap_or_default();
+        core::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
 
 /// Checks size and nesting of `text` without decoding it.
 fn check_bounds(text: &str, part: Part) -> Result<(), CollateralError> {
@@ -42,17 +82,18 @@ fn check_bounds(text: &str, part: Part) -> Result<(), CollateralError> {
 /// Decodes bounded JSON.
 pub(super) fn decode<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, CollateralError> {
     check_bounds(text, part)?;
-    serde_json::from_str(text).map_err(|error| CollateralError::Json {
+    strict::from_json(text).map_err(|(error, path)| CollateralError::Json {
         part,
         line: error.line(),
         column: error.column(),
+        key: KeyPath::new(&path),
     })
 }
 
 /// Decodes a bounded JSON object. (Decoders of structs also take arrays; the format does not.)
 pub(super) fn decode_object<'a, T: Deserialize<'a>>(text: &'a str, part: Part) -> Result<T, CollateralError> {
     if !text.trim_ascii_start().starts_with('{') {
-        return Err(CollateralError::Json { part, line: 1, column: 1 });
+        return Err(CollateralError::Json { part, line: 1, column: 1, key: KeyPath::new("") });
     }
     decode(text, part)
 }
@@ -88,6 +129,14 @@ pub(super) fn advisories(list: &[Text<'_>]) -> Vec<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_path_is_cut_between_characters() {
+        let path = KeyPath::new(&"ü".repeat(40));
+        assert_eq!(path.as_str(), "ü".repeat(24));
+        assert_eq!(KeyPath::new("a.b").as_str(), "a.b");
+        assert_eq!(KeyPath::new(&alloc::format!("a{}", "ü".repeat(40))).as_str().len(), 47);
+    }
 
     #[test]
     fn nesting_is_bounded_and_brackets_inside_strings_do_not_nest() {

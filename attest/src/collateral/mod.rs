@@ -4,19 +4,25 @@
 //! that services use. Signatures cover the inner JSON objects exactly as served, so their bytes are kept
 //! and never re-serialised. [`TcbInfo`] and [`QeIdentity`] are the decoded bodies.
 //!
+//! [`Parts`] collects the parts from files of any of these forms and in any order, and builds the bundle for a quote.
+//! Nothing is chosen silently: two different parts that both fit are an error.
+//!
 //! Everything is bounded: sizes before parsing, nesting before decoding.
 
 mod bundle;
+mod forms;
 mod json;
 mod level;
+mod parts;
 mod qe_identity;
 mod status;
 mod tcb_info;
 
 use core::fmt;
 
-pub use bundle::{Bundle, Parts, SignedBody};
-pub use json::{MAX_JSON, MAX_NESTING};
+pub use bundle::{Bundle, SignedBody};
+pub use json::{KeyPath, MAX_JSON, MAX_NESTING};
+pub use parts::{Parts, Wanted, WantedPlatform};
 pub use qe_identity::{IdentityLevel, IdentityMismatch, QeIdentity, QeKind};
 pub use status::TcbStatus;
 pub use tcb_info::{ComponentKind, ModuleIdentity, ModuleLevel, SvnArray, TcbInfo, TcbLevel};
@@ -68,6 +74,20 @@ impl fmt::Display for Part {
 pub enum CollateralError {
     /// A part is not there.
     Missing(Part),
+    /// Of several parts of a kind, none is for the quote.
+    NoneFits(Part),
+    /// Two different parts of a kind both fit.
+    Ambiguous {
+        /// The part.
+        part: Part,
+        /// The files that they are in, by the order in which files were added, from 0.
+        files: (usize, usize),
+    },
+    /// A saved HTTP response that is none of success, or that has a header twice.
+    Http {
+        /// The status that it has.
+        status: u16,
+    },
     /// A part is larger than the limit.
     TooLarge(Part),
     /// JSON nests deeper than the limit.
@@ -80,6 +100,8 @@ pub enum CollateralError {
         line: usize,
         /// Column, from 1; 0 if unknown.
         column: usize,
+        /// The key that is unknown, twice there, or of another type.
+        key: KeyPath,
     },
     /// A field has a value that the format does not allow.
     Field {
@@ -112,6 +134,9 @@ impl CollateralError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Missing(_) => "collateral-missing",
+            Self::NoneFits(_) => "collateral-none-fits",
+            Self::Ambiguous { .. } => "collateral-ambiguous",
+            Self::Http { .. } => "collateral-http",
             Self::TooLarge(_) => "collateral-too-large",
             Self::TooDeep(_) => "collateral-too-deep",
             Self::Json { .. } => "collateral-json",
@@ -127,10 +152,19 @@ impl fmt::Display for CollateralError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(part) => write!(f, "{part}: missing"),
+            Self::NoneFits(part) => write!(f, "{part}: none of several is for this quote"),
+            Self::Ambiguous { part, files: (first, second) } => {
+                write!(f, "{part}: files {} and {} have different ones, and both fit", first + 1, second + 1)
+            }
+            Self::Http { status } => write!(f, "a saved response of status {status}, not of success"),
             Self::TooLarge(part) => write!(f, "{part}: larger than anything of its kind"),
             Self::TooDeep(part) => write!(f, "{part}: JSON nests too deeply"),
-            Self::Json { part, line, column } => {
-                write!(f, "{part}: not JSON of the expected form (line {line}, column {column})")
+            Self::Json { part, line, column, key } => {
+                write!(f, "{part}: not JSON of the expected form (line {line}, column {column}")?;
+                match key.as_str() {
+                    "" | "." => f.write_str(")"),
+                    key => write!(f, ", key `{key}`)"),
+                }
             }
             Self::Field { part, field } => write!(f, "{part}: field `{field}` has an impossible value"),
             Self::Version { part, version } => write!(f, "{part}: version {version} is not supported"),

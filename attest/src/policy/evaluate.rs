@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
-    Context, EnclaveRules, Expected, Policy, Register48, Rtmr3, Rule, ServiceTd, TcbRules, TdRules, after,
+    Context, EnclaveRules, Expected, Policy, Register48, Rtmr3, Rule, ServiceTd, TcbRules, TdRules, Tee,
+    after,
 };
 use crate::collateral::TcbStatus;
 use crate::quote::{Body, EnclaveReport, Measurement, TdAttributes, TdReport10};
@@ -56,6 +57,8 @@ impl fmt::Display for Register {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
+    /// The quote is of another TEE than the policy is for.
+    Tee(Tee),
     /// The TCB status is not accepted.
     TcbStatus(TcbStatus),
     /// The TCB is out of date for longer than the grace period.
@@ -101,6 +104,10 @@ pub enum Finding {
     },
     /// RTMR3 must equal the replay of a runtime log, and there was no log.
     NoRuntimeLog,
+    /// The report speaks for a partition of the TD, or does not say which, and the policy does not allow it.
+    VmId(Option<u8>),
+    /// The policy states neither MRENCLAVE nor MRSIGNER: any enclave whatever would keep it.
+    EnclaveNotPinned,
     /// A field of an enclave is not an expected one.
     Enclave(&'static str),
     /// REPORTDATA is not the expected one.
@@ -112,6 +119,7 @@ impl Finding {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Tee(_) => "tee",
             Self::TcbStatus(_) => "tcb-status",
             Self::GraceOver { .. } => "tcb-grace-over",
             Self::EvaluationNumber { .. } => "evaluation-number",
@@ -122,6 +130,8 @@ impl Finding {
             Self::Bits { .. } => "attribute-bits",
             Self::Measurement { .. } => "measurement",
             Self::NoRuntimeLog => "no-runtime-log",
+            Self::VmId(_) => "vm-id",
+            Self::EnclaveNotPinned => "enclave-not-pinned",
             Self::Enclave(_) => "enclave",
             Self::ReportData => "report-data",
         }
@@ -131,6 +141,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tee(tee) => write!(f, "the policy is for {tee}, and the quote is of none"),
             Self::TcbStatus(status) => write!(f, "TCB status {status} is not accepted"),
             Self::GraceOver { status, until } => {
                 write!(f, "TCB status {status}: the grace period ended at {until}")
@@ -150,6 +161,13 @@ impl fmt::Display for Finding {
                 write!(f, "{register} is {}, which is not expected", Register48(*actual))
             }
             Self::NoRuntimeLog => f.write_str("RTMR3 is judged by a runtime log, and there is none"),
+            Self::VmId(Some(id)) => write!(f, "VM_ID {id}: this part of a TD is not allowed"),
+            Self::VmId(None) => {
+                f.write_str("the report does not say which part of a TD it speaks for (VM_ID)")
+            }
+            Self::EnclaveNotPinned => {
+                f.write_str("the policy states neither MRENCLAVE nor MRSIGNER: it would accept any enclave")
+            }
             Self::Enclave(what) => write!(f, "enclave: {what}"),
             Self::ReportData => f.write_str("REPORTDATA is not the expected one"),
         }
@@ -191,14 +209,14 @@ impl Policy {
         let mut findings = Vec::new();
         self.tcb.check(verified, &mut findings);
         self.check_platform(verified, &mut findings);
-        match *verified.quote.body() {
-            Body::Sgx(enclave) => self.enclave.check(enclave, &mut findings),
-            body => {
-                if let Some(td) = body.td() {
-                    self.td.check(td, context, &mut findings);
-                    self.td.mr_service_td.check(&body, &mut findings);
-                }
+        let body = verified.quote.body();
+        match (self.tee, *body, body.td()) {
+            (Tee::Sgx, Body::Sgx(enclave), _) => self.enclave.check(enclave, &mut findings),
+            (Tee::Tdx, _, Some(td)) => {
+                self.td.check(td, context, &mut findings);
+                self.td.check_extension(body, &mut findings);
             }
+            _ => findings.push(Finding::Tee(self.tee)),
         }
         if let Some(expected) = &self.report_data {
             let (head, tail) = verified.quote.body().report_data().split_at(expected.len().min(64));
@@ -216,8 +234,8 @@ impl Policy {
             (rules.dynamic, platform.dynamic_platform, "dynamic platform is not as wanted"),
             (rules.cached_keys, platform.cached_keys, "cached keys are not as wanted"),
         ] {
-            // A certificate that does not say is taken as "no".
-            if !rule.allows(actual.unwrap_or(false)) {
+            // A certificate that does not say keeps no rule.
+            if !actual.map_or(rule == Rule::Any, |actual| rule.allows(actual)) {
                 findings.push(Finding::Platform(wrong));
             }
         }
@@ -290,6 +308,10 @@ impl TdRules {
                 findings.push(Finding::Bits { field, actual });
             }
         }
+        let undefined = !(TdAttributes::DEFINED | self.attributes.mask);
+        if attributes.bits() & undefined != 0 {
+            findings.push(Finding::Bits { field: "TDATTRIBUTES", actual: attributes.bits() });
+        }
         let [rtmr0, rtmr1, rtmr2, rtmr3] = &td.rtmr;
         let [expected0, expected1, expected2] = &self.rtmr;
         let expectations: [(Register, &Expected, &Measurement); 8] = [
@@ -307,53 +329,62 @@ impl TdRules {
                 findings.push(Finding::Measurement { register, actual: *actual });
             }
         }
-        let rtmr3_is_fine = match &self.rtmr3 {
-            Rtmr3::Report => true,
+        if self.rtmr3 == Rtmr3::Log && context.rtmr3_replay.is_none() {
+            findings.push(Finding::NoRuntimeLog);
+        }
+        let is_expected = match &self.rtmr3 {
+            Rtmr3::Report | Rtmr3::Log => true,
             Rtmr3::Zero => *rtmr3 == [0; 48],
             Rtmr3::OneOf(list) => list.contains(rtmr3),
-            Rtmr3::Log => match context.rtmr3_replay {
-                Some(replay) => replay == *rtmr3,
-                None => {
-                    findings.push(Finding::NoRuntimeLog);
-                    true
-                }
-            },
         };
-        if !rtmr3_is_fine {
+        if !is_expected || context.rtmr3_replay.is_some_and(|replay| replay != *rtmr3) {
             findings.push(Finding::Measurement { register: Register::Rtmr(3), actual: *rtmr3 });
         }
     }
 }
 
 impl ServiceTd {
-    fn check(&self, body: &Body<'_>, findings: &mut Vec<Finding>) {
+    fn allows(&self, actual: &Measurement) -> bool {
+        match self {
+            Self::Any => true,
+            Self::None => *actual == [0; 48],
+            Self::OneOf(list) => list.contains(actual),
+        }
+    }
+}
+
+impl TdRules {
+    /// What reports of TDX 1.5 have beyond those of TDX 1.0.
+    fn check_extension(&self, body: &Body<'_>, findings: &mut Vec<Finding>) {
+        let extended = match body {
+            Body::Td15Ex(td) => Some(td),
+            _ => None,
+        };
         let bound = body.td15().map_or([0; 48], |td| td.mr_service_td);
-        let mut expect = |is_fine: bool, register, actual| {
-            if !is_fine {
+        // A binding of the extended kind shows in the other two, also one that has ended.
+        let initial = extended.map_or([0; 48], |td| td.init_servtd_hash);
+        let current = extended.map_or([0; 48], |td| td.cur_servtd_hash);
+        for (register, rule, actual) in [
+            (Register::MrServiceTd, &self.mr_service_td, bound),
+            (Register::InitServiceTd, &self.init_service_td, initial),
+            (Register::CurrentServiceTd, &self.current_service_td, current),
+        ] {
+            if !rule.allows(&actual) {
                 findings.push(Finding::Measurement { register, actual });
             }
-        };
-        match self {
-            Self::Any => {}
-            Self::OneOf(list) => expect(list.contains(&bound), Register::MrServiceTd, bound),
-            Self::None => {
-                expect(bound == [0; 48], Register::MrServiceTd, bound);
-                // A binding of the extended kind shows here, also one that has ended.
-                if let Body::Td15Ex(td) = body {
-                    for (register, hash) in [
-                        (Register::InitServiceTd, td.init_servtd_hash),
-                        (Register::CurrentServiceTd, td.cur_servtd_hash),
-                    ] {
-                        expect(hash == [0; 48], register, hash);
-                    }
-                }
-            }
+        }
+        let vm_id = extended.map(|td| td.vm_id);
+        if !self.vm_id.allows(vm_id) {
+            findings.push(Finding::VmId(vm_id));
         }
     }
 }
 
 impl EnclaveRules {
     fn check(&self, enclave: &EnclaveReport, findings: &mut Vec<Finding>) {
+        if self.mr_enclave.is_none() && self.mr_signer.is_none() {
+            findings.push(Finding::EnclaveNotPinned);
+        }
         if !self.debug.allows(enclave.is_debug()) {
             findings.push(Finding::Attribute { name: "ATTRIBUTES.DEBUG", rule: self.debug });
         }

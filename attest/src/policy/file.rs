@@ -1,6 +1,8 @@
-//! Policies as files. Every key is optional; unknown keys are errors.
+//! Policies as files. Every key is optional; what is left out has the default of the table in [`super`]. A key that is
+//! not known, twice there, of another type or `null` is an error that names it.
 //!
 //! ```toml
+//! tee = "tdx"                             # or "sgx"; implied by the tables [td] and [enclave]
 //! report_data = "00112233…"              # up to 64 bytes; what is missing must be zero
 //!
 //! [tcb]
@@ -23,8 +25,13 @@
 //! rtmr0 = ["…"]
 //! rtmr3 = "report"                        # "zero", "log", or a list
 //! mr_service_td = "none"                  # "any", or a list
+//! vm_id = [0]                             # "any", or a list: which part of a partitioned TD
+//! ```
 //!
-//! [enclave]
+//! For SGX, in place of `[td]`:
+//!
+//! ```toml
+//! [enclave]                               # mr_enclave or mr_signer must be there
 //! mr_signer = ["…"]
 //! minimum_isv_svn = 3
 //! ```
@@ -36,15 +43,18 @@ use core::fmt;
 
 use serde::Deserialize;
 
-use super::{Expected, MaskedBits, Policy, Rtmr3, Rule, ServiceTd};
+use super::{Expected, MaskedBits, Policy, Rtmr3, Rule, ServiceTd, Tee, VmId};
 use crate::bytes::{hex_array, hex_into};
 use crate::collateral::TcbStatus;
-use crate::quote::Measurement;
+use crate::strict::{self, Object, stated};
 
 /// The largest policy file, in bytes.
 pub const MAX_POLICY: usize = 1 << 20;
 /// The deepest nesting of a policy file; the format nests four deep.
 const MAX_NESTING: usize = 8;
+
+/// The longest piece of a policy that an error quotes, in bytes.
+const MAX_TOLD: usize = 64;
 
 /// Why a policy file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,62 +86,111 @@ impl fmt::Display for PolicyError {
 impl core::error::Error for PolicyError {}
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct RawPolicy {
-    tcb: RawTcb,
-    platform: RawPlatform,
-    td: RawTd,
-    enclave: RawEnclave,
+    #[serde(default, deserialize_with = "stated")]
+    tee: Option<RawTee>,
+    #[serde(default, deserialize_with = "stated")]
+    tcb: Option<Object<RawTcb>>,
+    #[serde(default, deserialize_with = "stated")]
+    platform: Option<Object<RawPlatform>>,
+    #[serde(default, deserialize_with = "stated")]
+    td: Option<Object<RawTd>>,
+    #[serde(default, deserialize_with = "stated")]
+    enclave: Option<Object<RawEnclave>>,
+    #[serde(default, deserialize_with = "stated")]
     report_data: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct RawTcb {
+    #[serde(default, deserialize_with = "stated")]
     accept: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     grace_days: Option<u32>,
+    #[serde(default, deserialize_with = "stated")]
     minimum_evaluation_number: Option<u32>,
+    #[serde(default, deserialize_with = "stated")]
     allowed_advisories: Option<BTreeSet<String>>,
-    rejected_advisories: BTreeSet<String>,
+    #[serde(default, deserialize_with = "stated")]
+    rejected_advisories: Option<BTreeSet<String>>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct RawPlatform {
+    #[serde(default, deserialize_with = "stated")]
     smt: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     dynamic: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     cached_keys: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     fmspc: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct RawTd {
+    #[serde(default, deserialize_with = "stated")]
     debug: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     sept_ve_disable: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     migratable: Option<RawRule>,
-    attributes: Option<RawBits>,
-    xfam: Option<RawBits>,
+    #[serde(default, deserialize_with = "stated")]
+    attributes: Option<Object<RawBits>>,
+    #[serde(default, deserialize_with = "stated")]
+    xfam: Option<Object<RawBits>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_seam: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_td: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_config_id: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_owner: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_owner_config: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     rtmr0: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     rtmr1: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     rtmr2: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     rtmr3: Option<WordOrList>,
+    #[serde(default, deserialize_with = "stated")]
     mr_service_td: Option<WordOrList>,
+    #[serde(default, deserialize_with = "stated")]
+    init_service_td: Option<WordOrList>,
+    #[serde(default, deserialize_with = "stated")]
+    current_service_td: Option<WordOrList>,
+    #[serde(default, deserialize_with = "stated")]
+    vm_id: Option<WordOrNumbers>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct RawEnclave {
+    #[serde(default, deserialize_with = "stated")]
     debug: Option<RawRule>,
+    #[serde(default, deserialize_with = "stated")]
     mr_enclave: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     mr_signer: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "stated")]
     isv_prod_id: Option<u16>,
+    #[serde(default, deserialize_with = "stated")]
     minimum_isv_svn: Option<u16>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum RawTee {
+    Tdx,
+    Sgx,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -166,6 +225,13 @@ enum WordOrList {
     List(Vec<String>),
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WordOrNumbers {
+    Word(String),
+    Numbers(Vec<u8>),
+}
+
 fn list<const N: usize>(texts: &[String], key: &'static str) -> Result<Vec<[u8; N]>, PolicyError> {
     let wanted = "a list, not empty, of hexadecimal values of the register's size";
     if texts.is_empty() {
@@ -178,14 +244,48 @@ fn expected(texts: Option<Vec<String>>, key: &'static str) -> Result<Expected, P
     texts.map_or(Ok(Expected::Any), |texts| list(&texts, key).map(Expected::OneOf))
 }
 
-fn bits(raw: Option<RawBits>, key: &'static str) -> Result<MaskedBits, PolicyError> {
-    let Some(raw) = raw else { return Ok(MaskedBits::default()) };
+fn bits(raw: Option<Object<RawBits>>, key: &'static str) -> Result<MaskedBits, PolicyError> {
+    let Some(Object(raw)) = raw else { return Ok(MaskedBits::default()) };
     let number = |text: &str| {
         let digits = text.strip_prefix("0x").unwrap_or(text);
         u64::from_str_radix(digits, 16)
-            .map_err(|_| PolicyError::Value { key, wanted: "a mask and a value in hexadecimal" })
+            .ok()
+            .filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .ok_or(PolicyError::Value { key, wanted: "a mask and a value in hexadecimal" })
     };
-    Ok(MaskedBits { mask: number(&raw.mask)?, value: number(&raw.value)? })
+    let (mask, value) = (number(&raw.mask)?, number(&raw.value)?);
+    if value & !mask != 0 {
+        return Err(PolicyError::Value {
+            key,
+            wanted: "a mask and a value without bits outside of the mask",
+        });
+    }
+    Ok(MaskedBits { mask, value })
+}
+
+fn service_td(raw: Option<WordOrList>, key: &'static str) -> Result<Option<ServiceTd>, PolicyError> {
+    Ok(Some(match raw {
+        None => return Ok(None),
+        Some(WordOrList::Word(word)) if word == "none" => ServiceTd::None,
+        Some(WordOrList::Word(word)) if word == "any" => ServiceTd::Any,
+        Some(WordOrList::Word(_)) => {
+            return Err(PolicyError::Value { key, wanted: "\"none\", \"any\" or a list" });
+        }
+        Some(WordOrList::List(texts)) => ServiceTd::OneOf(list(&texts, key)?),
+    }))
+}
+
+/// The most VMs that a TD has: itself, and three partitions (TDX module ABI specification, TD partitioning).
+const VMS_OF_A_TD: u8 = 4;
+
+fn vm_id(raw: WordOrNumbers) -> Result<VmId, PolicyError> {
+    match raw {
+        WordOrNumbers::Word(word) if word == "any" => Ok(VmId::Any),
+        WordOrNumbers::Numbers(ids) if !ids.is_empty() && ids.iter().all(|id| *id < VMS_OF_A_TD) => {
+            Ok(VmId::OneOf(ids))
+        }
+        _ => Err(PolicyError::Value { key: "td.vm_id", wanted: "\"any\" or a list of numbers from 0 to 3" }),
+    }
 }
 
 fn put<T, U: From<T>>(place: &mut U, value: Option<T>) {
@@ -195,23 +295,31 @@ fn put<T, U: From<T>>(place: &mut U, value: Option<T>) {
 }
 
 impl RawPolicy {
+    /// The TEE that is stated, by its name or by having rules.
+    fn tee(&self) -> Result<Tee, PolicyError> {
+        let key = "tee";
+        match (self.tee, &self.td, &self.enclave) {
+            (None, Some(_), Some(_)) => {
+                let wanted = "of one TEE: `td` and `enclave` rules are for different ones";
+                Err(PolicyError::Value { key, wanted })
+            }
+            (Some(RawTee::Tdx), _, Some(_)) => {
+                Err(PolicyError::Value { key, wanted: "\"sgx\" where there are `enclave` rules" })
+            }
+            (Some(RawTee::Sgx), Some(_), _) => {
+                Err(PolicyError::Value { key, wanted: "\"tdx\" where there are `td` rules" })
+            }
+            (Some(RawTee::Sgx), ..) | (None, _, Some(_)) => Ok(Tee::Sgx),
+            (Some(RawTee::Tdx) | None, ..) => Ok(Tee::Tdx),
+        }
+    }
+
     fn into_policy(self) -> Result<Policy, PolicyError> {
-        let mut policy = Policy::default();
-        self.tcb.apply(&mut policy)?;
-        put(&mut policy.platform.smt, self.platform.smt);
-        put(&mut policy.platform.dynamic, self.platform.dynamic);
-        put(&mut policy.platform.cached_keys, self.platform.cached_keys);
-        policy.platform.fmspc =
-            self.platform.fmspc.map(|texts| list(&texts, "platform.fmspc")).transpose()?;
-        self.td.apply(&mut policy)?;
-        let enclave = &mut policy.enclave;
-        put(&mut enclave.debug, self.enclave.debug);
-        enclave.mr_enclave =
-            self.enclave.mr_enclave.map(|texts| list(&texts, "enclave.mr_enclave")).transpose()?;
-        enclave.mr_signer =
-            self.enclave.mr_signer.map(|texts| list(&texts, "enclave.mr_signer")).transpose()?;
-        enclave.isv_prod_id = self.enclave.isv_prod_id;
-        put(&mut enclave.minimum_isv_svn, self.enclave.minimum_isv_svn);
+        let mut policy = Policy { tee: self.tee()?, ..Policy::default() };
+        self.tcb.map_or(Ok(()), |Object(raw)| raw.apply(&mut policy))?;
+        self.platform.map_or(Ok(()), |Object(raw)| raw.apply(&mut policy))?;
+        self.td.map_or(Ok(()), |Object(raw)| raw.apply(&mut policy))?;
+        self.enclave.map_or(Ok(()), |Object(raw)| raw.apply(&mut policy))?;
         policy.report_data = self.report_data.map(|text| report_data(&text)).transpose()?;
         Ok(policy)
     }
@@ -243,7 +351,30 @@ impl RawTcb {
         tcb.grace = self.grace_days.map_or(0, |days| u64::from(days) * 86_400);
         put(&mut tcb.minimum_evaluation_number, self.minimum_evaluation_number);
         tcb.allowed_advisories = self.allowed_advisories;
-        tcb.rejected_advisories = self.rejected_advisories;
+        tcb.rejected_advisories = self.rejected_advisories.unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl RawPlatform {
+    fn apply(self, policy: &mut Policy) -> Result<(), PolicyError> {
+        let platform = &mut policy.platform;
+        put(&mut platform.smt, self.smt);
+        put(&mut platform.dynamic, self.dynamic);
+        put(&mut platform.cached_keys, self.cached_keys);
+        platform.fmspc = self.fmspc.map(|texts| list(&texts, "platform.fmspc")).transpose()?;
+        Ok(())
+    }
+}
+
+impl RawEnclave {
+    fn apply(self, policy: &mut Policy) -> Result<(), PolicyError> {
+        let enclave = &mut policy.enclave;
+        put(&mut enclave.debug, self.debug);
+        enclave.mr_enclave = self.mr_enclave.map(|texts| list(&texts, "enclave.mr_enclave")).transpose()?;
+        enclave.mr_signer = self.mr_signer.map(|texts| list(&texts, "enclave.mr_signer")).transpose()?;
+        enclave.isv_prod_id = self.isv_prod_id;
+        put(&mut enclave.minimum_isv_svn, self.minimum_isv_svn);
         Ok(())
     }
 }
@@ -278,20 +409,13 @@ impl RawTd {
                 WordOrList::List(texts) => Rtmr3::OneOf(list::<48>(&texts, "td.rtmr3")?),
             };
         }
-        if let Some(rule) = self.mr_service_td {
-            td.mr_service_td = match rule {
-                WordOrList::Word(word) if word == "none" => ServiceTd::None,
-                WordOrList::Word(word) if word == "any" => ServiceTd::Any,
-                WordOrList::Word(_) => {
-                    let wanted = "\"none\", \"any\" or a list";
-                    return Err(PolicyError::Value { key: "td.mr_service_td", wanted });
-                }
-                WordOrList::List(texts) => {
-                    let values: Vec<Measurement> = list(&texts, "td.mr_service_td")?;
-                    ServiceTd::OneOf(values)
-                }
-            };
+        put(&mut td.mr_service_td, service_td(self.mr_service_td, "td.mr_service_td")?);
+        if td.mr_service_td == ServiceTd::Any {
+            (td.init_service_td, td.current_service_td) = (ServiceTd::Any, ServiceTd::Any);
         }
+        put(&mut td.init_service_td, service_td(self.init_service_td, "td.init_service_td")?);
+        put(&mut td.current_service_td, service_td(self.current_service_td, "td.current_service_td")?);
+        put(&mut td.vm_id, self.vm_id.map(vm_id).transpose()?);
         Ok(())
     }
 }
@@ -319,8 +443,8 @@ impl Policy {
     /// Text that is no policy, unknown keys, impossible values.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
         check_bounds(text)?;
-        let raw: RawPolicy =
-            serde_json::from_str(text).map_err(|error| PolicyError::Format(error.to_string()))?;
+        let Object(raw): Object<RawPolicy> = strict::from_json(text)
+            .map_err(|(error, path)| PolicyError::Format(strict::at_path(&error.to_string(), &path)))?;
         raw.into_policy()
     }
 
@@ -331,12 +455,20 @@ impl Policy {
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
         check_bounds(text)?;
-        let raw: RawPolicy = toml::from_str(text).map_err(|error| {
+        let told = |error: &toml::de::Error, path: &str| {
             // The error's own text is a drawing of several lines.
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            PolicyError::Format(alloc::format!("line {line}: {}", error.message()))
-        })?;
+            // A key that is twice there is not on the path: the text at fault is it.
+            let at_fault = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+            let is_key = !at_fault.is_empty() && at_fault.len() <= MAX_TOLD && !at_fault.contains('\n');
+            let path = if path.is_empty() && is_key { at_fault } else { path };
+            let message = strict::at_path(error.message().lines().next().unwrap_or_default(), path);
+            PolicyError::Format(alloc::format!("line {line}: {message}"))
+        };
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| told(&error, ""))?;
+        let Object(raw): Object<RawPolicy> = serde_path_to_error::deserialize(deserializer)
+            .map_err(|error| told(error.inner(), &error.path().to_string()))?;
         raw.into_policy()
     }
 

@@ -1,8 +1,34 @@
 //! What to accept: a policy over verified quotes, from a TOML or JSON file.
 //!
-//! The default accepts nothing but an up-to-date TCB and a TD (or enclave) that nobody can look into: no
-//! DEBUG, SEPT_VE_DISABLE set, not MIGRATABLE, no service TD. Everything else is stated by the file, and a
-//! key that the policy does not know is an error, not a comment.
+//! What a policy does not mention has a default, and this table has them all. A key that the policy does not
+//! know, a key twice, a value of another type and `null` are errors, never a default.
+//!
+//! | rule | not mentioned | and where the evidence does not say |
+//! |---|---|---|
+//! | `tee` | `"sgx"` where there are `[enclave]` rules, else `"tdx"` | – |
+//! | `report_data` | anything | – |
+//! | `tcb.accept` | `["UpToDate"]`; Revoked and NotSupported are never accepted | – |
+//! | `tcb.grace_days` | 0: no grace | a TCB without a date has no grace |
+//! | `tcb.minimum_evaluation_number` | 0: any | – |
+//! | `tcb.allowed_advisories` | any that an accepted status brings | – |
+//! | `tcb.rejected_advisories` | none | – |
+//! | `platform.smt`, `.dynamic`, `.cached_keys` | `"any"` | neither `"require"` nor `"forbid"` is kept |
+//! | `platform.fmspc` | any | – |
+//! | `td.debug`, `td.migratable` | `"forbid"` | – |
+//! | `td.sept_ve_disable` | `"require"` | – |
+//! | `td.attributes` | any bits that are defined; bits without a meaning must be zero | – |
+//! | `td.xfam` | any bits | – |
+//! | `td.mr_seam`, `.mr_td`, `.mr_config_id`, `.mr_owner`, `.mr_owner_config`, `.rtmr0` to `.rtmr2` | any value | – |
+//! | `td.rtmr3` | `"report"`: any value; but a log that is given must replay to it | `"log"` without a log is not kept |
+//! | `td.mr_service_td` | `"none"` | bodies before TDX 1.5 count as having none |
+//! | `td.init_service_td`, `td.current_service_td` | `"any"` if `mr_service_td` is, else `"none"` | bodies without the field count as having none |
+//! | `td.vm_id` | `[0]`: the TD itself, no partition of it | bodies without the field count as 0 |
+//! | `enclave.mr_enclave`, `enclave.mr_signer` | one of the two must be stated; the other is any value | – |
+//! | `enclave.debug` | `"forbid"` | – |
+//! | `enclave.isv_prod_id` | any | – |
+//! | `enclave.minimum_isv_svn` | 0: any | – |
+//!
+//! A policy is for one TEE: the evidence of another never keeps it, and rules for another are errors.
 
 mod evaluate;
 mod file;
@@ -71,7 +97,7 @@ impl Expected {
 /// How RTMR3, which applications extend at run time, is judged.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Rtmr3 {
-    /// It is reported and not judged.
+    /// It is reported, and judged only by a runtime log that the caller has.
     #[default]
     Report,
     /// Nothing may have been extended.
@@ -82,16 +108,53 @@ pub enum Rtmr3 {
     OneOf(Vec<Measurement>),
 }
 
-/// What MR_SERVICETD may be.
+/// What a field about service TDs may be.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ServiceTd {
-    /// No service TD is bound; in an extended report, none was at the TD's creation either.
+    /// No service TD: the field is zero.
     #[default]
     None,
     /// Any service TD.
     Any,
     /// One of these.
     OneOf(Vec<Measurement>),
+}
+
+/// Which VM of a TD a report may speak for: 0 is the TD itself, 1 to 3 are its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmId {
+    /// The TD or any partition.
+    Any,
+    /// One of these.
+    OneOf(Vec<u8>),
+}
+
+impl VmId {
+    /// Evidence without the field satisfies only who would accept the TD itself and nothing less.
+    fn allows(&self, actual: Option<u8>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(list) => list.contains(&actual.unwrap_or(0)),
+        }
+    }
+}
+
+/// The TEE that a policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tee {
+    /// Trust domains.
+    Tdx,
+    /// SGX enclaves.
+    Sgx,
+}
+
+impl fmt::Display for Tee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tdx => "TDs",
+            Self::Sgx => "SGX enclaves",
+        })
+    }
 }
 
 /// Rules about the TCB.
@@ -131,7 +194,7 @@ pub struct TdRules {
     pub sept_ve_disable: Rule,
     /// TDATTRIBUTES.MIGRATABLE.
     pub migratable: Rule,
-    /// Further bits of TDATTRIBUTES.
+    /// Further bits of TDATTRIBUTES; bits without a meaning must be zero where the mask leaves them out.
     pub attributes: MaskedBits,
     /// Bits of XFAM.
     pub xfam: MaskedBits,
@@ -151,6 +214,12 @@ pub struct TdRules {
     pub rtmr3: Rtmr3,
     /// MR_SERVICETD.
     pub mr_service_td: ServiceTd,
+    /// INIT_SERVTD_HASH of an extended report.
+    pub init_service_td: ServiceTd,
+    /// CUR_SERVTD_HASH of an extended report.
+    pub current_service_td: ServiceTd,
+    /// VM_ID of an extended report.
+    pub vm_id: VmId,
 }
 
 /// Rules about an SGX enclave.
@@ -158,9 +227,9 @@ pub struct TdRules {
 pub struct EnclaveRules {
     /// ATTRIBUTES.DEBUG.
     pub debug: Rule,
-    /// MRENCLAVE; `None`: any.
+    /// MRENCLAVE; `None`: any, if MRSIGNER is stated.
     pub mr_enclave: Option<Vec<[u8; 32]>>,
-    /// MRSIGNER; `None`: any.
+    /// MRSIGNER; `None`: any, if MRENCLAVE is stated.
     pub mr_signer: Option<Vec<[u8; 32]>>,
     /// ISVPRODID; `None`: any.
     pub isv_prod_id: Option<u16>,
@@ -171,13 +240,15 @@ pub struct EnclaveRules {
 /// What to accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The TEE that the policy is for.
+    pub tee: Tee,
     /// Rules about the TCB.
     pub tcb: TcbRules,
     /// Rules about the platform.
     pub platform: PlatformRules,
-    /// Rules about TDs.
+    /// Rules about TDs, for [`Tee::Tdx`].
     pub td: TdRules,
-    /// Rules about enclaves.
+    /// Rules about enclaves, for [`Tee::Sgx`].
     pub enclave: EnclaveRules,
     /// What REPORTDATA must begin with; the rest must be zero. `None`: anything.
     pub report_data: Option<Vec<u8>>,
@@ -186,6 +257,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            tee: Tee::Tdx,
             tcb: TcbRules {
                 accept: BTreeSet::from([TcbStatus::UpToDate]),
                 grace: 0,
@@ -213,6 +285,9 @@ impl Default for Policy {
                 rtmr: Default::default(),
                 rtmr3: Rtmr3::Report,
                 mr_service_td: ServiceTd::None,
+                init_service_td: ServiceTd::None,
+                current_service_td: ServiceTd::None,
+                vm_id: VmId::OneOf(alloc::vec![0]),
             },
             enclave: EnclaveRules {
                 debug: Rule::Forbid,
@@ -229,7 +304,8 @@ impl Default for Policy {
 /// What a policy may need beside the quote.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context {
-    /// Replay of the runtime log, for [`Rtmr3::Log`].
+    /// Replay of the runtime log. A log that is given must be borne out by the quote, whatever the policy says of
+    /// RTMR3.
     pub rtmr3_replay: Option<Measurement>,
 }
 

@@ -29,8 +29,7 @@ fn toml_and_json_say_the_same() {
         mr_td = ["{register}"]
         rtmr3 = "zero"
         mr_service_td = ["{register}"]
-        [enclave]
-        isv_prod_id = 7
+        vm_id = [0, 2]
         "#
     );
     let json = format!(
@@ -38,7 +37,7 @@ fn toml_and_json_say_the_same() {
         "minimum_evaluation_number":17,"allowed_advisories":["INTEL-SA-1"]}},
         "platform":{{"smt":"forbid","fmspc":["B0c06f000000"]}},
         "td":{{"debug":"any","attributes":{{"mask":"80000000","value":"0x0"}},"mr_td":["{register}"],
-        "rtmr3":"zero","mr_service_td":["{register}"]}},"enclave":{{"isv_prod_id":7}}}}"#
+        "rtmr3":"zero","mr_service_td":["{register}"],"vm_id":[0,2]}}}}"#
     );
     let policy = Policy::from_text(&toml).unwrap();
     assert_eq!(Policy::from_text(&json).as_ref(), Ok(&policy));
@@ -62,6 +61,12 @@ fn mistakes_are_errors_and_never_a_weaker_policy() {
         r#"{"td":{"mr_service_td":[]}}"#,
         r#"{"report_data":"0"}"#,
         r#"{"td":{"attributes":{"mask":"1"}}}"#,
+        r#"{"td":{"attributes":{"mask":"+1","value":"0"}}}"#,
+        r#"{"td":{"vm_id":[]}}"#,
+        r#"{"td":{"vm_id":[4]}}"#,
+        r#"{"td":{"vm_id":0}}"#,
+        "[]",
+        "{} {}",
     ] {
         assert!(Policy::from_json(wrong).is_err(), "{wrong}");
     }
@@ -101,4 +106,120 @@ fn deep_nesting_is_refused_in_every_notation() {
 #[test]
 fn the_default_accepts_up_to_date_only() {
     assert_eq!(Policy::default().tcb.accept.into_iter().collect::<Vec<_>>(), [TcbStatus::UpToDate]);
+}
+
+#[test]
+fn a_policy_is_for_one_tee() {
+    let tee = |text: &str| Policy::from_json(text).map(|policy| policy.tee);
+    assert_eq!(tee("{}"), Ok(Tee::Tdx));
+    assert_eq!(tee(r#"{"td":{}}"#), Ok(Tee::Tdx));
+    assert_eq!(tee(r#"{"tee":"sgx"}"#), Ok(Tee::Sgx));
+    assert_eq!(tee(r#"{"enclave":{}}"#), Ok(Tee::Sgx));
+    for mixed in [
+        r#"{"td":{},"enclave":{}}"#,
+        r#"{"tee":"tdx","enclave":{}}"#,
+        r#"{"tee":"sgx","td":{}}"#,
+        r#"{"tee":"tdx","td":{},"enclave":{}}"#,
+    ] {
+        assert!(matches!(tee(mixed), Err(PolicyError::Value { key: "tee", .. })), "{mixed}");
+    }
+    assert!(tee(r#"{"tee":"snp"}"#).is_err());
+}
+
+/// Every key of the format with a value that is one.
+const EVERY_KEY: [(&str, &str); 34] = [
+    ("tee", r#""tdx""#),
+    ("report_data", r#""00""#),
+    ("tcb", "{}"),
+    ("platform", "{}"),
+    ("td", "{}"),
+    ("enclave", "{}"),
+    ("tcb.accept", r#"["UpToDate"]"#),
+    ("tcb.grace_days", "1"),
+    ("tcb.minimum_evaluation_number", "1"),
+    ("tcb.allowed_advisories", r#"["A"]"#),
+    ("tcb.rejected_advisories", r#"["A"]"#),
+    ("platform.smt", r#""any""#),
+    ("platform.dynamic", r#""any""#),
+    ("platform.cached_keys", r#""any""#),
+    ("platform.fmspc", r#"["000000000000"]"#),
+    ("td.debug", r#""forbid""#),
+    ("td.sept_ve_disable", r#""require""#),
+    ("td.migratable", r#""forbid""#),
+    ("td.attributes", r#"{"mask":"1","value":"0"}"#),
+    ("td.xfam", r#"{"mask":"1","value":"1"}"#),
+    ("td.mr_seam", "REGISTERS"),
+    ("td.mr_td", "REGISTERS"),
+    ("td.mr_config_id", "REGISTERS"),
+    ("td.mr_owner", "REGISTERS"),
+    ("td.mr_owner_config", "REGISTERS"),
+    ("td.rtmr0", "REGISTERS"),
+    ("td.rtmr1", "REGISTERS"),
+    ("td.rtmr2", "REGISTERS"),
+    ("td.rtmr3", r#""log""#),
+    ("td.mr_service_td", r#""any""#),
+    ("td.init_service_td", r#""none""#),
+    ("td.current_service_td", r#""none""#),
+    ("td.vm_id", r#""any""#),
+    ("enclave.debug", r#""forbid""#),
+];
+
+/// A policy with this member, and whatever members stand beside it.
+fn with_member(path: &str, members: &str) -> String {
+    match path.split_once('.') {
+        Some((table, _)) => format!("{{\"{table}\":{{{members}}}}}"),
+        None => format!("{{{members}}}"),
+    }
+}
+
+#[test]
+fn every_key_refuses_null_other_types_a_second_time_and_a_misspelling_and_is_named() {
+    let mut refused = 0;
+    for (path, value) in EVERY_KEY {
+        let value = value.replace("REGISTERS", &format!("[\"{}\"]", "ab".repeat(48)));
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let good = with_member(path, &format!("\"{key}\":{value}"));
+        assert!(Policy::from_json(&good).is_ok(), "{good}");
+        let member = |wrong: &str| with_member(path, &format!("\"{key}\":{wrong}"));
+        let mut wrong: Vec<String> =
+            ["null", "true", "1.5", "-1", "[null]", "[[]]", "[true]", "{\"no\":1}", "\"no\""]
+                .map(member)
+                .into();
+        if !value.starts_with('[') {
+            wrong.push(member("[]"));
+        }
+        if !value.starts_with('{') {
+            wrong.push(member("{}"));
+        }
+        wrong.push(with_member(path, &format!("\"{key}\":{value},\"{key}\":{value}")));
+        wrong.push(with_member(path, &format!("\"{key}\":{value},\"{key}\":null")));
+        wrong.push(with_member(path, &format!("\"{key}_\":{value}")));
+        wrong.push(with_member(path, &format!("\"{}\":{value}", key.to_uppercase())));
+        for text in wrong {
+            let Err(error) = Policy::from_json(&text) else { panic!("accepted: {text}") };
+            let told = error.to_string().to_lowercase();
+            assert!(told.contains(key) || told.contains("`no`"), "{text}: {told}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 400, "{refused}");
+}
+
+#[cfg(feature = "toml")]
+#[test]
+fn toml_refuses_a_key_twice_and_names_what_it_refuses() {
+    for (text, key) in [
+        ("[td]\ndebug = \"any\"\ndebug = \"any\"", "debug"),
+        ("[td]\n[td]", "td"),
+        ("[tcb]\naccept = 3", "tcb.accept"),
+        ("td = []", "td"),
+        ("[td]\nmr_td = \"00\"", "td.mr_td"),
+        ("[td]\nmrtd = []", "mrtd"),
+        ("[td]\nattributes = { mask = \"1\", value = \"3\" }", "td.attributes"),
+        ("[td]\nxfam = { mask = \"1\", value = \"3\" }", "td.xfam"),
+        ("[td]\nxfam = { mask = \"1\", value = \"1\", vale = \"3\" }", "vale"),
+    ] {
+        let told = Policy::from_text(text).unwrap_err().to_string();
+        assert!(told.contains(key), "{text}: {told}");
+    }
 }

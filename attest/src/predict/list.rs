@@ -1,7 +1,9 @@
 //! Events that an application lists itself, because run-time extensions write no CCEL entries.
 //!
 //! JSON: an array of objects with `digest` (96 hexadecimal digits), `imr` or `register` (a number from 0, or
-//! "RTMR3"; RTMR3 if absent) and `event` or `name` (dstack's event log has these keys among others).
+//! "RTMR3") and, where it has one, `event` or `name`; dstack's lists have `event_type` and `event_payload` as well.
+//! A key that is not one of these, twice there, `null` or of another type is an error, and so is an event without a
+//! register: nothing is guessed.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,17 +14,23 @@ use serde::Deserialize;
 use super::{Expectation, Part, Prediction};
 use crate::digest::Digest384;
 use crate::eventlog::Register;
+use crate::strict::{self, Object, stated};
 
 /// Longest list, bytes.
 pub const MAX_LIST_BYTES: usize = 16 << 20;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
     digest: String,
-    #[serde(alias = "imr", default)]
-    register: Option<Index>,
-    #[serde(alias = "event", default)]
+    #[serde(alias = "imr")]
+    register: Index,
+    #[serde(alias = "event", default, deserialize_with = "stated")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "stated", rename = "event_type")]
+    _event_type: Option<u32>,
+    #[serde(default, deserialize_with = "stated", rename = "event_payload")]
+    _event_payload: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,16 +81,16 @@ pub fn parse(text: &str) -> Result<Prediction, ListError> {
     if text.len() > MAX_LIST_BYTES {
         return Err(ListError::Size(text.len()));
     }
-    let lines: Vec<Line> = serde_json::from_str(text).map_err(|error| ListError::Json(error.to_string()))?;
+    let lines: Vec<Object<Line>> = strict::from_json(text)
+        .map_err(|(error, path)| ListError::Json(strict::at_path(&error.to_string(), &path)))?;
     let mut prediction = Prediction::default();
-    for (line, Line { digest, register, name }) in lines.into_iter().enumerate() {
+    for (line, Object(Line { digest, register, name, .. })) in lines.into_iter().enumerate() {
         let digest: Digest384 = digest.parse().map_err(|_| ListError::Digest { line })?;
         let register = match register {
-            None => Some(Register::Rtmr3),
-            Some(Index::Number(number)) => {
+            Index::Number(number) => {
                 usize::try_from(number).ok().and_then(|number| Register::RTMRS.get(number)).copied()
             }
-            Some(Index::Name(name)) => {
+            Index::Name(name) => {
                 Register::RTMRS.into_iter().find(|register| register.to_string().eq_ignore_ascii_case(&name))
             }
         };

@@ -132,7 +132,7 @@ fn an_applications_list_is_read_in_both_spellings() {
     let digest = "ab".repeat(48);
     let text = format!(
         r#"[{{"imr": 3, "event_type": 134217729, "digest": "{digest}", "event": "app-id", "event_payload": ""}},
-            {{"register": "RTMR2", "digest": "{digest}", "name": "x"}}, {{"digest": "{digest}"}}]"#
+            {{"register": "RTMR2", "digest": "{digest}", "name": "x"}}, {{"digest": "{digest}", "imr": 3}}]"#
     );
     let prediction = list::parse(&text).unwrap();
     let names: Vec<_> =
@@ -145,7 +145,7 @@ fn an_applications_list_is_read_in_both_spellings() {
             (Register::Rtmr3, "run-time event 2".to_owned()),
         ]
     );
-    assert_eq!(list::parse(r#"[{"digest": "00"}]"#), Err(list::ListError::Digest { line: 0 }));
+    assert_eq!(list::parse(r#"[{"digest": "00", "imr": 3}]"#), Err(list::ListError::Digest { line: 0 }));
     let out = format!(r#"[{{"digest": "{digest}", "imr": 4}}]"#);
     assert_eq!(list::parse(&out), Err(list::ListError::Register { line: 0 }));
     assert!(matches!(list::parse("{}"), Err(list::ListError::Json(_))));

@@ -15,6 +15,8 @@ impl TdAttributes {
     pub const DEBUG: u64 = 1 << 0;
     /// The TD is under debug in any way: DEBUG, profiling, or a bit of the group that is not defined yet.
     pub const TUD: u64 = 0xff;
+    /// Defence against single stepping by counting instructions.
+    pub const ICSSD: u64 = 1 << 16;
     /// The TD may be a target of an extended service TD binding.
     pub const SERVTD_EXT: u64 = 1 << 17;
     /// Linear address separation.
@@ -31,6 +33,20 @@ impl TdAttributes {
     pub const TPA: u64 = 1 << 62;
     /// Performance monitoring.
     pub const PERFMON: u64 = 1 << 63;
+
+    /// Every bit that may be set: those named here, and 18 to 22, which the ABI specification gives to the TD's
+    /// creator without a meaning for others.
+    pub const DEFINED: u64 = Self::TUD
+        | Self::ICSSD
+        | Self::SERVTD_EXT
+        | 0x1f << 18
+        | Self::LASS
+        | Self::SEPT_VE_DISABLE
+        | Self::MIGRATABLE
+        | Self::PKS
+        | Self::KL
+        | Self::TPA
+        | Self::PERFMON;
 
     /// Wraps raw bits.
     #[must_use]
@@ -51,8 +67,9 @@ impl TdAttributes {
     }
 }
 
-const NAMED: [(u64, &str); 9] = [
+const NAMED: [(u64, &str); 10] = [
     (TdAttributes::DEBUG, "DEBUG"),
+    (TdAttributes::ICSSD, "ICSSD"),
     (TdAttributes::SERVTD_EXT, "SERVTD_EXT"),
     (TdAttributes::LASS, "LASS"),
     (TdAttributes::SEPT_VE_DISABLE, "SEPT_VE_DISABLE"),

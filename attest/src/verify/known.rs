@@ -117,8 +117,6 @@ struct KnownQe {
 /// A platform whose PCK chain has been verified up to the root.
 #[derive(Clone, Debug)]
 pub(super) struct Platform {
-    /// What identifies the chain: its bytes in the quote, or its DER certificates.
-    pub(super) source: Box<[u8]>,
     pub(super) extension: PckExtension,
     pub(super) key: PublicKey,
     pub(super) leaf: Validity,
@@ -133,7 +131,6 @@ pub(super) struct Platform {
 impl Platform {
     /// Verifies a PCK chain. `known_cas` are certification authorities that the root is known to have issued.
     pub(super) fn verify(
-        source: &[u8],
         ders: &[Vec<u8>],
         anchor: &TrustAnchor,
         known_cas: &mut Known<Box<[u8]>>,
@@ -151,7 +148,6 @@ impl Platform {
         let x509 = |error| VerifyError::X509 { item: Item::PckCertificate, error };
         let extension = chain.leaf.extensions.sgx.ok_or(x509(X509Error::Unexpected))?;
         Ok(Self {
-            source: source.into(),
             extension: PckExtension::parse(extension).map_err(x509)?,
             key: chain.leaf.public_key,
             leaf: chain.leaf.validity,

@@ -13,6 +13,7 @@ mod chain;
 mod error;
 mod known;
 mod revocation;
+mod sets;
 mod shortfall;
 mod tcb;
 mod verifier;

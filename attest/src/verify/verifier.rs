@@ -1,9 +1,7 @@
 //! The verifier object, and the order in which a quote is verified.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-
 use super::known::{Known, Platform, VerifiedCollateral};
+use super::sets::Sets;
 use super::tcb::{Inputs, TcbVerdict, qe_svn};
 use super::window::{self, ValidityWindow};
 use super::{Item, TrustAnchor, VerifyError};
@@ -14,9 +12,9 @@ use crate::pck::PckExtension;
 use crate::quote::{Body, CertificationType, Quote, TeeType};
 use crate::time::Validity;
 use crate::x509::pem;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
-/// How many sets of collateral a verifier keeps.
-const MAX_COLLATERAL: usize = 32;
 /// How many platforms a verifier keeps.
 const MAX_PLATFORMS: usize = 256;
 /// How many certification authorities a verifier keeps; Intel has two.
@@ -53,13 +51,14 @@ impl Verification<'_> {
     }
 }
 
-/// Verifies quotes and keeps what it has verified.
+/// Verifies quotes and keeps what it has verified: a verdict comes sooner for it, and is never another.
 #[derive(Clone, Debug)]
 pub struct Verifier<C> {
     anchor: TrustAnchor,
     crypto: C,
-    collateral: Known<VerifiedCollateral>,
-    platforms: Known<Platform>,
+    collateral: Sets,
+    /// Platforms by the text of their chain.
+    platforms: Known<(Box<[u8]>, Platform)>,
     cas: Known<Box<[u8]>>,
 }
 
@@ -79,7 +78,7 @@ impl<C: Crypto> Verifier<C> {
         Self {
             anchor,
             crypto,
-            collateral: Known::new(MAX_COLLATERAL),
+            collateral: Sets::new(),
             platforms: Known::new(MAX_PLATFORMS),
             cas: Known::new(MAX_CAS),
         }
@@ -90,10 +89,7 @@ impl<C: Crypto> Verifier<C> {
     /// # Errors
     /// The first part that is malformed or not signed by the root's PKI.
     pub fn add_collateral(&mut self, bundle: &Bundle) -> Result<(), VerifyError> {
-        let new = VerifiedCollateral::new(bundle, &self.anchor, &self.crypto)?;
-        let key = |info: &TcbInfo| (info.tee, info.fmspc, info.pce_id);
-        self.collateral.retain(|old| key(&old.tcb_info) != key(&new.tcb_info));
-        self.collateral.push(new);
+        self.collateral.add(VerifiedCollateral::new(bundle, &self.anchor, &self.crypto)?);
         Ok(())
     }
 
@@ -112,17 +108,19 @@ impl<C: Crypto> Verifier<C> {
         let tee = quote.header().tee_type();
         let Self { anchor, crypto, collateral, platforms, cas } = self;
 
-        let source = quote.signature.certification.data;
-        let is_chain = quote.signature.certification.kind == CertificationType::PCK_CHAIN;
-        let known = is_chain && platforms.find(|platform| *platform.source == *source).is_some();
-        if !known {
-            let chain = pck_chain(&quote, collateral, tee)?;
-            // What a quote without a chain is called by depends on the collateral: never found again.
-            let source = if is_chain { source } else { &[] };
-            platforms.push(Platform::verify(source, &chain, anchor, cas, crypto)?);
-        }
-        let platform = platforms.front().ok_or(VerifyError::RoleMissing(Item::PckCertificate))?;
-        let collateral = select(collateral, tee, &platform.extension)?;
+        let certification = &quote.signature.certification;
+        let mut unkept;
+        let platform = if certification.kind == CertificationType::PCK_CHAIN {
+            known_platform(certification.data, platforms, |chain| {
+                Platform::verify(chain, anchor, cas, crypto)
+            })?
+        } else {
+            // Which platform such a quote is of depends on the collateral of the moment: it is not kept.
+            let chain = collateral.pck_chain(&quote, crypto)?;
+            unkept = Platform::verify(&chain, anchor, cas, crypto)?;
+            &mut unkept
+        };
+        let collateral = collateral.select(tee, &platform.extension)?;
 
         // Quote, platform and collateral belong together.
         check_family(&collateral.tcb_info, tee, &platform.extension)?;
@@ -171,51 +169,18 @@ impl<C: Crypto> Verifier<C> {
     }
 }
 
-/// The PCK chain of a quote: its own where it carries one, else the collateral's.
-fn pck_chain(
-    quote: &Quote<'_>,
-    collateral: &mut Known<VerifiedCollateral>,
-    tee: TeeType,
-) -> Result<Vec<Vec<u8>>, VerifyError> {
-    let certification = &quote.signature.certification;
-    let kind = certification.kind;
-    let x509 = |error| VerifyError::X509 { item: Item::PckCertificate, error };
-    if kind == CertificationType::PCK_CHAIN {
-        return pem::chain(certification.data).map_err(x509);
+/// The platform of a chain that a quote carries, verified if it is not known.
+fn known_platform<'p>(
+    text: &[u8],
+    platforms: &'p mut Known<(Box<[u8]>, Platform)>,
+    verify: impl FnOnce(&[Vec<u8>]) -> Result<Platform, VerifyError>,
+) -> Result<&'p mut Platform, VerifyError> {
+    if platforms.find(|(known, _)| **known == *text).is_none() {
+        let chain =
+            pem::chain(text).map_err(|error| VerifyError::X509 { item: Item::PckCertificate, error })?;
+        platforms.push((text.into(), verify(&chain)?));
     }
-    let any = collateral.iter().find(|set| set.tcb_info.tee == tee).ok_or(VerifyError::NoCollateral(tee))?;
-    if kind == CertificationType::PCK_CERTIFICATE {
-        // The leaf is the quote's, its issuers are the collateral's.
-        let mut chain = pem::chain(certification.data).map_err(x509)?;
-        if chain.len() == 1 {
-            let issuers = match any.pck_chain.split_first() {
-                Some((_, issuers)) => issuers,
-                None => &any.pck_crl_chain,
-            };
-            chain.extend_from_slice(issuers);
-        }
-        return Ok(chain);
-    }
-    if any.pck_chain.is_empty() {
-        return Err(VerifyError::NoPckChain(kind));
-    }
-    Ok(any.pck_chain.clone())
-}
-
-/// The collateral for a platform; failing that, the latest for the TEE, whose mismatch then is the error.
-fn select<'a>(
-    collateral: &'a mut Known<VerifiedCollateral>,
-    tee: TeeType,
-    platform: &PckExtension,
-) -> Result<&'a mut VerifiedCollateral, VerifyError> {
-    let fits = |set: &VerifiedCollateral| {
-        let info = &set.tcb_info;
-        info.tee == tee && info.fmspc == platform.fmspc && info.pce_id == platform.pce_id
-    };
-    if collateral.find(fits).is_none() {
-        collateral.find(|set| set.tcb_info.tee == tee);
-    }
-    collateral.front().ok_or(VerifyError::NoCollateral(tee))
+    platforms.front().map(|(_, platform)| platform).ok_or(VerifyError::RoleMissing(Item::PckCertificate))
 }
 
 /// Everything with a date.

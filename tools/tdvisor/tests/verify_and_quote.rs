@@ -50,7 +50,10 @@ fn every_version_and_body_that_is_issued_verifies_with_its_collateral() {
     .enumerate()
     {
         let issued = Issued::new(&format!("versions-{number}"), args);
-        let policy = issued.folder.write("policy.toml", "");
+        let is_sgx = args.contains(&"sgx");
+        let signer = "00".repeat(32);
+        let rules = if is_sgx { format!("[enclave]\nmr_signer = [\"{signer}\"]\n") } else { String::new() };
+        let policy = issued.folder.write("policy.toml", rules);
         let verdict = issued.verify(&["--policy", &policy, "--json"]).ends_with(0).json();
         assert_eq!(verdict["quote"], "valid", "{args:?}");
         assert_eq!(verdict["tcb"], "UpToDate", "{args:?}");
@@ -139,7 +142,7 @@ fn rtmr3_is_judged_by_the_list_that_the_policy_asks_for() {
     let nothing = issued.folder.write("nothing.json", "[]");
     issued.verify(&["--policy", &policy, "--events", &nothing]).ends_with(0);
     let digest = "5a".repeat(48);
-    let one = issued.folder.write("one.json", format!(r#"[{{"digest":"{digest}","event":"app"}}]"#));
+    let one = issued.folder.write("one.json", format!(r#"[{{"digest":"{digest}","imr":3,"event":"app"}}]"#));
     let differs = issued.verify(&["--policy", &policy, "--events", &one, "--json"]).ends_with(1).json();
     assert_eq!(differs["findings"][0]["code"], "measurement");
     let elsewhere =

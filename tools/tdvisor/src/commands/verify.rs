@@ -1,6 +1,7 @@
 //! `tdvisor verify`: one quote, or a file of cases, to explained verdicts.
 
 mod batch;
+mod case;
 pub mod inputs;
 pub mod report;
 
@@ -11,7 +12,7 @@ use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use crate::outcome::{Failure, Status};
-use inputs::{parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root, read_rtmr3};
+use inputs::{parse_time, read_collateral, read_policy, read_quote, read_root, read_rtmr3};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
@@ -29,11 +30,11 @@ pub struct Args {
     /// When to verify for: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<tdvisor_attest::UnixSeconds>,
-    /// What to accept (TOML or JSON). Default: an up-to-date TCB and no debug.
+    /// What to accept (TOML or JSON). Default: a TD with an up-to-date TCB and no debug; never an enclave.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Extensions of RTMR3 that the running system listed itself, for a policy with `rtmr3 = "log"` (JSON array with
-    /// digest, imr or register, event or name).
+    /// digest, imr or register, event or name). The quote must bear out a list that is given.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// Verify every line of this file; paths in it are relative to it.
@@ -71,7 +72,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let mut verifier = Verifier::new(anchor);
     // Collateral that cannot be read is unusable input; collateral that does not hold is a verdict.
-    let bundle = read_bundle(&files).map_err(|error| Failure::input("collateral", error))?;
+    let bundle = files.bundle(&bytes)?;
     let verified =
         verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&bytes, at)).map_err(Box::new);
     let verdict = verified.as_ref().ok().map(|verified| policy.evaluate(verified, &context));

@@ -1,27 +1,15 @@
 //! `--batch`: a file with one case per line, one answer per line.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::policy::{Context, Policy};
-use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
+use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
-use super::inputs::{
-    parse_time, read_bundle, read_collateral, read_policy, read_quote, read_root, read_text,
-};
+use super::case::Case;
+use super::inputs::{read_collateral, read_policy, read_quote, read_root, read_rtmr3, read_text};
 use crate::outcome::{Failure, Status};
-
-/// One case, with its paths resolved.
-struct Case {
-    id: Value,
-    quote: PathBuf,
-    collateral: Vec<PathBuf>,
-    at: UnixSeconds,
-    root: Option<PathBuf>,
-    policy: Option<PathBuf>,
-}
 
 /// An answer's fields.
 struct Answer {
@@ -33,43 +21,20 @@ struct Answer {
 }
 
 impl Case {
-    fn parse(line: &str, folder: &Path) -> Result<Self, String> {
-        let fields: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let path = |value: &Value| value.as_str().map(|path| folder.join(path));
-        let wanted = |key: &str| format!("field `{key}` is missing or of another type");
-        let collateral = match &fields["collateral"] {
-            Value::Array(paths) => paths.iter().map(path).collect(),
-            one => path(one).map(|path| vec![path]),
-        };
-        let at = match &fields["time"] {
-            Value::String(text) => parse_time(text).ok(),
-            number => number.as_u64().map(UnixSeconds),
-        };
-        Ok(Self {
-            id: fields["id"].clone(),
-            quote: path(&fields["quote"]).ok_or_else(|| wanted("quote"))?,
-            collateral: collateral.ok_or_else(|| wanted("collateral"))?,
-            at: at.ok_or_else(|| wanted("time"))?,
-            root: path(&fields["root"]),
-            policy: path(&fields["policy"]),
-        })
-    }
-
     fn answer(&self, anchor: &TrustAnchor, policy: &Policy) -> Result<Answer, Failure> {
         let quote = read_quote(&self.quote)?;
         let files = read_collateral(&self.collateral)?;
         let anchor = self.root.as_ref().map_or_else(|| Ok(anchor.clone()), |path| read_root(path))?;
         let own_policy = self.policy.as_ref().map(|path| read_policy(path)).transpose()?;
         let policy = own_policy.as_ref().unwrap_or(policy);
+        let context = Context { rtmr3_replay: self.events.as_deref().map(read_rtmr3).transpose()? };
 
         let mut verifier = Verifier::new(anchor);
-        let verified = read_bundle(&files)
-            .map_err(VerifyError::from)
-            .and_then(|bundle| verifier.add_collateral(&bundle))
-            .and_then(|()| verifier.verify(&quote, self.at));
+        let bundle = files.bundle(&quote)?;
+        let verified = verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&quote, self.at));
         Ok(match verified {
             Ok(verified) => {
-                let verdict = policy.evaluate(&verified, &Context::default());
+                let verdict = policy.evaluate(&verified, &context);
                 Answer {
                     quote: true,
                     tcb: Some(verified.tcb.status.name()),
@@ -98,7 +63,11 @@ pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let (id, answer) = match Case::parse(line, folder) {
             Ok(case) => (case.id.clone(), case.answer(anchor, policy).map_err(|failure| failure.to_string())),
-            Err(problem) => (Value::Null, Err(problem)),
+            // The name of a line helps whoever looks for it, whatever else is wrong with it.
+            Err(problem) => {
+                let fields = serde_json::from_str::<Value>(line).unwrap_or_default();
+                (fields.get("id").cloned().unwrap_or_default(), Err(problem))
+            }
         };
         let answer = answer.unwrap_or_else(|problem| {
             unanswered.push(format!("line {}: {problem}", number + 1));

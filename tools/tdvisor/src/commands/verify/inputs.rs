@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::UnixSeconds;
-use tdvisor_attest::collateral::{Bundle, CollateralError, Parts};
+use tdvisor_attest::collateral::{Bundle, CollateralError, Parts, Wanted};
 use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::policy::Policy;
 use tdvisor_attest::predict::list;
-use tdvisor_attest::quote::Measurement;
+use tdvisor_attest::quote::{Measurement, Quote};
 use tdvisor_attest::verify::TrustAnchor;
 
 use crate::outcome::Failure;
@@ -30,12 +30,18 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 /// The most files that a folder of collateral may have.
 const MAX_FILES: usize = 64;
 
-/// Reads files of collateral; a folder stands for the files in it.
-pub fn read_collateral(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
+/// Files of collateral, read.
+pub struct Collateral {
+    paths: Vec<PathBuf>,
+    parts: Parts,
+}
+
+/// Reads files of collateral; a folder stands for the files in it. Their order does not matter.
+pub fn read_collateral(paths: &[PathBuf]) -> Result<Collateral, Failure> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
-            files.push(read(path)?);
+            files.push(path.clone());
             continue;
         }
         let problem = |error| Failure::input(path.display(), error);
@@ -48,11 +54,46 @@ pub fn read_collateral(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
         if inside.len() > MAX_FILES {
             return Err(Failure::input(path.display(), "too many files for collateral"));
         }
-        for file in inside.iter().filter(|file| file.is_file()) {
-            files.push(read(file)?);
+        files.extend(inside.into_iter().filter(|file| file.is_file()));
+    }
+    let mut parts = Parts::default();
+    for file in &files {
+        parts.add(&read(file)?).map_err(|error| Failure::input(file.display(), error))?;
+    }
+    Ok(Collateral { paths: files, parts })
+}
+
+impl Collateral {
+    /// What the quote needs of it.
+    pub fn bundle(&self, quote: &[u8]) -> Result<Bundle, Failure> {
+        let built = match Quote::parse(quote) {
+            Ok(quote) => self.parts.build_for(&Wanted::of(&quote)),
+            // What is no quote is said by the verdict.
+            Err(_) => self.parts.build(),
+        };
+        built.map_err(|error| self.failure(error))
+    }
+
+    /// Names the files at fault.
+    fn failure(&self, error: CollateralError) -> Failure {
+        let name =
+            |file: usize| self.paths.get(file).map_or_else(String::new, |path| path.display().to_string());
+        match error {
+            CollateralError::Ambiguous { part, files: (first, second) } if first != second => Failure::input(
+                "collateral",
+                format!(
+                    "{part}: {} and {} have different ones, and both fit the quote",
+                    name(first),
+                    name(second)
+                ),
+            ),
+            CollateralError::Missing(_) => {
+                let missing: Vec<String> = self.parts.missing().iter().map(ToString::to_string).collect();
+                Failure::input("collateral", format!("missing: {}", missing.join(", ")))
+            }
+            error => Failure::input("collateral", error),
         }
     }
-    Ok(files)
 }
 
 /// Reads a quote, as binary or as hexadecimal text.
@@ -68,15 +109,6 @@ pub fn read_quote(path: &Path) -> Result<Vec<u8>, Failure> {
     }
     let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
     Ok(text.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect())
-}
-
-/// Collects collateral from the contents of its files.
-pub fn read_bundle(files: &[Vec<u8>]) -> Result<Bundle, CollateralError> {
-    let mut parts = Parts::default();
-    for file in files {
-        parts.add(file)?;
-    }
-    parts.build()
 }
 
 /// Reads a policy.
