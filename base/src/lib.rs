@@ -1,5 +1,5 @@
-//! What every floor of tdvisor shares: address newtypes, [`Level`], the [`sync`] module, the clock, and
-//! the physical-memory [`arena`].
+//! What every floor of tdvisor shares: address newtypes, [`Level`], the [`SharedBit`], the [`sync`] module, the
+//! clock, and the [`table`] that hardware walks.
 //!
 //! This crate knows neither TDX nor any operating system. It is `no_std` with `alloc`; the `std` feature
 //! only changes how a contended lock waits (it yields to the scheduler instead of spinning).
@@ -9,9 +9,11 @@
 extern crate alloc;
 
 pub mod addr;
-#[cfg(not(loom))]
-pub mod arena;
 pub mod clock;
+pub mod shared_bit;
 pub mod sync;
+pub mod table;
 
 pub use addr::{Gfn, Gpa, Hpa, KeyId, Level, PAGE_SIZE, Pfn};
+pub use clock::Ticks;
+pub use shared_bit::{SharedBit, Side};

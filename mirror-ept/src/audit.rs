@@ -35,14 +35,14 @@ pub enum ExternalEntry {
     Blocked,
 }
 
-/// Reads the external table, which this crate cannot.
+/// Reads the external table, which this crate cannot. Reading may take what the reader owns (a processor to ask on).
 pub trait ExternalView {
     /// The entry at a position whose ancestors are all tables.
-    fn entry(&self, at: Position) -> ExternalEntry;
+    fn entry(&mut self, at: Position) -> ExternalEntry;
 
     /// Whether the records that the external side keeps of its pages say that it holds this page, in this
     /// role and size (10). A view without such records believes it.
-    fn holds(&self, page: Pfn, at: Position, role: Role) -> bool {
+    fn holds(&mut self, page: Pfn, at: Position, role: Role) -> bool {
         let _ = (page, at, role);
         true
     }
@@ -116,14 +116,14 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     pub fn audit(
         &self,
         guard: &mut Exclusive<'_>,
-        view: &impl ExternalView,
+        mut view: impl ExternalView,
     ) -> Result<AuditReport, Violation> {
         let root = Position::of(Gfn::new(0), self.config.root_level);
         if !guard.is_of(&self.core) {
             return Err(violated(31, root, "audited under the guard of another MMU"));
         }
         let mut seen = Seen::default();
-        self.audit_mirror(view, self.mirror_root, root, &mut seen)?;
+        self.audit_mirror(&mut view, self.mirror_root, root, &mut seen)?;
         seen.tables.clear();
         self.audit_direct(TableRef::from_pfn(self.direct_root()), root, &mut seen)?;
         let counted = seen.report.counted;
@@ -141,7 +141,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
 
     fn audit_mirror(
         &self,
-        view: &impl ExternalView,
+        view: &mut impl ExternalView,
         table: TableRef,
         first: Position,
         seen: &mut Seen,

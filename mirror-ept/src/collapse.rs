@@ -51,6 +51,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// As [`MmuError`]. Tables merged before the failure stay merged, which changes no translation.
     pub fn collapse_range(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         range: GfnRange,
         level: Level,
@@ -87,7 +88,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             if tables.is_empty() {
                 return Ok(result);
             }
-            self.merge(guard, &tables, &mut result)?;
+            self.merge(ctx, guard, &tables, &mut result)?;
         }
     }
 
@@ -104,6 +105,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
 
     fn merge(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         tables: &[(Position, Pfn)],
         result: &mut Collapsed,
@@ -111,7 +113,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let counters = guard.counters();
         let mut batch = Batch::new();
         batch.make_room(tables.len())?;
-        let mut section = Section::new(&self.external, guard);
+        let mut section = Section::new(&self.external, ctx, guard);
         for &(at, _) in tables {
             match section.block(at, Blocking::Table) {
                 Ok(blocked) => batch.push(blocked),

@@ -112,7 +112,7 @@ impl<E> From<NoMemory> for MmuError<E> {
     }
 }
 
-impl<E: fmt::Debug> fmt::Display for MmuError<E> {
+impl<E: fmt::Display> fmt::Display for MmuError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfRange(gfn) => write!(f, "guest frame {gfn} is outside the guest-physical space"),
@@ -126,14 +126,17 @@ impl<E: fmt::Debug> fmt::Display for MmuError<E> {
                 write!(f, "device space at guest frame {gfn} is beyond what one guest is given tables for")
             }
             Self::NotApplicable(at) => write!(f, "the operation does not apply to {at}"),
-            Self::Hook { at, step, why } => write!(f, "{step:?} of {at} failed: {why:?}"),
+            Self::Hook { at, step, why } => write!(f, "{step:?} of {at} failed: {why}"),
             Self::Corrupt(at) => write!(f, "{at} refers to a table that does not exist"),
-            Self::Dead(Death { at: Some((at, step)), why }) => {
-                write!(f, "{step:?} of {at} can neither be done nor undone ({why:?})")
+            Self::Dead(Death { at: Some((at, step)), why: Some(why) }) => {
+                write!(f, "{step:?} of {at} can neither be done nor undone: {why}")
+            }
+            Self::Dead(Death { at: Some((at, step)), why: None }) => {
+                write!(f, "{step:?} of {at} can neither be done nor undone")
             }
             Self::Dead(_) => f.write_str("the MMU is dead: the TD must end"),
         }
     }
 }
 
-impl<E: fmt::Debug> core::error::Error for MmuError<E> {}
+impl<E: fmt::Debug + fmt::Display> core::error::Error for MmuError<E> {}

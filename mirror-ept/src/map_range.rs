@@ -48,6 +48,15 @@ pub enum MappedRange<E> {
     },
 }
 
+/// What is still to be mapped.
+#[derive(Clone, Copy)]
+struct Left {
+    range: GfnRange,
+    /// The page of its first frame.
+    pfn: Pfn,
+    max_level: Level,
+}
+
 /// How one step went on.
 enum Stepped<E> {
     /// Mapped up to this frame.
@@ -64,6 +73,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// The others as for a fault.
     pub fn map_private_range(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         range: GfnRange,
@@ -78,9 +88,12 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let mut leaves = 0;
         let mut next = range.start();
         while next < range.end() {
-            let left = GfnRange::new(next, range.end());
-            let pfn = pfn.wrapping_add(next.get() - range.start().get());
-            match self.map_in_one_table(guard, cache, left, pfn, max_level, &mut leaves)? {
+            let left = Left {
+                range: GfnRange::new(next, range.end()),
+                pfn: pfn.wrapping_add(next.get() - range.start().get()),
+                max_level,
+            };
+            match self.map_in_one_table(ctx, guard, cache, left, &mut leaves)? {
                 Stepped::To(gfn) => next = gfn,
                 Stepped::NeedTables => return Ok(MappedRange::NeedTables { leaves, next }),
                 Stepped::Failed(next, step, why) => {
@@ -97,13 +110,13 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// Goes down to the table that the first frame's leaf belongs in and maps what of the range is in it.
     fn map_in_one_table(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
-        range: GfnRange,
-        pfn: Pfn,
-        max_level: Level,
+        left: Left,
         leaves: &mut u64,
     ) -> Result<Stepped<X::Error>, MmuError<X::Error>> {
+        let Left { range, pfn, max_level } = left;
         let gfn = range.start();
         let mut level = self.config.root_level;
         let mut table = self.mirror_table(self.mirror_root).ok_or(corrupt(gfn, level))?;
@@ -117,7 +130,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 continue;
             }
             if value.is_present() || level <= largest_whole(range, pfn, max_level) {
-                return self.map_run(guard, table, level, range, pfn, leaves);
+                return self.map_run(ctx, guard, table, level, left, leaves);
             }
             let Some(MirrorTable { table: child, mut twin }) = cache.mirror.pop_front() else {
                 return Ok(Stepped::NeedTables);
@@ -126,7 +139,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 return Err(MmuError::Corrupt(at));
             };
             slab::fill(entries, Spte::ABSENT);
-            if let Err(why) = self.external.link_external_spt(&guard.as_shared(), at, &mut twin) {
+            if let Err(why) = self.external.link_external_spt(ctx, &guard.as_shared(), at, &mut twin) {
                 cache.mirror.push_front(MirrorTable { table: child, twin });
                 return Ok(Stepped::Failed(gfn, Step::Link, why));
             }
@@ -139,13 +152,14 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// Maps consecutive entries of one table, as far as they are absent and whole leaves of the range fit.
     fn map_run(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         table: &Table,
         level: Level,
-        range: GfnRange,
-        pfn: Pfn,
+        left: Left,
         leaves: &mut u64,
     ) -> Result<Stepped<X::Error>, MmuError<X::Error>> {
+        let Left { range, pfn, .. } = left;
         let first = Position::of(range.start(), level);
         let start = index(range.start(), level);
         let entries = table.get(start..).unwrap_or_default();
@@ -163,7 +177,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             !value.is_present() && !value.is_frozen()
         };
         let run = entries.iter().take(fit).take_while(absent).count();
-        let (done, result) = self.external.set_external_run(&guard.as_shared(), first, pfn, run);
+        let (done, result) = self.external.set_external_run(ctx, &guard.as_shared(), first, pfn, run);
         let done = done.min(run);
         let mut value = Spte::mirror_leaf(pfn, level).0;
         for entry in entries.iter().take(done) {

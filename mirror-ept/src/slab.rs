@@ -53,7 +53,7 @@ pub(crate) fn fill(table: &Table, value: Spte) {
 /// Gives the first entry of a table that nobody else can reach a value, and each next one `step` more.
 pub(crate) fn fill_steps(table: &Table, first: Spte, step: u64) {
     #[cfg(not(loom))]
-    tdvisor_base::arena::fill(table, first.0, step);
+    tdvisor_base::table::fill(table, first.0, step);
     #[cfg(loom)]
     for (entry, n) in table.iter().zip(0u64..) {
         entry.store(first.0.wrapping_add(step.wrapping_mul(n)), Ordering::Relaxed);

@@ -66,6 +66,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// As [`MmuError`]: nothing was split.
     pub fn split_range(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         range: GfnRange,
@@ -102,7 +103,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 _ => from,
             };
             let mut split = 0;
-            let result = self.split_leaves(guard, cache, &leaves, &mut split);
+            let result = self.split_leaves(ctx, guard, cache, &leaves, &mut split);
             done += split;
             match result {
                 Ok(()) => {}
@@ -117,6 +118,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// Splits the leaves that stick out of a range, down to where the range's boundaries lie.
     pub(crate) fn split_boundaries(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         range: GfnRange,
@@ -140,7 +142,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             if leaves.is_empty() {
                 return Ok(());
             }
-            self.split_leaves(guard, cache, &leaves, &mut 0)?;
+            self.split_leaves(ctx, guard, cache, &leaves, &mut 0)?;
         }
     }
 
@@ -165,6 +167,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// Splits a batch of leaves, each by one level.
     fn split_leaves(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         leaves: &[Position],
@@ -177,7 +180,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let mut finder = Finder::new(self);
         let mut batch = Batch::new();
         batch.make_room(leaves.len())?;
-        let mut section = Section::new(&self.external, guard);
+        let mut section = Section::new(&self.external, ctx, guard);
         for &at in leaves {
             let (_, value) = finder.entry(at).ok_or(MmuError::Corrupt(at))?;
             match section.block(at, Blocking::Leaf(value.pfn())) {

@@ -16,7 +16,7 @@ use tdvisor_base::sync::AtomicU64;
 /// Entries in one table. A model under loom has 4, so that it can be explored.
 pub const ENTRIES: usize = if cfg!(loom) { 4 } else { 512 };
 
-/// One table: 512 entries, the type of `tdvisor_base::arena::Table`.
+/// One table: 512 entries, the type of [`tdvisor_base::table::Table`] except in a model under loom.
 pub type Table = [AtomicU64; ENTRIES];
 
 /// Names a table inside an entry: a [`Pfn`] for direct tables, a slab index for mirror tables.

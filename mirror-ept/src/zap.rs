@@ -106,6 +106,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// been split, which changes no translation.
     pub fn zap_range(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         range: GfnRange,
@@ -118,11 +119,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         self.check_range(range)?;
         let mut done = ZapCount::default();
         if filter.private() {
-            self.split_boundaries(guard, cache, range)?;
+            self.split_boundaries(ctx, guard, cache, range)?;
             let mut from = range.start();
             while from < range.end() {
                 let left = GfnRange::new(from, range.end());
-                match self.zap_round(guard, left, &mut done.mirror) {
+                match self.zap_round(ctx, guard, left, &mut done.mirror) {
                     Ok(Round::Upto(next)) => from = next,
                     Ok(Round::Stopped { at, step, why }) => {
                         return Ok(Zapped::Partial { done, at, step, why });
@@ -152,14 +153,18 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     ///
     /// # Errors
     /// As [`MmuError`]; tables that could not be freed stay linked, and are tried again next time.
-    pub fn reclaim_tables(&self, guard: &mut Exclusive<'_>) -> Result<u64, MmuError<X::Error>> {
+    pub fn reclaim_tables(
+        &self,
+        ctx: &mut X::Ctx,
+        guard: &mut Exclusive<'_>,
+    ) -> Result<u64, MmuError<X::Error>> {
         if !guard.is_of(&self.core) {
             return Err(MmuError::ForeignGuard);
         }
         self.check_alive()?;
         let mut done = LevelCounts::default();
         let nothing = GfnRange::new(Gfn::new(0), Gfn::new(0));
-        match self.zap_round(guard, nothing, &mut done)? {
+        match self.zap_round(ctx, guard, nothing, &mut done)? {
             Round::Upto(_) => Ok(done.tables),
             Round::Stopped { at, step, why } => Err(MmuError::Hook { at, step, why }),
         }
@@ -168,6 +173,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// One BLOCK–TRACK–REMOVE round over as much of the range as one batch holds.
     fn zap_round(
         &self,
+        ctx: &mut X::Ctx,
         guard: &mut Exclusive<'_>,
         range: GfnRange,
         total: &mut LevelCounts,
@@ -177,7 +183,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let leaves = mapped.leaves_4k + mapped.leaves_2m + mapped.leaves_1g;
         let room = range.frames().min(leaves).min(self.config.batch.max(1) as u64) as usize;
         let mut batch = Batch::new();
-        let mut section = Section::new(&self.external, guard);
+        let mut section = Section::new(&self.external, ctx, guard);
 
         let mut next = range.end();
         let mut walk = self.mirror_walk(range);

@@ -103,7 +103,7 @@ fn inv_30_what_hardware_set_just_before_a_removal_is_not_lost() {
             log: None,
         },
     };
-    let outcome = b.mmu.fault(&b.me.shared(), &mut b.cache, &fault).unwrap();
+    let outcome = b.mmu.fault(&mut (), &b.me.shared(), &mut b.cache, &fault).unwrap();
     assert_eq!(outcome, FaultOutcome::Mapped(Level::L4K));
     // Hardware marks the page dirty.
     let mut table = b.mmu.direct_root();
@@ -116,7 +116,7 @@ fn inv_30_what_hardware_set_just_before_a_removal_is_not_lost() {
         }
     }
     let range = GfnRange::new(Gfn::new(0), Gfn::new(8));
-    let zapped = b.mmu.zap_range(&mut b.me.exclusive(), &mut b.cache, range, Filter::Shared);
+    let zapped = b.mmu.zap_range(&mut (), &mut b.me.exclusive(), &mut b.cache, range, Filter::Shared);
     assert!(matches!(zapped, Ok(Zapped::Complete(count)) if count.dirty == 1), "{zapped:?}");
     assert_eq!(
         b.mmu.external().take_calls().last(),
@@ -145,7 +145,7 @@ fn inv_33_a_fault_that_needs_tables_asks_for_them_instead_of_allocating_under_th
         snapshot: b.mmu.notifier().snapshot(),
         target: mirror_ept::Target::Private { pfn: Pfn::new(9), backing: Level::L4K },
     };
-    let outcome = b.mmu.fault(&b.me.shared(), &mut b.cache, &fault);
+    let outcome = b.mmu.fault(&mut (), &b.me.shared(), &mut b.cache, &fault);
     assert_eq!(outcome, Ok(FaultOutcome::Retry(Retry::NeedTables)));
     b.audit();
 }
@@ -157,7 +157,7 @@ fn inv_35_after_yielding_the_lock_a_section_starts_from_what_is_there() {
     let mut guard = b.me.exclusive();
     guard.yield_to_readers();
     let range = GfnRange::new(Gfn::new(0), Gfn::new(8));
-    let zapped = b.mmu.zap_range(&mut guard, &mut b.cache, range, Filter::Private);
+    let zapped = b.mmu.zap_range(&mut (), &mut guard, &mut b.cache, range, Filter::Private);
     drop(guard);
     assert!(matches!(zapped, Ok(Zapped::Complete(_))));
     b.audit();

@@ -25,11 +25,11 @@ fn split(
     tables: usize,
 ) -> Result<SplitOutcome<&'static str>, MmuError<&'static str>> {
     b.mmu.top_up(&mut b.cache, Reserve::Mirror(tables))?;
-    b.mmu.split_range(&mut b.me.exclusive(), &mut b.cache, of, Level::L4K)
+    b.mmu.split_range(&mut (), &mut b.me.exclusive(), &mut b.cache, of, Level::L4K)
 }
 
 fn collapse(b: &mut Bench, of: GfnRange, level: Level) -> Result<Collapsed, MmuError<&'static str>> {
-    b.mmu.collapse_range(&mut b.me.exclusive(), of, level)
+    b.mmu.collapse_range(&mut (), &mut b.me.exclusive(), of, level)
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn map_range(
     tables: usize,
 ) -> Result<MappedRange<&'static str>, MmuError<&'static str>> {
     b.mmu.top_up(&mut b.cache, Reserve::Mirror(tables))?;
-    b.mmu.map_private_range(&mut b.me.exclusive(), &mut b.cache, of, Pfn::new(pfn), Level::L2M)
+    b.mmu.map_private_range(&mut (), &mut b.me.exclusive(), &mut b.cache, of, Pfn::new(pfn), Level::L2M)
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn private_with_what_is_there(
         target: Target::Private { pfn: Pfn::new(100 + gfn), backing: Level::L4K },
     };
     let guard = me.0.shared();
-    mmu.fault(&guard, &mut me.1, &fault).unwrap()
+    mmu.fault(&mut (), &guard, &mut me.1, &fault).unwrap()
 }
 
 fn shared(
@@ -85,7 +85,7 @@ fn shared(
         },
     };
     let guard = me.0.shared();
-    mmu.fault(&guard, &mut me.1, &fault).unwrap()
+    mmu.fault(&mut (), &guard, &mut me.1, &fault).unwrap()
 }
 
 fn map_shared(two: &mut Two, frames: u64) {
@@ -231,8 +231,8 @@ fn a_fault_beside_a_removal_of_its_table_finds_it_whole_or_gone() {
         let (mmu, mut b) = (t.mmu.clone(), t.b);
         let other = thread::spawn(move || {
             let mut guard = b.0.exclusive();
-            let done = mmu.zap_range(&mut guard, &mut b.1, range(0, 4), Filter::Private);
-            mmu.reclaim_tables(&mut guard).unwrap();
+            let done = mmu.zap_range(&mut (), &mut guard, &mut b.1, range(0, 4), Filter::Private);
+            mmu.reclaim_tables(&mut (), &mut guard).unwrap();
             drop(guard);
             mmu.release(&mut b.1);
             done.is_ok()

@@ -98,7 +98,7 @@ fn a_guard_of_another_mmu_opens_nothing() {
         target: mirror_ept::Target::Private { pfn: Pfn::new(0), backing: Level::L4K },
     };
     let foreign = b.me.shared();
-    assert_eq!(a.mmu.fault(&foreign, &mut a.cache, &fault), Err(MmuError::ForeignGuard));
+    assert_eq!(a.mmu.fault(&mut (), &foreign, &mut a.cache, &fault), Err(MmuError::ForeignGuard));
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn emptied_tables_can_be_reclaimed_on_their_own_up_to_the_root() {
     b.remove(0, 1);
     let mut freed = Vec::new();
     loop {
-        let count = b.mmu.reclaim_tables(&mut b.me.exclusive()).unwrap();
+        let count = b.mmu.reclaim_tables(&mut (), &mut b.me.exclusive()).unwrap();
         if count == 0 {
             break;
         }
@@ -377,7 +377,7 @@ fn a_table_that_filled_up_again_is_not_reclaimed() {
     b.map(0, 7, Level::L4K);
     b.remove(0, 1);
     b.map(1, 8, Level::L4K);
-    assert_eq!(b.mmu.reclaim_tables(&mut b.me.exclusive()), Ok(0));
+    assert_eq!(b.mmu.reclaim_tables(&mut (), &mut b.me.exclusive()), Ok(0));
     assert_eq!(b.mapping(1), Some((Level::L4K, Pfn::new(8))));
     b.audit();
 }

@@ -42,7 +42,7 @@ fn fault(b: &mut Bench, gfn: u64, access: Access, page: &Page<'_>) -> FaultOutco
         },
     };
     let guard = b.me.shared();
-    b.mmu.fault(&guard, &mut b.cache, &fault).unwrap()
+    b.mmu.fault(&mut (), &guard, &mut b.cache, &fault).unwrap()
 }
 
 fn map(b: &mut Bench, gfn: u64, pfn: u64, backing: Level) {
@@ -104,7 +104,7 @@ fn device_from(
     b.mmu.top_up(&mut b.cache, Reserve::SHARED).unwrap();
     let (gfn, access, max_level) = (Gfn::new(gfn), Access::Read, Level::L4K);
     let fault = Fault { gfn, access, max_level, snapshot, target: Target::Device };
-    b.mmu.fault(&b.me.shared(), &mut b.cache, &fault)
+    b.mmu.fault(&mut (), &b.me.shared(), &mut b.cache, &fault)
 }
 
 fn device(b: &mut Bench, gfn: u64) -> Result<FaultOutcome, MmuError<&'static str>> {
@@ -147,7 +147,8 @@ fn a_removal_takes_device_entries_too_and_flushes_nothing_for_them() {
         assert_eq!(device(&mut b, gfn), Ok(FaultOutcome::Mapped(Level::L4K)));
     }
     b.mmu.external().take_calls();
-    let zapped = b.mmu.zap_range(&mut b.me.exclusive(), &mut b.cache, range(5, MIB2 + 4), Filter::Shared);
+    let zapped =
+        b.mmu.zap_range(&mut (), &mut b.me.exclusive(), &mut b.cache, range(5, MIB2 + 4), Filter::Shared);
     assert!(matches!(zapped, Ok(Zapped::Complete(count)) if count.devices == 3), "{zapped:?}");
     assert_eq!(b.mmu.external().take_calls(), []);
     assert_eq!([1, 5, 9, MIB2 + 3].map(|gfn| raises_exception(&b, gfn)), [true, false, false, false]);
@@ -162,7 +163,7 @@ fn memory_that_appears_where_a_device_was_is_found_by_the_next_touch() {
     let before = b.mmu.notifier().snapshot();
     let mut guard = b.me.exclusive();
     let window = b.mmu.notifier().begin(&mut guard, range(0, MIB2));
-    let zapped = b.mmu.zap_range(&mut guard, &mut b.cache, range(0, MIB2), Filter::Shared);
+    let zapped = b.mmu.zap_range(&mut (), &mut guard, &mut b.cache, range(0, MIB2), Filter::Shared);
     assert!(matches!(zapped, Ok(Zapped::Complete(_))));
     drop(guard);
     assert_eq!(device(&mut b, 5), Ok(FaultOutcome::Retry(Retry::Invalidated)));
@@ -216,7 +217,7 @@ fn a_shared_removal_takes_every_leaf_and_flushes_once() {
     map(&mut b, MIB2, MIB2, Level::L2M);
     b.mmu.external().take_calls();
     let mut guard = b.me.exclusive();
-    let zapped = b.mmu.zap_range(&mut guard, &mut b.cache, range(2, MIB2 + 1), Filter::Shared);
+    let zapped = b.mmu.zap_range(&mut (), &mut guard, &mut b.cache, range(2, MIB2 + 1), Filter::Shared);
     drop(guard);
     let Ok(Zapped::Complete(count)) = zapped else { panic!("{zapped:?}") };
     assert_eq!((count.direct.leaves_4k, count.direct.leaves_2m), (8, 1));

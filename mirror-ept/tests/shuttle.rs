@@ -47,7 +47,7 @@ impl Vcpu {
             target: Target::Private { pfn: Pfn::new(64 * MIB2 + gfn), backing: Level::L2M },
         };
         let guard = self.me.shared();
-        self.mmu.fault(&guard, &mut self.cache, &fault).unwrap()
+        self.mmu.fault(&mut (), &guard, &mut self.cache, &fault).unwrap()
     }
 
     fn shared(&mut self, gfn: u64, log: Option<&DirtyLog>) -> FaultOutcome {
@@ -65,7 +65,7 @@ impl Vcpu {
             },
         };
         let guard = self.me.shared();
-        self.mmu.fault(&guard, &mut self.cache, &fault).unwrap()
+        self.mmu.fault(&mut (), &guard, &mut self.cache, &fault).unwrap()
     }
 
     fn audit(&mut self) {
@@ -114,19 +114,20 @@ fn inv_47_private_ranges_survive_faults_removals_splits_and_merges_in_any_order(
                 let mut guard = me.me.exclusive();
                 match what {
                     0 => {
-                        let done = me.mmu.zap_range(&mut guard, &mut me.cache, some, Filter::Private);
+                        let done =
+                            me.mmu.zap_range(&mut (), &mut guard, &mut me.cache, some, Filter::Private);
                         assert!(matches!(done, Ok(Zapped::Complete(_))), "{done:?}");
                     }
                     1 => {
-                        let done = me.mmu.split_range(&mut guard, &mut me.cache, some, Level::L4K);
+                        let done = me.mmu.split_range(&mut (), &mut guard, &mut me.cache, some, Level::L4K);
                         assert!(matches!(done, Ok(SplitOutcome::Complete(_))), "{done:?}");
                     }
                     2 => {
                         let all = range(0, 2 * MIB2);
-                        me.mmu.collapse_range(&mut guard, all, Level::L2M).unwrap();
+                        me.mmu.collapse_range(&mut (), &mut guard, all, Level::L2M).unwrap();
                     }
                     _ => {
-                        me.mmu.reclaim_tables(&mut guard).unwrap();
+                        me.mmu.reclaim_tables(&mut (), &mut guard).unwrap();
                     }
                 }
                 drop(guard);
@@ -175,7 +176,8 @@ fn inv_46_no_write_is_lost_between_aging_harvests_and_removals() {
             for _ in 0..2 {
                 mmu.harvest_dirty(&mut me.me.exclusive(), &log, |gfn| seen |= 1u64 << gfn.get()).unwrap();
             }
-            let done = mmu.zap_range(&mut me.me.exclusive(), &mut me.cache, range(0, 3), Filter::Shared);
+            let done =
+                mmu.zap_range(&mut (), &mut me.me.exclusive(), &mut me.cache, range(0, 3), Filter::Shared);
             assert!(done.is_ok());
             ager.join().unwrap();
             let granted = writer.join().unwrap();
@@ -212,7 +214,7 @@ fn inv_37_nothing_that_was_taken_away_is_ever_installed() {
                         let (gfn, access, max_level) = (Gfn::new(3), Access::Read, Level::L4K);
                         let fault = Fault { gfn, access, max_level, snapshot, target };
                         let guard = me.me.shared();
-                        let _ = me.mmu.fault(&guard, &mut me.cache, &fault).unwrap();
+                        let _ = me.mmu.fault(&mut (), &guard, &mut me.cache, &fault).unwrap();
                     }
                 })
             };
@@ -220,7 +222,7 @@ fn inv_37_nothing_that_was_taken_away_is_ever_installed() {
             let window = {
                 let mut guard = me.me.exclusive();
                 let window = mmu.notifier().begin(&mut guard, range(0, 8));
-                let done = mmu.zap_range(&mut guard, &mut me.cache, range(0, 8), Filter::Shared);
+                let done = mmu.zap_range(&mut (), &mut guard, &mut me.cache, range(0, 8), Filter::Shared);
                 assert!(done.is_ok());
                 window
             };

@@ -55,7 +55,7 @@ impl<'m> Vcpu<'m> {
                 snapshot: self.mmu.notifier().snapshot(),
                 target,
             };
-            match self.mmu.fault(&self.me.shared(), &mut self.cache, &fault).unwrap() {
+            match self.mmu.fault(&mut (), &self.me.shared(), &mut self.cache, &fault).unwrap() {
                 FaultOutcome::Retry(Retry::Contended) => std::thread::yield_now(),
                 outcome => return outcome,
             }
@@ -249,16 +249,17 @@ fn inv_47_private_memory_follows_a_flat_map_under_any_order_of_operations() {
                 }
                 4 => {
                     b.mmu.top_up(&mut b.cache, Reserve::Mirror(8)).unwrap();
-                    let split = b.mmu.split_range(&mut b.me.exclusive(), &mut b.cache, some, Level::L4K);
+                    let split =
+                        b.mmu.split_range(&mut (), &mut b.me.exclusive(), &mut b.cache, some, Level::L4K);
                     assert!(
                         matches!(split, Ok(SplitOutcome::Complete(_))),
                         "seed {seed} step {step}: {split:?}"
                     );
                 }
                 _ => {
-                    let _ = b.mmu.reclaim_tables(&mut b.me.exclusive()).unwrap();
+                    let _ = b.mmu.reclaim_tables(&mut (), &mut b.me.exclusive()).unwrap();
                     let all = range(0, 4 * MIB2);
-                    let _ = b.mmu.collapse_range(&mut b.me.exclusive(), all, Level::L2M).unwrap();
+                    let _ = b.mmu.collapse_range(&mut (), &mut b.me.exclusive(), all, Level::L2M).unwrap();
                 }
             }
             b.audit();

@@ -95,7 +95,7 @@ fn splits(report: &mut Report) {
             evict(&mut garbage);
             let time = timed(|| {
                 let mut guard = vcpu.me.exclusive();
-                let done = mmu.split_range(&mut guard, &mut vcpu.cache, all, Level::L4K);
+                let done = mmu.split_range(&mut (), &mut guard, &mut vcpu.cache, all, Level::L4K);
                 assert_eq!(done, Ok(SplitOutcome::Complete(LEAVES)));
             });
             vcpu.clear(LEAVES * 512);
@@ -135,7 +135,7 @@ fn map_shared(mmu: &BenchMmu, vcpu: &mut Vcpu<'_>, pages: u64) {
             },
         };
         let guard = vcpu.me.shared();
-        let outcome = mmu.fault(&guard, &mut vcpu.cache, &fault).expect("a fault");
+        let outcome = mmu.fault(&mut (), &guard, &mut vcpu.cache, &fault).expect("a fault");
         assert!(matches!(outcome, FaultOutcome::Mapped(_)));
     }
 }
@@ -198,7 +198,8 @@ fn zap(report: &mut Report) {
             let all = GfnRange::new(Gfn::new(0), Gfn::new(PAGES));
             let time = timed(|| {
                 let mut guard = vcpu.me.exclusive();
-                let done = mmu.zap_range(&mut guard, &mut vcpu.cache, all, mirror_ept::Filter::Private);
+                let done =
+                    mmu.zap_range(&mut (), &mut guard, &mut vcpu.cache, all, mirror_ept::Filter::Private);
                 assert!(matches!(done, Ok(mirror_ept::Zapped::Complete(_))));
             });
             vcpu.clear(PAGES);

@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
-use tdvisor_base::Level;
+use tdvisor_base::{Level, Side};
 use tdx_module_iface::exit::ExitReason;
 use vmm_core::memory::Resolution;
-use vmm_core::memory::attributes::Attribute;
 
 const MIB: u64 = 1 << 20;
 
@@ -71,7 +70,7 @@ fn zapping_n_leaves_of_a_running_td_costs_one_kick() {
             touch(&mut seat, frames(i, 1).start(), Level::L4K);
         }
         let (calls, kicks, ()) =
-            beside_a_running_vcpu(host, td, || convert(&mut seat, frames(0, N), Attribute::Shared));
+            beside_a_running_vcpu(host, td, || convert(&mut seat, frames(0, N), Side::Shared));
         let expected = [("RANGE.BLOCK", N), ("TRACK", 1), ("PAGE.REMOVE", N)];
         assert_eq!((calls.memory(), kicks), (memory_calls(expected), 1));
     });
@@ -85,7 +84,7 @@ fn emptied_tables_of_a_running_td_share_one_track_and_one_kick() {
         for table in 0..TABLES {
             touch(&mut seat, frames(table * 512, 1).start(), Level::L4K);
         }
-        convert(&mut seat, frames(0, TABLES * 512), Attribute::Shared);
+        convert(&mut seat, frames(0, TABLES * 512), Side::Shared);
         let (calls, kicks, freed) = beside_a_running_vcpu(host, td, || td.memory().reclaim_tables(&mut seat));
         assert_eq!(freed, Ok(TABLES));
         let expected = [("RANGE.BLOCK", TABLES), ("TRACK", 1), ("SEPT.REMOVE", TABLES)];
@@ -99,8 +98,7 @@ fn converting_2m_of_a_running_td_costs_one_of_each() {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
         let range = frames(1024, 512);
         touch(&mut seat, range.start(), Level::L2M);
-        let (calls, kicks, ()) =
-            beside_a_running_vcpu(host, td, || convert(&mut seat, range, Attribute::Shared));
+        let (calls, kicks, ()) = beside_a_running_vcpu(host, td, || convert(&mut seat, range, Side::Shared));
         let expected = [("RANGE.BLOCK", 1), ("TRACK", 1), ("PAGE.REMOVE", 1)];
         assert_eq!((calls.memory(), kicks), (memory_calls(expected), 1));
     });
@@ -135,7 +133,7 @@ fn zapping_n_leaves_costs_n_block_one_track_and_n_remove() {
                 Resolution::Mapped(Level::L4K)
             );
         }
-        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Side::Shared));
         let expected = [("RANGE.BLOCK", N), ("TRACK", 1), ("PAGE.REMOVE", N)];
         assert_eq!(calls.memory(), memory_calls(expected));
         assert_eq!(calls.of("PHYMEM.PAGE.WBINVD"), N, "each page is written back once");
@@ -159,12 +157,12 @@ fn one_track_serves_leaves_of_many_tables_and_their_emptied_tables_ride_on_the_n
         touch(&mut seat, stays.start(), Level::L4K);
 
         let all = frames(0, TABLES * 512);
-        let (calls, ()) = calls_of(host, || convert(&mut seat, all, Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, all, Side::Shared));
         let n = TABLES * LEAVES;
         let expected = [("RANGE.BLOCK", n), ("TRACK", 1), ("PAGE.REMOVE", n)];
         assert_eq!(calls.memory(), memory_calls(expected));
 
-        let (calls, ()) = calls_of(host, || convert(&mut seat, elsewhere, Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, elsewhere, Side::Shared));
         let expected =
             [("RANGE.BLOCK", 1 + TABLES), ("TRACK", 1), ("PAGE.REMOVE", 1), ("SEPT.REMOVE", TABLES)];
         assert_eq!(calls.memory(), memory_calls(expected));
@@ -177,9 +175,9 @@ fn a_range_whose_table_went_is_mapped_at_2m_again() {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
         touch(&mut seat, frames(0, 1).start(), Level::L4K);
         touch(&mut seat, frames(512, 1).start(), Level::L4K);
-        convert(&mut seat, frames(0, 512), Attribute::Shared);
-        convert(&mut seat, frames(512, 1), Attribute::Shared);
-        convert(&mut seat, frames(0, 512), Attribute::Private);
+        convert(&mut seat, frames(0, 512), Side::Shared);
+        convert(&mut seat, frames(512, 1), Side::Shared);
+        convert(&mut seat, frames(0, 512), Side::Private);
         let (calls, mapped) = calls_of(host, || touch(&mut seat, frames(77, 1).start(), Level::L2M));
         assert_eq!(mapped, Resolution::Mapped(Level::L2M));
         assert_eq!(calls.memory(), memory_calls([("PAGE.AUG", 1)]));
@@ -192,12 +190,12 @@ fn converting_2m_mapped_at_2m_costs_one_block_one_track_one_remove() {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
         let range = frames(1024, 512);
         assert_eq!(touch(&mut seat, range.start(), Level::L2M), Resolution::Mapped(Level::L2M));
-        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Side::Shared));
         let expected = [("RANGE.BLOCK", 1), ("TRACK", 1), ("PAGE.REMOVE", 1)];
         assert_eq!(calls.memory(), memory_calls(expected));
         assert_eq!(calls.of("PHYMEM.PAGE.WBINVD"), 512, "the leaf writes back 4K at a time");
 
-        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Attribute::Private));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, range, Side::Private));
         assert_eq!(calls.memory(), BTreeMap::new(), "the way back has nothing of the module's to remove");
     });
 }
@@ -207,7 +205,7 @@ fn converting_4k_of_a_2m_page_costs_one_demotion_and_one_removal() {
     with_td(|host, td| {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
         touch(&mut seat, frames(1024, 1).start(), Level::L2M);
-        let (calls, ()) = calls_of(host, || convert(&mut seat, frames(1024 + 200, 1), Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(&mut seat, frames(1024 + 200, 1), Side::Shared));
         let expected = [("RANGE.BLOCK", 2), ("TRACK", 2), ("PAGE.DEMOTE", 1), ("PAGE.REMOVE", 1)];
         assert_eq!(calls.memory(), memory_calls(expected));
         let mirror = td.memory().statistics().mirror;

@@ -10,10 +10,9 @@ use memory::{
 };
 use seam_emu::ModuleProfile;
 use seam_emu::inject::{Chaos, Effect, FaultPlan, Leaf, Rule, Target};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
 use vmm_core::Error;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{Converted, Reached, Resolution};
 use vmm_core::retry::Bound;
 
@@ -62,9 +61,9 @@ fn inv_20_a_range_counts_its_small_pages_and_a_huge_page_counts_nothing() {
         touch(seat, gfn(512), Level::L4K);
         let tables = td.memory().statistics().mirror.tables - tables;
         assert_eq!(counted(host), before + 1 + tables);
-        convert(seat, frames(512, 1), Attribute::Shared);
+        convert(seat, frames(512, 1), Side::Shared);
         assert_eq!(counted(host), before + tables);
-        convert(seat, frames(0, 512), Attribute::Shared);
+        convert(seat, frames(0, 512), Side::Shared);
         assert_eq!(td.memory().statistics().mirror.leaves_2m, 0);
         td.memory().reclaim_tables(seat).unwrap();
         assert_eq!(counted(host), before);
@@ -82,9 +81,9 @@ fn inv_21_entries_come_with_the_first_page_of_a_range_and_go_with_the_last() {
         });
         assert!(calls.of("PHYMEM.PAMT.ADD") <= 2, "once for the folio, once at most for the table");
         assert!(calls.of("PHYMEM.PAMT.ADD") >= 1);
-        let (calls, ()) = calls_of(host, || convert(seat, frames(512, 7), Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(seat, frames(512, 7), Side::Shared));
         assert_eq!(calls.of("PHYMEM.PAMT.REMOVE"), 0, "one page is left");
-        let (calls, ()) = calls_of(host, || convert(seat, frames(519, 1), Attribute::Shared));
+        let (calls, ()) = calls_of(host, || convert(seat, frames(519, 1), Side::Shared));
         assert_eq!(calls.of("PHYMEM.PAMT.REMOVE"), 1);
     });
 }
@@ -94,12 +93,12 @@ fn inv_22_a_demotion_counts_512_pages_and_a_promotion_takes_them_away() {
     with_td(|host, td, seat| {
         touch(seat, gfn(0), Level::L2M);
         let whole = host.pamt_ranges();
-        let (calls, cut) = calls_of(host, || td.memory().convert(seat, frames(9, 1), Attribute::Shared));
+        let (calls, cut) = calls_of(host, || td.memory().convert(seat, frames(9, 1), Side::Shared));
         assert_eq!(cut, Ok(Converted::All));
         assert_eq!(calls.of("MEM.PAGE.DEMOTE"), 1);
         let total: u32 = whole.values().sum();
         assert_eq!(counted(host), u64::from(total) + 511 + 1, "511 pages and their table");
-        convert(seat, frames(9, 1), Attribute::Private);
+        convert(seat, frames(9, 1), Side::Private);
         touch(seat, gfn(9), Level::L4K);
         assert_eq!(td.memory().collapse(seat, frames(0, 512)).unwrap().merged, 1);
         assert_eq!(host.pamt_ranges(), whole);
@@ -134,11 +133,11 @@ fn inv_23_no_count_moves_when_a_call_fails() {
             assert_eq!(host.pamt_ranges(), before, "{leaf}");
         }
         fail(TdhLeaf::MEM_PAGE_DEMOTE, long, busy);
-        let cut = td.memory().convert(seat, frames(100, 1), Attribute::Shared);
+        let cut = td.memory().convert(seat, frames(100, 1), Side::Shared);
         assert_eq!(cut, Ok(Converted::Upto(gfn(100))));
         assert_eq!(host.pamt_ranges(), before, "a demotion that failed");
         fail(TdhLeaf::MEM_PAGE_REMOVE, long, busy);
-        let kept = td.memory().convert(seat, frames(512, 1), Attribute::Shared);
+        let kept = td.memory().convert(seat, frames(512, 1), Side::Shared);
         assert_eq!(kept, Ok(Converted::Upto(gfn(512))));
         assert_eq!(host.pamt_ranges(), before, "a removal that failed");
         host.platform().machine().faults().set_plan(FaultPlan::default());
@@ -221,7 +220,7 @@ fn transient_refusals_of_the_module_move_no_count() {
         host.platform().machine().faults().set_plan(FaultPlan { chaos, ..FaultPlan::default() });
         for i in 0..300u64 {
             touch(seat, gfn(i * 37 % 4096), if i % 3 == 0 { Level::L4K } else { Level::L2M });
-            let to = if i % 2 == 0 { Attribute::Shared } else { Attribute::Private };
+            let to = if i % 2 == 0 { Side::Shared } else { Side::Private };
             convert(seat, frames(i * 91 % 4000, 1 + i % 90), to);
         }
         host.platform().machine().faults().set_plan(FaultPlan::default());

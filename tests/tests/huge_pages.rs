@@ -11,10 +11,9 @@ use memory::{EmulatedSeat, EmulatedTd, calls_of, convert, frames, module_maps, t
 use mirror_ept::Collapsed;
 use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Status, StatusCode, TdhLeaf};
 use vmm_core::memory::Resolution;
-use vmm_core::memory::attributes::Attribute;
 
 fn accept(gfn: Gfn, level: Level) -> Act {
     Act::Accept { gpa: gfn.base(), level }
@@ -27,8 +26,8 @@ const MERGED: Collapsed = Collapsed { merged: 1, refused: 0, inhibited: 0 };
 fn cut_and_fill(td: &EmulatedTd<'_>, seat: &mut EmulatedSeat<'_, '_>, huge: Gfn) {
     assert_eq!(touch(seat, huge, Level::L2M), Resolution::Mapped(Level::L2M));
     let hole = frames(200, 1);
-    convert(seat, hole, Attribute::Shared);
-    convert(seat, hole, Attribute::Private);
+    convert(seat, hole, Side::Shared);
+    convert(seat, hole, Side::Private);
     assert_eq!(module_maps(seat, td, huge), Some(Level::L4K));
 }
 
@@ -57,8 +56,8 @@ fn what_the_guest_wrote_survives_cutting_and_merging() {
         let at = frames(512 + 77, 1).start().base();
         guest.act(td, seat, Act::Write { gpa: at, value: 0x1234_5678 });
         let hole = frames(512 + 9, 1);
-        convert(seat, hole, Attribute::Shared);
-        convert(seat, hole, Attribute::Private);
+        convert(seat, hole, Side::Shared);
+        convert(seat, hole, Side::Private);
         // The host cannot see what was accepted: the module refuses until all of it is.
         touch(seat, hole.start(), Level::L4K);
         assert_eq!(td.memory().collapse(seat, huge).unwrap().merged, 0, "one page waits to be accepted");
@@ -77,8 +76,8 @@ fn later_conversions_bring_huge_pages_back_without_being_asked() {
         touch(seat, frames(200, 1).start(), Level::L4K);
         assert_eq!(module_maps(seat, td, frames(0, 1).start()), Some(Level::L4K));
         // Somewhere else entirely.
-        convert(seat, frames(1024, 4), Attribute::Shared);
-        convert(seat, frames(1024, 4), Attribute::Private);
+        convert(seat, frames(1024, 4), Side::Shared);
+        convert(seat, frames(1024, 4), Side::Private);
         assert_eq!(module_maps(seat, td, frames(0, 1).start()), Some(Level::L2M));
     });
 }
@@ -90,8 +89,8 @@ fn a_huge_range_that_returns_to_private_loses_its_empty_table_at_once() {
         for i in 0..3 {
             touch(seat, frames(512 + i, 1).start(), Level::L4K);
         }
-        convert(seat, huge, Attribute::Shared);
-        let (calls, ()) = calls_of(host, || convert(seat, huge, Attribute::Private));
+        convert(seat, huge, Side::Shared);
+        let (calls, ()) = calls_of(host, || convert(seat, huge, Side::Private));
         assert_eq!(calls.memory(), [("RANGE.BLOCK", 1), ("TRACK", 1), ("SEPT.REMOVE", 1)].into());
         assert_eq!(touch(seat, huge.start(), Level::L2M), Resolution::Mapped(Level::L2M));
         td.audit().unwrap();
@@ -104,7 +103,7 @@ fn reclaiming_frees_tables_level_by_level_with_one_track_for_each_level() {
         for table in 0..4 {
             touch(seat, frames(table * 512, 1).start(), Level::L4K);
         }
-        convert(seat, frames(0, 4 * 512), Attribute::Shared);
+        convert(seat, frames(0, 4 * 512), Side::Shared);
         let (calls, freed) = calls_of(host, || td.memory().reclaim_tables(seat));
         assert_eq!(freed, Ok(4));
         assert_eq!(calls.memory(), [("RANGE.BLOCK", 4), ("TRACK", 1), ("SEPT.REMOVE", 4)].into());
@@ -164,8 +163,8 @@ fn the_inhibit_goes_with_the_mappings_of_its_range() {
         touch(seat, huge.start(), Level::L2M);
         touch(seat, frames(5, 1).start(), Level::L4K);
         assert_eq!(module_maps(seat, td, huge.start()), Some(Level::L4K));
-        convert(seat, huge, Attribute::Shared);
-        convert(seat, huge, Attribute::Private);
+        convert(seat, huge, Side::Shared);
+        convert(seat, huge, Side::Private);
         assert_eq!(touch(seat, huge.start(), Level::L2M), Resolution::Mapped(Level::L2M));
     });
 }

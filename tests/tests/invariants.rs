@@ -23,15 +23,14 @@ use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor::machine::EmulatedMachine;
 use tdvisor::machine::trace::Trace;
-use tdvisor_base::{Gfn, Gpa, Hpa, Level};
+use tdvisor_base::{Gfn, Gpa, Hpa, Level, Side};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf, tdh};
 use vmm_core::Host;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{Converted, Reached, Resolution};
-use vmm_core::platform::{LpId, Platform};
+use vmm_core::platform::{Frames, LpId, Processors};
 use vmm_core::retry::Bound;
 use vmm_core::td::Ending;
 use vmm_core::vcpu::ExitKind;
@@ -115,7 +114,7 @@ fn inv_12_a_page_that_a_running_vcpu_reads_is_not_removed_under_its_translation(
         let reads = Arc::new(AtomicU64::new(0));
         beside(host, td, reader(gfn(3).base(), reads.clone()), || {
             wait_for_more(&reads);
-            convert(seat, frames(3, 1), Attribute::Shared);
+            convert(seat, frames(3, 1), Side::Shared);
         });
         // Its next read left the guest, as private memory that is shared now.
         let ending = td.ending();
@@ -139,7 +138,7 @@ fn inv_13_each_track_finds_nobody_left_in_the_epoch_before() {
             wait_for_more(&reads);
             let (calls, ()) = calls_of(host, || {
                 for i in 0..TIMES {
-                    convert(seat, frames(i, 1), Attribute::Shared);
+                    convert(seat, frames(i, 1), Side::Shared);
                 }
             });
             calls.of("MEM.TRACK")
@@ -174,14 +173,14 @@ fn inv_15_a_page_whose_cache_lines_could_not_be_written_back_is_never_used_again
         2..=1 + long,
         Status::with_operand(StatusCode::OPERAND_BUSY, Operand::RCX),
     );
-    let converted = td.memory().convert(&mut seat, frames(0, 4), Attribute::Shared);
+    let converted = td.memory().convert(&mut seat, frames(0, 4), Side::Shared);
     fail_no_more(&host);
     assert_eq!(converted, Ok(Converted::All), "the page has left the TD: there is no way back");
     td.audit().unwrap();
     assert_eq!(td.memory().quarantined_frames(), 1);
     // The frame gets another page.
     td.memory().write_shared(gfn(1).base(), &[1; 8]).unwrap();
-    convert(&mut seat, frames(0, 4), Attribute::Private);
+    convert(&mut seat, frames(0, 4), Side::Private);
     for i in 0..4 {
         assert_eq!(touch(&mut seat, gfn(i), Level::L4K), Resolution::Mapped(Level::L4K));
     }
@@ -265,9 +264,9 @@ fn inv_20_the_pamt_counts_exactly_the_pages_that_the_td_has() {
         touch(seat, gfn(0), Level::L2M);
         touch(seat, gfn(512), Level::L4K);
         pamt_agrees(host, td);
-        convert(seat, frames(0, 100), Attribute::Shared);
+        convert(seat, frames(0, 100), Side::Shared);
         pamt_agrees(host, td);
-        convert(seat, frames(0, 1024), Attribute::Shared);
+        convert(seat, frames(0, 1024), Side::Shared);
         td.memory().reclaim_tables(seat).unwrap();
         pamt_agrees(host, td);
     });
@@ -331,7 +330,7 @@ fn inv_23_a_refused_call_moves_no_page() {
         }
         let before = pages_of(host, td);
         fail(host, TdhLeaf::MEM_PAGE_DEMOTE, 1..=1 + u64::from(Bound::WITHOUT_VCPUS.0), busy());
-        let cut = td.memory().convert(seat, frames(100, 1), Attribute::Shared);
+        let cut = td.memory().convert(seat, frames(100, 1), Side::Shared);
         fail_no_more(host);
         assert_eq!(cut, Ok(Converted::Upto(gfn(100))), "nothing was converted");
         assert_eq!(pages_of(host, td), before);
@@ -339,9 +338,9 @@ fn inv_23_a_refused_call_moves_no_page() {
 }
 
 /// The page that the module has for a frame.
-fn module_page(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn, level: Level) -> u64 {
+fn module_page(seat: &mut EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn, level: Level) -> u64 {
     let entry = GpaLevel::of_gfn(gfn, level);
-    let info = seat.with_lp(|lp| tdh::tdh_mem_sept_rd(lp, td.tdr(), entry)).unwrap().unwrap();
+    let info = tdh::tdh_mem_sept_rd(seat.lp(), td.tdr(), entry).unwrap();
     info.entry & 0x000f_ffff_ffff_f000
 }
 
@@ -399,7 +398,7 @@ fn inv_26h_a_module_that_interrupts_every_demotion_is_asked_a_bounded_number_of_
     with_td(|host, td, seat| {
         touch(seat, gfn(0), Level::L2M);
         fail(host, TdhLeaf::MEM_PAGE_DEMOTE, 1..=u64::MAX, Status::new(StatusCode::INTERRUPTED_RESTARTABLE));
-        let (calls, cut) = calls_of(host, || td.memory().convert(seat, frames(100, 1), Attribute::Shared));
+        let (calls, cut) = calls_of(host, || td.memory().convert(seat, frames(100, 1), Side::Shared));
         fail_no_more(host);
         assert_eq!(cut, Ok(Converted::Upto(gfn(100))));
         assert!(calls.of("MEM.PAGE.DEMOTE") <= 1 + u64::from(Bound::WITHOUT_VCPUS.0));
@@ -412,25 +411,25 @@ fn inv_26h_a_module_that_interrupts_every_demotion_is_asked_a_bounded_number_of_
 fn inv_40b_a_page_is_never_private_and_within_the_hosts_reach() {
     with_td(|host, td, seat| {
         let mut guest = Guest::all(host, td).remove(0);
-        let shared = Gpa::new(gfn(5).base().get() | td.shared_bit());
+        let shared = td.shared_bit().join(Side::Shared, gfn(5).base());
         let reachable = |td: &EmulatedTd<'_>| td.memory().read_shared(gfn(5).base(), &mut [0; 8]).is_ok();
         for _ in 0..3 {
             touch(seat, gfn(5), Level::L4K);
             assert!(!reachable(td), "the host reads private memory");
             let stuck = guest.act(td, seat, Act::Read { gpa: shared });
-            assert_eq!(stuck, Did::Stuck(Resolution::WrongSide(Attribute::Private)));
+            assert_eq!(stuck, Did::Stuck(Resolution::WrongSide(Side::Private)));
             td.audit().unwrap();
             // A conversion that cannot remove the page leaves it private, and out of reach.
             fail(host, TdhLeaf::MEM_PAGE_REMOVE, 1..=1 + u64::from(Bound::WITHOUT_VCPUS.0), busy());
-            let failed = td.memory().convert(seat, frames(5, 1), Attribute::Shared);
+            let failed = td.memory().convert(seat, frames(5, 1), Side::Shared);
             fail_no_more(host);
             assert_eq!(failed, Ok(Converted::Upto(gfn(5))));
             assert!(!reachable(td));
-            convert(seat, frames(5, 1), Attribute::Shared);
+            convert(seat, frames(5, 1), Side::Shared);
             assert_eq!(module_maps(seat, td, gfn(5)), None);
             assert!(reachable(td));
             assert!(matches!(guest.act(td, seat, Act::Read { gpa: shared }), Did::Word(_)));
-            convert(seat, frames(5, 1), Attribute::Private);
+            convert(seat, frames(5, 1), Side::Private);
         }
     });
 }
@@ -454,7 +453,7 @@ fn inv_48_no_schedule_of_a_guest_alone_reaches_a_panic_or_an_endless_loop() {
         };
         let level = if random >> 24 & 1 == 0 { Level::L4K } else { Level::L2M };
         let guest = &mut guests[(random >> 25 & 1) as usize];
-        let shared = Gpa::new(at.get() | td.shared_bit());
+        let shared = td.shared_bit().join(Side::Shared, at);
         match random >> 28 & 15 {
             0..6 => drop(guest.act(&td, &mut seat, Act::Accept { gpa: at.align_down(level.bytes()), level })),
             6..8 => drop(guest.act(&td, &mut seat, Act::Write { gpa: at, value: random })),
@@ -462,7 +461,7 @@ fn inv_48_no_schedule_of_a_guest_alone_reaches_a_panic_or_an_endless_loop() {
             10 => drop(guest.act(&td, &mut seat, Act::Accept { gpa: shared, level })),
             // What MapGPA does with a range of the guest's choice.
             kind => {
-                let to = if kind < 13 { Attribute::Shared } else { Attribute::Private };
+                let to = if kind < 13 { Side::Shared } else { Side::Private };
                 let range = GfnRange::new(at.frame(), at.frame().wrapping_add(1 + (random >> 33 & 1023)));
                 let answer = td.memory().convert(&mut seat, range, to);
                 assert!(matches!(answer, Ok(_) | Err(vmm_core::Error::NoSlot(_))), "step {step}: {answer:?}");
@@ -494,14 +493,14 @@ fn inv_49_a_td_that_cannot_be_repaired_dies_alone_and_is_taken_down_cleanly() {
     let plan =
         FaultPlan::default().with(rule(TdhLeaf::MEM_PAGE_REMOVE)).with(rule(TdhLeaf::MEM_RANGE_UNBLOCK));
     host.platform().machine().faults().set_plan(plan);
-    let dead = doomed.memory().convert(&mut seat, frames(0, 3), Attribute::Shared);
+    let dead = doomed.memory().convert(&mut seat, frames(0, 3), Side::Shared);
     fail_no_more(&host);
     assert!(dead.is_err(), "{dead:?}");
     assert!(doomed.memory().private_fault(&mut seat, gfn(9), Level::L4K, || false).is_err(), "it stays dead");
     drop(seat);
     let mut seat = other.memory().take_seat(SEAT).unwrap();
     assert_eq!(touch(&mut seat, gfn(0), Level::L2M), Resolution::Mapped(Level::L2M));
-    convert(&mut seat, frames(0, 512), Attribute::Shared);
+    convert(&mut seat, frames(0, 512), Side::Shared);
     drop(seat);
     other.audit().expect("the other TD lives on");
     assert!(doomed.teardown().is_clean(), "the key goes first, so blocked pages come back too");
@@ -518,7 +517,7 @@ fn inv_50_the_same_operations_make_the_same_calls() {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
         for i in 0..200 {
             touch(&mut seat, gfn(i * 37 % 4096), if i % 3 == 0 { Level::L4K } else { Level::L2M });
-            let to = if i % 2 == 0 { Attribute::Shared } else { Attribute::Private };
+            let to = if i % 2 == 0 { Side::Shared } else { Side::Private };
             convert(&mut seat, frames(i * 91 % 4000, 1 + i % 90), to);
         }
         drop(seat);
@@ -530,7 +529,7 @@ fn inv_50_the_same_operations_make_the_same_calls() {
 
 /// A guest accepts pages over and over while the host takes them away: both want the locks of the same entries,
 /// and whoever loses tries again. Then `check` looks at what is left.
-fn accept_beside_removals(check: impl FnOnce(&EmulatedTd<'_>, &EmulatedSeat<'_, '_>, u64)) {
+fn accept_beside_removals(check: impl FnOnce(&EmulatedTd<'_>, &mut EmulatedSeat<'_, '_>, u64)) {
     with_td(|host, td, seat| {
         let (done, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (over, count) = (done.clone(), accepted.clone());
@@ -568,9 +567,12 @@ fn accept_beside_removals(check: impl FnOnce(&EmulatedTd<'_>, &EmulatedSeat<'_, 
 #[test]
 fn inv_51_at_rest_no_entry_carries_the_hosts_priority_mark() {
     accept_beside_removals(|td, seat, _| {
-        for i in (0..64).filter(|i| module_maps(seat, td, gfn(*i)).is_some()) {
+        for i in 0..64 {
+            if module_maps(seat, td, gfn(i)).is_none() {
+                continue;
+            }
             let entry = GpaLevel::of_gfn(gfn(i), Level::L4K);
-            let info = seat.with_lp(|lp| tdh::tdh_mem_sept_rd(lp, td.tdr(), entry)).unwrap().unwrap();
+            let info = tdh::tdh_mem_sept_rd(seat.lp(), td.tdr(), entry).unwrap();
             // Bit 52 of an entry is the host's mark.
             assert_eq!(info.entry >> 52 & 1, 0, "frame {i}");
         }
@@ -593,11 +595,11 @@ fn inv_56_the_run_loop_enters_again_only_when_the_fault_is_resolved() {
         const PAGES: u64 = 40;
         let shared_bit = td.shared_bit();
         let (sender, receiver) = std::sync::mpsc::channel();
-        convert(seat, frames(512, PAGES), Attribute::Shared);
+        convert(seat, frames(512, PAGES), Side::Shared);
         let program = GuestProgram::new(move |guest| {
             for i in 0..PAGES {
                 guest.mem_page_accept(gfn(i).base(), Level::L4K).expect("a page is accepted");
-                let shared = Gpa::new(gfn(512 + i).base().get() | shared_bit);
+                let shared = shared_bit.join(Side::Shared, gfn(512 + i).base());
                 guest.write(shared, &[7]).expect("shared memory is there");
             }
             sender.send(()).expect("the test waits");

@@ -5,9 +5,8 @@ mod memory;
 use memory::guest::{Act, Did, Guest};
 use memory::{EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, convert, frames, host, td};
 use mirror_ept::{Access, Age};
-use tdvisor_base::{Gfn, Gpa, Level};
+use tdvisor_base::{Gfn, Gpa, Level, Side};
 use vmm_core::Error;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{HugeShared, Resolution};
 
 const MIB: u64 = 1 << 20;
@@ -18,7 +17,7 @@ fn with_td(test: impl for<'h> FnOnce(&EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>,
     let td = td(&host, 16 * MIB, Level::L2M);
     let mut guest = Guest::all(&host, &td).remove(0);
     let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
-    convert(&mut seat, frames(0, 4 * 512), Attribute::Shared);
+    convert(&mut seat, frames(0, 4 * 512), Side::Shared);
     test(&td, &mut seat, &mut guest);
     drop(seat);
     td.audit().expect("mirror, Secure EPT and PAMT agree");
@@ -27,7 +26,7 @@ fn with_td(test: impl for<'h> FnOnce(&EmulatedTd<'h>, &mut EmulatedSeat<'_, 'h>,
 }
 
 fn shared(td: &EmulatedTd<'_>, frame: u64) -> Gpa {
-    Gpa::new(frames(frame, 1).start().base().get() | td.shared_bit())
+    td.shared_bit().join(Side::Shared, frames(frame, 1).start().base())
 }
 
 fn write<'h>(td: &EmulatedTd<'h>, seat: &mut EmulatedSeat<'_, 'h>, guest: &mut Guest<'h>, frame: u64) {

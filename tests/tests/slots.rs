@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use memory::guest::{Act, Did, Guest};
 use memory::{
-    EmulatedTd, SEAT, TEST_MEMORY, calls_of, convert, frames, host, module_maps, td, touch, with_td,
+    EmulatedSeat, EmulatedTd, SEAT, TEST_MEMORY, calls_of, convert, frames, host, module_maps, td, touch,
+    with_td,
 };
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
-use tdvisor_base::{Gfn, Level};
-use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
-use vmm_core::Error;
-use vmm_core::memory::attributes::Attribute;
+use tdvisor_base::{Gfn, Level, Side};
+use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf, tdh};
 use vmm_core::memory::{Prefaulted, Reached, Resolution};
-use vmm_core::platform::{LpId, Platform};
+use vmm_core::platform::{Frames, LpId};
 use vmm_core::retry::Bound;
+use vmm_core::{Blame, Error};
 
 const MIB: u64 = 1 << 20;
 
@@ -40,7 +40,7 @@ fn a_hole_gives_back_exactly_its_pages_and_leaves_the_rest_of_a_huge_page() {
             let mapped = (!hole.contains(gfn)).then_some(Level::L4K);
             assert_eq!(module_maps(seat, td, gfn), mapped, "frame {i}");
         }
-        assert_eq!(td.memory().attribute(hole.start()), Some(Attribute::Private), "attributes stay");
+        assert_eq!(td.memory().attribute(hole.start()), Some(Side::Private), "attributes stay");
         assert_eq!(touch(seat, hole.start(), Level::L2M), Resolution::Mapped(Level::L4K));
         td.audit().unwrap();
     });
@@ -68,9 +68,9 @@ fn what_a_guest_finds_in_a_hole_is_a_fresh_page() {
 fn a_hole_in_shared_memory_loses_its_contents_too() {
     with_td(|host, td, seat| {
         let mut guest = Guest::all(host, td).remove(0);
-        convert(seat, frames(0, 512), Attribute::Shared);
+        convert(seat, frames(0, 512), Side::Shared);
         let gfn = frames(3, 1).start();
-        let gpa = tdvisor_base::Gpa::new(gfn.base().get() | td.shared_bit());
+        let gpa = td.shared_bit().join(Side::Shared, gfn.base());
         assert_eq!(guest.act(td, seat, Act::Write { gpa, value: 99 }), Did::Word(0));
         assert_eq!(td.memory().punch_hole(seat, frames(0, 64)), Ok(Reached::All));
         assert_eq!(guest.act(td, seat, Act::Read { gpa }), Did::Word(0));
@@ -86,7 +86,7 @@ fn a_page_that_is_shared_before_it_was_ever_used_is_clean() {
     for round in 0..2u64 {
         let td = td(&host, 16 * MIB, Level::L2M);
         let mut seat = td.memory().take_seat(SEAT).unwrap();
-        convert(&mut seat, frames(0, 8 * 512), Attribute::Shared);
+        convert(&mut seat, frames(0, 8 * 512), Side::Shared);
         for i in (0..8 * 512).step_by(97) {
             let gpa = frames(i, 1).start().base();
             let mut word = [1; 8];
@@ -131,7 +131,7 @@ fn a_slot_goes_with_its_mappings_and_pages_and_can_come_back() {
         let free = host.platform().free_frames();
         touch(seat, frames(0, 1).start(), Level::L2M);
         touch(seat, frames(512, 1).start(), Level::L4K);
-        convert(seat, frames(1024, 512), Attribute::Shared);
+        convert(seat, frames(1024, 512), Side::Shared);
         td.memory().shared_fault(seat, frames(1030, 1).start(), Access::Write, || false).unwrap();
         assert_eq!(td.memory().remove_slot(seat, slot), Ok(Reached::All));
         assert!(host.platform().free_frames() > free, "pages of the image came back as well");
@@ -144,9 +144,9 @@ fn a_slot_goes_with_its_mappings_and_pages_and_can_come_back() {
         let gfn = frames(2, 1).start();
         assert_eq!(td.memory().map_device(seat, gfn), Ok(Resolution::Mapped(Level::L4K)));
         assert_eq!(td.memory().add_slot(seat, slot), Ok(()));
-        assert_eq!(td.memory().map_device(seat, gfn), Ok(Resolution::WrongSide(Attribute::Private)));
+        assert_eq!(td.memory().map_device(seat, gfn), Ok(Resolution::WrongSide(Side::Private)));
         assert_eq!(touch(seat, frames(0, 1).start(), Level::L2M), Resolution::Mapped(Level::L2M));
-        convert(seat, frames(0, 512), Attribute::Shared);
+        convert(seat, frames(0, 512), Side::Shared);
         let mapped = td.memory().shared_fault(seat, gfn, Access::Read, || false);
         assert_eq!(mapped, Ok(Resolution::Mapped(Level::L4K)), "a page where the device entry was");
     });
@@ -231,7 +231,7 @@ fn a_slot_whose_removal_stays_busy_is_gone_for_faults_and_removed_when_asked_aga
 fn prefaulting_maps_ahead_what_the_guest_then_accepts_without_leaving() {
     with_td(|host, td, seat| {
         let mut guest = Guest::all(host, td).remove(0);
-        convert(seat, frames(600, 3), Attribute::Shared);
+        convert(seat, frames(600, 3), Side::Shared);
         let range = frames(0, 1024);
         let (calls, done) = calls_of(host, || td.memory().prefault(seat, range, Level::L2M, || false));
         assert_eq!(done, Ok(Prefaulted::All { pages: 1 + 509 }));
@@ -265,9 +265,49 @@ fn prefaulting_says_where_to_go_on() {
 }
 
 #[test]
+fn a_hook_that_the_module_refuses_blames_the_module_and_carries_its_status() {
+    type Work = for<'t, 'h> fn(&'t EmulatedTd<'h>, &mut EmulatedSeat<'t, 'h>) -> Result<(), Error>;
+    let fault: Work = |td, seat| {
+        let at = frames(600, 1).start();
+        td.memory().private_fault(seat, at, Level::L4K, || false).map(drop)
+    };
+    let cut: Work = |td, seat| td.memory().convert(seat, frames(5, 1), Side::Shared).map(drop);
+    let remove: Work = |td, seat| td.memory().punch_hole(seat, frames(0, 512)).map(drop);
+    for (leaf, work) in [
+        (TdhLeaf::MEM_SEPT_ADD, fault),
+        (TdhLeaf::MEM_PAGE_AUG, fault),
+        (TdhLeaf::MEM_RANGE_BLOCK, remove),
+        (TdhLeaf::MEM_TRACK, remove),
+        (TdhLeaf::MEM_PAGE_REMOVE, remove),
+        (TdhLeaf::MEM_PAGE_DEMOTE, cut),
+    ] {
+        let host = host(128 * MIB);
+        let td = td(&host, 8 * MIB, Level::L2M);
+        let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
+        touch(&mut seat, frames(0, 1).start(), Level::L2M);
+        let refusal = Status::with_operand(StatusCode::OPERAND_INVALID, Operand::RCX);
+        let rule = Rule {
+            target: Target { leaf: Some(Leaf::Host(leaf)), lp: None },
+            nth: 1..=1,
+            effect: Effect::Return(refusal),
+        };
+        host.platform().machine().faults().set_plan(FaultPlan::default().with(rule));
+        let error = work(&td, &mut seat).expect_err("the module refused");
+        assert_eq!((error.blame(), error.status()), (Blame::Module, Some(refusal)), "{leaf}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(&leaf.to_string()), "{leaf} is not named: {text}");
+        host.platform().machine().faults().set_plan(FaultPlan::default());
+        drop(seat);
+        td.teardown();
+    }
+}
+
+#[test]
 fn inv_36_contents_are_added_only_before_the_td_is_finalised() {
     with_td(|_, td, seat| {
-        let refused = td.memory().populate(seat, TEST_MEMORY, tdvisor_base::Pfn::new(1));
-        assert!(matches!(refused, Err(Error::Caller(_))), "{refused:?}");
+        let (page, source) = (tdvisor_base::Hpa::new(0x10_0000), tdvisor_base::Hpa::new(0x20_0000));
+        let refused = tdh::tdh_mem_page_add(seat.lp(), td.tdr(), TEST_MEMORY.base(), page, source);
+        let code = refused.expect_err("the TD is finalised").code();
+        assert_eq!(code, Some(StatusCode::OP_STATE_INCORRECT));
     });
 }

@@ -8,10 +8,9 @@ mod memory;
 
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
 use vmm_core::Error;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{Converted, HugeShared, Resolution};
 use vmm_core::retry::Bound;
 
@@ -35,7 +34,7 @@ fn conversion_survives(leaf: TdhLeaf, status: Status) {
         let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
         // A table to ride along.
         touch(&mut seat, frames(6 * 512, 1).start(), Level::L4K);
-        convert(&mut seat, frames(6 * 512, 1), Attribute::Shared);
+        convert(&mut seat, frames(6 * 512, 1), Side::Shared);
         for huge in [0, 512, 3 * 512] {
             touch(&mut seat, frames(huge, 1).start(), Level::L2M);
         }
@@ -46,7 +45,7 @@ fn conversion_survives(leaf: TdhLeaf, status: Status) {
         let calls = nth..=nth + u64::from(Bound::WITHOUT_VCPUS.0);
         let target = Target { leaf: Some(Leaf::Host(leaf)), lp: None };
         faults(FaultPlan::default().with(Rule { target, nth: calls, effect: Effect::Return(status) }));
-        let (calls, first) = calls_of(&host, || td.memory().convert(&mut seat, range(), Attribute::Shared));
+        let (calls, first) = calls_of(&host, || td.memory().convert(&mut seat, range(), Side::Shared));
         faults(FaultPlan::default());
         let first = first.unwrap_or_else(|error| panic!("failure {nth} of {leaf} ended the TD: {error}"));
         td.audit().unwrap_or_else(|error| panic!("audit after failure {nth} of {leaf}: {error}"));
@@ -54,13 +53,13 @@ fn conversion_survives(leaf: TdhLeaf, status: Status) {
         let failed = calls.of(name.trim_start_matches("TDH.")) > u64::from(Bound::WITHOUT_VCPUS.0);
         for i in 0..4 * 512 {
             let gfn = frames(i, 1).start();
-            let private = td.memory().attribute(gfn) == Some(Attribute::Private);
+            let private = td.memory().attribute(gfn) == Some(Side::Private);
             let touched = i / 512 != 2 || i % 512 < 3;
-            let mapped = module_maps(&seat, &td, gfn).is_some();
+            let mapped = module_maps(&mut seat, &td, gfn).is_some();
             assert_eq!(mapped, private && touched, "frame {gfn} after failure {nth} of {leaf}: {first:?}");
         }
         if first != Converted::All {
-            convert(&mut seat, range(), Attribute::Shared);
+            convert(&mut seat, range(), Side::Shared);
             td.audit().unwrap_or_else(|error| panic!("audit of the repeated conversion: {error}"));
         }
         drop(seat);
@@ -131,7 +130,7 @@ fn fault_survives(leaf: TdhLeaf, least: u64) {
         let failed = got == Ok(Resolution::Interrupted);
         td.audit().unwrap_or_else(|error| panic!("audit after failure {nth} of {leaf}: {error}"));
         if failed {
-            assert_eq!(module_maps(&seat, &td, slot.start()), None);
+            assert_eq!(module_maps(&mut seat, &td, slot.start()), None);
             assert_eq!(td.memory().statistics().mirror.leaves_4k, mapped.mirror.leaves_4k);
         }
         assert_eq!(touch(&mut seat, slot.start(), Level::L4K), Resolution::Mapped(Level::L4K));
@@ -202,11 +201,11 @@ fn what_is_blocked_is_unblocked_even_if_that_takes_several_attempts() {
             .with(rule(TdhLeaf::MEM_PAGE_REMOVE, 2..=1 + long))
             .with(rule(TdhLeaf::MEM_RANGE_UNBLOCK, 1..=attempts * long));
         host.platform().machine().faults().set_plan(plan);
-        let first = td.memory().convert(&mut seat, frames(0, 3), Attribute::Shared);
+        let first = td.memory().convert(&mut seat, frames(0, 3), Side::Shared);
         host.platform().machine().faults().set_plan(FaultPlan::default());
         assert_eq!(first, Ok(Converted::Upto(frames(1, 1).start())));
         td.audit().unwrap_or_else(|error| panic!("audit after {attempts} failed attempts: {error}"));
-        convert(&mut seat, frames(0, 3), Attribute::Shared);
+        convert(&mut seat, frames(0, 3), Side::Shared);
         drop(seat);
         assert!(td.teardown().is_clean());
     }
@@ -227,7 +226,7 @@ const OPERATIONS: [(&str, Work); 9] = [
     }),
     ("a device", |td, seat| td.memory().map_device(seat, Gfn::new(1 << 30)).map(drop)),
     ("a conversion that cuts", |td, seat| {
-        td.memory().convert(seat, frames(100, 700), Attribute::Shared).map(drop)
+        td.memory().convert(seat, frames(100, 700), Side::Shared).map(drop)
     }),
     ("a hole that cuts", |td, seat| td.memory().punch_hole(seat, frames(100, 700)).map(drop)),
     ("prefaulting", |td, seat| {
@@ -251,7 +250,7 @@ fn prepared<'t, 'h>(td: &'t EmulatedTd<'h>) -> EmulatedSeat<'t, 'h> {
     let mut seat = td.memory().take_seat(SEAT).expect("a processor is free");
     touch(&mut seat, at(0), Level::L2M);
     touch(&mut seat, at(512), Level::L2M);
-    convert(&mut seat, frames(3 * 512, 1024), Attribute::Shared);
+    convert(&mut seat, frames(3 * 512, 1024), Side::Shared);
     td.memory().shared_fault(&mut seat, at(3 * 512), Access::Write, || false).expect("it is mapped");
     drop(seat);
     td.memory().take_seat(SEAT).expect("a processor is free")

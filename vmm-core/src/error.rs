@@ -7,11 +7,14 @@
 use core::fmt;
 
 use attest::td_hob::HobTooLarge;
+use attest::tdvf::TdvfError;
 use base::{Gfn, Gpa, Hpa};
+use mirror_ept::{Death, HookError, MmuError, Violation};
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::{Status, TdhLeaf};
 
 use crate::host::PlanError;
+use crate::memory::SeptError;
 use crate::platform::{LpId, NotMemory};
 use crate::td::config::ConfigError;
 
@@ -51,13 +54,18 @@ pub enum Error {
     /// A guest frame is outside every memory slot.
     NoSlot(Gfn),
     /// The image cannot be loaded.
-    Image(alloc::string::String),
+    Image(TdvfError),
     /// The TD cannot be had as it was asked for.
     Config(ConfigError),
     /// The TD HOB does not fit its section.
     Hob(HobTooLarge),
-    /// Mapping failed; the text is the MMU's.
-    Mmu(alloc::string::String),
+    /// The TD's page tables could not be changed, and why. Where a hook failed in the middle of a range, what came
+    /// before it is changed.
+    Mmu(MmuError<SeptError>),
+    /// A page could be neither mapped nor split within the bound of attempts.
+    StayedBusy(Gfn),
+    /// Mirror, Secure EPT and PAMT do not agree.
+    Audit(Violation),
     /// The module's answer contradicts what the host knows.
     Contradiction {
         /// Which leaf.
@@ -81,7 +89,8 @@ impl Error {
             | Self::Hob(_)
             | Self::Image(_)
             | Self::Config(_) => Blame::Caller,
-            Self::NotMemory(_) | Self::Mmu(_) => Blame::Bug,
+            Self::Mmu(error) => blame_of(error),
+            Self::NotMemory(_) | Self::StayedBusy(_) | Self::Audit(_) => Blame::Bug,
         }
     }
 
@@ -89,8 +98,33 @@ impl Error {
     pub fn status(&self) -> Option<Status> {
         match self {
             Self::Seam(error) => error.status(),
+            Self::Mmu(error) => hook_error(error).and_then(|why| match why {
+                HookError::Refused(error) | HookError::Fatal(error) => error.status(),
+                HookError::Busy | HookError::Interrupted | HookError::NoMemory => None,
+            }),
             _ => None,
         }
+    }
+}
+
+/// What a hook said, where the MMU failed because one did.
+const fn hook_error(error: &MmuError<SeptError>) -> Option<&HookError<SeptError>> {
+    match error {
+        MmuError::Hook { why, .. } | MmuError::Dead(Death { why: Some(why), .. }) => Some(why),
+        _ => None,
+    }
+}
+
+/// Whose fault it is that the page tables could not be changed.
+fn blame_of(error: &MmuError<SeptError>) -> Blame {
+    match (hook_error(error), error) {
+        (Some(HookError::Refused(error) | HookError::Fatal(error)), _) => error.blame(),
+        // The module stayed busy beyond the bound of its caller.
+        (Some(HookError::Busy | HookError::Interrupted), _) => Blame::Module,
+        (Some(HookError::NoMemory), _) | (None, MmuError::NoMemory) => Blame::Machine,
+        (None, MmuError::OutOfRange(_) | MmuError::NotApplicable(_)) => Blame::Caller,
+        (None, MmuError::TooManyDevices(_)) => Blame::Guest,
+        (None, _) => Blame::Bug,
     }
 }
 
@@ -105,10 +139,12 @@ impl fmt::Display for Error {
             Self::NoLp(lp) => write!(f, "logical processor {} is not available", lp.0),
             Self::Caller(what) => f.write_str(what),
             Self::NoSlot(gfn) => write!(f, "guest frame {gfn} is outside the TD's memory"),
-            Self::Image(what) => f.write_str(what),
+            Self::Image(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Hob(error) => error.fmt(f),
-            Self::Mmu(what) => f.write_str(what),
+            Self::Mmu(error) => error.fmt(f),
+            Self::StayedBusy(gfn) => write!(f, "the page at guest frame {gfn} stayed busy"),
+            Self::Audit(violation) => violation.fmt(f),
             Self::Contradiction { leaf, what, at } => write!(f, "{leaf} at {at}: {what}"),
         }
     }
@@ -125,6 +161,27 @@ impl From<PlanError> for Error {
 impl From<NotMemory> for Error {
     fn from(NotMemory(hpa): NotMemory) -> Self {
         Self::NotMemory(hpa)
+    }
+}
+
+impl From<TdvfError> for Error {
+    fn from(error: TdvfError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl From<MmuError<SeptError>> for Error {
+    fn from(error: MmuError<SeptError>) -> Self {
+        match error {
+            MmuError::NoMemory => Self::NoMemory,
+            error => Self::Mmu(error),
+        }
+    }
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        Self::Audit(violation)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`SeamCall`] is one instruction; a host needs more than that from its machine: to hold a logical
 //! processor, to interrupt another one, to allocate and touch memory, to write caches back, to know the
-//! time. [`Platform`] is the whole of it. The emulated machine and a bare-metal host implement it; nothing
+//! time. [`Platform`] is the whole of it, in four parts that each machine implements for itself: [`Processors`],
+//! [`Clock`], [`Frames`] and [`PhysMem`]. The emulated machine and a bare-metal host implement them; nothing
 //! here, and nothing above, can tell which.
 //!
 //! # Logical processors
@@ -12,8 +13,9 @@
 //! (external interrupt) when an IPI or a timer is pending there, including one that arrived before the
 //! entry: an IPI sent to an LP is never lost between the last check and the entry.
 
-use base::arena::Table;
-use base::{Hpa, KeyId, Level, Pfn};
+pub use base::clock::Clock;
+use base::table::Table;
+use base::{Hpa, KeyId, Level, Pfn, Ticks};
 use tdx_module_iface::SeamCall;
 
 use crate::host::MemoryRange;
@@ -47,7 +49,7 @@ pub trait Lp: SeamCall + Send {
     fn wbinvd(&mut self);
 
     /// Asks for a timer interrupt on this LP when the time-stamp counter reaches `deadline`; `None` cancels.
-    fn set_timer(&mut self, deadline: Option<u64>);
+    fn set_timer(&mut self, deadline: Option<Ticks>);
 
     /// Waits, outside any guest, until an IPI or the timer is pending on this LP.
     ///
@@ -76,8 +78,13 @@ pub struct PendingEvents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotMemory(pub Hpa);
 
-/// The machine.
-pub trait Platform: Send + Sync {
+/// The machine: all four parts of it.
+pub trait Platform: Processors + Clock + Frames + PhysMem {}
+
+impl<M: Processors + Clock + Frames + PhysMem> Platform for M {}
+
+/// The machine's logical processors.
+pub trait Processors: Send + Sync {
     /// The token of one LP.
     type Lp<'p>: Lp
     where
@@ -96,19 +103,10 @@ pub trait Platform: Send + Sync {
 
     /// Sends an IPI: a VP.ENTER running on that LP, or the next one to start there, ends.
     fn send_ipi(&self, lp: LpId);
+}
 
-    /// The time-stamp counter.
-    fn tsc(&self) -> u64;
-
-    /// Its ticks per second.
-    fn tsc_hz(&self) -> u64;
-
-    /// Private key ids.
-    fn private_key_ids(&self) -> PrivateKeyIds;
-
-    /// Bits of a physical address that name the key start here.
-    fn key_id_shift(&self) -> u32;
-
+/// The machine's memory as something to be had: which there is, and which is free.
+pub trait Frames: Send + Sync {
     /// Memory that the firmware reports as usable, ascending. The module's own list of convertible memory
     /// is asked of the module, not of the platform.
     fn memory_map(&self) -> &[MemoryRange];
@@ -124,6 +122,15 @@ pub trait Platform: Send + Sync {
 
     /// Pages that the allocator has left, in 4 KiB frames.
     fn free_frames(&self) -> u64;
+}
+
+/// The machine's memory as something to be touched, and the keys that it may be under.
+pub trait PhysMem: Send + Sync {
+    /// Private key ids.
+    fn private_key_ids(&self) -> PrivateKeyIds;
+
+    /// Bits of a physical address that name the key start here.
+    fn key_id_shift(&self) -> u32;
 
     /// Reads memory under the default key.
     ///

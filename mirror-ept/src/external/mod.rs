@@ -117,7 +117,10 @@ pub trait External: Send + Sync {
     /// The twin of a mirror table.
     type Page: ExternalPage;
     /// What the external side says when it refuses.
-    type Error: fmt::Debug + Send + 'static;
+    type Error: fmt::Debug + fmt::Display + Send + 'static;
+    /// What a hook needs of whoever changes the mirror, and what it leaves for them. It is lent to each operation,
+    /// which hands it from hook to hook: so it needs no lock, and two callers never meet in it.
+    type Ctx;
 
     /// Links `page` as the table under the absent entry `at`.
     ///
@@ -128,6 +131,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the page is then not part of the external table.
     fn link_external_spt(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &Shared<'_>,
         at: Position,
         page: &mut Self::Page,
@@ -139,6 +143,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the page is then not mapped.
     fn set_external_spte(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &Shared<'_>,
         at: Position,
         pfn: Pfn,
@@ -153,6 +158,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says, for the entry after the ones that were mapped.
     fn set_external_run(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &Shared<'_>,
         first: Position,
         pfn: Pfn,
@@ -161,7 +167,7 @@ pub trait External: Send + Sync {
         let (mut at, mut pfn) = (first, pfn);
         let frames = first.level().frames();
         for done in 0..count {
-            if let Err(why) = self.set_external_spte(guard, at, pfn) {
+            if let Err(why) = self.set_external_spte(ctx, guard, at, pfn) {
                 return (done, Err(why));
             }
             at = Position::of(at.gfn().wrapping_add(frames), at.level());
@@ -176,6 +182,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the entry is then not blocked.
     fn block(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         at: Position,
         what: Blocking,
@@ -189,12 +196,13 @@ pub trait External: Send + Sync {
     #[inline]
     fn block_leaves(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         first: Position,
         leaves: Leaves<'_>,
     ) -> (usize, Result<(), HookError<Self::Error>>) {
         for (done, (at, pfn)) in first.and_following().zip(leaves.pfns()).enumerate() {
-            if let Err(why) = self.block(guard, at, Blocking::Leaf(pfn)) {
+            if let Err(why) = self.block(ctx, guard, at, Blocking::Leaf(pfn)) {
                 return (done, Err(why));
             }
         }
@@ -208,6 +216,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the blocked entries are then blocked, not tracked.
     fn track(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         blocked: &Batch<Blocked>,
     ) -> Result<(), HookError<Self::Error>>;
@@ -219,6 +228,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the leaf is then still blocked, and mapped.
     fn remove_external_spte(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
         pfn: Pfn,
@@ -232,12 +242,13 @@ pub trait External: Send + Sync {
     #[inline]
     fn remove_external_leaves(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         run: &Run<Tracked>,
         leaves: Leaves<'_>,
     ) -> (usize, Result<(), HookError<Self::Error>>) {
         for (done, (entry, pfn)) in run.entries().zip(leaves.pfns()).enumerate() {
-            if let Err(why) = self.remove_external_spte(guard, &entry, pfn) {
+            if let Err(why) = self.remove_external_spte(ctx, guard, &entry, pfn) {
                 return (done, Err(why));
             }
         }
@@ -251,6 +262,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the leaf is then still blocked, and the page may have been written to.
     fn split_external_spt(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
         pfn: Pfn,
@@ -265,6 +277,7 @@ pub trait External: Send + Sync {
     /// still blocked.
     fn promote_external_spt(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
         pfn: Pfn,
@@ -277,6 +290,7 @@ pub trait External: Send + Sync {
     /// As [`HookError`] says; the table is then still linked, and blocked.
     fn free_external_spt(
         &self,
+        ctx: &mut Self::Ctx,
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
         page: &mut Self::Page,
@@ -286,7 +300,12 @@ pub trait External: Send + Sync {
     ///
     /// # Errors
     /// As [`HookError`] says. The caller tries a bounded number of times; after that this TD cannot continue.
-    fn unblock(&self, guard: &mut Exclusive<'_>, entry: &Tracked) -> Result<(), HookError<Self::Error>>;
+    fn unblock(
+        &self,
+        ctx: &mut Self::Ctx,
+        guard: &mut Exclusive<'_>,
+        entry: &Tracked,
+    ) -> Result<(), HookError<Self::Error>>;
 
     /// Drops every translation that any vCPU of this TD holds for `range` of the *direct* (shared) table.
     /// When it returns, none is in use.

@@ -267,6 +267,7 @@ pub type Back<T, X> = (T, HookError<<X as External>::Error>);
 /// An exclusive section in which entries are blocked, tracked and finished.
 pub struct Section<'s, 'g, X: External> {
     external: &'s X,
+    ctx: &'s mut X::Ctx,
     guard: &'s mut Exclusive<'g>,
 }
 
@@ -277,9 +278,9 @@ impl<X: External> fmt::Debug for Section<'_, '_, X> {
 }
 
 impl<'s, 'g, X: External> Section<'s, 'g, X> {
-    /// Opens a section; the guard is what makes it one.
-    pub fn new(external: &'s X, guard: &'s mut Exclusive<'g>) -> Self {
-        Self { external, guard }
+    /// Opens a section; the guard is what makes it one. Every hook in it gets the same context.
+    pub fn new(external: &'s X, ctx: &'s mut X::Ctx, guard: &'s mut Exclusive<'g>) -> Self {
+        Self { external, ctx, guard }
     }
 
     pub(crate) fn guard(&self) -> &Exclusive<'g> {
@@ -292,7 +293,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// The hook's; the entry is then not blocked.
     #[inline]
     pub fn block(&mut self, at: Position, what: Blocking) -> Result<Blocked, HookError<X::Error>> {
-        self.external.block(self.guard, at, what)?;
+        self.external.block(self.ctx, self.guard, at, what)?;
         Ok(Blocked(at))
     }
 
@@ -304,7 +305,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         first: Position,
         leaves: Leaves<'_>,
     ) -> (Run<Blocked>, Result<(), HookError<X::Error>>) {
-        let (done, result) = self.external.block_leaves(self.guard, first, leaves);
+        let (done, result) = self.external.block_leaves(self.ctx, self.guard, first, leaves);
         let entries = if result.is_ok() { leaves.len() } else { done.min(leaves.len()) } as u32;
         (Run::of(Span { first, entries }), result)
     }
@@ -314,7 +315,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// # Errors
     /// The batch and why; its entries are then still only blocked.
     pub fn track(&mut self, batch: Batch<Blocked>) -> Result<Batch<Tracked>, Back<Batch<Blocked>, X>> {
-        if let Err(why) = self.external.track(self.guard, &batch) {
+        if let Err(why) = self.external.track(self.ctx, self.guard, &batch) {
             return Err((batch, why));
         }
         let Batch { spans, next, entries, .. } = batch;
@@ -327,7 +328,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// The token and why; the leaf is then still mapped and blocked.
     #[inline]
     pub fn remove(&mut self, entry: Tracked, pfn: Pfn) -> Result<(), Back<Tracked, X>> {
-        self.external.remove_external_spte(self.guard, &entry, pfn).map_err(|why| (entry, why))
+        self.external.remove_external_spte(self.ctx, self.guard, &entry, pfn).map_err(|why| (entry, why))
     }
 
     /// Removes consecutive leaves of one table, in order, up to the first that cannot be.
@@ -340,7 +341,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         mut run: Run<Tracked>,
         leaves: Leaves<'_>,
     ) -> Result<(), Back<Run<Tracked>, X>> {
-        let (done, result) = self.external.remove_external_leaves(self.guard, &run, leaves);
+        let (done, result) = self.external.remove_external_leaves(self.ctx, self.guard, &run, leaves);
         match result {
             Ok(()) => Ok(()),
             Err(why) => {
@@ -356,7 +357,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// The token and why; the leaf is then still mapped and blocked.
     #[inline]
     pub fn split(&mut self, entry: Tracked, pfn: Pfn, page: &mut X::Page) -> Result<(), Back<Tracked, X>> {
-        self.external.split_external_spt(self.guard, &entry, pfn, page).map_err(|why| (entry, why))
+        self.external.split_external_spt(self.ctx, self.guard, &entry, pfn, page).map_err(|why| (entry, why))
     }
 
     /// Merges a table into a leaf.
@@ -364,7 +365,9 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// # Errors
     /// The token and why; the table is then still linked and blocked.
     pub fn promote(&mut self, entry: Tracked, pfn: Pfn, page: &mut X::Page) -> Result<(), Back<Tracked, X>> {
-        self.external.promote_external_spt(self.guard, &entry, pfn, page).map_err(|why| (entry, why))
+        self.external
+            .promote_external_spt(self.ctx, self.guard, &entry, pfn, page)
+            .map_err(|why| (entry, why))
     }
 
     /// Unlinks an empty table.
@@ -372,7 +375,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// # Errors
     /// The token and why; the table is then still linked and blocked.
     pub fn free(&mut self, entry: Tracked, page: &mut X::Page) -> Result<(), Back<Tracked, X>> {
-        self.external.free_external_spt(self.guard, &entry, page).map_err(|why| (entry, why))
+        self.external.free_external_spt(self.ctx, self.guard, &entry, page).map_err(|why| (entry, why))
     }
 
     /// Makes an entry usable again.
@@ -380,7 +383,7 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
     /// # Errors
     /// The token and why; the entry is then still blocked.
     pub fn unblock(&mut self, entry: Tracked) -> Result<(), Back<Tracked, X>> {
-        self.external.unblock(self.guard, &entry).map_err(|why| (entry, why))
+        self.external.unblock(self.ctx, self.guard, &entry).map_err(|why| (entry, why))
     }
 }
 

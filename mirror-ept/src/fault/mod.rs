@@ -135,6 +135,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     #[inline(always)]
     pub fn fault(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         fault: &Fault<'_>,
@@ -144,11 +145,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             && let Some(entry) = self.take_leaf_entry_near(guard, fault.gfn)
         {
             let at = Position::of(fault.gfn, Level::L4K);
-            return self.map_frozen_leaf(guard, entry, Spte::ABSENT, at, pfn);
+            return self.map_frozen_leaf(ctx, guard, entry, Spte::ABSENT, at, pfn);
         }
         // A copy, so that the fault is in registers on the way above.
         let fault = *fault;
-        self.fault_from_root(guard, cache, &fault)
+        self.fault_from_root(ctx, guard, cache, &fault)
     }
 
     /// Whether a fault may be handled under a guard. `Err` is what its caller gets otherwise.
@@ -173,6 +174,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     #[inline(never)]
     fn fault_from_root(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         fault: &Fault<'_>,
@@ -181,7 +183,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             return other;
         }
         match fault.target {
-            Target::Private { pfn, backing } => self.fault_private(guard, cache, fault, pfn, backing),
+            Target::Private { pfn, backing } => self.fault_private(ctx, guard, cache, fault, pfn, backing),
             Target::Shared { pfn, backing, writable, log } => {
                 let backing = match backing {
                     Backing::Folio(level) => level,

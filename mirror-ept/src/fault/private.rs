@@ -32,6 +32,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
 
     pub(super) fn fault_private(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         fault: &Fault<'_>,
@@ -66,9 +67,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 return Ok(FaultOutcome::Retry(Retry::Contended));
             }
             if level <= goal {
-                return self.map_mirror_leaf(guard, entry, old, at, pfn.align_down(level));
+                return self.map_mirror_leaf(ctx, guard, entry, old, at, pfn.align_down(level));
             }
-            match self.link_mirror_table(guard, cache, entry, old, at)? {
+            match self.link_mirror_table(ctx, guard, cache, entry, old, at)? {
                 Stepped::Down(child) => {
                     table = child;
                     level = level.down().ok_or(MmuError::Corrupt(at))?;
@@ -81,6 +82,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     #[inline(never)]
     fn map_mirror_leaf(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         entry: &AtomicU64,
         old: Spte,
@@ -90,20 +92,21 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         if !freeze(entry, old) {
             return Ok(FaultOutcome::Retry(Retry::Contended));
         }
-        self.map_frozen_leaf(guard, entry, old, at, pfn)
+        self.map_frozen_leaf(ctx, guard, entry, old, at, pfn)
     }
 
     /// Calls the hook for an entry that we froze, and publishes the leaf or puts the old value back.
     #[inline(always)]
     pub(super) fn map_frozen_leaf(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         entry: &AtomicU64,
         old: Spte,
         at: Position,
         pfn: Pfn,
     ) -> Result<FaultOutcome, MmuError<X::Error>> {
-        match self.external.set_external_spte(guard, at, pfn) {
+        match self.external.set_external_spte(ctx, guard, at, pfn) {
             Ok(()) => {
                 entry.store(Spte::mirror_leaf(pfn, at.level()).0, Ordering::Release);
                 guard.counters().add_leaf(Tree::Mirror, at.level());
@@ -119,6 +122,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     #[cold]
     fn link_mirror_table(
         &self,
+        ctx: &mut X::Ctx,
         guard: &Shared<'_>,
         cache: &mut TableCache<P::ExternalPage>,
         entry: &AtomicU64,
@@ -136,7 +140,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             cache.mirror.push_front(MirrorTable { table, twin });
             return Ok(Stepped::Done(FaultOutcome::Retry(Retry::Contended)));
         }
-        match self.external.link_external_spt(guard, at, &mut twin) {
+        match self.external.link_external_spt(ctx, guard, at, &mut twin) {
             Ok(()) => {
                 *place.lock() = Some(twin);
                 entry.store(Spte::table(table).0, Ordering::Release);

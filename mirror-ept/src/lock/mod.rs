@@ -35,7 +35,6 @@ const SPINS: u32 = 64;
 #[repr(align(128))]
 #[derive(Debug)]
 pub(crate) struct Slot {
-    index: usize,
     shared: AtomicU64,
     /// 0, or the epoch in which the participant started to read, plus one.
     rcu: AtomicU64,
@@ -45,9 +44,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn new(index: usize) -> Self {
+    fn new() -> Self {
         Self {
-            index,
             shared: AtomicU64::new(0),
             rcu: AtomicU64::new(0),
             taken: AtomicBool::new(false),
@@ -102,7 +100,7 @@ impl Core {
     pub(crate) fn new(slots: usize) -> Result<Self, NoMemory> {
         let mut list = Vec::new();
         list.try_reserve_exact(slots).map_err(|_| NoMemory)?;
-        list.extend((0..slots).map(|index| Arc::new(Slot::new(index))));
+        list.extend((0..slots).map(|_| Arc::new(Slot::new())));
         Ok(Self { slots: list.into_boxed_slice(), writer: AtomicU64::new(0), epoch: AtomicU64::new(1) })
     }
 
@@ -143,11 +141,6 @@ impl Participant {
             slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         })?;
         Some(Self { core: core.clone(), slot: slot.clone() })
-    }
-
-    /// The number of the participant's slot: what a hook finds its caller's resources by.
-    pub fn index(&self) -> usize {
-        self.slot.index
     }
 
     /// Waits for the exclusive side to be gone and enters with others.
@@ -215,11 +208,6 @@ pub struct Shared<'p> {
 }
 
 impl Shared<'_> {
-    /// The slot of the participant who holds the guard.
-    pub fn participant(&self) -> usize {
-        self.slot.index
-    }
-
     #[inline(always)]
     pub(crate) fn counters(&self) -> &Counters {
         &self.slot.counters
@@ -257,11 +245,6 @@ impl fmt::Debug for Exclusive<'_> {
 }
 
 impl<'p> Exclusive<'p> {
-    /// The slot of the participant who holds the guard.
-    pub fn participant(&self) -> usize {
-        self.slot.index
-    }
-
     pub(crate) fn counters(&self) -> &'p Counters {
         &self.slot.counters
     }

@@ -51,7 +51,7 @@ impl Bench {
             target: Target::Private { pfn: Pfn::new(pfn), backing: Level::L1G },
         };
         let guard = self.me.shared();
-        self.mmu.fault(&guard, &mut self.cache, &fault)
+        self.mmu.fault(&mut (), &guard, &mut self.cache, &fault)
     }
 
     /// Maps and expects success.
@@ -68,7 +68,7 @@ impl Bench {
         self.mmu.top_up(&mut self.cache, Reserve::PRIVATE)?;
         let range = GfnRange::new(Gfn::new(start), Gfn::new(end));
         let mut guard = self.me.exclusive();
-        self.mmu.zap_range(&mut guard, &mut self.cache, range, mirror_ept::Filter::Both)
+        self.mmu.zap_range(&mut (), &mut guard, &mut self.cache, range, mirror_ept::Filter::Both)
     }
 
     /// Removes a range and expects it to be gone.

@@ -171,8 +171,9 @@ type Said = Result<(), HookError<&'static str>>;
 impl External for Model {
     type Page = Twin;
     type Error = &'static str;
+    type Ctx = ();
 
-    fn link_external_spt(&self, _: &Shared<'_>, at: Position, page: &mut Twin) -> Said {
+    fn link_external_spt(&self, (): &mut (), _: &Shared<'_>, at: Position, page: &mut Twin) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Link(at))?;
         state.assert_reachable(at);
@@ -181,7 +182,7 @@ impl External for Model {
         Ok(())
     }
 
-    fn set_external_spte(&self, _: &Shared<'_>, at: Position, pfn: Pfn) -> Said {
+    fn set_external_spte(&self, (): &mut (), _: &Shared<'_>, at: Position, pfn: Pfn) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Set(at, pfn))?;
         state.assert_reachable(at);
@@ -190,7 +191,7 @@ impl External for Model {
         Ok(())
     }
 
-    fn block(&self, _: &mut Exclusive<'_>, at: Position, what: Blocking) -> Said {
+    fn block(&self, (): &mut (), _: &mut Exclusive<'_>, at: Position, what: Blocking) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Block(at))?;
         state.assert_reachable(at);
@@ -205,7 +206,7 @@ impl External for Model {
         Ok(())
     }
 
-    fn track(&self, _: &mut Exclusive<'_>, blocked: &Batch<Blocked>) -> Said {
+    fn track(&self, (): &mut (), _: &mut Exclusive<'_>, blocked: &Batch<Blocked>) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Track(blocked.len()))?;
         for at in blocked.positions() {
@@ -216,7 +217,7 @@ impl External for Model {
         Ok(())
     }
 
-    fn remove_external_spte(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn) -> Said {
+    fn remove_external_spte(&self, (): &mut (), _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Remove(entry.at()))?;
         state.tracked_leaf(entry.at(), pfn);
@@ -224,7 +225,14 @@ impl External for Model {
         Ok(())
     }
 
-    fn split_external_spt(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn, page: &mut Twin) -> Said {
+    fn split_external_spt(
+        &self,
+        (): &mut (),
+        _: &mut Exclusive<'_>,
+        entry: &Tracked,
+        pfn: Pfn,
+        page: &mut Twin,
+    ) -> Said {
         let mut state = self.state.lock();
         let at = entry.at();
         state.enter(Call::Split(at))?;
@@ -240,6 +248,7 @@ impl External for Model {
 
     fn promote_external_spt(
         &self,
+        (): &mut (),
         _: &mut Exclusive<'_>,
         entry: &Tracked,
         pfn: Pfn,
@@ -260,7 +269,13 @@ impl External for Model {
         Ok(())
     }
 
-    fn free_external_spt(&self, _: &mut Exclusive<'_>, entry: &Tracked, page: &mut Twin) -> Said {
+    fn free_external_spt(
+        &self,
+        (): &mut (),
+        _: &mut Exclusive<'_>,
+        entry: &Tracked,
+        page: &mut Twin,
+    ) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Free(entry.at()))?;
         state.tracked_table(entry.at(), page.0);
@@ -269,7 +284,7 @@ impl External for Model {
         Ok(())
     }
 
-    fn unblock(&self, _: &mut Exclusive<'_>, entry: &Tracked) -> Said {
+    fn unblock(&self, (): &mut (), _: &mut Exclusive<'_>, entry: &Tracked) -> Said {
         let mut state = self.state.lock();
         state.enter(Call::Unblock(entry.at()))?;
         let held = state.get(entry.at());
@@ -283,8 +298,8 @@ impl External for Model {
     }
 }
 
-impl ExternalView for Model {
-    fn entry(&self, at: Position) -> ExternalEntry {
+impl ExternalView for &Model {
+    fn entry(&mut self, at: Position) -> ExternalEntry {
         let held = self.state.lock().get(at);
         if held.phase == Phase::Usable { held.entry } else { ExternalEntry::Blocked }
     }

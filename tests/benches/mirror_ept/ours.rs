@@ -8,8 +8,8 @@ use mirror_ept::{
     TablePages, Target,
 };
 use std::sync::Mutex;
-use tdvisor_base::arena::fill;
 use tdvisor_base::sync::{AtomicU64, Ordering};
+use tdvisor_base::table::fill;
 use tdvisor_base::{Gfn, Level, Pfn};
 
 /// Page-aligned tables, written once so that they are really there.
@@ -183,21 +183,29 @@ const fn leaf(pfn: Pfn) -> u64 {
 impl External for Radix {
     type Page = Twin;
     type Error = &'static str;
+    type Ctx = ();
 
-    fn link_external_spt(&self, _: &Shared<'_>, at: Position, page: &mut Twin) -> Said {
+    fn link_external_spt(&self, (): &mut (), _: &Shared<'_>, at: Position, page: &mut Twin) -> Said {
         self.clear(page.0);
         self.change(at, 0, page.0 << 12 | PRESENT)
     }
 
     #[inline(always)]
-    fn set_external_spte(&self, _: &Shared<'_>, at: Position, pfn: Pfn) -> Said {
+    fn set_external_spte(&self, (): &mut (), _: &Shared<'_>, at: Position, pfn: Pfn) -> Said {
         if self.delay > 0 {
             spin(self.delay);
         }
         self.change(at, 0, leaf(pfn))
     }
 
-    fn set_external_run(&self, _: &Shared<'_>, first: Position, pfn: Pfn, count: usize) -> (usize, Said) {
+    fn set_external_run(
+        &self,
+        (): &mut (),
+        _: &Shared<'_>,
+        first: Position,
+        pfn: Pfn,
+        count: usize,
+    ) -> (usize, Said) {
         // One walk for the run, as long as it stays in one table, which it does.
         let Some(up) = first.level().up() else { return (0, Ok(())) };
         let table = self.entry(Position::of(first.gfn(), up)).map(|e| e.load(Ordering::Relaxed) >> 12);
@@ -217,7 +225,7 @@ impl External for Radix {
     }
 
     #[inline]
-    fn block(&self, _: &mut Exclusive<'_>, at: Position, what: Blocking) -> Said {
+    fn block(&self, (): &mut (), _: &mut Exclusive<'_>, at: Position, what: Blocking) -> Said {
         let table = if what == Blocking::Table { self.entry(at) } else { None };
         match (what, table) {
             (Blocking::Leaf(pfn), _) => self.change_alone(at, leaf(pfn), leaf(pfn) | BLOCKED),
@@ -230,16 +238,23 @@ impl External for Radix {
         }
     }
 
-    fn track(&self, _: &mut Exclusive<'_>, _: &Batch<Blocked>) -> Said {
+    fn track(&self, (): &mut (), _: &mut Exclusive<'_>, _: &Batch<Blocked>) -> Said {
         Ok(())
     }
 
     #[inline]
-    fn remove_external_spte(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn) -> Said {
+    fn remove_external_spte(&self, (): &mut (), _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn) -> Said {
         self.change_alone(entry.at(), leaf(pfn) | BLOCKED, 0)
     }
 
-    fn split_external_spt(&self, _: &mut Exclusive<'_>, entry: &Tracked, pfn: Pfn, page: &mut Twin) -> Said {
+    fn split_external_spt(
+        &self,
+        (): &mut (),
+        _: &mut Exclusive<'_>,
+        entry: &Tracked,
+        pfn: Pfn,
+        page: &mut Twin,
+    ) -> Said {
         let table = self.pool.get(page.0).ok_or(HookError::NoMemory)?;
         fill(table, leaf(pfn), entry.at().level().down().map_or(0, Level::bytes));
         // Alone, a plain store will do: nothing waits for the table's lines to arrive.
@@ -254,6 +269,7 @@ impl External for Radix {
 
     fn promote_external_spt(
         &self,
+        (): &mut (),
         _: &mut Exclusive<'_>,
         entry: &Tracked,
         pfn: Pfn,
@@ -262,11 +278,17 @@ impl External for Radix {
         self.change(entry.at(), page.0 << 12 | PRESENT | BLOCKED, leaf(pfn))
     }
 
-    fn free_external_spt(&self, _: &mut Exclusive<'_>, entry: &Tracked, page: &mut Twin) -> Said {
+    fn free_external_spt(
+        &self,
+        (): &mut (),
+        _: &mut Exclusive<'_>,
+        entry: &Tracked,
+        page: &mut Twin,
+    ) -> Said {
         self.change(entry.at(), page.0 << 12 | PRESENT | BLOCKED, 0)
     }
 
-    fn unblock(&self, _: &mut Exclusive<'_>, entry: &Tracked) -> Said {
+    fn unblock(&self, (): &mut (), _: &mut Exclusive<'_>, entry: &Tracked) -> Said {
         match self.entry(entry.at()) {
             Some(entry) => {
                 entry.fetch_and(!BLOCKED, Ordering::AcqRel);
@@ -342,22 +364,23 @@ impl<'m> Vcpu<'m> {
             target: Target::Private { pfn: Pfn::new(gfn), backing: Level::L4K },
         };
         let guard = self.me.shared();
-        self.mmu.fault(&guard, &mut self.cache, &fault).expect("a fault")
+        self.mmu.fault(&mut (), &guard, &mut self.cache, &fault).expect("a fault")
     }
 
     /// Removes everything in `[0, frames)` and the tables under it.
     pub fn clear(&mut self, frames: u64) {
         let all = GfnRange::new(Gfn::new(0), Gfn::new(frames));
         let mut guard = self.me.exclusive();
-        let zapped = self.mmu.zap_range(&mut guard, &mut self.cache, all, mirror_ept::Filter::Private);
+        let zapped =
+            self.mmu.zap_range(&mut (), &mut guard, &mut self.cache, all, mirror_ept::Filter::Private);
         assert!(matches!(zapped, Ok(mirror_ept::Zapped::Complete(_))));
-        while self.mmu.reclaim_tables(&mut guard).expect("empty tables") > 0 {}
+        while self.mmu.reclaim_tables(&mut (), &mut guard).expect("empty tables") > 0 {}
     }
 
     pub fn map_range(&mut self, frames: u64, max: Level) {
         let all = GfnRange::new(Gfn::new(0), Gfn::new(frames));
         let mut guard = self.me.exclusive();
-        let done = self.mmu.map_private_range(&mut guard, &mut self.cache, all, Pfn::new(0), max);
+        let done = self.mmu.map_private_range(&mut (), &mut guard, &mut self.cache, all, Pfn::new(0), max);
         assert!(matches!(done, Ok(mirror_ept::MappedRange::Complete(_))), "{done:?}");
     }
 }

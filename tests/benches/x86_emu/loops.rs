@@ -1,7 +1,7 @@
 //! Loops for the software CPU, and a flat machine that runs them with every check on: registers only, memory through
 //! the software TLB and the keyed arena, and calls with returns.
 
-use tdvisor_base::arena::{Arena, KeySpace};
+use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use x86_emu::state::{TableRegister, cr0, cr4, efer};

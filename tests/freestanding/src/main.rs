@@ -30,9 +30,9 @@ pub extern "C" fn rust_eh_personality() {}
 #[unsafe(no_mangle)]
 pub extern "C" fn _start() -> ! {
     let clock = tdvisor_base::clock::VirtualClock::new(1);
-    black_box(clock.advance(1));
-    let arena = tdvisor_base::arena::Arena::new(1 << 21, tdvisor_base::arena::KeySpace::SHARED_ONLY);
-    black_box(arena.reserved_bytes());
+    black_box(clock.advance(tdvisor_base::Ticks::new(1)));
+    let table: tdvisor_base::table::Table = core::array::from_fn(|_| 0.into());
+    tdvisor_base::table::fill(black_box(&table), 7, 4096);
 
     black_box(tdx_module_iface::Status::from_raw(black_box(0x8000_0200_0000_0092)).is_error());
 

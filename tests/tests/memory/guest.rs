@@ -9,13 +9,13 @@ use std::sync::Arc;
 use mirror_ept::Access;
 use seam_emu::machine::GuestMemoryError;
 use seam_emu::{GuestEnv, GuestState, Machine, ScriptedGuest, VmExit};
-use tdvisor_base::{Gpa, Level};
+use tdvisor_base::{Gpa, Level, Side};
 use tdx_module_iface::exit::{ExitReason, ExtendedType};
 use tdx_module_iface::tdh::{self, TdExit};
 use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf, TdhLeaf};
 use vmm_core::memory::Resolution;
-use vmm_core::platform::{Lp, LpId, Platform};
+use vmm_core::platform::{Lp, LpId, Processors};
 
 use super::{EmulatedHost, EmulatedSeat, EmulatedTd};
 
@@ -88,9 +88,9 @@ impl<'h> Guest<'h> {
                 ExitReason::EPT_VIOLATION => {}
                 reason => panic!("{act:?} left the guest for {reason}"),
             }
-            let shared = td.shared_bit();
-            let gfn = Gpa::new(exit.gpa.get() & !shared).frame();
-            let resolution = if exit.gpa.get() & shared != 0 {
+            let (side, gpa) = td.shared_bit().split(exit.gpa);
+            let gfn = gpa.frame();
+            let resolution = if side == Side::Shared {
                 let access = if matches!(act, Act::Write { .. }) { Access::Write } else { Access::Read };
                 td.memory().shared_fault(seat, gfn, access, || false)
             } else {

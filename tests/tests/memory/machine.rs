@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tdvisor::machine::EmulatedMachine;
 use tdvisor::machine::lp::EmulatedLp;
-use tdvisor_base::arena::Table;
-use tdvisor_base::{Hpa, Level, Pfn};
+use tdvisor_base::table::Table;
+use tdvisor_base::{Hpa, Level, Pfn, Ticks};
 use vmm_core::host::MemoryRange;
-use vmm_core::platform::{LpId, NotMemory, PackageId, Platform, PrivateKeyIds};
+use vmm_core::platform::{Clock, Frames, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds, Processors};
 
 /// A machine whose allocator fails when it is told to.
 pub struct TestMachine {
@@ -55,7 +55,7 @@ impl std::ops::Deref for TestMachine {
     }
 }
 
-impl Platform for TestMachine {
+impl Processors for TestMachine {
     type Lp<'p> = EmulatedLp<'p>;
 
     fn lp_count(&self) -> u32 {
@@ -74,23 +74,19 @@ impl Platform for TestMachine {
         self.ipis.fetch_add(1, Ordering::SeqCst);
         self.inner.send_ipi(lp);
     }
+}
 
-    fn tsc(&self) -> u64 {
-        self.inner.tsc()
+impl Clock for TestMachine {
+    fn ticks(&self) -> Ticks {
+        self.inner.ticks()
     }
 
-    fn tsc_hz(&self) -> u64 {
-        self.inner.tsc_hz()
+    fn frequency_hz(&self) -> u64 {
+        self.inner.frequency_hz()
     }
+}
 
-    fn private_key_ids(&self) -> PrivateKeyIds {
-        self.inner.private_key_ids()
-    }
-
-    fn key_id_shift(&self) -> u32 {
-        self.inner.key_id_shift()
-    }
-
+impl Frames for TestMachine {
     fn memory_map(&self) -> &[MemoryRange] {
         self.inner.memory_map()
     }
@@ -109,6 +105,16 @@ impl Platform for TestMachine {
 
     fn free_frames(&self) -> u64 {
         self.inner.free_frames()
+    }
+}
+
+impl PhysMem for TestMachine {
+    fn private_key_ids(&self) -> PrivateKeyIds {
+        self.inner.private_key_ids()
+    }
+
+    fn key_id_shift(&self) -> u32 {
+        self.inner.key_id_shift()
     }
 
     fn read(&self, hpa: Hpa, out: &mut [u8]) -> Result<(), NotMemory> {

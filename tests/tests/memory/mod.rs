@@ -14,15 +14,14 @@ use mirror_ept::GfnRange;
 use seam_emu::ModuleProfile;
 use tdvisor::machine::trace::Trace;
 use tdvisor::machine::{EmulatedMachine, Pace};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::sept::SeptState;
 use tdx_module_iface::{StatusCode, tdh};
 use vmm_core::Host;
 use vmm_core::host::hkid::HkidCounts;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{Converted, Resolution, Seat};
-use vmm_core::platform::{LpId, Platform};
+use vmm_core::platform::{Frames, LpId};
 use vmm_core::retry::{Bound, bounded};
 use vmm_core::td::config::TdConfig;
 use vmm_core::td::{Devices, Td};
@@ -102,7 +101,7 @@ pub fn touch(seat: &mut EmulatedSeat<'_, '_>, gfn: Gfn, max_level: Level) -> Res
 }
 
 /// Converts all of a range, as a guest does that calls again from where the host got to.
-pub fn convert(seat: &mut EmulatedSeat<'_, '_>, range: GfnRange, to: Attribute) {
+pub fn convert(seat: &mut EmulatedSeat<'_, '_>, range: GfnRange, to: Side) {
     let mut rest = range;
     for _ in 0..=range.frames() {
         match seat.memory().convert(seat, rest, to).expect("a conversion goes on") {
@@ -114,17 +113,19 @@ pub fn convert(seat: &mut EmulatedSeat<'_, '_>, range: GfnRange, to: Attribute) 
 }
 
 /// The level at which the module itself says that a frame is mapped, up to 2M.
-pub fn module_maps(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<Level> {
+pub fn module_maps(seat: &mut EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<Level> {
     module_state(seat, td, gfn).map(|(level, _)| level)
 }
 
 /// The level at which the module itself says that a frame is mapped, up to 2M, and whether it is accepted.
-pub fn module_state(seat: &EmulatedSeat<'_, '_>, td: &EmulatedTd<'_>, gfn: Gfn) -> Option<(Level, Accepted)> {
+pub fn module_state(
+    seat: &mut EmulatedSeat<'_, '_>,
+    td: &EmulatedTd<'_>,
+    gfn: Gfn,
+) -> Option<(Level, Accepted)> {
     for level in [Level::L2M, Level::L4K] {
         let entry = GpaLevel::of_gfn(gfn.align_down(level), level);
-        let read = seat
-            .with_lp(|lp| bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(lp, td.tdr(), entry)))
-            .expect("a seat has a processor");
+        let read = bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(seat.lp(), td.tdr(), entry));
         match read.map(|info| info.state()) {
             Ok(Some(SeptState::Mapped)) => return Some((level, Accepted::Yes)),
             Ok(Some(SeptState::Pending)) => return Some((level, Accepted::NotYet)),

@@ -1,7 +1,6 @@
 //! What can happen, and random schedules of it. A schedule depends on nothing but its seed.
 
-use tdvisor_base::Level;
-use vmm_core::memory::attributes::Attribute;
+use tdvisor_base::{Level, Side};
 
 use crate::random::Random;
 
@@ -62,7 +61,7 @@ pub enum Operation {
     },
     Convert {
         span: Span,
-        to: Attribute,
+        to: Side,
     },
     Punch {
         span: Span,
@@ -150,7 +149,7 @@ fn operation(random: &mut Random) -> Operation {
         650..710 => Operation::SharedRead { vcpu, frame },
         710..730 => Operation::HostWrite { frame, value },
         730..860 => {
-            let to = random.pick(&[Attribute::Shared, Attribute::Private]);
+            let to = random.pick(&[Side::Shared, Side::Private]);
             Operation::Convert { span, to }
         }
         860..890 => Operation::Punch { span },

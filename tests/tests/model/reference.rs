@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use vmm_core::memory::attributes::Attribute;
+use tdvisor_base::Side;
 
 use crate::operation::{FRAMES, Span};
 
@@ -20,13 +20,13 @@ pub enum Private {
 /// What is expected of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    pub attribute: Attribute,
+    pub attribute: Side,
     pub private: Private,
     /// Its first word, for who may read it.
     pub word: u64,
 }
 
-const NEW: Frame = Frame { attribute: Attribute::Private, private: Private::Unmapped, word: 0 };
+const NEW: Frame = Frame { attribute: Side::Private, private: Private::Unmapped, word: 0 };
 
 /// All frames of the model's memory.
 pub struct Reference {
@@ -63,7 +63,7 @@ impl Reference {
     /// A frame without a mapping got one.
     pub fn map(&mut self, frame: u64) {
         let frame = &mut self.frames[frame as usize];
-        assert_eq!(frame.attribute, Attribute::Private, "shared memory was mapped private");
+        assert_eq!(frame.attribute, Side::Private, "shared memory was mapped private");
         assert_eq!(frame.private, Private::Unmapped, "mapped twice");
         // What it held is lost: the guest's ACCEPT clears it, or the host does when it takes it back.
         *frame = Frame { private: Private::Pending, word: 0, ..*frame };
@@ -79,7 +79,7 @@ impl Reference {
     /// Whoever may wrote a word.
     pub fn write(&mut self, frame: u64, value: u64) {
         self.frames[frame as usize].word = value;
-        if self.frames[frame as usize].attribute == Attribute::Shared {
+        if self.frames[frame as usize].attribute == Side::Shared {
             self.note_write(frame);
         }
     }
@@ -92,9 +92,9 @@ impl Reference {
     }
 
     /// A range was converted, wholly.
-    pub fn convert(&mut self, span: Span, to: Attribute) {
+    pub fn convert(&mut self, span: Span, to: Side) {
         for frame in self.range(span) {
-            if frame.private != Private::Unmapped && to == Attribute::Shared {
+            if frame.private != Private::Unmapped && to == Side::Shared {
                 frame.word = 0;
                 frame.private = Private::Unmapped;
             }

@@ -1,9 +1,8 @@
 //! One TD under test: does what a schedule says, has the reference do it too, and compares.
 
 use mirror_ept::{Access, Age, GfnRange};
-use tdvisor_base::{Gfn, Gpa, Level};
+use tdvisor_base::{Gfn, Gpa, Level, Side};
 use tdx_module_iface::StatusCode;
-use vmm_core::memory::attributes::Attribute;
 use vmm_core::memory::{HugeShared, Prefaulted, Reached, Resolution};
 
 use crate::memory::guest::{Act, Did, Guest};
@@ -55,7 +54,7 @@ impl<'t, 'h> Subject<'t, 'h> {
                 let got = touch(&mut self.seat, gfn(frame), max_level);
                 self.private_was_resolved(frame, got);
                 assert!(
-                    module_maps(&self.seat, self.td, gfn(frame)).is_none_or(|level| level <= max_level),
+                    module_maps(&mut self.seat, self.td, gfn(frame)).is_none_or(|level| level <= max_level),
                     "frame {frame} is mapped larger than the guest takes"
                 );
             }
@@ -89,7 +88,7 @@ impl<'t, 'h> Subject<'t, 'h> {
                 }
             }
             Operation::HostWrite { frame, value } => {
-                let shared = self.reference.frame(frame).attribute == Attribute::Shared;
+                let shared = self.reference.frame(frame).attribute == Side::Shared;
                 let wrote = memory.write_shared(gfn(frame).base(), &value.to_le_bytes());
                 assert_eq!(wrote.is_ok(), shared, "the host's access to frame {frame}");
                 if shared {
@@ -118,7 +117,7 @@ impl<'t, 'h> Subject<'t, 'h> {
                 let done = memory.prefault(&mut self.seat, range(span), Level::L2M, || false);
                 assert!(matches!(done, Ok(Prefaulted::All { .. })), "{done:?}");
                 for frame in span.first..span.first + span.frames {
-                    if self.reference.frame(frame).attribute == Attribute::Private {
+                    if self.reference.frame(frame).attribute == Side::Private {
                         self.is_mapped_now(frame);
                     }
                 }
@@ -166,7 +165,7 @@ impl<'t, 'h> Subject<'t, 'h> {
     }
 
     fn shared(&self, frame: u64) -> Gpa {
-        Gpa::new(gfn(frame).base().get() | self.td.shared_bit())
+        self.td.shared_bit().join(Side::Shared, gfn(frame).base())
     }
 
     fn act(&mut self, vcpu: Vcpu, act: Act) -> Did {
@@ -182,7 +181,7 @@ impl<'t, 'h> Subject<'t, 'h> {
         if self.reference.frame(frame).private != Private::Unmapped {
             return;
         }
-        match module_maps(&self.seat, self.td, gfn(frame)) {
+        match module_maps(&mut self.seat, self.td, gfn(frame)) {
             Some(Level::L2M) => Reference::huge(frame).for_each(|frame| self.reference.map(frame)),
             Some(_) => self.reference.map(frame),
             None => panic!("frame {frame} is not mapped"),
@@ -191,24 +190,24 @@ impl<'t, 'h> Subject<'t, 'h> {
 
     fn private_was_resolved(&mut self, frame: u64, got: Resolution) {
         match self.reference.frame(frame).attribute {
-            Attribute::Private => {
+            Side::Private => {
                 assert!(matches!(got, Resolution::Mapped(_)), "private frame {frame}: {got:?}");
                 self.is_mapped_now(frame);
             }
-            Attribute::Shared => {
-                assert_eq!(got, Resolution::WrongSide(Attribute::Shared), "shared frame {frame}");
+            Side::Shared => {
+                assert_eq!(got, Resolution::WrongSide(Side::Shared), "shared frame {frame}");
             }
         }
     }
 
     fn shared_was_resolved(&mut self, frame: u64, got: Resolution) {
         match self.reference.frame(frame).attribute {
-            Attribute::Shared => {
+            Side::Shared => {
                 assert!(matches!(got, Resolution::Mapped(_)), "shared frame {frame}: {got:?}");
                 self.reference.note_write(frame);
             }
-            Attribute::Private => {
-                assert_eq!(got, Resolution::WrongSide(Attribute::Private), "private frame {frame}");
+            Side::Private => {
+                assert_eq!(got, Resolution::WrongSide(Side::Private), "private frame {frame}");
             }
         }
     }
@@ -230,7 +229,7 @@ impl<'t, 'h> Subject<'t, 'h> {
             self.shared_was_resolved(frame, why);
             return false;
         }
-        assert_eq!(self.reference.frame(frame).attribute, Attribute::Shared, "frame {frame}: {did:?}");
+        assert_eq!(self.reference.frame(frame).attribute, Side::Shared, "frame {frame}: {did:?}");
         true
     }
 
@@ -253,9 +252,9 @@ impl<'t, 'h> Subject<'t, 'h> {
             }
             StatusCode::PAGE_SIZE_MISMATCH => {
                 assert_eq!(level, Level::L2M, "4K is never too large");
-                assert_ne!(module_maps(&self.seat, self.td, gfn(frame)), Some(Level::L2M));
+                assert_ne!(module_maps(&mut self.seat, self.td, gfn(frame)), Some(Level::L2M));
                 // The exit before may have mapped a small page.
-                if module_maps(&self.seat, self.td, gfn(frame)).is_some() {
+                if module_maps(&mut self.seat, self.td, gfn(frame)).is_some() {
                     self.is_mapped_now(frame);
                 }
             }
@@ -277,10 +276,10 @@ impl<'t, 'h> Subject<'t, 'h> {
     }
 
     /// The attribute of a frame, and the module's mapping of it, are the reference's.
-    fn agrees_at(&self, frame: u64) -> Option<Level> {
+    fn agrees_at(&mut self, frame: u64) -> Option<Level> {
         let expected = self.reference.frame(frame);
         assert_eq!(self.td.memory().attribute(gfn(frame)), Some(expected.attribute), "attribute of {frame}");
-        let got = module_state(&self.seat, self.td, gfn(frame));
+        let got = module_state(&mut self.seat, self.td, gfn(frame));
         let state = match got {
             None => Private::Unmapped,
             Some((_, Accepted::NotYet)) => Private::Pending,
@@ -292,7 +291,7 @@ impl<'t, 'h> Subject<'t, 'h> {
 
     /// What an operation on a span may have cut: its ends, and its neighbours, which keep what they had
     /// (invariant 40).
-    fn edges_agree(&self, span: Span) {
+    fn edges_agree(&mut self, span: Span) {
         let end = span.first + span.frames;
         for frame in [span.first.wrapping_sub(1), span.first, end - 1, end] {
             if frame < FRAMES {

@@ -8,7 +8,7 @@
 
 use core::fmt;
 
-use tdvisor_base::arena::Arena;
+use phys_memory::Arena;
 use tdvisor_base::sync::Arc;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 

@@ -8,7 +8,7 @@
 //!    interrupt shadow, one operation runs.
 //! 4. What kept an operation from completing becomes an event or an exit.
 
-use tdvisor_base::arena::Arena;
+use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 
 use crate::bus::Bus;

@@ -6,7 +6,7 @@
 //! - A read-modify-write translates for writing before it reads, and commits flags after its store.
 //! - After a store into a page with decoded code, `attention` ends the running block.
 
-use tdvisor_base::arena::{Atomic, MemoryFault, StoreEffect, Word};
+use phys_memory::{Atomic, MemoryFault, StoreEffect, Word};
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
 use crate::bus::Access;

@@ -6,7 +6,7 @@
 //!   compare-and-exchange; an entry that changed meanwhile restarts the walk.
 //! - Nothing is cached here: the result goes into the [`crate::tlb::Tlb`].
 
-use tdvisor_base::arena::MemoryFault;
+use phys_memory::MemoryFault;
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
 use crate::bus::{Access, BusFault, FaultKind, Translation};

@@ -1,6 +1,6 @@
 //! Segment registers, descriptors, and what segmentation checks outside 64-bit mode.
 
-use tdvisor_base::arena::MemoryFault;
+use phys_memory::MemoryFault;
 
 use crate::bus::Access;
 use crate::cpu::{Cpu, Env};

@@ -1,7 +1,7 @@
 //! A small machine for the tests of this crate: flat memory, an identity second stage, and code assembled
 //! from bytes.
 
-use tdvisor_base::arena::{Arena, KeySpace};
+use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 

@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use base::SharedBit;
 use base::sync::{AtomicUsize, Ordering};
 
 use super::fw_cfg::FwCfg;
@@ -18,7 +19,7 @@ use super::test_memory::TestMemory;
 use super::virtio::blk::{Disk, DiskAccess, DiskError, REQUEST_BYTES_MAX, SECTOR, VirtioBlk};
 use super::virtio::queue::PLACES_MAX;
 use super::virtio::test_driver::{AVAILABLE, BASE, DATA, DESCRIPTORS, END, NEXT, TestDriver, USED, WRITE};
-use super::{AccessSize, DeviceRequest, PortDevice, SharedBit};
+use super::{AccessSize, DeviceRequest, PortDevice};
 
 const ROUNDS: u64 = 400;
 const STEPS: usize = 300;
@@ -221,7 +222,7 @@ fn round_of_fw_cfg(seed: u64) -> usize {
         (format!("opt/{index}"), Arc::from(contents))
     });
     let files: Vec<(String, Arc<[u8]>)> = files.collect();
-    let mut device = FwCfg::new(files, SharedBit::new(1 << 47)).unwrap();
+    let mut device = FwCfg::new(files, SharedBit::topmost(48)).unwrap();
     let memory = TestMemory::new(BASE, MEMORY);
     let mut good = 0;
     for _ in 0..STEPS / 10 {

@@ -31,7 +31,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedBit, SharedMemory};
+use base::SharedBit;
+
+use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
 /// The first port.
 pub const FW_CFG_BASE: u16 = 0x510;

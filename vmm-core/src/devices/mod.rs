@@ -21,7 +21,6 @@ mod exit_port;
 pub mod fw_cfg;
 pub mod io_apic;
 mod pvpanic;
-mod shared_bit;
 #[cfg(test)]
 pub(crate) mod test_memory;
 pub mod virtio;
@@ -31,7 +30,6 @@ pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::{EXIT_PORT, ExitPort};
 pub use io_apic::{IoApic, Line};
 pub use pvpanic::{PANICKED, PVPANIC_PORT, PvPanic};
-pub use shared_bit::SharedBit;
 
 use base::Gpa;
 

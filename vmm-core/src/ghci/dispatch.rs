@@ -13,6 +13,7 @@
 //! | RDMSR, WRMSR | [`super::msr`] |
 //! | WBINVD | nothing: the module keeps TD memory coherent |
 
+use base::Side;
 use tdx_module_iface::ghci::CallStatus;
 
 use super::get_quote::get_quote;
@@ -22,8 +23,7 @@ use crate::devices::DeviceRequest;
 use crate::error::Error;
 use crate::memory::Seat;
 use crate::platform::Platform;
-use crate::td::Td;
-use crate::td::core::Ending;
+use crate::td::{Ending, Td};
 use crate::vcpu::Vcpu;
 
 /// What the run loop does next.
@@ -98,20 +98,21 @@ pub(crate) fn answer<'h, P: Platform>(
         }
         Request::ReadMsr { index } => msr::read(td, vcpu, index),
         Request::WriteMsr { index, value } => msr::write(td, vcpu, index, value)?,
-        Request::MmioRead { gpa, size } => match without_shared_bit(gpa, shared_bit) {
-            Some(gpa) => {
+        Request::MmioRead { gpa, size } => match shared_bit.split(gpa) {
+            (Side::Shared, gpa) => {
                 let value = td.devices().mmio.read(gpa, size);
                 td.deliver_lines()?;
                 Reply::value(value)
             }
-            None => Reply::status(CallStatus::INVALID_OPERAND),
+            // Private memory has no devices.
+            (Side::Private, _) => Reply::status(CallStatus::INVALID_OPERAND),
         },
-        Request::MmioWrite { gpa, size, value } => match without_shared_bit(gpa, shared_bit) {
-            Some(gpa) => {
+        Request::MmioWrite { gpa, size, value } => match shared_bit.split(gpa) {
+            (Side::Shared, gpa) => {
                 let request = td.devices().mmio.write(gpa, size, value, td.memory());
                 return after_device(td, request);
             }
-            None => Reply::status(CallStatus::INVALID_OPERAND),
+            (Side::Private, _) => Reply::status(CallStatus::INVALID_OPERAND),
         },
         Request::Wbinvd => Reply::SUCCESS,
         Request::Vendor { .. } | Request::Unknown(_) => Reply::status(CallStatus::SUBFUNC_UNSUPPORTED),
@@ -140,9 +141,4 @@ fn after_device<P: Platform>(td: &Td<'_, P>, request: DeviceRequest) -> Result<A
         DeviceRequest::Panicked => Ending::Panicked,
     });
     Ok(Answer::End)
-}
-
-/// An MMIO address without its SHARED bit; private memory has no devices.
-fn without_shared_bit(gpa: base::Gpa, shared_bit: u64) -> Option<base::Gpa> {
-    (gpa.get() & shared_bit != 0).then(|| base::Gpa::new(gpa.get() & !shared_bit))
 }

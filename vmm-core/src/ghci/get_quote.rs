@@ -6,7 +6,7 @@
 
 use alloc::vec;
 
-use base::{Gpa, PAGE_SIZE};
+use base::{Gpa, PAGE_SIZE, SharedBit, Side};
 use tdx_module_iface::ghci::CallStatus;
 
 use super::Reply;
@@ -30,7 +30,7 @@ mod status {
 pub(crate) fn get_quote<P: Platform>(
     memory: &GuestMemory<'_, P>,
     source: Option<&dyn QuoteSource>,
-    shared_bit: u64,
+    shared_bit: SharedBit,
     gpa: Gpa,
     size: u64,
 ) -> Reply {
@@ -38,10 +38,10 @@ pub(crate) fn get_quote<P: Platform>(
     if !gpa.is_aligned(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
         return Reply::status(CallStatus::ALIGN_ERROR);
     }
-    if gpa.get() & shared_bit == 0 || size == 0 || size > MAX_BUFFER {
+    let (Side::Shared, buffer) = shared_bit.split(gpa) else { return invalid };
+    if size == 0 || size > MAX_BUFFER {
         return invalid;
     }
-    let buffer = Gpa::new(gpa.get() & !shared_bit);
     let mut header = [0; HEADER_BYTES];
     if memory.read_shared(buffer, &mut header).is_err() {
         return invalid;

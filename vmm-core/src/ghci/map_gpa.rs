@@ -9,21 +9,20 @@
 //! that does not get on: guests exist that take it for a failure (Linux before 6.7 does), so it is no way to keep
 //! answers short.
 
-use base::{Gpa, PAGE_SIZE};
+use base::{Gpa, PAGE_SIZE, SharedBit};
 use mirror_ept::GfnRange;
 use tdx_module_iface::ghci::CallStatus;
 
 use super::Reply;
 use crate::error::Error;
-use crate::memory::attributes::Attribute;
 use crate::memory::{Converted, Seat};
 use crate::platform::Platform;
 use crate::retry::{Bound, pause};
 
-/// Answers a request; `shared_bit` is the TD's SHARED bit as an address.
+/// Answers a request.
 pub(crate) fn map_gpa<P: Platform>(
     seat: &mut Seat<'_, '_, P>,
-    shared_bit: u64,
+    shared_bit: SharedBit,
     gpa: Gpa,
     size: u64,
     is_ending: impl Fn() -> bool,
@@ -32,19 +31,18 @@ pub(crate) fn map_gpa<P: Platform>(
         return Ok(Reply::with_r11(CallStatus::ALIGN_ERROR, gpa.get()));
     }
     let invalid = Reply::with_r11(CallStatus::INVALID_OPERAND, gpa.get());
-    let to = if gpa.get() & shared_bit != 0 { Attribute::Shared } else { Attribute::Private };
-    let start = gpa.get() & !shared_bit;
-    let Some(end) = start.checked_add(size).filter(|end| size != 0 && *end <= shared_bit) else {
+    let (side, _) = shared_bit.split(gpa);
+    let Some(start) = shared_bit.locate(gpa.get(), size).filter(|_| size != 0) else {
         return Ok(invalid);
     };
-    let mut range = GfnRange::new(Gpa::new(start).frame(), Gpa::new(end).frame());
+    let mut range = GfnRange::new(start.frame(), start.wrapping_add(size).frame());
     let mut stalled = 0;
     loop {
-        match seat.memory().convert(seat, range, to) {
+        match seat.memory().convert(seat, range, side) {
             Ok(Converted::All) => return Ok(Reply::SUCCESS),
             Ok(Converted::Upto(gfn)) if is_ending() || stalled > Bound::MANAGEMENT.0 => {
-                let next = gfn.base().get() | (gpa.get() & shared_bit);
-                return Ok(Reply::with_r11(CallStatus::RETRY, next));
+                let next = shared_bit.join(side, gfn.base());
+                return Ok(Reply::with_r11(CallStatus::RETRY, next.get()));
             }
             Ok(Converted::Upto(gfn)) => {
                 stalled = if gfn > range.start() { 0 } else { stalled + 1 };

@@ -4,7 +4,6 @@
 
 use base::{Hpa, Level, Pfn};
 use mirror_ept::external::HookError;
-use mirror_ept::lock::Exclusive;
 use mirror_ept::range::Position;
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::tdh;
@@ -16,38 +15,25 @@ use crate::retry::is_busy;
 
 impl<'h, P: Platform> SeptHooks<'h, P> {
     /// Counts a page that a call is about to give to the module.
-    pub(super) fn count(&self, participant: usize, page: Pfn) -> HookResult<PamtHold> {
-        let host = self.core.host;
-        let mut seat = self.core.seat(participant).ok_or(HookError::Fatal(SeptError::NoLp))?;
-        let lp = seat.as_mut().ok_or(HookError::Fatal(SeptError::NoLp))?;
-        host.hold_pamt(lp, page.base()).map_err(pamt_error)
+    pub(super) fn count(&self, lp: &mut P::Lp<'h>, page: Pfn) -> HookResult<PamtHold> {
+        self.core.host.hold_pamt(lp, page.base()).map_err(pamt_error)
     }
 
     /// Counts off a page that the module gave back.
-    pub(super) fn count_off(&self, participant: usize, page: Pfn) {
-        if let Some(mut seat) = self.core.seat(participant)
-            && let Some(lp) = seat.as_mut()
-        {
-            self.core.host.release_pamt(lp, page.base());
-        }
+    pub(super) fn count_off(&self, lp: &mut P::Lp<'h>, page: Pfn) {
+        self.core.host.release_pamt(lp, page.base());
     }
 
     /// Settles what was counted for a call, by how the call went.
     pub(super) fn settle<T>(
         &self,
-        participant: usize,
+        lp: &mut P::Lp<'h>,
         hold: PamtHold,
         result: HookResult<T>,
     ) -> HookResult<T> {
         match &result {
             Ok(_) => hold.keep(),
-            Err(_) => {
-                if let Some(mut seat) = self.core.seat(participant)
-                    && let Some(lp) = seat.as_mut()
-                {
-                    hold.undo(self.core.host, lp);
-                }
-            }
+            Err(_) => hold.undo(self.core.host, lp),
         }
         result
     }
@@ -55,14 +41,14 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
     /// TDH.MEM.PAGE.DEMOTE with pages for the entries of the pieces, where these are small.
     pub(super) fn demote_with_entries(
         &self,
-        guard: &Exclusive<'_>,
+        lp: &mut P::Lp<'h>,
         at: Position,
         pfn: Pfn,
         table: Hpa,
     ) -> HookResult {
         let (host, tdr, entry) = (self.core.host, self.core.tdr, entry_of(at));
         let mut no_memory = false;
-        let result = self.in_section(guard, at, |lp| {
+        let result = self.in_section(lp, at, |lp| {
             let demote = |lp: &mut P::Lp<'h>, pair: Option<[Hpa; 2]>| {
                 match pair {
                     Some(pair) => tdh::tdh_mem_page_demote_with_pamt(lp, tdr, entry, table, pair),
@@ -86,11 +72,8 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
     }
 
     /// The small pages under an entry became one.
-    pub(super) fn merged(&self, participant: usize, at: Position, pfn: Pfn) {
-        if at.level() == Level::L2M
-            && let Some(mut seat) = self.core.seat(participant)
-            && let Some(lp) = seat.as_mut()
-        {
+    pub(super) fn merged(&self, lp: &mut P::Lp<'h>, at: Position, pfn: Pfn) {
+        if at.level() == Level::L2M {
             self.core.host.merged_pamt(lp, pfn.base());
         }
     }

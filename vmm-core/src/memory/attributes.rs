@@ -6,34 +6,25 @@
 
 use alloc::collections::BTreeMap;
 
-use base::{Gfn, Level};
+use base::{Gfn, Level, Side};
 use mirror_ept::GfnRange;
-
-/// On which side of the SHARED bit a frame lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Attribute {
-    /// Mapped through the Secure EPT, under the TD's key.
-    Private,
-    /// Mapped through the shared EPT, visible to the host.
-    Shared,
-}
 
 /// The attributes of one slot.
 #[derive(Clone, Debug)]
 pub struct AttributeMap {
     whole: GfnRange,
     /// Start of each interval and its attribute; an interval ends where the next one starts.
-    starts: BTreeMap<Gfn, Attribute>,
+    starts: BTreeMap<Gfn, Side>,
 }
 
 impl AttributeMap {
     /// All of `whole` with one attribute.
-    pub fn new(whole: GfnRange, attribute: Attribute) -> Self {
+    pub fn new(whole: GfnRange, attribute: Side) -> Self {
         Self { whole, starts: BTreeMap::from([(whole.start(), attribute)]) }
     }
 
     /// The attribute of a frame; `None` outside the slot.
-    pub fn get(&self, gfn: Gfn) -> Option<Attribute> {
+    pub fn get(&self, gfn: Gfn) -> Option<Side> {
         if !self.whole.contains(gfn) {
             return None;
         }
@@ -41,7 +32,7 @@ impl AttributeMap {
     }
 
     /// The one attribute of a range; `None` where it is mixed, empty or outside the slot.
-    pub fn uniform(&self, range: GfnRange) -> Option<Attribute> {
+    pub fn uniform(&self, range: GfnRange) -> Option<Side> {
         if range.is_empty() || !self.whole.covers(range) {
             return None;
         }
@@ -66,7 +57,7 @@ impl AttributeMap {
     }
 
     /// Gives a range an attribute. What lies outside the slot is ignored.
-    pub fn set(&mut self, range: GfnRange, attribute: Attribute) {
+    pub fn set(&mut self, range: GfnRange, attribute: Side) {
         let range = intersection(range, self.whole);
         if range.is_empty() {
             return;
@@ -91,7 +82,7 @@ impl AttributeMap {
     }
 
     /// The intervals in ascending order.
-    pub fn intervals(&self) -> impl Iterator<Item = (GfnRange, Attribute)> + '_ {
+    pub fn intervals(&self) -> impl Iterator<Item = (GfnRange, Side)> + '_ {
         self.starts.iter().map(|(start, attribute)| {
             let end =
                 self.starts.range(start.wrapping_add(1)..).next().map_or(self.whole.end(), |(next, _)| *next);
@@ -107,14 +98,14 @@ fn intersection(a: GfnRange, b: GfnRange) -> GfnRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Attribute::{Private, Shared};
+    use Side::{Private, Shared};
 
     fn frames(start: u64, end: u64) -> GfnRange {
         GfnRange::new(Gfn::new(start), Gfn::new(end))
     }
 
     /// The same map as one attribute per frame.
-    fn model_agrees(map: &AttributeMap, model: &[Attribute]) {
+    fn model_agrees(map: &AttributeMap, model: &[Side]) {
         for (gfn, attribute) in model.iter().enumerate() {
             assert_eq!(map.get(Gfn::new(gfn as u64)), Some(*attribute), "frame {gfn}");
         }

@@ -4,8 +4,6 @@
 //! each page that an entry refers to (type, owner and size). Everything is read through the module's own
 //! interface, so the audit may be called on any machine, at any time.
 
-use alloc::string::ToString;
-
 use base::{Level, Pfn};
 use mirror_ept::audit::Role;
 use mirror_ept::{AuditReport, ExternalEntry, ExternalView, Position};
@@ -25,22 +23,15 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 struct ModuleView<'c, 'h, P: Platform> {
     core: &'c TdCore<'h, P>,
-    participant: usize,
-}
-
-impl<'h, P: Platform> ModuleView<'_, 'h, P> {
-    fn with_lp<T>(&self, work: impl FnOnce(&mut P::Lp<'h>) -> Option<T>) -> Option<T> {
-        work(self.core.seat(self.participant)?.as_mut()?)
-    }
+    lp: &'c mut P::Lp<'h>,
 }
 
 impl<P: Platform> ExternalView for ModuleView<'_, '_, P> {
-    fn entry(&self, at: Position) -> ExternalEntry {
+    fn entry(&mut self, at: Position) -> ExternalEntry {
         let entry = GpaLevel::of_gfn(at.gfn(), at.level());
-        let read = self
-            .with_lp(|lp| bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(lp, self.core.tdr, entry)).ok());
+        let read = bounded(Bound::MANAGEMENT, || tdh::tdh_mem_sept_rd(self.lp, self.core.tdr, entry));
         // An entry that cannot be read is not what the mirror says, whatever that is.
-        let Some(info) = read else { return ExternalEntry::Blocked };
+        let Ok(info) = read else { return ExternalEntry::Blocked };
         match info.state() {
             Some(SeptState::Free | SeptState::Removed) => ExternalEntry::Free,
             Some(SeptState::NlMapped) => ExternalEntry::HiddenTable,
@@ -51,14 +42,13 @@ impl<P: Platform> ExternalView for ModuleView<'_, '_, P> {
         }
     }
 
-    fn holds(&self, page: Pfn, at: Position, role: Role) -> bool {
+    fn holds(&mut self, page: Pfn, at: Position, role: Role) -> bool {
         let (kind, size) = match role {
             Role::Leaf => (PageType::REG, at.level()),
             Role::Table => (PageType::EPT, Level::L4K),
         };
-        let metadata =
-            self.with_lp(|lp| bounded(Bound::MANAGEMENT, || tdh::tdh_phymem_page_rdmd(lp, page.base())).ok());
-        metadata.is_some_and(|(page, _)| {
+        let metadata = bounded(Bound::MANAGEMENT, || tdh::tdh_phymem_page_rdmd(self.lp, page.base()));
+        metadata.is_ok_and(|(page, _)| {
             page.page_type == kind && page.owner == self.core.tdr.hpa() && page.size == Some(size)
         })
     }
@@ -70,8 +60,8 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// # Errors
     /// The first difference, named by its invariant's number.
     pub fn audit(&self, seat: &mut Seat<'_, 'h, P>) -> Result<AuditReport, Error> {
-        let view = ModuleView { core: &self.core, participant: seat.participant.index() };
+        let view = ModuleView { core: &self.core, lp: &mut seat.ctx.lp };
         let mut guard = seat.participant.exclusive();
-        self.mmu.audit(&mut guard, &view).map_err(|violation| Error::Mmu(violation.to_string()))
+        Ok(self.mmu.audit(&mut guard, view)?)
     }
 }

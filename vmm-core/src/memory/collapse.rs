@@ -23,15 +23,15 @@
 use alloc::collections::BTreeMap;
 
 use base::sync::Mutex;
-use base::{Gfn, Level};
+use base::{Gfn, Level, Side};
 use mirror_ept::{Collapsed, Exclusive, GfnRange, MmuError};
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::sept::SeptState;
 use tdx_module_iface::tdh;
 
-use super::attributes::Attribute;
+use super::hooks::SeptCtx;
 use super::remove::{FRAMES_AT_ONCE, pieces_of};
-use super::{GuestMemory, Seat, mmu_error};
+use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::retry::{Bound, bounded};
@@ -115,14 +115,15 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// The TD cannot go on.
     pub fn reclaim_tables(&self, seat: &mut Seat<'_, 'h, P>) -> Result<u64, Error> {
         let mut guard = seat.participant.exclusive();
+        let ctx = &mut seat.ctx;
         let mut freed = 0;
         // Each round frees at least one table, or is the last.
         while self.mmu.emptied_tables() > 0 {
-            match self.mmu.reclaim_tables(&mut guard) {
+            match self.mmu.reclaim_tables(ctx, &mut guard) {
                 Ok(0) => break,
                 Ok(tables) => freed += tables,
                 Err(error) if error.is_retryable() => break,
-                Err(error) => return Err(mmu_error(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(freed)
@@ -173,12 +174,12 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         level: Level,
     ) -> Result<Collapsed, Error> {
         let mut total = Collapsed::default();
-        let participant = seat.participant.index();
-        let mut guard = seat.participant.exclusive();
+        let Seat { participant, ctx, .. } = seat;
+        let mut guard = participant.exclusive();
         let mut at = piece.start();
         while let Some(run) = self.eligible_run(GfnRange::new(at, piece.end()), level) {
             at = run.end();
-            let done = self.merge(&mut guard, run, level)?;
+            let done = self.merge(ctx, &mut guard, run, level)?;
             if done.inhibited == 0 {
                 add(&mut total, done);
                 continue;
@@ -186,7 +187,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             add(&mut total, Collapsed { inhibited: 0, ..done });
             let mut gfn = run.start();
             while gfn < run.end() {
-                add(&mut total, self.merge_if_accepted(&mut guard, participant, gfn, level)?);
+                add(&mut total, self.merge_if_accepted(ctx, &mut guard, gfn, level)?);
                 gfn = gfn.wrapping_add(level.frames());
             }
         }
@@ -196,45 +197,49 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Merges an inhibited table if the guest has accepted all of it, and inhibits it again if not.
     fn merge_if_accepted(
         &self,
+        ctx: &mut SeptCtx<'h, P>,
         guard: &mut Exclusive<'_>,
-        participant: usize,
         gfn: Gfn,
         level: Level,
     ) -> Result<Collapsed, Error> {
         let Some(huge) = GfnRange::at(gfn, level.frames()) else { return Ok(Collapsed::default()) };
-        let first = self.merge(guard, huge, level)?;
-        if first.inhibited == 0 || !self.is_accepted(participant, gfn, level) {
+        let first = self.merge(ctx, guard, huge, level)?;
+        if first.inhibited == 0 || !self.is_accepted(&mut ctx.lp, gfn, level) {
             return Ok(first);
         }
-        if !self.mmu.allow_huge(guard, gfn, level).map_err(mmu_error)? {
+        if !self.mmu.allow_huge(guard, gfn, level)? {
             return Ok(first);
         }
-        let done = self.merge(guard, huge, level)?;
+        let done = self.merge(ctx, guard, huge, level)?;
         if done.merged == 0 {
-            self.mmu.inhibit_huge(guard, gfn, level).map_err(mmu_error)?;
+            self.mmu.inhibit_huge(guard, gfn, level)?;
             return Ok(first);
         }
         Ok(done)
     }
 
     /// Whether the guest has accepted the first page of a table.
-    fn is_accepted(&self, participant: usize, gfn: Gfn, level: Level) -> bool {
+    fn is_accepted(&self, lp: &mut P::Lp<'h>, gfn: Gfn, level: Level) -> bool {
         let Some(below) = level.down() else { return false };
         let (tdr, entry) = (self.core.tdr, GpaLevel::of_gfn(gfn, below));
-        let Some(mut place) = self.core.seat(participant) else { return false };
-        let Some(lp) = place.as_mut() else { return false };
         bounded(Bound::WITHOUT_VCPUS, || tdh::tdh_mem_sept_rd(lp, tdr, entry))
             .is_ok_and(|info| info.state() == Some(SeptState::Mapped))
     }
 
     /// Merges a run. A module that is busy, or interrupted too often, has changed nothing: the run stays small.
-    fn merge(&self, guard: &mut Exclusive<'_>, run: GfnRange, level: Level) -> Result<Collapsed, Error> {
-        match self.mmu.collapse_range(guard, run, level) {
+    fn merge(
+        &self,
+        ctx: &mut SeptCtx<'h, P>,
+        guard: &mut Exclusive<'_>,
+        run: GfnRange,
+        level: Level,
+    ) -> Result<Collapsed, Error> {
+        match self.mmu.collapse_range(ctx, guard, run, level) {
             Ok(done) => Ok(done),
             Err(error @ (MmuError::Hook { .. } | MmuError::NoMemory)) if error.is_retryable() => {
                 Ok(Collapsed { refused: 1, ..Collapsed::default() })
             }
-            Err(error) => Err(mmu_error(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -260,7 +265,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         self.slots
             .with(gfn, |_, state| {
                 let uniform = GfnRange::at(gfn, level.frames())
-                    .is_some_and(|huge| state.attributes.uniform(huge) == Some(Attribute::Private));
+                    .is_some_and(|huge| state.attributes.uniform(huge) == Some(Side::Private));
                 uniform && state.backing.join(gfn, level)
             })
             .unwrap_or(false)

@@ -11,12 +11,11 @@
 //!
 //! The guest is told how far the conversion went and calls again from there.
 
-use base::Gfn;
 use base::sync::Ordering;
-use mirror_ept::GfnRange;
+use base::{Gfn, Side};
+use mirror_ept::{Filter, GfnRange};
 
-use super::attributes::Attribute;
-use super::remove::{Reached, Side, pieces};
+use super::remove::{Reached, pieces};
 use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
@@ -30,24 +29,19 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// # Errors
     /// [`Error::NoSlot`] where a frame of the range has no memory: nothing was converted. Other errors mean
     /// that the TD cannot go on.
-    pub fn convert(
-        &self,
-        seat: &mut Seat<'_, 'h, P>,
-        range: GfnRange,
-        to: Attribute,
-    ) -> Result<Converted, Error> {
+    pub fn convert(&self, seat: &mut Seat<'_, 'h, P>, range: GfnRange, to: Side) -> Result<Converted, Error> {
         self.check_covered(range)?;
         let Some(piece) = pieces(range).next() else { return Ok(Reached::All) };
         let leaves = match to {
-            Attribute::Private => Side::Shared,
-            Attribute::Shared => Side::Private,
+            Side::Private => Filter::Shared,
+            Side::Shared => Filter::Private,
         };
         let _conversion = self.conversions.lock();
         if self.is_already(piece, to) {
             return Ok(Reached::of(piece.end(), range.end()));
         }
         let reached = self.take_away(seat, piece, leaves, |done| self.set_attribute(done, to))?;
-        if to == Attribute::Private {
+        if to == Side::Private {
             self.after_return_to_private(seat, GfnRange::new(piece.start(), reached))?;
         }
         Ok(Reached::of(reached, range.end()))
@@ -62,7 +56,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         Ok(())
     }
 
-    fn is_already(&self, range: GfnRange, attribute: Attribute) -> bool {
+    fn is_already(&self, range: GfnRange, attribute: Side) -> bool {
         let mut already = true;
         self.slots.for_each(range, |part, state| {
             already &= state.attributes.uniform(part) == Some(attribute);
@@ -70,13 +64,13 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         already
     }
 
-    fn set_attribute(&self, range: GfnRange, attribute: Attribute) {
+    fn set_attribute(&self, range: GfnRange, attribute: Side) {
         self.slots.for_each(range, |part, state| state.attributes.set(part, attribute));
         self.frames_converted.fetch_add(range.frames(), Ordering::Relaxed);
     }
 
     /// The attribute of a frame; `None` outside every slot.
-    pub fn attribute(&self, gfn: Gfn) -> Option<Attribute> {
+    pub fn attribute(&self, gfn: Gfn) -> Option<Side> {
         self.slots.with(gfn, |_, state| state.attributes.get(gfn)).flatten()
     }
 }

@@ -19,12 +19,11 @@
 
 use alloc::sync::Arc;
 
-use base::{Gfn, Level};
+use base::{Gfn, Level, Side};
 use mirror_ept::{Age, DirtyLog, EagerSplit, GfnRange, MmuError, Reserve};
 
-use super::attributes::Attribute;
 use super::remove::pieces;
-use super::{GuestMemory, Seat, mmu_error};
+use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
 
@@ -72,7 +71,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             self.slots.with(gfn, |_, state| state.log = Some(log));
         }
         self.mmu.notifier().end(&mut guard, window);
-        started.map_err(mmu_error)
+        started.map_err(Error::from)
     }
 
     /// Reports every frame of the slot that was written since the last harvest, in ascending order, and gives
@@ -88,7 +87,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     ) -> Result<u64, Error> {
         let log = self.log_of(gfn).ok_or(NOT_LOGGED)?;
         let mut guard = seat.participant.exclusive();
-        self.mmu.harvest_dirty(&mut guard, &log, report).map_err(mmu_error)
+        self.mmu.harvest_dirty(&mut guard, &log, report).map_err(Error::from)
     }
 
     /// Ends logging, and makes huge what it cut. Writes that were not harvested are forgotten. Gives the number
@@ -122,7 +121,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                     Ok(tables) => merged += tables,
                     // The list of tables that wait for readers could not grow: they stay as they are.
                     Err(MmuError::NoMemory) => return Ok(merged),
-                    Err(error) => return Err(mmu_error(error)),
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -139,7 +138,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         loop {
             let left = GfnRange::new(from, range.end());
             let outcome = self.mmu.split_direct_range(&seat.participant.shared(), &mut seat.cache, left);
-            match outcome.map_err(mmu_error)? {
+            match outcome? {
                 EagerSplit::Complete(done) => return Ok(split + done),
                 EagerSplit::NeedTables { done, next } => {
                     split += done;
@@ -157,7 +156,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// # Errors
     /// [`Error::Mmu`] for a range outside guest memory.
     pub fn age(&self, seat: &mut Seat<'_, 'h, P>, range: GfnRange) -> Result<Age, Error> {
-        self.mmu.age_gfn(&seat.participant.rcu(), range).map_err(mmu_error)
+        self.mmu.age_gfn(&seat.participant.rcu(), range).map_err(Error::from)
     }
 
     /// Whether a shared page of the range was used since it was last aged; changes nothing.
@@ -165,7 +164,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// # Errors
     /// [`Error::Mmu`] for a range outside guest memory.
     pub fn test_age(&self, seat: &mut Seat<'_, 'h, P>, range: GfnRange) -> Result<Age, Error> {
-        self.mmu.test_age_gfn(&seat.participant.rcu(), range).map_err(mmu_error)
+        self.mmu.test_age_gfn(&seat.participant.rcu(), range).map_err(Error::from)
     }
 
     /// The log of the slot that a frame is in, if one is kept.
@@ -179,7 +178,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             && self
                 .slots
                 .with(huge.start(), |_, state| {
-                    state.attributes.uniform(huge) == Some(Attribute::Shared)
+                    state.attributes.uniform(huge) == Some(Side::Shared)
                         && state.backing.join(huge.start(), Level::L2M)
                 })
                 .unwrap_or(false)

@@ -17,15 +17,14 @@
 
 use alloc::sync::Arc;
 
-use base::{Gfn, Level};
+use base::{Gfn, Level, Side};
 use mirror_ept::{
-    Access, Backing as FolioBacking, DirtyLog, Fault, FaultOutcome, GfnRange, Reserve, Retry, SplitOutcome,
-    Target,
+    Access, Backing as FolioBacking, DirtyLog, Fault, FaultOutcome, GfnRange, MmuError, Reserve, Retry,
+    SplitOutcome, Target,
 };
 
-use super::attributes::Attribute;
 use super::backing::Backed;
-use super::{GuestMemory, Seat, mmu_error};
+use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::retry::pause;
@@ -43,13 +42,13 @@ pub enum Resolution {
     /// There is no memory at the address.
     NoMemoryThere,
     /// The frame is on the other side: shared memory touched as private, or the reverse.
-    WrongSide(Attribute),
+    WrongSide(Side),
 }
 
 /// What a slot knows of one frame.
 #[derive(Clone, Debug)]
 struct Frame {
-    attribute: Attribute,
+    attribute: Side,
     backed: Backed,
     /// The largest page here whose frames all have this attribute.
     uniform: Level,
@@ -80,7 +79,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     ) -> Result<Resolution, Error> {
         let aim = || {
             Ok(match self.frame(gfn)? {
-                Some(frame) if frame.attribute == Attribute::Private => Aim::Private(frame),
+                Some(frame) if frame.attribute == Side::Private => Aim::Private(frame),
                 Some(frame) => Aim::Nothing(Resolution::WrongSide(frame.attribute)),
                 None => Aim::Nothing(Resolution::NoMemoryThere),
             })
@@ -101,7 +100,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     ) -> Result<Resolution, Error> {
         let aim = || {
             Ok(match self.frame(gfn)? {
-                Some(frame) if frame.attribute == Attribute::Shared => Aim::Shared(frame),
+                Some(frame) if frame.attribute == Side::Shared => Aim::Shared(frame),
                 Some(frame) => Aim::Nothing(Resolution::WrongSide(frame.attribute)),
                 None => Aim::Device,
             })
@@ -157,8 +156,8 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             };
             seat.reserve(reserve)?;
             let fault = Fault { gfn, access, max_level: max_level.min(limit), snapshot, target };
-            let outcome =
-                self.mmu.fault(&seat.participant.shared(), &mut seat.cache, &fault).map_err(mmu_error)?;
+            let Seat { participant, cache, ctx, .. } = &mut *seat;
+            let outcome = self.mmu.fault(ctx, &participant.shared(), cache, &fault)?;
             match outcome {
                 FaultOutcome::Mapped(level)
                 | FaultOutcome::Restored(level)
@@ -172,7 +171,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                 }
             }
         }
-        Err(Error::Mmu(alloc::format!("the page at guest frame {gfn} stayed busy")))
+        Err(Error::StayedBusy(gfn))
     }
 
     /// What a fault on a frame may map: gives the frame a page if it has none. `None` outside every slot.
@@ -198,11 +197,12 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         let range = GfnRange::new(gfn, gfn.wrapping_add(1));
         for _ in 0..ATTEMPTS {
             seat.reserve(Reserve::PRIVATE)?;
-            let mut guard = seat.participant.exclusive();
-            match self.mmu.split_range(&mut guard, &mut seat.cache, range, to) {
+            let Seat { participant, cache, ctx, .. } = &mut *seat;
+            let mut guard = participant.exclusive();
+            match self.mmu.split_range(ctx, &mut guard, cache, range, to) {
                 Ok(SplitOutcome::Complete(_)) => {
                     for level in [Level::L2M, Level::L1G].into_iter().filter(|level| *level > to) {
-                        self.mmu.inhibit_huge(&mut guard, gfn, level).map_err(mmu_error)?;
+                        self.mmu.inhibit_huge(&mut guard, gfn, level)?;
                     }
                     self.cut.note(gfn);
                     return Ok(());
@@ -210,13 +210,13 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                 Ok(SplitOutcome::NeedTables(_)) => {}
                 Ok(SplitOutcome::Partial { why, .. }) if why.is_retryable() => {}
                 Ok(SplitOutcome::Partial { at, step, why, .. }) => {
-                    return Err(Error::Mmu(alloc::format!("{step:?} of {at} failed: {why}")));
+                    return Err(MmuError::Hook { at, step, why }.into());
                 }
                 Err(error) if error.is_retryable() => {}
-                Err(error) => return Err(mmu_error(error)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Mmu(alloc::format!("the page at guest frame {gfn} could not be split")))
+        Err(Error::StayedBusy(gfn))
     }
 
     /// No leaf above 4K while the TD is being built (invariant 26e).

@@ -4,10 +4,9 @@
 //! attribute is checked, and conversions are kept away for as long as the copy takes. What the host writes is
 //! logged like what the guest writes.
 
-use base::{Gpa, PAGE_SIZE};
+use base::{Gpa, PAGE_SIZE, Side};
 
 use super::GuestMemory;
-use super::attributes::Attribute;
 use crate::devices::SharedMemory;
 use crate::error::Error;
 use crate::platform::Platform;
@@ -73,7 +72,7 @@ impl<P: Platform> GuestMemory<'_, P> {
             let gfn = at.frame();
             let platform = &self.core.host.platform;
             let backed = self.slots.with(gfn, |_, state| {
-                let shared = state.attributes.get(gfn) == Some(Attribute::Shared);
+                let shared = state.attributes.get(gfn) == Some(Side::Shared);
                 if shared { state.backing.resolve(platform, gfn) } else { None }
             });
             let pfn = backed.flatten().ok_or(NotShared::At(at))?.pfn;

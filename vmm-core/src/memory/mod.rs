@@ -30,13 +30,12 @@ mod seat;
 mod slots;
 mod tables;
 
-use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::sync::{AtomicU64, Mutex, Ordering};
 use base::{Gfn, Level};
-use mirror_ept::{Config, GfnRange, Mmu, MmuError, Statistics};
+use mirror_ept::{Config, GfnRange, Mmu, Statistics};
 
 use crate::error::Error;
 use crate::platform::Platform;
@@ -47,7 +46,7 @@ pub use convert::Converted;
 pub use dirty::HugeShared;
 pub use fault::Resolution;
 pub use hooks::SeptError;
-pub(crate) use hooks::SeptHooks;
+pub(crate) use hooks::{SeptHooks, Unclean};
 pub use host_access::NotShared;
 pub use prefault::Prefaulted;
 pub use remove::{FRAMES_AT_ONCE, Reached};
@@ -153,17 +152,9 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     }
 
     /// Withdraws pages that left the TD and could not be cleaned.
-    fn withdraw_unclean(&self) {
-        for page in self.core.take_unclean() {
+    fn withdraw_unclean(&self, unclean: &mut Vec<Unclean>) {
+        for page in unclean.drain(..) {
             self.withdraw(page.gfn, page.level);
         }
-    }
-}
-
-/// An MMU error as one of the host's.
-fn mmu_error(error: MmuError<SeptError>) -> Error {
-    match error {
-        MmuError::NoMemory => Error::NoMemory,
-        other => Error::Mmu(other.to_string()),
     }
 }

@@ -1,8 +1,8 @@
 //! Mapping private memory before the guest touches it: while the TD is built, and ahead of its use.
 //!
 //! # Protocol
-//! *Populating* gives a TD that is being built a page with contents: TDH.MEM.PAGE.ADD copies a source page. It
-//! is refused once the TD is finalised (invariant 36).
+//! *Populating* gives a TD that is being built a page with contents: TDH.MEM.PAGE.ADD copies a source page. Only
+//! the loader does it, and the module refuses it once the TD is finalised (invariant 36).
 //!
 //! *Prefaulting* maps what the guest is about to accept, so that it does not leave the TD for each page; it is
 //! refused before the TD is finalised, when every page would have to be measured. Pages are mapped one by one
@@ -10,10 +10,9 @@
 //! shared frames and stops where there is no memory, or when its caller is wanted elsewhere; the answer says
 //! where to go on.
 
-use base::{Gfn, Level, Pfn};
+use base::{Gfn, Hpa, Level, Side};
 use mirror_ept::GfnRange;
 
-use super::attributes::Attribute;
 use super::{GuestMemory, Resolution, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
@@ -37,17 +36,15 @@ pub enum Prefaulted {
 }
 
 impl<'h, P: Platform> GuestMemory<'h, P> {
-    /// Adds a 4 KiB page with the contents of `source` to a TD that is being built.
+    /// Adds a 4 KiB page with the contents of the page at `source` to a TD that is being built.
     ///
     /// # Errors
-    /// [`Error::Caller`] once the TD is finalised, [`Error::NoSlot`] where it has no memory; otherwise the TD
-    /// cannot be built.
-    pub fn populate(&self, seat: &mut Seat<'_, 'h, P>, gfn: Gfn, source: Pfn) -> Result<(), Error> {
-        if self.core.is_runnable() {
-            return Err(Error::Caller("pages with contents can be added only before the TD is finalised"));
-        }
-        let add = || self.private_fault(seat, gfn, Level::L4K, || false);
-        match self.core.with_add_source(source.base(), add)? {
+    /// [`Error::NoSlot`] where it has no memory; otherwise the TD cannot be built.
+    pub(crate) fn populate(&self, seat: &mut Seat<'_, 'h, P>, gfn: Gfn, source: Hpa) -> Result<(), Error> {
+        seat.ctx.source = Some(source);
+        let resolution = self.private_fault(seat, gfn, Level::L4K, || false);
+        seat.ctx.source = None;
+        match resolution? {
             Resolution::Mapped(_) => Ok(()),
             _ => Err(Error::NoSlot(gfn)),
         }
@@ -75,7 +72,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
                     next = next.align_down(level).wrapping_add(level.frames());
                     pages += 1;
                 }
-                Resolution::WrongSide(Attribute::Shared) => next = next.wrapping_add(1),
+                Resolution::WrongSide(Side::Shared) => next = next.wrapping_add(1),
                 why => return Ok(Prefaulted::Upto { next, why }),
             }
         }

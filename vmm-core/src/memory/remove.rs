@@ -25,7 +25,7 @@ use base::{Gfn, Level};
 use mirror_ept::{Filter, GfnRange, MmuError, Reserve, Zapped};
 
 use super::backing::Folio;
-use super::{GuestMemory, Seat, SeptError, mmu_error};
+use super::{GuestMemory, Seat, SeptError};
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::vcpu::presence::{Presence, Requests};
@@ -65,14 +65,6 @@ pub(super) fn pieces_of(range: GfnRange, frames: u64) -> impl Iterator<Item = Gf
     })
 }
 
-/// Which side of the SHARED bit loses its mappings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Private,
-    Shared,
-    Both,
-}
-
 impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Gives the pages of a range back to the host; at most [`FRAMES_AT_ONCE`] frames of it at once. Frames
     /// outside every slot have none.
@@ -89,7 +81,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     ///
     /// The caller holds the conversion lock.
     pub(super) fn discard(&self, seat: &mut Seat<'_, 'h, P>, piece: GfnRange) -> Result<Gfn, Error> {
-        let reached = self.take_away(seat, piece, Side::Both, |done| {
+        let reached = self.take_away(seat, piece, Filter::Both, |done| {
             let mut freed = self.take_folios(done);
             self.leaving.lock().append(&mut freed);
         })?;
@@ -129,7 +121,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         freed
     }
 
-    /// Removes the mappings of a piece on one side or both, and has `commit` change the host's side of what was
+    /// Removes the mappings of a piece on one side of the SHARED bit or both, and has `commit` change the host's side of what was
     /// removed. Gives the first frame that was not.
     ///
     /// The caller holds the conversion lock.
@@ -137,23 +129,24 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         &self,
         seat: &mut Seat<'_, 'h, P>,
         piece: GfnRange,
-        side: Side,
+        sides: Filter,
         commit: impl FnOnce(GfnRange),
     ) -> Result<Gfn, Error> {
-        if side != Side::Shared && seat.may_exceed(Level::L4K) {
+        if sides != Filter::Shared && seat.may_exceed(Level::L4K) {
             seat.reserve(Reserve::PRIVATE)?;
         }
-        let mut guard = seat.participant.exclusive();
+        let Seat { participant, cache, ctx, .. } = seat;
+        let mut guard = participant.exclusive();
         let window = self.mmu.notifier().begin(&mut guard, piece);
         let mut reached = Ok(piece.end());
-        if side != Side::Shared {
-            reached = removed(piece, self.mmu.zap_range(&mut guard, &mut seat.cache, piece, Filter::Private));
+        if sides != Filter::Shared {
+            reached = removed(piece, self.mmu.zap_range(ctx, &mut guard, cache, piece, Filter::Private));
         }
-        if let (Ok(end), true) = (&reached, side != Side::Private) {
+        if let (Ok(end), true) = (&reached, sides != Filter::Private) {
             let done = GfnRange::new(piece.start(), *end);
-            reached = removed(done, self.mmu.zap_range(&mut guard, &mut seat.cache, done, Filter::Shared));
+            reached = removed(done, self.mmu.zap_range(ctx, &mut guard, cache, done, Filter::Shared));
         }
-        self.withdraw_unclean();
+        self.withdraw_unclean(&mut ctx.unclean);
         if let Ok(end) = &reached {
             commit(GfnRange::new(piece.start(), *end));
         }
@@ -167,11 +160,9 @@ fn removed(range: GfnRange, zapped: Result<Zapped<SeptError>, MmuError<SeptError
     match zapped {
         Ok(Zapped::Complete(_)) => Ok(range.end()),
         Ok(Zapped::Partial { at, why, .. }) if why.is_retryable() => Ok(at.gfn().max(range.start())),
-        Ok(Zapped::Partial { at, step, why, .. }) => {
-            Err(Error::Mmu(alloc::format!("{step:?} of {at} failed: {why}")))
-        }
+        Ok(Zapped::Partial { at, step, why, .. }) => Err(MmuError::Hook { at, step, why }.into()),
         Err(error) if error.is_retryable() => Ok(range.start()),
-        Err(error) => Err(mmu_error(error)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! A seat: what a thread needs to change a TD's memory.
 //!
-//! It is a participant of the MMU's lock, an LP to issue SEAMCALLs on, and tables reserved ahead of time.
-//! The LP token stays where the hooks find it for as long as the seat lives; the run loop borrows it from
-//! there too, so that one thread never needs two.
+//! It is a participant of the MMU's lock, tables reserved ahead of time, and what the hooks need: an LP to issue
+//! SEAMCALLs on, before all. The seat owns the LP's token and lends it, to the hooks by way of the MMU and to the
+//! run loop, so that one thread never needs two.
+
+use alloc::vec::Vec;
 
 use base::Level;
 use mirror_ept::{Participant, Reserve, TableCache};
 
 use super::GuestMemory;
+use super::hooks::SeptCtx;
 use super::tables::SeptPage;
 use crate::error::Error;
 use crate::platform::{Lp, LpId, Platform};
@@ -17,12 +20,12 @@ pub struct Seat<'t, 'h, P: Platform> {
     memory: &'t GuestMemory<'h, P>,
     pub(super) participant: Participant,
     pub(super) cache: TableCache<SeptPage>,
-    lp: LpId,
+    pub(super) ctx: SeptCtx<'h, P>,
 }
 
 impl<P: Platform> core::fmt::Debug for Seat<'_, '_, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Seat").field("lp", &self.lp).finish_non_exhaustive()
+        f.debug_struct("Seat").field("lp", &self.ctx.lp.id()).finish_non_exhaustive()
     }
 }
 
@@ -33,10 +36,9 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// [`Error::NoLp`] where the LP does not exist or all seats are taken.
     pub fn take_seat(&self, lp: LpId) -> Result<Seat<'_, 'h, P>, Error> {
         let token = self.core.host.platform.take_lp(lp).ok_or(Error::NoLp(lp))?;
-        let id = token.id();
         let participant = self.mmu.participant().ok_or(Error::NoLp(lp))?;
-        *self.core.seat(participant.index()).ok_or(Error::NoLp(lp))? = Some(token);
-        Ok(Seat { memory: self, participant, cache: TableCache::new(), lp: id })
+        let ctx = SeptCtx { lp: token, source: None, unclean: Vec::new() };
+        Ok(Seat { memory: self, participant, cache: TableCache::new(), ctx })
     }
 }
 
@@ -46,18 +48,9 @@ impl<'t, 'h, P: Platform> Seat<'t, 'h, P> {
         self.memory
     }
 
-    /// The LP of the seat.
-    pub fn lp(&self) -> LpId {
-        self.lp
-    }
-
-    /// Borrows the LP.
-    ///
-    /// # Errors
-    /// [`Error::NoLp`]: cannot happen while the seat lives.
-    pub fn with_lp<T>(&self, work: impl FnOnce(&mut P::Lp<'h>) -> T) -> Result<T, Error> {
-        let mut place = self.memory.core.seat(self.participant.index()).ok_or(Error::NoLp(self.lp))?;
-        Ok(work(place.as_mut().ok_or(Error::NoLp(self.lp))?))
+    /// The LP of the seat, to issue SEAMCALLs on.
+    pub fn lp(&mut self) -> &mut P::Lp<'h> {
+        &mut self.ctx.lp
     }
 
     /// Reserves tables, before any guard is taken.
@@ -77,8 +70,5 @@ impl<'t, 'h, P: Platform> Seat<'t, 'h, P> {
 impl<P: Platform> Drop for Seat<'_, '_, P> {
     fn drop(&mut self) {
         self.memory.mmu.release(&mut self.cache);
-        if let Some(mut place) = self.memory.core.seat(self.participant.index()) {
-            *place = None;
-        }
     }
 }

@@ -19,13 +19,14 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use base::sync::{Mutex, RwLock};
-use base::{Gfn, Level};
+use base::{Gfn, Level, Side};
 use mirror_ept::{DirtyLog, Filter, GfnRange};
 
-use super::attributes::{Attribute, AttributeMap};
+use super::attributes::AttributeMap;
+
 use super::backing::Backing;
 use super::remove::{Reached, pieces};
-use super::{GuestMemory, Seat, mmu_error};
+use super::{GuestMemory, Seat};
 use crate::error::Error;
 use crate::platform::Platform;
 
@@ -60,7 +61,7 @@ impl Slot {
             frames,
             state: Mutex::new(SlotState {
                 phase: Phase::Live,
-                attributes: AttributeMap::new(frames, Attribute::Private),
+                attributes: AttributeMap::new(frames, Side::Private),
                 backing: Backing::new(frames, largest),
                 log: None,
             }),
@@ -170,14 +171,15 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         }
         let slot = Slot::new(range, self.largest);
         self.slots.make_room()?;
-        let mut guard = seat.participant.exclusive();
+        let Seat { participant, cache, ctx, .. } = seat;
+        let mut guard = participant.exclusive();
         let window = self.mmu.notifier().begin(&mut guard, range);
-        let removed = self.mmu.zap_range(&mut guard, &mut seat.cache, range, Filter::Shared);
+        let removed = self.mmu.zap_range(ctx, &mut guard, cache, range, Filter::Shared);
         if removed.is_ok() {
             self.slots.insert(slot);
         }
         self.mmu.notifier().end(&mut guard, window);
-        removed.map(drop).map_err(mmu_error)
+        removed.map(drop).map_err(Error::from)
     }
 
     /// Takes a slot away, with its mappings and its pages. `range` is exactly the slot's.

@@ -20,7 +20,7 @@ use tdx_module_iface::tdh;
 
 use super::config::{ConfigError, TdConfig, covered, frames_of};
 use crate::error::Error;
-use crate::memory::{GuestMemory, Resolution, Seat};
+use crate::memory::Seat;
 use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
 use crate::td::core::TdCore;
@@ -85,9 +85,7 @@ pub(crate) fn load<'h, P: Platform>(
     mut progress: impl FnMut(BuildProgress),
 ) -> Result<(), Error> {
     let contents = HostContents { td_hob: hob, ..HostContents::default() };
-    let plan = image
-        .build_plan(LoaderModel::INTERLEAVED, contents)
-        .map_err(|error| Error::Image(alloc::format!("{error}")))?;
+    let plan = image.build_plan(LoaderModel::INTERLEAVED, contents)?;
     let source = core.host.give_page()?;
     let mut loader = Loader { core, source, page: vec![0; PAGE_SIZE as usize] };
     let mut done = BuildProgress { added: 0, measured: 0 };
@@ -125,24 +123,14 @@ impl<'h, P: Platform> Loader<'_, 'h, P> {
         }
         let source = self.source.base();
         self.core.host.platform.write(source, &self.page)?;
-        let memory: &GuestMemory<'h, P> = seat.memory();
-        let resolution = self
-            .core
-            .with_add_source(source, || memory.private_fault(seat, gpa.frame(), Level::L4K, || false))?;
-        match resolution {
-            Resolution::Mapped(_) => Ok(()),
-            _ => Err(Error::NoSlot(gpa.frame())),
-        }
+        seat.memory().populate(seat, gpa.frame(), source)
     }
 
-    fn measure(&self, seat: &Seat<'_, 'h, P>, gpa: Gpa) -> Result<(), Error> {
-        seat.with_lp(|lp| {
-            (0..PAGE_SIZE / EXTEND_BYTES).try_for_each(|chunk| {
-                let at = gpa.wrapping_add(chunk * EXTEND_BYTES);
-                bounded(Bound::MANAGEMENT, || tdh::tdh_mr_extend(lp, self.core.tdr, at))?;
-                Ok(())
-            })
-        })?
+    fn measure(&self, seat: &mut Seat<'_, 'h, P>, gpa: Gpa) -> Result<(), Error> {
+        (0..PAGE_SIZE / EXTEND_BYTES).try_for_each(|chunk| {
+            let at = gpa.wrapping_add(chunk * EXTEND_BYTES);
+            Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_mr_extend(seat.lp(), self.core.tdr, at))?)
+        })
     }
 }
 

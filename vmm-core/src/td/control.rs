@@ -103,7 +103,7 @@ impl Control {
 
 /// The TD's TSC frequency in units of TD_PARAMS: the processor's, as far as the module allows it (100 MHz to 10 GHz).
 pub(crate) fn tsc_units<P: Platform>(platform: &P) -> u64 {
-    (platform.tsc_hz() / TSC_UNIT_HZ).clamp(4, 400)
+    (platform.frequency_hz() / TSC_UNIT_HZ).clamp(4, 400)
 }
 
 /// TD_PARAMS for a configuration: all processor state that the module supports, 48-bit guest addresses, and

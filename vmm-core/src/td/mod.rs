@@ -10,6 +10,7 @@ pub(crate) mod build;
 pub mod config;
 mod control;
 pub(crate) mod core;
+mod ending;
 pub(crate) mod teardown;
 
 use alloc::boxed::Box;
@@ -17,7 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use attest::tdvf::TdvfImage;
-use base::{Gpa, Level};
+use base::{Gpa, Level, SharedBit};
 use mirror_ept::dismantle::Dismantled;
 use mirror_ept::{AuditReport, Config, ExternalPage};
 use tdx_module_iface::handles::Tdr;
@@ -38,8 +39,8 @@ use crate::vcpu::{Vcpu, create::VcpuControl, run};
 use config::TdConfig;
 use control::Control;
 
-pub use self::core::Ending;
 pub use build::BuildProgress;
+pub use ending::{Death, DeathCause, Ending};
 pub use teardown::TeardownReport;
 
 /// Extended processor state that a TD gets where the module supports it: x87 and SSE.
@@ -49,7 +50,7 @@ pub(crate) const XFAM_WANTED: u64 = 0b11;
 const GPA_WIDTH: u32 = 48;
 
 /// The SHARED bit of every TD's guest-physical addresses, for devices that are made before their TD.
-pub const SHARED_BIT: u64 = 1 << (GPA_WIDTH - 1);
+pub const SHARED_BIT: SharedBit = SharedBit::topmost(GPA_WIDTH);
 
 /// Threads that may change a TD's memory beside its vCPUs.
 const OTHER_SEATS: usize = 4;
@@ -96,14 +97,14 @@ impl<'h, P: Platform> Td<'h, P> {
         progress: impl FnMut(BuildProgress),
     ) -> Result<Self, Error> {
         config.check(host.platform.free_frames() * base::PAGE_SIZE, vcpu_limit(&host.platform))?;
-        let image = TdvfImage::parse(image).map_err(|error| Error::Image(alloc::format!("{error}")))?;
+        let image = TdvfImage::parse(image)?;
         let ranges = build::memory_ranges(config, &image)?;
         let hob = build::td_hob(config, &image)?;
 
         let control = Control::create(host, config)?;
         let vcpus = config.vcpus as usize;
         let seats = vcpus + OTHER_SEATS;
-        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), seats, vcpus));
+        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), vcpus));
         let mmu = Config { participants: seats, ..Config::for_address_width(GPA_WIDTH) };
         let memory = match GuestMemory::new(core.clone(), mmu, &ranges, config.largest_page) {
             Ok(memory) => memory,
@@ -149,7 +150,9 @@ impl<'h, P: Platform> Td<'h, P> {
     pub fn run_vcpu(&self, index: u32) {
         match self.vcpus.get(index as usize) {
             Some(vcpu) => run::run(self, vcpu),
-            None => self.core.end(Ending::Died(alloc::format!("vCPU {index} does not exist"))),
+            None => {
+                self.core.end(Ending::Died(Death { vcpu: index, cause: DeathCause::NoSuchVcpu }));
+            }
         }
     }
 
@@ -200,7 +203,7 @@ impl<'h, P: Platform> Td<'h, P> {
 
     /// The time-stamp counter as the guest reads it.
     pub(crate) fn guest_tsc(&self) -> u64 {
-        self.tsc.guest(self.host().platform.tsc())
+        self.tsc.guest(self.host().platform.ticks())
     }
 
     /// Its frequency.
@@ -228,7 +231,7 @@ impl<'h, P: Platform> Td<'h, P> {
     }
 
     /// The SHARED bit of guest-physical addresses.
-    pub fn shared_bit(&self) -> u64 {
+    pub fn shared_bit(&self) -> SharedBit {
         SHARED_BIT
     }
 

@@ -33,8 +33,8 @@ pub struct TeardownReport {
     pub quarantined_frames: u64,
     /// Frames that came back.
     pub freed_frames: u64,
-    /// The first failure, in words.
-    pub first_failure: Option<alloc::string::String>,
+    /// The first failure.
+    pub first_failure: Option<Error>,
 }
 
 impl TeardownReport {
@@ -45,7 +45,7 @@ impl TeardownReport {
 
     fn note(&mut self, error: &Error) {
         if self.first_failure.is_none() {
-            self.first_failure = Some(alloc::format!("{error}"));
+            self.first_failure = Some(error.clone());
         }
     }
 }

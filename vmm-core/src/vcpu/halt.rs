@@ -35,7 +35,7 @@ impl Alarm {
         &mut self,
         td: &Td<'h, P>,
         vcpu: &Vcpu,
-        seat: &Seat<'_, 'h, P>,
+        seat: &mut Seat<'_, 'h, P>,
     ) -> Result<(), Error> {
         let (expired, next) = {
             let mut apic = vcpu.apic();
@@ -49,8 +49,8 @@ impl Alarm {
             let _ = td.post_interrupt(vcpu.index(), vector);
         }
         if next != self.set_to {
-            let deadline = next.map(|deadline| td.tsc().host(deadline, td.host().platform.tsc()));
-            seat.with_lp(|lp| lp.set_timer(deadline))?;
+            let deadline = next.map(|deadline| td.tsc().host(deadline, td.host().platform.ticks()));
+            seat.lp().set_timer(deadline);
             self.set_to = next;
         }
         Ok(())
@@ -61,7 +61,7 @@ impl Alarm {
 pub(super) fn halt<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
-    seat: &Seat<'_, 'h, P>,
+    seat: &mut Seat<'_, 'h, P>,
     alarm: &mut Alarm,
     wake: Wake,
 ) -> Result<(), Error> {
@@ -72,7 +72,7 @@ pub(super) fn halt<'h, P: Platform>(
 struct Halted<'a, 's, 'h, P: Platform> {
     td: &'a Td<'h, P>,
     vcpu: &'a Vcpu,
-    seat: &'a Seat<'s, 'h, P>,
+    seat: &'a mut Seat<'s, 'h, P>,
     alarm: &'a mut Alarm,
 }
 
@@ -96,11 +96,9 @@ impl<P: Platform> Sleeper for Halted<'_, '_, '_, P> {
     }
 
     fn wait(&mut self) -> Result<(), Error> {
-        let events = self.seat.with_lp(|lp| {
-            lp.wait_for_event();
-            lp.acknowledge_events()
-        })?;
-        self.alarm.note(events);
+        let lp = self.seat.lp();
+        lp.wait_for_event();
+        self.alarm.note(lp.acknowledge_events());
         Ok(())
     }
 }

@@ -9,13 +9,11 @@
 //! An error in here is the end of this TD and of nothing else.
 
 use alloc::collections::BTreeMap;
-use alloc::format;
-use alloc::string::String;
 
-use base::{Gpa, Level};
+use base::{Level, Side};
 use mirror_ept::Access;
 use tdx_module_iface::exit::{EptViolation, ExitReason, ExtendedType};
-use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, Entry, ExposedGprs, TdDeath, TdExit};
+use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, Entry, ExposedGprs, TdExit};
 use tdx_module_iface::{Gprs, Reg};
 
 use super::halt::{Alarm, halt};
@@ -23,12 +21,10 @@ use super::presence::{Requests, StayOut};
 use super::{ExitKind, Vcpu, state};
 use crate::error::Error;
 use crate::ghci::{Answer, Reply, Request, answer};
-use crate::memory::attributes::Attribute;
 use crate::memory::{Resolution, Seat};
 use crate::platform::{Lp, Platform};
 use crate::retry::{Bound, pause};
-use crate::td::Td;
-use crate::td::core::Ending;
+use crate::td::{Death, DeathCause, Ending, Td};
 
 /// What follows an exit.
 enum Next {
@@ -40,7 +36,7 @@ enum Next {
 pub(crate) fn run<'h, P: Platform>(td: &Td<'h, P>, vcpu: &Vcpu) {
     let mut exits = BTreeMap::new();
     if let Err(error) = run_loop(td, vcpu, &mut exits) {
-        td.core().end(Ending::Died(format!("vCPU {}: {error}", vcpu.index())));
+        die(td, vcpu, DeathCause::Host(error));
     }
     vcpu.set_exits(exits);
 }
@@ -55,12 +51,12 @@ fn run_loop<'h, P: Platform>(
     let mut busy = 0;
     let mut alarm = Alarm::default();
     loop {
-        seat.with_lp(Lp::give_way)?;
-        if serve_requests(td, vcpu, &seat)? {
+        seat.lp().give_way();
+        if serve_requests(td, vcpu, &mut seat)? {
             return Ok(());
         }
-        alarm.serve(td, vcpu, &seat)?;
-        let exit = match enter(td, vcpu, &seat, &mut alarm, entry)? {
+        alarm.serve(td, vcpu, &mut seat)?;
+        let exit = match enter(td, vcpu, &mut seat, &mut alarm, entry)? {
             Entered::Exit(exit) => exit,
             Entered::StayedOut => continue,
             Entered::Busy(error) => {
@@ -85,7 +81,7 @@ fn run_loop<'h, P: Platform>(
 fn serve_requests<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
-    seat: &Seat<'_, 'h, P>,
+    seat: &mut Seat<'_, 'h, P>,
 ) -> Result<bool, Error> {
     let requests = td.presence(vcpu).take_requests();
     if requests.contains(Requests::STOP) || td.core().ending().is_some() {
@@ -93,7 +89,7 @@ fn serve_requests<'h, P: Platform>(
     }
     if requests.contains(Requests::FLUSH_DIRECT) {
         let root = td.memory().mmu().direct_root().base();
-        seat.with_lp(|lp| lp.invept(root))?;
+        seat.lp().invept(root);
     }
     if requests.contains(Requests::NMI) {
         state::pend_nmi(vcpu, seat)?;
@@ -112,7 +108,7 @@ enum Entered {
 fn enter<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
-    seat: &Seat<'_, 'h, P>,
+    seat: &mut Seat<'_, 'h, P>,
     alarm: &mut Alarm,
     entry: Entry,
 ) -> Result<Entered, Error> {
@@ -124,11 +120,9 @@ fn enter<'h, P: Platform>(
             return Ok(Entered::StayedOut);
         }
     };
-    let (result, events) = seat.with_lp(|lp| {
-        let result = tdh::tdh_vp_enter(lp, vcpu.tdvpr(), entry);
-        // Whatever ended the entry early has done its work now.
-        (result, lp.acknowledge_events())
-    })?;
+    let result = tdh::tdh_vp_enter(seat.lp(), vcpu.tdvpr(), entry);
+    // Whatever ended the entry early has done its work now.
+    let events = seat.lp().acknowledge_events();
     drop(inside);
     alarm.note(events);
     match result {
@@ -185,35 +179,23 @@ fn resolve_async<'h, P: Platform>(
     seat: &mut Seat<'_, 'h, P>,
     exit: &AsyncExit,
 ) -> Result<Next, Error> {
-    let died = |why: String| {
-        td.core().end(Ending::Died(why));
+    let died = |cause: DeathCause| {
+        die(td, vcpu, cause);
         Ok(Next::Stop)
     };
-    let index = vcpu.index();
     match exit.kind {
         AsyncKind::Resumable => match exit.reason.basic() {
             ExitReason::EXTERNAL_INTERRUPT | ExitReason::EXCEPTION_NMI => Ok(Next::Enter(Entry::new())),
             ExitReason::EPT_VIOLATION => ept_violation(td, vcpu, seat, exit),
-            reason => died(format!("vCPU {index} left the guest for {reason}, which nothing handles")),
+            reason => died(DeathCause::UnhandledExit(reason)),
         },
         AsyncKind::HostPriorityBusyTimeout => Ok(Next::Enter(Entry::new().with_host_recoverability_hint())),
         AsyncKind::VcpuDead if exit.reason.basic() == ExitReason::TRIPLE_FAULT => {
-            died(format!("triple fault on vCPU {index}"))
+            died(DeathCause::TripleFault)
         }
-        AsyncKind::VcpuDead => died(format!("vCPU {index} cannot go on: {}", exit.status)),
-        AsyncKind::TdDead(death) => {
-            died(format!("{} (vCPU {index}: {})", death_in_words(death), exit.status))
-        }
-        kind => died(format!("vCPU {index} left the guest for {kind:?}, which nothing handles")),
-    }
-}
-
-const fn death_in_words(death: TdDeath) -> &'static str {
-    match death {
-        TdDeath::GuestState => "the guest's state made running impossible",
-        TdDeath::NonAccessible => "its memory was corrupted: something wrote to it with the host's key",
-        TdDeath::WrongApicMode => "the APIC mode changed",
-        TdDeath::CorruptedMetadata => "its metadata is corrupted",
+        AsyncKind::VcpuDead => died(DeathCause::VcpuDisabled(exit.status)),
+        AsyncKind::TdDead(why) => died(DeathCause::TdDisabled { why, status: exit.status }),
+        kind => died(DeathCause::UnhandledKind(kind)),
     }
 }
 
@@ -224,11 +206,10 @@ fn ept_violation<'h, P: Platform>(
     exit: &AsyncExit,
 ) -> Result<Next, Error> {
     let violation = EptViolation(exit.qualification.into());
-    let shared_bit = td.shared_bit();
     let memory = td.memory();
     let wanted = || !td.presence(vcpu).requests().is_empty();
-    let gpa = Gpa::new(exit.gpa.get() & !shared_bit);
-    let resolution = if exit.gpa.get() & shared_bit != 0 {
+    let (side, gpa) = td.shared_bit().split(exit.gpa);
+    let resolution = if side == Side::Shared {
         let access = if violation.is_write() {
             Access::Write
         } else if violation.is_fetch() {
@@ -240,10 +221,7 @@ fn ept_violation<'h, P: Platform>(
     } else {
         let largest = match exit.extended.kind() {
             ExtendedType::PENDING_EPT_VIOLATION => {
-                td.core().end(Ending::Died(format!(
-                    "vCPU {} touched private memory at {gpa} that it has not accepted",
-                    vcpu.index()
-                )));
+                die(td, vcpu, DeathCause::NotAccepted(gpa));
                 return Ok(Next::Stop);
             }
             ExtendedType::ACCEPT => exit.extended.requested_level().unwrap_or(Level::L4K),
@@ -251,16 +229,16 @@ fn ept_violation<'h, P: Platform>(
         };
         memory.private_fault(seat, gpa.frame(), largest, wanted)?
     };
-    let why = match resolution {
+    let cause = match resolution {
         Resolution::Mapped(_) | Resolution::Interrupted => return Ok(Next::Enter(Entry::new())),
-        Resolution::NoMemoryThere => format!("vCPU {} touched {gpa}, where it has no memory", vcpu.index()),
-        Resolution::WrongSide(Attribute::Shared) => {
-            format!("vCPU {} touched shared memory at {gpa} as private", vcpu.index())
-        }
-        Resolution::WrongSide(Attribute::Private) => {
-            format!("vCPU {} touched private memory at {gpa} as shared", vcpu.index())
-        }
+        Resolution::NoMemoryThere => DeathCause::NoMemoryThere(gpa),
+        Resolution::WrongSide(is) => DeathCause::WrongSide { gpa, is },
     };
-    td.core().end(Ending::Died(why));
+    die(td, vcpu, cause);
     Ok(Next::Stop)
+}
+
+/// Ends the TD: it cannot go on.
+fn die<P: Platform>(td: &Td<'_, P>, vcpu: &Vcpu, cause: DeathCause) {
+    td.core().end(Ending::Died(Death { vcpu: vcpu.index(), cause }));
 }

@@ -13,19 +13,19 @@ use crate::retry::{Bound, bounded};
 const INTERRUPT_PENDING: u64 = 1;
 
 /// Makes an NMI pending: the guest takes it as soon as it can.
-pub(super) fn pend_nmi<P: Platform>(vcpu: &Vcpu, seat: &Seat<'_, '_, P>) -> Result<(), Error> {
-    seat.with_lp(|lp| {
-        bounded(Bound::MANAGEMENT, || {
-            tdh::tdh_vp_wr(lp, vcpu.tdvpr(), vp::PEND_NMI.id, FieldWrite { value: 1, mask: 1 })
-        })
-    })??;
+pub(super) fn pend_nmi<P: Platform>(vcpu: &Vcpu, seat: &mut Seat<'_, '_, P>) -> Result<(), Error> {
+    bounded(Bound::MANAGEMENT, || {
+        tdh::tdh_vp_wr(seat.lp(), vcpu.tdvpr(), vp::PEND_NMI.id, FieldWrite { value: 1, mask: 1 })
+    })?;
     Ok(())
 }
 
 /// Whether an interrupt that the processor took into IRR waits for the guest.
-pub(super) fn has_pending_interrupt<P: Platform>(vcpu: &Vcpu, seat: &Seat<'_, '_, P>) -> Result<bool, Error> {
-    let details = seat.with_lp(|lp| {
-        bounded(Bound::MANAGEMENT, || tdh::tdh_vp_rd(lp, vcpu.tdvpr(), vp::VCPU_STATE_DETAILS.id))
-    })??;
+pub(super) fn has_pending_interrupt<P: Platform>(
+    vcpu: &Vcpu,
+    seat: &mut Seat<'_, '_, P>,
+) -> Result<bool, Error> {
+    let details =
+        bounded(Bound::MANAGEMENT, || tdh::tdh_vp_rd(seat.lp(), vcpu.tdvpr(), vp::VCPU_STATE_DETAILS.id))?;
     Ok(details & INTERRUPT_PENDING != 0)
 }

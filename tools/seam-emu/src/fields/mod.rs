@@ -7,8 +7,8 @@
 pub mod layout;
 pub mod vmcs;
 
-use tdvisor_base::arena::Table;
 use tdvisor_base::sync::Ordering;
+use tdvisor_base::table::Table;
 
 /// Size of a field or element in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -112,8 +112,8 @@ fn replace_bits(words: &Table, index: u32, mask: u64, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    use phys_memory::{Arena, KeySpace};
     use tdvisor_base::Pfn;
-    use tdvisor_base::arena::{Arena, KeySpace};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 //! A page of a TD that the host broke is a machine check for whoever uses it. If that is the module itself, on
 //! behalf of the host, the module ends; if it is the guest, its TD does.
 
-use tdvisor_base::arena::MemoryFault;
+use phys_memory::MemoryFault;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
 
 use super::Call;

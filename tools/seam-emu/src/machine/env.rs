@@ -1,6 +1,6 @@
 //! What a guest's processor reaches while it runs: memory through two EPTs, the interrupt line, time.
 
-use tdvisor_base::arena::MemoryFault;
+use phys_memory::MemoryFault;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
 

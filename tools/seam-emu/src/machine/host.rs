@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use tdvisor_base::arena::MemoryFault;
+use phys_memory::MemoryFault;
 use tdvisor_base::{Hpa, KeyId, Level, PAGE_SIZE, Pfn};
 use tdx_module_iface::tdmr::PageType;
 

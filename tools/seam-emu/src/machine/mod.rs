@@ -21,10 +21,10 @@ pub use snapshot::{MachineSnapshot, SnapshotRefused};
 pub(crate) use tlb::{Asid, Tlb};
 pub use violation::{HostViolation, StaleTranslation};
 
-use tdvisor_base::arena::{Arena, KeySpace};
+use phys_memory::{Arena, KeySpace};
 use tdvisor_base::clock::{Clock, VirtualClock};
 use tdvisor_base::sync::{Arc, AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering};
-use tdvisor_base::{Hpa, KeyId};
+use tdvisor_base::{Hpa, KeyId, Ticks};
 
 use crate::config::{MachineConfig, TscSource};
 use crate::guest::GuestCpu;
@@ -249,16 +249,16 @@ impl Machine {
     /// The time-stamp counter.
     pub fn tsc(&self) -> u64 {
         match self.config.tsc_source {
-            TscSource::Virtual => self.clock.ticks(),
+            TscSource::Virtual => self.clock.ticks().get(),
             TscSource::Host => {
-                ticks_of(self.started.elapsed(), self.config.tsc_hz).wrapping_add(self.clock.ticks())
+                ticks_of(self.started.elapsed(), self.config.tsc_hz).wrapping_add(self.clock.ticks().get())
             }
         }
     }
 
     /// Moves the time-stamp counter forward.
     pub fn advance_tsc(&self, ticks: u64) {
-        self.clock.advance(ticks);
+        self.clock.advance(Ticks::new(ticks));
     }
 
     /// Lets guests on a processor execute this many more instructions; then it leaves them as for an external

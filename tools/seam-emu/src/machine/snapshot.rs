@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use tdvisor_base::arena::Snapshot;
+use phys_memory::Snapshot;
 use tdvisor_base::sync::Arc;
 
 use super::Machine;

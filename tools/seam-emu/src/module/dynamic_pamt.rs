@@ -8,8 +8,8 @@
 //! A pair changes only under the exclusive lock of its range's 2 MiB entry, and goes only when all of its
 //! entries are free.
 
+use phys_memory::Arena;
 use tdvisor_base::Hpa;
-use tdvisor_base::arena::Arena;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 
 /// The pages of one range's entries; zero: none.

@@ -5,7 +5,7 @@
 //! 1 GiB in use has its entry at its own level, and the entries below are all free; a walk takes shared locks down
 //! to the entry that describes the page and the wanted lock there.
 
-use tdvisor_base::arena::Arena;
+use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::tdmr::PageType;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use tdvisor_base::arena::Arena;
+use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::tdmr::{TDMR_ALIGN, TDMR_INIT_STEP, TdmrInfo};

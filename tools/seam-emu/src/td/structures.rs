@@ -1,6 +1,7 @@
 //! TDR, TDCS and TDVPS as fields across their pages.
 
-use tdvisor_base::arena::{Arena, Table};
+use phys_memory::Arena;
+use tdvisor_base::table::Table;
 use tdvisor_base::{Hpa, KeyId, Level};
 use tdx_module_iface::lifecycle::{LifecycleState, VcpuState};
 use tdx_module_iface::op_state::{OpState, OpStates};

@@ -25,7 +25,7 @@ use vmm_core::devices::virtio::blk::{Disk, VirtioBlk};
 use vmm_core::devices::virtio::mmio::{EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio};
 use vmm_core::devices::{
     ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, AttachError, EXIT_PORT, ExitPort, MmioDevice, PVPANIC_PORT,
-    PvPanic, SharedBit,
+    PvPanic,
 };
 use vmm_core::td::{Devices, SHARED_BIT};
 
@@ -124,7 +124,7 @@ impl Board {
         let slot: Box<dyn MmioDevice> = match disk {
             Some(disk) => {
                 let device = Box::new(VirtioBlk::new(disk));
-                Box::new(VirtioMmio::new(device, line, SharedBit::new(SHARED_BIT)))
+                Box::new(VirtioMmio::new(device, line, SHARED_BIT))
             }
             None => Box::new(EmptySlot),
         };

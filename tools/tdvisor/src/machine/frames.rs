@@ -10,7 +10,7 @@ use vmm_core::host::MemoryRange;
 const ORDERS: usize = 33;
 
 /// Free frames of the machine.
-pub struct Frames {
+pub struct FreeFrames {
     inner: Mutex<Inner>,
 }
 
@@ -19,7 +19,7 @@ struct Inner {
     available: u64,
 }
 
-impl Frames {
+impl FreeFrames {
     /// All frames of a range.
     pub fn new(range: MemoryRange) -> Self {
         let mut blocks = FrameAllocator::new();
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn frames_come_aligned_and_all_of_them_come_back() {
-        let frames = Frames::new(MemoryRange { base: Hpa::new(1 << 30), size: 8 << 20 });
+        let frames = FreeFrames::new(MemoryRange { base: Hpa::new(1 << 30), size: 8 << 20 });
         assert_eq!(frames.available(), 2048);
         let large = frames.allocate(512).unwrap();
         assert_eq!(large.get() % 512, 0);

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use vmm_core::devices::SharedBit;
 use vmm_core::devices::fw_cfg::{FileError, FwCfg};
 use vmm_core::td::SHARED_BIT;
 
@@ -47,6 +46,6 @@ impl LinuxFiles {
         let command_line = Arc::from(self.command_line.into_bytes());
         let files = [(KERNEL, Some(self.kernel)), (INITRD, self.initrd), (COMMAND_LINE, Some(command_line))];
         let present = files.into_iter().filter_map(|(name, file)| Some((name.to_owned(), file?)));
-        FwCfg::new(present, SharedBit::new(SHARED_BIT))
+        FwCfg::new(present, SHARED_BIT)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use seam_emu::Machine;
-use tdvisor_base::Hpa;
+use tdvisor_base::{Hpa, Ticks};
 use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, TdhLeaf};
 use vmm_core::platform::{Lp, LpId, PendingEvents};
 
@@ -147,18 +147,15 @@ impl Lp for EmulatedLp<'_> {
         self.cpu.machine().wbinvd(self.id.0 as usize);
     }
 
-    fn set_timer(&mut self, deadline: Option<u64>) {
+    fn set_timer(&mut self, deadline: Option<Ticks>) {
         let machine = self.cpu.machine();
         let timers = match self.timing {
             Timing::Turns(turns) => return turns.set_timer(self.id, deadline),
             Timing::Real(timers) => timers,
         };
-        let hz = machine.config().tsc_hz.max(1);
-        let in_nanos = deadline.map(|deadline| {
-            let ticks = u128::from(deadline.saturating_sub(machine.tsc()));
-            u64::try_from(ticks * 1_000_000_000 / u128::from(hz)).unwrap_or(u64::MAX)
-        });
-        timers.set(self.id, in_nanos.map(std::time::Duration::from_nanos));
+        let now = Ticks::new(machine.tsc());
+        let after = deadline.map(|at| at.saturating_since(now).duration(machine.config().tsc_hz));
+        timers.set(self.id, after);
     }
 
     fn wait_for_event(&mut self) {

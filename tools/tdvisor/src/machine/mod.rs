@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use seam_emu::machine::HostMemoryError;
 use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource};
-use tdvisor_base::arena::Table;
-use tdvisor_base::{Hpa, KeyId, Level, Pfn};
+use tdvisor_base::table::Table;
+use tdvisor_base::{Hpa, KeyId, Level, Pfn, Ticks};
 use vmm_core::host::MemoryRange;
-use vmm_core::platform::{LpId, NotMemory, PackageId, Platform, PrivateKeyIds};
+use vmm_core::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
 
-use frames::Frames;
+use frames::FreeFrames;
 use lp::{EmulatedLp, Processors, Timing};
 use timer::Timers;
 use trace::Trace;
@@ -61,7 +61,7 @@ pub struct EmulatedMachine {
     machine: Arc<Machine>,
     processors: Arc<Processors>,
     timing: Timing,
-    frames: Frames,
+    frames: FreeFrames,
     memory_map: Vec<MemoryRange>,
     trace: Trace,
 }
@@ -112,7 +112,7 @@ impl EmulatedMachine {
                 Some(turns) => Timing::Turns(turns),
             },
             processors,
-            frames: Frames::new(range),
+            frames: FreeFrames::new(range),
             memory_map: vec![range],
             trace,
             machine,
@@ -151,7 +151,7 @@ fn not_memory(hpa: Hpa) -> impl Fn(HostMemoryError) -> NotMemory {
     move |_| NotMemory(hpa)
 }
 
-impl Platform for EmulatedMachine {
+impl platform::Processors for EmulatedMachine {
     type Lp<'p> = EmulatedLp<'p>;
 
     fn lp_count(&self) -> u32 {
@@ -169,15 +169,19 @@ impl Platform for EmulatedMachine {
     fn send_ipi(&self, lp: LpId) {
         self.processors.send_ipi(lp);
     }
+}
 
-    fn tsc(&self) -> u64 {
-        self.machine.tsc()
+impl Clock for EmulatedMachine {
+    fn ticks(&self) -> Ticks {
+        Ticks::new(self.machine.tsc())
     }
 
-    fn tsc_hz(&self) -> u64 {
+    fn frequency_hz(&self) -> u64 {
         self.machine.config().tsc_hz
     }
+}
 
+impl PhysMem for EmulatedMachine {
     fn private_key_ids(&self) -> PrivateKeyIds {
         let ids = &self.machine.config().private_hkids;
         PrivateKeyIds { first: KeyId::new(*ids.start()), last: KeyId::new(*ids.end()) }
@@ -187,6 +191,24 @@ impl Platform for EmulatedMachine {
         self.machine.config().hkid_start_bit
     }
 
+    fn read(&self, hpa: Hpa, out: &mut [u8]) -> Result<(), NotMemory> {
+        self.machine.host_read(hpa, out).map_err(not_memory(hpa))
+    }
+
+    fn write(&self, hpa: Hpa, data: &[u8]) -> Result<(), NotMemory> {
+        self.machine.host_write(hpa, data).map_err(not_memory(hpa))
+    }
+
+    fn clear_page(&self, pfn: Pfn) -> Result<(), NotMemory> {
+        self.machine.movdir64b_clear(pfn.base()).map_err(not_memory(pfn.base()))
+    }
+
+    fn table(&self, pfn: Pfn) -> Result<&Table, NotMemory> {
+        self.machine.memory().table(pfn).map_err(|_| NotMemory(pfn.base()))
+    }
+}
+
+impl platform::Frames for EmulatedMachine {
     fn memory_map(&self) -> &[MemoryRange] {
         &self.memory_map
     }
@@ -206,21 +228,5 @@ impl Platform for EmulatedMachine {
 
     fn free_frames(&self) -> u64 {
         self.frames.available()
-    }
-
-    fn read(&self, hpa: Hpa, out: &mut [u8]) -> Result<(), NotMemory> {
-        self.machine.host_read(hpa, out).map_err(not_memory(hpa))
-    }
-
-    fn write(&self, hpa: Hpa, data: &[u8]) -> Result<(), NotMemory> {
-        self.machine.host_write(hpa, data).map_err(not_memory(hpa))
-    }
-
-    fn clear_page(&self, pfn: Pfn) -> Result<(), NotMemory> {
-        self.machine.movdir64b_clear(pfn.base()).map_err(not_memory(pfn.base()))
-    }
-
-    fn table(&self, pfn: Pfn) -> Result<&Table, NotMemory> {
-        self.machine.memory().table(pfn).map_err(|_| NotMemory(pfn.base()))
     }
 }

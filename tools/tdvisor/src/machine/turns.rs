@@ -18,6 +18,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use seam_emu::{Machine, Random};
+use tdvisor_base::Ticks;
 use vmm_core::platform::LpId;
 
 /// Instructions of one turn: at least, and the range above that.
@@ -42,7 +43,7 @@ struct State {
 struct Member {
     presence: Presence,
     /// In ticks of the machine's virtual clock.
-    timer: Option<u64>,
+    timer: Option<Ticks>,
     timer_expired: bool,
     /// Somebody woke it: its next sleep is over before it begins.
     woken: bool,
@@ -113,7 +114,7 @@ impl Turns {
     }
 
     /// Sets or cancels a processor's timer, in ticks of the virtual clock.
-    pub fn set_timer(&self, lp: LpId, deadline: Option<u64>) {
+    pub fn set_timer(&self, lp: LpId, deadline: Option<Ticks>) {
         let mut state = self.lock();
         if let Some(member) = member_of(lp).and_then(|member| state.members.get_mut(member)) {
             member.timer = deadline;
@@ -143,6 +144,10 @@ impl Turns {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+fn now(machine: &Machine) -> Ticks {
+    Ticks::new(machine.tsc())
 }
 
 const fn member_of(lp: LpId) -> Option<usize> {
@@ -182,14 +187,14 @@ impl State {
         else {
             return;
         };
-        machine.advance_tsc(deadline.saturating_sub(machine.tsc()));
+        machine.advance_tsc(deadline.saturating_since(now(machine)).get());
         self.expire_timers(machine);
         self.current = Some(index);
     }
 
     /// Expires what is due, and wakes those who sleep for it.
     fn expire_timers(&mut self, machine: &Machine) {
-        let now = machine.tsc();
+        let now = now(machine);
         for member in &mut self.members {
             if member.timer.is_some_and(|deadline| deadline <= now) {
                 member.timer = None;
@@ -216,9 +221,9 @@ impl State {
     fn quantum(&mut self, machine: &Machine) -> u64 {
         self.expire_timers(machine);
         let turn = TURN_MIN + self.random.next() % TURN_SPREAD;
-        let now = machine.tsc();
+        let now = now(machine);
         let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
         let until_timer = self.members.iter().filter_map(|member| member.timer).min();
-        until_timer.map_or(turn, |at| turn.min(at.saturating_sub(now).div_ceil(per_instruction)))
+        until_timer.map_or(turn, |at| turn.min(at.saturating_since(now).get().div_ceil(per_instruction)))
     }
 }

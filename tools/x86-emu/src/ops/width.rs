@@ -1,6 +1,6 @@
 //! Operand widths: how a byte, word, dword or qword is read from and written to the register file.
 
-use tdvisor_base::arena::Atomic;
+use phys_memory::Atomic;
 
 use crate::state::{HIGH_BYTES, Registers};
 

@@ -1,6 +1,6 @@
 //! The emulated side: the same code and data at the same linear addresses, at CPL 3 under page tables.
 
-use tdvisor_base::arena::{Arena, KeySpace};
+use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use x86_emu::state::{TableRegister, cr0, cr4, efer};

@@ -14,7 +14,7 @@ fn device() -> FwCfg {
     let file = |name: &str, contents: &[u8]| (String::from(name), Arc::from(contents));
     let large: Vec<u8> = (0..200_000u32).map(|at| at as u8).collect();
     let files = [file("opt/b", b"bee"), file("opt/a", &large), file("opt/empty", b"")];
-    FwCfg::new(files, SharedBit::new(SHARED)).unwrap()
+    FwCfg::new(files, SharedBit::topmost(48)).unwrap()
 }
 
 fn memory() -> TestMemory {
@@ -178,7 +178,7 @@ fn accesses_of_another_size_reach_nothing() {
 
 #[test]
 fn files_that_the_directory_cannot_say_are_refused() {
-    let bit = SharedBit::new(SHARED);
+    let bit = SharedBit::topmost(48);
     let make =
         |names: &[&str]| FwCfg::new(names.iter().map(|name| (String::from(*name), Arc::from([]))), bit).err();
     let longest = "x".repeat(55);

@@ -6,9 +6,9 @@
 
 use alloc::vec::Vec;
 
-use base::Gpa;
+use base::{Gpa, SharedBit};
 
-use super::super::{SharedBit, SharedMemory};
+use super::super::SharedMemory;
 use super::Broken;
 
 /// A run of guest memory.
@@ -162,7 +162,7 @@ mod tests {
     use crate::devices::test_memory::TestMemory;
 
     const BASE: u64 = 0x1000;
-    const BIT: SharedBit = SharedBit::new(1 << 47);
+    const BIT: SharedBit = SharedBit::topmost(48);
 
     fn buffers(lengths: &[u32]) -> Vec<Buffer> {
         let mut at = BASE;

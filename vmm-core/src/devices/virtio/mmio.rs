@@ -29,7 +29,9 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::super::{AccessSize, DeviceRequest, Line, MmioDevice, SharedBit, SharedMemory};
+use base::SharedBit;
+
+use super::super::{AccessSize, DeviceRequest, Line, MmioDevice, SharedMemory};
 use super::queue::{Area, Half, Queue};
 use super::{Broken, VirtioDevice, features};
 

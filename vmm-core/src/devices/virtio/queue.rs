@@ -23,10 +23,10 @@
 
 use alloc::vec::Vec;
 
-use base::Gpa;
 use base::sync::{Ordering, fence};
+use base::{Gpa, SharedBit};
 
-use super::super::{SharedBit, SharedMemory};
+use super::super::SharedMemory;
 use super::Broken;
 use super::chain::{Buffer, Chain};
 

@@ -4,10 +4,12 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use base::SharedBit;
+
 use super::VirtioDevice;
 use super::mmio::VirtioMmio;
 use crate::devices::test_memory::TestMemory;
-use crate::devices::{AccessSize, IoApic, MmioDevice, NoMemory, SharedBit};
+use crate::devices::{AccessSize, IoApic, MmioDevice, NoMemory};
 
 pub(crate) const SHARED_BIT: u64 = 1 << 47;
 
@@ -45,7 +47,7 @@ impl TestDriver {
             let _ = io_apic.write(offset, AccessSize::Double, value.into(), &NoMemory);
         }
         let line = io_apic.line(GSI).unwrap();
-        let transport = VirtioMmio::new(device, line, SharedBit::new(SHARED_BIT));
+        let transport = VirtioMmio::new(device, line, SharedBit::topmost(48));
         let memory = TestMemory::new(BASE, MEMORY);
         Self { memory, transport, places, offered: 0, seen: 0, io_apic }
     }

@@ -1,6 +1,6 @@
 //! What the CPU asks of the machine: second-stage translation, time, random numbers.
 
-use tdvisor_base::arena::Arena;
+use phys_memory::Arena;
 use tdvisor_base::sync::Arc;
 use tdvisor_base::{Gpa, PAGE_SIZE};
 use x86_emu::{Access, Bus, BusFault, FaultKind, Translation};

@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let bars = Bars::new();
     let host = Host::bring_up(machine, |progress| bars.bring_up(progress)).map_err(failure)?;
-    let frames_before = vmm_core::platform::Platform::free_frames(host.platform());
+    let frames_before = vmm_core::platform::Frames::free_frames(host.platform());
     let hkids_before = host.hkid_counts();
 
     let console = Console::new(args.json);

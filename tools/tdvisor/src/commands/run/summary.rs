@@ -8,7 +8,7 @@ use tdvisor_attest::Hex;
 use tdvisor_attest::digest::Digest384;
 use vmm_core::Host;
 use vmm_core::host::hkid::HkidCounts;
-use vmm_core::platform::Platform;
+use vmm_core::platform::Frames;
 use vmm_core::td::{Ending, Td, TeardownReport};
 
 use super::console::Console;
@@ -184,7 +184,7 @@ impl Summary {
             Ending::FatalError { code, message } => {
                 json!({"kind": "fatal-error", "code": code, "message": message})
             }
-            Ending::Died(why) => json!({"kind": "died", "why": why}),
+            Ending::Died(death) => json!({"kind": "died", "why": death.to_string()}),
             Ending::Reset => json!({"kind": "reset"}),
             Ending::Panicked => json!({"kind": "panicked"}),
             Ending::Stopped => json!({"kind": "stopped"}),

@@ -1,7 +1,5 @@
 //! What the arena promises, case by case.
 
-use std::vec;
-
 use super::*;
 
 const HOST: KeyId = KeyId::DEFAULT;
@@ -106,7 +104,7 @@ fn a_store_into_decoded_code_moves_the_generation_once_per_watch() {
 fn bulk_copies_cross_pages_and_chunks() {
     let memory = arena();
     let at = Hpa::new(MIB2 - 100);
-    let data: vec::Vec<u8> = (0..10_000u32).map(|i| (i * 7) as u8).collect();
+    let data: Vec<u8> = (0..10_000u32).map(|i| (i * 7) as u8).collect();
     let _ = memory.write(at, HOST, &data).unwrap();
     let mut back = vec![0; data.len()];
     memory.read(at, HOST, &mut back).unwrap();
@@ -179,4 +177,13 @@ fn a_copy_as_long_as_an_aligned_word_is_never_seen_in_halves() {
     race(0x00ffu16.to_le_bytes(), 0x0100u16.to_le_bytes());
     race([0; 4], [0xff; 4]);
     race([0; 8], [0xff; 8]);
+}
+
+#[test]
+fn a_table_of_the_arena_is_filled_in_place() {
+    let memory = Arena::new(2 << 20, KeySpace::SHARED_ONLY);
+    let page = Pfn::new(3);
+    tdvisor_base::table::fill(memory.table(page).unwrap(), 7, 4096);
+    let last = page.base().wrapping_add(511 * 8);
+    assert_eq!(memory.load(last, KeyId::DEFAULT), Ok(7 + 511 * 4096u64));
 }

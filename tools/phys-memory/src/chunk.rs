@@ -4,8 +4,8 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::access;
-use crate::addr::{Hpa, PAGE_SIZE};
-use crate::sync::Arc;
+use tdvisor_base::addr::{Hpa, PAGE_SIZE};
+use tdvisor_base::sync::Arc;
 
 pub(super) const CHUNK_BYTES: u64 = 2 << 20;
 pub(super) const PAGES_PER_CHUNK: usize = 512;

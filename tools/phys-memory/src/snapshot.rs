@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::chunk::{CHUNK_BYTES, Chunk};
 use super::{Arena, KeySpace, Owners, SHARED_TAG};
-use crate::sync::{Arc, Mutex};
+use tdvisor_base::sync::{Arc, Mutex};
 
 /// Frozen contents of an arena. Cheap to clone; arenas made from it share its memory until they write.
 #[derive(Clone)]

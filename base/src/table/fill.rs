@@ -14,6 +14,11 @@
 //! order that nobody may rely on. That nobody else reads the words meanwhile is the caller's protocol, not
 //! a condition for this to be sound.
 
+#![allow(
+    unsafe_code,
+    reason = "sixteen bytes a store, which atomics cannot say; the proof is in the module docs"
+)]
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// Words that the wide loop writes per round: one cache line.
@@ -106,14 +111,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_table_of_the_arena_is_filled_in_place() {
-        let memory = crate::arena::Arena::new(2 << 20, crate::arena::KeySpace::SHARED_ONLY);
-        let page = crate::Pfn::new(3);
-        fill(memory.table(page).unwrap(), 7, 4096);
-        let last = page.base().wrapping_add(511 * 8);
-        assert_eq!(memory.load(last, crate::KeyId::DEFAULT), Ok(7 + 511 * 4096u64));
     }
 }

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::StoreEffect;
-use crate::addr::KeyId;
+use tdvisor_base::addr::KeyId;
 
 /// Layout and transitions of a page's state word.
 ///

@@ -26,9 +26,10 @@
 
 #![allow(unsafe_code, reason = "guest memory is raced on with mixed sizes; the proof is in the module docs")]
 
+extern crate alloc;
+
 mod access;
 mod chunk;
-mod fill;
 mod page;
 mod snapshot;
 
@@ -41,17 +42,14 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::addr::{ENTRIES_PER_TABLE, Hpa, KeyId, PAGE_SIZE, Pfn};
-use crate::sync::{Arc, AtomicU64, Mutex, preemption_point};
+use tdvisor_base::addr::{Hpa, KeyId, PAGE_SIZE, Pfn};
+use tdvisor_base::sync::{Arc, Mutex, preemption_point};
+use tdvisor_base::table::Table;
 
 pub use access::{Atomic, Word};
 use chunk::{CHUNK_BYTES, Chunk, PAGES_PER_CHUNK};
-pub use fill::fill;
 use page::PageWord;
 pub use snapshot::Snapshot;
-
-/// One page-table page: 512 words that CPUs and software race on.
-pub type Table = [AtomicU64; ENTRIES_PER_TABLE];
 
 /// The largest arena: 1 TiB, whose chunk index is 4 MiB.
 pub const MAX_ARENA_BYTES: u64 = 1 << 40;

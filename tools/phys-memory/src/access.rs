@@ -5,7 +5,7 @@
 
 use core::arch::asm;
 
-use crate::addr::Hpa;
+use tdvisor_base::Hpa;
 
 mod sealed {
     pub trait Sealed {}
