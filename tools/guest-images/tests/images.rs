@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its subject has failed")]
 
 use object::{Object, ObjectSection};
+use tdvisor_attest::mrtd::variants::{self, Variant};
+use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::{GUESTS, GuestImage, pack};
 
 const MR_EXTEND: u32 = 1;
@@ -112,6 +114,22 @@ fn the_reset_vector_jumps_into_the_stub() {
             guest.name
         );
     }
+}
+
+/// What `tools/guest-images/MRTD.txt` says, `name MRTD` a line.
+#[test]
+fn each_image_measures_to_the_mrtd_that_is_written_down() {
+    let written = include_str!("../MRTD.txt");
+    let written: Vec<&str> = written.lines().filter(|line| !line.starts_with('#')).collect();
+    let measured = GUESTS.map(|guest| {
+        let image = TdvfImage::parse(guest.image).unwrap();
+        let mrtd = variants::mrtd(&image, Variant::Interleaved, HostContents::default()).unwrap().unwrap();
+        format!("{} {mrtd}", guest.name)
+    });
+    assert_eq!(
+        written, measured,
+        "an image has changed: write the right-hand lines into tools/guest-images/MRTD.txt, and say so in CHANGELOG.md"
+    );
 }
 
 /// Panic messages carry source paths; one with this machine's folders would make the measurement depend on them.

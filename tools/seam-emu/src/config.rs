@@ -66,7 +66,7 @@ pub enum TscSource {
 }
 
 /// Which feature bits TD attributes and XFAM may and must have: a bit clear in `fixed0` must be 0, a bit set
-/// in `fixed1` must be 1 (structures reference, TDHSYSINFO).
+/// in `fixed1` must be 1 (Intel 348551, TDSYSINFO_STRUCT).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FixedBits {
     /// Bits that may be 1.

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its own repository fails")]
 
+mod contributing;
+mod invariants;
 mod licences;
+mod measurements;
 mod specification;

@@ -1,7 +1,7 @@
 //! Control structures in memory: a page of the arena seen as fields at byte offsets.
 //!
 //! TDR, TDCS and TDVPS lie in real pages of the arena. Their field offsets are those of the module's metadata
-//! tables (structures reference, section 9), so that access by field id needs a table and no code per field.
+//! tables (Intel 348551, metadata fields), so that access by field id needs a table and no code per field.
 //! VMCS fields lie in page 1 of a TDVPS, at [`vmcs::offset`].
 
 pub mod layout;

@@ -1,4 +1,4 @@
-//! TDCALL: dispatch, and the leaves that a guest calls (leaves reference, sections 2 and 6.7).
+//! TDCALL: dispatch, and the leaves that a guest calls (Intel 348551, guest-side interface functions).
 //!
 //! # Protocol
 //! A leaf returns a status, which the guest finds in RAX behind the instruction; or it ends in something that

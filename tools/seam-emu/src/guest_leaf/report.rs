@@ -18,7 +18,7 @@ use crate::lock::Mode;
 use crate::machine::Machine;
 use crate::td::Tdcs;
 
-/// Layout of a TDREPORT (structures reference, section 5).
+/// Layout of a TDREPORT (Intel 348551, TDREPORT_STRUCT).
 pub(super) const REPORT_BYTES: usize = 1024;
 pub(super) const MAC_STRUCT_BYTES: usize = 256;
 pub(super) const MAC_OFFSET: usize = 224;

@@ -1,4 +1,4 @@
-//! From RAX to a leaf (leaves reference, section 1).
+//! From RAX to a leaf (Intel 348551, SEAMCALL).
 
 use tdx_module_iface::leaf::Readiness;
 use tdx_module_iface::lifecycle::SysState;

@@ -66,7 +66,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::MNG_VPFLUSHDONE, Run::Reads(mng::vpflushdone::vpflushdone), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::FLUSHVP_NOT_DONE], "")),
     row(TdhLeaf::MNG_KEY_FREEID, Run::Reads(mng::key_freeid::key_freeid), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::WBCACHE_NOT_COMPLETE], "")),
     row(TdhLeaf::MNG_INIT, Run::Leaf(crate::td_params::leaf::init), exact(&[Page, Keys, Tdcs, OpState], &[], "values that depend on the processor's CPUID are those of the emulated processor")),
-    // Kept for compatibility; the module does nothing (leaves reference, 6.3).
+    // Kept for compatibility; the module does nothing (Intel 348551, TDH.MNG.KEY.RECLAIMID).
     row(TdhLeaf::MNG_KEY_RECLAIMID, Run::Nothing, exact(&[], &[], "does nothing, as in the module")),
     row(TdhLeaf::MR_EXTEND, Run::Leaf(mr::extend::extend), exact(&[Page, Keys, Tdcs, OpState], &[C::EPT_ENTRY_NOT_PRESENT], "")),
     row(TdhLeaf::MR_FINALIZE, Run::Reads(mr::finalize::finalize), exact(&[Page, Keys, Tdcs, OpState], &[C::NO_VCPUS], "")),
@@ -97,7 +97,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::SYS_LP_INIT, Run::Leaf(|call, _| sys::lp_init::lp_init(call)), partial(&[], &[C::SYS_BUSY, C::SYS_LP_INIT_NOT_PENDING, C::SYS_LP_INIT_DONE], "the checks of the platform's registers always pass")),
     row(TdhLeaf::SYS_TDMR_INIT, Run::Leaf(sys::tdmr_init::tdmr_init), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::TDMR_ALREADY_INITIALIZED], "")),
     row(TdhLeaf::SYS_RDALL, Run::Leaf(metadata::sys::read_all), exact(&[], &[C::OPERAND_INVALID, C::SYS_LP_INIT_NOT_DONE, C::METADATA_FIELD_ID_INCORRECT], "")),
-    // No state of the processor depends on it here (leaves reference, 6.5; recorded: no effect).
+    // No state of the processor depends on it here (recorded: no effect).
     row(TdhLeaf::SYS_LP_SHUTDOWN, Run::Nothing, exact(&[], &[], "no state of the processor depends on it")),
     row(TdhLeaf::SYS_CONFIG, Run::Leaf(sys::config::config), exact(&[], &[C::OPERAND_INVALID, C::SYS_BUSY, C::SYS_CONFIG_NOT_PENDING, C::INVALID_TDMR, C::NON_ORDERED_TDMR, C::INVALID_RESERVED_IN_TDMR, C::NON_ORDERED_RESERVED_IN_TDMR, C::INVALID_PAMT, C::PAMT_OVERLAP, C::PAMT_OUTSIDE_CMRS, C::TDMR_OUTSIDE_CMRS], "")),
     row(TdhLeaf::SYS_SHUTDOWN, Run::Leaf(sys::shutdown::shutdown), partial(&[], &[C::OPERAND_INVALID, C::SYS_BUSY], "no handoff data is written")),

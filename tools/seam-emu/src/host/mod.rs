@@ -3,7 +3,7 @@
 //! # Protocol
 //! A leaf gets the registers, changes those that it documents as outputs, and gives a status, which dispatch
 //! puts into RAX. Everything else keeps its input value. Checks stand in the order in which the module makes
-//! them (leaves reference, sections 1 and 6); whatever a leaf locked is let go when it returns.
+//! them (held by the recordings); whatever a leaf locked is let go when it returns.
 
 mod dispatch;
 mod leaves;

@@ -1,4 +1,4 @@
-//! Steps that many leaves share (leaves reference, section 3), each with its own failure.
+//! Steps that many leaves share, each with its own failure.
 
 use tdvisor_base::sync::preemption_point;
 use tdvisor_base::{Gpa, Hpa, Level};

@@ -1,5 +1,5 @@
-//! TD epochs: how the module knows that no processor holds a translation any more (leaves reference,
-//! section 4).
+//! TD epochs: how the module knows that no processor holds a translation any more (Intel 348549,
+//! TLB tracking).
 //!
 //! A vCPU runs in the epoch that was current when it entered; two reference counts, by parity, say how many
 //! run in the current and in the previous one. TRACK opens a new epoch once nobody runs in the one before.

@@ -1,6 +1,6 @@
 //! TD_PARAMS: the checks of TDH.MNG.INIT in their exact order, and what they make of a TD.
 //!
-//! Order (leaves reference, 6.3; held by the recordings): ATTRIBUTES, XFAM, MAX_VCPUS, NUM_L2_VMS, TDCX pages,
+//! Order (Intel 348551, TDH.MNG.INIT; held by the recordings): ATTRIBUTES, XFAM, MAX_VCPUS, NUM_L2_VMS, TDCX pages,
 //! reserved bytes 20..24, CONFIG_FLAGS, EPTP_CONTROLS, TSC_FREQUENCY, reserved bytes 42..80 and MSR_CONFIG_CTLS,
 //! CPUID_CONFIG, the other reserved bytes, IA32_ARCH_CAPABILITIES_CONFIG, MIGRATABLE with L2 VMs.
 

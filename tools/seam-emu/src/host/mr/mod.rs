@@ -1,4 +1,4 @@
-//! TDH.MR.*: the measurement of a TD that is being built (structures reference, section 4).
+//! TDH.MR.*: the measurement of a TD that is being built (Intel 348549, TD measurement).
 
 pub(super) mod extend;
 pub(super) mod finalize;
