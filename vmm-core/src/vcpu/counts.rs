@@ -1,9 +1,12 @@
 //! Exits by reason.
+//!
+//! The reasons are a bounded set ([`ExitKind::MOST`]): a guest chooses the number of its call, and must not choose how
+//! much its host remembers. Numbers without a name share one entry.
 
 use core::fmt;
 
 use tdx_module_iface::exit::ExitReason;
-use tdx_module_iface::ghci::Function;
+use tdx_module_iface::ghci::{Function, STANDARD};
 use tdx_module_iface::tdh::TdExit;
 
 /// Why a vCPU left the guest, for counting.
@@ -11,20 +14,45 @@ use tdx_module_iface::tdh::TdExit;
 pub enum ExitKind {
     /// TDG.VP.VMCALL for a function of the GHCI.
     Call(Function),
+    /// TDG.VP.VMCALL for a function that the GHCI does not define.
+    UnknownCall,
     /// TDG.VP.VMCALL for a vendor's function.
     Vendor,
     /// Anything else, by VMX exit reason.
     Exit(ExitReason),
+    /// A VMX exit reason that has no name.
+    UnknownExit,
 }
 
 impl ExitKind {
+    /// How many different reasons there are at most.
+    pub const MOST: usize = Function::ALL.len() + ExitReason::ALL.len() + 3;
+
     pub(crate) fn of(exit: &TdExit) -> Self {
         use tdx_module_iface::Reg;
         match exit {
-            TdExit::TdVmCall(call) if call.gprs.get(Reg::R10).is_some_and(|r10| r10 != 0) => Self::Vendor,
-            TdExit::TdVmCall(call) => Self::Call(Function(call.gprs.get(Reg::R11).unwrap_or_default())),
-            TdExit::Async(exit) => Self::Exit(exit.reason.basic()),
+            TdExit::TdVmCall(call) => Self::of_call(
+                call.gprs.get(Reg::R10).unwrap_or_default(),
+                call.gprs.get(Reg::R11).unwrap_or_default(),
+            ),
+            TdExit::Async(exit) => Self::of_reason(exit.reason.basic()),
         }
+    }
+
+    /// A call by its R10 and R11.
+    const fn of_call(r10: u64, r11: u64) -> Self {
+        let function = Function(r11);
+        if r10 != STANDARD {
+            Self::Vendor
+        } else if function.name().is_some() {
+            Self::Call(function)
+        } else {
+            Self::UnknownCall
+        }
+    }
+
+    const fn of_reason(reason: ExitReason) -> Self {
+        if reason.name().is_some() { Self::Exit(reason) } else { Self::UnknownExit }
     }
 }
 
@@ -32,8 +60,29 @@ impl fmt::Display for ExitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(function) => write!(f, "TDVMCALL {function}"),
+            Self::UnknownCall => f.write_str("TDVMCALL of no known function"),
             Self::Vendor => f.write_str("TDVMCALL of a vendor"),
             Self::Exit(reason) => write!(f, "{reason}"),
+            Self::UnknownExit => f.write_str("exit of no known reason"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn whatever_numbers_a_guest_calls_the_reasons_are_a_bounded_set() {
+        let mut kinds = BTreeSet::new();
+        for number in 0..0x2_0000u64 {
+            kinds.insert(ExitKind::of_call(STANDARD, number));
+            kinds.insert(ExitKind::of_call(STANDARD, number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            kinds.insert(ExitKind::of_call(number | 1, number));
+            kinds.insert(ExitKind::of_reason(ExitReason(number as u16)));
+        }
+        assert_eq!(kinds.len(), ExitKind::MOST, "{kinds:?}");
     }
 }
