@@ -6,10 +6,15 @@
 //! A new subcommand is one file in `commands/` (its clap `Args` and `fn run(Args) -> Result<Status, Failure>`)
 //! and one variant of [`Command`].
 
+// A print macro panics when nobody reads, and cannot be told to give up: `streams` has what to use.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod commands;
+mod files;
 mod guest_log;
 mod outcome;
 mod read_bounded;
+mod streams;
 
 use std::process::ExitCode;
 

@@ -172,7 +172,7 @@ fn fault_td_ends_as_its_command_says() {
 fn a_guest_that_never_ends_is_stopped_in_order() {
     let output = tdvisor(&["run", "fault-td", "--command", "spin", "--timeout", "1"]);
     let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert_eq!(output.status.code(), Some(124), "{stderr}");
     assert!(stderr.contains("stopped"), "{stderr}");
     assert!(stderr.contains("every page and the key id came back"), "{stderr}");
 }

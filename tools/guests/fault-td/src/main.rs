@@ -7,11 +7,16 @@
 //! | `fatal` | TDG.VP.VMCALL\<ReportFatalError\> with a message |
 //! | `spin` | never ends |
 //! | `fail` | powers off with the result "failure" |
+//! | `print` | prints without end |
+//! | `count-input` | counts what comes on its console, up to the first NUL |
+//! | `flood:KIND:COUNT` | feeds its host; see [`flood`] |
 
 #![no_std]
 #![no_main]
 
-use guest_rt::{Outcome, Td, cpu, guest, println};
+mod flood;
+
+use guest_rt::{Outcome, Td, cpu, guest, memory, println};
 use tdx_guest::tdvmcall::report_fatal_error_simple;
 
 guest!(main);
@@ -31,13 +36,23 @@ fn main(td: &'static Td) -> Outcome {
                 core::hint::spin_loop();
             }
         }
+        "print" => flood::print_forever(),
+        "count-input" => flood::count_input(),
+        command if command.starts_with("flood:") => {
+            if let Err(error) = memory::open_pool() {
+                println!("fault-td: no memory: {error:?}");
+                return Outcome::Failure;
+            }
+            flood::flood(td, command.trim_start_matches("flood:"))
+        }
         "fail" => {
             println!("fault-td: reporting failure");
             Outcome::Failure
         }
         other => {
             println!(
-                "fault-td: unknown command '{other}'; one of: unaccepted, triple-fault, fatal, spin, fail"
+                "fault-td: unknown command '{other}'; one of: unaccepted, triple-fault, fatal, spin, fail, print, \
+                 count-input, flood:KIND:COUNT"
             );
             Outcome::Failure
         }

@@ -11,8 +11,11 @@ use tdvisor_base::sync::Mutex;
 pub struct EmulatorLimit {
     /// The processor.
     pub lp: usize,
-    /// The instruction with its address and bytes, and what of it is missing.
+    /// Which operation, without anything of the guest's state.
     pub what: String,
+    /// The instruction with its operands, address and bytes: the guest's private contents, which a host may see of a TD in
+    /// debug mode only.
+    pub instruction: Option<String>,
 }
 
 impl fmt::Display for EmulatorLimit {

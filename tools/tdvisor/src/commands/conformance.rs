@@ -1,7 +1,7 @@
 //! `tdvisor conformance`: replay recordings of Intel's own module on the emulated one.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use seam_emu::conformance::{self, Explained, Options, Report};
 
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 
 /// Replay recorded SEAMCALLs and TDCALLs and compare every register.
 ///
@@ -54,8 +55,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         }
         text.push_str(&report.to_string());
     }
-    // A reader that stops early (`| head`) is not a failure of the replay.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    print(&text)?;
     Ok(status)
 }
 

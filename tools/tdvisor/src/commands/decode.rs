@@ -1,6 +1,7 @@
 //! `tdvisor decode`: status words, leaves and traces of calls, explained.
 
 mod answer;
+mod quote_error;
 mod record;
 mod subject;
 mod trace;
@@ -15,7 +16,7 @@ use subject::Subject;
 ///
 /// STATUS is RAX in hexadecimal (0xC0000B0800000092) or the name of a code (TLB_TRACKING_NOT_DONE); LEAF is a name
 /// (TDH.MEM.PAGE.AUG) or a number (6, tdh:6, tdg:6); TRACE is a file written by `run --trace`, or a recording, plain
-/// or gzip. Ends with status 2 for anything else.
+/// or gzip. Codes of Intel's quote libraries (0xe047, SGX_QL_…) are explained too. Ends with status 2 for anything else.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to explain.
@@ -64,7 +65,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         (Err(Stop::Input(failure)), _) => Err(failure),
         // A reader that stops early (`| head`) is not a failure.
         (Err(Stop::Output(error)), _) | (Ok(()), Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::input("standard output", error))
+            Err(Failure::output("standard output", error))
         }
         _ => Ok(Status::Success),
     }
@@ -73,6 +74,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 fn explain(text: &str, form: Form, out: &mut impl Write) -> Result<(), Stop> {
     match subject::classify(text)? {
         Subject::Status(status) => answer::status(status, form, out),
+        Subject::QuoteError(error) => answer::quote_error(error, form, out),
         Subject::Leaves(leaves) => answer::leaves(&leaves, form, out),
         Subject::Trace(path) => trace::explain(&path, form, out),
     }
@@ -81,7 +83,7 @@ fn explain(text: &str, form: Form, out: &mut impl Write) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use tdx_module_iface::explain::Side;
-    use tdx_module_iface::status::{self, Status as Word};
+    use tdx_module_iface::status::{self, Status as Word, StatusCode};
 
     use super::*;
 
@@ -95,6 +97,10 @@ mod tests {
     fn every_status_code_of_the_table_is_explained_by_value_and_by_name() {
         for info in status::TABLE {
             for details in [0, 1, 0x92] {
+                // The details of a success are an exit reason, and 0x92 is none.
+                if info.code == StatusCode::SUCCESS && details == 0x92 {
+                    continue;
+                }
                 let word = format!("{:#018X}", Word::with_details(info.code, details).raw());
                 let answer = text(&word, Form::Text);
                 for part in [info.name, info.cause, info.action] {
@@ -117,6 +123,17 @@ mod tests {
             ["TLB_TRACKING_NOT_DONE", "operand SEPT_TREE", "repeating the call cannot help", "MEM.TRACK"]
         {
             assert!(answer.contains(part), "{part:?} is missing in:\n{answer}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_no_status_is_not_called_a_success() {
+        assert!(text("0xe066", Form::Text).contains("SGX_QL_TCB_NOT_SUPPORTED"));
+        assert!(text("SGX_QL_PLATFORM_UNKNOWN", Form::Text).contains("not registered"));
+        assert!(text("0x4d", Form::Text).contains("exit reason: TDCALL"));
+        for subject in ["0xe036", "0xe166", "0x92", "0xffff", "0xdeadbeef", "0x10000"] {
+            let mut out = Vec::new();
+            assert!(explain(subject, Form::Text, &mut out).is_err(), "{subject}");
         }
     }
 

@@ -5,10 +5,10 @@ mod inputs;
 mod replay;
 mod show;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 pub(super) use inputs::parse_memory;
 
 /// Where Linux shows a TD its own log.
@@ -58,9 +58,4 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Command::Replay(args) => replay::run(&args),
         Command::Explain(args) => explain::run(&args),
     }
-}
-
-/// Prints; a reader that stops early (`| head`) does not change the answer.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

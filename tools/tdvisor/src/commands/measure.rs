@@ -5,7 +5,6 @@ mod igvm;
 mod report;
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -16,6 +15,7 @@ use tdvisor_guest_images::{BOOT_SHIM, GUESTS};
 
 use crate::outcome::{Failure, Status};
 use crate::read_bounded::read_bounded;
+use crate::streams::print;
 
 /// Larger files are no guest images.
 const MAX_IMAGE_BYTES: u64 = 1 << 30;
@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         (Some(image), Measured { json: report.to_json(), text: report.to_string(), matches })
     };
     let boot = boot::Boot::of(&args.boot, shim.as_ref())?;
-    print(if args.json { measured.json(boot.as_ref()) } else { measured.text(boot.as_ref()) });
+    print(&if args.json { measured.json(boot.as_ref()) } else { measured.text(boot.as_ref()) })?;
     Ok(if args.expect.is_some() && !measured.matches { Status::Negative } else { Status::Success })
 }
 
@@ -108,11 +108,6 @@ impl Measured {
     fn text(&self, boot: Option<&boot::Boot>) -> String {
         format!("{}{}", self.text, boot.map(ToString::to_string).unwrap_or_default())
     }
-}
-
-/// Prints; a reader that stops early (`| head`) does not change the answer.
-fn print(text: String) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// The image of this path, or the built-in guest of this name.

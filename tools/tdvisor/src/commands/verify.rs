@@ -5,13 +5,13 @@ mod case;
 pub mod inputs;
 pub mod report;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 use inputs::{parse_time, read_collateral, read_policy, read_quote, read_root, read_rtmr3};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
@@ -84,7 +84,6 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         test_root: args.test_root.is_some(),
     };
     let text = if args.json { format!("{:#}\n", report.to_json()) } else { report.to_text() };
-    // A reader that stops early (`| head`) does not change the verdict.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    print(&text)?;
     Ok(if accepted { Status::Success } else { Status::Negative })
 }

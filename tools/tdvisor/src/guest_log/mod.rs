@@ -27,51 +27,71 @@ mod value;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use defmt_parser::Level;
 
+use crate::machine::outlet::{Metered, Outlet};
 use format::Pattern;
 use frame::{Deframer, PADDING};
 use table::{Purpose, Table};
 use text::Line;
 use value::{Reader, Undecodable, Value};
 
-/// A decoder that several owners share. Frames are printed to stderr as they are complete.
+/// Bytes of log that are shown.
+pub const ALLOWANCE: u64 = 256 << 20;
+
+/// A decoder that several owners share. Frames are shown as they are complete.
 #[derive(Clone)]
-pub struct GuestLog(Arc<Mutex<Decoder>>);
+pub struct GuestLog(Arc<Mutex<Shown>>);
+
+struct Shown {
+    decoder: Decoder,
+    out: Metered,
+}
 
 impl GuestLog {
-    /// A log for the guest of this ELF file. Without one, or without `defmt` in it, frames are dropped; if its
-    /// strings cannot be read, that is said on stderr.
-    pub fn new(elf: Option<&[u8]>) -> Self {
+    /// A log for the guest of this ELF file, shown on `out`. Without one, or without `defmt` in it, frames are dropped;
+    /// if its strings cannot be read, that is said there.
+    pub fn new(elf: Option<&[u8]>, out: Outlet) -> Self {
+        let mut out = Metered::new(out, ALLOWANCE);
         let table = match elf.map_or(Ok(None), Table::of_elf) {
             Ok(table) => table,
             Err(error) => {
-                print(format_args!("not shown: the ELF file is of no use, {error}"));
+                show(&mut out, format_args!("not shown: the ELF file is of no use, {error}"));
                 None
             }
         };
-        Self(Arc::new(Mutex::new(Decoder { table, deframer: Deframer::default(), malformed: 0 })))
+        let decoder = Decoder { table, deframer: Deframer::default(), malformed: 0 };
+        Self(Arc::new(Mutex::new(Shown { decoder, out })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes beyond [`ALLOWANCE`].
+    pub fn dropped(&self) -> u64 {
+        self.lock().out.dropped()
     }
 
     /// Says how many frames could not be read, if any.
     pub fn finish(&self) {
-        let decoder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shown { decoder, out } = &mut *self.lock();
         if decoder.malformed != 0 {
             let count = decoder.malformed;
-            print(format_args!("{count} frames could not be decoded: is --elf the image's?"));
+            show(out, format_args!("{count} frames could not be decoded: is --elf the image's?"));
         }
         if decoder.deframer.is_inside_frame() {
-            print(format_args!("the last frame is cut off"));
+            show(out, format_args!("the last frame is cut off"));
         }
     }
 }
 
 impl Write for GuestLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut decoder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        decoder.receive(bytes, |line| print(format_args!("{line}")));
+        let Shown { decoder, out } = &mut *self.lock();
+        decoder.receive(bytes, |line| show(out, format_args!("{line}")));
         Ok(bytes.len())
     }
 
@@ -80,9 +100,9 @@ impl Write for GuestLog {
     }
 }
 
-/// Prints a line. A closed stderr loses the log and nothing else.
-fn print(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "[guest log] {line}");
+/// Shows a line.
+fn show(out: &mut Metered, line: fmt::Arguments<'_>) {
+    out.send(format!("[guest log] {line}\n").as_bytes());
 }
 
 /// From bytes to lines.

@@ -237,9 +237,9 @@ fn whatever_a_guest_sends_the_decoder_goes_on() {
 
 #[test]
 fn without_an_elf_file_frames_are_dropped() {
-    let mut log = GuestLog::new(None);
+    let mut log = GuestLog::new(None, Outlet::new(std::io::sink(), 1 << 10));
     log.write_all(&encode(&[1, 0])).expect("the log takes all bytes");
     let decoder = log.0.lock().expect("nobody panicked with the lock");
-    assert_eq!(decoder.malformed, 0);
-    assert!(!decoder.deframer.is_inside_frame());
+    assert_eq!(decoder.decoder.malformed, 0);
+    assert!(!decoder.decoder.deframer.is_inside_frame());
 }

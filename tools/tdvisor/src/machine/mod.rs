@@ -6,14 +6,17 @@
 pub mod board;
 pub mod cmos;
 pub mod disk;
+pub mod disk_worker;
 pub mod frames;
 pub mod linux_files;
 pub mod lp;
 pub mod no_pit;
+pub mod outlet;
 pub mod serial;
 pub mod timer;
 pub mod trace;
 pub mod turns;
+pub mod worker;
 
 use std::sync::Arc;
 

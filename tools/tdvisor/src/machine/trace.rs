@@ -1,18 +1,26 @@
 //! Every SEAMCALL counted, and, where asked for, written down.
 //!
 //! A trace is one JSON object a line, with the field names of a recording: `n`, `lp`, `op`, `leaf`, `in`, `out`.
-//! Registers that are zero are left out. `tdvisor decode` explains it.
+//! `in` has RAX and what is not zero, `out` has RAX, what is not zero and what the call changed: whichever of zero and
+//! "as it was" a reader takes an unlisted register of `out` for, it is both. `tdvisor decode` explains it.
+//!
+//! A file has [`MAX_BYTES`] at most; calls beyond that are counted and not written.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use tdx_module_iface::{Gprs, TdhLeaf};
 use vmm_core::platform::LpId;
+
+use super::outlet::{Metered, Outlet};
+
+/// The largest trace that is written.
+pub const MAX_BYTES: u64 = 8 << 30;
+/// Bytes that wait for the file.
+const QUEUE: usize = 1 << 20;
 
 /// Leaf numbers that are counted apart; the module has none above.
 const LEAVES: usize = 256;
@@ -20,13 +28,19 @@ const LEAVES: usize = 256;
 /// Counts, and the file if there is one.
 pub struct Trace {
     counts: Box<[AtomicU64]>,
-    file: Option<Mutex<Log>>,
+    file: Option<Log>,
 }
 
 struct Log {
-    out: BufWriter<File>,
+    outlet: Outlet,
+    /// Held while a call is sent, so that the file is in order.
+    writer: Mutex<Writer>,
+}
+
+struct Writer {
+    out: Metered,
+    /// The next call's number.
     next: u64,
-    failed: Option<io::Error>,
 }
 
 impl Trace {
@@ -35,13 +49,32 @@ impl Trace {
         Self { counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(), file: None }
     }
 
-    /// Counts, and writes every call to a new file.
+    /// Counts, and writes every call to this file.
+    pub fn to_file(file: File) -> Self {
+        let outlet = Outlet::new(file, QUEUE);
+        let writer = Mutex::new(Writer { out: Metered::new(outlet.clone(), MAX_BYTES), next: 0 });
+        Self { file: Some(Log { outlet, writer }), ..Self::counting() }
+    }
+
+    /// Where the calls are written, if they are.
+    pub fn outlet(&self) -> Option<&Outlet> {
+        self.file.as_ref().map(|log| &log.outlet)
+    }
+
+    /// Waits until everything is in the file.
     ///
-    /// # Errors
-    /// The file cannot be created.
-    pub fn to_file(path: &Path) -> io::Result<Self> {
-        let out = BufWriter::new(File::create(path)?);
-        Ok(Self { file: Some(Mutex::new(Log { out, next: 0, failed: None })), ..Self::counting() })
+    /// # Panics
+    /// Some of it is not: for tests, which have no use for a part.
+    pub fn finish(&self) {
+        if let Some(outlet) = self.outlet() {
+            let loss = outlet.drain(|| false);
+            assert!(loss.failed.is_none(), "{loss:?}");
+        }
+    }
+
+    /// Bytes of calls that were too many for the file. Waits for a call that is being written.
+    pub fn dropped(&self) -> u64 {
+        self.file.as_ref().map_or(0, |log| log.lock().out.dropped())
     }
 
     /// Notes one call.
@@ -51,7 +84,6 @@ impl Trace {
             count.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(log) = &self.file {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.write(lp, before, after, reached);
         }
     }
@@ -64,48 +96,37 @@ impl Trace {
             .filter(|(_, count)| *count != 0)
             .collect()
     }
-
-    /// Writes out what is buffered.
-    ///
-    /// # Errors
-    /// The first write that failed: the trace is incomplete.
-    pub fn finish(&self) -> io::Result<()> {
-        let Some(log) = &self.file else { return Ok(()) };
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        match log.failed.take() {
-            Some(error) => Err(error),
-            None => log.out.flush(),
-        }
-    }
 }
 
 impl Log {
-    fn write(&mut self, lp: LpId, before: &Gprs, after: &Gprs, reached: bool) {
-        if self.failed.is_some() {
-            return;
-        }
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, lp: LpId, before: &Gprs, after: &Gprs, reached: bool) {
+        let mut writer = self.lock();
         let mut line = json!({
-            "n": self.next,
+            "n": writer.next,
             "lp": lp.0,
             "op": "seamcall",
             "leaf": TdhLeaf(before.rax as u16).to_string(),
-            "in": registers(before),
+            "in": registers(before, before),
         });
         if reached {
-            line["out"] = registers(after);
+            line["out"] = registers(after, before);
         }
-        self.next += 1;
-        if let Err(error) = writeln!(self.out, "{line}") {
-            self.failed = Some(error);
-        }
+        writer.next += 1;
+        let mut line = line.to_string();
+        line.push('\n');
+        writer.out.send(line.as_bytes());
     }
 }
 
-/// RAX always, others where they are not zero.
-fn registers(gprs: &Gprs) -> Value {
+/// RAX always, others where they are not zero or not what they were.
+fn registers(gprs: &Gprs, before: &Gprs) -> Value {
     let shown: Map<String, Value> = gprs
         .iter()
-        .filter(|(reg, value)| *value != 0 || reg.index() == 0)
+        .filter(|(reg, value)| *value != 0 || *value != before.get(*reg) || reg.index() == 0)
         .map(|(reg, value)| (reg.name().to_owned(), Value::String(format!("{value:#x}"))))
         .collect();
     Value::Object(shown)

@@ -133,9 +133,9 @@ impl CpuGuest {
     }
 
     /// Names what the CPU cannot do, and stops the vCPU.
-    fn limit(&mut self, env: &GuestEnv<'_>, what: String) -> VmExit {
+    fn limit(&mut self, env: &GuestEnv<'_>, what: String, instruction: Option<String>) -> VmExit {
         self.cpu.activity = Activity::Active;
-        env.machine().report_limit(EmulatorLimit { lp: env.lp(), what });
+        env.machine().report_limit(EmulatorLimit { lp: env.lp(), what, instruction });
         VmExit::plain(ExitReason::TRIPLE_FAULT)
     }
 
@@ -152,9 +152,12 @@ impl CpuGuest {
             }
             Exit::BusFault(fault) => match exits::refused(&fault, refusal) {
                 Some(exit) => exit,
-                None => self.limit(env, format!("a refusal without a reason: {}", fault.fault)),
+                None => self.limit(env, format!("a refusal without a reason: {}", fault.fault), None),
             },
-            Exit::Unimplemented(what) => self.limit(env, what.to_string()),
+            Exit::Unimplemented(what) => {
+                let mnemonic = what.text.split_whitespace().next().unwrap_or("an instruction");
+                self.limit(env, format!("not implemented: {mnemonic}"), Some(what.to_string()))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use tdx_module_iface::explain::{LeafCard, Side};
 use tdx_module_iface::leaf::RegUse;
 use tdx_module_iface::{Release, Status};
 
+use super::quote_error::QuoteError;
 use super::{Form, Stop};
 
 /// Prints what a status means.
@@ -35,6 +36,24 @@ pub fn status(status: Status, form: Form, out: &mut impl Write) -> Result<(), St
         }
         writeln!(out, "  cause     {}", info.cause)?;
         writeln!(out, "  to do     {}", info.action)?;
+    }
+    Ok(())
+}
+
+/// Prints what an error of Intel's quote libraries means.
+pub fn quote_error(error: QuoteError, form: Form, out: &mut impl Write) -> Result<(), Stop> {
+    let (value, name, cause) = (format!("{:#06x}", error.value), error.name(), error.cause);
+    match form {
+        Form::Text => {
+            writeln!(out, "{value} {name}\n  of        Intel's quote libraries\n  cause     {cause}")?
+        }
+        Form::Json => {
+            writeln!(
+                out,
+                "{}",
+                json!({"kind": "quote-error", "value": value, "name": name, "cause": cause})
+            )?;
+        }
     }
     Ok(())
 }

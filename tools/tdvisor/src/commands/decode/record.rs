@@ -1,6 +1,7 @@
 //! One line of a trace: a call with its registers, and what happened in the guest meanwhile.
 //!
-//! A register that a line does not list is zero on entry, and unchanged on return.
+//! A register that a line does not list is zero on entry. On return it is unchanged in a recording, and zero in a trace:
+//! a trace lists what is not zero.
 
 use serde_json::{Map, Value};
 use tdx_module_iface::explain::{CallRecord, Side};
@@ -44,6 +45,11 @@ pub fn parse(line: &str) -> Result<Line, String> {
         return Ok(Line::Nothing);
     }
     match object.get("op").and_then(Value::as_str) {
+        // A trace notes calls that ended before the module's first instruction.
+        Some("seamcall") if object.contains_key("n") && !object.contains_key("out") => {
+            let leaf = object.get("leaf").and_then(Value::as_str).unwrap_or("a call");
+            Ok(Line::Other(format!("{leaf} did not reach the module")))
+        }
         Some("seamcall" | "tdcall") => {
             let mut calls = Vec::new();
             step(&object, 0, &mut calls)?;
@@ -84,8 +90,9 @@ fn call(object: &Map<String, Value>, leaf_key: &str, side: Side, depth: usize) -
         });
         input.rax = number.map(u64::from).ok_or("neither RAX on entry nor the name of a known leaf")?;
     }
-    let output = registers(object, "out", input)?;
     let number = ["n", "i"].into_iter().find_map(|key| object.get(key)).and_then(Value::as_u64);
+    let is_trace = object.contains_key("n");
+    let output = registers(object, "out", if is_trace { Gprs::ZERO } else { input })?;
     let lp = object.get("lp").and_then(Value::as_u64);
     Ok(Call { number, lp, record: CallRecord { side, input, output }, recorded_leaf, depth })
 }
@@ -112,13 +119,32 @@ mod tests {
 
     #[test]
     fn a_line_of_a_trace_and_one_of_a_recording_read_alike() {
-        let trace = r#"{"n":7,"lp":1,"op":"seamcall","leaf":"TDH.MEM.TRACK","in":{"rcx":"0x1000"},"out":{"rax":"0x0"}}"#;
+        let trace = r#"{"n":7,"lp":1,"op":"seamcall","leaf":"TDH.MEM.TRACK","in":{"rcx":"0x1000"},"out":{"rax":"0x0","rcx":"0x1000"}}"#;
         let recording = r#"{"i":7,"lp":1,"op":"seamcall","leaf":"TDH.MEM.TRACK","in":{"rax":"0x26","rcx":"0x1000"},"out":{"rax":"0x0"}}"#;
         for line in [trace, recording] {
             let Ok(Line::Calls(calls)) = parse(line) else { panic!("{line}") };
             assert_eq!((calls[0].number, calls[0].lp), (Some(7), Some(1)));
             assert_eq!(calls[0].record.to_string(), "TDH.MEM.TRACK rcx=0x1000 -> SUCCESS");
         }
+    }
+
+    #[test]
+    fn a_register_that_became_zero_is_not_what_it_was() {
+        // A HLT: R10 is zero for a function of the GHCI. It held the answer of the call before.
+        let trace = r#"{"n":8,"lp":1,"op":"seamcall","leaf":"TDH.VP.ENTER","in":{"rax":"0x0","r10":"0x8000000000000003","rcx":"0x2000"},"out":{"rax":"0x4d","rcx":"0xfc00","r11":"0xc"}}"#;
+        let Ok(Line::Calls(calls)) = parse(trace) else { panic!("{trace}") };
+        assert_eq!(calls[0].record.output.r10, 0);
+        assert!(calls[0].record.to_string().contains("HLT"), "{}", calls[0].record);
+        let recording = r#"{"i":8,"op":"seamcall","leaf":"TDH.MEM.TRACK","in":{"rax":"0x26","r10":"0x5"},"out":{"rax":"0x0"}}"#;
+        let Ok(Line::Calls(calls)) = parse(recording) else { panic!("{recording}") };
+        assert_eq!(calls[0].record.output.r10, 5);
+    }
+
+    #[test]
+    fn a_call_that_did_not_reach_the_module_is_named() {
+        let line = r#"{"n":8,"lp":1,"op":"seamcall","leaf":"TDH.VP.ENTER","in":{"rax":"0x0"}}"#;
+        let Ok(Line::Other(text)) = parse(line) else { panic!("{line}") };
+        assert!(text.contains("TDH.VP.ENTER") && text.contains("did not reach"), "{text}");
     }
 
     #[test]

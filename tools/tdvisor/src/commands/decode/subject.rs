@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::explain::{LeafCard, Side, explain_leaf};
 use tdx_module_iface::status::{Status, StatusCode};
 
+use super::quote_error::QuoteError;
 use crate::outcome::Failure;
 
 /// Something that can be explained.
 pub enum Subject {
     /// A value of RAX on return.
     Status(Status),
+    /// A code of Intel's quote libraries.
+    QuoteError(QuoteError),
     /// One leaf, or the two of that number.
     Leaves(Vec<LeafCard>),
     /// A file of recorded calls.
@@ -22,6 +26,9 @@ pub fn classify(text: &str) -> Result<Subject, Failure> {
     if Path::new(text).is_file() {
         return Ok(Subject::Trace(text.into()));
     }
+    if let Some(error) = quote_error(text) {
+        return Ok(Subject::QuoteError(error));
+    }
     if let Some(status) = status(text)? {
         return Ok(Subject::Status(status));
     }
@@ -31,8 +38,17 @@ pub fn classify(text: &str) -> Result<Subject, Failure> {
     }
     Err(Failure::input(
         format_args!("{text:?}"),
-        "neither a status (0xC0000B0800000092 or a code's name), nor a leaf (TDH.MEM.PAGE.AUG, 6, tdg:6), nor a file",
+        "neither a status (0xC0000B0800000092 or a code's name), nor a leaf (TDH.MEM.PAGE.AUG, 6, tdg:6), nor an error of \
+         Intel's quote libraries (0xe047 or its name), nor a file",
     ))
+}
+
+/// A code of Intel's quote libraries by value or by name. No status of a module has such a value: it would be a success with
+/// an exit reason that no processor has.
+fn quote_error(text: &str) -> Option<QuoteError> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let value = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    value.and_then(QuoteError::of).or_else(|| QuoteError::named(text))
 }
 
 /// A status by value or by name; `None` where the text is no status.
@@ -51,6 +67,13 @@ fn status(text: &str) -> Result<Option<Status>, Failure> {
         return Err(Failure::input(text, "a status has at most 64 bits"));
     };
     let status = with_code_alone(value).unwrap_or(Status::from_raw(value));
+    // A success of TDH.VP.ENTER has the guest's exit reason in its low half; any other number there is no status at all.
+    if status.code() == StatusCode::SUCCESS && !is_exit_reason(status.details()) {
+        return Err(Failure::input(
+            text,
+            "no TDX module has such a status, and no processor such an exit reason",
+        ));
+    }
     if status.code().info().is_none() {
         let class = status.code().class();
         return Err(Failure::input(
@@ -67,6 +90,13 @@ fn with_code_alone(value: u64) -> Option<Status> {
     let code = StatusCode(u32::try_from(value).ok()?);
     // 0x80000021 and its like are exit reasons of failed entries, and no codes of that value exist.
     (code.0 & ERROR_OR_NON_RECOVERABLE != 0 && code.info().is_some()).then(|| Status::new(code))
+}
+
+/// Whether the low half of a success can be a VMX exit reason: bits 15:0 name one, and of the flags above only "in enclave mode",
+/// "pending MTF" and "entry failure" exist (SDM volume 3, "Basic VM-Exit Information").
+fn is_exit_reason(details: u32) -> bool {
+    const FLAGS: u32 = 1 << 27 | 1 << 28 | 1 << 31;
+    details & !(0xffff | FLAGS) == 0 && ExitReason(details as u16).name().is_some()
 }
 
 /// The leaves that the text names; empty where it names none.

@@ -12,6 +12,7 @@ use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::BOOT_SHIM;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
+use crate::files::{Claims, Output};
 use crate::outcome::{Failure, Status};
 use inputs::{parse_memory, read};
 
@@ -84,7 +85,37 @@ pub struct Args {
     html: Option<PathBuf>,
 }
 
+/// Opens the page, if there is to be one.
+fn page(args: &Args) -> Result<Option<Output>, Failure> {
+    let Some(path) = &args.html else { return Ok(None) };
+    let mut claims = Claims::new();
+    claims.reads("the log", &args.log.log)?;
+    for (what, path) in [
+        ("--reference", &args.reference),
+        ("--firmware", &args.firmware),
+        ("--acpi-loader", &args.acpi_loader),
+        ("--acpi-rsdp", &args.acpi_rsdp),
+        ("--acpi-tables", &args.acpi_tables),
+        ("--kernel", &args.kernel),
+        ("--initrd", &args.initrd),
+        ("--td-shim", &args.td_shim),
+        ("--td-hob", &args.td_hob),
+        ("--payload", &args.payload),
+        ("--payload-param", &args.payload_param),
+        ("--quote", &args.registers.quote),
+        ("--report", &args.registers.report),
+        ("--events", &args.registers.events),
+    ] {
+        if let Some(path) = path {
+            claims.reads(what, path)?;
+        }
+    }
+    claims.writes("--html", path)?;
+    Output::open(path).map(Some)
+}
+
 pub(super) fn run(args: &Args) -> Result<Status, Failure> {
+    let page = page(args)?;
     let area = read(&args.log.log)?;
     let log = EventLog::parse(&area).map_err(|error| Failure::input(args.log.log.display(), error))?;
     let registers = inputs::registers(&args.registers)?;
@@ -96,10 +127,10 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     let predictions = predictions(args, &log)?;
     let explanation = explain_by_best(&log, &predictions, &evidence)
         .ok_or_else(|| Failure::Internal("no prediction to explain by".to_owned()))?;
-    if let Some(path) = &args.html {
-        std::fs::write(path, explanation.to_html()).map_err(|error| Failure::input(path.display(), error))?;
+    if let Some(page) = page {
+        page.write(explanation.to_html().as_bytes())?;
     }
-    print(&if args.json { format!("{:#}\n", explanation.to_json()) } else { explanation.to_string() });
+    print(&if args.json { format!("{:#}\n", explanation.to_json()) } else { explanation.to_string() })?;
     Ok(if explanation.agrees() { Status::Success } else { Status::Negative })
 }
 

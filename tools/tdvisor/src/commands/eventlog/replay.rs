@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
             let _ = writeln!(text, "warning: {warning}");
         }
     }
-    print(&text);
+    print(&text)?;
     let explained = explanation.registers.iter().all(|report| report.verdict.is_explained());
     Ok(if explained { Status::Success } else { Status::Negative })
 }

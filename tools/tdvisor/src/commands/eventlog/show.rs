@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
         format!("{:#}\n", to_json(&log, ccel.as_ref()))
     } else {
         to_text(&log, ccel.as_ref())
-    });
+    })?;
     Ok(Status::Success)
 }
 

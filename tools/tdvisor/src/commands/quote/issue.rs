@@ -1,6 +1,6 @@
 //! `tdvisor quote issue`: a quote of the test PKI, with collateral and root.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use tdvisor_attest::collateral::{Bundle, TcbStatus};
@@ -10,7 +10,9 @@ use tdvisor_attest::report::TdReport;
 use tdvisor_attest::{UnixSeconds, Validity};
 
 use crate::commands::verify::inputs::{now, parse_time, read};
+use crate::files::{Claims, Output};
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 
 /// Issue a quote from the test PKI, with the collateral that verifies it.
 ///
@@ -88,6 +90,14 @@ fn parse_status(name: &str) -> Result<TcbStatus, String> {
 
 pub fn run(args: Args) -> Result<Status, Failure> {
     let at = args.at.map_or_else(now, Ok)?;
+    let mut claims = Claims::new();
+    if let Some(report) = &args.report {
+        claims.reads("--report", report)?;
+    }
+    let [out, collateral_file, root] =
+        [("--out", &args.out), ("--collateral", &args.collateral), ("--root", &args.root)]
+            .map(|(what, path)| claims.writes(what, path).and_then(|()| Output::open(path)));
+    let (out, collateral_file, root) = (out?, collateral_file?, root?);
     let report = match &args.report {
         Some(path) => {
             let bytes = read(path)?;
@@ -115,17 +125,17 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     };
     let quote = platform.quote(&body, &spec).map_err(|error| Failure::input("quote", error))?;
     let bundle = collateral(&args, &platform, &body, &spec, at);
-    write(&args.out, &quote)?;
-    write(&args.collateral, bundle.to_json().as_bytes())?;
-    write(&args.root, platform.pki().root_pem().as_bytes())?;
-    println!(
-        "{}: test quote of version {}, verify it with --collateral {} --test-root {} --at {}",
+    out.write(&quote)?;
+    collateral_file.write(bundle.to_json().as_bytes())?;
+    root.write(platform.pki().root_pem().as_bytes())?;
+    print(&format!(
+        "{}: test quote of version {}, verify it with --collateral {} --test-root {} --at {}\n",
         args.out.display(),
         spec.version,
         args.collateral.display(),
         args.root.display(),
         at
-    );
+    ))?;
     Ok(Status::Success)
 }
 
@@ -191,8 +201,4 @@ fn collateral(
         })
         .collect();
     platform.collateral(&spec, quote.certification)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|error| Failure::input(path.display(), error))
 }

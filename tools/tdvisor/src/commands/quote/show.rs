@@ -1,6 +1,5 @@
 //! `tdvisor quote show`: every field of a quote, without judging it.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -9,6 +8,7 @@ use tdvisor_attest::quote::{Quote, SignedPart};
 use crate::commands::verify::inputs::read_quote;
 use crate::commands::verify::report::quote_json;
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 
 /// Print every field of a quote; nothing is verified.
 #[derive(Debug, clap::Args)]
@@ -32,8 +32,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     })?;
     let fields = quote_json(&quote);
     let text = if args.json { format!("{fields:#}\n") } else { lines(&fields) };
-    // A reader that stops early (`| head`) is no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    print(&text)?;
     Ok(Status::Success)
 }
 

@@ -1,76 +1,90 @@
-//! The guest's console: passed on as it comes, and read for the measurements that the guest prints.
+//! The guest's console: passed on as it comes, and read for the few lines that say what became of its kernel.
 //!
-//! A host cannot read a TD's RTMRs. A guest that wants them known prints lines `MRTD <hex>` and `RTMRn <hex>`
-//! from its own TDREPORT; these are picked up here, and the summary says where they are from.
+//! Nothing that a guest prints is taken for a fact about its TD: a guest prints what it likes. What is remembered is shown as
+//! the console's words.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The longest line that is looked at; longer ones pass unread.
+use crate::machine::outlet::{Metered, Outlet};
+
+/// The longest line that is looked at; of longer ones, the beginning.
 const MAX_LINE: usize = 256;
+
+/// Bytes of console that are shown.
+pub const ALLOWANCE: u64 = 1 << 30;
 
 /// A console that several owners share.
 #[derive(Clone)]
 pub struct Console(Arc<Mutex<Inner>>);
 
 struct Inner {
-    out: Box<dyn Write + Send>,
+    out: Metered,
     line: Vec<u8>,
-    registers: BTreeMap<String, String>,
     ends_with_newline: bool,
     /// A line came that is not the boot firmware's.
     kernel_spoke: bool,
+    /// What the kernel said when it panicked.
+    panic: Option<String>,
 }
 
 /// How every line of the boot firmware begins.
 const FIRMWARE: &str = "boot-shim: ";
+/// How Linux begins its last words.
+const PANIC: &str = "Kernel panic - not syncing";
 
 impl Console {
-    /// On stdout, or on stderr where stdout is for JSON.
-    pub fn new(json: bool) -> Self {
-        let out: Box<dyn Write + Send> = if json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+    /// A console that goes to `out`.
+    pub fn new(out: Outlet) -> Self {
         Self(Arc::new(Mutex::new(Inner {
-            out,
+            out: Metered::new(out, ALLOWANCE),
             line: Vec::new(),
-            registers: BTreeMap::new(),
             ends_with_newline: true,
             kernel_spoke: false,
+            panic: None,
         })))
     }
 
-    /// Registers that the guest printed: name and value in hex.
-    pub fn registers(&self) -> BTreeMap<String, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).registers.clone()
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anything but boot firmware printed a line.
     pub fn kernel_spoke(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).kernel_spoke
+        self.lock().kernel_spoke
+    }
+
+    /// The line with which Linux panicked, if it did.
+    pub fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
+    }
+
+    /// Bytes beyond [`ALLOWANCE`].
+    pub fn dropped(&self) -> u64 {
+        self.lock().out.dropped()
     }
 
     /// Ends a line that the guest left open.
     pub fn finish(&self) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         if !inner.ends_with_newline {
-            let _ = inner.out.write_all(b"\n");
+            inner.out.send(b"\n");
         }
-        let _ = inner.out.flush();
     }
 }
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         for byte in bytes {
             inner.note(*byte);
         }
-        inner.out.write_all(bytes)?;
+        inner.out.send(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).out.flush()
+        Ok(())
     }
 }
 
@@ -83,15 +97,16 @@ impl Inner {
             }
             return;
         }
-        let line = String::from_utf8_lossy(&self.line).trim().to_owned();
-        self.line.clear();
+        let line = String::from_utf8_lossy(&self.line);
+        let line = line.trim();
         self.kernel_spoke |= !line.is_empty() && !line.starts_with(FIRMWARE);
-        let Some((name, value)) = line.split_once(' ') else { return };
-        let is_register = matches!(name, "MRTD" | "RTMR0" | "RTMR1" | "RTMR2" | "RTMR3");
-        let is_digest = value.len() == 96 && value.bytes().all(|digit| digit.is_ascii_hexdigit());
-        if is_register && is_digest {
-            self.registers.insert(name.to_owned(), value.to_ascii_lowercase());
+        // The kernel puts the time in front; whoever mentions a panic in the middle of a line quotes one.
+        let message =
+            line.split_once("] ").filter(|(time, _)| time.starts_with('[')).map_or(line, |(_, text)| text);
+        if self.panic.is_none() && message.starts_with(PANIC) {
+            self.panic = Some(message.chars().filter(|character| !character.is_control()).collect());
         }
+        self.line.clear();
     }
 }
 
@@ -99,19 +114,25 @@ impl Inner {
 mod tests {
     use super::*;
 
+    fn after(text: &str) -> Console {
+        let mut console = Console::new(Outlet::new(io::sink(), 1 << 10));
+        console.write_all(text.as_bytes()).unwrap();
+        console
+    }
+
     #[test]
-    fn measurement_lines_are_picked_up_and_others_are_not() {
-        let mut console = Console(Arc::new(Mutex::new(Inner {
-            out: Box::new(io::sink()),
-            line: Vec::new(),
-            registers: BTreeMap::new(),
-            ends_with_newline: true,
-            kernel_spoke: false,
-        })));
-        let digest = "ab".repeat(48);
-        write!(console, "hello\r\nRTMR2 {digest}\r\nRTMR9 {digest}\nMRTD 12\nRTMR1 ").unwrap();
-        let registers = console.registers();
-        assert_eq!(registers.len(), 1);
-        assert_eq!(registers.get("RTMR2"), Some(&digest));
+    fn the_words_of_a_panic_are_remembered_and_those_of_others_are_not() {
+        let said =
+            "[    1.5] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.6] Rebooting\n";
+        let words = "Kernel panic - not syncing: VFS: Unable to mount root fs";
+        assert_eq!(after(said).panic().as_deref(), Some(words));
+        assert_eq!(after("init: grep 'Kernel panic - not syncing' log\n").panic(), None);
+        assert_eq!(after("RTMR0 abcdef\n").panic(), None);
+    }
+
+    #[test]
+    fn firmware_is_no_kernel() {
+        assert!(!after("boot-shim: entering the kernel\n\n").kernel_spoke());
+        assert!(after("boot-shim: entering the kernel\n[    0.0] Linux\n").kernel_spoke());
     }
 }

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use vmm_core::devices::virtio::blk::Disk;
 
 use super::memory_size::MemorySize;
+use crate::files::Claims;
 use crate::machine::disk::FileDisk;
+use crate::machine::disk_worker::DiskWorker;
 use crate::machine::linux_files::LinuxFiles;
+use crate::machine::worker::StopFlag;
 use crate::outcome::Failure;
 use crate::read_bounded::read_bounded;
 
@@ -29,7 +32,7 @@ pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONF
 #[derive(Debug, clap::Args)]
 pub struct LinuxArgs {
     /// Boot this Linux kernel (bzImage or vmlinux) through the built-in firmware, instead of running IMAGE.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command", "quote"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command"])]
     kernel: Option<PathBuf>,
     /// The kernel's initial RAM disk.
     #[arg(long, value_name = "FILE", requires = "kernel")]
@@ -58,14 +61,32 @@ impl LinuxArgs {
         Ok(Some(LinuxFiles { kernel: bytes.into(), initrd, command_line: self.cmdline.clone() }))
     }
 
-    /// Opens the disk.
+    /// Whether a kernel was asked for.
+    pub const fn is_given(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// Notes which files are used, and how.
+    ///
+    /// # Errors
+    /// One file is used in two ways.
+    pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
+        for (what, path) in [("--kernel", &self.kernel), ("--initrd", &self.initrd)] {
+            if let Some(path) = path {
+                claims.reads(what, path)?;
+            }
+        }
+        self.disk.as_deref().map_or(Ok(()), |disk| claims.writes("--disk", disk))
+    }
+
+    /// Opens the disk. Its requests end when the flag is set.
     ///
     /// # Errors
     /// There is none, or it cannot be one.
-    pub fn open_disk(&self) -> Result<Option<Box<dyn Disk>>, Failure> {
+    pub fn open_disk(&self, stop: StopFlag) -> Result<Option<Box<dyn Disk>>, Failure> {
         let Some(path) = &self.disk else { return Ok(None) };
         match FileDisk::open(path) {
-            Ok(disk) => Ok(Some(Box::new(disk))),
+            Ok(disk) => Ok(Some(Box::new(DiskWorker::new(disk, stop)))),
             Err(error) => Err(Failure::input(path.display(), error)),
         }
     }

@@ -6,11 +6,11 @@ mod linux;
 mod memory_size;
 mod quotes;
 mod summary;
+mod supervisor;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,18 +23,23 @@ use vmm_core::td::{BuildProgress, Ending, Td};
 use vmm_core::vcpu::Vcpu;
 use vmm_core::{Blame, Error, Host};
 
+use crate::files::{Claims, Output};
 use crate::guest_log::GuestLog;
 use crate::machine::board::{Board, BoardError};
+use crate::machine::outlet::{Loss, Outlet};
 use crate::machine::serial::SerialInput;
 use crate::machine::trace::Trace;
+use crate::machine::worker::StopFlag;
 use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use crate::outcome::{Failure, Status};
+use crate::streams::Streams;
 use console::Console;
 use image::Image;
 use linux::LinuxArgs;
 use memory_size::MemorySize;
-use quotes::{LastQuote, QgsSocket, TestIssuer};
-use summary::Summary;
+use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
+use summary::{Privacy, Summary};
+use supervisor::{Outlets, StopReason, Supervisor};
 
 /// Run a TD on the emulated TDX module.
 ///
@@ -42,8 +47,8 @@ use summary::Summary;
 /// to stdout, what is typed goes to its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
 ///
 /// Exit status: 0 the guest succeeded, 1 it reported failure, panicked or asked for a reboot (a TD cannot be reset;
-/// start it again), 2 bad usage or input, 3 the TD died or was
-/// stopped, 4 a fault of tdvisor.
+/// start it again), 2 bad usage or input, 3 the TD died or a signal stopped it, 4 a fault of tdvisor, 5 the guest needs
+/// what the emulator does not implement, 6 the guest succeeded but an output could not be written, 124 the time was up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A TDVF image, or the name of a built-in guest (hello-td, fault-td).
@@ -60,9 +65,13 @@ pub struct Args {
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
     deterministic: Option<u64>,
-    /// Stop the TD after so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// Stop the TD after so many seconds, and end with status 124; 0 is never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    timeout: u64,
+    /// Run the TD in debug mode: diagnostics may show what the guest holds. Its measurements do not change; its
+    /// ATTRIBUTES, and so every quote, say so.
+    #[arg(long)]
+    debug: bool,
     /// Print the summary as JSON on stdout; the guest's console goes to stderr.
     #[arg(long)]
     json: bool,
@@ -75,7 +84,8 @@ pub struct Args {
     /// A command for the guest, passed in the TD HOB.
     #[arg(long, value_name = "TEXT")]
     command: Option<String>,
-    /// Have the guest ask for a quote and write it to FILE; FILE.collateral.json and FILE.root.pem verify it.
+    /// Write the guest's last quote to FILE; FILE.collateral.json and FILE.root.pem verify it and every other quote of
+    /// this TD. Built-in guests are told to ask for one; a Linux kernel asks by itself (configfs-tsm).
     #[arg(long, value_name = "FILE", conflicts_with = "qgs")]
     quote: Option<PathBuf>,
     /// Get the TD's quotes from the quote-generation service at this socket instead of the test issuer.
@@ -93,8 +103,8 @@ pub struct Args {
 /// Runs the TD and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
+    args.claim()?;
     let linux = args.linux.load()?;
-    let disk = args.linux.open_disk()?;
     let default_memory = if linux.is_some() { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
     let memory = args.memory.unwrap_or(default_memory);
     if let Some(files) = &linux {
@@ -106,10 +116,20 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     };
     let config = td_config(&args, memory)?;
     let predicted = image.predicted_mrtd()?;
-    let trace = match &args.trace {
-        Some(path) => Trace::to_file(path).map_err(|error| Failure::input(path.display(), error))?,
+    let stop = StopFlag::default();
+    let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
+    let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
+    let disk = args.linux.open_disk(stop.clone())?;
+    let trace = match trace_file {
+        Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),
     };
+
+    let streams = Streams::of_process();
+    let outlets =
+        Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: trace.outlet().cloned() };
+    let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
+    let supervisor = Supervisor::start(timeout, outlets, stop.clone());
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let machine = EmulatedMachine::with_pace(config.memory, config.vcpus, pace, trace);
     if let Some(plan) = args.inject.clone() {
@@ -120,8 +140,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let frames_before = vmm_core::platform::Frames::free_frames(host.platform());
     let hkids_before = host.hkid_counts();
 
-    let console = Console::new(args.json);
-    let guest_log = GuestLog::new(image.elf());
+    let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
+    let guest_log = GuestLog::new(image.elf(), streams.err.clone());
     let is_linux = linux.is_some();
     let (to_console, to_log) = (console.clone(), guest_log.clone());
     let board = match linux {
@@ -129,64 +149,154 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(files) => Board::for_linux(to_console, to_log, files, disk, pace),
     };
     let Board { devices, input } = board.map_err(|error| Failure::Internal(error.to_string()))?;
-    let bell = Arc::new(Bell::default());
     if pace == Pace::Real {
-        read_stdin_into(input, bell.clone());
+        read_stdin_into(input, supervisor.clone());
     }
     let last_quote = LastQuote::default();
     let quotes: Box<dyn QuoteSource> = match &args.qgs {
-        Some(socket) => Box::new(QgsSocket::new(socket.clone())),
+        Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
         None => Box::new(TestIssuer::new(host.platform().machine(), last_quote.clone())),
     };
     let td = Td::build(&host, &config, image.bytes(), devices, Some(quotes), |progress| bars.build(progress));
     bars.finish();
     let td = td.map_err(failure)?;
 
-    drive(host.platform(), &td, &args, &bell);
+    drive(host.platform(), &td, &supervisor);
 
     let ending = td.ending().unwrap_or(Ending::Stopped);
-    let mut summary = Summary::of(&td, &host, &ending, &console, predicted);
+    let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
+    let mut summary = Summary::of(&td, &host, &ending, predicted, privacy);
     summary.audit(&ending, &td);
     let report = td.teardown();
     summary.teardown(&report, &host, frames_before, hkids_before);
     summary.wall_time = started.elapsed();
+    summary.panic = console.panic();
+    summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);
     if is_linux && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
         summary.hint = Some(linux::SILENT_KERNEL);
     }
     console.finish();
     guest_log.finish();
-    host.platform().trace().finish().map_err(|error| {
-        Failure::input(args.trace.unwrap_or_default().display(), format!("the trace is incomplete: {error}"))
-    })?;
-    summary.print(args.json);
-    if let (Some(path), true) = (&args.quote, summary.fault().is_none()) {
-        last_quote.save(path)?;
+    if args.json {
+        streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
+    } else {
+        streams.err.send(summary.to_text().as_bytes());
     }
-    match summary.fault() {
-        Some(fault) => Err(Failure::Internal(fault)),
-        None => Ok(status_of(&ending)),
+    let fault = summary.fault();
+    // A quote is written first: what keeps the streams from getting out does not keep the quote.
+    let quote = match (quote_files, &fault) {
+        (Some(files), None) => files.save(&last_quote).map(|command| streams.say(command)),
+        _ => Ok(()),
+    };
+    let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
+    let is_whole = losses.drain(&supervisor, host.platform().trace(), &args);
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    quote?;
+    Ok(match status_of(&ending, supervisor.reason()) {
+        Status::Success if !is_whole => Status::OutputLost,
+        status => status,
+    })
+}
+
+impl Args {
+    /// Checks that no file is used in two ways.
+    fn claim(&self) -> Result<(), Failure> {
+        let mut claims = Claims::new();
+        self.linux.claim(&mut claims)?;
+        if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
+            claims.reads("the image", image)?;
+        }
+        for (what, path) in [("--elf", &self.elf), ("--qgs", &self.qgs)] {
+            if let Some(path) = path {
+                claims.reads(what, path)?;
+            }
+        }
+        if let Some(quote) = &self.quote {
+            let names = ["--quote", "the collateral of --quote", "the root of --quote"];
+            for (what, path) in names.into_iter().zip(&quotes::paths(quote)) {
+                claims.writes(what, path)?;
+            }
+        }
+        self.trace.as_deref().map_or(Ok(()), |trace| claims.writes("--trace", trace))
     }
 }
 
-fn status_of(ending: &Ending) -> Status {
+/// What of a run's output may have been lost.
+struct Losses<'a> {
+    /// Bytes of console over its allowance.
+    console: u64,
+    /// Bytes of log over its allowance.
+    log: u64,
+    streams: &'a Streams,
+}
+
+impl Losses<'_> {
+    /// Waits until everything is out, or has had its time; says what is lost. Whether nothing is.
+    fn drain(self, supervisor: &Supervisor, trace: &Trace, args: &Args) -> bool {
+        let give_up = supervisor.give_up();
+        let mut lost = Vec::new();
+        for (what, bytes) in [("console", self.console), ("guest log", self.log)] {
+            if bytes != 0 {
+                lost.push(format!("{what}: {bytes} bytes beyond what is shown of one run were dropped"));
+            }
+        }
+        if let Some(outlet) = trace.outlet() {
+            let name = args.trace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            let loss = outlet.drain(&give_up);
+            // A trace has no reader that may leave: what did not get into it is missing.
+            if let Some(text) = in_words(&loss, outlet).or_else(|| outlet.error()) {
+                lost.push(format!("{name}: the trace is incomplete: {text}"));
+            } else if trace.dropped() != 0 {
+                lost.push(format!("{name}: the trace is full: {} bytes are missing", trace.dropped()));
+            }
+        }
+        let out = self.streams.out.drain(&give_up);
+        if let Some(text) = in_words(&out, &self.streams.out) {
+            lost.push(format!("standard output: {text}"));
+        }
+        for text in &lost {
+            self.streams.say(format_args!("tdvisor: {text}"));
+        }
+        // What was said last has a time of its own: the others may have used up theirs.
+        let err = self.streams.err.drain(supervisor.give_up());
+        lost.is_empty() && err.is_none()
+    }
+}
+
+/// What was lost, if something was.
+fn in_words(loss: &Loss, outlet: &Outlet) -> Option<String> {
+    if loss.is_none() {
+        return None;
+    }
+    Some(outlet.error().unwrap_or_else(|| format!("{} bytes or more were not taken in time", loss.not_taken)))
+}
+
+fn status_of(ending: &Ending, stopped: Option<StopReason>) -> Status {
     match ending {
         Ending::PoweredOff { code: 0 } => Status::Success,
         Ending::PoweredOff { .. } | Ending::FatalError { .. } | Ending::Panicked | Ending::Reset => {
             Status::Negative
         }
+        Ending::Stopped if stopped == Some(StopReason::Timeout) => Status::TimedOut,
         Ending::Died(_) | Ending::Stopped => Status::TdDied,
     }
 }
 
 fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
     use tdvisor_base::Level;
+    use tdx_module_iface::td_params::attributes;
     let mut config = TdConfig {
         memory: memory.bytes(),
         vcpus: args.vcpus,
         largest_page: if args.max_page == "4K" { Level::L4K } else { Level::L2M },
         ..TdConfig::default()
     };
-    let for_quote = args.quote.is_some().then(|| "quote".to_owned());
+    if args.debug {
+        config.attributes |= attributes::DEBUG;
+    }
+    let for_quote = (args.quote.is_some() && !args.linux.is_given()).then(|| "quote".to_owned());
     if let Some(command) = args.command.clone().or(for_quote) {
         let limit = tdvisor_guest_images::COMMAND_MAX;
         if command.len() > limit || !command.is_ascii() {
@@ -199,82 +309,55 @@ fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
     Ok(config)
 }
 
-/// Feeds the serial port from stdin. The thread ends with stdin, or with the process.
-fn read_stdin_into(input: SerialInput, bell: Arc<Bell>) {
+/// Feeds the serial port from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.
+fn read_stdin_into(input: SerialInput, supervisor: Supervisor) {
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 256];
         while let Ok(count @ 1..) = stdin.read(&mut buffer) {
-            input.push(buffer.get(..count).unwrap_or_default());
-            bell.ring();
+            let mut rest = buffer.get(..count).unwrap_or_default();
+            while !rest.is_empty() {
+                let taken = input.push(rest);
+                rest = rest.get(taken..).unwrap_or_default();
+                supervisor.ring();
+            }
         }
     });
 }
 
-/// Wakes the thread that watches over a run.
-#[derive(Default)]
-struct Bell {
-    finished: Mutex<bool>,
-    rung: Condvar,
-}
-
-impl Bell {
-    /// Something happened: look.
-    fn ring(&self) {
-        self.rung.notify_all();
-    }
-
-    fn finish(&self) {
-        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ring();
-    }
-}
-
-/// Set by Ctrl-C.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Runs every vCPU on a thread of its own until the TD has ended, the time is up, or Ctrl-C is pressed.
-fn drive(machine: &EmulatedMachine, td: &Td<'_, EmulatedMachine>, args: &Args, bell: &Arc<Bell>) {
-    {
-        let bell = bell.clone();
-        // Without a handler Ctrl-C ends the process at once, which is the worst that can happen.
-        let _ = ctrlc::set_handler(move || {
-            INTERRUPTED.store(true, Ordering::SeqCst);
-            bell.ring();
-        });
-    }
-    let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+/// Runs every vCPU on a thread of its own until the TD has ended, or the run has to.
+fn drive(machine: &EmulatedMachine, td: &Td<'_, EmulatedMachine>, supervisor: &Supervisor) {
     let run = |vcpu: &Vcpu| {
         td.run_vcpu(vcpu.index());
         machine.vcpu_has_ended(vcpu.lp());
     };
+    let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let run = &run;
         let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(move || run(vcpu))).collect();
-        scope.spawn(|| watch(td, bell, deadline));
+        scope.spawn(|| watch(td, supervisor, &finished));
         for vcpu in vcpus {
             if vcpu.join().is_err() {
                 td.stop();
             }
         }
-        bell.finish();
+        finished.store(true, Ordering::SeqCst);
+        supervisor.ring();
     });
 }
 
-/// Stops the TD at its deadline or at Ctrl-C, and delivers the interrupts of typed input; returns when all vCPUs
-/// are done.
-fn watch(td: &Td<'_, EmulatedMachine>, bell: &Bell, deadline: Option<Instant>) {
-    /// How long a ring may go unnoticed: those who ring hold no lock that would close the gap.
-    const LOOK_AGAIN: Duration = Duration::from_millis(100);
-    let mut finished = bell.finished.lock().unwrap_or_else(PoisonError::into_inner);
-    while !*finished {
-        if INTERRUPTED.load(Ordering::SeqCst) || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+/// Stops the TD when the run has to end, and delivers the interrupts of typed input; returns when all vCPUs are done.
+fn watch(td: &Td<'_, EmulatedMachine>, supervisor: &Supervisor, finished: &AtomicBool) {
+    let mut has_ended = false;
+    while !finished.load(Ordering::SeqCst) {
+        if supervisor.reason().is_some() || td.deliver_lines().is_err() {
             td.stop();
         }
-        if td.deliver_lines().is_err() {
-            td.stop();
+        if !has_ended && td.ending().is_some() {
+            has_ended = true;
+            supervisor.td_ended();
         }
-        finished = bell.rung.wait_timeout(finished, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        supervisor.wait();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,10 @@ use tdvisor_attest::qgs;
 use vmm_core::quote::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
 
 use crate::commands::verify::inputs::now;
+use crate::files::Output;
+use crate::machine::worker::{Overdue, StopFlag, Worker};
 use crate::outcome::Failure;
+use crate::streams::Streams;
 
 /// Seed of the PKI that quotes of emulated TDs are issued under: the same root in every run.
 const SEED: [u8; 32] = *b"tdvisor run: test issuer, v1    ";
@@ -19,8 +23,9 @@ const SEED: [u8; 32] = *b"tdvisor run: test issuer, v1    ";
 /// Version of the quotes that are issued: what today's guests and verifiers all read.
 const QUOTE_VERSION: u16 = 4;
 
-/// How long a quote-generation service may take.
-const QGS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a quote-generation service may take, from the guest's request to the last byte of the answer. A guest kernel
+/// complains about a CPU that is away for twice as long.
+const QGS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Issues test quotes for reports of this machine.
 pub struct TestIssuer {
@@ -57,63 +62,105 @@ impl QuoteSource for TestIssuer {
     }
 }
 
-impl LastQuote {
-    /// Writes the quote to `path`, and beside it what verifies it.
+/// Where `--quote` puts the last quote, and beside it what verifies it.
+pub struct QuoteFiles {
+    paths: [PathBuf; 3],
+    files: [Output; 3],
+}
+
+impl QuoteFiles {
+    /// Opens `path` and the two files beside it.
+    ///
+    /// # Errors
+    /// One of them cannot be written.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let paths = paths(path);
+        let [quote, collateral, root] = &paths;
+        let files = [Output::open(quote)?, Output::open(collateral)?, Output::open(root)?];
+        Ok(Self { paths, files })
+    }
+
+    /// Writes the last quote; gives the command that verifies it.
     ///
     /// # Errors
     /// No quote was issued, or a file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), Failure> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn save(self, last: &LastQuote) -> Result<String, Failure> {
+        let last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
         let issued =
             last.as_ref().ok_or_else(|| Failure::input("--quote", "the guest asked for no quote"))?;
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let (collateral, root) = (beside(".collateral.json"), beside(".root.pem"));
-        let write = |path: &Path, bytes: &[u8]| {
-            std::fs::write(path, bytes).map_err(|error| Failure::input(path.display(), error))
-        };
-        write(path, &issued.quote)?;
-        write(&collateral, issued.collateral.to_json().as_bytes())?;
-        write(&root, issued.root_pem.as_bytes())?;
-        eprintln!(
-            "quote: tdvisor verify {} --collateral {} --test-root {}",
-            path.display(),
-            collateral.display(),
-            root.display()
-        );
-        Ok(())
+        let contents =
+            [&issued.quote[..], issued.collateral.to_json().as_bytes(), issued.root_pem.as_bytes()]
+                .map(<[u8]>::to_vec);
+        for (file, contents) in self.files.into_iter().zip(contents) {
+            file.write(&contents)?;
+        }
+        let [quote, collateral, root] = self.paths.each_ref().map(|path| path.display());
+        Ok(format!("quote: tdvisor verify {quote} --collateral {collateral} --test-root {root}"))
     }
+}
+
+/// The files of `--quote`: the quote, and beside it collateral and root.
+pub fn paths(quote: &Path) -> [PathBuf; 3] {
+    let beside = |suffix: &str| {
+        let mut name = quote.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    [quote.to_owned(), beside(".collateral.json"), beside(".root.pem")]
 }
 
 /// Asks a quote-generation service on a Unix socket.
 pub struct QgsSocket {
+    worker: Worker<Box<[u8; TDREPORT_BYTES]>, Result<Vec<u8>, String>>,
     path: PathBuf,
+    streams: Streams,
+    /// Complaints that may still be shown: a guest may ask for quotes without end.
+    complaints: AtomicU32,
 }
 
+/// Complaints about the service that are shown.
+const MOST_COMPLAINTS: u32 = 8;
+
 impl QgsSocket {
-    /// The service at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// The service at `path`, whose failures are said on standard error.
+    pub fn new(path: PathBuf, streams: Streams, stop: StopFlag) -> Self {
+        let socket = path.clone();
+        let worker = Worker::new(stop, move |report: Box<[u8; TDREPORT_BYTES]>| {
+            ask(&socket, &report).map_err(|error| error.to_string())
+        });
+        Self { worker, path, streams, complaints: AtomicU32::new(MOST_COMPLAINTS) }
     }
+
+    fn complain(&self, problem: &str) {
+        let shown = |left: u32| left.checked_sub(1);
+        match self.complaints.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shown) {
+            Ok(1) => self.streams.say(format_args!(
+                "tdvisor: {}: {problem}; further failures are not shown",
+                self.path.display()
+            )),
+            Ok(_) => self.streams.say(format_args!("tdvisor: {}: {problem}", self.path.display())),
+            Err(_) => {}
+        }
+    }
+}
+
+/// One connection, one question. Each read and write has a bound too, so that the thread comes back from a service that
+/// is silent.
+fn ask(socket: &Path, report: &[u8; TDREPORT_BYTES]) -> Result<Vec<u8>, qgs::QgsError> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(QGS_PATIENCE))?;
+    stream.set_write_timeout(Some(QGS_PATIENCE))?;
+    qgs::stream::get_quote(&mut stream, report)
 }
 
 impl QuoteSource for QgsSocket {
     fn quote(&self, report: &[u8; TDREPORT_BYTES]) -> Result<Vec<u8>, QuoteUnavailable> {
-        let connect = || {
-            let stream = UnixStream::connect(&self.path)?;
-            stream.set_read_timeout(Some(QGS_TIMEOUT))?;
-            stream.set_write_timeout(Some(QGS_TIMEOUT))?;
-            Ok::<_, std::io::Error>(stream)
-        };
-        let mut stream = connect().map_err(|error| {
-            eprintln!("tdvisor: {}: {error}", self.path.display());
-            QuoteUnavailable::Service
-        })?;
-        qgs::stream::get_quote(&mut stream, report).map_err(|error| {
-            eprintln!("tdvisor: {}: {error}", self.path.display());
+        let answer = self.worker.ask(Box::new(*report), QGS_PATIENCE);
+        let answer = answer.unwrap_or_else(|Overdue| {
+            Err(format!("no answer within {} s, or before the TD ended", QGS_PATIENCE.as_secs()))
+        });
+        answer.map_err(|problem| {
+            self.complain(&problem);
             QuoteUnavailable::Service
         })
     }

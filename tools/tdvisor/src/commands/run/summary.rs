@@ -11,15 +11,16 @@ use vmm_core::host::hkid::HkidCounts;
 use vmm_core::platform::Frames;
 use vmm_core::td::{Ending, Td, TeardownReport};
 
-use super::console::Console;
 use crate::machine::EmulatedMachine;
+use crate::outcome::Failure;
 
 /// The facts of a run.
 pub struct Summary {
     ending: Ending,
     mrtd: Option<[u8; 48]>,
     predicted: Digest384,
-    registers: BTreeMap<String, String>,
+    /// RTMR0 to RTMR3 at the end, as the emulated module holds them.
+    rtmrs: Option<[[u8; 48]; 4]>,
     exits: BTreeMap<String, u64>,
     calls: BTreeMap<String, u64>,
     private_leaves: BTreeMap<&'static str, u64>,
@@ -31,6 +32,10 @@ pub struct Summary {
     limits: Vec<String>,
     /// From the start of the program to the end of the teardown.
     pub wall_time: Duration,
+    /// What the guest's kernel said, on its console, when it panicked.
+    pub panic: Option<String>,
+    /// The time was up.
+    pub timed_out: bool,
     /// What a user might try next.
     pub hint: Option<&'static str>,
 }
@@ -41,8 +46,8 @@ impl Summary {
         td: &Td<'_, EmulatedMachine>,
         host: &Host<EmulatedMachine>,
         ending: &Ending,
-        console: &Console,
         predicted: Digest384,
+        privacy: Privacy,
     ) -> Self {
         let statistics = td.memory().statistics();
         let mut exits = BTreeMap::new();
@@ -58,7 +63,7 @@ impl Summary {
             ending: ending.clone(),
             mrtd: td.mrtd().ok(),
             predicted,
-            registers: console.registers(),
+            rtmrs: host.platform().machine().rtmrs(td.tdr().hpa()),
             exits,
             calls: host.platform().trace().calls(),
             private_leaves: by_level(&statistics.mirror),
@@ -67,8 +72,10 @@ impl Summary {
             audit: Ok(0),
             lost: Vec::new(),
             violations: Vec::new(),
-            limits: host.platform().limits().iter().map(ToString::to_string).collect(),
+            limits: host.platform().limits().iter().map(|limit| privacy.limit(limit)).collect(),
             wall_time: Duration::ZERO,
+            panic: None,
+            timed_out: false,
             hint: None,
         }
     }
@@ -105,26 +112,31 @@ impl Summary {
     }
 
     /// The first fault of tdvisor itself that the run showed.
-    pub fn fault(&self) -> Option<String> {
+    pub fn fault(&self) -> Option<Failure> {
+        // A limit comes first: whatever else went wrong may follow from it.
+        if let Some(limit) = self.limits.first() {
+            return Some(Failure::Limit(limit.clone()));
+        }
         let measured_wrong = self
             .mrtd
             .filter(|mrtd| *mrtd != self.predicted.0)
             .map(|_| "the MRTD differs from the image's".to_owned());
-        // A limit comes first: whatever else went wrong may follow from it.
-        let limit = self.limits.first().cloned();
-        limit
-            .or(measured_wrong)
+        measured_wrong
             .or_else(|| self.audit.as_ref().err().map(|error| format!("audit: {error}")))
             .or_else(|| self.lost.first().cloned())
             .or_else(|| self.violations.first().cloned())
+            .map(Failure::Internal)
     }
 
-    /// Prints the summary: text to stderr, or JSON to stdout.
-    pub fn print(&self, json: bool) {
-        if json {
-            println!("{}", self.to_json());
-        } else {
-            eprint!("{}", self.to_text());
+    /// How it ended, in a sentence.
+    fn headline(&self) -> String {
+        match (&self.ending, &self.panic) {
+            (Ending::Stopped, _) if self.timed_out => "the TD was stopped: its time was up".to_owned(),
+            (Ending::Reset, Some(words)) => {
+                format!("the guest asked for a reboot, after its console said '{words}': the TD ends here")
+            }
+            (Ending::Panicked, Some(words)) => format!("{}: '{words}'", self.ending),
+            _ => self.ending.to_string(),
         }
     }
 
@@ -132,9 +144,10 @@ impl Summary {
         self.mrtd.map(|mrtd| mrtd == self.predicted.0)
     }
 
-    fn to_text(&self) -> String {
+    /// For people, several lines.
+    pub fn to_text(&self) -> String {
         use std::fmt::Write;
-        let mut text = format!("\n{}\n", self.ending);
+        let mut text = format!("\n{}\n", self.headline());
         if let Some(hint) = self.hint {
             text.push_str(hint);
             text.push('\n');
@@ -150,10 +163,8 @@ impl Summary {
             }
             (None, _) => line("MRTD", format!("not readable any more; the image's is {}", self.predicted)),
         }
-        for name in ["RTMR0", "RTMR1", "RTMR2", "RTMR3"] {
-            if let Some(value) = self.registers.get(name) {
-                line(name, format!("{value} (from the guest's TDREPORT)"));
-            }
+        for (index, value) in self.rtmrs.iter().flatten().enumerate() {
+            line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
         }
         line("exits", list(&self.exits));
         line("SEAMCALLs", list(&self.calls));
@@ -178,7 +189,8 @@ impl Summary {
         text
     }
 
-    fn to_json(&self) -> Value {
+    /// For programs.
+    pub fn to_json(&self) -> Value {
         let ending = match &self.ending {
             Ending::PoweredOff { code } => json!({"kind": "powered-off", "code": code}),
             Ending::FatalError { code, message } => {
@@ -187,15 +199,21 @@ impl Summary {
             Ending::Died(death) => json!({"kind": "died", "why": death.to_string()}),
             Ending::Reset => json!({"kind": "reset"}),
             Ending::Panicked => json!({"kind": "panicked"}),
+            Ending::Stopped if self.timed_out => json!({"kind": "timed-out"}),
             Ending::Stopped => json!({"kind": "stopped"}),
         };
+        let rtmrs: BTreeMap<String, String> = (0..)
+            .zip(self.rtmrs.iter().flatten())
+            .map(|(index, value): (u32, _)| (format!("RTMR{index}"), Hex(value).to_string()))
+            .collect();
         json!({
             "ending": ending,
+            "console_panic": self.panic,
             "hint": self.hint,
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),
-            "registers_from_guest": self.registers,
+            "rtmrs": rtmrs,
             "exits": self.exits,
             "seamcalls": self.calls,
             "private_pages": self.private_leaves,
@@ -220,4 +238,43 @@ fn list<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+/// What of a guest's private state may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privacy {
+    /// The TD is in debug mode: all of it.
+    Debug,
+    /// None of it.
+    Confidential,
+}
+
+impl Privacy {
+    fn limit(self, limit: &seam_emu::EmulatorLimit) -> String {
+        match (self, &limit.instruction) {
+            (Self::Debug, Some(instruction)) => format!("emulated processor {}: {instruction}", limit.lp),
+            (Self::Confidential, Some(_)) => format!("{limit} (--debug shows the instruction)"),
+            (_, None) => limit.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seam_emu::EmulatorLimit;
+
+    use super::*;
+
+    #[test]
+    fn what_a_confidential_guest_executes_is_not_shown() {
+        let limit = EmulatorLimit {
+            lp: 1,
+            what: "not implemented: fld".into(),
+            instruction: Some("not implemented: fld st,tbyte ptr [rsp] at 0xffff, bytes db 2c 24".into()),
+        };
+        let shown = Privacy::Confidential.limit(&limit);
+        assert!(shown.contains("fld") && shown.contains("--debug"), "{shown}");
+        assert!(!shown.contains("0xffff") && !shown.contains("db 2c") && !shown.contains("rsp"), "{shown}");
+        assert!(Privacy::Debug.limit(&limit).contains("0xffff, bytes db 2c 24"));
+    }
 }

@@ -1,6 +1,5 @@
 //! `--batch`: a file with one case per line, one answer per line.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use tdvisor_attest::verify::{TrustAnchor, Verifier};
 use super::case::Case;
 use super::inputs::{read_collateral, read_policy, read_quote, read_root, read_rtmr3, read_text};
 use crate::outcome::{Failure, Status};
+use crate::streams::print;
 
 /// An answer's fields.
 struct Answer {
@@ -59,7 +59,6 @@ pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -
     let text = read_text(cases)?;
     let folder = cases.parent().unwrap_or(Path::new(""));
     let mut unanswered = Vec::new();
-    let mut out = std::io::stdout().lock();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let (id, answer) = match Case::parse(line, folder) {
             Ok(case) => (case.id.clone(), case.answer(anchor, policy).map_err(|failure| failure.to_string())),
@@ -75,7 +74,7 @@ pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -
             Answer { quote: false, tcb: None, advisories: Vec::new(), accepted: false, reason: problem }
         });
         let text = if as_json { answer.to_json(&id).to_string() } else { answer.to_text(&id) };
-        writeln!(out, "{text}").map_err(|error| Failure::input("stdout", error))?;
+        print(&format!("{text}\n"))?;
     }
     match unanswered.first() {
         None => Ok(Status::Success),
