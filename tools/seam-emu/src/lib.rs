@@ -11,8 +11,8 @@
 //!   example `foreign_vmm` is all that a VMM needs which knows nothing of this crate.
 //! * To run a guest: TDH.VP.ENTER runs the [`GuestCpu`] of its processor ([`Machine::set_guest_cpu`]). A
 //!   [`CpuGuest`] executes instructions, a [`ScriptedGuest`] is a closure whose calls end in VM exits, a
-//!   [`guest::GuestProgram`] a function that issues TDCALLs. The example `unit_test` has a TD in a plain unit
-//!   test, from the bring-up of the module to an instruction stream.
+//!   [`guest::GuestProgram`] a function that issues TDCALLs. [`testing`] brings up a module and builds TDs for them, and the
+//!   example `unit_test` is a TD in a plain unit test, up to an instruction stream.
 //! * To begin many tests at one state: [`Machine::snapshot`]; the machines share its memory until they write.
 //! * To meet what hardware does rarely: `machine.faults().set_plan("TDH.MEM.TRACK#2=irq,chaos:7/100".parse()?)`;
 //!   [`inject`] has the grammar. [`Machine::set_rdseed_mode`] and [`Machine::set_pconfig_mode`] make the
@@ -38,11 +38,9 @@
 //! | `fidelity` | what is emulated how well, and what says so |
 //! | `lock`, `fields` | try-locks; control structures as fields |
 //! | `audit` | whether all of that adds up |
+//! | `testing` | a small host for tests |
 
 #![forbid(unsafe_code)]
-
-#[cfg(test)]
-extern crate self as seam_emu;
 
 pub mod audit;
 pub mod config;
@@ -61,6 +59,7 @@ mod module;
 pub mod sysinfo;
 mod td;
 pub mod td_params;
+pub mod testing;
 mod vcpu;
 
 pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};

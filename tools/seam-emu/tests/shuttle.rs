@@ -6,12 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
 #![cfg(shuttle)]
 
-mod support;
-
 use std::sync::Arc;
 
+use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, MachineConfig, ScriptedGuest, VmExit};
-use support::{Host, Td, code, mem};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, StatusCode, TdgLeaf, TdhLeaf};
 

@@ -8,13 +8,13 @@ use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Operand, TdhLeaf};
 
 use super::AuditFinding as Finding;
-use crate::fidelity::support::{Host, Td, mem};
 use crate::host::Call;
 use crate::host::steps::lock_page;
 use crate::lock::Mode;
 use crate::module::pamt::PamtEntry;
 use crate::td::Tdr;
 use crate::td::sept::{SeptSlot, Walk};
+use crate::testing::{Host, Td, mem};
 
 const GPA: u64 = 0x8000_0000;
 

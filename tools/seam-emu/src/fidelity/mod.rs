@@ -11,9 +11,6 @@ mod table;
 
 #[cfg(test)]
 mod reach;
-#[cfg(test)]
-#[path = "../../tests/support/mod.rs"]
-pub(crate) mod support;
 
 use std::collections::BTreeSet;
 

@@ -8,7 +8,6 @@ use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::metadata::FieldId;
 use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 
-use super::support::{Host, SCRATCH, TDMR, Td, mem};
 use super::{Degree, TABLE};
 use crate::fields::FieldStore;
 use crate::fields::layout::tdvps;
@@ -19,6 +18,7 @@ use crate::lock::{Mode, Side};
 use crate::machine::{GuestEnv, Machine};
 use crate::td::sept::Walk;
 use crate::td::{Tdcs, Tdr, Tdvps};
+use crate::testing::{Host, SCRATCH, TDMR, Td, mem};
 use crate::{MachineConfig, ModuleProfile};
 
 const GPA: u64 = 0x10_0000;

@@ -25,8 +25,6 @@ mod input;
 mod operands;
 mod play;
 mod seeds;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use std::time::{Duration, Instant};

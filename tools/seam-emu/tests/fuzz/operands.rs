@@ -6,8 +6,8 @@ use seam_emu::Machine;
 use tdx_module_iface::{Gprs, Reg, SeamCall, TdgLeaf, TdhLeaf};
 
 use super::dice::mix;
-use super::support::{Host, SCRATCH, TDMR};
 use super::world::{CODE, GPA, MAPPED, PARAM_KINDS, PARAMS, World};
+use seam_emu::testing::{Host, SCRATCH, TDMR};
 
 /// The field that a number names: those of TDs, vCPUs and the system that exist, and a few that do not.
 pub fn field(index: u64) -> u64 {

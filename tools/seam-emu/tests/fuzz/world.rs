@@ -7,7 +7,7 @@ use seam_emu::{Machine, MachineConfig, MachineSnapshot, ModuleProfile};
 use tdvisor_base::Hpa;
 use tdx_module_iface::{Gprs, TdhLeaf};
 
-use super::support::{Host, SCRATCH, TDMR, Td, mem};
+use seam_emu::testing::{Host, SCRATCH, TDMR, Td, mem};
 
 /// Where the guest's pages begin; aligned to 1 GiB.
 pub const GPA: u64 = 0x8000_0000;

@@ -1,17 +1,39 @@
-//! A small host for tests: brings a module up, builds TDs, and issues raw calls so that a test sees the exact
-//! status.
+//! A small host for tests: brings a module up, builds TDs, and issues raw calls, so that a test sees the exact status.
+//!
+//! A host that knows its module goes through typed calls; a test of the module, or of what a host does wrong, wants
+//! registers. Addresses are therefore plain numbers here, as in registers; pages are handed out in order and never
+//! taken back. Every method panics where a call fails that must succeed: it is for tests.
+//!
+//! ```
+//! use seam_emu::guest::ExitReason;
+//! use seam_emu::testing::{Host, code, mem};
+//! use tdx_module_iface::{StatusCode, TdhLeaf};
+//!
+//! let host = Host::ready();
+//! let td = host.td(1);
+//! host.tables(&td, 0x8000_0000, 0);
+//! let page = host.aug(&td, 0x8000_0000);
+//!
+//! // The guest accepts its page and is then interrupted.
+//! let exit = host.accept(0, td.vcpus[0], 0x8000_0000);
+//! assert_eq!(exit.rax, ExitReason::EXTERNAL_INTERRUPT.0.into());
+//!
+//! // The page is taken by now.
+//! let again = host.call(0, TdhLeaf::MEM_PAGE_AUG, mem(&td, 0x8000_0000, 0, page));
+//! assert_ne!(code(&again), StatusCode::SUCCESS);
+//! ```
 
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use seam_emu::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
 use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
 
-/// The TDMR: the second gibibyte; its PAMT lies behind it.
+use crate::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
+
+/// Where the TDMR begins: it is the second gibibyte, and its PAMT lies behind it.
 pub const TDMR: u64 = 1 << 30;
 const PAMT_4K: u64 = 0x8000_0000;
 const PAMT_2M: u64 = 0x8100_0000;
@@ -22,6 +44,7 @@ const GLOBAL_HKID: u64 = 32;
 
 /// A machine with its module up.
 pub struct Host {
+    /// The machine, for what this host has no method for.
     pub machine: Machine,
     next_page: AtomicU64,
     next_large: AtomicU64,
@@ -31,33 +54,45 @@ pub struct Host {
 /// A TD, by its control pages.
 #[derive(Clone, Debug)]
 pub struct Td {
+    /// The TDR page.
     pub tdr: u64,
+    /// The key id.
     pub hkid: u64,
+    /// The TDVPR page of each vCPU.
     pub vcpus: Vec<u64>,
+    /// The TDCX pages.
     pub tdcx: Vec<u64>,
+    /// The TDVPX pages of all vCPUs.
     pub vcpu_pages: Vec<u64>,
 }
 
 impl Host {
+    /// The module of release 1.5 on a small machine, ready for TDs.
+    #[must_use]
     pub fn ready() -> Self {
         Self::with(MachineConfig::small())
     }
 
+    /// A module on this machine, ready for TDs.
+    #[must_use]
     pub fn with(config: MachineConfig) -> Self {
         Self::bring_up(config, GLOBAL_HKID)
     }
 
-    /// Brings up a 2.0 module whose 4 KiB PAMT entries exist on demand.
+    /// A 2.0 module on a small machine, whose 4 KiB PAMT entries exist on demand.
+    #[must_use]
     pub fn with_dynamic_pamt() -> Self {
         Self::with_dynamic_pamt_on(MachineConfig { profile: ModuleProfile::V2_0, ..MachineConfig::small() })
     }
 
-    /// The same on another machine.
+    /// A module on this machine, whose 4 KiB PAMT entries exist on demand.
+    #[must_use]
     pub fn with_dynamic_pamt_on(config: MachineConfig) -> Self {
         Self::bring_up(config, GLOBAL_HKID | 1 << 16)
     }
 
     /// A machine whose module nobody has initialised.
+    #[must_use]
     pub fn at_power_on(config: MachineConfig) -> Self {
         Self {
             machine: Machine::new(config),
@@ -75,8 +110,8 @@ impl Host {
         }
         let info = [TDMR, 1 << 30, PAMT_1G, 0x1000, PAMT_2M, 0x2000, PAMT_4K, 0x40_0000];
         let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_le_bytes()).collect();
-        host.machine.host_write(Hpa::new(SCRATCH + 0x1000), &bytes).unwrap();
-        host.machine.host_write(Hpa::new(SCRATCH), &(SCRATCH + 0x1000).to_le_bytes()).unwrap();
+        host.write(SCRATCH + 0x1000, &bytes);
+        host.write(SCRATCH, &(SCRATCH + 0x1000).to_le_bytes());
         host.ok(0, TdhLeaf::SYS_CONFIG, Gprs { rcx: SCRATCH, rdx: 1, r8: sys_config_r8, ..Gprs::ZERO });
         let mut packages: Vec<_> = host.machine.config().lp_packages.iter().enumerate().collect();
         packages.dedup_by_key(|(_, package)| **package);
@@ -87,17 +122,24 @@ impl Host {
         host
     }
 
-    /// Issues a call and gives all registers back.
+    /// Writes what the host hands to the module.
+    pub fn write(&self, at: u64, bytes: &[u8]) {
+        self.machine.host_write(Hpa::new(at), bytes).expect("memory of the host");
+    }
+
+    /// Issues a call on a processor and gives all registers back.
     pub fn call(&self, lp: usize, leaf: TdhLeaf, mut gprs: Gprs) -> Gprs {
         gprs.rax = u64::from(leaf.0);
-        self.machine.lp(lp).unwrap().seamcall(&mut gprs).unwrap();
+        self.machine.lp(lp).expect("a processor").seamcall(&mut gprs).expect("a module that answers");
         gprs
     }
 
+    /// Issues a call on a processor and gives its status back.
     pub fn status(&self, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> Status {
         Status::from_raw(self.call(lp, leaf, gprs).rax)
     }
 
+    /// Issues a call that must succeed, without a warning, and gives all registers back.
     pub fn ok(&self, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> Gprs {
         let out = self.call(lp, leaf, gprs);
         assert_eq!(out.rax, 0, "{leaf} with {gprs:?}: {:?}", Status::from_raw(out.rax));
@@ -121,7 +163,7 @@ impl Host {
         td
     }
 
-    /// A TD before TDH.MR.FINALIZE.
+    /// A TD with these ATTRIBUTES before TDH.MR.FINALIZE.
     pub fn td_being_built(&self, vcpus: usize, attributes: u64) -> Td {
         let tdr = self.page();
         let hkid = self.next_hkid.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +183,7 @@ impl Host {
         params[16..18].copy_from_slice(&8u16.to_le_bytes());
         params[24..32].copy_from_slice(&0x1eu64.to_le_bytes());
         params[40..42].copy_from_slice(&100u16.to_le_bytes());
-        self.machine.host_write(Hpa::new(SCRATCH), &params).unwrap();
+        self.write(SCRATCH, &params);
         self.ok(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
         let mut td = Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new() };
         for lp in 0..vcpus {
@@ -158,7 +200,7 @@ impl Host {
         td
     }
 
-    /// Adds Secure-EPT pages down to the entry of `level` for `gpa`.
+    /// Adds the Secure-EPT pages that are missing down to the entry of `level` for `gpa`; the pages that it took.
     pub fn tables(&self, td: &Td, gpa: u64, level: u64) -> Vec<u64> {
         let mut pages = Vec::new();
         for at in ((level + 1)..=3).rev() {
@@ -172,14 +214,23 @@ impl Host {
         pages
     }
 
-    /// Maps a pending 4 KiB page.
+    /// Maps a pending 4 KiB page (TDH.MEM.PAGE.AUG); the page.
     pub fn aug(&self, td: &Td, gpa: u64) -> u64 {
         let page = self.page();
         self.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(td, gpa, 0, page));
         page
     }
 
-    /// Runs a vCPU on a guest that does `act` and is then interrupted.
+    /// Adds a 4 KiB page with these contents (TDH.MEM.PAGE.ADD) to a TD that is being built; the page.
+    pub fn add(&self, td: &Td, gpa: u64, contents: &[u8]) -> u64 {
+        let page = self.page();
+        self.write(SCRATCH, &[0; 4096]);
+        self.write(SCRATCH, contents);
+        self.ok(0, TdhLeaf::MEM_PAGE_ADD, Gprs { r9: SCRATCH, ..mem(td, gpa, 0, page) });
+        page
+    }
+
+    /// Runs a vCPU on a guest that does `act` and is then interrupted: what `act` gave, and the registers at the exit.
     pub fn run<R>(&self, lp: usize, tdvpr: u64, act: impl FnOnce(&mut Script<'_, '_>) -> R) -> (R, Gprs) {
         let mut act = Some(act);
         let mut result = None;
@@ -193,25 +244,27 @@ impl Host {
             }
             calls.next(state)
         });
-        self.machine.lp(lp).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+        let lp = self.machine.lp(lp).expect("a processor");
+        lp.seamcall_with(&mut gprs, &mut guest).expect("a module that answers");
         (result.expect("the guest ran"), gprs)
     }
 
-    /// Accepts a page in the guest of a vCPU.
+    /// Accepts a page in the guest of a vCPU: the registers at the exit that follows.
     pub fn accept(&self, lp: usize, tdvpr: u64, gpa_level: u64) -> Gprs {
         self.run(lp, tdvpr, |script| script.tdcall(TdgLeaf::MEM_PAGE_ACCEPT, gpa_level)).1
     }
 }
 
-/// What a memory leaf takes.
+/// What a memory leaf takes: an entry by address and level, a TD, and a page where the leaf wants one.
+#[must_use]
 pub fn mem(td: &Td, gpa: u64, level: u64, page: u64) -> Gprs {
     Gprs { rcx: gpa | level, rdx: td.tdr, r8: page, ..Gprs::ZERO }
 }
 
 /// TDCALLs that a script wants done, one VM exit each.
 #[derive(Default)]
-pub struct Calls {
-    queue: std::cell::RefCell<std::collections::VecDeque<Gprs>>,
+struct Calls {
+    queue: RefCell<VecDeque<Gprs>>,
 }
 
 impl Calls {
@@ -229,24 +282,28 @@ impl Calls {
 
 /// The inside of a guest.
 pub struct Script<'a, 'm> {
+    /// Its registers.
     pub state: &'a mut GuestState,
+    /// Its memory, and what else a processor reaches.
     pub env: &'a GuestEnv<'m>,
     calls: &'a Calls,
 }
 
 impl Script<'_, '_> {
-    /// Queues a TDCALL with RCX.
+    /// Asks for a TDCALL with this RCX, to be issued once the script has ended.
     pub fn tdcall(&mut self, leaf: TdgLeaf, rcx: u64) {
         self.tdcall_with(leaf, Gprs { rcx, ..Gprs::ZERO });
     }
 
+    /// Asks for a TDCALL with these registers, to be issued once the script has ended.
     pub fn tdcall_with(&mut self, leaf: TdgLeaf, mut gprs: Gprs) {
         gprs.rax = u64::from(leaf.0);
         self.calls.queue.borrow_mut().push_back(gprs);
     }
 }
 
-/// A status without its details.
+/// The status of a call without its details.
+#[must_use]
 pub fn code(gprs: &Gprs) -> StatusCode {
     Status::from_raw(gprs.rax).code()
 }

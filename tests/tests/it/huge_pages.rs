@@ -1,13 +1,11 @@
 //! A range that was cut becomes huge again, and a guest's ACCEPT at 4K inside a huge page is honoured.
 
-mod memory;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
-use memory::guest::{Act, Did, Guest};
-use memory::{EmulatedSeat, EmulatedTd, calls_of, convert, frames, module_maps, touch, with_td};
+use crate::memory::guest::{Act, Did, Guest};
+use crate::memory::{EmulatedSeat, EmulatedTd, calls_of, convert, frames, module_maps, touch, with_td};
 use mirror_ept::Collapsed;
 use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};

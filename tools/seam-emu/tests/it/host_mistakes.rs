@@ -1,11 +1,7 @@
 //! A host that forgets one step of a removal is caught each time, by name.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
-mod support;
-
+use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestCpu, GuestEnv, GuestState, HostViolation, VmExit};
-use support::{Host, Td, code, mem};
 use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, StatusCode, TdhLeaf};

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use tdvisor_base::Side;
 
-use crate::operation::{FRAMES, Span};
+use crate::model::operation::{FRAMES, Span};
 
 /// Whether a frame is mapped private, and the guest has accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,8 @@
 //! No host-side interface shows a guest's plaintext; a host that writes where it must not breaks the owner.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
-mod support;
-
 use seam_emu::guest::ExitReason;
+use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
-use support::{Host, Td, code, mem};
 use tdvisor_base::{Gpa, Hpa, KeyId};
 use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, StatusCode, TdgLeaf, TdhLeaf};
 

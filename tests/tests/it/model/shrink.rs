@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 
-use crate::operation::Step;
+use crate::model::operation::Step;
 
 /// Runs of the shrinker at most.
 const MOST_RUNS: usize = 150;

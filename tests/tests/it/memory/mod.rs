@@ -3,8 +3,6 @@
 //! Faults and conversions are driven from the host's side, through a seat at the TD's memory, exactly as the
 //! loop of a vCPU drives them.
 
-#![allow(dead_code, reason = "each test file that has this module uses a part of it")]
-
 pub mod guest;
 pub mod machine;
 

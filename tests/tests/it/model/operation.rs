@@ -2,7 +2,7 @@
 
 use tdvisor_base::{Level, Side};
 
-use crate::random::Random;
+use crate::model::random::Random;
 
 /// Frames of each TD that schedules work on: six huge pages, so that operations meet.
 pub const FRAMES: u64 = 6 * 512;

@@ -9,8 +9,8 @@ use crate::memory::guest::{Act, Did, Guest};
 use crate::memory::{
     Accepted, EmulatedHost, EmulatedSeat, EmulatedTd, convert, frames, module_maps, module_state, touch,
 };
-use crate::operation::{FRAMES, Operation, Span, Vcpu};
-use crate::reference::{Private, Reference};
+use crate::model::operation::{FRAMES, Operation, Span, Vcpu};
+use crate::model::reference::{Private, Reference};
 
 /// A TD, a seat at its memory, its vCPUs, and what is expected of it.
 pub struct Subject<'t, 'h> {
@@ -307,7 +307,7 @@ impl<'t, 'h> Subject<'t, 'h> {
         while frame < FRAMES {
             if self.agrees_at(frame) == Some(Level::L2M) {
                 let expected = self.reference.frame(frame);
-                let alike = |other: crate::reference::Frame| {
+                let alike = |other: crate::model::reference::Frame| {
                     (other.attribute, other.private) == (expected.attribute, expected.private)
                 };
                 assert!(

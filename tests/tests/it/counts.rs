@@ -5,13 +5,11 @@
 //! the next removal for one BLOCK each, and its TRACK is theirs too. Each TRACK comes with one kick of the vCPUs
 //! that are in the guest; here that is one, so that kicks are counted by their IPIs.
 
-mod memory;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
+use crate::memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor_base::{Level, Side};
 use tdx_module_iface::exit::ExitReason;
@@ -217,7 +215,7 @@ fn converting_4k_of_a_2m_page_costs_one_demotion_and_one_removal() {
 fn mapping_1g_of_2m_capable_private_memory_issues_512_aug_at_2m() {
     const GIB: u64 = 1 << 30;
     let host = host(GIB + 256 * MIB);
-    let before = memory::Belongings::of(&host);
+    let before = crate::memory::Belongings::of(&host);
     let td = td(&host, GIB, Level::L2M);
     {
         let mut seat = td.memory().take_seat(SEAT).unwrap();
@@ -242,6 +240,6 @@ fn mapping_1g_of_2m_capable_private_memory_issues_512_aug_at_2m() {
     }
     assert_eq!(td.memory().statistics().mirror.leaves_2m, 512);
     assert!(td.teardown().is_clean());
-    assert_eq!(memory::Belongings::of(&host), before);
+    assert_eq!(crate::memory::Belongings::of(&host), before);
     assert_eq!(host.platform().violations(), []);
 }

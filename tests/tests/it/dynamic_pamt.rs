@@ -1,10 +1,6 @@
 //! A module with dynamic PAMT (release 2.0): entries for 4 KiB pages exist only where there are such pages.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod memory;
-
-use memory::{
+use crate::memory::{
     Belongings, EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host_on,
     module_maps, td_with_vcpus, touch, try_td,
 };

@@ -4,8 +4,6 @@
 //! A call stays busy beyond the bound of its retries, so the hook reports a failure. After each the audit holds,
 //! what is mapped agrees with the attributes, and the operation succeeds when it is repeated.
 
-mod memory;
-
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use tdvisor_base::{Gfn, Level, Side};
@@ -14,7 +12,7 @@ use vmm_core::Error;
 use vmm_core::memory::{Converted, HugeShared, Resolution};
 use vmm_core::retry::Bound;
 
-use memory::{
+use crate::memory::{
     Belongings, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps, td, touch,
     try_td,
 };

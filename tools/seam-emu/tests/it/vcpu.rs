@@ -1,12 +1,8 @@
 //! Virtual processors: interrupts without exits, 2 MiB accepts that are interrupted, host priority, snapshots.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
-mod support;
-
 use seam_emu::guest::{GuestError, GuestProgram, Injection, InjectionKind};
+use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
-use support::{Host, Td, code, mem};
 use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, StatusCode, TdgLeaf, TdhLeaf};

@@ -1,11 +1,9 @@
 //! Memory that comes and goes while a TD runs: holes, slots, prefaulting, devices.
 
-mod memory;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memory::guest::{Act, Did, Guest};
-use memory::{
+use crate::memory::guest::{Act, Did, Guest};
+use crate::memory::{
     EmulatedSeat, EmulatedTd, SEAT, TEST_MEMORY, calls_of, convert, frames, host, module_maps, td, touch,
     with_td,
 };

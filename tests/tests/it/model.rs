@@ -10,26 +10,20 @@
 //! A failure is shrunk to a short schedule, which is printed with its seed. `TDVISOR_MODEL_SEED` runs that one
 //! schedule, `TDVISOR_MODEL_STEPS` gives it another length.
 
-mod memory;
-#[path = "model/operation.rs"]
 mod operation;
-#[path = "model/random.rs"]
 mod random;
-#[path = "model/reference.rs"]
 mod reference;
-#[path = "model/shrink.rs"]
 mod shrink;
-#[path = "model/subject.rs"]
 mod subject;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use memory::{Belongings, host, td_with_vcpus};
-use operation::{Step, schedule};
-use random::from_environment;
+use self::operation::{Step, schedule};
+use self::random::from_environment;
+use self::subject::Subject;
+use crate::memory::{Belongings, host, td_with_vcpus};
 use seam_emu::inject::{Chaos, FaultPlan};
-use subject::Subject;
 use tdvisor_base::Level;
 use vmm_core::platform::LpId;
 

@@ -3,17 +3,13 @@
 //!
 //! Numbers 20 to 25 are also tested with dynamic PAMT, in `dynamic_pamt.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod memory;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use memory::guest::{Act, Did, Guest};
-use memory::machine::TestMachine;
-use memory::{
+use crate::memory::guest::{Act, Did, Guest};
+use crate::memory::machine::TestMachine;
+use crate::memory::{
     Belongings, EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps,
     td, td_with_vcpus, touch, with_td,
 };

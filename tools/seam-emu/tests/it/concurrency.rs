@@ -1,15 +1,11 @@
 //! Two processors at once: locks are real, counts stay right.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
-mod support;
-
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
-use support::{Host, Td, code, mem};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, Operand, Status, StatusCode, TdhLeaf};
 

@@ -1,10 +1,6 @@
 //! Release 2.0 with dynamic PAMT: 4 KiB entries exist only where the host gave memory for them.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
-
-mod support;
-
-use support::{Host, TDMR, code, mem};
+use seam_emu::testing::{Host, TDMR, code, mem};
 use tdvisor_base::Hpa;
 use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode, TdhLeaf};
 

@@ -1,9 +1,7 @@
 //! Dirty logging and aging of a TD's shared memory.
 
-mod memory;
-
-use memory::guest::{Act, Did, Guest};
-use memory::{EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, convert, frames, host, td};
+use crate::memory::guest::{Act, Did, Guest};
+use crate::memory::{EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, convert, frames, host, td};
 use mirror_ept::{Access, Age};
 use tdvisor_base::{Gfn, Gpa, Level, Side};
 use vmm_core::Error;

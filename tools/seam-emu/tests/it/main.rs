@@ -1,0 +1,10 @@
+//! The emulated module from outside, call by call.
+
+#![cfg(not(shuttle))]
+#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
+
+mod concurrency;
+mod dynamic_pamt;
+mod host_mistakes;
+mod secrets;
+mod vcpu;
