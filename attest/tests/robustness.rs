@@ -8,7 +8,7 @@ use tdvisor_attest::collateral::{Bundle, CollateralError, Part, Parts, Wanted};
 use tdvisor_attest::issue::{CollateralSpec, PlatformSpec, QuoteBody, QuoteSpec, TestPlatform};
 use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::quote::{CertificationType, EnclaveReport, Quote, TdAttributes, TeeType};
-use tdvisor_attest::report::TdReport;
+use tdvisor_attest::report::{TdReport, ToQuoteBody};
 use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
 use tdvisor_test_data::vectors;
 

@@ -11,7 +11,7 @@ use tdvisor_attest::issue::{
     TestPlatform,
 };
 use tdvisor_attest::quote::{CertificationType, TdAttributes, TeeType};
-use tdvisor_attest::report::TdReport;
+use tdvisor_attest::report::{TdReport, ToQuoteBody};
 use tdvisor_attest::time::Validity;
 use tdvisor_attest::verify::{Component, Item, TcbVerdict, TrustAnchor, Verifier, VerifyError};
 

@@ -2,7 +2,11 @@
 //!
 //! 1024 bytes in shared memory, 1 KiB aligned. Reserved bytes are zero.
 
+mod value;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use value::TdAttributes;
 
 /// EAX, EBX, ECX and EDX of one configured CPUID leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -87,7 +91,7 @@ pub mod msr_config_ctls {
     pub const IA32_ARCH_CAPABILITIES: u8 = 1 << 0;
 }
 
-/// Bits of ATTRIBUTES.
+/// Bits of ATTRIBUTES; [`TdAttributes`] is the value.
 pub mod attributes {
     /// The host may read and write the TD's memory and state.
     pub const DEBUG: u64 = 1 << 0;

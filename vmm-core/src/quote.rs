@@ -3,8 +3,10 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use tdx_module_iface::report::TdReport;
+
 /// Bytes of a TDREPORT.
-pub const TDREPORT_BYTES: usize = 1024;
+pub const TDREPORT_BYTES: usize = TdReport::SIZE;
 
 /// Turns TDREPORTs into quotes.
 pub trait QuoteSource: Send + Sync {

@@ -26,7 +26,7 @@ pub use quote::{QuoteBody, QuoteSpec};
 use crate::UnixSeconds;
 use crate::collateral::Bundle;
 use crate::quote::{BodyType, CertificationType, TeeType};
-use crate::report::{ReportError, TdReport};
+use crate::report::{ReportError, TdReport, ToQuoteBody};
 use crate::time::Validity;
 
 /// Why a quote cannot be issued.

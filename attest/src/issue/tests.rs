@@ -3,7 +3,7 @@ use crate::collateral::{Parts, SignedBody};
 use crate::crypto::{Crypto, RustCrypto};
 use crate::policy::{Context, Policy};
 use crate::quote::{TdAttributes, TdReport15Ex, TeeType};
-use crate::report::ReportKey;
+use crate::report::{ReportKey, ToQuoteBody};
 use crate::verify::{TrustAnchor, Verifier, VerifyError};
 use crate::x509::pem;
 use zerocopy::IntoBytes;

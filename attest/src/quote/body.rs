@@ -7,7 +7,7 @@ use core::fmt;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::attributes::TdAttributes;
+use super::TdAttributes;
 
 /// Body type of a version 5 quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,8 +95,7 @@ impl EnclaveReport {
     }
 }
 
-/// A 48-byte measurement register.
-pub type Measurement = [u8; 48];
+pub use tdx_module_iface::report::Measurement;
 
 /// TD report of TDX 1.0, 584 bytes: the part that all TD bodies share.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -8,7 +8,6 @@
 //! [`Quote::parse`] takes what has a structure; [`Quote::check_supported`] applies the rules of Intel's
 //! library about which values a verifier accepts.
 
-mod attributes;
 mod body;
 mod header;
 mod signature;
@@ -19,10 +18,10 @@ use zerocopy::FromBytes;
 
 use crate::bytes::{Cursor, Truncated};
 
-pub use attributes::TdAttributes;
 pub use body::{Body, BodyType, EnclaveReport, Measurement, TdReport10, TdReport15, TdReport15Ex};
 pub use header::{AttestationKeyType, Header, INTEL_QE_VENDOR_ID, TeeType};
 pub use signature::{CertificationData, CertificationType, PlatformId, SignatureData};
+pub use tdx_module_iface::td_params::TdAttributes;
 
 /// Why bytes are not a quote that this crate reads, or one that a verifier accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

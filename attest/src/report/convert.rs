@@ -5,10 +5,23 @@ use zerocopy::little_endian::U64;
 use super::TdReport;
 use crate::quote::{TdReport10, TdReport15, TdReport15Ex};
 
-impl TdReport {
+/// What a quoting enclave copies from a report.
+pub trait ToQuoteBody {
     /// The body of TDX 1.0.
     #[must_use]
-    pub fn to_td10(&self) -> TdReport10 {
+    fn to_td10(&self) -> TdReport10;
+
+    /// The body of TDX 1.5.
+    #[must_use]
+    fn to_td15(&self) -> TdReport15;
+
+    /// The extended body of TDX 1.5. A report says nothing about migrations and devices: those are zero.
+    #[must_use]
+    fn to_td15_ex(&self) -> TdReport15Ex;
+}
+
+impl ToQuoteBody for TdReport {
+    fn to_td10(&self) -> TdReport10 {
         let (tcb, td) = (&self.tee_tcb_info, &self.td_info);
         TdReport10 {
             tee_tcb_svn: tcb.tee_tcb_svn,
@@ -26,9 +39,7 @@ impl TdReport {
         }
     }
 
-    /// The body of TDX 1.5.
-    #[must_use]
-    pub fn to_td15(&self) -> TdReport15 {
+    fn to_td15(&self) -> TdReport15 {
         TdReport15 {
             base: self.to_td10(),
             tee_tcb_svn2: self.tee_tcb_info.tee_tcb_svn2,
@@ -36,9 +47,7 @@ impl TdReport {
         }
     }
 
-    /// The extended body of TDX 1.5. A report says nothing about migrations and devices: those are zero.
-    #[must_use]
-    pub fn to_td15_ex(&self) -> TdReport15Ex {
+    fn to_td15_ex(&self) -> TdReport15Ex {
         TdReport15Ex {
             base: self.to_td15(),
             vm_id: 0,

@@ -5,7 +5,7 @@ use tdvisor_attest::collateral::Bundle;
 use tdvisor_attest::crypto::Ring;
 use tdvisor_attest::issue::{CollateralSpec, PlatformSpec, QuoteBody, QuoteSpec, Role, TestPlatform};
 use tdvisor_attest::quote::{CertificationType, TdAttributes, TeeType};
-use tdvisor_attest::report::TdReport;
+use tdvisor_attest::report::{TdReport, ToQuoteBody};
 use tdvisor_attest::verify::TrustAnchor;
 
 /// When the evidence is judged.

@@ -14,7 +14,7 @@ use tdvisor_attest::issue::{
 };
 use tdvisor_attest::policy::{Context, Policy};
 use tdvisor_attest::quote::{BodyType, CertificationType, EnclaveReport, TdAttributes, TeeType};
-use tdvisor_attest::report::TdReport;
+use tdvisor_attest::report::{TdReport, ToQuoteBody};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 use tdvisor_attest::{UnixSeconds, Validity};
 use zerocopy::FromBytes;

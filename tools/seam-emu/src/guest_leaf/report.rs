@@ -3,14 +3,15 @@
 //! SEAMREPORT, which makes TEE_TCB_INFO, CPUSVN and the MAC on hardware, is the platform's; ours has values and
 //! a MAC key of its own and says so by MRSEAM and MRSIGNERSEAM of zero.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256, Sha384};
 use tdx_module_iface::Operand;
-use tdx_module_iface::report::REPORT_TYPE_TDX;
+use tdx_module_iface::report::{TdInfo, TdReport};
+use tdx_module_iface::td_params::TdAttributes;
 use tdx_module_iface::tdg::align;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::memory::{Use, check_operand, locate};
 use super::{Call, End, Step, rtmr};
+use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
 use crate::guest::GuestState;
 use crate::host::invalid;
@@ -18,17 +19,6 @@ use crate::lock::Mode;
 use crate::machine::Machine;
 use crate::td::Tdcs;
 
-/// Layout of a TDREPORT (Intel 348551, TDREPORT_STRUCT).
-pub(super) const REPORT_BYTES: usize = 1024;
-pub(super) const MAC_STRUCT_BYTES: usize = 256;
-pub(super) const MAC_OFFSET: usize = 224;
-pub(super) const CPUSVN: core::ops::Range<usize> = 16..32;
-const TCB_INFO_HASH: core::ops::Range<usize> = 32..80;
-const TD_INFO_HASH: core::ops::Range<usize> = 80..128;
-const REPORT_DATA: core::ops::Range<usize> = 128..192;
-/// TEE_TCB_INFO is 239 bytes; the hash covers these and not the 17 reserved ones behind (as real reports show).
-const TCB_INFO: core::ops::Range<usize> = 256..495;
-const TD_INFO: core::ops::Range<usize> = 512..1024;
 /// TEE_TCB_INFO.VALID: TEE_TCB_SVN, MRSEAM, MRSIGNERSEAM and ATTRIBUTES are valid.
 const TCB_INFO_VALID: u64 = 0x301ff;
 
@@ -49,69 +39,30 @@ pub(super) fn report(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     if call.vcpu.env.interrupt_pending() {
         return Err(End::Again);
     }
-    call.write(buffer, &build(call.vcpu.machine, call.vcpu.tdcs, &report_data))
+    call.write(buffer, build(call.vcpu.machine, call.vcpu.tdcs, &report_data).as_bytes())
 }
 
 /// Puts a TDREPORT together.
-fn build(machine: &Machine, td: &Tdcs<'_>, report_data: &[u8; 64]) -> [u8; REPORT_BYTES] {
-    let mut report = [0; REPORT_BYTES];
-    let mut put = |range: core::ops::Range<usize>, bytes: &[u8]| {
-        if let Some(target) = report.get_mut(range)
-            && target.len() == bytes.len()
-        {
-            target.copy_from_slice(bytes);
-        }
-    };
-    let td_info = td_info(td);
-    let mut tcb_info = [0; 239];
-    for (to, from) in tcb_info.iter_mut().zip(TCB_INFO_VALID.to_le_bytes()) {
-        *to = from;
-    }
-    put(0..1, &[REPORT_TYPE_TDX]);
-    put(CPUSVN, &EMULATED_CPUSVN);
-    put(TCB_INFO_HASH, &Sha384::digest(tcb_info));
-    put(TD_INFO_HASH, &Sha384::digest(td_info));
-    put(REPORT_DATA, report_data);
-    put(TCB_INFO, &tcb_info);
-    put(TD_INFO, &td_info);
-    let mac = mac(machine, report.get(..MAC_OFFSET).unwrap_or_default());
-    if let Some(target) = report.get_mut(MAC_OFFSET..MAC_STRUCT_BYTES) {
-        target.copy_from_slice(&mac);
-    }
+fn build(machine: &Machine, td: &Tdcs<'_>, report_data: &[u8; 64]) -> TdReport {
+    let mut report = TdReport::zeroed();
+    report.mac.cpu_svn = EMULATED_CPUSVN;
+    report.mac.report_data = *report_data;
+    report.tee_tcb_info.valid = TCB_INFO_VALID.into();
+    report.td_info = td_info(td);
+    report.seal(&machine.module.report_key);
     report
 }
 
-/// The 512 bytes of TDINFO.
-fn td_info(td: &Tdcs<'_>) -> [u8; 512] {
-    let mut info = [0; 512];
-    let fields: [(usize, u32, usize); 7] = [
-        (0, tdcs::ATTRIBUTES, 8),
-        (8, tdcs::XFAM, 8),
-        (16, tdcs::MRTD, 48),
-        (64, tdcs::MRCONFIGID, 48),
-        (112, tdcs::MROWNER, 48),
-        (160, tdcs::MROWNERCONFIG, 48),
-        (208, tdcs::RTMR, 4 * 48),
-    ];
-    for (at, offset, length) in fields {
-        if let Some(target) = info.get_mut(at..at + length) {
-            td.load_bytes(offset, target);
-        }
-    }
-    if let Some(target) = info.get_mut(400..448) {
-        td.load_bytes(tdcs::SERVTD_HASH, target);
-    }
+/// TDINFO, from the TD's control structure.
+fn td_info(td: &Tdcs<'_>) -> TdInfo {
+    let mut info = TdInfo::new_zeroed();
+    info.attributes = TdAttributes::from_bits(td.attributes());
+    info.xfam = td.load_u64(tdcs::XFAM).into();
+    td.load_bytes(tdcs::MRTD, &mut info.mr_td);
+    td.load_bytes(tdcs::MRCONFIGID, &mut info.mr_config_id);
+    td.load_bytes(tdcs::MROWNER, &mut info.mr_owner);
+    td.load_bytes(tdcs::MROWNERCONFIG, &mut info.mr_owner_config);
+    td.load_bytes(tdcs::RTMR, info.rtmr.as_mut_bytes());
+    td.load_bytes(tdcs::SERVTD_HASH, &mut info.servtd_hash);
     info
-}
-
-/// The MAC over the first 224 bytes of a report, under the platform's own key.
-pub(super) fn mac(machine: &Machine, bytes: &[u8]) -> [u8; 32] {
-    match Hmac::<Sha256>::new_from_slice(&machine.module.report_key) {
-        Ok(mut mac) => {
-            mac.update(bytes);
-            mac.finalize().into_bytes().into()
-        }
-        // HMAC takes keys of every length.
-        Err(_) => [0; 32],
-    }
 }

@@ -5,6 +5,8 @@ use tdx_module_iface::lifecycle::LifecycleState;
 use tdx_module_iface::tdg::NUM_RTMRS;
 use tdx_module_iface::tdmr::pages::TDCX_MIN;
 
+use tdx_module_iface::report::ReportMac;
+
 use super::Machine;
 use crate::fields::layout::tdcs;
 use crate::td::Tdr;
@@ -13,13 +15,13 @@ use crate::td::Tdr;
 pub const RTMR_BYTES: usize = 48;
 
 /// Bytes of REPORTMACSTRUCT, the part of a TDREPORT that its MAC covers.
-pub const REPORT_MAC_STRUCT_BYTES: usize = 256;
+pub const REPORT_MAC_STRUCT_BYTES: usize = size_of::<ReportMac>();
 
 impl Machine {
     /// ENCLU\[EVERIFYREPORT2\], as a quoting enclave executes it: whether a TDREPORT's first 256 bytes were
     /// made on this machine and not changed since.
     pub fn everifyreport2(&self, report_mac: &[u8; REPORT_MAC_STRUCT_BYTES]) -> bool {
-        crate::guest_leaf::verify::check(self, report_mac).is_ok()
+        crate::guest_leaf::verify::check(self, &zerocopy::transmute!(*report_mac)).is_ok()
     }
 
     /// RTMR0 to RTMR3 of the TD whose root page is at `tdr`, from its TDCS: what a TDREPORT of this moment would carry.

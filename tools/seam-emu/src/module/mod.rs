@@ -15,6 +15,7 @@ use sha2::Sha384;
 use tdvisor_base::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use tdvisor_base::{Hpa, KeyId};
 use tdx_module_iface::lifecycle::SysState;
+use tdx_module_iface::report::ReportKey;
 
 use crate::config::MachineConfig;
 use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
@@ -82,7 +83,7 @@ pub(crate) struct Module {
     /// Set once the module met memory that failed its integrity check.
     shut_down: AtomicBool,
     /// Key of the MAC of TDREPORTs.
-    pub(crate) report_key: [u8; 32],
+    pub(crate) report_key: ReportKey,
 }
 
 impl Module {
@@ -101,7 +102,7 @@ impl Module {
             mrtd: Mutex::new(BTreeMap::new()),
             random: Random::new(0x7464_7669_736f_7221),
             shut_down: AtomicBool::new(false),
-            report_key: *b"tdvisor emulated SEAMREPORT key.",
+            report_key: ReportKey(*b"tdvisor emulated SEAMREPORT key."),
         }
     }
 
@@ -123,7 +124,7 @@ impl Module {
             mrtd: Mutex::new(self.mrtd.lock().clone()),
             random: self.random.fork(),
             shut_down: AtomicBool::new(self.has_shut_down()),
-            report_key: self.report_key,
+            report_key: self.report_key.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tdvisor_attest::collateral::{Bundle, TcbStatus};
 use tdvisor_attest::issue::{CollateralSpec, PlatformSpec, QuoteBody, QuoteSpec, Role, TestPlatform};
 use tdvisor_attest::quote::{CertificationType, EnclaveReport, TdAttributes, TeeType};
-use tdvisor_attest::report::TdReport;
+use tdvisor_attest::report::{TdReport, ToQuoteBody};
 use tdvisor_attest::{UnixSeconds, Validity};
 
 use crate::commands::verify::inputs::{now, parse_time, read};

@@ -1,9 +1,11 @@
-//! TDATTRIBUTES and the SGX enclave attributes, as open bit sets.
+//! TDATTRIBUTES as a value: open bits that print their names.
 
 use core::fmt;
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::attributes as bits;
 
 /// TDATTRIBUTES of a TD (TDX module ABI specification, TD attributes table).
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -12,27 +14,27 @@ pub struct TdAttributes(U64);
 
 impl TdAttributes {
     /// The TD can be debugged by its host: nothing it holds is secret.
-    pub const DEBUG: u64 = 1 << 0;
+    pub const DEBUG: u64 = bits::DEBUG;
     /// The TD is under debug in any way: DEBUG, profiling, or a bit of the group that is not defined yet.
     pub const TUD: u64 = 0xff;
     /// Defence against single stepping by counting instructions.
-    pub const ICSSD: u64 = 1 << 16;
+    pub const ICSSD: u64 = bits::ICSSD;
     /// The TD may be a target of an extended service TD binding.
-    pub const SERVTD_EXT: u64 = 1 << 17;
+    pub const SERVTD_EXT: u64 = bits::SERVTD_EXT;
     /// Linear address separation.
-    pub const LASS: u64 = 1 << 27;
+    pub const LASS: u64 = bits::LASS;
     /// EPT violations on private pages do not become #VE in the guest.
-    pub const SEPT_VE_DISABLE: u64 = 1 << 28;
+    pub const SEPT_VE_DISABLE: u64 = bits::SEPT_VE_DISABLE;
     /// The TD may be migrated by a migration TD.
-    pub const MIGRATABLE: u64 = 1 << 29;
+    pub const MIGRATABLE: u64 = bits::MIGRATABLE;
     /// Protection keys for supervisor pages.
-    pub const PKS: u64 = 1 << 30;
+    pub const PKS: u64 = bits::PKS;
     /// Key locker.
-    pub const KL: u64 = 1 << 31;
+    pub const KL: u64 = bits::KL;
     /// The TD attests other TDs (TDX provisioning agent).
-    pub const TPA: u64 = 1 << 62;
+    pub const TPA: u64 = bits::TPA;
     /// Performance monitoring.
-    pub const PERFMON: u64 = 1 << 63;
+    pub const PERFMON: u64 = bits::PERFMON;
 
     /// Every bit that may be set: those named here, and 18 to 22, which the ABI specification gives to the TD's
     /// creator without a meaning for others.
