@@ -1,0 +1,203 @@
+//! The software processor beside QEMU's translator (TCG, `-cpu max`): the same kernel, initial RAM disk, console and
+//! memory, one vCPU, in turns, five times; ratios of the medians of CPU time of each side's process. Below 1 is faster
+//! than QEMU.
+//!
+//! What is timed lies between two lines of the guest's console (`engine/work.c`, `engine/init`):
+//! - `register_loop`, `sieve`, `qsort`, `matrix`, `memcpy`: loops of a C program; `fork`: 300 processes of a shell.
+//! - `boot_to_init`: from the kernel's first line to its `Run /init`; this and the loops on the kernel of `target/linux`.
+//! - `distribution_boot`: a distribution's kernel from the start of the process to its power-off. `TDVISOR_DISTRIBUTION_KERNEL`
+//!   names it; Debian's need to be of 6.12 or later, see `scripts/newer-package`.
+//!
+//! Two sets of bars: what the interpreter holds today, which no change may lose, and with `--goal` what a compiling tier
+//! is to reach. Writes `target/bench/engine.json`. Needs QEMU, gcc, busybox and cpio.
+
+#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
+#[path = "linux/boots.rs"]
+mod boots;
+#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
+#[path = "linux/guest.rs"]
+mod guest;
+#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
+#[path = "linux/process.rs"]
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use boots::Files;
+use process::Process;
+use tdvisor_test_data::linux;
+use tdvisor_tests::bench::clock::median;
+use tdvisor_tests::bench::{self, Bar, Report};
+
+/// Boots of each side.
+const ROUNDS: usize = 5;
+/// Memory of every guest.
+const MEMORY_MIB: u64 = 512;
+/// Of the benchmark of Linux, whose boots are shared.
+const TOUCHED_MIB: u64 = 0;
+/// Of the benchmark of Linux, whose boots are shared.
+const IDLE_SECONDS: u64 = 0;
+
+const CONSOLE: &str = "console=ttyS0 earlycon=uart8250,io,0x3f8,115200 panic=-1";
+/// A kernel's last line.
+const POWER_DOWN: &str = "Power down";
+const GOAL: &str = "--goal";
+
+/// A figure, what holds today, and what is wanted: at most so many times QEMU's time.
+struct Figure {
+    key: &'static str,
+    today: f64,
+    goal: f64,
+}
+
+const BOOT: Figure = Figure { key: "boot_to_init", today: 1.2, goal: 0.7 };
+const DISTRIBUTION: Figure = Figure { key: "distribution_boot", today: 4.5, goal: 1.2 };
+/// In the order in which the guest does them.
+const WORK: [Figure; 6] = [
+    Figure { key: "fork", today: 3.0, goal: 1.2 },
+    Figure { key: "register_loop", today: 40.0, goal: 2.0 },
+    Figure { key: "sieve", today: 4.5, goal: 1.5 },
+    Figure { key: "qsort", today: 5.0, goal: 1.5 },
+    Figure { key: "matrix", today: 4.0, goal: 1.5 },
+    Figure { key: "memcpy", today: 1.0, goal: 0.7 },
+];
+
+/// Who runs the guest.
+#[derive(Clone, Copy)]
+enum Side {
+    Ours,
+    Qemu,
+}
+
+const SIDES: [Side; 2] = [Side::Ours, Side::Qemu];
+
+/// One boot: CPU time of its figures, in seconds, and what its work came to.
+struct Run {
+    seconds: Vec<f64>,
+    result: String,
+}
+
+/// A kernel with the initial RAM disk of this benchmark.
+struct Boot<'a> {
+    kernel: &'a Path,
+    initrd: &'a Path,
+}
+
+impl Boot<'_> {
+    fn start(&self, side: Side, parameters: &str) -> Result<Process, String> {
+        let cmdline = format!("{CONSOLE} {parameters}");
+        let mut command = match side {
+            Side::Ours => {
+                let files = Files { vmlinux: self.kernel.into(), initrd: self.initrd.into() };
+                guest::command(guest::Pace::Real, &files, &cmdline)?
+            }
+            Side::Qemu => {
+                let mut qemu = Command::new("qemu-system-x86_64");
+                qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-nodefaults", "-display", "none"]);
+                qemu.args(["-no-reboot", "-serial", "stdio", "-m", &format!("{MEMORY_MIB}M")]);
+                qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
+                qemu.args(["-append", &cmdline]);
+                qemu
+            }
+        };
+        Process::start(&mut command)
+    }
+
+    /// From the kernel's first line to init, and each piece of work.
+    fn work(&self, side: Side) -> Result<Run, String> {
+        let mut process = self.start(side, "engine=all")?;
+        let (_, entry) = process.wait_for(boots::FIRST_LINE)?;
+        let (_, init) = process.wait_for(boots::INIT_LINE)?;
+        let mut seconds = vec![init.since(entry).cpu];
+        for piece in &WORK {
+            let (_, begin) = process.wait_for(&format!("engine: begin {}", piece.key))?;
+            let (_, end) = process.wait_for(&format!("engine: end {}", piece.key))?;
+            seconds.push(end.since(begin).cpu);
+        }
+        let (result, _) = process.wait_for("engine: result")?;
+        Ok(Run { seconds, result })
+    }
+
+    /// From the process's start to the kernel's power-off.
+    fn to_power_off(&self, side: Side) -> Result<Run, String> {
+        let mut process = self.start(side, "engine=boot")?;
+        let (_, end) = process.wait_for(POWER_DOWN)?;
+        Ok(Run { seconds: vec![end.cpu], result: String::new() })
+    }
+}
+
+/// The medians of what both sides took, in turns; figure by figure, ours and QEMU's. Both must come to the same.
+fn in_turns(measure: impl Fn(Side) -> Result<Run, String>) -> Result<Vec<[f64; 2]>, String> {
+    let mut rounds = [Vec::new(), Vec::new()];
+    let mut expected = None;
+    for _ in 0..ROUNDS {
+        for (side, rounds) in SIDES.into_iter().zip(&mut rounds) {
+            let run = measure(side)?;
+            let expected = expected.get_or_insert_with(|| run.result.clone());
+            if *expected != run.result {
+                return Err(format!("'{}' on one side, '{expected}' on the other", run.result));
+            }
+            rounds.push(run.seconds);
+        }
+    }
+    let [ours, qemu] = rounds;
+    let figures = ours.first().map_or(0, Vec::len);
+    let median_of =
+        |rounds: &[Vec<f64>], figure: usize| median(rounds.iter().map(|round| round[figure]).collect());
+    Ok((0..figures).map(|figure| [median_of(&ours, figure), median_of(&qemu, figure)]).collect())
+}
+
+fn put(report: &mut Report, figures: &[&Figure], measured: Result<Vec<[f64; 2]>, String>, goal: bool) {
+    for (index, figure) in figures.iter().enumerate() {
+        let (value, note) = match &measured {
+            Ok(medians) => {
+                let [ours, qemu] = medians[index];
+                (Ok(ours / qemu), format!("{ours:.2} s against {qemu:.2} s; goal {}", figure.goal))
+            }
+            Err(why) => (Err(why.clone()), String::new()),
+        };
+        let bar = Bar::AtMost(if goal { figure.goal } else { figure.today });
+        report.put_or_skip(figure.key, value, bar, note);
+    }
+}
+
+/// The initial RAM disk, built anew in the folder of this program.
+fn initrd() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let initrd = program.with_file_name("engine-initrd");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/engine/build.sh");
+    let built = Command::new(script).arg(&initrd).output().map_err(|error| format!("{script}: {error}"))?;
+    if built.status.success() { Ok(initrd) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned()) }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == guest::ROLE
+    {
+        return guest::main(rest);
+    }
+    let goal = arguments.iter().any(|argument| argument == GOAL);
+    let initrd = initrd();
+    let work = |report: &mut Report| {
+        let measured = (|| {
+            let kernel = linux::find("vmlinux").map_err(|missing| missing.to_string())?;
+            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)? };
+            in_turns(|side| boot.work(side))
+        })();
+        let figures: Vec<&Figure> = std::iter::once(&BOOT).chain(&WORK).collect();
+        put(report, &figures, measured, goal);
+    };
+    let distribution = |report: &mut Report| {
+        let measured = (|| {
+            let kernel = std::env::var_os("TDVISOR_DISTRIBUTION_KERNEL")
+                .map(PathBuf::from)
+                .ok_or("TDVISOR_DISTRIBUTION_KERNEL names no kernel (scripts/newer-package brings one)")?;
+            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)? };
+            in_turns(|side| boot.to_power_off(side))
+        })();
+        put(report, &[&DISTRIBUTION], measured, goal);
+    };
+    bench::main("engine", &[("work", &work), ("distribution", &distribution)])
+}
