@@ -24,6 +24,13 @@ impl Digest384 {
         hasher.finish()
     }
 
+    /// The digest of a message given byte by byte.
+    pub(crate) fn of_bytes(message: impl Iterator<Item = u8>) -> Self {
+        let mut hasher = Sha384::new();
+        message.for_each(|byte| hasher.update(&[byte]));
+        hasher.finish()
+    }
+
     /// What a run-time register holds after `event` extends it: SHA-384(register ‖ event).
     #[must_use]
     pub fn extended_by(&self, event: &Self) -> Self {

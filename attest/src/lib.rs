@@ -17,6 +17,8 @@ pub mod crypto;
 pub mod digest;
 pub mod eventlog;
 #[cfg(all(feature = "alloc", feature = "measure"))]
+pub mod evidence;
+#[cfg(all(feature = "alloc", feature = "measure"))]
 pub mod explain;
 #[cfg(feature = "measure")]
 pub mod igvm;

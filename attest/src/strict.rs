@@ -2,10 +2,14 @@
 //! is an error that names the key. (Derived decoders take `null` for an absent option, and a list for a struct.)
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{
+    Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer,
+};
+use serde_json::{Map, Value};
 
 /// A value that is there if its key is: `null` is an error of the type, not an absence.
 pub(crate) fn stated<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -37,6 +41,75 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
         deserializer.deserialize_map(Members(PhantomData)).map(Self)
     }
+}
+
+/// Any JSON, in which no object has a key twice.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnambiguousVisitor).map(Self)
+    }
+}
+
+struct UnambiguousVisitor;
+
+impl<'de> Visitor<'de> for UnambiguousVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unambiguous(value)) = values.next_element()? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("duplicate key `{name}`")));
+            }
+            let Unambiguous(value) = members.next_value()?;
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// Decodes any JSON in which no object has a key twice; the error says where.
+pub(crate) fn value(text: &str) -> Result<Value, String> {
+    let Unambiguous(value) = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Ok(value)
 }
 
 /// Decodes JSON; the second text is the path of keys to what is wrong.
@@ -97,6 +170,17 @@ mod tests {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
+    }
+
+    #[test]
+    fn any_json_is_read_and_a_key_twice_is_named_at_any_depth() {
+        let text = r#"{"a":[1,-1,1.5,null,true,"x",{"b":{}}]}"#;
+        assert_eq!(value(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"a":null}}]"#] {
+            assert!(value(text).unwrap_err().contains("duplicate key `a`"), "{text}");
+        }
+        assert!(value("{} {}").is_err());
+        assert!(value(&"[".repeat(1000)).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use tdvisor_attest::ccel::{CcType, Ccel};
-use tdvisor_attest::eventlog::{EventLog, LogEnd, Register, Replay, WarningKind};
+use tdvisor_attest::eventlog::{EventLog, LogEnd, LogError, Register, Replay, WarningKind};
 use tdvisor_attest::quote::Quote;
 use tdvisor_test_data::vectors;
 
@@ -181,7 +181,15 @@ fn a_log_cut_or_changed_anywhere_never_replays_to_the_same_registers_and_never_p
     let mut copy = bytes[..end + 16].to_vec();
     for at in first..end {
         copy[at] ^= 1;
-        let log = EventLog::parse(&copy).unwrap();
+        let log = match EventLog::parse(&copy) {
+            Ok(log) => log,
+            // Bit 0 of an index turns RTMR0 into what nothing in a TD extends.
+            Err(LogError::OfPcrs(_)) => {
+                copy[at] ^= 1;
+                continue;
+            }
+            Err(error) => panic!("offset {at:#x}: {error}"),
+        };
         // Where a flipped bit leaves all registers alone, it was in the description and not in a digest.
         if log.replay() == whole {
             let told = log.warnings().any(|warning| warning.kind == WarningKind::DigestNotOfData);

@@ -15,6 +15,7 @@ mod json;
 mod level;
 mod parts;
 mod qe_identity;
+mod request;
 mod status;
 mod tcb_info;
 
@@ -24,6 +25,7 @@ pub use bundle::{Bundle, SignedBody};
 pub use json::{KeyPath, MAX_JSON, MAX_NESTING};
 pub use parts::{Parts, Wanted, WantedPlatform};
 pub use qe_identity::{IdentityLevel, IdentityMismatch, QeIdentity, QeKind};
+pub use request::{ClaimedPlatform, PCS, PckIssuer, ROOT_CRL, Request, requests};
 pub use status::TcbStatus;
 pub use tcb_info::{ComponentKind, ModuleIdentity, ModuleLevel, SvnArray, TcbInfo, TcbLevel};
 

@@ -8,7 +8,7 @@ use core::fmt;
 use super::event::EventType;
 use super::text::DevicePath;
 use crate::bytes::Cursor;
-use crate::digest::Digest384;
+use crate::digest::{Digest384, Sha384};
 
 /// A GUID in the byte order of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,6 +46,13 @@ impl fmt::Debug for Guid {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Utf16<'a>(pub &'a [u8]);
 
+impl Utf16<'_> {
+    /// The text's characters before its NUL, one byte of each: all of it where the text is ASCII.
+    pub(super) fn ascii(self) -> impl Iterator<Item = u8> {
+        self.0.as_chunks::<2>().0.iter().map(|[low, _]| *low).take_while(|byte| *byte != 0)
+    }
+}
+
 impl fmt::Display for Utf16<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
@@ -81,6 +88,15 @@ pub enum EventData<'a> {
     Separator(u32),
     /// A text.
     Text(&'a [u8]),
+    /// A text in UTF-16LE, as systemd's stub writes: the name of a section, a command line.
+    WideText(Utf16<'a>),
+    /// A run-time event of dstack.
+    Runtime {
+        /// Its name.
+        name: &'a [u8],
+        /// Its payload.
+        payload: &'a [u8],
+    },
     /// A range of firmware (UEFI_PLATFORM_FIRMWARE_BLOB2).
     Blob {
         /// What it is.
@@ -129,7 +145,31 @@ pub enum EventData<'a> {
     Opaque(&'a [u8]),
 }
 
+/// What an event measures of a unified kernel image (systemd's stub: first a section's name, then what it holds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Nothing of one.
+    None,
+    /// The name of a section.
+    Name,
+    /// What the section holds that the event before named.
+    Contents,
+}
+
+/// The name of a section that UTF-16LE data give, such as `.cmdline` with its final NUL; ASCII, without the NUL.
+pub(super) fn section_name(data: &[u8]) -> Option<Utf16<'_>> {
+    /// The longest name that the PE format has.
+    const MAX_NAME: usize = 8;
+    let (units, rest) = data.as_chunks::<2>();
+    let text = units.strip_suffix(&[[0, 0]]).unwrap_or(units);
+    let is_name = |unit: &[u8; 2]| matches!(unit, [b'.' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_', 0]);
+    let fits = rest.is_empty() && text.first() == Some(&[b'.', 0]) && (2..=MAX_NAME).contains(&text.len());
+    (fits && text.iter().all(is_name)).then_some(Utf16(data))
+}
+
 impl<'a> EventData<'a> {
+    /// Tag of the events of confidential containers' attestation agent ("AAEL").
+    pub const TAG_AAEL: u32 = 0x4141_454c;
     /// Tag of the command line in Linux's EFI stub.
     pub const TAG_LOAD_OPTIONS: u32 = 0x8f3b_22ed;
     /// Tag of the initrd in Linux's EFI stub.
@@ -154,9 +194,9 @@ impl<'a> EventData<'a> {
             EventType::EFI_GPT_EVENT | EventType::EFI_GPT_EVENT2 => gpt(data),
             EventType::EVENT_TAG => tagged(data).or_else(|| text(data)),
             EventType::PLATFORM_CONFIG_FLAGS => named(data).or_else(|| text(data)),
-            EventType::EFI_ACTION | EventType::ACTION | EventType::IPL | EventType::NONHOST_INFO => {
-                text(data)
-            }
+            EventType::IPL => wide_text(data).or_else(|| text(data)),
+            EventType::EFI_ACTION | EventType::ACTION | EventType::NONHOST_INFO => text(data),
+            EventType::DSTACK_RUNTIME => runtime(data),
             _ => None,
         };
         read.unwrap_or(Self::Opaque(data))
@@ -234,11 +274,36 @@ fn text(data: &[u8]) -> Option<EventData<'_>> {
     (!text.is_empty() && text.iter().all(printable)).then_some(EventData::Text(text))
 }
 
+/// UTF-16LE text that is printable ASCII at its beginning: what is not cannot be told from other data.
+fn wide_text(data: &[u8]) -> Option<EventData<'_>> {
+    let (units, rest) = data.as_chunks::<2>();
+    let text = units.strip_suffix(&[[0, 0]]).unwrap_or(units);
+    let plain = |unit: &[u8; 2]| matches!(unit, [b' '..=b'~' | b'\t' | b'\n', 0]);
+    let is_text = rest.is_empty() && text.len() >= 2 && text.iter().all(|unit| *unit != [0, 0]);
+    (is_text && text.iter().take(2).all(plain)).then_some(EventData::WideText(Utf16(data)))
+}
+
+fn runtime(data: &[u8]) -> Option<EventData<'_>> {
+    let colon = data.iter().position(|byte| *byte == b':')?;
+    Some(EventData::Runtime { name: data.get(..colon)?, payload: data.get(colon + 1..)? })
+}
+
+/// What Linux's EFI stub writes beside its tags: constant texts, whatever was measured.
+const LINUX_TAGS: [(u32, &[u8]); 2] = [
+    (EventData::TAG_LOAD_OPTIONS, b"LOADED_IMAGE::LoadOptions\0"),
+    (EventData::TAG_INITRD, b"Linux initrd\0"),
+];
+
+/// The texts before what grub and the boot shim measured of a command.
+const COMMANDS: [&[u8]; 3] = [b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: "];
+
 /// Whether an event's digest is the hash of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     /// It is: what the log says is what was measured.
     Measured,
+    /// It is of the value in the data; the name before it is only the log's word.
+    ValueMeasured,
     /// The measured object is not in the log.
     NotInLog,
     /// It is not, although events of this type are measured with their data.
@@ -246,40 +311,86 @@ pub enum Consistency {
 }
 
 impl Consistency {
-    pub(super) fn of(kind: EventType, data: &[u8], digest: &Digest384) -> Self {
+    pub(crate) fn of(kind: EventType, data: &[u8], digest: &Digest384) -> Self {
         let is = |bytes: &[u8]| Digest384::of(bytes) == *digest;
-        let must = match kind {
-            EventType::SEPARATOR
-            | EventType::EFI_ACTION
-            | EventType::EFI_VARIABLE_DRIVER_CONFIG
-            | EventType::EFI_VARIABLE_AUTHORITY
-            | EventType::EFI_GPT_EVENT
-            | EventType::EFI_GPT_EVENT2
-            | EventType::EFI_VARIABLE_BOOT2 => is(data),
-            EventType::EFI_VARIABLE_BOOT => match EventData::of(kind, data) {
-                EventData::Variable { value, .. } => is(value) || is(data),
-                _ => is(data),
-            },
-            EventType::PLATFORM_CONFIG_FLAGS => match EventData::of(kind, data) {
-                EventData::Named { data: block, .. } => is(block) || is(data),
-                _ => return Self::of_optional(is(data)),
-            },
-            // Commands are measured as text, files by their contents; the log does not say which it is.
-            EventType::IPL => return Self::of_optional(ipl_forms(data).any(is)),
-            _ => return Self::NotInLog,
+        let must = |holds: bool| if holds { Self::Measured } else { Self::Differs };
+        let value_must = |value: &[u8]| match (is(data), is(value)) {
+            (true, _) => Self::Measured,
+            (false, true) => Self::ValueMeasured,
+            (false, false) => Self::Differs,
         };
-        if must { Self::Measured } else { Self::Differs }
+        match (kind, EventData::of(kind, data)) {
+            (
+                EventType::SEPARATOR
+                | EventType::ACTION
+                | EventType::EFI_ACTION
+                | EventType::S_CRTM_VERSION
+                | EventType::EFI_VARIABLE_DRIVER_CONFIG
+                | EventType::EFI_VARIABLE_AUTHORITY
+                | EventType::EFI_GPT_EVENT
+                | EventType::EFI_GPT_EVENT2
+                | EventType::EFI_VARIABLE_BOOT2,
+                _,
+            ) => must(is(data)),
+            (EventType::EFI_VARIABLE_BOOT, EventData::Variable { value, .. }) => value_must(value),
+            (EventType::EFI_VARIABLE_BOOT, _) => must(is(data)),
+            (EventType::PLATFORM_CONFIG_FLAGS, EventData::Named { data: block, .. }) => value_must(block),
+            (EventType::PLATFORM_CONFIG_FLAGS, _) => Self::of_optional(is(data)),
+            (EventType::DSTACK_RUNTIME, _) => {
+                let mut hasher = Sha384::new();
+                hasher.update(&kind.0.to_le_bytes());
+                hasher.update(b":");
+                hasher.update(data);
+                must(hasher.finish() == *digest)
+            }
+            // Name and NUL in ASCII, whatever the description is written in.
+            (EventType::IPL, EventData::WideText(text)) if section_name(data).is_some() => {
+                must(Digest384::of_bytes(text.ascii().chain([0])) == *digest)
+            }
+            (EventType::IPL, EventData::WideText(_)) => {
+                Self::of_optional(is(data) || data.strip_suffix(&[0, 0]).is_some_and(is))
+            }
+            (EventType::IPL, _) => Self::of_loader(data, is),
+            (EventType::EVENT_TAG, EventData::Tagged { id, data: text }) => {
+                match LINUX_TAGS.iter().find(|(tag, _)| *tag == id) {
+                    Some((_, constant)) if text != *constant => Self::Differs,
+                    None if id == EventData::TAG_AAEL => {
+                        let text_without_nul = text.strip_suffix(&[0]).unwrap_or(text);
+                        if is(text_without_nul) { Self::ValueMeasured } else { value_must(text) }
+                    }
+                    _ => Self::of_optional(is(data)),
+                }
+            }
+            _ => Self::of_optional(is(data)),
+        }
+    }
+
+    /// A boot loader's text. Commands are measured as text, without the NUL; files by their contents, under their name.
+    fn of_loader(data: &[u8], is: impl Fn(&[u8]) -> bool) -> Self {
+        let without_nul = data.strip_suffix(&[0]).unwrap_or(data);
+        let command = COMMANDS.iter().find_map(|prefix| without_nul.strip_prefix(*prefix));
+        if is(data) || is(without_nul) {
+            return Self::Measured;
+        }
+        match command {
+            Some(command) if is(command) => Self::ValueMeasured,
+            Some(_) => Self::Differs,
+            None => Self::NotInLog,
+        }
     }
 
     const fn of_optional(matches: bool) -> Self {
         if matches { Self::Measured } else { Self::NotInLog }
     }
-}
 
-/// The texts that grub and shim may have hashed: with or without the final NUL, and what follows "name: ".
-fn ipl_forms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let without_nul = data.strip_suffix(&[0]).unwrap_or(data);
-    let command =
-        without_nul.windows(2).position(|pair| pair == b": ").and_then(|at| without_nul.get(at + 2..));
-    [Some(data), Some(without_nul), command].into_iter().flatten()
+    /// The name that scripts see.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Measured => "data-measured",
+            Self::ValueMeasured => "value-measured",
+            Self::NotInLog => "object-not-in-log",
+            Self::Differs => "digest-not-of-data",
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::data::{Consistency, EventData};
+use super::data::{Consistency, EventData, Guid, Section};
 use super::header::Header;
 use crate::bytes::Cursor;
 use crate::digest::Digest384;
@@ -93,6 +93,8 @@ event_types! {
     EFI_HCRTM_EVENT = 0x8000_0010 => "EV_EFI_HCRTM_EVENT",
     /// The certificate or hash that allowed an image to start.
     EFI_VARIABLE_AUTHORITY = 0x8000_00e0 => "EV_EFI_VARIABLE_AUTHORITY",
+    /// A run-time event of dstack: name, a colon, payload.
+    DSTACK_RUNTIME = 0x0800_0001 => "dstack run-time event",
     /// Firmware of a device that answers SPDM.
     EFI_SPDM_FIRMWARE_BLOB = 0x8000_00e1 => "EV_EFI_SPDM_FIRMWARE_BLOB",
     /// Configuration of a device that answers SPDM.
@@ -167,6 +169,12 @@ impl fmt::Debug for AlgorithmId {
 pub struct MrIndex(pub u32);
 
 impl MrIndex {
+    /// Whether the index is one of a TPM's PCRs and of no register that a TD can extend.
+    #[must_use]
+    pub const fn is_of_pcrs(self) -> bool {
+        matches!(self.0, 0 | 5..=23)
+    }
+
     /// The register that the index stands for; `None` if there is none.
     #[must_use]
     pub const fn register(self) -> Option<Register> {
@@ -272,6 +280,8 @@ pub struct Event<'a> {
     pub digests: Digests<'a>,
     /// What the log says about it; only its digest is protected by the registers.
     pub raw_data: &'a [u8],
+    /// What it measures of a unified kernel image; [`Section::None`] for all other events.
+    pub section: Section,
 }
 
 impl<'a> Event<'a> {
@@ -295,10 +305,38 @@ impl<'a> Event<'a> {
         EventData::of(self.kind, self.raw_data)
     }
 
+    /// Whether a variable of the Secure Boot configuration stands here under a type that is not of variables, with the
+    /// digest of a variable.
+    #[must_use]
+    pub fn is_renamed_variable(&self) -> bool {
+        let of_variable = EventType::EFI_VARIABLE_DRIVER_CONFIG;
+        let is_of_variables = matches!(
+            self.kind,
+            EventType::EFI_VARIABLE_DRIVER_CONFIG
+                | EventType::EFI_VARIABLE_BOOT
+                | EventType::EFI_VARIABLE_BOOT2
+                | EventType::EFI_VARIABLE_AUTHORITY
+        );
+        let is_configuration = match EventData::of(of_variable, self.raw_data) {
+            EventData::Variable { guid, .. } => {
+                [Guid::GLOBAL_VARIABLE, Guid::IMAGE_SECURITY_DATABASE].contains(&guid)
+            }
+            _ => false,
+        };
+        let digest = self.digest();
+        !is_of_variables
+            && is_configuration
+            && digest.is_some_and(|digest| {
+                Consistency::of(of_variable, self.raw_data, &digest) == Consistency::Measured
+            })
+    }
+
     /// Whether the digest is a hash of the data.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         match self.digest() {
+            // Whose contents they are, the event before says.
+            Some(_) if self.section == Section::Contents => Consistency::NotInLog,
             Some(digest) => Consistency::of(self.kind, self.raw_data, &digest),
             None => Consistency::NotInLog,
         }

@@ -5,7 +5,9 @@ use core::fmt;
 use super::event::{AlgorithmId, EventType, MrIndex};
 use crate::bytes::{Cursor, Truncated};
 
-const SIGNATURE: [u8; 16] = *b"Spec ID Event03\0";
+pub(super) const SIGNATURE: [u8; 16] = *b"Spec ID Event03\0";
+/// How the ACPI table begins that points to the log.
+const ACPI_SIGNATURE: [u8; 4] = *b"CCEL";
 /// More algorithms than this are no list.
 const MAX_ALGORITHMS: u32 = 16;
 
@@ -23,6 +25,12 @@ pub enum LogError {
     Signature([u8; 16]),
     /// A list of algorithms beyond any real one.
     Algorithms(u32),
+    /// The log has no SHA-384 digests, and nothing else extends an RTMR.
+    NoSha384,
+    /// The log is indexed by the PCRs of a TPM: an event extends what is no RTMR.
+    OfPcrs(MrIndex),
+    /// The ACPI table that points to the log, and not the log.
+    AcpiTable,
 }
 
 impl From<Truncated> for LogError {
@@ -46,6 +54,17 @@ impl fmt::Display for LogError {
                 f,
                 "no event log: it should begin with a \"Spec ID Event03\", not \"{}\"",
                 super::Printable(found)
+            ),
+            Self::NoSha384 => {
+                f.write_str("no event log of a TD: it has no SHA-384 digests, which extend RTMRs")
+            }
+            Self::OfPcrs(MrIndex(index)) => write!(
+                f,
+                "the event log of a TPM: it extends PCR {index}, and its indices are no measurement registers of a TD"
+            ),
+            Self::AcpiTable => f.write_str(
+                "this is the ACPI table CCEL, which only says where the log lies: dump the log area \
+                 (in Linux /sys/firmware/acpi/tables/data/CCEL)",
             ),
             Self::Algorithms(count) => write!(f, "no event log: it declares {count} hash algorithms"),
         }
@@ -88,6 +107,9 @@ impl<'a> Header<'a> {
             None => return Err(LogError::Empty),
             Some(first @ (0 | 0xff)) if area.iter().all(|byte| byte == first) => return Err(LogError::Empty),
             Some(_) => {}
+        }
+        if area.starts_with(&ACPI_SIGNATURE) {
+            return Err(LogError::AcpiTable);
         }
         let mut entry = Cursor::new(area);
         let mr = MrIndex(entry.u32()?);

@@ -10,11 +10,13 @@
 //! with what is in doubt:
 //! - it ends at a fill of 0xFF (OVMF), at a fill of zeros (td-shim), or where the area ends;
 //! - EV_NO_ACTION is never extended, wherever it stands and whatever its index;
-//! - an index that is no register is skipped;
+//! - an index that is no register is skipped; but a log that extends MRTD or a PCR is a TPM's, and is refused;
 //! - an entry that does not fit the area ends the log there.
 //!
 //! Parsing allocates nothing.
 
+#[cfg(feature = "alloc")]
+mod build;
 mod data;
 mod event;
 mod header;
@@ -25,11 +27,13 @@ mod walk;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use data::{Consistency, EventData, Guid, Utf16};
+#[cfg(feature = "alloc")]
+pub use build::LogBuilder;
+pub use data::{Consistency, EventData, Guid, Section, Utf16};
 pub use event::{AlgorithmId, Digests, Event, EventType, MrIndex, Register};
 pub use header::{AlgorithmSize, Header, LogError};
 pub use replay::{Registers, Replay};
-pub use text::{DevicePath, Printable};
+pub use text::{DevicePath, Printable, Whole, Words};
 pub use walk::{Found, LogEnd, Walk, Warning, WarningKind};
 
 /// A log whose first entry has been read.
@@ -43,10 +47,18 @@ impl<'a> EventLog<'a> {
     /// Reads the first entry of the log in `area` (the whole area or what of it was kept).
     ///
     /// # Errors
-    /// [`LogError`] if there is no log with a header.
+    /// [`LogError`] if there is no log with a header, or one that does not speak of RTMRs: it has no SHA-384
+    /// digests, or is indexed by PCRs.
     pub fn parse(area: &'a [u8]) -> Result<Self, LogError> {
         let header = Header::parse(area)?;
-        Ok(Self { area, header })
+        if header.algorithms().all(|entry| entry.algorithm != AlgorithmId::SHA384) {
+            return Err(LogError::NoSha384);
+        }
+        let log = Self { area, header };
+        match log.events().find(|event| event.kind != EventType::NO_ACTION && event.mr.is_of_pcrs()) {
+            Some(event) => Err(LogError::OfPcrs(event.mr)),
+            None => Ok(log),
+        }
     }
 
     /// The first entry.
@@ -75,6 +87,12 @@ impl<'a> EventLog<'a> {
             Found::Warning(warning) => Some(warning),
             Found::Event(_) | Found::End { .. } => None,
         })
+    }
+
+    /// What is wrong with what the log says, whatever the registers hold: text that is not what was measured, events
+    /// where their register is closed.
+    pub fn contradictions(&self) -> impl Iterator<Item = Warning> + Clone + use<'a> {
+        self.warnings().filter(|warning| warning.kind.is_contradiction())
     }
 
     /// What the registers hold after all events.

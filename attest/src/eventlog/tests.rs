@@ -103,8 +103,8 @@ fn no_action_and_impossible_indices_are_never_extended() {
         .event(1, EventType::NO_ACTION, &[(0xc, &[9; 48])], b"StartupLocality\0")
         .event(0xffff_ffff, EventType::NO_ACTION, &[], b"")
         .event(0xffff_ffff, EventType::SEPARATOR, &[(0xc, &[9; 48])], &[0; 4])
-        .event(0, EventType::SEPARATOR, &[(0xc, &Digest384::of(&[0; 4]).0)], &[0; 4])
-        .event(9, EventType::IPL, &[(0xc, &[9; 48])], b"x")
+        .event(0, EventType::NO_ACTION, &[(0xc, &[9; 48])], b"")
+        .event(24, EventType::IPL, &[(0xc, &[9; 48])], b"x")
         .fill(0xff, 8);
     let found = kinds(&log.bytes);
     assert_eq!(
@@ -115,8 +115,8 @@ fn no_action_and_impossible_indices_are_never_extended() {
             WarningKind::NoRegister(MrIndex(0xffff_ffff)),
             WarningKind::NoRegister(MrIndex(0xffff_ffff)),
             WarningKind::DigestNotOfData,
-            WarningKind::ForMrtd,
-            WarningKind::NoRegister(MrIndex(9)),
+            WarningKind::NoAction,
+            WarningKind::NoRegister(MrIndex(24)),
         ]
     );
     assert_eq!(EventLog::parse(&log.bytes).unwrap().replay(), Replay::default());
@@ -178,7 +178,7 @@ fn data_that_were_not_measured_are_pointed_out() {
     assert_eq!(kinds(&log.bytes), [WarningKind::DigestNotOfData]);
     let consistency: Vec<_> =
         EventLog::parse(&log.bytes).unwrap().events().map(|event| event.consistency()).collect();
-    assert_eq!(consistency, [Consistency::Differs, Consistency::Measured, Consistency::NotInLog]);
+    assert_eq!(consistency, [Consistency::Differs, Consistency::ValueMeasured, Consistency::NotInLog]);
 }
 
 #[test]
@@ -190,4 +190,199 @@ fn a_long_log_is_walked_once_and_ends() {
     let log = log.fill(0xff, 8);
     assert_eq!(EventLog::parse(&log.bytes).unwrap().events().count(), 1000);
     assert_eq!(EventLog::parse(&log.bytes).unwrap().warnings().count(), 1000);
+}
+
+#[test]
+fn a_log_that_extends_pcrs_or_has_no_sha384_is_refused() {
+    for index in [0, 5, 7, 14, 23] {
+        let log = LogWriter::new()
+            .measured(1, EventType::SEPARATOR, &[0; 4])
+            .measured(index, EventType::SEPARATOR, &[0; 4])
+            .fill(0xff, 8);
+        assert_eq!(EventLog::parse(&log.bytes).unwrap_err(), LogError::OfPcrs(MrIndex(index)));
+    }
+    let sha256 = LogWriter::with_algorithms(&[(4, 20), (0xb, 32)])
+        .event(1, EventType::SEPARATOR, &[(4, &[1; 20]), (0xb, &[1; 32])], &[0; 4])
+        .fill(0xff, 8);
+    assert_eq!(EventLog::parse(&sha256.bytes).unwrap_err(), LogError::NoSha384);
+    assert_eq!(EventLog::parse(b"CCEL\x38\0\0\0").unwrap_err(), LogError::AcpiTable);
+}
+
+/// Data of UEFI_VARIABLE_DATA.
+fn variable(guid: Guid, name: &str, value: &[u8]) -> Vec<u8> {
+    let mut data = guid.0.to_vec();
+    data.extend((name.len() as u64).to_le_bytes());
+    data.extend((value.len() as u64).to_le_bytes());
+    data.extend(utf16(name));
+    data.extend(value);
+    data
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+fn with_nul(mut data: Vec<u8>) -> Vec<u8> {
+    data.extend([0, 0]);
+    data
+}
+
+/// An event by the rules of its kind: index, type, data, what is measured, and which of the data are text that a
+/// reader takes for measured.
+struct Kind {
+    mr: u32,
+    kind: EventType,
+    data: Vec<u8>,
+    measured: Vec<u8>,
+    text: core::ops::Range<usize>,
+}
+
+fn whole(mr: u32, kind: EventType, data: &[u8]) -> Kind {
+    Kind { mr, kind, data: data.to_vec(), measured: data.to_vec(), text: 0..data.len() }
+}
+
+/// One of every kind of event whose text is measured.
+fn kinds_with_text() -> Vec<Kind> {
+    let secure_boot = variable(Guid::GLOBAL_VARIABLE, "SecureBoot", &[1]);
+    let order = variable(Guid::GLOBAL_VARIABLE, "BootOrder", &[1, 0, 0, 0]);
+    let command = |prefix: &str, command: &str| {
+        let data = alloc::format!("{prefix}{command}\0").into_bytes();
+        let text = prefix.len()..data.len() - 1;
+        Kind { mr: 3, kind: EventType::IPL, data, measured: command.as_bytes().to_vec(), text }
+    };
+    let tag = |id: u32, text: &[u8], measured: &[u8]| {
+        let mut data = id.to_le_bytes().to_vec();
+        data.extend((text.len() as u32).to_le_bytes());
+        data.extend(text);
+        Kind { mr: 3, kind: EventType::EVENT_TAG, text: 8..data.len(), data, measured: measured.to_vec() }
+    };
+    let mut runtime = EventType::DSTACK_RUNTIME.0.to_le_bytes().to_vec();
+    runtime.extend(b":app-id:payload");
+    let mut kinds = vec![
+        whole(1, EventType::EFI_VARIABLE_DRIVER_CONFIG, &secure_boot),
+        whole(1, EventType::EFI_VARIABLE_BOOT2, &order),
+        whole(1, EventType::EFI_VARIABLE_AUTHORITY, &secure_boot),
+        whole(1, EventType::S_CRTM_VERSION, &utf16("1.0")),
+        whole(1, EventType::SEPARATOR, &[0; 4]),
+        whole(2, EventType::EFI_ACTION, b"Exit Boot Services Invocation"),
+        whole(2, EventType::ACTION, b"an action"),
+        whole(2, EventType::EFI_GPT_EVENT, &[7; 100]),
+        whole(2, EventType::EFI_GPT_EVENT2, &[7; 100]),
+        Kind {
+            mr: 1,
+            kind: EventType::EFI_VARIABLE_BOOT,
+            text: order.len() - 4..order.len(),
+            data: order,
+            measured: vec![1, 0, 0, 0],
+        },
+        command("grub_cmd: ", "set timeout=0"),
+        command("kernel_cmdline: ", "/vmlinuz root=/dev/vda1 ro"),
+        command("module_cmdline: ", "module"),
+        tag(EventData::TAG_LOAD_OPTIONS, b"LOADED_IMAGE::LoadOptions\0", b"the command line"),
+        tag(EventData::TAG_INITRD, b"Linux initrd\0", b"the initrd"),
+        tag(EventData::TAG_AAEL, b"domain operation content", b"domain operation content"),
+        Kind {
+            mr: 4,
+            kind: EventType::DSTACK_RUNTIME,
+            data: b"app-id:payload".to_vec(),
+            measured: runtime,
+            text: 0..14,
+        },
+    ];
+    for name in [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".uname"] {
+        let mut measured = name.as_bytes().to_vec();
+        measured.push(0);
+        let data = with_nul(utf16(name));
+        kinds.push(Kind { mr: 3, kind: EventType::IPL, text: 2..data.len() - 2, data, measured });
+    }
+    kinds
+}
+
+#[test]
+fn every_event_whose_text_is_measured_is_pointed_out_when_any_byte_of_it_is_another() {
+    let mut altered = 0;
+    for Kind { mr, kind, data, measured, text } in kinds_with_text() {
+        let digest = Digest384::of(&measured);
+        let log =
+            |data: &[u8]| LogWriter::new().event(mr, kind, &[(0xc, &digest.0)], data).fill(0xff, 8).bytes;
+        assert_eq!(kinds_of(&log(&data)), [], "{kind}");
+        for at in text {
+            for flip in [1, 2, 0x20] {
+                let mut forged = data.clone();
+                forged[at] ^= flip;
+                let bytes = log(&forged);
+                let parsed = EventLog::parse(&bytes).unwrap();
+                let is_told = parsed.contradictions().next().is_some();
+                // A section's name that is one no more is shown as text that was not measured.
+                let is_marked = parsed.events().all(|event| event.consistency() == Consistency::NotInLog);
+                assert!(is_told || is_marked, "{kind}, byte {at}: {forged:?}");
+                assert!(is_told || kind == EventType::IPL, "{kind}, byte {at}: {forged:?}");
+                altered += 1;
+            }
+        }
+    }
+    assert!(altered > 1000, "{altered}");
+}
+
+fn kinds_of(bytes: &[u8]) -> Vec<WarningKind> {
+    EventLog::parse(bytes).unwrap().contradictions().map(|warning| warning.kind).collect()
+}
+
+#[test]
+fn a_sections_contents_are_told_by_the_name_measured_before_them() {
+    let name = with_nul(utf16(".cmdline"));
+    let other = with_nul(utf16(".initrd"));
+    let section = |first: &[u8], second: &[u8]| {
+        LogWriter::new()
+            .event(3, EventType::IPL, &[(0xc, &Digest384::of(b".cmdline\0").0)], first)
+            .event(3, EventType::IPL, &[(0xc, &Digest384::of(b"quiet").0)], second)
+            .fill(0xff, 8)
+            .bytes
+    };
+    let good = section(&name, &name);
+    let log = EventLog::parse(&good).unwrap();
+    let sections: Vec<Section> = log.events().map(|event| event.section).collect();
+    assert_eq!(sections, [Section::Name, Section::Contents]);
+    assert_eq!(kinds_of(&good), []);
+    let shown: Vec<String> = log.events().map(|event| event.to_string()).collect();
+    assert_eq!(shown[0], "RTMR2 EV_IPL \".cmdline\" (name of a section)");
+    assert_eq!(shown[1], "RTMR2 EV_IPL \".cmdline\" (what the section holds)");
+    for (first, second) in [(&other, &name), (&name, &other), (&other, &other)] {
+        assert!(!kinds_of(&section(first, second)).is_empty());
+    }
+}
+
+#[test]
+fn secure_boot_is_measured_before_its_separator_and_under_its_own_type() {
+    let on = variable(Guid::GLOBAL_VARIABLE, "SecureBoot", &[1]);
+    let config = EventType::EFI_VARIABLE_DRIVER_CONFIG;
+    let log = |events: &[(u32, EventType, &[u8])]| {
+        let log =
+            events.iter().fold(LogWriter::new(), |log, (mr, kind, data)| log.measured(*mr, *kind, data));
+        kinds_of(&log.fill(0xff, 8).bytes)
+    };
+    let separator = (1, EventType::SEPARATOR, &[0; 4][..]);
+    assert_eq!(log(&[(1, config, &on), separator]), []);
+    assert_eq!(log(&[separator, (1, config, &on)]), [WarningKind::AfterSeparator]);
+    // The separator of another register closes nothing here.
+    assert_eq!(log(&[(2, EventType::SEPARATOR, &[0; 4]), (1, config, &on)]), []);
+    for kind in [EventType::POST_CODE, EventType::NONHOST_INFO, EventType::IPL, EventType(0x1234)] {
+        assert_eq!(log(&[(1, kind, &on), separator]), [WarningKind::VariableOfOtherType], "{kind}");
+    }
+}
+
+#[test]
+fn variables_are_told_in_words() {
+    let words = |name: &str, value: &[u8]| {
+        EventData::of(EventType::EFI_VARIABLE_BOOT, &variable(Guid::GLOBAL_VARIABLE, name, value)).to_string()
+    };
+    assert_eq!(words("SecureBoot", &[0]), "variable SecureBoot: off");
+    assert_eq!(words("SecureBoot", &[1]), "variable SecureBoot: on");
+    assert_eq!(words("BootOrder", &[1, 0, 0, 0]), "variable BootOrder: Boot0001, Boot0000");
+    let mut option = vec![1, 0, 0, 0, 4, 0];
+    option.extend(with_nul(utf16("Linux")));
+    option.extend([0x7f, 0xff, 4, 0]);
+    assert_eq!(words("Boot0001", &option), "variable Boot0001: \"Linux\" from no path");
+    assert_eq!(words("Boot0001", &option[..9]), "variable Boot0001: 9 bytes");
+    assert_eq!(words("PK", &[0; 7]), "variable PK: 7 bytes");
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use super::data::{EventData, Guid, Utf16};
+use super::data::{EventData, Guid, Section, Utf16};
 use super::event::{Event, EventType};
 use crate::bytes::Cursor;
 
@@ -26,6 +26,70 @@ impl fmt::Display for Printable<'_> {
         }
         if text.len() > MAX_QUOTED { f.write_str("…") } else { Ok(()) }
     }
+}
+
+/// Bytes as text, all of them and line breaks kept; what is not printable is escaped as Rust escapes bytes.
+#[derive(Clone, Copy)]
+pub struct Whole<'a>(pub &'a [u8]);
+
+impl fmt::Display for Whole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        for chunk in self.0.get(..end).unwrap_or_default().utf8_chunks() {
+            for char in chunk.valid().chars() {
+                match char {
+                    '\n' | '\t' => f.write_char(char)?,
+                    char if char.is_control() => write!(f, "\\x{:02x}", u32::from(char))?,
+                    char => f.write_char(char)?,
+                }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The value of a UEFI variable in words, where its name says what they are.
+struct Value<'a>(Utf16<'a>, &'a [u8]);
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name, value) = self;
+        let named = |text: &str| name.ascii().eq(text.bytes());
+        match value {
+            [] if named("SecureBoot") => f.write_str("not there (a build without Secure Boot)"),
+            [0] if named("SecureBoot") => f.write_str("off"),
+            [1] if named("SecureBoot") => f.write_str("on"),
+            _ if named("BootOrder") && value.len().is_multiple_of(2) => {
+                let mut separator = "";
+                value.as_chunks::<2>().0.iter().try_for_each(|option| {
+                    write!(f, "{separator}Boot{:04X}", u16::from_le_bytes(*option))?;
+                    separator = ", ";
+                    Ok(())
+                })
+            }
+            _ => match load_option(*name, value) {
+                Some((text, path)) => write!(f, "\"{text}\" from {path}"),
+                None => write!(f, "{} bytes", value.len()),
+            },
+        }
+    }
+}
+
+/// Description and path of a boot option (EFI_LOAD_OPTION), which is what variables `Boot####` hold.
+fn load_option<'a>(name: Utf16<'a>, value: &'a [u8]) -> Option<(Utf16<'a>, DevicePath<'a>)> {
+    let mut name = name.ascii();
+    let is_option = b"Boot".iter().all(|letter| name.next() == Some(*letter))
+        && (0..4).all(|_| name.next().is_some_and(|digit| digit.is_ascii_hexdigit()))
+        && name.next().is_none();
+    let mut option = Cursor::new(value);
+    let _attributes = option.u32().ok()?;
+    let path = usize::from(option.u16().ok()?);
+    let text = option.rest();
+    let length = text.as_chunks::<2>().0.iter().position(|unit| *unit == [0, 0])? * 2;
+    let description = Utf16(text.get(..length)?);
+    let path = DevicePath(text.get(length + 2..)?.get(..path)?);
+    is_option.then_some((description, path))
 }
 
 /// An EFI device path; prints the nodes that say where an image came from.
@@ -78,10 +142,14 @@ impl fmt::Display for DevicePath<'_> {
 impl fmt::Display for EventData<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Variable { name, value, .. } => write!(f, "variable {name} ({} bytes)", value.len()),
+            Self::Variable { name, value, .. } => write!(f, "variable {name}: {}", Value(*name, value)),
             Self::Separator(0) => f.write_str("separator"),
             Self::Separator(code) => write!(f, "separator with code {code:#x}"),
             Self::Text(text) => write!(f, "\"{}\"", Printable(text)),
+            Self::WideText(text) => write!(f, "\"{text}\""),
+            Self::Runtime { name, payload } => {
+                write!(f, "{} ({} bytes)", Printable(name), payload.len())
+            }
             Self::Blob { description, base, length } => {
                 write!(f, "firmware {} ({length:#x} bytes at {base:#x})", Printable(description))
             }
@@ -101,13 +169,35 @@ impl fmt::Display for EventData<'_> {
     }
 }
 
+/// An event without its register: type and data in words.
+pub struct Words<'a>(Event<'a>);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0.kind, self.0.data())?;
+        match self.0.section {
+            Section::None => Ok(()),
+            Section::Name => f.write_str(" (name of a section)"),
+            Section::Contents => f.write_str(" (what the section holds)"),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// Type and data in words, on one line.
+    #[must_use]
+    pub const fn words(&self) -> Words<'a> {
+        Words(*self)
+    }
+}
+
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mr.register() {
             Some(register) => write!(f, "{register} ")?,
             None => write!(f, "MR {:#x} ", self.mr.0)?,
         }
-        write!(f, "{} {}", self.kind, self.data())
+        self.words().fmt(f)
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::EventData;
-use super::data::Consistency;
+use super::data::{Consistency, Section, section_name};
 use super::event::{AlgorithmId, Digests, Event, EventType, MrIndex, Register};
 use super::header::Header;
 use crate::bytes::{Cursor, Truncated};
@@ -52,8 +52,6 @@ pub struct Warning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WarningKind {
-    /// The header does not list SHA-384.
-    HeaderWithoutSha384,
     /// The header's own digest is not zero.
     HeaderDigest,
     /// The header declares a size for a known algorithm that is not its own.
@@ -75,6 +73,10 @@ pub enum WarningKind {
     OtherDigests,
     /// The digest is not the hash of the data, and for this type it should be.
     DigestNotOfData,
+    /// A variable of the Secure Boot configuration after the separator of its register, which closes it.
+    AfterSeparator,
+    /// The data are of a UEFI variable, and the type is not: someone gave the event another name.
+    VariableOfOtherType,
     /// An EV_EVENT_TAG without its id and length (older Linux stubs).
     UntaggedEvent,
     /// The separator that belongs to RTMR1 is logged for RTMR0 (some OVMF builds).
@@ -99,7 +101,6 @@ pub enum WarningKind {
 impl fmt::Display for WarningKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HeaderWithoutSha384 => f.write_str("the header does not list SHA-384"),
             Self::HeaderDigest => f.write_str("the header's digest is not zero"),
             Self::AlgorithmSize { algorithm, declared } => {
                 write!(f, "the header gives {algorithm} digests {declared} bytes")
@@ -113,6 +114,12 @@ impl fmt::Display for WarningKind {
             Self::OtherDigests => f.write_str("digests of other algorithms are ignored"),
             Self::DigestNotOfData => {
                 f.write_str("the digest is not the hash of the data: what the log says here is not measured")
+            }
+            Self::AfterSeparator => f.write_str(
+                "a Secure Boot variable after the separator of its register: the boot had measured it before",
+            ),
+            Self::VariableOfOtherType => {
+                f.write_str("the data are of a UEFI variable and the type is not: the event was renamed")
             }
             Self::UntaggedEvent => f.write_str("an EV_EVENT_TAG without id and length (older Linux stub)"),
             Self::SeparatorInRtmr0 => {
@@ -131,6 +138,14 @@ impl fmt::Display for WarningKind {
                 write!(f, "a digest of {algorithm}, whose size nobody gives: the log is cut here")
             }
         }
+    }
+}
+
+impl WarningKind {
+    /// Whether the log contradicts itself here; the rest is merely odd.
+    #[must_use]
+    pub const fn is_contradiction(self) -> bool {
+        matches!(self, Self::DigestNotOfData | Self::AfterSeparator | Self::VariableOfOtherType)
     }
 }
 
@@ -164,6 +179,9 @@ pub struct Walk<'a> {
     at: usize,
     number: u32,
     separators_rtmr0: u32,
+    /// Per RTMR: whether its separator has been seen, and the section whose contents come next.
+    closed: [bool; 4],
+    named: [Option<&'a [u8]>; 4],
     pending: Pending<'a>,
     state: State,
 }
@@ -226,6 +244,8 @@ impl<'a> Walk<'a> {
             at: header.end,
             number: 1,
             separators_rtmr0: 0,
+            closed: [false; 4],
+            named: [None; 4],
             pending: Pending { slots: [None; 8], given: 0, filled: 0 },
             state: State::Header,
         }
@@ -240,9 +260,6 @@ impl<'a> Walk<'a> {
         let header = self.header;
         if !header.digest_is_zero {
             self.warn(0, 0, WarningKind::HeaderDigest);
-        }
-        if header.algorithms().all(|entry| entry.algorithm != AlgorithmId::SHA384) {
-            self.warn(0, 0, WarningKind::HeaderWithoutSha384);
         }
         let wrong = header.algorithms().find(|entry| {
             entry.algorithm.digest_bytes().is_some_and(|size| size != usize::from(entry.bytes))
@@ -285,7 +302,8 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         match self.read(rest) {
-            Ok((event, length)) => {
+            Ok((mut event, length)) => {
+                event.section = self.section(&event);
                 self.at = offset.saturating_add(length);
                 self.pending.push(Found::Event(event));
                 self.oddities(&event);
@@ -322,8 +340,24 @@ impl<'a> Walk<'a> {
             kind,
             digests: Digests { raw: digests, header: self.header },
             raw_data,
+            section: Section::None,
         };
         Ok((event, entry.offset()))
+    }
+
+    /// What the event measures of a unified kernel image: a section's name, or then its contents under the same text.
+    fn section(&mut self, event: &Event<'a>) -> Section {
+        let Some(number) = event.extends().and_then(Register::rtmr) else { return Section::None };
+        let Some(named) = self.named.get_mut(number) else { return Section::None };
+        let expected = named.take();
+        if event.kind != EventType::IPL || section_name(event.raw_data).is_none() {
+            return Section::None;
+        }
+        if expected == Some(event.raw_data) {
+            return Section::Contents;
+        }
+        *named = Some(event.raw_data);
+        Section::Name
     }
 
     fn oddities(&mut self, event: &Event<'a>) {
@@ -348,6 +382,19 @@ impl<'a> Walk<'a> {
         }
         if event.consistency() == Consistency::Differs {
             self.warn(number, offset, WarningKind::DigestNotOfData);
+        }
+        let register = event.extends().and_then(Register::rtmr);
+        let is_closed = register.and_then(|number| self.closed.get(number)).copied().unwrap_or(false);
+        if is_closed && event.kind == EventType::EFI_VARIABLE_DRIVER_CONFIG {
+            self.warn(number, offset, WarningKind::AfterSeparator);
+        }
+        if register.is_some() && event.is_renamed_variable() {
+            self.warn(number, offset, WarningKind::VariableOfOtherType);
+        }
+        if event.kind == EventType::SEPARATOR
+            && let Some(closed) = register.and_then(|number| self.closed.get_mut(number))
+        {
+            *closed = true;
         }
         if event.kind == EventType::EVENT_TAG && matches!(event.data(), EventData::Text(_)) {
             self.warn(number, offset, WarningKind::UntaggedEvent);

@@ -52,6 +52,8 @@ pub enum Cause {
     Separator,
     /// The boot took another way: boot option, boot loader, or an aborted start.
     BootPath,
+    /// Another section of a unified kernel image.
+    ImageSection,
     /// td-shim's payload.
     Payload,
     /// The parameters of td-shim's payload.
@@ -84,6 +86,7 @@ impl Cause {
             Self::OrderChanged => "order-changed",
             Self::Separator => "separator-differs",
             Self::BootPath => "boot-path-differs",
+            Self::ImageSection => "image-section-differs",
             Self::Payload => "payload-differs",
             Self::PayloadParameters => "payload-parameters-differ",
             Self::Runtime => "runtime-event-differs",
@@ -112,6 +115,7 @@ impl Cause {
             Self::OrderChanged => "the same parts were started in another order",
             Self::Separator => "an error separator means that the firmware failed to boot",
             Self::BootPath => "the firmware tried another boot option, or a boot failed before",
+            Self::ImageSection => "compare the unified kernel image section by section",
             Self::Payload => "compare the payload file",
             Self::PayloadParameters => "compare the payload's command line",
             Self::Runtime => "compare the application's own list",
@@ -138,6 +142,12 @@ impl Cause {
             Part::Kernel => Self::Kernel,
             Part::CommandLine => Self::CommandLine,
             Part::Initrd => Self::Initrd,
+            Part::Section(name) | Part::SectionName(name) => match name.as_str() {
+                ".linux" => Self::Kernel,
+                ".initrd" => Self::Initrd,
+                ".cmdline" => Self::CommandLine,
+                _ => Self::ImageSection,
+            },
             Part::Payload => Self::Payload,
             Part::PayloadParameters => Self::PayloadParameters,
             Part::Runtime(_) => Self::Runtime,
@@ -166,6 +176,7 @@ impl fmt::Display for Cause {
             Self::OrderChanged => "order of events changed",
             Self::Separator => "separator differs",
             Self::BootPath => "boot took another way",
+            Self::ImageSection => "section of the unified kernel image differs",
             Self::Payload => "payload differs",
             Self::PayloadParameters => "payload parameters differ",
             Self::Runtime => "run-time event differs",

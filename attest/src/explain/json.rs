@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{Explanation, Line, expected_text};
 
 impl Explanation {
-    /// The explanation as JSON: `agrees`, `against`, `first`, `differences`, `lines`, `registers`, `warnings`.
+    /// The explanation as JSON: `agrees`, `against`, `first`, `differences`, `lines`, `registers`,
+    /// `contradictions`, `warnings`.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let lines: Vec<Value> = self.lines.iter().map(line).collect();
@@ -34,6 +35,7 @@ impl Explanation {
             "differences": differences,
             "lines": lines,
             "registers": registers,
+            "contradictions": self.contradictions,
             "warnings": self.warnings,
         })
     }

@@ -2,8 +2,8 @@
 //!
 //! Two questions are answered apart:
 //! - **Is the log true?** Its replay is compared with registers from a quote or a TDREPORT ([`RegisterVerdict`]).
-//!   RTMR2 and RTMR3 can be extended by the running system, which writes no log; that is told apart from a log
-//!   that does not belong to the registers, and an application's own list can close the gap.
+//!   RTMR3 belongs to the running system, which writes no log: an application's own list can account for it. The
+//!   other registers must be accounted for by the log. Text that is not what was measured is a difference, too.
 //! - **Is it the expected boot?** Its events are aligned with predicted ones, register by register, so that one
 //!   changed part shows as one difference and not as a different hash ([`Difference`]), each with its cause in
 //!   words ([`Cause`]).
@@ -128,6 +128,8 @@ pub struct Explanation {
     pub lines: Vec<Line>,
     /// Replay against the registers, where they were given.
     pub registers: Vec<RegisterReport>,
+    /// Where the log contradicts itself: each counts as a difference.
+    pub contradictions: Vec<String>,
     /// What is odd about the log.
     pub warnings: Vec<String>,
 }
@@ -156,7 +158,7 @@ pub fn explain(
                 number: event.number,
                 register: event.extends()?,
                 part: Part::of(&event),
-                description: alloc::format!("{} {}", event.kind, event.data()),
+                description: event.words().to_string(),
                 digest: event.digest()?,
                 consistency: event.consistency(),
             })
@@ -195,7 +197,12 @@ pub fn explain(
         against: against.to_string(),
         lines,
         registers: registers::report(log, evidence),
-        warnings: log.warnings().map(|warning| warning.to_string()).collect(),
+        contradictions: log.contradictions().map(|warning| warning.to_string()).collect(),
+        warnings: log
+            .warnings()
+            .filter(|warning| !warning.kind.is_contradiction())
+            .map(|warning| warning.to_string())
+            .collect(),
     }
 }
 
@@ -238,11 +245,16 @@ impl Explanation {
             .map(|(_, line)| line)
     }
 
-    /// Whether nothing differs and no register contradicts the log.
+    /// Whether nothing differs, the log does not contradict itself, and no register contradicts the log.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        self.differences().next().is_none()
-            && self.registers.iter().all(|report| report.verdict.is_explained())
+        self.differences().next().is_none() && self.log_holds()
+    }
+
+    /// Whether the log does not contradict itself, and accounts for every register that was given.
+    #[must_use]
+    pub fn log_holds(&self) -> bool {
+        self.contradictions.is_empty() && self.registers.iter().all(|report| report.verdict.is_explained())
     }
 
     /// Lines whose digest nothing predicts.

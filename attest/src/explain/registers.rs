@@ -6,6 +6,7 @@ use core::fmt;
 use super::Evidence;
 use crate::digest::Digest384;
 use crate::eventlog::{EventLog, Register, Replay};
+use crate::predict::Prediction;
 
 /// Longest run of events for which an omission is searched.
 const MAX_SEARCH: usize = 512;
@@ -18,9 +19,12 @@ pub enum RegisterVerdict {
     Replays,
     /// The replay followed by the application's own list is the register.
     ReplaysWithList,
-    /// The log has no events for the register, and it is not zero: the running system extended it (IMA, an
-    /// application), which writes no log. No tampering can be told without a list of those events.
+    /// RTMR3 is not zero, and the log has no events for it: applications extended it, which writes no log. What they
+    /// extended it with is not known without a list of theirs.
     RuntimeOnly,
+    /// Another register is not zero, and no event accounts for it: they were left out of the log, or the running
+    /// system extended it.
+    Unaccounted,
     /// The log is behind the register, which the running system may extend: either it did (IMA), or the log is
     /// not that of this boot.
     RuntimeOrForeign,
@@ -52,6 +56,7 @@ impl RegisterVerdict {
             Self::Replays => "replays",
             Self::ReplaysWithList => "replays-with-list",
             Self::RuntimeOnly => "runtime-only",
+            Self::Unaccounted => "unaccounted",
             Self::RuntimeOrForeign => "runtime-or-foreign-log",
             Self::Ahead { .. } => "log-ahead",
             Self::EventAdded { .. } => "event-added",
@@ -66,7 +71,10 @@ impl fmt::Display for RegisterVerdict {
             Self::Replays => f.write_str("the log replays to it"),
             Self::ReplaysWithList => f.write_str("the log and the application's list replay to it"),
             Self::RuntimeOnly => f.write_str(
-                "extended at run time only (IMA, application): such extensions write no log; not tampering",
+                "extended by applications only, which write no log: give their list with --events to check it",
+            ),
+            Self::Unaccounted => f.write_str(
+                "it is extended, and no event of the log accounts for it: only RTMR3 may grow without a log",
             ),
             Self::RuntimeOrForeign => f.write_str(
                 "the log does not reach it: run-time extensions without a log (IMA), or the log of another boot",
@@ -119,28 +127,17 @@ fn verdict(
     replay: &Replay,
     evidence: &Evidence<'_>,
 ) -> RegisterVerdict {
-    if replay[register] == *actual {
-        // A list that adds to a register that the log alone explains would be wrong, and shows below.
-        let listed = evidence.runtime.is_some_and(|list| list.of(register).next().is_some());
-        if !listed {
-            return RegisterVerdict::Replays;
-        }
+    let listed = evidence.runtime.is_some_and(|list| list.of(register).next().is_some());
+    if !listed && replay[register] == *actual {
+        return RegisterVerdict::Replays;
     }
-    if let Some(list) = evidence.runtime {
-        let mut value = replay[register];
-        let mut any = false;
-        for event in list.of(register) {
-            let Some(digest) = event.expectation.only() else { break };
-            value = value.extended_by(digest);
-            any = true;
-        }
-        if any {
-            return if value == *actual {
-                RegisterVerdict::ReplaysWithList
-            } else {
-                RegisterVerdict::Contradicts
-            };
-        }
+    if let Some(list) = evidence.runtime.filter(|_| listed) {
+        // A list that adds to a register that the log alone explains is wrong, and shows here.
+        return if with_list(log, list, register) == Some(*actual) {
+            RegisterVerdict::ReplaysWithList
+        } else {
+            RegisterVerdict::Contradicts
+        };
     }
     let digests: Vec<(u32, Digest384)> = log
         .events()
@@ -148,8 +145,12 @@ fn verdict(
         .filter_map(|event| Some((event.number, event.digest()?)))
         .collect();
     let runtime = matches!(register, Register::Rtmr2 | Register::Rtmr3);
-    if digests.is_empty() && runtime {
-        return RegisterVerdict::RuntimeOnly;
+    if digests.is_empty() {
+        return if register == Register::Rtmr3 {
+            RegisterVerdict::RuntimeOnly
+        } else {
+            RegisterVerdict::Unaccounted
+        };
     }
     if let Some(events) = prefix(&digests, actual) {
         return RegisterVerdict::Ahead { events };
@@ -158,6 +159,21 @@ fn verdict(
         return RegisterVerdict::EventAdded { number };
     }
     if runtime { RegisterVerdict::RuntimeOrForeign } else { RegisterVerdict::Contradicts }
+}
+
+/// What log and list replay to together. A list that begins with what the log has for the register is a list of all
+/// events, and the log's count once; any other goes on where the log ends. `None` if a digest of the list is not known.
+fn with_list(log: &EventLog<'_>, list: &Prediction, register: Register) -> Option<Digest384> {
+    let listed: Vec<Digest384> =
+        list.of(register).map(|event| event.expectation.only().copied()).collect::<Option<_>>()?;
+    let logged: Vec<Digest384> = log
+        .events()
+        .filter(|event| event.extends() == Some(register))
+        .filter_map(|event| event.digest())
+        .collect();
+    let is_whole = listed.starts_with(&logged);
+    let before = if is_whole { &[][..] } else { logged.as_slice() };
+    Some(before.iter().chain(&listed).fold(Digest384::ZERO, |value, digest| value.extended_by(digest)))
 }
 
 /// How many of the first events make the register, if some but not all do.

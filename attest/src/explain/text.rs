@@ -36,6 +36,10 @@ impl fmt::Display for Explanation {
                 }
             }
         }
+        if !self.contradictions.is_empty() {
+            writeln!(f, "\nthe log says what was not measured:")?;
+            self.contradictions.iter().try_for_each(|warning| writeln!(f, "  {warning}"))?;
+        }
         if !self.warnings.is_empty() {
             writeln!(f, "\nodd about the log:")?;
             self.warnings.iter().try_for_each(|warning| writeln!(f, "  {warning}"))?;

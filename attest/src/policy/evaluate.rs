@@ -108,6 +108,11 @@ pub enum Finding {
     VmId(Option<u8>),
     /// The policy states neither MRENCLAVE nor MRSIGNER: any enclave whatever would keep it.
     EnclaveNotPinned,
+    /// An event of the runtime log is not what its digest measured.
+    EventText {
+        /// Its position in the list, from 0.
+        line: usize,
+    },
     /// A field of an enclave is not an expected one.
     Enclave(&'static str),
     /// REPORTDATA is not the expected one.
@@ -131,6 +136,7 @@ impl Finding {
             Self::Measurement { .. } => "measurement",
             Self::NoRuntimeLog => "no-runtime-log",
             Self::VmId(_) => "vm-id",
+            Self::EventText { .. } => "event-text",
             Self::EnclaveNotPinned => "enclave-not-pinned",
             Self::Enclave(_) => "enclave",
             Self::ReportData => "report-data",
@@ -164,6 +170,9 @@ impl fmt::Display for Finding {
             Self::VmId(Some(id)) => write!(f, "VM_ID {id}: this part of a TD is not allowed"),
             Self::VmId(None) => {
                 f.write_str("the report does not say which part of a TD it speaks for (VM_ID)")
+            }
+            Self::EventText { line } => {
+                write!(f, "event {line} of the runtime log is not what its digest measured")
             }
             Self::EnclaveNotPinned => {
                 f.write_str("the policy states neither MRENCLAVE nor MRSIGNER: it would accept any enclave")

@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-use crate::eventlog::{Event, EventData, EventType, Printable};
+use crate::eventlog::{Event, EventData, EventType, Printable, Section};
 
 /// A part of the boot that an event measures.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,10 @@ pub enum Part {
     CommandLine,
     /// The initrd of the kernel.
     Initrd,
+    /// The name of a section of a unified kernel image, measured before its contents.
+    SectionName(String),
+    /// What a section of a unified kernel image holds.
+    Section(String),
     /// td-shim's payload.
     Payload,
     /// The parameters of td-shim's payload.
@@ -90,6 +94,14 @@ impl Part {
             (EventType::EVENT_TAG, EventData::Tagged { id: EventData::TAG_INITRD, .. }) => Self::Initrd,
             (EventType::EVENT_TAG, EventData::Text(b"LOADED_IMAGE::LoadOptions")) => Self::CommandLine,
             (EventType::EVENT_TAG, EventData::Text(b"Linux initrd")) => Self::Initrd,
+            (EventType::IPL, EventData::WideText(text)) => match event.section {
+                Section::Name => Self::SectionName(text.to_string()),
+                Section::Contents => Self::Section(text.to_string()),
+                Section::None => Self::BootLoader(text.to_string()),
+            },
+            (EventType::DSTACK_RUNTIME, EventData::Runtime { name, .. }) => {
+                Self::Runtime(Printable(name).to_string())
+            }
             (EventType::IPL, EventData::Text(b"kernel")) => Self::Kernel,
             (EventType::IPL, EventData::Text(b"initrd")) => Self::Initrd,
             // grub and the boot shim write it alike.
@@ -120,6 +132,8 @@ impl fmt::Display for Part {
             Self::Kernel => f.write_str("kernel"),
             Self::CommandLine => f.write_str("command line"),
             Self::Initrd => f.write_str("initrd"),
+            Self::SectionName(name) => write!(f, "name of section {name}"),
+            Self::Section(name) => write!(f, "section {name}"),
             Self::Payload => f.write_str("payload"),
             Self::PayloadParameters => f.write_str("payload parameters"),
             Self::Runtime(name) => write!(f, "run-time event {name}"),

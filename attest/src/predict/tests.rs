@@ -131,10 +131,12 @@ fn hello_td_extends_rtmr3_once() {
 fn an_applications_list_is_read_in_both_spellings() {
     let digest = "ab".repeat(48);
     let text = format!(
-        r#"[{{"imr": 3, "event_type": 134217729, "digest": "{digest}", "event": "app-id", "event_payload": ""}},
+        r#"[{{"imr": 3, "event_type": 134217729, "digest": "{digest}", "event": "app-id", "event_payload": "00"}},
             {{"register": "RTMR2", "digest": "{digest}", "name": "x"}}, {{"digest": "{digest}", "imr": 3}}]"#
     );
-    let prediction = list::parse(&text).unwrap();
+    let list = list::parse(&text).unwrap();
+    assert_eq!(list.contradictions().next(), Some((0, "app-id")), "the digest is not of name and payload");
+    let prediction = list.prediction();
     let names: Vec<_> =
         prediction.events.iter().map(|event| (event.register, event.part.to_string())).collect();
     assert_eq!(

@@ -28,7 +28,7 @@ const BASE64: [u8; 256] = {
 };
 
 /// Decodes base64 with white space anywhere and optional padding at the end.
-fn base64(text: &[u8]) -> Result<Vec<u8>, X509Error> {
+pub(crate) fn base64(text: &[u8]) -> Result<Vec<u8>, X509Error> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
     let (mut bits, mut count, mut padding) = (0u32, 0u32, 0u32);
     let mut rest = text;

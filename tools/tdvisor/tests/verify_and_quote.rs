@@ -182,11 +182,19 @@ fn input_that_cannot_be_used_gives_one_line_and_status_2() {
 }
 
 #[test]
-fn a_quote_that_is_none_is_rejected_not_unusable() {
+fn a_damaged_quote_is_rejected_and_what_is_none_is_unusable() {
     let issued = Issued::new("none", &[]);
     let bytes = std::fs::read(&issued.quote).expect("the quote");
+    for (name, contents) in [("empty", &[][..]), ("nonsense", &[0xff; 5000])] {
+        let quote = issued.folder.write(name, contents);
+        let call = ["verify", &quote, "--collateral", &issued.collateral, "--root", "/no/such/root"];
+        let told = tdvisor(&call).ends_with(2).one_line_of_error();
+        assert!(told.contains("not a quote"), "{name}: {told}");
+    }
+    let mut version = bytes.clone();
+    version[0] = 6;
     for (name, contents) in
-        [("empty", &[][..]), ("cut", &bytes[..bytes.len() - 1]), ("nonsense", &[0xff; 5000])]
+        [("cut", &bytes[..bytes.len() - 1]), ("body-cut", &bytes[..60]), ("version", &version)]
     {
         let quote = issued.folder.write(name, contents);
         let call =

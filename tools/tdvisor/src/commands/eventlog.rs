@@ -32,21 +32,23 @@ enum Command {
 /// The log itself.
 #[derive(Debug, clap::Args)]
 struct LogArgs {
-    /// The log area; without it, the log of the TD that tdvisor runs in.
-    #[arg(value_name = "LOG", default_value = OWN_LOG)]
-    log: PathBuf,
+    /// The log: its area, a list of events, or the evidence JSON that has either; `-` for standard input. Without it, the
+    /// list of --events alone, or else the log of the TD that tdvisor runs in.
+    #[arg(value_name = "LOG")]
+    log: Option<PathBuf>,
 }
 
 /// Where the registers come from.
 #[derive(Debug, clap::Args)]
 struct RegisterArgs {
-    /// Compare with the registers of this quote (binary or hexadecimal; not verified here).
+    /// Compare with the registers of this quote (in any form; not verified here).
     #[arg(long, value_name = "FILE", conflicts_with = "report")]
     quote: Option<PathBuf>,
-    /// Compare with the registers of this TDREPORT (1024 bytes).
+    /// Compare with the registers of this TDREPORT (or HCL report).
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Extensions that the running system listed itself (JSON array with digest, imr or register, event or name).
+    /// Extensions that the running system listed itself (JSON array with digest, imr or register, event or name); a list
+    /// of all events counts those of the log once.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
 }

@@ -1,5 +1,18 @@
 //! One file per subcommand.
 
+use serde_json::{Value, json};
+
+/// Version of what the attestation commands print with `--json`. It grows when a member changes its meaning or goes.
+pub const JSON_VERSION: u32 = 1;
+
+/// An answer with its version.
+pub fn with_version(mut answer: Value) -> Value {
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("schema_version".to_owned(), json!(JSON_VERSION));
+    }
+    answer
+}
+
 pub mod conformance;
 pub mod decode;
 pub mod eventlog;

@@ -7,12 +7,12 @@ pub mod report;
 
 use std::path::PathBuf;
 
-use tdvisor_attest::policy::{Context, Policy};
+use tdvisor_attest::policy::{Policy, Rtmr3};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
-use inputs::{parse_time, read_collateral, read_policy, read_quote, read_root, read_rtmr3};
+use inputs::{RuntimeLog, evaluate, parse_time, read_collateral, read_policy, read_root};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
@@ -20,7 +20,8 @@ use inputs::{parse_time, read_collateral, read_policy, read_quote, read_root, re
 /// 0 when every line was answered.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The quote, as binary or hexadecimal.
+    /// The quote: its bytes, hexadecimal, base64, a quote buffer, or the evidence JSON that has it; `-` for standard
+    /// input.
     #[arg(value_name = "QUOTE", required_unless_present = "batch")]
     quote: Option<PathBuf>,
     /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own (or a folder of them);
@@ -33,7 +34,8 @@ pub struct Args {
     /// What to accept (TOML or JSON). Default: a TD with an up-to-date TCB and no debug; never an enclave.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Extensions of RTMR3 that the running system listed itself, for a policy with `rtmr3 = "log"` (JSON array with
+    /// Extensions of RTMR3 that the running system listed itself, for a policy with `rtmr3 = "log"`, which else takes the
+    /// list beside the quote in its evidence (JSON array with
     /// digest, imr or register, event or name). The quote must bear out a list that is given.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -53,6 +55,14 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Status, Failure> {
+    // What is no quote is said before any word about roots.
+    let quote = match &args.quote {
+        Some(path) => {
+            let file = inputs::read(path)?;
+            Some((path, inputs::open_quote(path, &file)?, file))
+        }
+        None => None,
+    };
     let anchor = match args.root.as_ref().or(args.test_root.as_ref()) {
         Some(path) => read_root(path)?,
         None => TrustAnchor::intel(),
@@ -64,18 +74,21 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if let Some(cases) = &args.batch {
         return batch::run(cases, &anchor, &policy, args.json);
     }
-    let Some(path) = &args.quote else { return Err(Failure::input("QUOTE", "missing")) };
-    let bytes = read_quote(path)?;
+    let Some((path, bytes, file)) = quote else { return Err(Failure::input("QUOTE", "missing")) };
     let files = read_collateral(&args.collateral)?;
     let at = args.at.map_or_else(inputs::now, Ok)?;
-    let context = Context { rtmr3_replay: args.events.as_deref().map(read_rtmr3).transpose()? };
+    let log = match &args.events {
+        Some(path) => Some(RuntimeLog::read(path)?),
+        None if policy.td.rtmr3 == Rtmr3::Log => RuntimeLog::beside_quote(path, &file)?,
+        None => None,
+    };
 
     let mut verifier = Verifier::new(anchor);
     // Collateral that cannot be read is unusable input; collateral that does not hold is a verdict.
     let bundle = files.bundle(&bytes)?;
     let verified =
         verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&bytes, at)).map_err(Box::new);
-    let verdict = verified.as_ref().ok().map(|verified| policy.evaluate(verified, &context));
+    let verdict = verified.as_ref().ok().map(|verified| evaluate(&policy, verified, log.as_ref()));
     let accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
     let report = report::Report {
         verified: verified.as_ref().map_err(|error| **error),
@@ -83,7 +96,11 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         at,
         test_root: args.test_root.is_some(),
     };
-    let text = if args.json { format!("{:#}\n", report.to_json()) } else { report.to_text() };
+    let text = if args.json {
+        format!("{:#}\n", crate::commands::with_version(report.to_json()))
+    } else {
+        report.to_text()
+    };
     print(&text)?;
     Ok(if accepted { Status::Success } else { Status::Negative })
 }

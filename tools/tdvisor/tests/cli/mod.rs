@@ -32,6 +32,12 @@ impl Answer {
         self
     }
 
+    /// The exit status.
+    #[track_caller]
+    pub fn status(&self) -> i32 {
+        self.output.status.code().unwrap_or_else(|| panic!("tdvisor {}: ended by a signal", self.call))
+    }
+
     /// What it printed.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()

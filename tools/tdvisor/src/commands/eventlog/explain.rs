@@ -6,12 +6,14 @@ use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain_by_best};
 use tdvisor_attest::predict::boot_shim;
 use tdvisor_attest::predict::guest::Guest;
+use tdvisor_attest::predict::list::EventList;
 use tdvisor_attest::predict::ovmf::{Inputs, PROFILES, direct_boot};
 use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::BOOT_SHIM;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
+use crate::commands::with_version;
 use crate::files::{Claims, Output};
 use crate::outcome::{Failure, Status};
 use inputs::{parse_memory, read};
@@ -24,7 +26,8 @@ fn profile_names() -> Vec<&'static str> {
 ///
 /// The prediction is another log (--reference), or follows from the inputs of the boot: firmware, memory size,
 /// ACPI tables, kernel, initrd, command line. What is not given is not predicted and is told apart from a match.
-/// Ends with status 0 if nothing differs, 1 if something does, 2 if a file cannot be used.
+/// Ends with status 0 if nothing differs, 1 if something does or the log says what was not measured, 2 if a file cannot
+/// be used.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -89,7 +92,9 @@ pub struct Args {
 fn page(args: &Args) -> Result<Option<Output>, Failure> {
     let Some(path) = &args.html else { return Ok(None) };
     let mut claims = Claims::new();
-    claims.reads("the log", &args.log.log)?;
+    if let Some(log) = &args.log.log {
+        claims.reads("the log", log)?;
+    }
     for (what, path) in [
         ("--reference", &args.reference),
         ("--firmware", &args.firmware),
@@ -116,21 +121,27 @@ fn page(args: &Args) -> Result<Option<Output>, Failure> {
 
 pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     let page = page(args)?;
-    let area = read(&args.log.log)?;
-    let log = EventLog::parse(&area).map_err(|error| Failure::input(args.log.log.display(), error))?;
-    let registers = inputs::registers(&args.registers)?;
-    let mut runtime = inputs::events(&args.registers)?;
+    let logs = inputs::Logs::read(&args.log, &args.registers)?;
+    let log = EventLog::parse(&logs.area).map_err(|error| Failure::input("LOG", error))?;
+    let given = inputs::registers(&args.registers)?;
+    let mut runtime = logs.list.as_ref().map(EventList::prediction);
     if args.hello_td {
         runtime.get_or_insert_default().extend(Guest::HelloTd.prediction());
     }
-    let evidence = Evidence { registers: registers.as_ref(), runtime: runtime.as_ref() };
+    let evidence =
+        Evidence { registers: given.as_ref().map(|given| &given.registers), runtime: runtime.as_ref() };
     let predictions = predictions(args, &log)?;
-    let explanation = explain_by_best(&log, &predictions, &evidence)
+    let mut explanation = explain_by_best(&log, &predictions, &evidence)
         .ok_or_else(|| Failure::Internal("no prediction to explain by".to_owned()))?;
+    inputs::add_contradictions(&mut explanation, logs.list.as_ref(), given.as_ref());
     if let Some(page) = page {
         page.write(explanation.to_html().as_bytes())?;
     }
-    print(&if args.json { format!("{:#}\n", explanation.to_json()) } else { explanation.to_string() })?;
+    print(&if args.json {
+        format!("{:#}\n", with_version(explanation.to_json()))
+    } else {
+        explanation.to_string()
+    })?;
     Ok(if explanation.agrees() { Status::Success } else { Status::Negative })
 }
 
@@ -144,7 +155,7 @@ fn image<'a>(path: &Path, bytes: &'a [u8]) -> Result<TdvfImage<'a>, Failure> {
 
 fn predictions(args: &Args, log: &EventLog<'_>) -> Result<Vec<(String, Prediction)>, Failure> {
     if let Some(path) = &args.reference {
-        let area = read(path)?;
+        let area = inputs::read_log(path)?;
         let log = EventLog::parse(&area).map_err(|error| Failure::input(path.display(), error))?;
         return Ok(vec![(format!("the reference log {}", path.display()), Prediction::from_log(&log))]);
     }

@@ -6,13 +6,16 @@ use serde_json::json;
 use tdvisor_attest::eventlog::{EventLog, Register};
 use tdvisor_attest::explain::{Evidence, explain};
 use tdvisor_attest::predict::Prediction;
+use tdvisor_attest::predict::list::EventList;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
+use crate::commands::JSON_VERSION;
 use crate::outcome::{Failure, Status};
 
 /// Replay a log to the RTMRs, and compare them with those of a quote or TDREPORT.
 ///
-/// Ends with status 0; 1 if the log does not account for a register that was given; 2 if a file cannot be used.
+/// Ends with status 0; 1 if the log does not account for a register that was given, or says what was not measured; 2 if
+/// a file cannot be used.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -25,14 +28,16 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Status, Failure> {
-    let area = inputs::read(&args.log.log)?;
-    let log = EventLog::parse(&area).map_err(|error| Failure::input(args.log.log.display(), error))?;
-    let registers = inputs::registers(&args.registers)?;
-    let runtime = inputs::events(&args.registers)?;
-    let evidence = Evidence { registers: registers.as_ref(), runtime: runtime.as_ref() };
+    let logs = inputs::Logs::read(&args.log, &args.registers)?;
+    let log = EventLog::parse(&logs.area).map_err(|error| Failure::input("LOG", error))?;
+    let given = inputs::registers(&args.registers)?;
+    let runtime = logs.list.as_ref().map(EventList::prediction);
+    let evidence =
+        Evidence { registers: given.as_ref().map(|given| &given.registers), runtime: runtime.as_ref() };
     // Without a prediction, every register is silent: only the registers are explained.
     let silent = Prediction { events: Vec::new(), silent: Register::RTMRS.to_vec() };
-    let explanation = explain(&log, &silent, "nothing", &evidence);
+    let mut explanation = explain(&log, &silent, "nothing", &evidence);
+    inputs::add_contradictions(&mut explanation, logs.list.as_ref(), given.as_ref());
     let replay = log.replay();
     let mut text = String::new();
     if args.json {
@@ -50,7 +55,12 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
                 })
             })
             .collect();
-        let report = json!({ "registers": values, "warnings": explanation.warnings });
+        let report = json!({
+            "schema_version": JSON_VERSION,
+            "registers": values,
+            "contradictions": explanation.contradictions,
+            "warnings": explanation.warnings,
+        });
         text = format!("{report:#}\n");
     } else {
         for register in Register::RTMRS {
@@ -62,11 +72,13 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
                 }
             }
         }
+        for contradiction in &explanation.contradictions {
+            let _ = writeln!(text, "NOT MEASURED: {contradiction}");
+        }
         for warning in &explanation.warnings {
             let _ = writeln!(text, "warning: {warning}");
         }
     }
     print(&text)?;
-    let explained = explanation.registers.iter().all(|report| report.verdict.is_explained());
-    Ok(if explained { Status::Success } else { Status::Negative })
+    Ok(if explanation.log_holds() { Status::Success } else { Status::Negative })
 }

@@ -1,13 +1,15 @@
 //! `tdvisor eventlog show`: every event in words.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tdvisor_attest::Hex;
 use tdvisor_attest::ccel::Ccel;
-use tdvisor_attest::eventlog::{Consistency, Event, EventLog, Found};
+use tdvisor_attest::eventlog::{Event, EventData, EventLog, Found, Whole};
 
-use super::{LogArgs, inputs, print};
+use super::{LogArgs, OWN_LOG, inputs, print};
+use crate::commands::JSON_VERSION;
 use crate::outcome::{Failure, Status};
 
 /// Show every event of a log in words, and what is odd about it.
@@ -24,8 +26,9 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Status, Failure> {
-    let area = inputs::read(&args.log.log)?;
-    let log = EventLog::parse(&area).map_err(|error| Failure::input(args.log.log.display(), error))?;
+    let path = args.log.log.as_deref().unwrap_or(Path::new(OWN_LOG));
+    let area = inputs::read_log(path)?;
+    let log = EventLog::parse(&area).map_err(|error| Failure::input(path.display(), error))?;
     let ccel = match &args.ccel {
         Some(path) => {
             Some(Ccel::parse(&inputs::read(path)?).map_err(|error| Failure::input(path.display(), error))?)
@@ -40,12 +43,19 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     Ok(Status::Success)
 }
 
-fn measured(event: &Event<'_>) -> &'static str {
-    match event.consistency() {
-        Consistency::Measured => "data-measured",
-        Consistency::NotInLog => "object-not-in-log",
-        Consistency::Differs => "digest-not-of-data",
-    }
+/// All of the text that an event's data have.
+fn whole_text(event: &Event<'_>) -> Option<String> {
+    Some(match event.data() {
+        EventData::Text(text) | EventData::Tagged { data: text, .. } => Whole(text).to_string(),
+        EventData::WideText(text) => text.to_string(),
+        EventData::Blob { description, .. } | EventData::Tables { description, .. } => {
+            Whole(description).to_string()
+        }
+        EventData::Variable { name, .. } => name.to_string(),
+        EventData::Runtime { name, .. } | EventData::Named { name, .. } => Whole(name).to_string(),
+        EventData::Image { path, .. } => path.to_string(),
+        _ => return None,
+    })
 }
 
 fn to_text(log: &EventLog<'_>, ccel: Option<&Ccel>) -> String {
@@ -69,8 +79,11 @@ fn write_text(out: &mut String, log: &EventLog<'_>, ccel: Option<&Ccel>) -> std:
             Found::Event(event) => {
                 writeln!(out, "{:>4} {event}", event.number)?;
                 if let Some(digest) = event.digest() {
-                    writeln!(out, "     {digest}")?;
+                    writeln!(out, "     {digest} {}", event.consistency().id())?;
                 }
+            }
+            Found::Warning(warning) if warning.kind.is_contradiction() => {
+                writeln!(out, "     NOT MEASURED: {}", warning.kind)?;
             }
             Found::Warning(warning) => writeln!(out, "     ! {}", warning.kind)?,
             Found::End { end, offset } => writeln!(out, "end at {offset:#x}: {end}")?,
@@ -92,18 +105,22 @@ fn to_json(log: &EventLog<'_>, ccel: Option<&Ccel>) -> Value {
                 "type_number": event.kind.0,
                 "digest": event.digest().map(|digest| digest.to_string()),
                 "description": event.data().to_string(),
-                "measured": measured(&event),
+                "text": whole_text(&event),
+                "measured": event.consistency().id(),
                 "data_bytes": event.raw_data.len(),
+                "data": Hex(event.raw_data).to_string(),
             })),
             Found::Warning(warning) => warnings.push(json!({
                 "event": warning.number,
                 "offset": warning.offset,
                 "text": warning.kind.to_string(),
+                "contradiction": warning.kind.is_contradiction(),
             })),
             Found::End { end: how, offset } => end = json!({ "offset": offset, "how": how.to_string() }),
         }
     }
     json!({
+        "schema_version": JSON_VERSION,
         "ccel": ccel.map(|ccel| json!({
             "type": ccel.cc_type.to_string(),
             "subtype": ccel.cc_subtype,

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tdvisor_attest::policy::{Context, Policy};
+use tdvisor_attest::policy::Policy;
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use super::case::Case;
-use super::inputs::{read_collateral, read_policy, read_quote, read_root, read_rtmr3, read_text};
+use super::inputs::{RuntimeLog, evaluate, read_collateral, read_policy, read_quote, read_root, read_text};
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 
@@ -27,14 +27,14 @@ impl Case {
         let anchor = self.root.as_ref().map_or_else(|| Ok(anchor.clone()), |path| read_root(path))?;
         let own_policy = self.policy.as_ref().map(|path| read_policy(path)).transpose()?;
         let policy = own_policy.as_ref().unwrap_or(policy);
-        let context = Context { rtmr3_replay: self.events.as_deref().map(read_rtmr3).transpose()? };
+        let log = self.events.as_deref().map(RuntimeLog::read).transpose()?;
 
         let mut verifier = Verifier::new(anchor);
         let bundle = files.bundle(&quote)?;
         let verified = verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&quote, self.at));
         Ok(match verified {
             Ok(verified) => {
-                let verdict = policy.evaluate(&verified, &context);
+                let verdict = evaluate(policy, &verified, log.as_ref());
                 Answer {
                     quote: true,
                     tcb: Some(verified.tcb.status.name()),
@@ -88,6 +88,7 @@ pub fn run(cases: &Path, anchor: &TrustAnchor, policy: &Policy, as_json: bool) -
 impl Answer {
     fn to_json(&self, id: &Value) -> Value {
         json!({
+            "schema_version": crate::commands::JSON_VERSION,
             "id": id,
             "quote": if self.quote { "valid" } else { "invalid" },
             "tcb": self.tcb,

@@ -1,15 +1,17 @@
 //! Files and times that verification takes.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tdvisor_attest::UnixSeconds;
-use tdvisor_attest::collateral::{Bundle, CollateralError, Parts, Wanted};
+use tdvisor_attest::collateral::{Bundle, ClaimedPlatform, CollateralError, Part, Parts, Wanted, requests};
 use tdvisor_attest::eventlog::Register;
-use tdvisor_attest::policy::Policy;
-use tdvisor_attest::predict::list;
+use tdvisor_attest::evidence::{self, Evidence};
+use tdvisor_attest::policy::{Context, Finding, Policy, PolicyVerdict};
+use tdvisor_attest::predict::list::{self, EventList};
 use tdvisor_attest::quote::{Measurement, Quote};
-use tdvisor_attest::verify::TrustAnchor;
+use tdvisor_attest::verify::{TrustAnchor, Verification};
+use tdvisor_attest::{Hex, UnixSeconds};
 
 use crate::outcome::Failure;
 use crate::read_bounded::{read_bounded, read_text_bounded};
@@ -17,9 +19,21 @@ use crate::read_bounded::{read_bounded, read_text_bounded};
 /// The largest file that is read, in bytes; quotes and collateral are far smaller.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Reads a file that evidence can be.
+/// Reads a file that evidence can be; `-` is standard input.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    read_bounded(path, MAX_FILE)
+    if path.as_os_str() != "-" {
+        return read_bounded(path, MAX_FILE);
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::input("standard input", error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Failure::input("standard input", "larger than any evidence"));
+    }
+    Ok(bytes)
 }
 
 /// Reads a text of the same bound.
@@ -66,16 +80,17 @@ pub fn read_collateral(paths: &[PathBuf]) -> Result<Collateral, Failure> {
 impl Collateral {
     /// What the quote needs of it.
     pub fn bundle(&self, quote: &[u8]) -> Result<Bundle, Failure> {
-        let built = match Quote::parse(quote) {
-            Ok(quote) => self.parts.build_for(&Wanted::of(&quote)),
-            // What is no quote is said by the verdict.
-            Err(_) => self.parts.build(),
+        let quote = Quote::parse(quote).ok();
+        let built = match &quote {
+            Some(quote) => self.parts.build_for(&Wanted::of(quote)),
+            // What is wrong with the quote is said by the verdict.
+            None => self.parts.build(),
         };
-        built.map_err(|error| self.failure(error))
+        built.map_err(|error| self.failure(error, quote.as_ref()))
     }
 
-    /// Names the files at fault.
-    fn failure(&self, error: CollateralError) -> Failure {
+    /// Names the files at fault, or everything that is missing and where it is to be had.
+    fn failure(&self, error: CollateralError, quote: Option<&Quote<'_>>) -> Failure {
         let name =
             |file: usize| self.paths.get(file).map_or_else(String::new, |path| path.display().to_string());
         match error {
@@ -88,27 +103,53 @@ impl Collateral {
                 ),
             ),
             CollateralError::Missing(_) => {
-                let missing: Vec<String> = self.parts.missing().iter().map(ToString::to_string).collect();
-                Failure::input("collateral", format!("missing: {}", missing.join(", ")))
+                Failure::input("collateral", missing(&self.parts.missing(), quote))
             }
             error => Failure::input("collateral", error),
         }
     }
 }
 
-/// Reads a quote, as binary or as hexadecimal text.
-pub fn read_quote(path: &Path) -> Result<Vec<u8>, Failure> {
-    let bytes = read(path)?;
-    let text = bytes.trim_ascii();
-    let text = text.strip_prefix(b"0x").unwrap_or(text);
-    let is_hex = !text.is_empty()
-        && text.len().is_multiple_of(2)
-        && text.iter().all(|digit| digit.is_ascii_hexdigit());
-    if !is_hex {
-        return Ok(bytes);
+/// All parts that are missing, the platform that they are for, and where to get each.
+fn missing(parts: &[Part], quote: Option<&Quote<'_>>) -> String {
+    let names: Vec<String> = parts.iter().map(ToString::to_string).collect();
+    let mut text = format!("missing: {}", names.join(", "));
+    let Some(quote) = quote else { return text };
+    if let ClaimedPlatform::Certificate { pck, issuer, .. } = ClaimedPlatform::of(quote) {
+        text += &format!("; the platform has FMSPC {}", Hex(&pck.fmspc));
+        if let Some(issuer) = issuer {
+            text += &format!(" and a PCK certificate of the {issuer} CA");
+        }
     }
-    let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
-    Ok(text.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect())
+    for request in requests(quote) {
+        // An issuer chain is in a header of the answer that has the body.
+        let chain = match request.part {
+            Part::TcbInfo => Some(Part::TcbInfoChain),
+            Part::QeIdentity => Some(Part::QeIdentityChain),
+            _ => None,
+        };
+        if parts.contains(&request.part) || chain.is_some_and(|chain| parts.contains(&chain)) {
+            text += &format!("; {} from {}", request.part, request.url);
+        }
+    }
+    text
+}
+
+/// Unwraps a quote from any of the forms that quotes come in.
+pub fn open_quote(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::input(path.display(), error);
+    match evidence::open(bytes).map_err(|error| unusable(&error))?.evidence {
+        Evidence::Quote(quote) => Ok(quote),
+        Evidence::Report(_) => {
+            Err(unusable(&"not a quote: a TDREPORT, which only its own platform can check"))
+        }
+        Evidence::Hcl(_) => Err(unusable(&"not a quote: an HCL report, whose TDREPORT Azure has quoted")),
+    }
+}
+
+/// Reads a quote, in any of the forms that quotes come in.
+pub fn read_quote(path: &Path) -> Result<Vec<u8>, Failure> {
+    open_quote(path, &read(path)?)
 }
 
 /// Reads a policy.
@@ -116,13 +157,40 @@ pub fn read_policy(path: &Path) -> Result<Policy, Failure> {
     Policy::from_text(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))
 }
 
-/// Reads what the running system says that it extended, and replays RTMR3 from it.
-pub fn read_rtmr3(path: &Path) -> Result<Measurement, Failure> {
-    let unusable = |error: &dyn std::fmt::Display| Failure::input(path.display(), error);
-    let events = list::parse(&read_text(path)?).map_err(|error| unusable(&error))?;
-    // Every digest of such a list is known.
-    let value = events.value(Register::Rtmr3).ok_or_else(|| unusable(&"no value for RTMR3"))?;
-    Ok(value.0)
+/// What the running system says that it extended.
+pub struct RuntimeLog {
+    list: EventList,
+    rtmr3: Measurement,
+}
+
+impl RuntimeLog {
+    fn new(path: &Path, list: EventList) -> Result<Self, Failure> {
+        // Every digest of such a list is known.
+        let value = list.prediction().value(Register::Rtmr3);
+        let rtmr3 = value.ok_or_else(|| Failure::input(path.display(), "no value for RTMR3"))?.0;
+        Ok(Self { list, rtmr3 })
+    }
+
+    /// Reads a list of events.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let list = list::parse(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))?;
+        Self::new(path, list)
+    }
+
+    /// The list that stands beside a quote in its evidence, if there is one.
+    pub fn beside_quote(path: &Path, bytes: &[u8]) -> Result<Option<Self>, Failure> {
+        let list = evidence::open_log(bytes).ok().and_then(|opened| opened.list);
+        list.map(|list| Self::new(path, list)).transpose()
+    }
+}
+
+/// Holds a policy against a verified quote and the log that goes with it.
+pub fn evaluate(policy: &Policy, verified: &Verification<'_>, log: Option<&RuntimeLog>) -> PolicyVerdict {
+    let context = Context { rtmr3_replay: log.map(|log| log.rtmr3) };
+    let mut verdict = policy.evaluate(verified, &context);
+    let forged = log.into_iter().flat_map(|log| log.list.contradictions());
+    verdict.findings.extend(forged.map(|(line, _)| Finding::EventText { line }));
+    verdict
 }
 
 /// Reads a root certificate.
