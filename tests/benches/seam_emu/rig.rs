@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use seam_emu::guest::GuestRegisters;
 use seam_emu::{Cmr, GuestEnv, GuestState, Machine, MachineConfig, ScriptedGuest, VmExit};
 use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, SeamCall, TdgLeaf, TdhLeaf};
+use x86_arch::Gpr;
 
 const GIB: u64 = 1 << 30;
 const PAGE: u64 = 4096;
@@ -128,11 +130,11 @@ impl Td {
         let mut rest = order.iter();
         let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
             state.enter_64_bit_mode();
-            assert_eq!(state.gprs.rax, 0);
+            assert_eq!(state.regs[Gpr::Rax], 0);
             match rest.next() {
                 Some(index) => {
                     let rax = u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0);
-                    state.gprs = Gprs { rax, rcx: GPA + index * PAGE, ..Gprs::ZERO };
+                    state.set_gprs(Gprs { rax, rcx: GPA + index * PAGE, ..Gprs::ZERO });
                     VmExit::tdcall()
                 }
                 None => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),

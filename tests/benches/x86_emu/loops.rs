@@ -1,13 +1,13 @@
 //! Loops for the software CPU, and a flat machine that runs them with every check on: registers only, memory through
 //! the software TLB and the keyed arena, and calls with returns.
 
+use std::convert::Infallible;
+
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_emu::state::{TableRegister, cr0, cr4, efer};
-use x86_emu::{
-    Access, Attributes, Budget, Bus, BusFault, Cpu, Exit, Gpr, InstructionExit, Seg, Segment, Translation,
-};
+use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_emu::{Answer, Budget, Bus, Cpu, Exit, InstructionExit, Translation};
 
 /// A private key, so that the arena checks it on every access.
 const KEY: KeyId = KeyId::new(40);
@@ -22,18 +22,20 @@ const STACK: u64 = 0x60_0000;
 struct Flat(Arc<Arena>);
 
 impl Bus for Flat {
+    type Refusal = Infallible;
+
     fn memory(&self) -> Arc<Arena> {
         self.0.clone()
     }
-    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Translation, BusFault> {
-        Ok(Translation {
+    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Answer, Infallible> {
+        Ok(Answer::Memory(Translation {
             hpa: Hpa::new(gpa.get() & !0xFFF),
             key: KEY,
             level: Level::L2M,
             readable: true,
             writable: true,
             executable: true,
-        })
+        }))
     }
     fn tsc(&mut self) -> u64 {
         0
@@ -62,7 +64,7 @@ impl Loop {
     pub fn load(&self, instructions: u64) -> Loaded {
         let (mut cpu, bus) = machine(self.code);
         let turns = instructions / self.instructions_per_turn;
-        cpu.set_gpr(Gpr::Rcx, turns);
+        cpu.state.set_gpr(Gpr::Rcx, turns);
         Loaded { cpu, bus, instructions: turns * self.instructions_per_turn }
     }
 }
@@ -141,15 +143,15 @@ fn machine(code: &[u8]) -> (Cpu, Flat) {
     }
     memory.write(Hpa::new(CODE), KEY, code).expect("inside the arena");
     let mut cpu = Cpu::new();
-    cpu.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP;
-    cpu.control.cr3 = PML4;
-    cpu.control.cr4 = cr4::PAE | cr4::OSFXSR;
-    cpu.control.efer = efer::LME | efer::LMA | efer::NXE;
-    *cpu.segment_mut(Seg::Cs) = Segment::flat(8, Attributes::CODE64);
-    *cpu.segment_mut(Seg::Ss) = Segment::flat(16, Attributes::DATA);
-    cpu.idtr = TableRegister::default();
-    cpu.set_rip(CODE);
-    cpu.set_gpr(Gpr::Rsp, STACK);
-    cpu.set_gpr(Gpr::R8, DATA);
+    cpu.state.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP;
+    cpu.state.control.cr3 = PML4;
+    cpu.state.control.cr4 = cr4::PAE | cr4::OSFXSR;
+    cpu.state.control.efer = efer::LME | efer::LMA | efer::NXE;
+    *cpu.state.segment_mut(Seg::Cs) = Segment::flat(8, Attributes::CODE64);
+    *cpu.state.segment_mut(Seg::Ss) = Segment::flat(16, Attributes::DATA);
+    cpu.state.idtr = TableRegister::default();
+    cpu.state.set_rip(CODE);
+    cpu.state.set_gpr(Gpr::Rsp, STACK);
+    cpu.state.set_gpr(Gpr::R8, DATA);
     (cpu, Flat(memory))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
+use seam_emu::guest::GuestRegisters;
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor_base::{Level, Side};
 use tdx_module_iface::exit::ExitReason;

@@ -15,6 +15,7 @@ use crate::memory::{
 };
 use mirror_ept::{Access, GfnRange};
 use seam_emu::guest::GuestProgram;
+use seam_emu::guest::GuestRegisters;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor::machine::EmulatedMachine;
@@ -82,7 +83,7 @@ fn reader(gpa: Gpa, reads: Arc<AtomicU64>) -> impl FnMut(&mut GuestState, &Guest
             }
             match env.read(gpa, &mut [0; 8]) {
                 Ok(()) => {
-                    state.rip = state.rip.wrapping_add(4);
+                    state.set_rip(state.rip().wrapping_add(4));
                     reads.fetch_add(1, Ordering::SeqCst);
                 }
                 Err(seam_emu::machine::GuestMemoryError::Exit(exit)) => return exit,

@@ -68,3 +68,4 @@ pub use machine::{
     EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
 };
 pub use module::random::Random;
+pub use x86_emu::Unimplemented;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use seam_emu::guest::GuestRegisters;
 use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, MachineConfig, ScriptedGuest, VmExit};
 use tdx_module_iface::exit::ExitReason;
@@ -36,7 +37,7 @@ fn guest_accepts(host: &Host, td: &Td, gpa_level: u64) {
         if tries > 3 {
             return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
         }
-        state.gprs = Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: gpa_level, ..Gprs::ZERO };
+        state.set_gprs(Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: gpa_level, ..Gprs::ZERO });
         VmExit::tdcall()
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };

@@ -11,21 +11,14 @@
 use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Port, Refused, Surroundings};
+use crate::controls::Controls;
 use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache};
-use crate::events::{Event, vector};
-use crate::exits::{Exit, FaultExit, Unimplemented};
-use crate::flags::{self, Flags};
+use crate::exits::Exit;
 use crate::op::address;
-use crate::state::{
-    Activity, Attributes, ControlRegisters, Controls, DebugRegisters, Gpr, Interruptibility, Msrs, Registers,
-    Seg, Segment, Shadow, SimdState, TableRegister, cr0, cr4, efer,
-};
 use crate::stop::Reason;
 use crate::tlb::{Tlb, View};
-
-/// DR6.BS: a single step.
-const DR6_BS: u64 = 1 << 14;
+use x86_arch::{Activity, CpuState, Event, Seg, Shadow, cr4, flags, vector};
 
 /// How many instructions a run may retire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +32,7 @@ impl Budget {
 /// What a run borrows from the machine.
 pub(crate) struct Env<'a> {
     pub(crate) mem: &'a Arena,
-    pub(crate) bus: &'a mut dyn Bus,
+    pub(crate) bus: &'a mut dyn Surroundings,
     pub(crate) kick: &'a AtomicBool,
 }
 
@@ -72,32 +65,8 @@ pub(crate) enum Boundary {
 /// One logical processor.
 #[derive(Debug)]
 pub struct Cpu {
-    /// General registers and RIP.
-    pub regs: Registers,
-    /// RFLAGS.
-    pub flags: Flags,
-    /// ES, CS, SS, DS, FS, GS, in this order; see [`Cpu::segment`].
-    pub segments: [Segment; 6],
-    /// Local descriptor table.
-    pub ldtr: Segment,
-    /// Task register.
-    pub tr: Segment,
-    /// Global descriptor table.
-    pub gdtr: TableRegister,
-    /// Interrupt descriptor table.
-    pub idtr: TableRegister,
-    /// Control registers, EFER and XCR0.
-    pub control: ControlRegisters,
-    /// MSRs that instructions use.
-    pub msrs: Msrs,
-    /// Debug registers.
-    pub debug: DebugRegisters,
-    /// x87 and SSE.
-    pub simd: SimdState,
-    /// Interrupt shadow and NMI blocking.
-    pub interruptibility: Interruptibility,
-    /// Whether instructions run.
-    pub activity: Activity,
+    /// The architectural state. An owner may save and replace it between two runs.
+    pub state: CpuState,
     /// What the owner intercepts and offers.
     pub controls: Controls,
     /// Translation caches.
@@ -111,7 +80,6 @@ pub struct Cpu {
     pub(crate) view: View,
     pub(crate) mode: CodeMode,
     last_code_base: u64,
-    queued: Option<Event>,
     retired: u64,
     cache: CodeCache,
 }
@@ -123,32 +91,10 @@ impl Default for Cpu {
 }
 
 impl Cpu {
-    /// A CPU in 32-bit flat protected mode with paging off, CPL 0, interrupts off, RIP 0. The owner sets
-    /// what its architecture wants.
+    /// A CPU in the state that [`CpuState::default`] describes. The owner sets what its architecture wants.
     pub fn new() -> Self {
-        let data = Segment::flat(0, Attributes::DATA);
         Self {
-            regs: Registers::default(),
-            flags: Flags::default(),
-            segments: [data, Segment::flat(0, Attributes::CODE32), data, data, data, data],
-            ldtr: Segment { limit: 0xFFFF, attributes: Attributes::LDT, ..Segment::NULL },
-            tr: Segment { limit: 0xFFFF, attributes: Attributes::BUSY_TSS, ..Segment::NULL },
-            gdtr: TableRegister::default(),
-            idtr: TableRegister::default(),
-            control: ControlRegisters {
-                cr0: cr0::PE | cr0::NE | cr0::ET,
-                cr2: 0,
-                cr3: 0,
-                cr4: 0,
-                cr8: 0,
-                efer: 0,
-                xcr0: 1,
-            },
-            msrs: Msrs { pat: 0x0007_0406_0007_0406, ..Msrs::default() },
-            debug: DebugRegisters::default(),
-            simd: SimdState::default(),
-            interruptibility: Interruptibility::default(),
-            activity: Activity::Active,
+            state: CpuState::default(),
             controls: Controls::default(),
             tlb: Tlb::default(),
             stop: Reason::None,
@@ -160,57 +106,14 @@ impl Cpu {
             view: View::Supervisor,
             mode: CodeMode::Code32,
             last_code_base: 0,
-            queued: None,
             retired: 0,
             cache: CodeCache::default(),
         }
     }
 
-    /// A general register.
-    pub const fn gpr(&self, register: Gpr) -> u64 {
-        self.regs.get(register)
-    }
-
-    /// Sets a general register.
-    pub const fn set_gpr(&mut self, register: Gpr, value: u64) {
-        self.regs.set(register, value);
-    }
-
-    /// The address of the next instruction.
-    pub const fn rip(&self) -> u64 {
-        self.regs.rip()
-    }
-
-    /// Continues elsewhere.
-    pub const fn set_rip(&mut self, rip: u64) {
-        self.regs.set_rip(rip);
-    }
-
-    /// A segment register with its hidden part.
-    #[inline(always)]
-    pub const fn segment(&self, register: Seg) -> &Segment {
-        &self.segments[register as usize]
-    }
-
-    /// A segment register, to be changed.
-    pub const fn segment_mut(&mut self, register: Seg) -> &mut Segment {
-        &mut self.segments[register as usize]
-    }
-
-    /// The current privilege level: the DPL of SS, as in VMX.
-    #[inline(always)]
-    pub const fn cpl(&self) -> u8 {
-        self.segment(Seg::Ss).attributes.dpl()
-    }
-
     /// Instructions retired since the CPU was made; a REP string instruction counts once.
     pub const fn retired(&self) -> u64 {
         self.retired
-    }
-
-    /// EFER.LMA: IA-32e mode, 64-bit or compatibility.
-    pub const fn is_ia32e(&self) -> bool {
-        self.control.efer & efer::LMA != 0
     }
 
     /// 64-bit mode.
@@ -219,70 +122,43 @@ impl Cpu {
         self.mode == CodeMode::Code64
     }
 
-    /// Whether an external interrupt could be taken now.
-    pub const fn interrupts_open(&self) -> bool {
-        self.flags.rest() & flags::IF != 0 && matches!(self.interruptibility.shadow, Shadow::None)
-    }
-
-    /// Whether an NMI could be taken now.
-    pub const fn nmis_open(&self) -> bool {
-        !self.interruptibility.nmi_blocked && matches!(self.interruptibility.shadow, Shadow::None)
-    }
-
-    /// Queues an event that the next [`Self::run`] delivers first, and wakes a halted CPU.
+    /// Has an event delivered before the next instruction, and wakes a halted CPU.
     ///
-    /// The owner has checked that the event can be taken. An event queued before and not delivered yet is
+    /// The owner has checked that the event can be taken. An event that waited before and was not delivered yet is
     /// replaced and given back.
     pub fn inject(&mut self, event: Event) -> Option<Event> {
-        if self.activity == Activity::Halted {
-            self.activity = Activity::Active;
+        if self.state.activity == Activity::Halted {
+            self.state.activity = Activity::Active;
         }
-        self.queued.replace(event)
-    }
-
-    /// The event that the next run will deliver.
-    pub const fn queued_event(&self) -> Option<Event> {
-        self.queued
-    }
-
-    /// Takes back a queued event.
-    pub const fn take_queued_event(&mut self) -> Option<Event> {
-        self.queued.take()
+        self.state.event.replace(event)
     }
 
     /// Steps over an instruction that the owner performed: RIP moves on, the interrupt shadow ends, the
     /// instruction counts as retired, and a pending single step is queued.
     pub fn advance(&mut self, length: u8) {
-        let next = self.rip().wrapping_add(u64::from(length));
+        self.state.complete_instruction(length);
         self.refresh_mode();
-        self.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
         self.retired = self.retired.wrapping_add(1);
-        let rest = self.flags.rest();
-        self.interruptibility.shadow = Shadow::None;
-        self.flags.set_rest(rest & !flags::RF);
-        if rest & flags::TF != 0 && self.queued.is_none() {
-            self.queue_single_step();
-        }
     }
 
     /// Recomputes what follows from CS, SS, CR0, CR4, EFER and RFLAGS.
     pub(crate) fn refresh_mode(&mut self) {
-        let code = self.segment(Seg::Cs).attributes;
-        self.mode = if self.is_ia32e() && code.long() {
+        let code = self.state.segment(Seg::Cs).attributes;
+        self.mode = if self.state.is_ia32e() && code.long() {
             CodeMode::Code64
         } else if code.big() {
             CodeMode::Code32
         } else {
             CodeMode::Code16
         };
-        self.view = if self.cpl() == 3 {
+        self.view = if self.state.cpl() == 3 {
             View::User
-        } else if self.control.cr4 & cr4::SMAP != 0 && self.flags.rest() & flags::AC == 0 {
+        } else if self.state.control.cr4 & cr4::SMAP != 0 && self.state.flags.rest() & flags::AC == 0 {
             View::Supervisor
         } else {
             View::SupervisorNoSmap
         };
-        let base = if self.mode == CodeMode::Code64 { 0 } else { self.segment(Seg::Cs).base };
+        let base = if self.mode == CodeMode::Code64 { 0 } else { self.state.segment(Seg::Cs).base };
         if base != self.last_code_base {
             self.last_code_base = base;
             self.tlb.touch();
@@ -290,35 +166,36 @@ impl Cpu {
     }
 
     /// Runs instructions until something concerns the owner.
-    pub fn run<B: Bus>(&mut self, bus: &mut B, budget: Budget, kick: &AtomicBool) -> Exit {
+    pub fn run<B: Bus>(&mut self, bus: &mut B, budget: Budget, kick: &AtomicBool) -> Exit<B::Refusal> {
         let memory = bus.memory();
-        let mut env = Env { mem: &memory, bus, kick };
+        let mut port = Port::new(bus);
+        let mut env = Env { mem: &memory, bus: &mut port, kick };
         let mut cache = core::mem::take(&mut self.cache);
         let exit = self.turn(&mut env, &mut cache, budget.0);
         self.cache = cache;
-        exit
+        exit.because(port.into_refusal())
     }
 
-    fn turn(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, budget: u64) -> Exit {
+    fn turn(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, budget: u64) -> Exit<Refused> {
         self.refresh_mode();
         self.attention = false;
         let mut left = budget;
         loop {
-            if let Some(event) = self.queued.take()
+            if let Some(event) = self.state.event.take()
                 && let Err(exit) = self.deliver(env, event)
             {
                 return exit;
             }
-            if self.activity != Activity::Active {
+            if self.state.activity != Activity::Active {
                 return Exit::Inactive;
             }
             if env.kick.load(Ordering::Relaxed) {
                 return Exit::ExternalInterrupt;
             }
-            if self.controls.interrupt_window && self.interrupts_open() {
+            if self.controls.interrupt_window && self.state.interrupts_open() {
                 return Exit::InterruptWindow;
             }
-            if self.controls.nmi_window && self.nmis_open() {
+            if self.controls.nmi_window && self.state.nmis_open() {
                 return Exit::NmiWindow;
             }
             if left == 0 {
@@ -341,8 +218,8 @@ impl Cpu {
 
     /// Runs blocks until something has to be looked at.
     fn step_block(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, left: &mut u64) -> crate::stop::Step {
-        let single =
-            self.flags.rest() & (flags::TF | flags::RF) != 0 || self.interruptibility.shadow != Shadow::None;
+        let single = self.state.flags.rest() & (flags::TF | flags::RF) != 0
+            || self.state.interruptibility.shadow != Shadow::None;
         if single {
             return self.step_single(env, cache, left);
         }
@@ -414,15 +291,15 @@ impl Cpu {
     /// Moves RIP from the start of a block to an operation's end.
     #[inline(always)]
     fn move_on(&mut self, bytes: u64) {
-        let next = self.rip().wrapping_add(bytes);
-        self.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
+        let next = self.state.rip().wrapping_add(bytes);
+        self.state.set_rip(if self.is_long_mode() { next } else { next & 0xFFFF_FFFF });
     }
 
     /// Points RIP at an operation that did not complete.
     #[cold]
     fn fault_at(&mut self, op: &crate::op::Op) {
-        let at = self.rip().wrapping_add(u64::from(op.off));
-        self.set_rip(if self.is_long_mode() { at } else { at & 0xFFFF_FFFF });
+        let at = self.state.rip().wrapping_add(u64::from(op.off));
+        self.state.set_rip(if self.is_long_mode() { at } else { at & 0xFFFF_FFFF });
         if let Reason::NonCanonical = self.stop {
             let stack = op.address & address::SEGMENT == Seg::Ss as u8;
             let vector = if stack { vector::SS } else { vector::GP };
@@ -434,8 +311,8 @@ impl Cpu {
     /// Runs one operation with the trap flag, the resume flag or an interrupt shadow in force.
     #[cold]
     fn step_single(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, left: &mut u64) -> crate::stop::Step {
-        let shadow = core::mem::take(&mut self.interruptibility.shadow);
-        let trap = self.flags.rest() & flags::TF != 0;
+        let shadow = core::mem::take(&mut self.state.interruptibility.shadow);
+        let trap = self.state.flags.rest() & flags::TF != 0;
         self.boundary = Boundary::Usual;
         let result = cache.lookup(self, env).and_then(|block| {
             let Some(op) = block.ops.first() else { return Ok(()) };
@@ -455,59 +332,50 @@ impl Cpu {
             if let Reason::Continue = self.stop {
                 // An iteration of a repeated string instruction is a boundary as well, the last one excepted.
                 if trap {
-                    self.queue_single_step();
+                    self.state.queue_single_step();
                 }
                 return result;
             }
             // Nothing was done: an exit or a fault finds the state as it was. Delivery ends the shadow.
-            self.interruptibility.shadow = shadow;
+            self.state.interruptibility.shadow = shadow;
             return result;
         }
         if self.boundary != Boundary::KeepsResumeFlag {
-            self.flags.set_rest(self.flags.rest() & !flags::RF);
+            self.state.flags.set_rest(self.state.flags.rest() & !flags::RF);
         }
         let due = trap && self.boundary != Boundary::StepsByItself;
-        if due && self.interruptibility.shadow != Shadow::MovSs {
-            self.queue_single_step();
+        if due && self.state.interruptibility.shadow != Shadow::MovSs {
+            self.state.queue_single_step();
         }
         Ok(())
-    }
-
-    /// Queues the #DB of a single step.
-    fn queue_single_step(&mut self) {
-        self.debug.dr6 |= DR6_BS;
-        self.queued = Some(Event::exception(vector::DB));
     }
 
     /// Ends SYSCALL or SYSRET: see [`Boundary::StepsByItself`].
     pub(crate) fn step_by_itself(&mut self) {
         self.boundary = Boundary::StepsByItself;
-        if self.flags.rest() & flags::TF != 0 {
-            self.queue_single_step();
+        if self.state.flags.rest() & flags::TF != 0 {
+            self.state.queue_single_step();
         }
     }
 
     /// Turns what kept an operation from completing into an event or an exit.
-    fn resolve_stop(&mut self, env: &mut Env<'_>) -> Option<Exit> {
+    fn resolve_stop(&mut self, env: &mut Env<'_>) -> Option<Exit<Refused>> {
         let length = core::mem::take(&mut self.stop_length);
         match core::mem::take(&mut self.stop) {
             Reason::None | Reason::Continue => None,
             Reason::Exception(event) => {
                 if event.vector == vector::PF {
-                    self.control.cr2 = self.pending_cr2;
+                    self.state.control.cr2 = self.pending_cr2;
                 }
                 self.deliver(env, event).err()
             }
             Reason::NonCanonical => self.deliver(env, Event::exception_with_code(vector::GP, 0)).err(),
             Reason::Instruction(what) => Some(Exit::Instruction { what, length }),
-            Reason::Bus { fault, gla } => Some(Exit::BusFault(FaultExit { fault, gla, idt_vectoring: None })),
-            Reason::Unimplemented(what) => Some(Exit::Unimplemented(Box::new(self.describe(env, what)))),
+            Reason::Refused(access) => Some(Exit::Refused(access)),
+            Reason::Unimplemented(what) => {
+                Some(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))))
+            }
         }
-    }
-
-    /// Names the instruction at RIP.
-    fn describe(&mut self, env: &mut Env<'_>, what: &str) -> Unimplemented {
-        crate::decode::describe(self, env, what)
     }
 
     /// Pages of memory whose decoded code the CPU may run without translating its address again.

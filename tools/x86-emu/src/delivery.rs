@@ -6,14 +6,13 @@
 //! - A second exception on the way is combined with the first: serial, #DF or shutdown.
 //! - A bus fault on the way ends the run with the event under delivery in `idt_vectoring`.
 
+use crate::bus::Refused;
 use crate::cpu::{Cpu, Env};
-use crate::events::{Event, EventKind, vector};
-use crate::exits::{Exit, FaultExit};
-use crate::flags;
+use crate::exits::{Exit, RefusedAccess};
 use crate::segments::{is_null, selector_code};
-use crate::state::{Activity, Attributes, Seg, Segment, Shadow};
 use crate::stop::{Reason, Step, Stop};
 use crate::tlb::View;
+use x86_arch::{Activity, Attributes, Event, EventKind, Seg, Segment, Shadow, flags, vector};
 
 /// Error-code bits: the event came from outside the program; the index names an IDT gate.
 const EXT: u32 = 1;
@@ -32,67 +31,33 @@ struct Target {
     cpl: u8,
 }
 
-impl Event {
-    const fn is_software(&self) -> bool {
-        matches!(self.kind, EventKind::SoftwareInterrupt | EventKind::SoftwareException)
-    }
-
-    const fn ext(&self) -> u32 {
-        if self.is_software() { 0 } else { EXT }
-    }
-
-    const fn is_exception(&self) -> bool {
-        matches!(self.kind, EventKind::HardwareException)
-    }
-
-    const fn is_contributory(&self) -> bool {
-        self.is_exception()
-            && matches!(
-                self.vector,
-                vector::DE | vector::TS | vector::NP | vector::SS | vector::GP | vector::CP
-            )
-    }
-
-    /// #PF and #VE are one class when exceptions are combined.
-    const fn is_page_fault(&self) -> bool {
-        self.is_exception() && matches!(self.vector, vector::PF | vector::VE)
-    }
-
-    /// Faults are pushed with RF set, so that the instruction restarts past its breakpoint.
-    const fn is_fault(&self) -> bool {
-        self.is_exception() && !matches!(self.vector, vector::DB | vector::BP | vector::OF | vector::DF)
-    }
+/// The EXT bit of error codes that arise during the delivery of an event.
+const fn ext(event: &Event) -> u32 {
+    if event.is_software() { 0 } else { EXT }
 }
 
-/// What becomes of an exception during the delivery of another event; `None` is shutdown.
-fn combine(first: &Event, second: Event) -> Option<Event> {
-    let first_is_df = first.is_exception() && first.vector == vector::DF;
-    let second_counts = second.is_contributory() || second.is_page_fault();
-    if first_is_df && second_counts {
-        return None;
-    }
-    let double =
-        first.is_contributory() && second.is_contributory() || first.is_page_fault() && second_counts;
-    Some(if double { Event::exception_with_code(vector::DF, 0) } else { second })
+/// Faults are pushed with RF set, so that the instruction restarts past its breakpoint.
+const fn is_fault(event: &Event) -> bool {
+    event.is_exception() && !matches!(event.vector, vector::DB | vector::BP | vector::OF | vector::DF)
 }
 
 impl Cpu {
     /// Delivers an event and whatever follows from its delivery.
-    pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) -> Result<(), Exit> {
+    pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) -> Result<(), Exit<Refused>> {
         let mut event = event;
         loop {
             let Err(_) = self.deliver_once(env, &event) else {
-                self.interruptibility.shadow = Shadow::None;
+                self.state.interruptibility.shadow = Shadow::None;
                 if event.kind == EventKind::Nmi {
-                    self.interruptibility.nmi_blocked = true;
+                    self.state.interruptibility.nmi_blocked = true;
                 }
                 return Ok(());
             };
             let second = match core::mem::take(&mut self.stop) {
                 Reason::Exception(second) => second,
-                Reason::NonCanonical => Event::exception_with_code(vector::GP, event.ext()),
-                Reason::Bus { fault, gla } => {
-                    return Err(Exit::BusFault(FaultExit { fault, gla, idt_vectoring: Some(event) }));
+                Reason::NonCanonical => Event::exception_with_code(vector::GP, ext(&event)),
+                Reason::Refused(access) => {
+                    return Err(Exit::Refused(RefusedAccess { idt_vectoring: Some(event), ..access }));
                 }
                 Reason::Unimplemented(what) => {
                     return Err(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))));
@@ -100,12 +65,12 @@ impl Cpu {
                 Reason::None | Reason::Instruction(_) | Reason::Continue => return Ok(()),
             };
             if second.vector == vector::PF {
-                self.control.cr2 = self.pending_cr2;
+                self.state.control.cr2 = self.pending_cr2;
             }
-            match combine(&event, second) {
+            match event.followed_by(second) {
                 Some(next) => event = next,
                 None => {
-                    self.activity = Activity::Shutdown;
+                    self.state.activity = Activity::Shutdown;
                     return Err(Exit::TripleFault);
                 }
             }
@@ -115,7 +80,7 @@ impl Cpu {
     fn deliver_once(&mut self, env: &mut Env<'_>, event: &Event) -> Step {
         let gate = self.gate(env, event)?;
         let target = self.gate_target(env, &gate, event)?;
-        if self.is_ia32e() {
+        if self.state.is_ia32e() {
             self.enter_handler64(env, event, &gate, &target)
         } else {
             self.enter_handler32(env, event, &gate, &target)
@@ -123,14 +88,14 @@ impl Cpu {
     }
 
     fn gate(&mut self, env: &mut Env<'_>, event: &Event) -> Result<Gate, Stop> {
-        let ia32e = self.is_ia32e();
+        let ia32e = self.state.is_ia32e();
         let size: u32 = if ia32e { 16 } else { 8 };
-        let code = u32::from(event.vector) << 3 | IDT | event.ext();
+        let code = u32::from(event.vector) << 3 | IDT | ext(event);
         let at = u32::from(event.vector) * size;
-        if at + size - 1 > u32::from(self.idtr.limit) {
+        if at + size - 1 > u32::from(self.state.idtr.limit) {
             return Err(self.general_protection(code));
         }
-        let linear = self.table_linear(self.idtr.base.wrapping_add(u64::from(at)));
+        let linear = self.table_linear(self.state.idtr.base.wrapping_add(u64::from(at)));
         let low: u64 = self.load_system(env, linear)?;
         let high: u64 = if ia32e { self.load_system(env, linear.wrapping_add(8))? } else { 0 };
         let masks_interrupts = match low >> 40 & 0x1F {
@@ -141,7 +106,7 @@ impl Cpu {
             _ => return Err(self.general_protection(code)),
         };
         let dpl = (low >> 45 & 3) as u8;
-        if event.is_software() && dpl < self.cpl() {
+        if event.is_software() && dpl < self.state.cpl() {
             return Err(self.general_protection(code));
         }
         if low >> 47 & 1 == 0 {
@@ -156,7 +121,7 @@ impl Cpu {
     }
 
     fn gate_target(&mut self, env: &mut Env<'_>, gate: &Gate, event: &Event) -> Result<Target, Stop> {
-        let ext = event.ext();
+        let ext = ext(event);
         if is_null(gate.selector) {
             return Err(self.general_protection(ext));
         }
@@ -171,11 +136,11 @@ impl Cpu {
             }
         };
         let attributes = descriptor.attributes();
-        let cpl = self.cpl();
+        let cpl = self.state.cpl();
         if !attributes.is_code() || attributes.dpl() > cpl {
             return Err(self.general_protection(code));
         }
-        if self.is_ia32e() && (!attributes.long() || attributes.big()) {
+        if self.state.is_ia32e() && (!attributes.long() || attributes.big()) {
             return Err(self.general_protection(code));
         }
         if !attributes.present() {
@@ -191,12 +156,12 @@ impl Cpu {
 
     /// A stack pointer from the 64-bit TSS.
     fn tss_stack(&mut self, env: &mut Env<'_>, offset: u32, event: &Event) -> Result<u64, Stop> {
-        let ext = event.ext();
-        if offset + 7 > self.tr.limit || self.tr.attributes.unusable() {
-            let code = selector_code(self.tr.selector) | ext;
+        let ext = ext(event);
+        if offset + 7 > self.state.tr.limit || self.state.tr.attributes.unusable() {
+            let code = selector_code(self.state.tr.selector) | ext;
             return Err(self.raise(Event::exception_with_code(vector::TS, code)));
         }
-        let linear = self.tr.base.wrapping_add(u64::from(offset));
+        let linear = self.state.tr.base.wrapping_add(u64::from(offset));
         let stack = self.load_system(env, linear)?;
         if !self.canonical(stack) {
             return Err(self.raise(Event::exception_with_code(vector::SS, ext)));
@@ -206,8 +171,8 @@ impl Cpu {
 
     /// The flags to push.
     fn pushed_flags(&self, event: &Event) -> u64 {
-        let image = self.flags.get();
-        if event.is_fault() { image | flags::RF } else { image }
+        let image = self.state.flags.get();
+        if is_fault(event) { image | flags::RF } else { image }
     }
 
     fn return_rip(&self, event: &Event) -> u64 {
@@ -215,15 +180,15 @@ impl Cpu {
             EventKind::SoftwareInterrupt
             | EventKind::SoftwareException
             | EventKind::PrivilegedSoftwareException => {
-                let next = self.rip().wrapping_add(u64::from(event.instruction_length));
+                let next = self.state.rip().wrapping_add(u64::from(event.instruction_length));
                 if self.is_long_mode() { next } else { next & 0xFFFF_FFFF }
             }
-            _ => self.rip(),
+            _ => self.state.rip(),
         }
     }
 
     fn enter_handler64(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
-        let inward = target.cpl != self.cpl();
+        let inward = target.cpl != self.state.cpl();
         let old_stack = self.stack();
         let stack = if gate.stack_table != 0 {
             self.tss_stack(env, 0x24 + 8 * (u32::from(gate.stack_table) - 1), event)?
@@ -233,16 +198,16 @@ impl Cpu {
             old_stack
         };
         if !self.canonical(gate.offset) {
-            return Err(self.general_protection(event.ext()));
+            return Err(self.general_protection(ext(event)));
         }
         let error = event.error_code.map(u64::from);
         let words = [
             error.unwrap_or(0),
             self.return_rip(event),
-            u64::from(self.segment(Seg::Cs).selector),
+            u64::from(self.state.segment(Seg::Cs).selector),
             self.pushed_flags(event),
             old_stack,
-            u64::from(self.segment(Seg::Ss).selector),
+            u64::from(self.state.segment(Seg::Ss).selector),
         ];
         let words = if error.is_some() { &words[..] } else { words.get(1..).unwrap_or(&[]) };
         let mut frame = [0u8; 48];
@@ -252,35 +217,35 @@ impl Cpu {
         let bytes = words.len() * 8;
         let top = (stack & !15).wrapping_sub(bytes as u64);
         if !self.canonical(top) {
-            return Err(self.raise(Event::exception_with_code(vector::SS, event.ext())));
+            return Err(self.raise(Event::exception_with_code(vector::SS, ext(event))));
         }
         let view = if target.cpl == 3 { View::User } else { self.data_view() };
         self.write_bytes(env, top, frame.get(..bytes).unwrap_or(&frame), view)?;
 
         if inward {
-            *self.segment_mut(Seg::Ss) = Segment {
+            *self.state.segment_mut(Seg::Ss) = Segment {
                 selector: u16::from(target.cpl),
                 attributes: Attributes::UNUSABLE.with_dpl(target.cpl),
                 ..Segment::NULL
             };
         }
-        self.regs.set(crate::state::Gpr::Rsp, top);
+        self.state.regs.set(x86_arch::Gpr::Rsp, top);
         self.finish_entry(gate, target);
         Ok(())
     }
 
     fn enter_handler32(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
-        if target.cpl != self.cpl() {
+        if target.cpl != self.state.cpl() {
             return Err(self.unimplemented("32-bit delivery to an inner privilege"));
         }
         if gate.offset & 0xFFFF_FFFF > u64::from(target.segment.limit) {
-            return Err(self.general_protection(event.ext()));
+            return Err(self.general_protection(ext(event)));
         }
         let error = event.error_code;
         let words = [
             error.unwrap_or(0),
             self.return_rip(event) as u32,
-            u32::from(self.segment(Seg::Cs).selector),
+            u32::from(self.state.segment(Seg::Cs).selector),
             self.pushed_flags(event) as u32,
         ];
         let words = if error.is_some() { &words[..] } else { words.get(1..).unwrap_or(&[]) };
@@ -301,18 +266,18 @@ impl Cpu {
     /// The view of stack pushes at CPL below 3: explicit accesses, which RFLAGS.AC exempts from SMAP. In
     /// compatibility and user mode AC belongs to user code and does not count.
     fn data_view(&self) -> View {
-        if self.cpl() == 3 { self.system_view() } else { self.view }
+        if self.state.cpl() == 3 { self.system_view() } else { self.view }
     }
 
     fn finish_entry(&mut self, gate: &Gate, target: &Target) {
-        let offset = if self.is_ia32e() { gate.offset } else { gate.offset & 0xFFFF_FFFF };
-        *self.segment_mut(Seg::Cs) = target.segment;
-        self.set_rip(offset);
-        let mut rest = self.flags.rest() & !(flags::TF | flags::NT | flags::RF | flags::VM);
+        let offset = if self.state.is_ia32e() { gate.offset } else { gate.offset & 0xFFFF_FFFF };
+        *self.state.segment_mut(Seg::Cs) = target.segment;
+        self.state.set_rip(offset);
+        let mut rest = self.state.flags.rest() & !(flags::TF | flags::NT | flags::RF | flags::VM);
         if gate.masks_interrupts {
             rest &= !flags::IF;
         }
-        self.flags.set_rest(rest);
+        self.state.flags.set_rest(rest);
         self.refresh_mode();
     }
 }

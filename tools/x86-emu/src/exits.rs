@@ -5,12 +5,16 @@
 
 use core::fmt;
 
-use crate::bus::BusFault;
-use crate::events::Event;
+use tdvisor_base::{Gpa, Hpa};
+use x86_arch::{Access, Event};
 
-/// Why the CPU stopped.
+use crate::bus::Refused;
+use crate::cpu::CodeMode;
+use crate::decode;
+
+/// Why the CPU stopped. `R` is what the [`crate::Bus`] refuses with.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Exit {
+pub enum Exit<R> {
     /// An instruction that the owner performs.
     Instruction {
         /// Which, with its decoded operands.
@@ -28,40 +32,103 @@ pub enum Exit {
     NmiWindow,
     /// An exception while delivering a double fault. The CPU is in shutdown.
     TripleFault,
-    /// The bus refused an access; see [`BusFault`].
-    BusFault(FaultExit),
+    /// An access that the second stage of translation, a device or memory itself refused. No part of the instruction
+    /// has been done; running again repeats it.
+    Refused(RefusedAccess<R>),
     /// The next instruction, or what it would do in this state, is not implemented. Nothing of it was done.
     Unimplemented(Box<Unimplemented>),
-    /// The CPU is not active: the owner wakes it (inject, or [`crate::Cpu::activity`]) before it runs again.
+    /// The CPU is not active: the owner wakes it (inject, or the activity in its state) before it runs again.
     Inactive,
+}
+
+impl Exit<Refused> {
+    /// Gives a refusal its reason back.
+    pub(crate) fn because<R>(self, refusal: Option<R>) -> Exit<R> {
+        match self {
+            Self::Instruction { what, length } => Exit::Instruction { what, length },
+            Self::ExternalInterrupt => Exit::ExternalInterrupt,
+            Self::BudgetExhausted => Exit::BudgetExhausted,
+            Self::InterruptWindow => Exit::InterruptWindow,
+            Self::NmiWindow => Exit::NmiWindow,
+            Self::TripleFault => Exit::TripleFault,
+            Self::Unimplemented(what) => Exit::Unimplemented(what),
+            Self::Inactive => Exit::Inactive,
+            Self::Refused(access) => match (access.by, refusal) {
+                (RefusedBy::Memory(hpa), _) => Exit::Refused(access.by(RefusedBy::Memory(hpa))),
+                (RefusedBy::Bus(_), Some(refusal)) => Exit::Refused(access.by(RefusedBy::Bus(refusal))),
+                // A `Refused` exists only where its reason was kept.
+                (RefusedBy::Bus(_), None) => Exit::BudgetExhausted,
+            },
+        }
+    }
+}
+
+/// Who refused an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum RefusedBy<R> {
+    /// The bus, for this reason.
+    Bus(R),
+    /// The memory controller: no memory at this address, or a key that does not fit the page. A machine check.
+    Memory(Hpa),
 }
 
 /// A refused access with its context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultExit {
-    /// What was refused.
-    pub fault: BusFault,
+pub struct RefusedAccess<R> {
+    /// The guest-physical address, byte-exact.
+    pub gpa: Gpa,
+    /// What was to be done there.
+    pub access: Access,
     /// The linear address that was being translated or accessed.
     pub gla: u64,
+    /// Who refused, and why.
+    pub by: RefusedBy<R>,
     /// The event whose delivery was under way, if any: inject it again after the fault is repaired
     /// (VMX calls it IDT-vectoring information). `Event::instruction_length` is valid for software events.
     pub idt_vectoring: Option<Event>,
 }
 
-/// Something that this crate does not implement, exactly named.
+impl<R> RefusedAccess<R> {
+    /// The same access, refused by somebody else.
+    fn by<T>(&self, by: RefusedBy<T>) -> RefusedAccess<T> {
+        let Self { gpa, access, gla, idt_vectoring, .. } = *self;
+        RefusedAccess { gpa, access, gla, by, idt_vectoring }
+    }
+}
+
+/// Something that this crate does not implement, exactly named: a limit of the emulator, not a fault of the guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unimplemented {
     /// The bytes of the instruction (of all 15 possible ones where it has no decoding).
     pub bytes: Vec<u8>,
     /// Its linear address.
     pub address: u64,
-    /// The instruction as text, and what of it is missing.
-    pub text: String,
+    /// How the bytes are decoded.
+    pub(crate) mode: CodeMode,
+    /// What of it is missing.
+    pub missing: &'static str,
+}
+
+impl Unimplemented {
+    /// The 64-bit instruction that these bytes are.
+    pub const fn in_64_bit_code(bytes: Vec<u8>, address: u64, missing: &'static str) -> Self {
+        Self { bytes, address, mode: CodeMode::Code64, missing }
+    }
+
+    /// The mnemonic in lower case; `None` where the bytes have no decoding.
+    pub fn mnemonic(&self) -> Option<String> {
+        decode::mnemonic(self.mode, &self.bytes)
+    }
 }
 
 impl fmt::Display for Unimplemented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not implemented: {} at {:#x}, bytes", self.text, self.address)?;
+        f.write_str("not implemented: ")?;
+        match decode::text(self.mode, &self.bytes, self.address) {
+            Some(instruction) => f.write_str(&instruction)?,
+            None => f.write_str("(no decoding)")?,
+        }
+        write!(f, ": {} at {:#x}, bytes", self.missing, self.address)?;
         for byte in &self.bytes {
             write!(f, " {byte:02x}")?;
         }

@@ -1,15 +1,15 @@
 //! A software x86-64 CPU: registers and a [`Bus`] in, an [`Exit`] out. It knows nothing of TDX.
 //!
 //! # Protocol
-//! - The owner makes a [`Cpu`], sets its public state, and calls [`Cpu::run`] with a [`Bus`], a [`Budget`]
+//! - The owner makes a [`Cpu`], sets its [`Cpu::state`] (an `x86_arch::CpuState`), and calls [`Cpu::run`] with a [`Bus`], a [`Budget`]
 //!   of instructions and a kick flag.
 //! - The kick flag is polled between blocks of instructions; a set flag ends the run with
 //!   [`Exit::ExternalInterrupt`] and stays set.
-//! - An [`Exit::Instruction`] leaves RIP at the instruction. The owner performs it ([`Cpu::set_gpr`],
+//! - An [`Exit::Instruction`] leaves RIP at the instruction. The owner performs it (registers of the state,
 //!   [`Cpu::complete_in`], [`Cpu::write_msr`], [`Cpu::write_cr`], [`Cpu::write_xcr0`]: each does the
-//!   architectural checks and gives the [`Event`] to inject instead) and then calls [`Cpu::advance`].
+//!   architectural checks and gives the event to inject instead) and then calls [`Cpu::advance`].
 //! - [`Cpu::inject`] queues one event, which the next run delivers first; a refused access during the
-//!   delivery comes back as [`Exit::BusFault`] with `idt_vectoring` set, and the owner injects it again.
+//!   delivery comes back as [`Exit::Refused`] with `idt_vectoring` set, and the owner injects it again.
 //! - [`Cpu::tlb`] holds translations until the CPU or the owner drops them. An owner that changes CR0, CR3,
 //!   CR4 or EFER in the public state directly must flush it.
 //!
@@ -21,12 +21,11 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod controls;
 pub mod cpu;
 mod decode;
 mod delivery;
-pub mod events;
 pub mod exits;
-pub mod flags;
 mod memory;
 mod op;
 mod ops;
@@ -35,7 +34,6 @@ pub mod registers;
 mod segments;
 #[allow(dead_code, unused_imports, reason = "the x87 instructions, which take half of it, come next")]
 mod softfloat;
-pub mod state;
 mod stop;
 pub mod tlb;
 
@@ -44,11 +42,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use bus::{Access, Bus, BusFault, FaultKind, Translation};
+pub use bus::{Answer, Bus, Translation};
+pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
 pub use decode::implements;
-pub use events::{Event, EventKind};
-pub use exits::{Exit, FaultExit, InstructionExit, Io, IoDirection, StringIo, Unimplemented};
+pub use exits::{Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, StringIo, Unimplemented};
 pub use registers::MsrError;
-pub use state::{Activity, Attributes, Controls, Gpr, Seg, Segment};
 pub use tlb::Tlb;

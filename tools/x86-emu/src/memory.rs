@@ -6,16 +6,16 @@
 //! - A read-modify-write translates for writing before it reads, and commits flags after its store.
 //! - After a store into a page with decoded code, `attention` ends the running block.
 
-use phys_memory::{Atomic, MemoryFault, StoreEffect, Word};
+use phys_memory::{Atomic, MemoryFault, StoreEffect};
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
-use crate::bus::Access;
+use crate::bus::Refused;
 use crate::cpu::{Cpu, Env};
-use crate::flags::Flags;
-use crate::ops::width::Width;
+use crate::exits::RefusedBy;
 use crate::paging::Want;
 use crate::stop::{Step, Stop};
 use crate::tlb::View;
+use x86_arch::{Access, Width, flags::Flags};
 
 const OFFSET: u64 = 0xFFF;
 const PAGE: u64 = 4096;
@@ -27,16 +27,24 @@ pub(crate) struct Place {
     pub(crate) key: KeyId,
 }
 
+/// Who answers at an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    Memory(Place),
+    /// A device, at this byte.
+    Device(Gpa),
+}
+
 /// An operand that may lie in two pages.
 #[derive(Clone, Copy, Debug)]
 struct Span {
-    first: Place,
+    first: Target,
     first_bytes: usize,
-    second: Place,
+    second: Target,
 }
 
 impl Cpu {
-    /// Translates one linear address for data.
+    /// Translates one linear address, where memory has to answer: code, locked accesses, descriptors.
     #[inline(always)]
     pub(crate) fn place(
         &mut self,
@@ -45,6 +53,21 @@ impl Cpu {
         want: Want,
         view: View,
     ) -> Result<Place, Stop> {
+        match self.target_of(env, linear, want, view)? {
+            Target::Memory(place) => Ok(place),
+            Target::Device(_) => Err(self.unimplemented("a device in the place of memory")),
+        }
+    }
+
+    /// Translates one linear address.
+    #[inline(always)]
+    pub(crate) fn target_of(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        want: Want,
+        view: View,
+    ) -> Result<Target, Stop> {
         let (entry, tag) = self.tlb.probe(view, linear);
         if let Some(entry) = entry {
             let have = match want {
@@ -53,11 +76,10 @@ impl Cpu {
                 Want::Execute => entry.execute,
             };
             if have == tag {
-                return Ok(Place { hpa: entry.hpa.wrapping_add(linear & OFFSET), key: entry.key });
+                return Ok(Target::Memory(entry.place(linear)));
             }
         }
-        let entry = self.fill_tlb(env, linear, want, view)?;
-        Ok(Place { hpa: entry.hpa.wrapping_add(linear & OFFSET), key: entry.key })
+        self.find(env, linear, want, view)
     }
 
     /// The linear address `linear + offset`, wrapping at 4 GiB outside 64-bit mode.
@@ -74,15 +96,15 @@ impl Cpu {
         want: Want,
         view: View,
     ) -> Result<Span, Stop> {
-        let first = self.place(env, linear, want, view)?;
+        let first = self.target_of(env, linear, want, view)?;
         let room = (PAGE - (linear & OFFSET)) as usize;
         if room >= bytes {
             return Ok(Span { first, first_bytes: bytes, second: first });
         }
         let next = self.further(linear, room as u64);
-        let second = self.place(env, next, want, view)?;
+        let second = self.target_of(env, next, want, view)?;
         // The second translation may have evicted or changed what the first one found.
-        let first = self.place(env, linear, want, view)?;
+        let first = self.target_of(env, linear, want, view)?;
         Ok(Span { first, first_bytes: room, second })
     }
 
@@ -141,8 +163,9 @@ impl Cpu {
         linear: u64,
         view: View,
     ) -> Result<W, Stop> {
-        if linear & OFFSET <= PAGE - size_of::<W>() as u64 {
-            let place = self.place(env, linear, Want::Read, view)?;
+        if linear & OFFSET <= PAGE - size_of::<W>() as u64
+            && let Target::Memory(place) = self.target_of(env, linear, Want::Read, view)?
+        {
             return env.mem.load(place.hpa, place.key).map_err(|f| self.refused(f, linear, Access::Read));
         }
         let mut bytes = [0u8; 16];
@@ -163,19 +186,57 @@ impl Cpu {
     ) -> Step {
         let span = self.span(env, linear, out.len(), want, view)?;
         let (first, second) = out.split_at_mut(span.first_bytes.min(out.len()));
-        read_place(env, span.first, first).map_err(|f| self.refused(f, linear, Access::Read))?;
-        read_place(env, span.second, second).map_err(|f| self.refused(f, linear, Access::Read))
+        self.read_part(env, linear, span.first, first)?;
+        self.read_part(env, linear, span.second, second)
+    }
+
+    fn read_part(&mut self, env: &mut Env<'_>, linear: u64, target: Target, out: &mut [u8]) -> Step {
+        if out.is_empty() {
+            return Ok(());
+        }
+        match target {
+            Target::Memory(place) => env
+                .mem
+                .read(place.hpa, place.key, out)
+                .map_err(|fault| self.refused(fault, linear, Access::Read)),
+            Target::Device(gpa) => env
+                .bus
+                .load(gpa, out)
+                .map_err(|refused| self.refused_by_device(gpa, linear, Access::Read, refused)),
+        }
+    }
+
+    fn write_part(&mut self, env: &mut Env<'_>, linear: u64, target: Target, data: &[u8]) -> Step {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match target {
+            Target::Memory(place) => {
+                let effect = env
+                    .mem
+                    .write(place.hpa, place.key, data)
+                    .map_err(|fault| self.refused(fault, linear, Access::Write))?;
+                self.note(effect);
+                Ok(())
+            }
+            Target::Device(gpa) => env
+                .bus
+                .store(gpa, data)
+                .map_err(|refused| self.refused_by_device(gpa, linear, Access::Write, refused)),
+        }
+    }
+
+    #[cold]
+    fn refused_by_device(&mut self, gpa: Gpa, linear: u64, access: Access, refused: Refused) -> Stop {
+        self.refused_access(gpa, access, linear, RefusedBy::Bus(refused))
     }
 
     /// Writes up to one page of bytes; both pages are translated before the first byte.
     pub(crate) fn write_bytes(&mut self, env: &mut Env<'_>, linear: u64, data: &[u8], view: View) -> Step {
         let span = self.span(env, linear, data.len(), Want::Write, view)?;
         let (first, second) = data.split_at(span.first_bytes.min(data.len()));
-        for (place, part) in [(span.first, first), (span.second, second)] {
-            let effect = write_place(env, place, part).map_err(|f| self.refused(f, linear, Access::Write))?;
-            self.note(effect);
-        }
-        Ok(())
+        self.write_part(env, linear, span.first, first)?;
+        self.write_part(env, linear, span.second, second)
     }
 
     /// Writes an operand.
@@ -196,8 +257,9 @@ impl Cpu {
         value: W,
         view: View,
     ) -> Step {
-        if linear & OFFSET <= PAGE - size_of::<W>() as u64 {
-            let place = self.place(env, linear, Want::Write, view)?;
+        if linear & OFFSET <= PAGE - size_of::<W>() as u64
+            && let Target::Memory(place) = self.target_of(env, linear, Want::Write, view)?
+        {
             let effect = env
                 .mem
                 .store::<W>(place.hpa, place.key, value)
@@ -230,12 +292,12 @@ impl Cpu {
             let hpa = entry.hpa.wrapping_add(linear & OFFSET);
             let key = entry.key;
             if let Ok(old) = env.mem.load::<W>(hpa, key) {
-                let mut flags = self.flags;
+                let mut flags = self.state.flags;
                 let new = update(&mut flags, old);
                 return match env.mem.store::<W>(hpa, key, new) {
                     Ok(effect) => {
                         self.note(effect);
-                        self.flags = flags;
+                        self.state.flags = flags;
                         Ok(())
                     }
                     Err(fault) => Err(self.refused(fault, linear, Access::Write)),
@@ -244,10 +306,10 @@ impl Cpu {
         }
         self.prepare_store(env, linear, size_of::<W>())?;
         let old = self.load_slow::<W>(env, linear, self.view)?;
-        let mut flags = self.flags;
+        let mut flags = self.state.flags;
         let new = update(&mut flags, old);
         self.store_slow(env, linear, new, self.view)?;
-        self.flags = flags;
+        self.state.flags = flags;
         Ok(())
     }
 
@@ -261,8 +323,11 @@ impl Cpu {
         if linear & OFFSET > PAGE - W::BYTES {
             return Err(self.unimplemented("locked access across two pages"));
         }
-        let place = self.place(env, linear, Want::Write, self.view)?;
-        let before = self.flags;
+        let Target::Memory(place) = self.target_of(env, linear, Want::Write, self.view)? else {
+            // The bus takes a device's accesses one after the other.
+            return self.modify(env, linear, update);
+        };
+        let before = self.state.flags;
         let mut after = before;
         let done = env.mem.fetch_update::<W>(place.hpa, place.key, |old| {
             after = before;
@@ -270,12 +335,12 @@ impl Cpu {
         });
         let (_, effect) = done.map_err(|f| self.refused(f, linear, Access::Write))?;
         self.note(effect);
-        self.flags = after;
+        self.state.flags = after;
         Ok(())
     }
 
     /// One LOCK CMPXCHG; gives what was found.
-    pub(crate) fn exchange_if<W: Atomic>(
+    pub(crate) fn exchange_if<W: FromBytes>(
         &mut self,
         env: &mut Env<'_>,
         linear: u64,
@@ -285,7 +350,12 @@ impl Cpu {
         if linear & OFFSET > PAGE - size_of::<W>() as u64 {
             return Err(self.unimplemented("locked access across two pages"));
         }
-        let place = self.place(env, linear, Want::Write, self.view)?;
+        let Target::Memory(place) = self.target_of(env, linear, Want::Write, self.view)? else {
+            let found: W = self.load(env, linear)?;
+            // As on hardware, there is a write in either case.
+            self.store(env, linear, if found == current { new } else { found })?;
+            return Ok(found);
+        };
         let (found, _, effect) = env
             .mem
             .compare_exchange::<W>(place.hpa, place.key, current, new)
@@ -296,7 +366,7 @@ impl Cpu {
 
     /// The view of accesses that the CPU makes on its own behalf (descriptor tables, TSS, IDT stacks).
     pub(crate) fn system_view(&self) -> View {
-        if self.control.cr4 & crate::state::cr4::SMAP != 0 {
+        if self.state.control.cr4 & x86_arch::cr4::SMAP != 0 {
             View::Supervisor
         } else {
             View::SupervisorNoSmap
@@ -310,22 +380,8 @@ impl Cpu {
     }
 }
 
-fn read_place(env: &Env<'_>, place: Place, out: &mut [u8]) -> Result<(), MemoryFault> {
-    if out.is_empty() {
-        return Ok(());
-    }
-    env.mem.read(place.hpa, place.key, out)
-}
-
-fn write_place(env: &Env<'_>, place: Place, data: &[u8]) -> Result<StoreEffect, MemoryFault> {
-    if data.is_empty() {
-        return Ok(StoreEffect::Plain);
-    }
-    env.mem.write(place.hpa, place.key, data)
-}
-
 /// A word as the low bytes of a 16-byte buffer.
-pub(crate) trait FromBytes: Word {
+pub(crate) trait FromBytes: Atomic {
     fn from_low_bytes(bytes: u128) -> Self;
     fn to_low_bytes(self) -> u128;
 }

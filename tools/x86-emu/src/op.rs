@@ -2,9 +2,8 @@
 
 use crate::cpu::{Cpu, Env};
 use crate::memory::FromBytes;
-use crate::ops::width::Width;
-use crate::state::{Seg, ZERO};
 use crate::stop::{Step, Stop};
+use x86_arch::{Seg, Width, registers::ZERO};
 
 /// Performs an operation. The last operation of a block sets RIP itself.
 pub(crate) type Handler = fn(&mut Cpu, &mut Env<'_>, &Op) -> Step;
@@ -128,9 +127,10 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn effective(&self, op: &Op) -> u64 {
         let sum = self
+            .state
             .regs
             .slot(op.base)
-            .wrapping_add(self.regs.slot(op.index) << (op.scale & 3))
+            .wrapping_add(self.state.regs.slot(op.index) << (op.scale & 3))
             .wrapping_add(op.disp);
         if op.address & address::NARROW != 0 { sum & 0xFFFF_FFFF } else { sum }
     }
@@ -139,9 +139,10 @@ impl Cpu {
     #[inline(always)]
     fn flat(&self, op: &Op) -> Option<u64> {
         let sum = self
+            .state
             .regs
             .slot(op.base)
-            .wrapping_add(self.regs.slot(op.index) << (op.scale & 3))
+            .wrapping_add(self.state.regs.slot(op.index) << (op.scale & 3))
             .wrapping_add(op.disp);
         (op.address & address::SLOW == 0).then_some(sum)
     }
@@ -169,7 +170,7 @@ impl Cpu {
             return self.checked_linear(op.segment(), offset, bytes, intent);
         }
         if op.address & address::BASED != 0 {
-            return Ok(self.segment(op.segment()).base.wrapping_add(offset));
+            return Ok(self.state.segment(op.segment()).base.wrapping_add(offset));
         }
         Ok(offset)
     }
@@ -213,13 +214,13 @@ impl Cpu {
     /// The source operand: memory, or register `src`.
     #[inline(always)]
     pub(crate) fn source<W: Width + FromBytes>(&mut self, env: &mut Env<'_>, op: &Op) -> Result<W, Stop> {
-        if op.has_memory() { self.load_operand(env, op) } else { Ok(W::read(&self.regs, op.src)) }
+        if op.has_memory() { self.load_operand(env, op) } else { Ok(W::read(&self.state.regs, op.src)) }
     }
 
     /// The destination operand as a source: memory, or register `dst`.
     #[inline(always)]
     pub(crate) fn target<W: Width + FromBytes>(&mut self, env: &mut Env<'_>, op: &Op) -> Result<W, Stop> {
-        if op.writes_memory() { self.load_operand(env, op) } else { Ok(W::read(&self.regs, op.dst)) }
+        if op.writes_memory() { self.load_operand(env, op) } else { Ok(W::read(&self.state.regs, op.dst)) }
     }
 
     /// Writes the destination operand: memory, or register `dst`.
@@ -233,7 +234,7 @@ impl Cpu {
         if op.writes_memory() {
             self.store_operand(env, op, value)
         } else {
-            W::write(&mut self.regs, op.dst, value);
+            W::write(&mut self.state.regs, op.dst, value);
             Ok(())
         }
     }
@@ -244,15 +245,15 @@ impl Cpu {
         &mut self,
         env: &mut Env<'_>,
         op: &Op,
-        mut f: impl FnMut(&mut crate::flags::Flags, W) -> W,
+        mut f: impl FnMut(&mut x86_arch::flags::Flags, W) -> W,
     ) -> Step {
         if op.writes_memory() {
             let linear = self.linear(op, W::BYTES, Intent::Write)?;
             if op.locked() { self.modify_locked(env, linear, f) } else { self.modify(env, linear, f) }
         } else {
-            let old = W::read(&self.regs, op.dst);
-            let new = f(&mut self.flags, old);
-            W::write(&mut self.regs, op.dst, new);
+            let old = W::read(&self.state.regs, op.dst);
+            let new = f(&mut self.state.flags, old);
+            W::write(&mut self.state.regs, op.dst, new);
             Ok(())
         }
     }

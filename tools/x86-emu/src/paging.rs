@@ -9,11 +9,13 @@
 use phys_memory::MemoryFault;
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
-use crate::bus::{Access, BusFault, FaultKind, Translation};
+use crate::bus::{Answer, Translation};
 use crate::cpu::{Cpu, Env};
-use crate::state::{cr0, cr4, efer};
+use crate::exits::RefusedBy;
+use crate::memory::Target;
 use crate::stop::Stop;
-use crate::tlb::{Fill, LinearEntry, View};
+use crate::tlb::{Fill, View};
+use x86_arch::{Access, cr0, cr4, efer};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -33,9 +35,6 @@ mod code {
     pub(super) const RESERVED: u32 = 1 << 3;
     pub(super) const FETCH: u32 = 1 << 4;
 }
-
-/// A bus that grants something else than it was asked for is reported with this number.
-const BUS_CONTRADICTION: u64 = u64::MAX;
 
 /// What the linear address is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,19 +82,19 @@ impl Cpu {
     /// Whether a linear address is canonical for the paging mode.
     #[inline]
     pub(crate) fn canonical(&self, linear: u64) -> bool {
-        let unused = if self.control.cr4 & cr4::LA57 != 0 { 64 - 57 } else { 64 - 48 };
+        let unused = if self.state.control.cr4 & cr4::LA57 != 0 { 64 - 57 } else { 64 - 48 };
         ((linear as i64) << unused >> unused) as u64 == linear
     }
 
-    /// Walks the guest's tables for `linear`, asks the bus, and fills the TLB.
+    /// Walks the guest's tables for `linear`, asks the bus, and fills the TLB where memory answers.
     #[cold]
-    pub(crate) fn fill_tlb(
+    pub(crate) fn find(
         &mut self,
         env: &mut Env<'_>,
         linear: u64,
         want: Want,
         view: View,
-    ) -> Result<LinearEntry, Stop> {
+    ) -> Result<Target, Stop> {
         if self.is_long_mode() && !self.canonical(linear) {
             return Err(self.non_canonical());
         }
@@ -107,7 +106,10 @@ impl Cpu {
                 Err(Refusal::PageFault(error_code)) => return Err(self.page_fault(linear, error_code)),
             };
             let at = leaf.gpa.wrapping_add(linear & 0xFFF);
-            let translation = self.guest_page(env, at, want.access(), linear)?;
+            let translation = match self.guest_page(env, at, want.access(), linear)? {
+                Answer::Memory(translation) => translation,
+                Answer::Device => return Ok(Target::Device(at)),
+            };
             let fill = Fill {
                 gpa: leaf.gpa,
                 translation,
@@ -117,38 +119,47 @@ impl Cpu {
                 page_bytes: leaf.page_bytes,
                 global: leaf.global,
             };
-            return Ok(self.tlb.fill(view, linear, &fill));
+            let entry = self.tlb.fill(view, linear, &fill);
+            return Ok(Target::Memory(entry.place(linear)));
         }
     }
 
-    /// Finds the memory behind a guest-physical address, from the cache or from the bus.
-    pub(crate) fn guest_page(
+    /// Finds out who answers at a guest-physical address, from the cache or from the bus.
+    fn guest_page(
+        &mut self,
+        env: &mut Env<'_>,
+        gpa: Gpa,
+        access: Access,
+        linear: u64,
+    ) -> Result<Answer, Stop> {
+        if let Some(cached) = self.tlb.guest(gpa)
+            && cached.allows(access)
+        {
+            return Ok(Answer::Memory(*cached));
+        }
+        match env.bus.translate(gpa, access) {
+            Ok(Answer::Memory(translation)) => {
+                let page = Translation { hpa: translation.hpa.align_down(4096), ..translation };
+                let page = page.allowing(access);
+                self.tlb.fill_guest(gpa, page);
+                Ok(Answer::Memory(page))
+            }
+            Ok(Answer::Device) => Ok(Answer::Device),
+            Err(refused) => Err(self.refused_access(gpa, access, linear, RefusedBy::Bus(refused))),
+        }
+    }
+
+    /// Finds the memory of a page-table entry.
+    fn table_page(
         &mut self,
         env: &mut Env<'_>,
         gpa: Gpa,
         access: Access,
         linear: u64,
     ) -> Result<Translation, Stop> {
-        let allows = |t: &Translation| match access {
-            Access::Read | Access::WalkRead => t.readable,
-            Access::Write | Access::WalkWrite => t.writable,
-            Access::Execute => t.executable,
-        };
-        if let Some(cached) = self.tlb.guest(gpa)
-            && allows(cached)
-        {
-            return Ok(*cached);
-        }
-        match env.bus.translate(gpa, access) {
-            Ok(translation) if allows(&translation) => {
-                let page = Translation { hpa: translation.hpa.align_down(4096), ..translation };
-                self.tlb.fill_guest(gpa, page);
-                Ok(page)
-            }
-            Ok(_) => {
-                Err(self.bus_fault(BusFault { gpa, access, kind: FaultKind::Bus(BUS_CONTRADICTION) }, linear))
-            }
-            Err(fault) => Err(self.bus_fault(fault, linear)),
+        match self.guest_page(env, gpa, access, linear)? {
+            Answer::Memory(translation) => Ok(translation),
+            Answer::Device => Err(self.unimplemented("page tables in a device")),
         }
     }
 
@@ -157,11 +168,11 @@ impl Cpu {
     pub(crate) fn memory_fault(&mut self, fault: MemoryFault, gpa: Gpa, access: Access, linear: u64) -> Stop {
         let (MemoryFault::OutOfRange(hpa) | MemoryFault::Misaligned(hpa) | MemoryFault::Integrity(hpa)) =
             fault;
-        self.bus_fault(BusFault { gpa, access, kind: FaultKind::MachineCheck(hpa) }, linear)
+        self.refused_access(gpa, access, linear, RefusedBy::Memory(hpa))
     }
 
     fn walk(&mut self, env: &mut Env<'_>, linear: u64, want: Want, view: View) -> Result<Leaf, Refusal> {
-        if self.control.cr0 & cr0::PG == 0 {
+        if self.state.control.cr0 & cr0::PG == 0 {
             return Ok(Leaf {
                 gpa: Gpa::new(linear & 0xFFFF_F000),
                 read: true,
@@ -172,7 +183,7 @@ impl Cpu {
                 global: false,
             });
         }
-        if !self.is_ia32e() {
+        if !self.state.is_ia32e() {
             return Err(self.unimplemented("paging without IA-32e mode").into());
         }
         let user_access = view == View::User;
@@ -180,13 +191,16 @@ impl Cpu {
             | match want {
                 Want::Read => 0,
                 Want::Write => code::WRITE,
-                Want::Execute if self.control.efer & efer::NXE != 0 || self.control.cr4 & cr4::SMEP != 0 => {
+                Want::Execute
+                    if self.state.control.efer & efer::NXE != 0
+                        || self.state.control.cr4 & cr4::SMEP != 0 =>
+                {
                     code::FETCH
                 }
                 Want::Execute => 0,
             };
-        let levels = if self.control.cr4 & cr4::LA57 != 0 { 5 } else { 4 };
-        let mut table = Gpa::new(self.control.cr3 & ADDRESS);
+        let levels = if self.state.control.cr4 & cr4::LA57 != 0 { 5 } else { 4 };
+        let mut table = Gpa::new(self.state.control.cr3 & ADDRESS);
         let mut path = WRITABLE | USER;
         let mut no_execute = false;
         let mut level = levels;
@@ -194,7 +208,7 @@ impl Cpu {
             level -= 1;
             let shift = 12 + 9 * level;
             let at = table.wrapping_add((linear >> shift & 511) * 8);
-            let home = self.guest_page(env, at, Access::WalkRead, linear)?;
+            let home = self.table_page(env, at, Access::WalkRead, linear)?;
             let hpa = home.hpa.wrapping_add(at.page_offset());
             let entry: u64 = env
                 .mem
@@ -233,7 +247,7 @@ impl Cpu {
                 execute: rights.2,
                 dirty: (entry | marks) & DIRTY != 0,
                 page_bytes: inside + 1,
-                global: entry & GLOBAL != 0 && self.control.cr4 & cr4::PGE != 0,
+                global: entry & GLOBAL != 0 && self.state.control.cr4 & cr4::PGE != 0,
             });
         }
     }
@@ -242,20 +256,20 @@ impl Cpu {
     fn rights(&self, path: u64, no_execute: bool, view: View) -> (bool, bool, bool) {
         let user_page = path & USER != 0;
         let writable = path & WRITABLE != 0;
-        let executable = !(no_execute && self.control.efer & efer::NXE != 0);
+        let executable = !(no_execute && self.state.control.efer & efer::NXE != 0);
         if view == View::User {
             return (user_page, user_page && writable, user_page && executable);
         }
         let data = !(user_page && view == View::Supervisor);
-        let write = writable || self.control.cr0 & cr0::WP == 0;
-        let fetch = !(user_page && self.control.cr4 & cr4::SMEP != 0);
+        let write = writable || self.state.control.cr0 & cr0::WP == 0;
+        let fetch = !(user_page && self.state.control.cr4 & cr4::SMEP != 0);
         (data, data && write, fetch && executable)
     }
 
     fn reserved_bits(&self, level: u32, leaf: bool) -> u64 {
         let width = u32::from(self.controls.physical_bits.clamp(32, 52));
         let mut reserved = ADDRESS & !((1u64 << width) - 1);
-        if self.control.efer & efer::NXE == 0 {
+        if self.state.control.efer & efer::NXE == 0 {
             reserved |= NO_EXECUTE;
         }
         match (level, leaf) {
@@ -282,7 +296,7 @@ impl Cpu {
         if entry & bits == bits {
             return Ok(());
         }
-        self.guest_page(env, at, Access::WalkWrite, linear)?;
+        self.table_page(env, at, Access::WalkWrite, linear)?;
         let (_, replaced, _) = env
             .mem
             .compare_exchange(hpa, key, entry, entry | bits)

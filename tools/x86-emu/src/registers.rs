@@ -3,31 +3,11 @@
 //! The same functions serve the CPU's own MOV to CR and an owner that completes an intercepted access.
 
 use crate::cpu::{CodeMode, Cpu};
-use crate::events::{Event, vector};
-use crate::state::{Gpr, Seg, cr0, cr4, efer};
+use x86_arch::{Event, Gpr, Seg, cr0, cr4, efer, msr, vector};
 
 /// The event to inject instead of a write.
 fn refused() -> Event {
     Event::exception_with_code(vector::GP, 0)
-}
-
-/// Numbers of the MSRs that this crate keeps (SDM vol. 4).
-#[allow(missing_docs, reason = "the names are those of the SDM")]
-pub mod msr {
-    pub const SYSENTER_CS: u32 = 0x174;
-    pub const SYSENTER_ESP: u32 = 0x175;
-    pub const SYSENTER_EIP: u32 = 0x176;
-    pub const PAT: u32 = 0x277;
-    pub const XSS: u32 = 0xDA0;
-    pub const EFER: u32 = 0xC000_0080;
-    pub const STAR: u32 = 0xC000_0081;
-    pub const LSTAR: u32 = 0xC000_0082;
-    pub const CSTAR: u32 = 0xC000_0083;
-    pub const FMASK: u32 = 0xC000_0084;
-    pub const FS_BASE: u32 = 0xC000_0100;
-    pub const GS_BASE: u32 = 0xC000_0101;
-    pub const KERNEL_GS_BASE: u32 = 0xC000_0102;
-    pub const TSC_AUX: u32 = 0xC000_0103;
 }
 
 /// What became of an access to an MSR.
@@ -42,12 +22,12 @@ pub enum MsrError {
 impl Cpu {
     /// What MOV from CR0 gives: owned bits come from the shadow.
     pub const fn visible_cr0(&self) -> u64 {
-        self.control.cr0 & !self.controls.cr0_owned | self.controls.cr0_shadow & self.controls.cr0_owned
+        self.state.control.cr0 & !self.controls.cr0_owned | self.controls.cr0_shadow & self.controls.cr0_owned
     }
 
     /// What MOV from CR4 gives.
     pub const fn visible_cr4(&self) -> u64 {
-        self.control.cr4 & !self.controls.cr4_owned | self.controls.cr4_shadow & self.controls.cr4_owned
+        self.state.control.cr4 & !self.controls.cr4_owned | self.controls.cr4_shadow & self.controls.cr4_owned
     }
 
     /// Writes a control register with the architecture's checks; owned bits are written like the others.
@@ -60,7 +40,7 @@ impl Cpu {
             3 => self.write_cr3(value),
             4 => self.write_cr4(value),
             8 if value <= 15 => {
-                self.control.cr8 = value;
+                self.state.control.cr8 = value;
                 Ok(())
             }
             8 => Err(refused()),
@@ -69,7 +49,7 @@ impl Cpu {
     }
 
     fn write_cr0(&mut self, value: u64) -> Result<(), Event> {
-        let old = self.control.cr0;
+        let old = self.state.control.cr0;
         let paging = value & cr0::PG != 0;
         let bad = value >> 32 != 0
             || paging && value & cr0::PE == 0
@@ -77,24 +57,24 @@ impl Cpu {
         if bad {
             return Err(refused());
         }
-        let mut new_efer = self.control.efer;
+        let mut new_efer = self.state.control.efer;
         self.refresh_mode();
-        if paging && old & cr0::PG == 0 && self.control.efer & efer::LME != 0 {
-            let code_is_long = self.segment(Seg::Cs).attributes.long();
-            if self.control.cr4 & cr4::PAE == 0 || code_is_long {
+        if paging && old & cr0::PG == 0 && self.state.control.efer & efer::LME != 0 {
+            let code_is_long = self.state.segment(Seg::Cs).attributes.long();
+            if self.state.control.cr4 & cr4::PAE == 0 || code_is_long {
                 return Err(refused());
             }
             new_efer |= efer::LMA;
         }
         if !paging && old & cr0::PG != 0 {
-            if self.mode == CodeMode::Code64 || self.control.cr4 & cr4::PCIDE != 0 {
+            if self.mode == CodeMode::Code64 || self.state.control.cr4 & cr4::PCIDE != 0 {
                 return Err(refused());
             }
             new_efer &= !efer::LMA;
         }
-        self.control.efer = new_efer;
-        self.control.cr0 = value & cr0::DEFINED | cr0::ET;
-        if (old ^ self.control.cr0) & (cr0::PG | cr0::WP | cr0::PE) != 0 {
+        self.state.control.efer = new_efer;
+        self.state.control.cr0 = value & cr0::DEFINED | cr0::ET;
+        if (old ^ self.state.control.cr0) & (cr0::PG | cr0::WP | cr0::PE) != 0 {
             self.tlb.flush_linear();
         }
         self.changed_mode();
@@ -103,30 +83,30 @@ impl Cpu {
 
     fn write_cr3(&mut self, value: u64) -> Result<(), Event> {
         const NO_FLUSH: u64 = 1 << 63;
-        let pcids = self.control.cr4 & cr4::PCIDE != 0;
+        let pcids = self.state.control.cr4 & cr4::PCIDE != 0;
         let value = if pcids { value & !NO_FLUSH } else { value };
-        let value = if self.is_ia32e() { value } else { value & 0xFFFF_FFFF };
+        let value = if self.state.is_ia32e() { value } else { value & 0xFFFF_FFFF };
         if value >> self.controls.physical_bits.clamp(32, 52) != 0 {
             return Err(refused());
         }
         // Bit 63 only permits the CPU to keep translations; dropping them is always right.
-        self.control.cr3 = value;
+        self.state.control.cr3 = value;
         self.tlb.flush_not_global();
         self.changed_mode();
         Ok(())
     }
 
     fn write_cr4(&mut self, value: u64) -> Result<(), Event> {
-        let old = self.control.cr4;
-        let ia32e = self.is_ia32e();
+        let old = self.state.control.cr4;
+        let ia32e = self.state.is_ia32e();
         let bad = value & !self.controls.cr4_supported & !self.controls.cr4_owned != 0
             || ia32e && value & cr4::PAE == 0
             || ia32e && (value ^ old) & cr4::LA57 != 0
-            || value & !old & cr4::PCIDE != 0 && (!ia32e || self.control.cr3 & 0xFFF != 0);
+            || value & !old & cr4::PCIDE != 0 && (!ia32e || self.state.control.cr3 & 0xFFF != 0);
         if bad {
             return Err(refused());
         }
-        self.control.cr4 = value;
+        self.state.control.cr4 = value;
         if value != old {
             self.tlb.flush_linear();
         }
@@ -154,7 +134,7 @@ impl Cpu {
         if bad {
             return Err(refused());
         }
-        self.control.xcr0 = value;
+        self.state.control.xcr0 = value;
         Ok(())
     }
 
@@ -164,20 +144,20 @@ impl Cpu {
     /// [`MsrError::NotKept`].
     pub fn read_msr(&self, index: u32) -> Result<u64, MsrError> {
         Ok(match index {
-            msr::SYSENTER_CS => self.msrs.sysenter_cs,
-            msr::SYSENTER_ESP => self.msrs.sysenter_esp,
-            msr::SYSENTER_EIP => self.msrs.sysenter_eip,
-            msr::PAT => self.msrs.pat,
-            msr::XSS => self.msrs.xss,
-            msr::EFER => self.control.efer,
-            msr::STAR => self.msrs.star,
-            msr::LSTAR => self.msrs.lstar,
-            msr::CSTAR => self.msrs.cstar,
-            msr::FMASK => self.msrs.fmask,
-            msr::FS_BASE => self.segment(Seg::Fs).base,
-            msr::GS_BASE => self.segment(Seg::Gs).base,
-            msr::KERNEL_GS_BASE => self.msrs.kernel_gs_base,
-            msr::TSC_AUX => self.msrs.tsc_aux,
+            msr::IA32_SYSENTER_CS => self.state.msrs.sysenter_cs,
+            msr::IA32_SYSENTER_ESP => self.state.msrs.sysenter_esp,
+            msr::IA32_SYSENTER_EIP => self.state.msrs.sysenter_eip,
+            msr::IA32_PAT => self.state.msrs.pat,
+            msr::IA32_XSS => self.state.msrs.xss,
+            msr::IA32_EFER => self.state.control.efer,
+            msr::IA32_STAR => self.state.msrs.star,
+            msr::IA32_LSTAR => self.state.msrs.lstar,
+            msr::IA32_CSTAR => self.state.msrs.cstar,
+            msr::IA32_FMASK => self.state.msrs.fmask,
+            msr::IA32_FS_BASE => self.state.segment(Seg::Fs).base,
+            msr::IA32_GS_BASE => self.state.segment(Seg::Gs).base,
+            msr::IA32_KERNEL_GSBASE => self.state.msrs.kernel_gs_base,
+            msr::IA32_TSC_AUX => self.state.msrs.tsc_aux,
             _ => return Err(MsrError::NotKept),
         })
     }
@@ -190,39 +170,39 @@ impl Cpu {
         let refuse = Err(MsrError::Refused(refused()));
         let canonical = self.canonical(value);
         match index {
-            msr::LSTAR
-            | msr::CSTAR
-            | msr::FS_BASE
-            | msr::GS_BASE
-            | msr::KERNEL_GS_BASE
-            | msr::SYSENTER_ESP
-            | msr::SYSENTER_EIP
+            msr::IA32_LSTAR
+            | msr::IA32_CSTAR
+            | msr::IA32_FS_BASE
+            | msr::IA32_GS_BASE
+            | msr::IA32_KERNEL_GSBASE
+            | msr::IA32_SYSENTER_ESP
+            | msr::IA32_SYSENTER_EIP
                 if !canonical =>
             {
                 return refuse;
             }
-            msr::SYSENTER_CS => self.msrs.sysenter_cs = value & 0xFFFF_FFFF,
-            msr::SYSENTER_ESP => self.msrs.sysenter_esp = value,
-            msr::SYSENTER_EIP => self.msrs.sysenter_eip = value,
-            msr::PAT => {
+            msr::IA32_SYSENTER_CS => self.state.msrs.sysenter_cs = value & 0xFFFF_FFFF,
+            msr::IA32_SYSENTER_ESP => self.state.msrs.sysenter_esp = value,
+            msr::IA32_SYSENTER_EIP => self.state.msrs.sysenter_eip = value,
+            msr::IA32_PAT => {
                 if value.to_le_bytes().iter().any(|memory_type| !matches!(memory_type, 0 | 1 | 4..=7)) {
                     return refuse;
                 }
-                self.msrs.pat = value;
+                self.state.msrs.pat = value;
             }
-            msr::XSS if value == 0 => self.msrs.xss = value,
-            msr::XSS => return refuse,
-            msr::EFER => return self.write_efer(value).map_err(MsrError::Refused),
-            msr::STAR => self.msrs.star = value,
-            msr::LSTAR => self.msrs.lstar = value,
-            msr::CSTAR => self.msrs.cstar = value,
-            msr::FMASK if value >> 32 != 0 => return refuse,
-            msr::FMASK => self.msrs.fmask = value,
-            msr::FS_BASE => self.segment_mut(Seg::Fs).base = value,
-            msr::GS_BASE => self.segment_mut(Seg::Gs).base = value,
-            msr::KERNEL_GS_BASE => self.msrs.kernel_gs_base = value,
-            msr::TSC_AUX if value >> 32 != 0 => return refuse,
-            msr::TSC_AUX => self.msrs.tsc_aux = value,
+            msr::IA32_XSS if value == 0 => self.state.msrs.xss = value,
+            msr::IA32_XSS => return refuse,
+            msr::IA32_EFER => return self.write_efer(value).map_err(MsrError::Refused),
+            msr::IA32_STAR => self.state.msrs.star = value,
+            msr::IA32_LSTAR => self.state.msrs.lstar = value,
+            msr::IA32_CSTAR => self.state.msrs.cstar = value,
+            msr::IA32_FMASK if value >> 32 != 0 => return refuse,
+            msr::IA32_FMASK => self.state.msrs.fmask = value,
+            msr::IA32_FS_BASE => self.state.segment_mut(Seg::Fs).base = value,
+            msr::IA32_GS_BASE => self.state.segment_mut(Seg::Gs).base = value,
+            msr::IA32_KERNEL_GSBASE => self.state.msrs.kernel_gs_base = value,
+            msr::IA32_TSC_AUX if value >> 32 != 0 => return refuse,
+            msr::IA32_TSC_AUX => self.state.msrs.tsc_aux = value,
             _ => return Err(MsrError::NotKept),
         }
         Ok(())
@@ -230,12 +210,12 @@ impl Cpu {
 
     fn write_efer(&mut self, value: u64) -> Result<(), Event> {
         const WRITABLE: u64 = efer::SCE | efer::LME | efer::NXE;
-        let old = self.control.efer;
-        let paging = self.control.cr0 & cr0::PG != 0;
+        let old = self.state.control.efer;
+        let paging = self.state.control.cr0 & cr0::PG != 0;
         if value & !(WRITABLE | efer::LMA) != 0 || paging && (value ^ old) & efer::LME != 0 {
             return Err(refused());
         }
-        self.control.efer = value & WRITABLE | old & efer::LMA;
+        self.state.control.efer = value & WRITABLE | old & efer::LMA;
         if (value ^ old) & efer::NXE != 0 {
             self.tlb.flush_linear();
         }
@@ -245,8 +225,8 @@ impl Cpu {
 
     /// Puts the result of an IN into AL, AX or EAX. Step over the instruction with [`Cpu::advance`].
     pub fn complete_in(&mut self, size: u8, value: u32) {
-        let rax = self.gpr(Gpr::Rax);
-        self.set_gpr(
+        let rax = self.state.gpr(Gpr::Rax);
+        self.state.set_gpr(
             Gpr::Rax,
             match size {
                 1 => rax & !0xFF | u64::from(value & 0xFF),

@@ -2,13 +2,11 @@
 
 use phys_memory::MemoryFault;
 
-use crate::bus::Access;
 use crate::cpu::{Cpu, Env};
-use crate::events::{Event, vector};
 use crate::op::Intent;
 use crate::paging::Want;
-use crate::state::{Attributes, Seg, Segment};
 use crate::stop::{Step, Stop};
+use x86_arch::{Access, Attributes, Event, Seg, Segment, vector};
 
 const NARROW: u64 = 0xFFFF_FFFF;
 /// Descriptor bit 40: accessed.
@@ -57,13 +55,13 @@ impl Cpu {
     /// The linear address of an instruction.
     #[inline(always)]
     pub(crate) fn code_linear(&self, rip: u64) -> u64 {
-        if self.is_long_mode() { rip } else { self.segment(Seg::Cs).base.wrapping_add(rip) & NARROW }
+        if self.is_long_mode() { rip } else { self.state.segment(Seg::Cs).base.wrapping_add(rip) & NARROW }
     }
 
     /// Checks an instruction address against the limit of CS.
     #[inline(always)]
     pub(crate) fn check_code_limit(&mut self, rip: u64) -> Step {
-        if self.is_long_mode() || rip <= u64::from(self.segment(Seg::Cs).limit) {
+        if self.is_long_mode() || rip <= u64::from(self.state.segment(Seg::Cs).limit) {
             Ok(())
         } else {
             Err(self.general_protection(0))
@@ -89,7 +87,7 @@ impl Cpu {
         bytes: u64,
         intent: Intent,
     ) -> Result<u64, Stop> {
-        let segment = *self.segment(register);
+        let segment = *self.state.segment(register);
         let kind = segment.attributes.kind();
         let code = kind & 8 != 0;
         let type_allows = match intent {
@@ -114,11 +112,11 @@ impl Cpu {
     /// Reads the descriptor that a selector names; #GP(selector) outside its table.
     pub(crate) fn descriptor(&mut self, env: &mut Env<'_>, selector: u16) -> Result<Descriptor, Stop> {
         let (base, limit) = if selector & 4 == 0 {
-            (self.gdtr.base, u32::from(self.gdtr.limit))
-        } else if self.ldtr.attributes.unusable() {
+            (self.state.gdtr.base, u32::from(self.state.gdtr.limit))
+        } else if self.state.ldtr.attributes.unusable() {
             return Err(self.general_protection(selector_code(selector)));
         } else {
-            (self.ldtr.base, self.ldtr.limit)
+            (self.state.ldtr.base, self.state.ldtr.limit)
         };
         if u32::from(selector | 7) > limit {
             return Err(self.general_protection(selector_code(selector)));
@@ -130,7 +128,7 @@ impl Cpu {
 
     /// Addresses of descriptor tables are 32 bits wide outside IA-32e mode.
     pub(crate) fn table_linear(&self, linear: u64) -> u64 {
-        if self.is_ia32e() { linear } else { linear & NARROW }
+        if self.state.is_ia32e() { linear } else { linear & NARROW }
     }
 
     /// Sets bits of a descriptor in memory.
@@ -160,16 +158,16 @@ impl Cpu {
     /// Loads DS, ES, FS, GS or SS as MOV and POP do (SDM vol. 2, MOV).
     pub(crate) fn load_data_segment(&mut self, env: &mut Env<'_>, register: Seg, selector: u16) -> Step {
         let rpl = (selector & 3) as u8;
-        let cpl = self.cpl();
+        let cpl = self.state.cpl();
         if is_null(selector) {
             if register == Seg::Ss {
                 if !self.is_long_mode() || cpl == 3 || rpl != cpl {
                     return Err(self.general_protection(0));
                 }
                 let attributes = Attributes::UNUSABLE.with_dpl(cpl);
-                *self.segment_mut(register) = Segment { selector, attributes, ..Segment::NULL };
+                *self.state.segment_mut(register) = Segment { selector, attributes, ..Segment::NULL };
             } else {
-                *self.segment_mut(register) = Segment { selector, ..Segment::NULL };
+                *self.state.segment_mut(register) = Segment { selector, ..Segment::NULL };
             }
             return Ok(());
         }
@@ -196,7 +194,7 @@ impl Cpu {
         self.mark_accessed(env, descriptor)?;
         let mut segment = descriptor.segment(selector);
         segment.attributes.0 |= 1;
-        *self.segment_mut(register) = segment;
+        *self.state.segment_mut(register) = segment;
         Ok(())
     }
 
@@ -217,8 +215,8 @@ impl Cpu {
         if attributes.is_code_or_data() || attributes.kind() != kind {
             return Err(self.general_protection(code));
         }
-        if self.is_ia32e() {
-            if u32::from(selector | 15) > u32::from(self.gdtr.limit) {
+        if self.state.is_ia32e() {
+            if u32::from(selector | 15) > u32::from(self.state.gdtr.limit) {
                 return Err(self.general_protection(code));
             }
             let high: u64 = self.load_system(env, descriptor.linear.wrapping_add(8))?;
@@ -245,7 +243,7 @@ impl Cpu {
         let (descriptor, mut segment) = self.system_segment(env, selector, AVAILABLE_TSS)?;
         self.mark_descriptor(env, descriptor, BUSY)?;
         segment.attributes.0 |= 2;
-        self.tr = segment;
+        self.state.tr = segment;
         Ok(())
     }
 
@@ -253,10 +251,10 @@ impl Cpu {
     pub(crate) fn load_ldt_register(&mut self, env: &mut Env<'_>, selector: u16) -> Step {
         const LDT: u8 = 2;
         if is_null(selector) {
-            self.ldtr = Segment { selector, ..Segment::NULL };
+            self.state.ldtr = Segment { selector, ..Segment::NULL };
             return Ok(());
         }
-        self.ldtr = self.system_segment(env, selector, LDT)?.1;
+        self.state.ldtr = self.system_segment(env, selector, LDT)?.1;
         Ok(())
     }
 }

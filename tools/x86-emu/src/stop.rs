@@ -2,10 +2,11 @@
 //!
 //! [`Stop`] is empty, so that results stay in registers; the reason waits in the CPU.
 
-use crate::bus::BusFault;
+use crate::bus::Refused;
 use crate::cpu::Cpu;
-use crate::events::{Event, vector};
-use crate::exits::InstructionExit;
+use crate::exits::{InstructionExit, RefusedAccess, RefusedBy};
+use tdvisor_base::Gpa;
+use x86_arch::{Access, Event, vector};
 
 /// The instruction did not complete; see [`Cpu::stop`].
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,8 @@ pub(crate) enum Reason {
     NonCanonical,
     /// Give the instruction to the owner.
     Instruction(InstructionExit),
-    /// The bus or memory refused.
-    Bus { fault: BusFault, gla: u64 },
+    /// The bus or memory refused an access.
+    Refused(RefusedAccess<Refused>),
     /// Not implemented, and what exactly.
     Unimplemented(&'static str),
     /// A string instruction made progress and is to be continued after interrupts had their chance.
@@ -67,9 +68,16 @@ impl Cpu {
         self.raise(Event::exception_with_code(vector::PF, error_code))
     }
 
+    /// An access that did not happen.
     #[cold]
-    pub(crate) fn bus_fault(&mut self, fault: BusFault, gla: u64) -> Stop {
-        self.stop_for(Reason::Bus { fault, gla })
+    pub(crate) fn refused_access(
+        &mut self,
+        gpa: Gpa,
+        access: Access,
+        gla: u64,
+        by: RefusedBy<Refused>,
+    ) -> Stop {
+        self.stop_for(Reason::Refused(RefusedAccess { gpa, access, gla, by, idt_vectoring: None }))
     }
 
     #[cold]

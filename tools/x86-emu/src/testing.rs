@@ -5,10 +5,10 @@ use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 
-use crate::bus::{Access, Bus, BusFault, FaultKind, Translation};
+use crate::bus::{Answer, Bus, Translation};
 use crate::cpu::{Budget, Cpu};
 use crate::exits::Exit;
-use crate::state::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
 
 /// Where the machine of a test keeps things, guest-physical and (identity) linear.
 pub(crate) mod layout {
@@ -23,6 +23,8 @@ pub(crate) mod layout {
     pub(crate) const CODE: u64 = 0x1_0000;
     pub(crate) const HANDLERS: u64 = 0x2_0000;
     pub(crate) const DATA: u64 = 0x4_0000;
+    /// A page in which a device answers; see the bus of the tests.
+    pub(crate) const DEVICE: u64 = 0x7_0000;
     /// Top of the stack.
     pub(crate) const STACK: u64 = 0x6_0000;
 }
@@ -39,14 +41,23 @@ pub(crate) struct TestBus {
     /// Pages to refuse, and the access that is refused.
     pub(crate) refused: Vec<(u64, Access)>,
     pub(crate) asked: Vec<(Gpa, Access)>,
+    /// What the device at [`layout::DEVICE`] was asked for: where, what, how many bytes.
+    pub(crate) device: Vec<(Gpa, Access, usize)>,
+    pub(crate) device_refuses: bool,
 }
 
+/// Why [`TestBus`] refuses: the test said so, or there is no memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotToday;
+
 impl Bus for TestBus {
+    type Refusal = NotToday;
+
     fn memory(&self) -> Arc<Arena> {
         self.memory.clone()
     }
 
-    fn translate(&mut self, gpa: Gpa, access: Access) -> Result<Translation, BusFault> {
+    fn translate(&mut self, gpa: Gpa, access: Access) -> Result<Answer, NotToday> {
         self.asked.push((gpa, access));
         let page = gpa.get() & !0xFFF;
         let refuses = |wanted: Access| {
@@ -55,16 +66,35 @@ impl Bus for TestBus {
                 .any(|(p, a)| *p == page && (*a == wanted || wanted.is_write() && a.is_write()))
         };
         if refuses(access) || gpa.get() >= self.memory.bytes() {
-            return Err(BusFault { gpa, access, kind: FaultKind::Bus(7) });
+            return Err(NotToday);
         }
-        Ok(Translation {
+        if page == layout::DEVICE {
+            return Ok(Answer::Device);
+        }
+        Ok(Answer::Memory(Translation {
             hpa: Hpa::new(page),
             key: KeyId::DEFAULT,
             level: Level::L4K,
             readable: !refuses(Access::Read),
             writable: !refuses(Access::Write),
             executable: !refuses(Access::Execute),
-        })
+        }))
+    }
+
+    fn load(&mut self, gpa: Gpa, data: &mut [u8]) -> Result<(), NotToday> {
+        self.device.push((gpa, Access::Read, data.len()));
+        if self.device_refuses {
+            return Err(NotToday);
+        }
+        for (n, byte) in (0u8..).zip(data) {
+            *byte = 0xD0 + n;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, gpa: Gpa, data: &[u8]) -> Result<(), NotToday> {
+        self.device.push((gpa, Access::Write, data.len()));
+        if self.device_refuses { Err(NotToday) } else { Ok(()) }
     }
 
     fn tsc(&mut self) -> u64 {
@@ -88,7 +118,13 @@ impl Machine {
         let memory = Arc::new(Arena::new(8 << 20, KeySpace::SHARED_ONLY));
         Self {
             cpu: Cpu::new(),
-            bus: TestBus { memory, refused: Vec::new(), asked: Vec::new() },
+            bus: TestBus {
+                memory,
+                refused: Vec::new(),
+                asked: Vec::new(),
+                device: Vec::new(),
+                device_refuses: false,
+            },
             kick: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -97,9 +133,9 @@ impl Machine {
     pub(crate) fn protected() -> Self {
         let mut machine = Self::with_memory();
         machine.write_tables();
-        machine.cpu.set_rip(layout::CODE);
-        machine.cpu.set_gpr(Gpr::Rsp, layout::STACK);
-        machine.cpu.gdtr = TableRegister { base: layout::GDT, limit: 0x4F };
+        machine.cpu.state.set_rip(layout::CODE);
+        machine.cpu.state.set_gpr(Gpr::Rsp, layout::STACK);
+        machine.cpu.state.gdtr = TableRegister { base: layout::GDT, limit: 0x4F };
         machine
     }
 
@@ -108,22 +144,22 @@ impl Machine {
         let mut machine = Self::with_memory();
         machine.write_tables();
         let cpu = &mut machine.cpu;
-        cpu.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP | cr0::MP;
-        cpu.control.cr3 = layout::PML4;
-        cpu.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
-        cpu.control.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
-        *cpu.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
-        *cpu.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
-        cpu.gdtr = TableRegister { base: layout::GDT, limit: 0x4F };
-        cpu.idtr = TableRegister { base: layout::IDT, limit: 0xFFF };
-        cpu.tr = Segment {
+        cpu.state.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP | cr0::MP;
+        cpu.state.control.cr3 = layout::PML4;
+        cpu.state.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+        cpu.state.control.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
+        *cpu.state.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
+        *cpu.state.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
+        cpu.state.gdtr = TableRegister { base: layout::GDT, limit: 0x4F };
+        cpu.state.idtr = TableRegister { base: layout::IDT, limit: 0xFFF };
+        cpu.state.tr = Segment {
             selector: TSS_SELECTOR,
             base: layout::TSS,
             limit: 0xFF,
             attributes: Attributes::BUSY_TSS,
         };
-        cpu.set_rip(layout::CODE);
-        cpu.set_gpr(Gpr::Rsp, layout::STACK);
+        cpu.state.set_rip(layout::CODE);
+        cpu.state.set_gpr(Gpr::Rsp, layout::STACK);
         machine
     }
 
@@ -136,8 +172,8 @@ impl Machine {
         for table in [layout::PML4, layout::PDPT, layout::PD] {
             self.poke(table, self.peek(table) | 4);
         }
-        *self.cpu.segment_mut(Seg::Cs) = Segment::flat(USER_CODE, Attributes::CODE64.with_dpl(3));
-        *self.cpu.segment_mut(Seg::Ss) = Segment::flat(USER_DATA, Attributes::DATA.with_dpl(3));
+        *self.cpu.state.segment_mut(Seg::Cs) = Segment::flat(USER_CODE, Attributes::CODE64.with_dpl(3));
+        *self.cpu.state.segment_mut(Seg::Ss) = Segment::flat(USER_DATA, Attributes::DATA.with_dpl(3));
         self.cpu.tlb.flush_all();
     }
 
@@ -199,11 +235,11 @@ impl Machine {
         self.bus.memory.load(Hpa::new(at), KeyId::DEFAULT).unwrap()
     }
 
-    pub(crate) fn run(&mut self) -> Exit {
+    pub(crate) fn run(&mut self) -> Exit<NotToday> {
         self.run_for(100_000)
     }
 
-    pub(crate) fn run_for(&mut self, instructions: u64) -> Exit {
+    pub(crate) fn run_for(&mut self, instructions: u64) -> Exit<NotToday> {
         self.cpu.run(&mut self.bus, Budget(instructions), &self.kick)
     }
 
@@ -214,13 +250,17 @@ impl Machine {
             exit,
             Exit::Instruction { what: crate::InstructionExit::Hlt, length: 1 },
             "stopped at {:#x}",
-            self.cpu.rip()
+            self.cpu.state.rip()
         );
     }
 
     /// Expects that the handler of a vector runs next, and steps into its HLT.
     pub(crate) fn expect_handler(&mut self, vector: u8) {
         self.run_to_hlt();
-        assert_eq!(self.cpu.rip(), layout::HANDLERS + 16 * u64::from(vector), "the handler of {vector}");
+        assert_eq!(
+            self.cpu.state.rip(),
+            layout::HANDLERS + 16 * u64::from(vector),
+            "the handler of {vector}"
+        );
     }
 }

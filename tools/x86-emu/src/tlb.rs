@@ -15,6 +15,7 @@
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 
 use crate::bus::Translation;
+use crate::memory::Place;
 
 /// Entries per view; a power of two.
 const LINEAR_ENTRIES: usize = 1024;
@@ -57,6 +58,12 @@ pub(crate) struct LinearEntry {
 }
 
 impl LinearEntry {
+    /// Where an address of the page is.
+    #[inline(always)]
+    pub(crate) fn place(&self, linear: u64) -> Place {
+        Place { hpa: self.hpa.wrapping_add(linear & !PAGE), key: self.key }
+    }
+
     /// The half of the address space of a filled entry; all of its tags that are not zero agree.
     const fn half(&self) -> usize {
         half_of(self.read | self.write | self.execute)

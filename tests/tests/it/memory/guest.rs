@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use mirror_ept::Access;
+use seam_emu::guest::GuestRegisters;
 use seam_emu::machine::GuestMemoryError;
 use seam_emu::{GuestEnv, GuestState, Machine, ScriptedGuest, VmExit};
 use tdvisor_base::{Gpa, Level, Side};
@@ -16,6 +17,7 @@ use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf, TdhLeaf};
 use vmm_core::memory::Resolution;
 use vmm_core::platform::{Lp, LpId, Processors};
+use x86_arch::Gpr;
 
 use super::{EmulatedHost, EmulatedSeat, EmulatedTd};
 
@@ -126,15 +128,15 @@ impl<'h> Guest<'h> {
             }
             // After a TDCALL the guest goes on behind it.
             if std::mem::replace(&mut issued, true) {
-                did = Some(Did::Status(Status::from_raw(state.gprs.rax)));
+                did = Some(Did::Status(Status::from_raw(state.regs[Gpr::Rax])));
                 return done;
             }
-            state.rip = self.rip;
+            state.set_rip(self.rip);
             let mut word = [0; 8];
             let result = match act {
                 Act::Accept { gpa, level } => {
                     let rax = u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0);
-                    state.gprs = Gprs { rax, rcx: gpa.get() | u64::from(level.index()), ..Gprs::ZERO };
+                    state.set_gprs(Gprs { rax, rcx: gpa.get() | u64::from(level.index()), ..Gprs::ZERO });
                     return VmExit::tdcall();
                 }
                 Act::Write { gpa, value } => env.write(gpa, &value.to_le_bytes()),
@@ -142,7 +144,7 @@ impl<'h> Guest<'h> {
             };
             match result {
                 Ok(()) => {
-                    state.rip = self.rip.wrapping_add(4);
+                    state.set_rip(self.rip.wrapping_add(4));
                     did = Some(Did::Word(u64::from_le_bytes(word)));
                     done
                 }

@@ -11,7 +11,7 @@ use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode as C, TdgLeaf
 use super::{Degree, TABLE};
 use crate::fields::FieldStore;
 use crate::fields::layout::tdvps;
-use crate::guest::{GuestState, ScriptedGuest, VmExit};
+use crate::guest::{GuestRegisters, GuestState, ScriptedGuest, VmExit};
 use crate::host::Call;
 use crate::host::steps::lock_page;
 use crate::lock::{Mode, Side};
@@ -20,6 +20,7 @@ use crate::td::sept::Walk;
 use crate::td::{Tdcs, Tdr, Tdvps};
 use crate::testing::{Host, SCRATCH, TDMR, Td, mem};
 use crate::{MachineConfig, ModuleProfile};
+use x86_arch::Gpr;
 
 const GPA: u64 = 0x10_0000;
 /// Outside every TDMR.
@@ -51,14 +52,14 @@ impl Seen {
             if made > 0
                 && let Some((leaf, _)) = calls.get(made - 1)
             {
-                answers.push((leaf.to_string(), state.gprs.rax));
+                answers.push((leaf.to_string(), state.regs[Gpr::Rax]));
             }
             env.machine().advance_tsc(host.machine.config().tsc_hz + 1);
-            state.rip += 64;
+            state.set_rip(state.rip() + 64);
             made += 1;
             match calls.get(made - 1) {
                 Some((leaf, gprs)) => {
-                    state.gprs = Gprs { rax: u64::from(leaf.0), ..*gprs };
+                    state.set_gprs(Gprs { rax: u64::from(leaf.0), ..*gprs });
                     VmExit::tdcall()
                 }
                 None => VmExit::plain(tdx_module_iface::exit::ExitReason::EXTERNAL_INTERRUPT),
@@ -247,7 +248,7 @@ fn entry_and_exit(seen: &mut Seen) {
     seen.guest(&host, td.vcpus[0], &[(TdgLeaf::VP_VMCALL, Gprs { rcx: 4, rdx: 7, ..Gprs::ZERO })]);
     let mut answer = u64::MAX;
     let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
-        answer = state.gprs.rax;
+        answer = state.regs[Gpr::Rax];
         VmExit::plain(tdx_module_iface::exit::ExitReason::EXTERNAL_INTERRUPT)
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };

@@ -85,6 +85,12 @@ places! {
     PROCBASED2 = PROCBASED_CONTROLS2;
     /// Offset of the TD's key id.
     TD_HKID = TD_HKID;
+    /// Offset of the VM-entry interruption information: an event that the next TD entry delivers.
+    ENTRY_INTERRUPTION_INFO = VM_ENTRY_INTERRUPTION_INFORMATION;
+    /// Offset of the VM-entry exception error code.
+    ENTRY_ERROR_CODE = VM_ENTRY_EXCEPTION_ERROR_CODE;
+    /// Offset of the VM-entry instruction length.
+    ENTRY_INSTRUCTION_LENGTH = VM_ENTRY_INSTRUCTION_LENGTH;
     /// Offset of the exit reason.
     EXIT_REASON = EXIT_REASON;
     /// Offset of the exit interruption information.

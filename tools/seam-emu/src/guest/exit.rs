@@ -3,7 +3,7 @@
 use tdvisor_base::Gpa;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
-use super::Access;
+use x86_arch::Access;
 
 /// Basic exit reasons that a TD can cause but never sees reported by name (SDM volume 3, appendix C).
 #[allow(missing_docs, reason = "the names are those of the SDM's table of basic exit reasons")]
@@ -40,6 +40,9 @@ pub mod reason {
     pub const TPAUSE: ExitReason = ExitReason(68);
     pub const LOADIWKEY: ExitReason = ExitReason(69);
     pub const ENCLV: ExitReason = ExitReason(70);
+    /// Not of the SDM: the emulated processor met something that it does not implement. What it was is in
+    /// [`Machine::limits`](crate::Machine::limits).
+    pub const EMULATOR_LIMIT: ExitReason = ExitReason(u16::MAX);
 }
 
 /// The exit-information fields of a VM exit. Fields that an exit does not define are zero.
@@ -111,8 +114,8 @@ impl VmExit {
     /// rights that the EPT gives, in bits 2:0.
     pub const fn ept_violation(gpa: Gpa, gla: u64, access: Access, rights: u64) -> Self {
         let wanted = match access {
-            Access::Read => 1,
-            Access::Write => 2,
+            Access::Read | Access::WalkRead => 1,
+            Access::Write | Access::WalkWrite => 2,
             Access::Execute => 4,
         };
         let mut exit = Self::plain(ExitReason::EPT_VIOLATION);

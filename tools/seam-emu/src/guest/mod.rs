@@ -17,30 +17,17 @@ mod state;
 pub use cpu::CpuGuest;
 pub use exit::{VmExit, reason};
 pub use program::{GuestError, GuestProgram, TdGuest, VpInfo};
-pub use state::{
-    DescriptorTable, GuestState, Injection, InjectionKind, SegmentState, Window, Windows, X87State,
-};
+pub use state::{GuestRegisters, GuestState, Window, Windows, gpr};
 pub use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
 use tdvisor_base::Gpa;
 
 use crate::machine::GuestEnv;
 
-/// What a memory access wants to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Access {
-    /// A data read.
-    Read,
-    /// A data write.
-    Write,
-    /// An instruction fetch.
-    Execute,
-}
-
 /// The processor of a guest.
 pub trait GuestCpu {
-    /// Runs the guest from `state` until it exits. `state.injection`, if set, is delivered first and must be
-    /// taken out by the callee.
+    /// Runs the guest from `state` until it exits. `state.event`, if set, is delivered first and must be
+    /// taken out by the callee. [`GuestEnv::windows`] says what else it exits for.
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit;
 
     /// Translations that the processor caches for the current guest are void (all, or those of one address).

@@ -13,8 +13,9 @@ use std::thread;
 use tdvisor_base::{Gpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, Status, TdgLeaf};
+use x86_arch::Event;
 
-use super::{GuestCpu, GuestState, Injection, VmExit};
+use super::{GuestCpu, GuestRegisters, GuestState, VmExit};
 use crate::machine::{GuestEnv, GuestMemoryError};
 
 /// What the function wants.
@@ -29,7 +30,7 @@ enum Request {
 enum Answer {
     Gprs(Gprs),
     Data(Vec<u8>),
-    Injected(Injection),
+    Injected(Event),
 }
 
 /// How a TDCALL or an instruction ended other than with success.
@@ -38,7 +39,7 @@ pub enum GuestError {
     /// With this status; the registers as the module left them.
     Status(Status, Box<Gprs>),
     /// The module injected an event instead (#VE, #GP, ...).
-    Injected(Injection),
+    Injected(Event),
     /// The machine is gone.
     Stopped,
 }
@@ -235,15 +236,17 @@ enum Attempt {
 }
 
 fn attempt(pending: &mut Pending, state: &mut GuestState, env: &GuestEnv<'_>) -> Attempt {
-    if let Some(event) = state.injection.take() {
+    if let Some(event) = state.event.take() {
         return Attempt::Done(Answer::Injected(event));
     }
-    let began = pending.rip.replace(state.rip);
-    let completed = began.is_some_and(|rip| rip != state.rip);
+    let began = pending.rip.replace(state.rip());
+    let completed = began.is_some_and(|rip| rip != state.rip());
     match &pending.request {
-        Request::Tdcall(_) | Request::Instruction(_) if completed => Attempt::Done(Answer::Gprs(state.gprs)),
+        Request::Tdcall(_) | Request::Instruction(_) if completed => {
+            Attempt::Done(Answer::Gprs(state.gprs()))
+        }
         Request::Tdcall(gprs) => {
-            state.gprs = *gprs;
+            state.set_gprs(*gprs);
             Attempt::Exit(VmExit::tdcall())
         }
         Request::Instruction(exit) => Attempt::Exit(*exit),
@@ -263,7 +266,7 @@ fn attempt(pending: &mut Pending, state: &mut GuestState, env: &GuestEnv<'_>) ->
 
 /// An access is an instruction, too: the next one is at another address.
 fn accessed(state: &mut GuestState, data: Vec<u8>) -> Attempt {
-    state.rip = state.rip.wrapping_add(ACCESS_LENGTH);
+    state.set_rip(state.rip().wrapping_add(ACCESS_LENGTH));
     Attempt::Done(Answer::Data(data))
 }
 

@@ -14,12 +14,13 @@ use crate::host::invalid;
 use crate::lock::Side;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::vcpu::{AsyncExit, Handled};
+use x86_arch::Gpr;
 
 const PAGE_BITS: u64 = 0x000f_ffff_ffff_f000;
 const COUNTER_SHIFT: u32 = 12;
 
 pub(super) fn accept(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let rcx = state.gprs.rcx;
+    let rcx = state.regs[Gpr::Rcx];
     let refused = End::from(invalid(Operand::RCX));
     let level = match rcx & 7 {
         0 => Level::L4K,

@@ -1,44 +1,53 @@
 //! TDG.VM.RD/WR, TDG.VP.RD/WR and TDG.SYS.RD/RDALL: the field engine is [`crate::metadata`].
 
-use tdx_module_iface::Operand;
 use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::{Gprs, Operand};
 
 use super::memory::{Use, check_operand, locate};
 use super::{Call, Step};
-use crate::guest::GuestState;
+use crate::guest::{GuestRegisters, GuestState};
 use crate::metadata::guest_leaves;
+use x86_arch::Gpr;
 
 pub(super) fn vm_read(call: &Call<'_, '_, '_>, state: &mut GuestState, version: u8) -> Step {
     let vcpu = call.vcpu;
-    Ok(guest_leaves::vm_read(vcpu.machine, vcpu.tdr, vcpu.tdcs, &mut state.gprs, version)?)
+    with_gprs(state, |gprs| guest_leaves::vm_read(vcpu.machine, vcpu.tdr, vcpu.tdcs, gprs, version))
 }
 
 pub(super) fn vm_write(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     let vcpu = call.vcpu;
-    Ok(guest_leaves::vm_write(vcpu.machine, vcpu.tdr, vcpu.tdcs, &mut state.gprs)?)
+    with_gprs(state, |gprs| guest_leaves::vm_write(vcpu.machine, vcpu.tdr, vcpu.tdcs, gprs))
 }
 
 pub(super) fn vp_read(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     let vcpu = call.vcpu;
-    Ok(guest_leaves::vp_read(vcpu.machine, vcpu.tdr, vcpu.tdvps, vcpu.tdcs, &mut state.gprs)?)
+    with_gprs(state, |gprs| guest_leaves::vp_read(vcpu.machine, vcpu.tdr, vcpu.tdvps, vcpu.tdcs, gprs))
 }
 
 pub(super) fn vp_write(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     let vcpu = call.vcpu;
-    Ok(guest_leaves::vp_write(vcpu.machine, vcpu.tdr, vcpu.tdvps, vcpu.tdcs, &mut state.gprs)?)
+    with_gprs(state, |gprs| guest_leaves::vp_write(vcpu.machine, vcpu.tdr, vcpu.tdvps, vcpu.tdcs, gprs))
 }
 
 pub(super) fn sys_read(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    Ok(guest_leaves::sys_read(call.vcpu.machine, &mut state.gprs)?)
+    with_gprs(state, |gprs| guest_leaves::sys_read(call.vcpu.machine, gprs))
 }
 
 pub(super) fn sys_read_all(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let start = FieldId(state.gprs.r8);
-    let gpa = check_operand(call, state.gprs.rdx, 4096, Operand::RDX)?;
+    let start = FieldId(state.regs[Gpr::R8]);
+    let gpa = check_operand(call, state.regs[Gpr::Rdx], 4096, Operand::RDX)?;
     let place = locate(call, state, gpa, Use::ReadWrite)?;
-    state.gprs.r8 = FieldId::NULL.0;
+    state.regs[Gpr::R8] = FieldId::NULL.0;
     let list = guest_leaves::sys_list(call.vcpu.machine, start)?;
     call.write(place, &list.bytes)?;
-    state.gprs.r8 = list.next.0;
+    state.regs[Gpr::R8] = list.next.0;
     Ok(())
+}
+
+/// Runs a leaf on the registers that carry operands. It may change some of them even where it fails.
+fn with_gprs(state: &mut GuestState, leaf: impl FnOnce(&mut Gprs) -> crate::host::Step) -> Step {
+    let mut gprs = state.gprs();
+    let result = leaf(&mut gprs);
+    state.set_gprs(gprs);
+    Ok(result?)
 }

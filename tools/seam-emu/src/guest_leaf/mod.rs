@@ -17,16 +17,17 @@ pub(crate) use leaves::LEAVES;
 
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;
-use tdx_module_iface::{Gprs, LeafWord, Operand, Status, StatusCode, TdgLeaf};
+use tdx_module_iface::{LeafWord, Operand, Status, StatusCode, TdgLeaf};
 
 use self::leaves::Run;
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestState, VmExit};
+use crate::guest::{GuestRegisters, GuestState, VmExit};
 use crate::host::invalid;
 use crate::inject::Effect;
 use crate::lock::Busy;
 use crate::vcpu::{AsyncExit, Handled, Running, TdExit, complete};
+use x86_arch::Gpr;
 
 /// How a guest leaf ends other than with success.
 #[derive(Clone, Copy, Debug)]
@@ -59,13 +60,13 @@ pub(crate) struct Call<'a, 'v, 'm> {
 
 /// Handles the VM exit of a TDCALL.
 pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
-    let privileged = state.segments[2].access >> 5 & 3 == 0;
+    let privileged = state.cpl() == 0;
     if !state.is_64_bit() || !privileged {
         return Handled::GENERAL_PROTECTION;
     }
     let call = Call { vcpu };
     let mut host_priority = false;
-    let outcome = match vcpu.machine.faults().decide_tdcall(vcpu.lp, &state.gprs) {
+    let outcome = match vcpu.machine.faults().decide_tdcall(vcpu.lp, &state.gprs()) {
         None => run(&call, state),
         Some(Effect::Return(status)) => Err(End::Status(status)),
         Some(Effect::Interrupt) => vcpu.machine.with_interrupt(vcpu.lp, || run(&call, state)),
@@ -93,7 +94,7 @@ pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &Vm
 }
 
 fn returned(state: &mut GuestState, exit: &VmExit, status: Status) -> Handled {
-    state.gprs.rax = status.raw();
+    state.regs[Gpr::Rax] = status.raw();
     complete(state, exit)
 }
 
@@ -118,7 +119,7 @@ fn give_up() -> Handled {
 }
 
 fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let word = LeafWord(state.gprs.rax);
+    let word = LeafWord(state.regs[Gpr::Rax]);
     let release = call.vcpu.machine.config().profile.release();
     let leaf = leaves::find(TdgLeaf(word.leaf())).filter(|leaf| leaf.info.exists_in(release));
     let version = word.version();
@@ -133,11 +134,6 @@ fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
         Run::Versioned(run) => run(call, state, version),
         Run::Refused(operand) => Err(invalid(operand).into()),
     }
-}
-
-/// The registers of the guest.
-fn gprs(state: &mut GuestState) -> &mut Gprs {
-    &mut state.gprs
 }
 
 /// An EPT violation that a leaf meets at an operand: as if the guest's own access had met it.

@@ -18,6 +18,7 @@ use crate::host::invalid;
 use crate::lock::Mode;
 use crate::machine::Machine;
 use crate::td::Tdcs;
+use x86_arch::Gpr;
 
 /// TEE_TCB_INFO.VALID: TEE_TCB_SVN, MRSEAM, MRSIGNERSEAM and ATTRIBUTES are valid.
 const TCB_INFO_VALID: u64 = 0x301ff;
@@ -26,7 +27,7 @@ const TCB_INFO_VALID: u64 = 0x301ff;
 pub(super) const EMULATED_CPUSVN: [u8; 16] = [1; 16];
 
 pub(super) fn report(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let (rcx, rdx, subtype) = (state.gprs.rcx, state.gprs.rdx, state.gprs.r8);
+    let (rcx, rdx, subtype) = (state.regs[Gpr::Rcx], state.regs[Gpr::Rdx], state.regs[Gpr::R8]);
     let buffer = check_operand(call, rcx, align::REPORT, Operand::RCX)?;
     let data = check_operand(call, rdx, align::REPORT_DATA, Operand::RDX)?;
     let data = locate(call, state, data, Use::Read)?;

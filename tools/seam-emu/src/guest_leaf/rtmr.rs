@@ -10,12 +10,13 @@ use crate::fields::layout::tdcs::RTMR;
 use crate::guest::GuestState;
 use crate::host::invalid;
 use crate::lock::{Busy, Guard, Mode, Side};
+use x86_arch::Gpr;
 
 /// Bytes of a register.
 const RTMR_BYTES: u64 = 48;
 
 pub(super) fn extend(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let (rcx, index) = (state.gprs.rcx, state.gprs.rdx);
+    let (rcx, index) = (state.regs[Gpr::Rcx], state.regs[Gpr::Rdx]);
     let gpa = check_operand(call, rcx, align::RTMR_DATA, Operand::RCX)?;
     let place = locate(call, state, gpa, Use::Read)?;
     if index >= NUM_RTMRS {

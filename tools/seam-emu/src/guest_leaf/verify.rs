@@ -9,9 +9,10 @@ use super::report::EMULATED_CPUSVN;
 use super::{Call, Step};
 use crate::guest::GuestState;
 use crate::machine::Machine;
+use x86_arch::Gpr;
 
 pub(super) fn verify(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let rcx = state.gprs.rcx;
+    let rcx = state.regs[Gpr::Rcx];
     let gpa = check_operand(call, rcx, align::REPORTMACSTRUCT, Operand::RCX)?;
     let place = locate(call, state, gpa, Use::Read)?;
     let bytes: [u8; size_of::<ReportMac>()] = call.read(place)?;

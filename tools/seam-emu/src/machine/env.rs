@@ -3,23 +3,12 @@
 use phys_memory::MemoryFault;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
+use x86_arch::Access;
+use x86_emu::Translation;
 
 use super::{Asid, Machine};
 use crate::config::TscSource;
-use crate::guest::{Access, VmExit};
-
-/// Where a guest address is, and what may be done with it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GuestTranslation {
-    /// The byte itself.
-    pub hpa: Hpa,
-    /// The key that accesses carry.
-    pub key: KeyId,
-    /// Size of the mapping.
-    pub level: Level,
-    /// Rights: bit 0 read, bit 1 write, bit 2 execute.
-    pub rights: u8,
-}
+use crate::guest::{VmExit, Windows};
 
 /// The surroundings of a guest that runs on one logical processor.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +20,7 @@ pub struct GuestEnv<'m> {
     pub(crate) vcpu: Hpa,
     pub(crate) space: GuestSpace,
     pub(crate) time: GuestTime,
+    pub(crate) windows: Windows,
 }
 
 /// How a guest's time-stamp counter follows the host's.
@@ -74,6 +64,11 @@ impl<'m> GuestEnv<'m> {
     /// The logical processor on which the guest runs.
     pub const fn lp(&self) -> usize {
         self.lp
+    }
+
+    /// What the processor exits for as soon as the guest could take it.
+    pub const fn windows(&self) -> Windows {
+        self.windows
     }
 
     /// The SHARED bit of guest addresses.
@@ -140,7 +135,7 @@ impl<'m> GuestEnv<'m> {
     /// # Errors
     /// The VM exit that the access causes instead (EPT violation or misconfiguration). It carries no linear
     /// address and says so.
-    pub fn translate(&self, gpa: Gpa, access: Access) -> Result<GuestTranslation, VmExit> {
+    pub fn translate(&self, gpa: Gpa, access: Access) -> Result<Translation, VmExit> {
         self.machine.translate(self.lp, self.asid, &self.space, gpa, access)
     }
 
@@ -152,7 +147,7 @@ impl<'m> GuestEnv<'m> {
         for (at, range) in pieces(gpa, out.len()) {
             let place = self.translate(at, Access::Read)?;
             if let Some(piece) = out.get_mut(range) {
-                self.machine.memory().read(place.hpa, place.key, piece)?;
+                self.machine.memory().read(place.byte(at), place.key, piece)?;
             }
         }
         Ok(())
@@ -166,7 +161,7 @@ impl<'m> GuestEnv<'m> {
         for (at, range) in pieces(gpa, data.len()) {
             let place = self.translate(at, Access::Write)?;
             if let Some(piece) = data.get(range) {
-                let _ = self.machine.memory().write(place.hpa, place.key, piece)?;
+                let _ = self.machine.memory().write(place.byte(at), place.key, piece)?;
             }
         }
         Ok(())

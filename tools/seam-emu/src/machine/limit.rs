@@ -3,24 +3,27 @@
 use core::fmt;
 
 use tdvisor_base::sync::Mutex;
+use x86_emu::Unimplemented;
 
 /// Something that a guest asked of an emulated processor and that the processor cannot do.
 ///
-/// It is a fault of the emulator, not of the guest and not of the host.
+/// It is a limit of the emulator, not a fault of the guest and not of the host. The vCPU that met it ended with
+/// [`EMULATOR_LIMIT`](crate::guest::reason::EMULATOR_LIMIT).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EmulatorLimit {
     /// The processor.
     pub lp: usize,
-    /// Which operation, without anything of the guest's state.
-    pub what: String,
-    /// The instruction with its operands, address and bytes: the guest's private contents, which a host may see of a TD in
-    /// debug mode only.
-    pub instruction: Option<String>,
+    /// The instruction with its operands, address and bytes, and what of it is missing. All but the mnemonic are the
+    /// guest's private contents, which a host may see of a TD in debug mode only.
+    pub what: Unimplemented,
 }
 
 impl fmt::Display for EmulatorLimit {
+    /// Without anything of the guest's contents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "emulated processor {}: {}", self.lp, self.what)
+        let mnemonic = self.what.mnemonic();
+        let mnemonic = mnemonic.as_deref().unwrap_or("bytes without a decoding");
+        write!(f, "emulated processor {}: not implemented: {mnemonic}", self.lp)
     }
 }
 

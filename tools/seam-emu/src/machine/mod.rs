@@ -12,7 +12,7 @@ mod tlb;
 mod translate;
 mod violation;
 
-pub use env::{GuestEnv, GuestMemoryError, GuestTranslation, Translations};
+pub use env::{GuestEnv, GuestMemoryError, Translations};
 pub(crate) use env::{GuestSpace, GuestTime};
 pub use host::HostMemoryError;
 pub use limit::EmulatorLimit;

@@ -5,21 +5,27 @@ use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gpa, Hpa, Level, PAGE_SIZE};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::sept::SeptEntry;
+use x86_arch::Access;
+use x86_emu::Translation;
 
 use super::tlb::Entry;
-use super::{Asid, GuestSpace, GuestTranslation, Machine};
-use crate::guest::{Access, VmExit};
+use super::{Asid, GuestSpace, Machine};
+use crate::guest::VmExit;
 
 /// Entries of the shared EPT carry rights in bits 2:0 and the leaf flag in bit 7.
 const LEAF: u64 = 1 << 7;
 const RIGHTS: u64 = 7;
+/// The three rights, as they are cached.
+const READABLE: u8 = 1;
+const WRITABLE: u8 = 1 << 1;
+const EXECUTABLE: u8 = 1 << 2;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const fn wanted(access: Access) -> u8 {
     match access {
-        Access::Read => 1,
-        Access::Write => 2,
-        Access::Execute => 4,
+        Access::Read | Access::WalkRead => READABLE,
+        Access::Write | Access::WalkWrite => WRITABLE,
+        Access::Execute => EXECUTABLE,
     }
 }
 
@@ -31,7 +37,7 @@ impl Machine {
         space: &GuestSpace,
         gpa: Gpa,
         access: Access,
-    ) -> Result<GuestTranslation, VmExit> {
+    ) -> Result<Translation, VmExit> {
         let tlb = self.processors().get(lp).map(|p| &p.tlb);
         if let Some(entry) = tlb.and_then(|tlb| tlb.lookup(asid, gpa))
             && entry.rights & wanted(access) != 0
@@ -47,7 +53,7 @@ impl Machine {
         let (hpa, level, rights) = self.walk(root, level, gpa, access)?;
         // Entries of the shared EPT may carry a shared key id; private pages have the TD's key.
         let (hpa, key) = if shared { self.split_pa(hpa.get()) } else { (hpa, key) };
-        if shared && access == Access::Write {
+        if shared && access.is_write() {
             let page = hpa.wrapping_add(gpa.align_down(PAGE_SIZE).get() & (level.bytes() - 1));
             self.note_host_write(page, 1);
         }
@@ -106,12 +112,14 @@ impl Machine {
     }
 }
 
-fn place(entry: Entry, gpa: Gpa) -> GuestTranslation {
-    let offset = gpa.get() & (entry.level.bytes() - 1);
-    GuestTranslation {
+fn place(entry: Entry, gpa: Gpa) -> Translation {
+    let offset = gpa.align_down(PAGE_SIZE).get() & (entry.level.bytes() - 1);
+    Translation {
         hpa: entry.hpa.wrapping_add(offset),
         key: entry.key,
         level: entry.level,
-        rights: entry.rights,
+        readable: entry.rights & READABLE != 0,
+        writable: entry.rights & WRITABLE != 0,
+        executable: entry.rights & EXECUTABLE != 0,
     }
 }

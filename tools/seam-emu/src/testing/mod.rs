@@ -31,6 +31,7 @@ use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
 
+use crate::guest::GuestRegisters;
 use crate::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
 
 /// Where the TDMR begins: it is the second gibibyte, and its PAMT lies behind it.
@@ -269,10 +270,10 @@ struct Calls {
 
 impl Calls {
     fn next(&self, state: &mut GuestState) -> VmExit {
-        state.rip = state.rip.wrapping_add(64);
+        state.set_rip(state.rip().wrapping_add(64));
         match self.queue.borrow_mut().pop_front() {
             Some(gprs) => {
-                state.gprs = gprs;
+                state.set_gprs(gprs);
                 VmExit::tdcall()
             }
             None => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),

@@ -6,11 +6,12 @@
 //! notifying the processor; they move to IRR at the notification and at every TD entry.
 
 use tdvisor_base::{Hpa, KeyId};
+use x86_arch::Event;
 
 use super::Running;
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{GuestState, Injection, Window};
+use crate::guest::{GuestState, Window};
 use crate::td::Tdvps;
 
 /// Register offsets in the virtual-APIC page.
@@ -33,9 +34,6 @@ const MSR_SELF_IPI: u32 = 0x83f;
 const PIR_WORDS: u64 = 4;
 const DESCRIPTOR_ON: u64 = 1;
 
-const RFLAGS_IF: u64 = 1 << 9;
-/// Blocking by STI and by MOV SS.
-const INTERRUPT_SHADOW: u32 = 3;
 /// A descriptor address that nobody set.
 const NOT_SET: u64 = u64::MAX;
 
@@ -67,7 +65,7 @@ fn clear_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
 
 /// The processor priority: the higher class of the task priority and of what is being serviced.
 fn processor_priority(tdvps: &Tdvps<'_>, state: &GuestState) -> u8 {
-    let task = (state.cr8 as u8 & 0xf) << 4;
+    let task = (state.control.cr8 as u8 & 0xf) << 4;
     let in_service = highest(tdvps, ISR).unwrap_or(0);
     if task >> 4 >= in_service >> 4 { task } else { in_service & 0xf0 }
 }
@@ -106,7 +104,7 @@ pub(super) fn take_posted(vcpu: &Running<'_, '_>) {
 /// the highest serviced vector in the guest interrupt status. VCPU_STATE_DETAILS.VMXIP follows from these.
 pub(super) fn publish(vcpu: &Running<'_, '_>, state: &GuestState) {
     let register = |offset: u32, value: u64| vcpu.tdvps.store(tdvps::VAPIC + offset, Width::B4, value);
-    register(TPR, state.cr8 << 4);
+    register(TPR, state.control.cr8 << 4);
     register(PPR, u64::from(processor_priority(vcpu.tdvps, state)));
     let requested = highest(vcpu.tdvps, IRR).unwrap_or(0);
     let serviced = highest(vcpu.tdvps, ISR).unwrap_or(0);
@@ -114,11 +112,8 @@ pub(super) fn publish(vcpu: &Running<'_, '_>, state: &GuestState) {
 }
 
 /// The interrupt that the guest would take now, moved from IRR to ISR.
-pub(super) fn deliverable(vcpu: &Running<'_, '_>, state: &GuestState) -> Option<Injection> {
-    if state.injection.is_some()
-        || state.rflags & RFLAGS_IF == 0
-        || state.interruptibility & INTERRUPT_SHADOW != 0
-    {
+pub(super) fn deliverable(vcpu: &Running<'_, '_>, state: &GuestState) -> Option<Event> {
+    if state.event.is_some() || !state.interrupts_open() {
         return None;
     }
     let vector = highest(vcpu.tdvps, IRR)?;
@@ -127,7 +122,7 @@ pub(super) fn deliverable(vcpu: &Running<'_, '_>, state: &GuestState) -> Option<
     }
     clear_bit(vcpu.tdvps, IRR, vector);
     set_bit(vcpu.tdvps, ISR, vector);
-    Some(Injection::interrupt(vector))
+    Some(Event::external(vector))
 }
 
 /// Whether an interrupt waits for the guest to become able to take it.
@@ -142,7 +137,7 @@ pub(super) fn window(vcpu: &Running<'_, '_>, state: &GuestState) -> Window {
 pub(super) fn read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Option<u64> {
     let in_bank = |base: u32, first: u32| u64::from(bank(vcpu.tdvps, base, msr - first));
     match msr {
-        MSR_TPR => Some(state.cr8 << 4),
+        MSR_TPR => Some(state.control.cr8 << 4),
         MSR_PPR => Some(u64::from(processor_priority(vcpu.tdvps, state))),
         MSR_ISR..=0x817 => Some(in_bank(ISR, MSR_ISR)),
         MSR_TMR..=0x81f => Some(in_bank(TMR, MSR_TMR)),
@@ -154,7 +149,7 @@ pub(super) fn read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Opti
 /// Writes an x2APIC register; false where that is #VE.
 pub(super) fn write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, value: u64) -> bool {
     match msr {
-        MSR_TPR if value <= 0xff => state.cr8 = value >> 4,
+        MSR_TPR if value <= 0xff => state.control.cr8 = value >> 4,
         MSR_EOI if value == 0 => {
             if let Some(vector) = highest(vcpu.tdvps, ISR) {
                 clear_bit(vcpu.tdvps, ISR, vector);

@@ -4,15 +4,15 @@ use tdvisor_base::{Gpa, Level, PAGE_SIZE};
 use tdx_module_iface::exit::{EptViolation, ExtendedQualification};
 use tdx_module_iface::sept::SeptStates;
 use tdx_module_iface::tdg::td_ctls;
+use x86_arch::{Event, vector};
 
 use super::{AsyncExit, Handled, Running, ve, zero_step};
 use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
-use crate::guest::{GuestState, Injection, VmExit};
+use crate::guest::{GuestState, VmExit};
 use crate::td::sept::Walk;
 
 /// #PF with reserved bit set, by a supervisor or user access.
-const PF: u8 = 14;
 const PF_RESERVED: u32 = 1 << 3 | 1;
 
 impl Running<'_, '_> {
@@ -36,9 +36,9 @@ impl Running<'_, '_> {
 pub(crate) fn violation(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
     if exit.gpa.get() >> vcpu.tdcs.gpa_bits() != 0 {
         // Bits above the guest's width are reserved in its page tables.
-        state.cr2 = exit.gla;
+        state.control.cr2 = exit.gla;
         let write = if exit.qualification & EptViolation::WRITE != 0 { 2 } else { 0 };
-        return Handled::Inject(Injection::exception(PF, Some(PF_RESERVED | write)));
+        return Handled::Inject(Event::exception_with_code(vector::PF, PF_RESERVED | write));
     }
     let mut out = AsyncExit::pass(exit);
     out.qualification = EptViolation(exit.qualification).for_host().0 & 0xffff_ffff;
@@ -56,7 +56,7 @@ pub(crate) fn violation(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &V
         out.extended = ExtendedQualification::PENDING;
         return Handled::exit(out);
     }
-    zero_step::log(vcpu.tdvps, state.rip, out.gpa);
+    zero_step::log(vcpu.tdvps, state.rip(), out.gpa);
     Handled::exit(out)
 }
 

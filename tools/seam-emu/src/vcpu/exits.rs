@@ -3,18 +3,13 @@
 use tdx_module_iface::StatusCode;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::VcpuState;
+use x86_arch::{Event, EventKind, InterruptionInfo, vector};
 
 use super::{AsyncExit, Handled, Running, complete, cpuid, ept, msr, registers, ve};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestState, Injection, VmExit, Window, reason};
+use crate::guest::{GuestState, VmExit, reason};
 use crate::guest_leaf;
-
-/// VM-exit interruption information: bits 10:8, the kind of the event.
-const INTERRUPTION_KIND: u32 = 7 << 8;
-const KIND_NMI: u32 = 2 << 8;
-/// #MC as an exception exit.
-const MACHINE_CHECK_VECTOR: u32 = 18;
 
 /// Handles one VM exit.
 pub(super) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
@@ -26,15 +21,15 @@ pub(super) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmEx
         ExitReason::EXTERNAL_INTERRUPT | ExitReason::INIT | ExitReason::SIPI | ExitReason::OTHER_SMI => {
             Handled::exit(AsyncExit::pass(exit))
         }
-        ExitReason::TRIPLE_FAULT => {
+        // A limit of the emulator stops the vCPU under a reason of its own.
+        ExitReason::TRIPLE_FAULT | reason::EMULATOR_LIMIT => {
             vcpu.tdvps.set_state(VcpuState::DISABLED);
             Handled::exit(AsyncExit::new(StatusCode::NON_RECOVERABLE_VCPU, exit.reason))
         }
         ExitReason::INTERRUPT_WINDOW => Handled::Resume,
         ExitReason::NMI_WINDOW => {
-            state.windows.nmi = Window::Closed;
             vcpu.tdvps.store(tdvps::PEND_NMI, Width::B1, 0);
-            Handled::Inject(Injection::nmi())
+            Handled::Inject(Event::nmi())
         }
         ExitReason::TDCALL => guest_leaf::dispatch(vcpu, state, exit),
         ExitReason::EPT_VIOLATION => ept::violation(vcpu, state, exit),
@@ -82,15 +77,16 @@ pub(super) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmEx
 }
 
 fn exception_or_nmi(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
-    if exit.interruption_info & INTERRUPTION_KIND == KIND_NMI {
-        let mut out = AsyncExit::pass(exit);
-        out.interruption_info = exit.interruption_info;
-        return Handled::exit(out);
+    let info = InterruptionInfo { info: exit.interruption_info, ..InterruptionInfo::NONE };
+    match info.unpack() {
+        Some(Event { kind: EventKind::Nmi, .. }) => {
+            let mut out = AsyncExit::pass(exit);
+            out.interruption_info = exit.interruption_info;
+            Handled::exit(out)
+        }
+        Some(Event { vector: vector::MC, .. }) => not_accessible(vcpu, exit),
+        _ => fatal(vcpu, exit),
     }
-    if exit.interruption_info & 0xff == MACHINE_CHECK_VECTOR {
-        return not_accessible(vcpu, exit);
-    }
-    fatal(vcpu, exit)
 }
 
 /// The TD's memory or control structures failed the integrity check: the TD dies.

@@ -20,11 +20,12 @@ use tdvisor_base::Gpa;
 use tdx_module_iface::exit::{ExitReasonField, ExtendedQualification};
 use tdx_module_iface::lifecycle::LastTdExit;
 use tdx_module_iface::{Status, StatusCode};
+use x86_arch::{Event, vector};
 
 pub(crate) use ept::violation as run_ept_violation;
 pub(crate) use exits::not_accessible;
 
-use crate::guest::{GuestState, Injection, VmExit};
+use crate::guest::{GuestState, VmExit};
 use crate::machine::{GuestEnv, Machine};
 use crate::td::{Tdcs, Tdr, Tdvps};
 
@@ -92,16 +93,16 @@ pub(crate) enum Handled {
     /// The guest goes on.
     Resume,
     /// The guest goes on with an event.
-    Inject(Injection),
+    Inject(Event),
     /// The guest leaves the TD.
     Exit(TdExit),
 }
 
 impl Handled {
     /// #GP(0).
-    pub(crate) const GENERAL_PROTECTION: Self = Self::Inject(Injection::exception(13, Some(0)));
+    pub(crate) const GENERAL_PROTECTION: Self = Self::Inject(Event::exception_with_code(vector::GP, 0));
     /// #UD.
-    pub(crate) const UNDEFINED_OPCODE: Self = Self::Inject(Injection::exception(6, None));
+    pub(crate) const UNDEFINED_OPCODE: Self = Self::Inject(Event::exception(vector::UD));
 
     /// An asynchronous exit.
     pub(crate) const fn exit(exit: AsyncExit) -> Self {
@@ -111,8 +112,6 @@ impl Handled {
 
 /// Steps over the instruction that exited.
 pub(crate) fn complete(state: &mut GuestState, exit: &VmExit) -> Handled {
-    state.rip = state.rip.wrapping_add(u64::from(exit.instruction_length));
-    // The one-instruction shadows of STI and MOV SS end with the instruction.
-    state.interruptibility &= !3;
+    state.complete_instruction(exit.instruction_length as u8);
     Handled::Resume
 }

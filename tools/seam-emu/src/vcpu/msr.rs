@@ -7,6 +7,7 @@ use super::{Handled, Running, apic, complete, ve};
 use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
 use crate::guest::{GuestState, VmExit};
+use x86_arch::{Gpr, Seg};
 
 /// MSRs that a TD has or that are emulated for it (architectural names).
 mod index {
@@ -40,32 +41,30 @@ mod index {
 const APIC_BASE_VALUE: u64 = 0xfee0_0c00;
 /// Fast strings, and "PEBS unavailable", "BTS unavailable".
 const MISC_ENABLE_VALUE: u64 = 1 | 1 << 11 | 1 << 12;
-const FS: usize = 4;
-const GS: usize = 5;
 
 pub(super) fn rdmsr(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
-    let msr = state.gprs.rcx as u32;
+    let msr = state.regs[Gpr::Rcx] as u32;
     let value = match msr {
         index::TSC => vcpu.guest_tsc(),
         index::APIC_BASE => APIC_BASE_VALUE,
-        index::SPEC_CTRL => state.spec_ctrl,
+        index::SPEC_CTRL => state.msrs.spec_ctrl,
         index::ARCH_CAPABILITIES => vcpu.tdcs.load_u64(tdcs::VIRTUAL_ARCH_CAPABILITIES),
-        index::SYSENTER_CS => state.sysenter_cs,
-        index::SYSENTER_ESP => state.sysenter_esp,
-        index::SYSENTER_EIP => state.sysenter_eip,
+        index::SYSENTER_CS => state.msrs.sysenter_cs,
+        index::SYSENTER_ESP => state.msrs.sysenter_esp,
+        index::SYSENTER_EIP => state.msrs.sysenter_eip,
         index::MISC_ENABLE => MISC_ENABLE_VALUE,
-        index::DEBUGCTL => state.debugctl,
-        index::PAT => state.pat,
-        index::XSS => state.xss,
-        index::EFER => state.efer,
-        index::STAR => state.star,
-        index::LSTAR => state.lstar,
+        index::DEBUGCTL => state.msrs.debugctl,
+        index::PAT => state.msrs.pat,
+        index::XSS => state.msrs.xss,
+        index::EFER => state.control.efer,
+        index::STAR => state.msrs.star,
+        index::LSTAR => state.msrs.lstar,
         index::CSTAR => 0,
-        index::FMASK => state.fmask,
-        index::FS_BASE => state.segments.get(FS).map_or(0, |segment| segment.base),
-        index::GS_BASE => state.segments.get(GS).map_or(0, |segment| segment.base),
-        index::KERNEL_GS_BASE => state.kernel_gs_base,
-        index::TSC_AUX => state.tsc_aux,
+        index::FMASK => state.msrs.fmask,
+        index::FS_BASE => state.segment(Seg::Fs).base,
+        index::GS_BASE => state.segment(Seg::Gs).base,
+        index::KERNEL_GS_BASE => state.msrs.kernel_gs_base,
+        index::TSC_AUX => state.msrs.tsc_aux,
         index::X2APIC_FIRST..=index::X2APIC_LAST => match apic::read(vcpu, state, msr) {
             Some(value) => value,
             None => return ve::inject(vcpu, exit),
@@ -73,36 +72,34 @@ pub(super) fn rdmsr(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExi
         index::PRED_CMD | index::FLUSH_CMD => return Handled::GENERAL_PROTECTION,
         _ => return ve::inject(vcpu, exit),
     };
-    state.gprs.rax = value & 0xffff_ffff;
-    state.gprs.rdx = value >> 32;
+    state.regs[Gpr::Rax] = value & 0xffff_ffff;
+    state.regs[Gpr::Rdx] = value >> 32;
     complete(state, exit)
 }
 
 pub(super) fn wrmsr(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
-    let msr = state.gprs.rcx as u32;
-    let value = state.gprs.rax & 0xffff_ffff | state.gprs.rdx << 32;
+    let msr = state.regs[Gpr::Rcx] as u32;
+    let value = state.regs[Gpr::Rax] & 0xffff_ffff | state.regs[Gpr::Rdx] << 32;
     match msr {
-        index::SPEC_CTRL => state.spec_ctrl = value,
+        index::SPEC_CTRL => state.msrs.spec_ctrl = value,
         index::PRED_CMD | index::FLUSH_CMD => {}
-        index::SYSENTER_CS => state.sysenter_cs = value,
-        index::SYSENTER_ESP if is_canonical(value) => state.sysenter_esp = value,
-        index::SYSENTER_EIP if is_canonical(value) => state.sysenter_eip = value,
-        index::DEBUGCTL => state.debugctl = value,
-        index::PAT if is_pat(value) => state.pat = value,
+        index::SYSENTER_CS => state.msrs.sysenter_cs = value,
+        index::SYSENTER_ESP if is_canonical(value) => state.msrs.sysenter_esp = value,
+        index::SYSENTER_EIP if is_canonical(value) => state.msrs.sysenter_eip = value,
+        index::DEBUGCTL => state.msrs.debugctl = value,
+        index::PAT if is_pat(value) => state.msrs.pat = value,
         // Bits outside of XFAM are refused, as XSETBV refuses them.
         index::XSS if value & !(vcpu.tdcs.load_u64(tdcs::XFAM) & SUPERVISOR_COMPONENTS) == 0 => {
-            state.xss = value;
+            state.msrs.xss = value;
         }
-        index::STAR => state.star = value,
-        index::LSTAR if is_canonical(value) => state.lstar = value,
-        index::FMASK => state.fmask = value,
-        index::KERNEL_GS_BASE if is_canonical(value) => state.kernel_gs_base = value,
-        index::TSC_AUX => state.tsc_aux = value & 0xffff_ffff,
+        index::STAR => state.msrs.star = value,
+        index::LSTAR if is_canonical(value) => state.msrs.lstar = value,
+        index::FMASK => state.msrs.fmask = value,
+        index::KERNEL_GS_BASE if is_canonical(value) => state.msrs.kernel_gs_base = value,
+        index::TSC_AUX => state.msrs.tsc_aux = value & 0xffff_ffff,
         index::FS_BASE | index::GS_BASE if is_canonical(value) => {
-            let segment = if msr == index::FS_BASE { FS } else { GS };
-            if let Some(segment) = state.segments.get_mut(segment) {
-                segment.base = value;
-            }
+            let segment = if msr == index::FS_BASE { Seg::Fs } else { Seg::Gs };
+            state.segment_mut(segment).base = value;
         }
         index::X2APIC_FIRST..=index::X2APIC_LAST => {
             if !apic::write(vcpu, state, msr, value) {

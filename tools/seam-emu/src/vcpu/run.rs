@@ -1,12 +1,13 @@
 //! The loop between TD entry and TD exit.
 
 use tdvisor_base::sync::Ordering;
+use x86_arch::{Event, InterruptionInfo};
 
 use super::{Handled, Running, TdExit, apic, exits};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{GuestCpu, GuestState, Injection, InjectionKind, VmExit, Window};
-use crate::machine::Tlb;
+use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
+use crate::machine::{GuestEnv, Tlb};
 
 impl Running<'_, '_> {
     /// The time-stamp counter as the guest sees it.
@@ -19,7 +20,7 @@ impl Running<'_, '_> {
 pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn GuestCpu) -> TdExit {
     let tlb = vcpu.machine.processors().get(vcpu.lp).map(|processor| &processor.tlb);
     let mut seen_flushes = tlb.map(Tlb::flushes);
-    begin(vcpu, state);
+    apic::take_posted(vcpu);
     loop {
         let flushes = tlb.map(Tlb::flushes);
         if flushes != seen_flushes {
@@ -27,19 +28,18 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
             cpu.flush_translations(None);
         }
         if let Some(interrupt) = apic::deliverable(vcpu, state) {
-            state.injection = Some(interrupt);
+            state.event = Some(interrupt);
         }
-        state.windows.interrupt = apic::window(vcpu, state);
-        let exit = cpu.run(state, &vcpu.env);
+        let windows = Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) };
+        let exit = cpu.run(state, &GuestEnv { windows, ..vcpu.env });
         record(vcpu, &exit);
         let interrupted = vectoring(&exit);
         match exits::handle(vcpu, state, &exit) {
-            Handled::Resume => state.injection = state.injection.or(interrupted),
-            Handled::Inject(event) => state.injection = Some(event),
+            Handled::Resume => state.event = state.event.or(interrupted),
+            Handled::Inject(event) => state.event = Some(event),
             Handled::Exit(td_exit) => {
                 // An event whose delivery the exit cut short is delivered when the vCPU comes back.
-                state.injection = state.injection.or(interrupted);
-                keep_injection(vcpu, state.injection.take());
+                state.event = state.event.or(interrupted);
                 apic::publish(vcpu, state);
                 return td_exit;
             }
@@ -47,14 +47,9 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
     }
 }
 
-/// What TD entry gives to the guest: posted interrupts, an event that the last exit cut short, and an NMI that
-/// the VMM asked for as soon as the guest can take it.
-fn begin(vcpu: &Running<'_, '_>, state: &mut GuestState) {
-    apic::take_posted(vcpu);
-    state.injection = kept_injection(vcpu);
-    if vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 {
-        state.windows.nmi = Window::Wanted;
-    }
+/// An NMI that the VMM asked for comes as soon as the guest can take it.
+fn nmi_window(vcpu: &Running<'_, '_>) -> Window {
+    if vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 { Window::Wanted } else { Window::Closed }
 }
 
 /// Puts the exit information where VP.RD of a debuggable TD finds it.
@@ -72,58 +67,14 @@ fn record(vcpu: &Running<'_, '_>, exit: &VmExit) {
     }
 }
 
-/// Interruption information as VMX lays it out: vector 7:0, kind 10:8, error code valid 11, valid 31.
-const INFO_VALID: u32 = 1 << 31;
-const INFO_ERROR_CODE: u32 = 1 << 11;
-
-fn unpack(info: u32, error: u32, length: u32) -> Option<Injection> {
-    if info & INFO_VALID == 0 {
-        return None;
+/// The event whose delivery the exit cut short.
+fn vectoring(exit: &VmExit) -> Option<Event> {
+    InterruptionInfo {
+        info: exit.idt_vectoring_info,
+        error_code: exit.idt_vectoring_error,
+        instruction_length: exit.instruction_length,
     }
-    let kind = match info >> 8 & 7 {
-        0 => InjectionKind::ExternalInterrupt,
-        2 => InjectionKind::Nmi,
-        3 => InjectionKind::HardwareException,
-        4 => InjectionKind::SoftwareInterrupt,
-        5 => InjectionKind::PrivilegedSoftwareException,
-        6 => InjectionKind::SoftwareException,
-        _ => return None,
-    };
-    Some(Injection {
-        vector: info as u8,
-        kind,
-        error_code: (info & INFO_ERROR_CODE != 0).then_some(error),
-        instruction_length: length as u8,
-    })
-}
-
-fn vectoring(exit: &VmExit) -> Option<Injection> {
-    unpack(exit.idt_vectoring_info, exit.idt_vectoring_error, exit.instruction_length)
-}
-
-/// VMX encodings of the VM-entry interruption fields.
-const ENTRY_INFO: u32 = 0x4016;
-const ENTRY_ERROR: u32 = 0x4018;
-const ENTRY_LENGTH: u32 = 0x401a;
-
-fn keep_injection(vcpu: &Running<'_, '_>, event: Option<Injection>) {
-    let set = |encoding: u32, value: u32| {
-        if let Some(offset) = vmcs::offset(encoding) {
-            vcpu.tdvps.store_u64(offset, u64::from(value));
-        }
-    };
-    let info = event.map_or(0, |event| {
-        let error = if event.error_code.is_some() { INFO_ERROR_CODE } else { 0 };
-        INFO_VALID | error | (event.kind as u32) << 8 | u32::from(event.vector)
-    });
-    set(ENTRY_INFO, info);
-    set(ENTRY_ERROR, event.and_then(|event| event.error_code).unwrap_or(0));
-    set(ENTRY_LENGTH, event.map_or(0, |event| u32::from(event.instruction_length)));
-}
-
-fn kept_injection(vcpu: &Running<'_, '_>) -> Option<Injection> {
-    let get = |encoding: u32| vmcs::offset(encoding).map_or(0, |offset| vcpu.tdvps.load_u64(offset) as u32);
-    unpack(get(ENTRY_INFO), get(ENTRY_ERROR), get(ENTRY_LENGTH))
+    .unpack()
 }
 
 /// Marks a processor as running a TD's guest for as long as this lives.

@@ -1,35 +1,55 @@
 //! A vCPU's architectural state: where it starts, and where it lies in the TDVPS while the vCPU is not running.
+//!
+//! [`CPU`] is the one table of that: [`load`] and [`save`] walk it. Every field of the state has an entry; one without
+//! does not compile.
 
 use tdvisor_base::Hpa;
-use tdx_module_iface::{Gprs, Reg};
+use tdx_module_iface::Gprs;
+use x86_arch::{
+    Activity, Attributes, ControlRegisters, CpuState, DebugRegisters, Gpr, Interruptibility,
+    InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer,
+};
 
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::{DescriptorTable, GuestState, SegmentState, X87State};
+use crate::guest::GuestRegisters;
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
-/// CR0.PE and CR0.NE.
-const INITIAL_CR0: u64 = 0x21;
-/// CR4.MCE and CR4.VMXE.
-const INITIAL_CR4: u64 = 0x2040;
-/// EFER.SCE, .LME and .NXE.
-const INITIAL_EFER: u64 = 0x901;
+const INITIAL_CR0: u64 = cr0::PE | cr0::NE;
+const INITIAL_CR4: u64 = cr4::MCE | cr4::VMXE;
+const INITIAL_EFER: u64 = efer::SCE | efer::LME | efer::NXE;
 const INITIAL_RIP: u64 = 0xffff_fff0;
-const INITIAL_PAT: u64 = 0x0007_0406_0007_0406;
-const INITIAL_DR6: u64 = 0xffff_0ff0;
-const INITIAL_DR7: u64 = 0x400;
-const INITIAL_MXCSR: u32 = 0x1f80;
-const INITIAL_FCW: u16 = 0x37f;
 
-const FLAT_CODE: SegmentState = SegmentState { selector: 0, base: 0, limit: u32::MAX, access: 0xc09b };
-const FLAT_DATA: SegmentState = SegmentState { selector: 0, base: 0, limit: u32::MAX, access: 0xc093 };
-const BUSY_TSS: SegmentState = SegmentState { selector: 0, base: 0, limit: 0xffff, access: 0x8b };
-const NO_LDT: SegmentState = SegmentState { selector: 0, base: 0, limit: 0xffff, access: 0x1_0082 };
+const BUSY_TSS: Segment = Segment { selector: 0, base: 0, limit: 0xffff, attributes: Attributes::BUSY_TSS };
+const NO_LDT: Segment = Segment {
+    selector: 0,
+    base: 0,
+    limit: 0xffff,
+    attributes: Attributes(Attributes::LDT.0 | Attributes::UNUSABLE.0),
+};
 
 /// Primary and secondary execution controls of a TD (bits that a VMM sees through VP.RD).
 const INITIAL_PROCBASED: u64 = 0x9100_0000;
 const INITIAL_PROCBASED2: u64 = 0x0000_1182;
+
+/// The state in which a vCPU starts, with these registers.
+pub(crate) fn initial(gprs: Gprs) -> CpuState {
+    let mut state = CpuState {
+        ldtr: NO_LDT,
+        tr: BUSY_TSS,
+        control: ControlRegisters {
+            cr0: INITIAL_CR0,
+            cr4: INITIAL_CR4,
+            efer: INITIAL_EFER,
+            ..ControlRegisters::default()
+        },
+        ..CpuState::default()
+    };
+    state.set_gprs(gprs);
+    state.set_rip(INITIAL_RIP);
+    state
+}
 
 /// Writes the state in which a vCPU starts: 32-bit flat protected mode at the reset vector, paging off.
 pub(crate) fn initialise(
@@ -47,27 +67,7 @@ pub(crate) fn initialise(
         r8: argument,
         ..Gprs::ZERO
     };
-    let state = GuestState {
-        gprs,
-        rip: INITIAL_RIP,
-        rflags: 2,
-        cr0: INITIAL_CR0,
-        cr4: INITIAL_CR4,
-        efer: INITIAL_EFER,
-        xcr0: 1,
-        segments: [FLAT_DATA, FLAT_CODE, FLAT_DATA, FLAT_DATA, FLAT_DATA, FLAT_DATA],
-        ldtr: NO_LDT,
-        tr: BUSY_TSS,
-        gdtr: DescriptorTable { base: 0, limit: 0 },
-        idtr: DescriptorTable { base: 0, limit: 0 },
-        dr6: INITIAL_DR6,
-        dr7: INITIAL_DR7,
-        pat: INITIAL_PAT,
-        mxcsr: INITIAL_MXCSR,
-        fcw: INITIAL_FCW,
-        ..GuestState::default()
-    };
-    save(tdvps, &state);
+    save(tdvps, &initial(gprs));
     tdvps.store_u64(tdvps::XFAM, tdcs.load_u64(tdcs::XFAM));
     tdvps.store_u64(tdvps::VCPU_EPOCH, 0);
     tdvps.store_u64(vmcs::EPTP, tdcs.load_u64(tdcs::EPTP));
@@ -79,170 +79,352 @@ pub(crate) fn initialise(
     crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
 }
 
-/// Offset of a register in the GPR area.
-const fn gpr_offset(reg: Reg) -> u32 {
-    tdvps::GPRS + 8 * reg.index() as u32
+/// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
+struct Row {
+    /// Offset of the first.
+    offset: u32,
+    /// Distance between two.
+    stride: u32,
+    count: usize,
+    width: Width,
+    get: fn(&CpuState, usize) -> u64,
+    set: fn(&mut CpuState, usize, u64),
+}
+
+/// What a part of the state has in the TDVPS.
+enum Place {
+    Fields(Row),
+    /// Several places, filled in this order.
+    Parts(&'static [Self]),
+}
+
+/// A place for every field of a struct; a field that is not named does not compile.
+macro_rules! places {
+    ($(#[$doc:meta])* $name:ident: $type:ident { $($field:ident: $place:expr),* $(,)? }) => {
+        $(#[$doc])*
+        const $name: Place = Place::Parts(&[$($place),*]);
+        const _: fn($type) = |$type { $($field: _),* }| {};
+    };
+}
+
+/// A 64-bit value in eight bytes.
+macro_rules! word {
+    ($offset:expr, $($path:tt)+) => {
+        array!($offset, 8, 1, |state, _| state.$($path)+, |state, _, raw| state.$($path)+ = raw)
+    };
+}
+
+/// A value of a narrower type.
+macro_rules! narrow {
+    ($offset:expr, $width:expr, $type:ty, $($path:tt)+) => {
+        Place::Fields(Row {
+            offset: $offset,
+            stride: 0,
+            count: 1,
+            width: $width,
+            get: |state, _| u64::from(state.$($path)+),
+            set: |state, _, raw| state.$($path)+ = raw as $type,
+        })
+    };
+}
+
+/// Values of eight bytes each.
+macro_rules! array {
+    ($offset:expr, $stride:expr, $count:expr, $get:expr, $set:expr) => {
+        Place::Fields(Row {
+            offset: $offset,
+            stride: $stride,
+            count: $count,
+            width: Width::B8,
+            get: $get,
+            set: $set,
+        })
+    };
 }
 
 /// XSAVE format: x87 environment at 0, MXCSR at 24, ST registers from 32, XMM registers from 160 on.
-const XSAVE_MXCSR: u32 = tdvps::XBUFF + 24;
-const XSAVE_FSW: u32 = tdvps::XBUFF + 2;
-const XSAVE_FTW: u32 = tdvps::XBUFF + 4;
-const XSAVE_FOP: u32 = tdvps::XBUFF + 6;
-const XSAVE_FIP: u32 = tdvps::XBUFF + 8;
-const XSAVE_FDP: u32 = tdvps::XBUFF + 16;
-const XSAVE_ST: u32 = tdvps::XBUFF + 32;
-const XSAVE_XMM: u32 = tdvps::XBUFF + 160;
+mod xsave {
+    use crate::fields::layout::tdvps::XBUFF;
+
+    pub(super) const FCW: u32 = XBUFF;
+    pub(super) const FSW: u32 = XBUFF + 2;
+    pub(super) const FTW: u32 = XBUFF + 4;
+    pub(super) const FOP: u32 = XBUFF + 6;
+    pub(super) const FIP: u32 = XBUFF + 8;
+    pub(super) const FDP: u32 = XBUFF + 16;
+    pub(super) const MXCSR: u32 = XBUFF + 24;
+    pub(super) const ST: u32 = XBUFF + 32;
+    pub(super) const XMM: u32 = XBUFF + 160;
+}
+
+/// The task priority register of the virtual APIC: CR8 in bits 7:4.
+const TPR: u32 = tdvps::VAPIC + 0x80;
+
+/// The general registers in their area, which RSP is not in.
+const GPRS: Place = Place::Parts(&[
+    array!(tdvps::GPRS, 8, 4, |state, n| state.gpr(low(n)), |state, n, raw| state.set_gpr(low(n), raw)),
+    array!(tdvps::GPRS + 8 * (Gpr::Rsp as u32 + 1), 8, 11, |state, n| state.gpr(high(n)), |state, n, raw| {
+        state.set_gpr(high(n), raw)
+    }),
+    array!(vmcs::RSP, 8, 1, |state, _| state.gpr(Gpr::Rsp), |state, _, raw| state.set_gpr(Gpr::Rsp, raw)),
+    array!(vmcs::RIP, 8, 1, |state, _| state.rip(), |state, _, raw| state.set_rip(raw)),
+]);
+
+/// The registers below RSP.
+const fn low(n: usize) -> Gpr {
+    Gpr::from_index(n as u8)
+}
+
+/// The registers above RSP.
+const fn high(n: usize) -> Gpr {
+    Gpr::from_index(Gpr::Rsp as u8 + 1 + n as u8)
+}
+
+/// Segments in VMCS order: ES, CS, SS, DS, FS, GS, LDTR, TR.
+const fn segment(state: &CpuState, n: usize) -> &Segment {
+    match n {
+        6 => &state.ldtr,
+        7 => &state.tr,
+        n => &state.segments[n % 6],
+    }
+}
+
+const fn segment_mut(state: &mut CpuState, n: usize) -> &mut Segment {
+    match n {
+        6 => &mut state.ldtr,
+        7 => &mut state.tr,
+        n => &mut state.segments[n % 6],
+    }
+}
+
+const SEGMENTS: Place = Place::Parts(&[
+    array!(vmcs::ES_SELECTOR, 8, 8, |state, n| u64::from(segment(state, n).selector), |state, n, raw| {
+        segment_mut(state, n).selector = raw as u16
+    }),
+    array!(vmcs::ES_BASE, 8, 8, |state, n| segment(state, n).base, |state, n, raw| segment_mut(state, n)
+        .base = raw),
+    array!(vmcs::ES_LIMIT, 8, 8, |state, n| u64::from(segment(state, n).limit), |state, n, raw| {
+        segment_mut(state, n).limit = raw as u32
+    }),
+    array!(vmcs::ES_ACCESS, 8, 8, |state, n| u64::from(segment(state, n).attributes.0), |state, n, raw| {
+        segment_mut(state, n).attributes = Attributes(raw as u32)
+    }),
+]);
+/// In [`SEGMENTS`].
+const WITH_THE_SEGMENTS: Place = Place::Parts(&[]);
+const _: fn(Segment) = |Segment { selector: _, base: _, limit: _, attributes: _ }| {};
+
+/// GDTR and IDTR. Limits have 16 bits; a VM entry with more fails, and TDH.VP.WR does not let them in.
+const GDTR: Place =
+    Place::Parts(&[word!(vmcs::GDTR_BASE, gdtr.base), narrow!(vmcs::GDTR_LIMIT, Width::B8, u16, gdtr.limit)]);
+const IDTR: Place =
+    Place::Parts(&[word!(vmcs::IDTR_BASE, idtr.base), narrow!(vmcs::IDTR_LIMIT, Width::B8, u16, idtr.limit)]);
+const _: fn(TableRegister) = |TableRegister { base: _, limit: _ }| {};
+
+places! {
+    CONTROL: ControlRegisters {
+        cr0: word!(vmcs::CR0, control.cr0),
+        cr2: word!(tdvps::CR2, control.cr2),
+        cr3: word!(vmcs::CR3, control.cr3),
+        cr4: word!(vmcs::CR4, control.cr4),
+        cr8: Place::Fields(Row {
+            offset: TPR,
+            stride: 0,
+            count: 1,
+            width: Width::B4,
+            get: |state, _| state.control.cr8 << 4,
+            set: |state, _, raw| state.control.cr8 = raw >> 4 & 0xf,
+        }),
+        efer: word!(vmcs::EFER, control.efer),
+        xcr0: word!(tdvps::XCR0, control.xcr0),
+    }
+}
+
+/// What a TD cannot change: the module answers for it, and no instruction uses it.
+const NOWHERE: Place = Place::Parts(&[]);
+
+places! {
+    MSRS: Msrs {
+        star: word!(tdvps::STAR, msrs.star),
+        lstar: word!(tdvps::LSTAR, msrs.lstar),
+        cstar: NOWHERE,
+        fmask: word!(tdvps::FMASK, msrs.fmask),
+        kernel_gs_base: word!(tdvps::KERNEL_GS_BASE, msrs.kernel_gs_base),
+        sysenter_cs: word!(vmcs::SYSENTER_CS, msrs.sysenter_cs),
+        sysenter_esp: word!(vmcs::SYSENTER_ESP, msrs.sysenter_esp),
+        sysenter_eip: word!(vmcs::SYSENTER_EIP, msrs.sysenter_eip),
+        tsc_aux: word!(tdvps::TSC_AUX, msrs.tsc_aux),
+        pat: word!(vmcs::PAT, msrs.pat),
+        xss: word!(tdvps::XSS, msrs.xss),
+        debugctl: word!(vmcs::DEBUGCTL, msrs.debugctl),
+        spec_ctrl: word!(tdvps::SPEC_CTRL, msrs.spec_ctrl),
+    }
+}
+
+places! {
+    DEBUG: DebugRegisters {
+        address: array!(
+            tdvps::DR0,
+            8,
+            4,
+            |state, n| state.debug.address.get(n).copied().unwrap_or(0),
+            |state, n, raw| if let Some(address) = state.debug.address.get_mut(n) { *address = raw }
+        ),
+        dr6: word!(tdvps::DR6, debug.dr6),
+        dr7: word!(vmcs::DR7, debug.dr7),
+    }
+}
+
+places! {
+    /// The status word comes before the registers: its TOP says which of them is ST0.
+    X87: X87State {
+        control: narrow!(xsave::FCW, Width::B2, u16, simd.x87.control),
+        status: narrow!(xsave::FSW, Width::B2, u16, simd.x87.status),
+        tags: narrow!(xsave::FTW, Width::B1, u8, simd.x87.tags),
+        opcode: narrow!(xsave::FOP, Width::B2, u16, simd.x87.opcode),
+        instruction: word!(xsave::FIP, simd.x87.instruction),
+        data: word!(xsave::FDP, simd.x87.data),
+        registers: Place::Parts(&[
+            array!(
+                xsave::ST,
+                16,
+                8,
+                |state, n| state.simd.x87.st(n as u8) as u64,
+                |state, n, raw| {
+                    let x87 = &mut state.simd.x87;
+                    x87.set_st(n as u8, with_half(x87.st(n as u8), 0, raw));
+                }
+            ),
+            array!(
+                xsave::ST + 8,
+                16,
+                8,
+                |state, n| (state.simd.x87.st(n as u8) >> 64) as u64,
+                |state, n, raw| {
+                    let x87 = &mut state.simd.x87;
+                    x87.set_st(n as u8, with_half(x87.st(n as u8), 1, raw));
+                }
+            ),
+        ]),
+    }
+}
+
+/// A register with its lower (0) or upper (1) 64 bits replaced.
+const fn with_half(register: u128, half: usize, bits: u64) -> u128 {
+    let shift = 64 * (half as u32 & 1);
+    register & !((u64::MAX as u128) << shift) | (bits as u128) << shift
+}
+
+places! {
+    SIMD: SimdState {
+        x87: X87,
+        mxcsr: narrow!(xsave::MXCSR, Width::B4, u32, simd.mxcsr),
+        xmm: array!(
+            xsave::XMM,
+            8,
+            32,
+            |state, n| state.simd.xmm.get(n / 2).map_or(0, |xmm| (xmm >> (64 * (n as u32 & 1))) as u64),
+            |state, n, raw| if let Some(xmm) = state.simd.xmm.get_mut(n / 2) {
+                *xmm = with_half(*xmm, n % 2, raw);
+            }
+        ),
+    }
+}
+
+/// An event that waits is what the next VM entry injects.
+const EVENT: Place = Place::Parts(&[
+    array!(
+        vmcs::ENTRY_INTERRUPTION_INFO,
+        8,
+        1,
+        |state, _| u64::from(InterruptionInfo::pack(state.event).info),
+        |state, _, raw| {
+            state.event = InterruptionInfo { info: raw as u32, ..InterruptionInfo::NONE }.unpack();
+        }
+    ),
+    array!(
+        vmcs::ENTRY_ERROR_CODE,
+        8,
+        1,
+        |state, _| u64::from(InterruptionInfo::pack(state.event).error_code),
+        |state, _, raw| if let Some(code) = state.event.as_mut().and_then(|event| event.error_code.as_mut()) {
+            *code = raw as u32;
+        }
+    ),
+    array!(
+        vmcs::ENTRY_INSTRUCTION_LENGTH,
+        8,
+        1,
+        |state, _| u64::from(InterruptionInfo::pack(state.event).instruction_length),
+        |state, _, raw| if let Some(event) = &mut state.event {
+            event.instruction_length = raw as u8;
+        }
+    ),
+]);
+
+places! {
+    CPU: CpuState {
+        regs: GPRS,
+        flags: array!(
+            vmcs::RFLAGS,
+            8,
+            1,
+            |state, _| state.flags.get(),
+            |state, _, raw| state.flags.set(raw)
+        ),
+        segments: SEGMENTS,
+        ldtr: WITH_THE_SEGMENTS,
+        tr: WITH_THE_SEGMENTS,
+        gdtr: GDTR,
+        idtr: IDTR,
+        control: CONTROL,
+        msrs: MSRS,
+        debug: DEBUG,
+        simd: SIMD,
+        interruptibility: array!(
+            vmcs::INTERRUPTIBILITY,
+            8,
+            1,
+            |state, _| u64::from(state.interruptibility.pack()),
+            |state, _, raw| state.interruptibility = Interruptibility::unpack(raw as u32)
+        ),
+        activity: array!(
+            vmcs::ACTIVITY,
+            8,
+            1,
+            |state, _| u64::from(state.activity.pack()),
+            |state, _, raw| state.activity = Activity::unpack(raw as u32)
+        ),
+        event: EVENT,
+    }
+}
+
+impl Place {
+    /// Visits every field with its offset.
+    fn each(&self, visit: &mut impl FnMut(&Row, u32, usize)) {
+        match self {
+            Self::Fields(row) => {
+                for (n, offset) in
+                    (row.offset..).step_by(row.stride.max(1) as usize).take(row.count).enumerate()
+                {
+                    visit(row, offset, n);
+                }
+            }
+            Self::Parts(parts) => parts.iter().for_each(|part| part.each(visit)),
+        }
+    }
+}
 
 /// Reads the state of a vCPU.
-pub(crate) fn load(tdvps: &Tdvps<'_>) -> GuestState {
-    let get = |offset: u32| tdvps.load_u64(offset);
-    let mut state = GuestState {
-        rsp: get(vmcs::RSP),
-        rip: get(vmcs::RIP),
-        rflags: get(vmcs::RFLAGS),
-        cr0: get(vmcs::CR0),
-        cr2: get(tdvps::CR2),
-        cr3: get(vmcs::CR3),
-        cr4: get(vmcs::CR4),
-        cr8: get(tdvps::VAPIC + 0x80) >> 4 & 0xf,
-        efer: get(vmcs::EFER),
-        xcr0: get(tdvps::XCR0),
-        xss: get(tdvps::XSS),
-        ldtr: segment(tdvps, 6),
-        tr: segment(tdvps, 7),
-        gdtr: DescriptorTable { base: get(vmcs::GDTR_BASE), limit: get(vmcs::GDTR_LIMIT) as u32 },
-        idtr: DescriptorTable { base: get(vmcs::IDTR_BASE), limit: get(vmcs::IDTR_LIMIT) as u32 },
-        dr6: get(tdvps::DR6),
-        dr7: get(vmcs::DR7),
-        star: get(tdvps::STAR),
-        lstar: get(tdvps::LSTAR),
-        fmask: get(tdvps::FMASK),
-        kernel_gs_base: get(tdvps::KERNEL_GS_BASE),
-        tsc_aux: get(tdvps::TSC_AUX),
-        pat: get(vmcs::PAT),
-        sysenter_cs: get(vmcs::SYSENTER_CS),
-        sysenter_esp: get(vmcs::SYSENTER_ESP),
-        sysenter_eip: get(vmcs::SYSENTER_EIP),
-        spec_ctrl: get(tdvps::SPEC_CTRL),
-        debugctl: get(vmcs::DEBUGCTL),
-        mxcsr: tdvps.load(XSAVE_MXCSR, Width::B4) as u32,
-        fcw: tdvps.load(tdvps::XBUFF, Width::B2) as u16,
-        x87: load_x87(tdvps),
-        interruptibility: get(vmcs::INTERRUPTIBILITY) as u32,
-        activity: get(vmcs::ACTIVITY) as u32,
-        ..GuestState::default()
-    };
-    for reg in Reg::ALL {
-        state.gprs.set(reg, get(gpr_offset(reg)));
-    }
-    for (index, segment_state) in (0..).zip(&mut state.segments) {
-        *segment_state = segment(tdvps, index);
-    }
-    for (offset, dr) in (tdvps::DR0..).step_by(8).zip(&mut state.dr) {
-        *dr = get(offset);
-    }
-    for (offset, xmm) in (XSAVE_XMM..).step_by(16).zip(&mut state.xmm) {
-        *xmm = u128::from(get(offset)) | u128::from(get(offset + 8)) << 64;
-    }
+pub(crate) fn load(tdvps: &impl FieldStore) -> CpuState {
+    let mut state = CpuState::default();
+    CPU.each(&mut |row, offset, n| (row.set)(&mut state, n, tdvps.load(offset, row.width)));
     state
 }
 
 /// Writes the state of a vCPU.
-pub(crate) fn save(tdvps: &Tdvps<'_>, state: &GuestState) {
-    let set = |offset: u32, value: u64| tdvps.store_u64(offset, value);
-    set(vmcs::RSP, state.rsp);
-    set(vmcs::RIP, state.rip);
-    set(vmcs::RFLAGS, state.rflags);
-    set(vmcs::CR0, state.cr0);
-    set(tdvps::CR2, state.cr2);
-    set(vmcs::CR3, state.cr3);
-    set(vmcs::CR4, state.cr4);
-    tdvps.store(tdvps::VAPIC + 0x80, Width::B4, state.cr8 << 4);
-    set(vmcs::EFER, state.efer);
-    set(tdvps::XCR0, state.xcr0);
-    set(tdvps::XSS, state.xss);
-    store_segment(tdvps, 6, &state.ldtr);
-    store_segment(tdvps, 7, &state.tr);
-    set(vmcs::GDTR_BASE, state.gdtr.base);
-    set(vmcs::GDTR_LIMIT, u64::from(state.gdtr.limit));
-    set(vmcs::IDTR_BASE, state.idtr.base);
-    set(vmcs::IDTR_LIMIT, u64::from(state.idtr.limit));
-    set(tdvps::DR6, state.dr6);
-    set(vmcs::DR7, state.dr7);
-    set(tdvps::STAR, state.star);
-    set(tdvps::LSTAR, state.lstar);
-    set(tdvps::FMASK, state.fmask);
-    set(tdvps::KERNEL_GS_BASE, state.kernel_gs_base);
-    set(tdvps::TSC_AUX, state.tsc_aux);
-    set(vmcs::PAT, state.pat);
-    set(vmcs::SYSENTER_CS, state.sysenter_cs);
-    set(vmcs::SYSENTER_ESP, state.sysenter_esp);
-    set(vmcs::SYSENTER_EIP, state.sysenter_eip);
-    set(tdvps::SPEC_CTRL, state.spec_ctrl);
-    set(vmcs::DEBUGCTL, state.debugctl);
-    tdvps.store(XSAVE_MXCSR, Width::B4, u64::from(state.mxcsr));
-    tdvps.store(tdvps::XBUFF, Width::B2, u64::from(state.fcw));
-    save_x87(tdvps, &state.x87);
-    set(vmcs::INTERRUPTIBILITY, u64::from(state.interruptibility));
-    set(vmcs::ACTIVITY, u64::from(state.activity));
-    for reg in Reg::ALL {
-        set(gpr_offset(reg), state.gprs.get(reg));
-    }
-    for (index, segment_state) in (0..).zip(&state.segments) {
-        store_segment(tdvps, index, segment_state);
-    }
-    for (offset, dr) in (tdvps::DR0..).step_by(8).zip(state.dr) {
-        set(offset, dr);
-    }
-    for (offset, xmm) in (XSAVE_XMM..).step_by(16).zip(state.xmm) {
-        set(offset, xmm as u64);
-        set(offset + 8, (xmm >> 64) as u64);
-    }
-}
-
-fn load_x87(tdvps: &Tdvps<'_>) -> X87State {
-    let mut x87 = X87State {
-        fsw: tdvps.load(XSAVE_FSW, Width::B2) as u16,
-        ftw: tdvps.load(XSAVE_FTW, Width::B1) as u8,
-        fop: tdvps.load(XSAVE_FOP, Width::B2) as u16,
-        fip: tdvps.load_u64(XSAVE_FIP),
-        fdp: tdvps.load_u64(XSAVE_FDP),
-        st: [0; 8],
-    };
-    for (offset, st) in (XSAVE_ST..).step_by(16).zip(&mut x87.st) {
-        *st = u128::from(tdvps.load_u64(offset)) | u128::from(tdvps.load_u64(offset + 8)) << 64;
-    }
-    x87
-}
-
-fn save_x87(tdvps: &Tdvps<'_>, x87: &X87State) {
-    tdvps.store(XSAVE_FSW, Width::B2, u64::from(x87.fsw));
-    tdvps.store(XSAVE_FTW, Width::B1, u64::from(x87.ftw));
-    tdvps.store(XSAVE_FOP, Width::B2, u64::from(x87.fop));
-    tdvps.store_u64(XSAVE_FIP, x87.fip);
-    tdvps.store_u64(XSAVE_FDP, x87.fdp);
-    for (offset, st) in (XSAVE_ST..).step_by(16).zip(x87.st) {
-        tdvps.store_u64(offset, st as u64);
-        tdvps.store_u64(offset + 8, (st >> 64) as u64);
-    }
-}
-
-/// Segments in VMCS order: ES, CS, SS, DS, FS, GS, LDTR, TR.
-fn segment(tdvps: &Tdvps<'_>, index: u32) -> SegmentState {
-    SegmentState {
-        selector: tdvps.load_u64(vmcs::ES_SELECTOR + 8 * index) as u16,
-        base: tdvps.load_u64(vmcs::ES_BASE + 8 * index),
-        limit: tdvps.load_u64(vmcs::ES_LIMIT + 8 * index) as u32,
-        access: tdvps.load_u64(vmcs::ES_ACCESS + 8 * index) as u32,
-    }
-}
-
-fn store_segment(tdvps: &Tdvps<'_>, index: u32, segment: &SegmentState) {
-    tdvps.store_u64(vmcs::ES_SELECTOR + 8 * index, u64::from(segment.selector));
-    tdvps.store_u64(vmcs::ES_BASE + 8 * index, segment.base);
-    tdvps.store_u64(vmcs::ES_LIMIT + 8 * index, u64::from(segment.limit));
-    tdvps.store_u64(vmcs::ES_ACCESS + 8 * index, u64::from(segment.access));
+pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
+    CPU.each(&mut |row, offset, n| tdvps.store(offset, row.width, (row.get)(state, n)));
 }
 
 /// The root of the shared EPT; zero where the host set none.
@@ -250,5 +432,151 @@ pub(crate) fn shared_root(tdvps: &Tdvps<'_>) -> Hpa {
     match tdvps.load_u64(vmcs::SHARED_EPTP) {
         crate::metadata::vp::ADDRESS_NOT_SET => Hpa::new(0),
         eptp => Hpa::new(eptp & 0x000f_ffff_ffff_f000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phys_memory::{Arena, KeySpace};
+    use tdvisor_base::Pfn;
+    use x86_arch::{Event, EventKind, Shadow};
+
+    use super::*;
+    use crate::fields::FieldPage;
+    use crate::module::random::Random;
+
+    /// Pages of a TDVPS that hold CPU state.
+    const PAGES: usize = 6;
+
+    struct Pages<'m>([FieldPage<'m>; PAGES]);
+
+    impl FieldStore for Pages<'_> {
+        fn load(&self, offset: u32, width: Width) -> u64 {
+            self.0[(offset >> 12) as usize].load(offset & 0xfff, width)
+        }
+        fn store(&self, offset: u32, width: Width, value: u64) {
+            self.0[(offset >> 12) as usize].store(offset & 0xfff, width, value);
+        }
+    }
+
+    fn any_segment(next: &mut impl FnMut() -> u64) -> Segment {
+        Segment {
+            selector: next() as u16,
+            base: next(),
+            limit: next() as u32,
+            attributes: Attributes(next() as u32),
+        }
+    }
+
+    fn any_event(next: &mut impl FnMut() -> u64) -> Option<Event> {
+        let kinds = [
+            EventKind::ExternalInterrupt,
+            EventKind::Nmi,
+            EventKind::HardwareException,
+            EventKind::SoftwareInterrupt,
+            EventKind::PrivilegedSoftwareException,
+            EventKind::SoftwareException,
+        ];
+        let kind = kinds.get(next() as usize % 8).copied()?;
+        let error_code = (next() & 1 != 0).then_some(next() as u32);
+        Some(Event { vector: next() as u8, kind, error_code, instruction_length: next() as u8 & 15 })
+    }
+
+    /// Any state that a vCPU can have between two instructions.
+    fn any_state(next: &mut impl FnMut() -> u64) -> CpuState {
+        let mut x87 = X87State {
+            control: next() as u16,
+            status: next() as u16,
+            tags: next() as u8,
+            opcode: next() as u16,
+            instruction: next(),
+            data: next(),
+            registers: [0; 8],
+        };
+        for n in 0..8 {
+            x87.set_st(n, u128::from(next()) << 64 | u128::from(next()));
+        }
+        let mut state = CpuState {
+            segments: std::array::from_fn(|_| any_segment(next)),
+            ldtr: any_segment(next),
+            tr: any_segment(next),
+            gdtr: TableRegister { base: next(), limit: next() as u16 },
+            idtr: TableRegister { base: next(), limit: next() as u16 },
+            control: ControlRegisters {
+                cr0: next(),
+                cr2: next(),
+                cr3: next(),
+                cr4: next(),
+                cr8: next() & 15,
+                efer: next(),
+                xcr0: next(),
+            },
+            msrs: Msrs {
+                star: next(),
+                lstar: next(),
+                cstar: 0,
+                fmask: next(),
+                kernel_gs_base: next(),
+                sysenter_cs: next(),
+                sysenter_esp: next(),
+                sysenter_eip: next(),
+                tsc_aux: next(),
+                pat: next(),
+                xss: next(),
+                debugctl: next(),
+                spec_ctrl: next(),
+            },
+            debug: DebugRegisters { address: std::array::from_fn(|_| next()), dr6: next(), dr7: next() },
+            simd: SimdState {
+                x87,
+                mxcsr: next() as u32,
+                xmm: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
+            },
+            interruptibility: Interruptibility {
+                shadow: [Shadow::None, Shadow::Sti, Shadow::MovSs][next() as usize % 3],
+                nmi_blocked: next() & 1 != 0,
+            },
+            activity: Activity::unpack(next() as u32 & 3),
+            event: any_event(next),
+            ..CpuState::default()
+        };
+        for index in 0..16 {
+            state.set_gpr(Gpr::from_index(index), next());
+        }
+        state.set_rip(next());
+        state.flags.set(next());
+        state
+    }
+
+    fn with_pages(test: impl FnOnce(&Pages<'_>)) {
+        let memory = Arena::new(2 << 20, KeySpace::SHARED_ONLY);
+        let page = |n: usize| FieldPage::new(memory.table(Pfn::new(n as u64 + 3)).unwrap());
+        test(&Pages(std::array::from_fn(page)));
+    }
+
+    #[test]
+    fn a_saved_state_is_loaded_as_it_was_whatever_it_was() {
+        with_pages(|pages| {
+            let random = Random::new(0x5eed);
+            let mut next = || random.next();
+            for round in 0..500 {
+                let state = any_state(&mut next);
+                save(pages, &state);
+                assert_eq!(load(pages), state, "round {round}");
+            }
+        });
+    }
+
+    #[test]
+    fn no_two_fields_of_the_state_share_a_byte() {
+        let mut seen = std::collections::BTreeMap::new();
+        CPU.each(&mut |row, offset, n| {
+            for byte in offset..offset + row.width as u32 {
+                if let Some(other) = seen.insert(byte, (row.offset, n)) {
+                    panic!("byte {byte:#x} belongs to {other:x?} and to {:x?}", (row.offset, n));
+                }
+            }
+        });
+        assert!(seen.len() > 900, "the table is whole: {} bytes", seen.len());
     }
 }

@@ -3,20 +3,18 @@
 //! VE_INFO holds one of them. While it waits to be read (VALID is all ones) a further #VE becomes #DF.
 
 use tdx_module_iface::exit::ExitReasonField;
+use x86_arch::{Event, vector};
 
 use super::{Handled, Running};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
-use crate::guest::{Injection, VmExit};
-
-const VE: u8 = 20;
-const DF: u8 = 8;
+use crate::guest::VmExit;
 
 /// Fills VE_INFO and injects #VE.
 pub(crate) fn inject(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
     let tdvps = vcpu.tdvps;
     if tdvps.load(tdvps::VE_VALID, Width::B4) != 0 {
-        return Handled::Inject(Injection::exception(DF, Some(0)));
+        return Handled::Inject(Event::exception_with_code(vector::DF, 0));
     }
     let ExitReasonField(reason) = exit.reason;
     tdvps.store(tdvps::VE_EXIT_REASON, Width::B4, u64::from(reason));
@@ -27,5 +25,5 @@ pub(crate) fn inject(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
     tdvps.store(tdvps::VE_EPTP_INDEX, Width::B2, 0);
     tdvps.store(tdvps::VE_INSTRUCTION_LENGTH, Width::B4, u64::from(exit.instruction_length));
     tdvps.store(tdvps::VE_INSTRUCTION_INFO, Width::B4, u64::from(exit.instruction_info));
-    Handled::Inject(Injection::exception(VE, None))
+    Handled::Inject(Event::exception(vector::VE))
 }

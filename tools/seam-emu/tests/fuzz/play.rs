@@ -9,13 +9,12 @@ use std::sync::{Barrier, OnceLock};
 use std::thread;
 
 use seam_emu::fidelity;
-use seam_emu::guest::Access;
-use seam_emu::{
-    CpuGuest, EmulatorLimit, GuestCpu, GuestEnv, GuestState, Machine, PconfigMode, RdseedMode, VmExit,
-};
+use seam_emu::guest::{GuestRegisters, gpr};
+use seam_emu::{CpuGuest, GuestCpu, GuestEnv, GuestState, Machine, PconfigMode, RdseedMode, VmExit};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 use tdx_module_iface::{Gprs, Reg, Status, StatusCode, TdgLeaf, TdhLeaf};
+use x86_arch::{Access, Activity, Gpr, Interruptibility};
 
 use super::dice::mix;
 use super::input::{Input, Kind, Op};
@@ -99,10 +98,7 @@ pub fn play_together(first: &Input, second: &Input) -> Vec<String> {
 
 /// What is wrong with a machine at rest.
 fn after(machine: &Machine) -> Vec<String> {
-    let internal = |limit: &EmulatorLimit| limit.what.contains("without a reason");
-    let limits = machine.limits();
-    let limits = limits.iter().filter(|limit| internal(limit)).map(ToString::to_string);
-    machine.audit().iter().map(ToString::to_string).chain(limits).collect()
+    machine.audit().iter().map(ToString::to_string).collect()
 }
 
 struct Play<'w> {
@@ -299,17 +295,17 @@ struct Guest<'p, 'w> {
 impl GuestCpu for Guest<'_, '_> {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         if let Some((leaf, rip)) = self.tdcall.take()
-            && state.rip != rip
+            && state.rip() != rip
         {
-            self.play.note_status(3, u64::from(leaf.0), state.gprs.rax);
-            self.play.check_listed(leaf.name(), state.gprs.rax);
+            self.play.note_status(3, u64::from(leaf.0), state.regs[Gpr::Rax]);
+            self.play.check_listed(leaf.name(), state.regs[Gpr::Rax]);
         }
-        if let Some(event) = state.injection {
+        if let Some(event) = state.event {
             self.play.note(4, u64::from(event.vector), event.kind as u64);
         }
         let exit = self.turn(state, env);
         if self.play.trace {
-            println!("  {}: guest at {:#x}: {exit:x?}", self.lp, state.rip);
+            println!("  {}: guest at {:#x}: {exit:x?}", self.lp, state.rip());
         }
         if exit.reason.basic() != ExitReason::TDCALL {
             self.play.note(5, u64::from(exit.reason.0), u64::from(exit.suppress_ve));
@@ -333,7 +329,7 @@ impl Guest<'_, '_> {
             match op.kind() {
                 Kind::Code => return self.code(op, state, env),
                 Kind::Leave | Kind::Tdcall | Kind::Exit | Kind::Access => {
-                    state.injection = None;
+                    state.event = None;
                     if let Some(exit) = self.scripted(op, state, env) {
                         return exit;
                     }
@@ -345,7 +341,7 @@ impl Guest<'_, '_> {
     }
 
     fn scripted(&mut self, op: &Op, state: &mut GuestState, env: &GuestEnv<'_>) -> Option<VmExit> {
-        state.rip = state.rip.wrapping_add(u64::from(op.byte(1) & 3) * 16);
+        state.set_rip(state.rip().wrapping_add(u64::from(op.byte(1) & 3) * 16));
         let operands = self.play.operands();
         match op.kind() {
             Kind::Tdcall => {
@@ -354,12 +350,12 @@ impl Guest<'_, '_> {
                 }
                 let leaf = TdgLeaf::ALL.get(usize::from(op.byte(2)) % (TdgLeaf::ALL.len() + 1)).copied();
                 let leaf = leaf.unwrap_or(TdgLeaf(999));
-                state.gprs.rax = u64::from(leaf.0) | u64::from(op.byte(3) >> 6) << 16;
+                state.regs[Gpr::Rax] = u64::from(leaf.0) | u64::from(op.byte(3) >> 6) << 16;
                 for (index, reg) in ARGUMENTS.into_iter().enumerate() {
                     let (select, number) = (op.byte(4 + 2 * index), op.byte(5 + 2 * index));
-                    state.gprs.set(reg, operands.guest(leaf, reg, select, number));
+                    state.set_gpr(gpr(reg), operands.guest(leaf, reg, select, number));
                 }
-                self.tdcall = Some((leaf, state.rip));
+                self.tdcall = Some((leaf, state.rip()));
                 Some(VmExit::tdcall())
             }
             Kind::Access => self.access(op, Gpa::new(operands.gpa(op.byte(2), op.byte(3))), env),
@@ -410,17 +406,17 @@ impl Guest<'_, '_> {
         }
         match exit.reason.basic() {
             ExitReason::RDMSR | ExitReason::WRMSR => {
-                state.gprs.rcx = u64::from(MSRS[usize::from(op.byte(3) >> 4)]);
-                (state.gprs.rax, state.gprs.rdx) = (op.word(8) & 0xffff_ffff, op.word(8) >> 32);
+                state.regs[Gpr::Rcx] = u64::from(MSRS[usize::from(op.byte(3) >> 4)]);
+                (state.regs[Gpr::Rax], state.regs[Gpr::Rdx]) = (op.word(8) & 0xffff_ffff, op.word(8) >> 32);
             }
             ExitReason::CPUID => {
                 let leaf = u64::from(op.byte(7) & 0x3f) | u64::from(op.byte(7) >> 7) << 31;
-                (state.gprs.rax, state.gprs.rcx) = (leaf, u64::from(op.byte(8) & 7));
+                (state.regs[Gpr::Rax], state.regs[Gpr::Rcx]) = (leaf, u64::from(op.byte(8) & 7));
             }
-            _ => state.gprs.rax = op.word(8),
+            _ => state.regs[Gpr::Rax] = op.word(8),
         }
         if op.byte(6) & 0x20 != 0 {
-            state.rflags |= 1 << 9;
+            state.flags.set(state.flags.get() | 1 << 9);
         }
         exit
     }
@@ -435,7 +431,7 @@ impl Guest<'_, '_> {
         }
         match op.byte(1) >> 6 {
             0 => long_mode(state, CODE + place),
-            1 => state.rip = CODE + place,
+            1 => state.set_rip(CODE + place),
             _ => {}
         }
         let Some(slot) = self.play.cpus.get(self.lp) else {
@@ -450,11 +446,11 @@ impl Guest<'_, '_> {
 /// 64-bit mode at CPL 0 with the identity page tables.
 fn long_mode(state: &mut GuestState, rip: u64) {
     state.enter_64_bit_mode();
-    state.cr0 = 0x8000_0033;
-    state.cr3 = PML4;
-    state.cr4 = 0x4_2660;
-    state.efer = 0xd01;
-    state.rip = rip;
-    state.rsp = MAPPED + 0x2800;
-    (state.activity, state.interruptibility) = (0, 0);
+    state.control.cr0 = 0x8000_0033;
+    state.control.cr3 = PML4;
+    state.control.cr4 = 0x4_2660;
+    state.control.efer = 0xd01;
+    state.set_rip(rip);
+    state.regs[Gpr::Rsp] = MAPPED + 0x2800;
+    (state.activity, state.interruptibility) = (Activity::Active, Interruptibility::default());
 }

@@ -1,5 +1,6 @@
 //! A host that forgets one step of a removal is caught each time, by name.
 
+use seam_emu::guest::GuestRegisters;
 use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestCpu, GuestEnv, GuestState, HostViolation, VmExit};
 use tdvisor_base::{Gpa, Hpa, Level};
@@ -80,9 +81,9 @@ fn a_missing_kick_is_refused_until_the_vcpu_has_left() {
     let host = Host::ready();
     let (td, _) = td_with_a_page(&host);
     while_running(&host, 0, td.vcpus[0], |env| {
-        let before = env.translate(Gpa::new(GPA), seam_emu::guest::Access::Read).unwrap();
+        let before = env.translate(Gpa::new(GPA), x86_arch::Access::Read).unwrap();
         block(&host, &td);
-        let after = env.translate(Gpa::new(GPA), seam_emu::guest::Access::Read);
+        let after = env.translate(Gpa::new(GPA), x86_arch::Access::Read);
         assert_eq!(after, Ok(before), "the translation outlives the block");
         assert_eq!(track(&host, &td), StatusCode::SUCCESS);
         assert_eq!(remove(&host, &td), StatusCode::TLB_TRACKING_NOT_DONE);
@@ -90,7 +91,7 @@ fn a_missing_kick_is_refused_until_the_vcpu_has_left() {
     });
     assert_eq!(remove(&host, &td), StatusCode::SUCCESS);
     while_running(&host, 0, td.vcpus[0], |env| {
-        assert!(env.translate(Gpa::new(GPA), seam_emu::guest::Access::Read).is_err());
+        assert!(env.translate(Gpa::new(GPA), x86_arch::Access::Read).is_err());
     });
     assert_eq!(host.machine.violations(), []);
 }

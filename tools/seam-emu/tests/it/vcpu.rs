@@ -1,11 +1,12 @@
 //! Virtual processors: interrupts without exits, 2 MiB accepts that are interrupted, host priority, snapshots.
 
-use seam_emu::guest::{GuestError, GuestProgram, Injection, InjectionKind};
+use seam_emu::guest::{GuestError, GuestProgram, GuestRegisters};
 use seam_emu::testing::{Host, Td, code, mem};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
 use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, StatusCode, TdgLeaf, TdhLeaf};
+use x86_arch::{Event, EventKind, Gpr};
 
 const GPA: u64 = 0x8000_0000;
 const DESCRIPTOR: u64 = 0x40_0000;
@@ -28,12 +29,12 @@ fn post(host: &Host, vector: u64) {
 }
 
 /// Enters a vCPU whose guest looks at what was injected and is interrupted.
-fn injected(host: &Host, td: &Td, interrupts: bool) -> Option<Injection> {
+fn injected(host: &Host, td: &Td, interrupts: bool) -> Option<Event> {
     let mut seen = None;
     let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
         state.enter_64_bit_mode();
-        state.rflags = if interrupts { 0x202 } else { 2 };
-        seen = state.injection.take();
+        state.flags.set(if interrupts { 0x202 } else { 2 });
+        seen = state.event.take();
         VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
@@ -50,7 +51,7 @@ fn a_posted_interrupt_reaches_the_guest_once_it_takes_interrupts() {
     post(&host, 0x51);
     assert_eq!(injected(&host, &td, true), None, "interrupts are off at the first entry");
     let got = injected(&host, &td, true).expect("now they are on");
-    assert_eq!((got.vector, got.kind), (0x51, InjectionKind::ExternalInterrupt));
+    assert_eq!((got.vector, got.kind), (0x51, EventKind::ExternalInterrupt));
     assert_eq!(injected(&host, &td, true), None, "it is in service");
 }
 
@@ -70,10 +71,10 @@ fn a_lower_interrupt_waits_for_the_end_of_a_higher_one() {
     let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
         step += 1;
         if step == 1 {
-            state.gprs = Gprs { rcx: 0x80b, ..Gprs::ZERO };
+            state.set_gprs(Gprs { rcx: 0x80b, ..Gprs::ZERO });
             return VmExit::instruction(ExitReason::WRMSR, 2, 0);
         }
-        seen = state.injection.take();
+        seen = state.event.take();
         VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
@@ -92,11 +93,11 @@ fn an_interrupted_large_accept_goes_on_where_it_stopped() {
     let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
         state.enter_64_bit_mode();
         calls += 1;
-        if calls > 1 && state.gprs.rax == 0 {
+        if calls > 1 && state.regs[Gpr::Rax] == 0 {
             return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
         }
         env.machine().set_interrupt_pending(0, calls < 20);
-        state.gprs = Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA | 1, ..Gprs::ZERO };
+        state.set_gprs(Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA | 1, ..Gprs::ZERO });
         VmExit::tdcall()
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
@@ -146,9 +147,9 @@ fn a_host_that_lost_a_lock_comes_first_and_a_guest_that_waits_too_long_leaves() 
     let mut answers = Vec::new();
     let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
         state.enter_64_bit_mode();
-        answers.push(state.gprs.rax);
+        answers.push(state.regs[Gpr::Rax]);
         env.machine().advance_tsc(env.machine().config().tsc_hz / 2);
-        state.gprs = Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA, ..Gprs::ZERO };
+        state.set_gprs(Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA, ..Gprs::ZERO });
         VmExit::tdcall()
     });
     let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
@@ -204,9 +205,9 @@ fn a_vmcall_passes_the_vector_registers_of_its_mask_and_no_others() {
     let enter = |answered: &mut [u128; 16]| {
         let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
             state.enter_64_bit_mode();
-            *answered = state.xmm;
-            state.xmm = std::array::from_fn(|index| index as u128 + 100);
-            state.gprs = Gprs { rax: u64::from(TdgLeaf::VP_VMCALL.0), rcx: XMM1_AND_3, ..Gprs::ZERO };
+            *answered = state.simd.xmm;
+            state.simd.xmm = std::array::from_fn(|index| index as u128 + 100);
+            state.set_gprs(Gprs { rax: u64::from(TdgLeaf::VP_VMCALL.0), rcx: XMM1_AND_3, ..Gprs::ZERO });
             VmExit::tdcall()
         });
         let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };

@@ -125,7 +125,7 @@ pub(crate) struct CodeCache {
 
 /// The state of translation that a jump entry is good for.
 fn stamp(cpu: &Cpu) -> u64 {
-    cpu.tlb.stamp(cpu.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
+    cpu.tlb.stamp(cpu.state.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
 }
 
 impl CodeCache {
@@ -144,7 +144,7 @@ impl CodeCache {
     /// The block at RIP, valid at this moment.
     #[inline(always)]
     pub(crate) fn lookup(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&Block, Stop> {
-        let rip = cpu.rip();
+        let rip = cpu.state.rip();
         let stamp = stamp(cpu);
         let number = match self.jumps.get(Self::jump_index(rip)) {
             Some(jump) if jump.rip == rip && jump.stamp == stamp && jump.checked == self.epoch => jump.block,

@@ -116,8 +116,8 @@ fn unknown(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
 }
 
 /// Names the instruction at RIP for a person.
-pub(crate) fn describe(cpu: &mut Cpu, env: &mut Env<'_>, what: &str) -> Unimplemented {
-    let address = cpu.code_linear(cpu.rip());
+pub(crate) fn describe(cpu: &mut Cpu, env: &mut Env<'_>, missing: &'static str) -> Unimplemented {
+    let address = cpu.code_linear(cpu.state.rip());
     let mut buffer = [0u8; MAX_INSTRUCTION];
     let room = (4096 - (address & 0xFFF)) as usize;
     let view = cpu.view;
@@ -130,12 +130,22 @@ pub(crate) fn describe(cpu: &mut Cpu, env: &mut Env<'_>, what: &str) -> Unimplem
         bytes = head;
     }
     let _ = core::mem::take(&mut cpu.stop);
-    let mut decoder = decoder(cpu.mode, bytes);
+    let instruction = decoder(cpu.mode, bytes).decode();
+    let length = if instruction.is_invalid() { bytes.len() } else { instruction.len() };
+    let bytes = bytes.get(..length).unwrap_or(bytes).to_vec();
+    Unimplemented { bytes, address, mode: cpu.mode, missing }
+}
+
+/// The mnemonic of an instruction in lower case; `None` where the bytes have no decoding.
+pub(crate) fn mnemonic(mode: CodeMode, bytes: &[u8]) -> Option<String> {
+    let instruction = decoder(mode, bytes).decode();
+    (!instruction.is_invalid()).then(|| format!("{:?}", instruction.mnemonic()).to_lowercase())
+}
+
+/// An instruction at this address as text.
+pub(crate) fn text(mode: CodeMode, bytes: &[u8], address: u64) -> Option<String> {
+    let mut decoder = decoder(mode, bytes);
     decoder.set_ip(address);
     let instruction = decoder.decode();
-    if instruction.is_invalid() {
-        return Unimplemented { bytes: bytes.to_vec(), address, text: format!("(no decoding): {what}") };
-    }
-    let bytes = bytes.get(..instruction.len()).unwrap_or(bytes).to_vec();
-    Unimplemented { bytes, address, text: format!("{instruction}: {what}") }
+    (!instruction.is_invalid()).then(|| instruction.to_string())
 }

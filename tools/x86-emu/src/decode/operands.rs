@@ -3,7 +3,10 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use crate::op::{Handler, Op, address, prefix};
-use crate::state::{HIGH_BYTES, RIP, Seg, ZERO};
+use x86_arch::{
+    Seg,
+    registers::{HIGH_BYTES, RIP, ZERO},
+};
 
 /// Which operands a two-operand instruction has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,13 +3,12 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, Form, form, operands, width};
-use crate::flags::Flags;
 use crate::memory::FromBytes;
 use crate::op::{Handler, Op};
 use crate::stop::Step;
+use x86_arch::{Width, flags::Flags};
 
 /// A function of two operands that sets the arithmetic flags.
 trait Binary: 'static {
@@ -112,29 +111,29 @@ impl Binary for Test {
 }
 
 fn reg_reg<W: Width + FromBytes, O: Binary>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let (a, b) = (W::read(&cpu.regs, op.dst), W::read(&cpu.regs, op.src));
-    let r = O::apply(&mut cpu.flags, a, b);
+    let (a, b) = (W::read(&cpu.state.regs, op.dst), W::read(&cpu.state.regs, op.src));
+    let r = O::apply(&mut cpu.state.flags, a, b);
     if O::WRITES {
-        W::write(&mut cpu.regs, op.dst, r);
+        W::write(&mut cpu.state.regs, op.dst, r);
     }
     Ok(())
 }
 
 fn reg_imm<W: Width + FromBytes, O: Binary>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let a = W::read(&cpu.regs, op.dst);
-    let r = O::apply(&mut cpu.flags, a, W::from64(op.imm));
+    let a = W::read(&cpu.state.regs, op.dst);
+    let r = O::apply(&mut cpu.state.flags, a, W::from64(op.imm));
     if O::WRITES {
-        W::write(&mut cpu.regs, op.dst, r);
+        W::write(&mut cpu.state.regs, op.dst, r);
     }
     Ok(())
 }
 
 fn reg_mem<W: Width + FromBytes, O: Binary>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let b: W = cpu.load_operand(env, op)?;
-    let a = W::read(&cpu.regs, op.dst);
-    let r = O::apply(&mut cpu.flags, a, b);
+    let a = W::read(&cpu.state.regs, op.dst);
+    let r = O::apply(&mut cpu.state.flags, a, b);
     if O::WRITES {
-        W::write(&mut cpu.regs, op.dst, r);
+        W::write(&mut cpu.state.regs, op.dst, r);
     }
     Ok(())
 }
@@ -145,13 +144,13 @@ fn memory_with<W: Width + FromBytes, O: Binary>(cpu: &mut Cpu, env: &mut Env<'_>
         cpu.update(env, op, |flags, a| O::apply(flags, a, b))
     } else {
         let a: W = cpu.load_operand(env, op)?;
-        O::apply(&mut cpu.flags, a, b);
+        O::apply(&mut cpu.state.flags, a, b);
         Ok(())
     }
 }
 
 fn mem_reg<W: Width + FromBytes, O: Binary>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let b = W::read(&cpu.regs, op.src);
+    let b = W::read(&cpu.state.regs, op.src);
     memory_with::<W, O>(cpu, env, op, b)
 }
 
@@ -197,13 +196,13 @@ fn not<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step 
 }
 
 fn xadd<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let b = W::read(&cpu.regs, op.src);
+    let b = W::read(&cpu.state.regs, op.src);
     if !op.writes_memory() {
-        let old = W::read(&cpu.regs, op.dst);
-        let sum = add_with(&mut cpu.flags, old, b, 0);
+        let old = W::read(&cpu.state.regs, op.dst);
+        let sum = add_with(&mut cpu.state.flags, old, b, 0);
         // The sum is written last: it wins where both operands are one register.
-        W::write(&mut cpu.regs, op.src, old);
-        W::write(&mut cpu.regs, op.dst, sum);
+        W::write(&mut cpu.state.regs, op.src, old);
+        W::write(&mut cpu.state.regs, op.dst, sum);
         return Ok(());
     }
     let mut old = b;
@@ -211,14 +210,14 @@ fn xadd<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
         old = a;
         add_with(flags, a, b, 0)
     })?;
-    W::write(&mut cpu.regs, op.src, old);
+    W::write(&mut cpu.state.regs, op.src, old);
     Ok(())
 }
 
 fn cmpxchg<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     const RAX: u8 = 0;
-    let expected = W::read(&cpu.regs, RAX);
-    let new = W::read(&cpu.regs, op.src);
+    let expected = W::read(&cpu.state.regs, RAX);
+    let new = W::read(&cpu.state.regs, op.src);
     let mut found = expected;
     let mut equal = false;
     let mut compare = |flags: &mut Flags, old: W| {
@@ -230,14 +229,14 @@ fn cmpxchg<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> S
     if op.writes_memory() {
         cpu.update(env, op, compare)?;
     } else {
-        let old = W::read(&cpu.regs, op.dst);
-        let value = compare(&mut cpu.flags, old);
+        let old = W::read(&cpu.state.regs, op.dst);
+        let value = compare(&mut cpu.state.flags, old);
         if equal {
-            W::write(&mut cpu.regs, op.dst, value);
+            W::write(&mut cpu.state.regs, op.dst, value);
         }
     }
     if !equal {
-        W::write(&mut cpu.regs, RAX, found);
+        W::write(&mut cpu.state.regs, RAX, found);
     }
     Ok(())
 }

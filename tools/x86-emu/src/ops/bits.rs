@@ -3,13 +3,13 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::flags::{self, Flags};
 use crate::memory::FromBytes;
 use crate::op::{Intent, Op, address};
 use crate::stop::Step;
+use x86_arch::Width;
+use x86_arch::flags::{self, Flags};
 
 trait BitOp: 'static {
     const WRITES: bool = true;
@@ -44,17 +44,17 @@ impl BitOp for Btc {
 /// The bit offset comes from `src`, or from the immediate where `aux` is 1. A register offset into memory
 /// reaches beyond the operand: it is signed and counts from the operand's address.
 fn bit<W: Width + FromBytes, O: BitOp>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let number = if op.aux == 1 { op.imm } else { W::read(&cpu.regs, op.src).sext64() };
+    let number = if op.aux == 1 { op.imm } else { W::read(&cpu.state.regs, op.src).sext64() };
     let mask = 1u64 << (number & u64::from(W::BITS - 1));
     let test = |flags: &mut Flags, a: W| {
         flags.set_cf(a.to64() & mask != 0);
         W::from64(O::apply(a.to64(), mask))
     };
     if !op.has_memory() {
-        let old = W::read(&cpu.regs, op.dst);
-        let new = test(&mut cpu.flags, old);
+        let old = W::read(&cpu.state.regs, op.dst);
+        let new = test(&mut cpu.state.flags, old);
         if O::WRITES {
-            W::write(&mut cpu.regs, op.dst, new);
+            W::write(&mut cpu.state.regs, op.dst, new);
         }
         return Ok(());
     }
@@ -70,7 +70,7 @@ fn bit<W: Width + FromBytes, O: BitOp>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op
     let linear = cpu.linear_in(op, offset, W::BYTES, intent)?;
     if !O::WRITES {
         let value: W = cpu.load(env, linear)?;
-        test(&mut cpu.flags, value);
+        test(&mut cpu.state.flags, value);
         Ok(())
     } else if op.locked() {
         cpu.modify_locked(env, linear, test)
@@ -96,24 +96,24 @@ fn bsr<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step 
 fn scan<W: Width>(cpu: &mut Cpu, op: &Op, value: W, index: u64) {
     let zero = value.to64() == 0;
     if !zero {
-        W::write(&mut cpu.regs, op.dst, W::from64(index));
+        W::write(&mut cpu.state.regs, op.dst, W::from64(index));
     }
-    cpu.flags.set_zf(zero);
+    cpu.state.flags.set_zf(zero);
 }
 
 fn tzcnt<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value = cpu.source::<W>(env, op)?.to64();
     let count = u64::from(value.trailing_zeros().min(W::BITS));
-    W::write(&mut cpu.regs, op.dst, W::from64(count));
-    count_flags(&mut cpu.flags, value == 0, count == 0);
+    W::write(&mut cpu.state.regs, op.dst, W::from64(count));
+    count_flags(&mut cpu.state.flags, value == 0, count == 0);
     Ok(())
 }
 
 fn lzcnt<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value = cpu.source::<W>(env, op)?.to64();
     let count = u64::from(value.leading_zeros() - (64 - W::BITS));
-    W::write(&mut cpu.regs, op.dst, W::from64(count));
-    count_flags(&mut cpu.flags, value == 0, count == 0);
+    W::write(&mut cpu.state.regs, op.dst, W::from64(count));
+    count_flags(&mut cpu.state.flags, value == 0, count == 0);
     Ok(())
 }
 
@@ -124,8 +124,8 @@ fn count_flags(flags: &mut Flags, carry: bool, zero: bool) {
 
 fn popcnt<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value = cpu.source::<W>(env, op)?.to64();
-    W::write(&mut cpu.regs, op.dst, W::from64(u64::from(value.count_ones())));
-    cpu.flags.replace(flags::ARITHMETIC, if value == 0 { flags::ZF } else { 0 });
+    W::write(&mut cpu.state.regs, op.dst, W::from64(u64::from(value.count_ones())));
+    cpu.state.flags.replace(flags::ARITHMETIC, if value == 0 { flags::ZF } else { 0 });
     Ok(())
 }
 
@@ -134,8 +134,8 @@ fn swapped<W: Width>(value: W) -> W {
 }
 
 fn bswap<W: Width + FromBytes>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let value = W::read(&cpu.regs, op.dst);
-    W::write(&mut cpu.regs, op.dst, swapped(value));
+    let value = W::read(&cpu.state.regs, op.dst);
+    W::write(&mut cpu.state.regs, op.dst, swapped(value));
     Ok(())
 }
 
@@ -147,14 +147,14 @@ fn movbe<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Ste
 /// CRC-32C over `W`, bit by bit (polynomial 0x11EDC6F41, reflected).
 fn crc32<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value: W = cpu.source(env, op)?;
-    let mut crc = cpu.regs.slot(op.dst) as u32;
+    let mut crc = cpu.state.regs.slot(op.dst) as u32;
     for byte in value.to64().to_le_bytes().iter().take(W::BYTES as usize) {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
             crc = crc >> 1 ^ if crc & 1 != 0 { 0x82F6_3B78 } else { 0 };
         }
     }
-    cpu.regs.set_slot(op.dst, u64::from(crc));
+    cpu.state.regs.set_slot(op.dst, u64::from(crc));
     Ok(())
 }
 
@@ -165,7 +165,7 @@ impl Cpu {
         env: &mut Env<'_>,
         op: &Op,
     ) -> Result<W, crate::stop::Stop> {
-        if op.writes_memory() { Ok(W::read(&self.regs, op.src)) } else { self.source(env, op) }
+        if op.writes_memory() { Ok(W::read(&self.state.regs, op.src)) } else { self.source(env, op) }
     }
 }
 

@@ -2,12 +2,11 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::events::{Event, EventKind, vector};
 use crate::op::{Handler, Op, address, prefix};
 use crate::stop::{Step, Stop};
+use x86_arch::{Event, EventKind, Width, vector};
 
 const RCX: u8 = 1;
 
@@ -15,16 +14,16 @@ impl Cpu {
     /// Jumps to a target given relative to the block.
     #[inline(always)]
     fn jump_relative(&mut self, target: u64) -> Step {
-        let target = self.rip().wrapping_add(target);
+        let target = self.state.rip().wrapping_add(target);
         if self.is_long_mode() {
-            self.set_rip(target);
+            self.state.set_rip(target);
             // Targets are canonical unless code runs at the edge of the canonical range: the fetch faults
             // there, with the state that the jump leaves.
             Ok(())
         } else {
             let target = target & 0xFFFF_FFFF;
             self.check_code_limit(target)?;
-            self.set_rip(target);
+            self.state.set_rip(target);
             Ok(())
         }
     }
@@ -44,7 +43,7 @@ impl Cpu {
     /// The address behind an operation, as a return address.
     #[inline(always)]
     fn return_address(&self, op: &Op) -> u64 {
-        let next = self.rip().wrapping_add(op.end());
+        let next = self.state.rip().wrapping_add(op.end());
         if self.is_long_mode() { next } else { next & 0xFFFF_FFFF }
     }
 }
@@ -61,7 +60,7 @@ fn serialize(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 }
 
 fn jcc<const CODE: u8>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let target = if cpu.flags.condition(CODE) { op.imm } else { op.end() };
+    let target = if cpu.state.flags.condition(CODE) { op.imm } else { op.end() };
     cpu.jump_relative(target)
 }
 
@@ -69,17 +68,17 @@ fn jcc<const CODE: u8>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 fn count_branch(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let wide = op.prefix & prefix::SIZE64 != 0;
     let mask = if wide { u64::MAX } else { 0xFFFF_FFFF };
-    let count = cpu.regs.slot(RCX);
+    let count = cpu.state.regs.slot(RCX);
     let left = if op.aux == 0 { count } else { count.wrapping_sub(1) } & mask;
     let taken = match op.aux {
         0 => left == 0,
         1 => left != 0,
-        2 => left != 0 && cpu.flags.zf(),
-        _ => left != 0 && !cpu.flags.zf(),
+        2 => left != 0 && cpu.state.flags.zf(),
+        _ => left != 0 && !cpu.state.flags.zf(),
     };
     cpu.jump_relative(if taken { op.imm } else { op.end() })?;
     if op.aux != 0 {
-        cpu.regs.set_slot(RCX, left);
+        cpu.state.regs.set_slot(RCX, left);
     }
     Ok(())
 }
@@ -95,14 +94,14 @@ fn target_operand(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Result<u64, Stop
 
 fn jmp_indirect(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let target = target_operand(cpu, env, op)?;
-    cpu.set_rip(target);
+    cpu.state.set_rip(target);
     Ok(())
 }
 
 fn call(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let back = cpu.return_address(op);
     if !cpu.is_long_mode() {
-        let target = cpu.rip().wrapping_add(op.imm) & 0xFFFF_FFFF;
+        let target = cpu.state.rip().wrapping_add(op.imm) & 0xFFFF_FFFF;
         cpu.check_code_limit(target)?;
     }
     cpu.push_native(env, back)?;
@@ -113,7 +112,7 @@ fn call_indirect(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let target = target_operand(cpu, env, op)?;
     let back = cpu.return_address(op);
     cpu.push_native(env, back)?;
-    cpu.set_rip(target);
+    cpu.state.set_rip(target);
     Ok(())
 }
 
@@ -121,7 +120,7 @@ fn ret(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (target, stack) = cpu.peek_native(env)?;
     let target = cpu.check_target(target)?;
     cpu.set_stack(stack.wrapping_add(op.imm & 0xFFFF));
-    cpu.set_rip(target);
+    cpu.state.set_rip(target);
     Ok(())
 }
 
@@ -148,7 +147,7 @@ fn int1(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 }
 
 fn into(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    if !cpu.flags.of() {
+    if !cpu.state.flags.of() {
         return cpu.jump_relative(op.end());
     }
     Err(cpu.raise(Event {
@@ -228,7 +227,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     op.aux = aux;
     if i.op0_kind() != OpKind::Memory {
         // What can go wrong then concerns the stack.
-        op.address = op.address & !address::SEGMENT | crate::state::Seg::Ss as u8;
+        op.address = op.address & !address::SEGMENT | x86_arch::Seg::Ss as u8;
     }
     let count_is_rcx = i.code().op_code().address_size() == 64;
     let wide =

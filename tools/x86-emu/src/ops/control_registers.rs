@@ -1,11 +1,10 @@
 //! MOV to and from control and debug registers, CLTS, LMSW and SMSW.
 
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::exits::{CrAccess, CrOperation, DrAccess, InstructionExit};
 use crate::op::Op;
-use crate::state::{cr0, cr4};
 use crate::stop::{Step, Stop};
+use x86_arch::{Width, cr0, cr4};
 
 /// LMSW and SMSW: the four bits that LMSW can change.
 const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
@@ -13,7 +12,7 @@ const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
 /// MOV to a control register: `dst` is its number, `src` the general register.
 pub(super) fn mov_to_cr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
-    let value = cpu.regs.slot(op.src);
+    let value = cpu.state.regs.slot(op.src);
     let value = if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF };
     let intercepted = match op.dst {
         3 => cpu.controls.intercept_cr3_write,
@@ -35,24 +34,24 @@ pub(super) fn mov_from_cr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
     let value = match op.src {
         0 => cpu.visible_cr0(),
-        2 => cpu.control.cr2,
-        3 => cpu.control.cr3,
+        2 => cpu.state.control.cr2,
+        3 => cpu.state.control.cr3,
         4 => cpu.visible_cr4(),
         8 if cpu.controls.intercept_cr8_read => {
             let access = CrAccess { register: 8, operation: CrOperation::Read { gpr: op.dst } };
             return Err(cpu.instruction_exit(InstructionExit::CrAccess(access)));
         }
-        8 => cpu.control.cr8,
+        8 => cpu.state.control.cr8,
         _ => return Err(cpu.undefined()),
     };
-    cpu.regs.set_slot(op.dst, if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF });
+    cpu.state.regs.set_slot(op.dst, if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF });
     Ok(())
 }
 
 pub(super) fn mov_to_cr2(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
-    let value = cpu.regs.slot(op.src);
-    cpu.control.cr2 = if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF };
+    let value = cpu.state.regs.slot(op.src);
+    cpu.state.control.cr2 = if cpu.is_long_mode() { value } else { value & 0xFFFF_FFFF };
     Ok(())
 }
 
@@ -65,7 +64,7 @@ pub(super) fn clts(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
         }
         return Ok(());
     }
-    cpu.control.cr0 &= !cr0::TS;
+    cpu.state.control.cr0 &= !cr0::TS;
     Ok(())
 }
 
@@ -85,9 +84,9 @@ pub(super) fn smsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         return cpu.store_operand(env, op, value as u16);
     }
     match op.operand_bytes() {
-        8 => cpu.regs.set_slot(op.dst, value),
-        4 => u32::write(&mut cpu.regs, op.dst, value as u32),
-        _ => u16::write(&mut cpu.regs, op.dst, value as u16),
+        8 => cpu.state.regs.set_slot(op.dst, value),
+        4 => u32::write(&mut cpu.state.regs, op.dst, value as u32),
+        _ => u16::write(&mut cpu.state.regs, op.dst, value as u16),
     }
     Ok(())
 }
@@ -95,7 +94,7 @@ pub(super) fn smsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 /// DR4 and DR5 are DR6 and DR7 unless CR4.DE says otherwise.
 pub(super) fn debug_register(cpu: &mut Cpu, number: u8) -> Result<u8, Stop> {
     match number {
-        4 | 5 if cpu.control.cr4 & cr4::DE != 0 => Err(cpu.undefined()),
+        4 | 5 if cpu.state.control.cr4 & cr4::DE != 0 => Err(cpu.undefined()),
         4 | 5 => Ok(number + 2),
         _ => Ok(number),
     }
@@ -114,17 +113,17 @@ pub(super) fn mov_to_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
     let register = debug_register(cpu, op.dst)?;
     intercepted_dr(cpu, register, op.src, true)?;
-    let value = cpu.regs.slot(op.src);
+    let value = cpu.state.regs.slot(op.src);
     match register {
         0..=3 => {
-            if let Some(slot) = cpu.debug.address.get_mut(register as usize) {
+            if let Some(slot) = cpu.state.debug.address.get_mut(register as usize) {
                 *slot = value;
             }
         }
         _ if value >> 32 != 0 => return Err(cpu.general_protection(0)),
-        6 => cpu.debug.dr6 = 0xFFFF_0FF0 | value & 0xE00F,
+        6 => cpu.state.debug.dr6 = 0xFFFF_0FF0 | value & 0xE00F,
         _ if value & ENABLES != 0 => return Err(cpu.unimplemented("hardware breakpoints")),
-        _ => cpu.debug.dr7 = value & 0xFFFF_0300 | 0x400,
+        _ => cpu.state.debug.dr7 = value & 0xFFFF_0300 | 0x400,
     }
     Ok(())
 }
@@ -134,10 +133,10 @@ pub(super) fn mov_from_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let register = debug_register(cpu, op.src)?;
     intercepted_dr(cpu, register, op.dst, false)?;
     let value = match register {
-        6 => cpu.debug.dr6,
-        7 => cpu.debug.dr7,
-        n => cpu.debug.address.get(n as usize).copied().unwrap_or(0),
+        6 => cpu.state.debug.dr6,
+        7 => cpu.state.debug.dr7,
+        n => cpu.state.debug.address.get(n as usize).copied().unwrap_or(0),
     };
-    cpu.regs.set_slot(op.dst, value);
+    cpu.state.regs.set_slot(op.dst, value);
     Ok(())
 }

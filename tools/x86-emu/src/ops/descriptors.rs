@@ -1,11 +1,10 @@
 //! Segment registers, descriptor-table registers, and instructions that look at descriptors.
 
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::op::{Intent, Op};
 use crate::segments::{Descriptor, is_null};
-use crate::state::{Seg, Shadow, TableRegister};
 use crate::stop::{Step, Stop};
+use x86_arch::{Seg, Shadow, TableRegister, Width};
 
 /// MOV to a segment register: `dst` is its number.
 pub(super) fn mov_to_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
@@ -15,7 +14,7 @@ pub(super) fn mov_to_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step 
         Some(segment) => {
             cpu.load_data_segment(env, segment, selector)?;
             if segment == Seg::Ss {
-                cpu.interruptibility.shadow = Shadow::MovSs;
+                cpu.state.interruptibility.shadow = Shadow::MovSs;
             }
             cpu.attention = true;
             Ok(())
@@ -24,7 +23,7 @@ pub(super) fn mov_to_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step 
 }
 
 pub(super) fn mov_from_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector = Seg::from_index(op.src).map_or(0, |s| cpu.segment(s).selector);
+    let selector = Seg::from_index(op.src).map_or(0, |s| cpu.state.segment(s).selector);
     store_selector(cpu, env, op, selector)
 }
 
@@ -34,9 +33,9 @@ pub(super) fn store_selector(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, selector
         return cpu.store_operand(env, op, selector);
     }
     if op.operand_bytes() == 2 {
-        u16::write(&mut cpu.regs, op.dst, selector);
+        u16::write(&mut cpu.state.regs, op.dst, selector);
     } else {
-        cpu.regs.set_slot(op.dst, u64::from(selector));
+        cpu.state.regs.set_slot(op.dst, u64::from(selector));
     }
     Ok(())
 }
@@ -54,9 +53,9 @@ pub(super) fn load_far_pointer(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Ste
     let Some(segment) = Seg::from_index(op.aux as u8) else { return Err(cpu.undefined()) };
     cpu.load_data_segment(env, segment, selector)?;
     if bytes == 2 {
-        u16::write(&mut cpu.regs, op.dst, offset as u16);
+        u16::write(&mut cpu.state.regs, op.dst, offset as u16);
     } else {
-        cpu.regs.set_slot(op.dst, offset);
+        cpu.state.regs.set_slot(op.dst, offset);
     }
     if segment == Seg::Ss {
         cpu.attention = true;
@@ -80,11 +79,11 @@ pub(super) fn load_table(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Result<Ta
     Ok(TableRegister { base, limit })
 }
 pub(super) fn lgdt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.gdtr = load_table(cpu, env, op)?;
+    cpu.state.gdtr = load_table(cpu, env, op)?;
     Ok(())
 }
 pub(super) fn lidt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.idtr = load_table(cpu, env, op)?;
+    cpu.state.idtr = load_table(cpu, env, op)?;
     Ok(())
 }
 pub(super) fn store_table(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, table: TableRegister) -> Step {
@@ -99,10 +98,10 @@ pub(super) fn store_table(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, table: Tabl
     cpu.write_bytes(env, linear, image.get(..bytes).unwrap_or(&image), view)
 }
 pub(super) fn sgdt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    store_table(cpu, env, op, cpu.gdtr)
+    store_table(cpu, env, op, cpu.state.gdtr)
 }
 pub(super) fn sidt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    store_table(cpu, env, op, cpu.idtr)
+    store_table(cpu, env, op, cpu.state.idtr)
 }
 pub(super) fn ltr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
@@ -116,11 +115,11 @@ pub(super) fn lldt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 pub(super) fn store_tr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_not_umip()?;
-    store_selector(cpu, env, op, cpu.tr.selector)
+    store_selector(cpu, env, op, cpu.state.tr.selector)
 }
 pub(super) fn sldt(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_not_umip()?;
-    store_selector(cpu, env, op, cpu.ldtr.selector)
+    store_selector(cpu, env, op, cpu.state.ldtr.selector)
 }
 
 /// Which descriptors LAR and LSL see in IA-32e mode, by system type.
@@ -136,7 +135,7 @@ pub(super) fn visible_descriptor(
     let descriptor = match cpu.descriptor(env, selector) {
         Ok(descriptor) => descriptor,
         // Outside the table is an answer, not a fault.
-        Err(_) if matches!(cpu.stop, crate::stop::Reason::Exception(e) if e.vector == crate::events::vector::GP) =>
+        Err(_) if matches!(cpu.stop, crate::stop::Reason::Exception(e) if e.vector == x86_arch::vector::GP) =>
         {
             cpu.stop = crate::stop::Reason::None;
             return Ok(None);
@@ -148,29 +147,29 @@ pub(super) fn visible_descriptor(
         return Ok(None);
     }
     let conforming_code = attributes.is_code() && attributes.kind() & 4 != 0;
-    let allowed = conforming_code || cpu.cpl().max((selector & 3) as u8) <= attributes.dpl();
+    let allowed = conforming_code || cpu.state.cpl().max((selector & 3) as u8) <= attributes.dpl();
     Ok(allowed.then_some(descriptor))
 }
 pub(super) fn write_answer(cpu: &mut Cpu, op: &Op, answer: Option<u32>) {
     if let Some(value) = answer {
         if op.operand_bytes() == 2 {
-            u16::write(&mut cpu.regs, op.dst, value as u16);
+            u16::write(&mut cpu.state.regs, op.dst, value as u16);
         } else {
-            cpu.regs.set_slot(op.dst, u64::from(value));
+            cpu.state.regs.set_slot(op.dst, u64::from(value));
         }
     }
-    cpu.flags.set_zf(answer.is_some());
+    cpu.state.flags.set_zf(answer.is_some());
 }
 pub(super) fn lar(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let selector: u16 = cpu.source(env, op)?;
-    let systems: &[u8] = if cpu.is_ia32e() { &[2, 9, 11, 12] } else { &[1, 2, 3, 4, 5, 9, 11, 12] };
+    let systems: &[u8] = if cpu.state.is_ia32e() { &[2, 9, 11, 12] } else { &[1, 2, 3, 4, 5, 9, 11, 12] };
     let found = visible_descriptor(cpu, env, selector, systems)?;
     write_answer(cpu, op, found.map(|d| (d.raw >> 32) as u32 & 0x00FF_FF00));
     Ok(())
 }
 pub(super) fn lsl(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let selector: u16 = cpu.source(env, op)?;
-    let systems: &[u8] = if cpu.is_ia32e() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
+    let systems: &[u8] = if cpu.state.is_ia32e() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
     let found = visible_descriptor(cpu, env, selector, systems)?;
     write_answer(cpu, op, found.map(Descriptor::limit));
     Ok(())
@@ -184,6 +183,6 @@ pub(super) fn verify(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         let code = kind & 8 != 0;
         if op.aux == 1 { !code && kind & 2 != 0 } else { !code || kind & 2 != 0 }
     });
-    cpu.flags.set_zf(allowed);
+    cpu.state.flags.set_zf(allowed);
     Ok(())
 }

@@ -8,17 +8,15 @@ use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands};
-use crate::events::{Event, vector};
 use crate::op::{Handler, Intent, Op, prefix};
 use crate::paging::Want;
-use crate::state::{SimdState, cr0, cr4};
 use crate::stop::{Step, Stop};
+use x86_arch::{Event, SimdState, X87State, cr0, cr4, simd::MXCSR_RESET, vector};
 
 const X87: u64 = 1;
 const SSE: u64 = 2;
 /// Bits that MXCSR has.
 pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
-const MXCSR_RESET: u32 = 0x1F80;
 const COMPACTED: u64 = 1 << 63;
 const LEGACY: usize = 512;
 const AREA: usize = 576;
@@ -26,10 +24,8 @@ const AREA: usize = 576;
 /// Components that are not in their initial state (XINUSE).
 pub(super) fn in_use(state: &SimdState) -> u64 {
     let reset = SimdState::default();
-    let x87 = SimdState { xmm: reset.xmm, mxcsr: reset.mxcsr, ..*state } != reset;
-    let sse = state.xmm != reset.xmm;
     let bit = |used: bool, component: u64| if used { component } else { 0 };
-    bit(x87, X87) | bit(sse, SSE)
+    bit(state.x87 != reset.x87, X87) | bit(state.xmm != reset.xmm, SSE)
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -42,33 +38,34 @@ fn get<const N: usize>(image: &[u8], at: usize) -> [u8; N] {
     image.get(at..at + N).and_then(|b| b.try_into().ok()).unwrap_or([0; N])
 }
 
-fn save_x87(state: &SimdState, wide: bool, image: &mut [u8]) {
-    put(image, 0, &state.fcw.to_le_bytes());
-    put(image, 2, &state.fsw.to_le_bytes());
-    put(image, 4, &[state.ftw, 0]);
-    put(image, 6, &state.fop.to_le_bytes());
+/// The 64-bit forms (FXSAVE64, XSAVE64, ...) save 64-bit pointers.
+fn save_x87(state: &X87State, wide: bool, image: &mut [u8]) {
+    put(image, 0, &state.control.to_le_bytes());
+    put(image, 2, &state.status.to_le_bytes());
+    put(image, 4, &[state.tags, 0]);
+    put(image, 6, &state.opcode.to_le_bytes());
     if wide {
-        put(image, 8, &state.fip.to_le_bytes());
-        put(image, 16, &state.fdp.to_le_bytes());
+        put(image, 8, &state.instruction.to_le_bytes());
+        put(image, 16, &state.data.to_le_bytes());
     } else {
-        put(image, 8, &u64::from(state.fip as u32).to_le_bytes());
-        put(image, 16, &u64::from(state.fdp as u32).to_le_bytes());
+        put(image, 8, &u64::from(state.instruction as u32).to_le_bytes());
+        put(image, 16, &u64::from(state.data as u32).to_le_bytes());
     }
-    for (n, st) in state.st.iter().enumerate() {
-        put(image, 32 + 16 * n, &st.to_le_bytes());
+    for n in 0..8 {
+        put(image, 32 + 16 * usize::from(n), &state.st(n).to_le_bytes());
     }
 }
 
-fn load_x87(state: &mut SimdState, wide: bool, image: &[u8]) {
-    state.fcw = u16::from_le_bytes(get(image, 0)) & 0x1F7F | 0x40;
-    state.fsw = u16::from_le_bytes(get(image, 2));
-    state.ftw = get::<1>(image, 4)[0];
-    state.fop = u16::from_le_bytes(get(image, 6)) & 0x7FF;
+fn load_x87(state: &mut X87State, wide: bool, image: &[u8]) {
+    state.control = u16::from_le_bytes(get(image, 0)) & 0x1F7F | 0x40;
+    state.status = u16::from_le_bytes(get(image, 2));
+    state.tags = get::<1>(image, 4)[0];
+    state.opcode = u16::from_le_bytes(get(image, 6)) & 0x7FF;
     let mask = if wide { u64::MAX } else { 0xFFFF_FFFF };
-    state.fip = u64::from_le_bytes(get(image, 8)) & mask;
-    state.fdp = u64::from_le_bytes(get(image, 16)) & mask;
-    for (n, st) in state.st.iter_mut().enumerate() {
-        *st = u128::from_le_bytes(get(image, 32 + 16 * n)) & ((1 << 80) - 1);
+    state.instruction = u64::from_le_bytes(get(image, 8)) & mask;
+    state.data = u64::from_le_bytes(get(image, 16)) & mask;
+    for n in 0..8 {
+        state.set_st(n, u128::from_le_bytes(get(image, 32 + 16 * usize::from(n))));
     }
 }
 
@@ -84,14 +81,14 @@ impl Cpu {
     }
 
     fn save_xmm(&self, image: &mut [u8]) {
-        for (n, xmm) in self.simd.xmm.iter().take(self.xmm_count()).enumerate() {
+        for (n, xmm) in self.state.simd.xmm.iter().take(self.xmm_count()).enumerate() {
             put(image, 160 + 16 * n, &xmm.to_le_bytes());
         }
     }
 
     fn load_xmm(&mut self, image: &[u8]) {
         let count = self.xmm_count();
-        for (n, xmm) in self.simd.xmm.iter_mut().take(count).enumerate() {
+        for (n, xmm) in self.state.simd.xmm.iter_mut().take(count).enumerate() {
             *xmm = u128::from_le_bytes(get(image, 160 + 16 * n));
         }
     }
@@ -106,24 +103,24 @@ impl Cpu {
     }
 
     fn check_fpu(&mut self) -> Step {
-        if self.control.cr0 & (cr0::EM | cr0::TS) != 0 {
+        if self.state.control.cr0 & (cr0::EM | cr0::TS) != 0 {
             return Err(self.raise(Event::exception(vector::NM)));
         }
         Ok(())
     }
 
     fn check_xsave(&mut self) -> Step {
-        if self.control.cr4 & cr4::OSXSAVE == 0 {
+        if self.state.control.cr4 & cr4::OSXSAVE == 0 {
             return Err(self.undefined());
         }
-        if self.control.cr0 & cr0::TS != 0 {
+        if self.state.control.cr0 & cr0::TS != 0 {
             return Err(self.raise(Event::exception(vector::NM)));
         }
         Ok(())
     }
 
     fn requested(&self) -> u64 {
-        (self.regs.slot(0) & 0xFFFF_FFFF | self.regs.slot(2) << 32) & self.control.xcr0
+        (self.state.regs.slot(0) & 0xFFFF_FFFF | self.state.regs.slot(2) << 32) & self.state.control.xcr0
     }
 }
 
@@ -139,9 +136,9 @@ fn fxsave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let view = cpu.view;
     cpu.prepare_store(env, linear, LEGACY)?;
     cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
-    save_x87(&cpu.simd, wide(op), &mut image);
-    save_mxcsr(&cpu.simd, &mut image);
-    if cpu.control.cr4 & cr4::OSFXSR != 0 {
+    save_x87(&cpu.state.simd.x87, wide(op), &mut image);
+    save_mxcsr(&cpu.state.simd, &mut image);
+    if cpu.state.control.cr4 & cr4::OSFXSR != 0 {
         cpu.save_xmm(&mut image);
     }
     cpu.write_bytes(env, linear, &image, view)
@@ -157,9 +154,9 @@ fn fxrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if mxcsr & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
     }
-    load_x87(&mut cpu.simd, wide(op), &image);
-    cpu.simd.mxcsr = mxcsr;
-    if cpu.control.cr4 & cr4::OSFXSR != 0 {
+    load_x87(&mut cpu.state.simd.x87, wide(op), &image);
+    cpu.state.simd.mxcsr = mxcsr;
+    if cpu.state.control.cr4 & cr4::OSFXSR != 0 {
         cpu.load_xmm(&image);
     }
     Ok(())
@@ -183,19 +180,19 @@ fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
     let view = cpu.view;
     cpu.prepare_store(env, linear, AREA)?;
     cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
-    let used = in_use(&cpu.simd);
+    let used = in_use(&cpu.state.simd);
     // MXCSR away from its reset value makes the compacted forms treat SSE as in use.
-    let used = if how == Save::Compacted && cpu.simd.mxcsr != MXCSR_RESET { used | SSE } else { used };
+    let used = if how == Save::Compacted && cpu.state.simd.mxcsr != MXCSR_RESET { used | SSE } else { used };
     let written = if how == Save::Plain { requested } else { requested & used };
     if written & X87 != 0 {
-        save_x87(&cpu.simd, wide(op), &mut image);
+        save_x87(&cpu.state.simd.x87, wide(op), &mut image);
     }
     if written & SSE != 0 {
         cpu.save_xmm(&mut image);
     }
     let mxcsr_too = if how == Save::Compacted { written & SSE != 0 } else { requested & SSE != 0 };
     if mxcsr_too {
-        save_mxcsr(&cpu.simd, &mut image);
+        save_mxcsr(&cpu.state.simd, &mut image);
     }
     if how == Save::Compacted {
         put(&mut image, LEGACY, &(requested & used).to_le_bytes());
@@ -221,7 +218,7 @@ fn xsavec(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 fn xsaves(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_xsave()?;
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
     save(cpu, env, op, Save::Compacted)
@@ -242,7 +239,7 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
     } else {
         layout == 0 && header_rest.iter().take(8).all(|byte| *byte == 0)
     };
-    let offered = cpu.control.xcr0;
+    let offered = cpu.state.control.xcr0;
     let bad = !reserved_clear
         || present & !offered != 0
         || compacted && (layout & !COMPACTED & !offered != 0 || present & !layout != 0)
@@ -255,12 +252,11 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
     if loads_mxcsr && mxcsr & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
     }
-    let reset = SimdState::default();
     if requested & X87 != 0 {
         if present & X87 != 0 {
-            load_x87(&mut cpu.simd, wide(op), &image);
+            load_x87(&mut cpu.state.simd.x87, wide(op), &image);
         } else {
-            cpu.simd = SimdState { xmm: cpu.simd.xmm, mxcsr: cpu.simd.mxcsr, ..reset };
+            cpu.state.simd.x87 = X87State::default();
         }
     }
     if requested & SSE != 0 {
@@ -270,7 +266,7 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
             let zero = [0u8; LEGACY];
             cpu.load_xmm(&zero);
         }
-        cpu.simd.mxcsr = if loads_mxcsr { mxcsr } else { MXCSR_RESET };
+        cpu.state.simd.mxcsr = if loads_mxcsr { mxcsr } else { MXCSR_RESET };
     }
     Ok(())
 }
@@ -287,7 +283,7 @@ fn xrstor(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 fn xrstors(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_xsave()?;
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
     restore(cpu, env, op, Compaction::Required)
@@ -295,40 +291,40 @@ fn xrstors(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 
 fn fninit(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     cpu.check_fpu()?;
-    let reset = SimdState::default();
     // The data registers keep their contents, marked empty.
-    cpu.simd = SimdState { xmm: cpu.simd.xmm, mxcsr: cpu.simd.mxcsr, st: cpu.simd.st, ..reset };
+    let registers = cpu.state.simd.x87.registers;
+    cpu.state.simd.x87 = X87State { registers, ..X87State::default() };
     Ok(())
 }
 fn fnclex(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     cpu.check_fpu()?;
-    cpu.simd.fsw &= 0x7F00;
+    cpu.state.simd.x87.status &= 0x7F00;
     Ok(())
 }
 fn fwait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     const MP_TS: u64 = cr0::MP | cr0::TS;
-    if cpu.control.cr0 & MP_TS == MP_TS {
+    if cpu.state.control.cr0 & MP_TS == MP_TS {
         return Err(cpu.raise(Event::exception(vector::NM)));
     }
-    if cpu.simd.fsw & 0x80 != 0 {
+    if cpu.state.simd.x87.status & 0x80 != 0 {
         return Err(cpu.raise(Event::exception(vector::MF)));
     }
     Ok(())
 }
 fn fnstcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_fpu()?;
-    let value = cpu.simd.fcw;
+    let value = cpu.state.simd.x87.control;
     cpu.store_operand(env, op, value)
 }
 fn fldcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_fpu()?;
     let value: u16 = cpu.load_operand(env, op)?;
-    cpu.simd.fcw = value & 0x1F7F | 0x40;
+    cpu.state.simd.x87.control = value & 0x1F7F | 0x40;
     Ok(())
 }
 fn fnstsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_fpu()?;
-    let value = cpu.simd.fsw;
+    let value = cpu.state.simd.x87.status;
     cpu.write_target(env, op, value)
 }
 fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
@@ -337,12 +333,12 @@ fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if value & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
     }
-    cpu.simd.mxcsr = value;
+    cpu.state.simd.mxcsr = value;
     Ok(())
 }
 fn stmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
-    let value = cpu.simd.mxcsr;
+    let value = cpu.state.simd.mxcsr;
     cpu.store_operand(env, op, value)
 }
 

@@ -6,12 +6,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use crate::cpu::{Boundary, Cpu, Env};
 use crate::decode::{Decoded, operands};
-use crate::events::{Event, vector};
-use crate::flags;
 use crate::op::{Handler, Intent, Op, address, prefix};
 use crate::segments::{Descriptor, is_null, selector_code};
-use crate::state::{Attributes, Gpr, Seg, Segment, efer};
 use crate::stop::{Reason, Step, Stop};
+use x86_arch::{Attributes, Event, Gpr, Seg, Segment, efer, flags, vector};
 
 /// Flags that SYSRET takes from R11 (SDM vol. 2, SYSRET).
 const SYSRET_FLAGS: u64 = 0x3C_7FD7;
@@ -31,7 +29,7 @@ impl Cpu {
                 _ => self.general_protection(code),
             });
         }
-        let cpl = self.cpl();
+        let cpl = self.state.cpl();
         let conforming = attributes.kind() & 4 != 0;
         let allowed = if conforming {
             attributes.dpl() <= cpl
@@ -55,13 +53,13 @@ impl Cpu {
     ) -> Result<Segment, Stop> {
         let attributes = descriptor.attributes();
         let code = selector_code(selector);
-        if self.is_ia32e() && attributes.long() && attributes.big() {
+        if self.state.is_ia32e() && attributes.long() && attributes.big() {
             return Err(self.general_protection(code));
         }
         if !attributes.present() {
             return Err(self.raise(Event::exception_with_code(vector::NP, code)));
         }
-        let to_long = self.is_ia32e() && attributes.long();
+        let to_long = self.state.is_ia32e() && attributes.long();
         let valid = if to_long { self.canonical(offset) } else { offset <= u64::from(descriptor.limit()) };
         if !valid {
             return Err(self.general_protection(0));
@@ -73,8 +71,8 @@ impl Cpu {
     }
 
     fn enter_code(&mut self, segment: Segment, offset: u64) {
-        *self.segment_mut(Seg::Cs) = segment;
-        self.set_rip(offset);
+        *self.state.segment_mut(Seg::Cs) = segment;
+        self.state.set_rip(offset);
         self.attention = true;
         self.refresh_mode();
     }
@@ -114,7 +112,7 @@ impl Cpu {
         let rpl = (selector & 3) as u8;
         let conforming = attributes.kind() & 4 != 0;
         let dpl_fits = if conforming { attributes.dpl() <= rpl } else { attributes.dpl() == rpl };
-        if !attributes.is_code() || rpl < self.cpl() || !dpl_fits {
+        if !attributes.is_code() || rpl < self.state.cpl() || !dpl_fits {
             return Err(self.general_protection(code));
         }
         self.code_segment(env, descriptor, selector, offset)
@@ -124,7 +122,7 @@ impl Cpu {
     fn return_stack(&mut self, env: &mut Env<'_>, selector: u16, code: &Segment) -> Result<Segment, Stop> {
         let rpl = (code.selector & 3) as u8;
         if is_null(selector) {
-            let to_long = self.is_ia32e() && code.attributes.long();
+            let to_long = self.state.is_ia32e() && code.attributes.long();
             if !to_long || rpl == 3 || (selector & 3) as u8 != rpl {
                 return Err(self.general_protection(0));
             }
@@ -150,12 +148,12 @@ impl Cpu {
 
     /// A return outwards takes segments away that the outer level may not use.
     fn drop_inner_segments(&mut self) {
-        let cpl = self.cpl();
+        let cpl = self.state.cpl();
         for register in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
-            let attributes = self.segment(register).attributes;
+            let attributes = self.state.segment(register).attributes;
             let conforming_code = attributes.kind() & 0xC == 0xC;
             if !attributes.unusable() && attributes.dpl() < cpl && !conforming_code {
-                *self.segment_mut(register) = Segment::NULL;
+                *self.state.segment_mut(register) = Segment::NULL;
             }
         }
     }
@@ -172,8 +170,8 @@ fn call_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (selector, offset) = if op.has_memory() { cpu.far_pointer(env, op)? } else { (op.aux, op.imm) };
     let segment = cpu.far_target(env, selector, offset)?;
     let bytes = u64::from(op.operand_bytes());
-    let back = cpu.rip().wrapping_add(op.end());
-    let old_code = u64::from(cpu.segment(Seg::Cs).selector);
+    let back = cpu.state.rip().wrapping_add(op.end());
+    let old_code = u64::from(cpu.state.segment(Seg::Cs).selector);
     let top = cpu.stack().wrapping_sub(2 * bytes);
     let linear = cpu.stack_linear(top, 2 * bytes, Intent::Write)?;
     let mut frame = [0u8; 16];
@@ -194,7 +192,7 @@ fn ret_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let selector = cpu.stack_word(env, bytes, 1)? as u16;
     let release = op.imm & 0xFFFF;
     let code = cpu.return_target(env, selector, offset)?;
-    let outward = (selector & 3) as u8 > cpu.cpl();
+    let outward = (selector & 3) as u8 > cpu.state.cpl();
     if !outward {
         let stack = cpu.stack().wrapping_add(2 * bytes + release);
         cpu.set_stack(stack);
@@ -206,7 +204,7 @@ fn ret_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let stack = cpu.load_sized(env, linear, bytes)?;
     let stack_selector = cpu.load_sized(env, linear.wrapping_add(bytes), bytes)? as u16;
     let segment = cpu.return_stack(env, stack_selector, &code)?;
-    *cpu.segment_mut(Seg::Ss) = segment;
+    *cpu.state.segment_mut(Seg::Ss) = segment;
     cpu.enter_code(code, offset);
     cpu.set_stack(stack.wrapping_add(release));
     cpu.drop_inner_segments();
@@ -219,15 +217,15 @@ fn ret_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 fn iret(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let result = interrupt_return(cpu, env, op);
     if result.is_ok() || matches!(cpu.stop, Reason::Exception(_) | Reason::NonCanonical) {
-        cpu.interruptibility.nmi_blocked = false;
+        cpu.state.interruptibility.nmi_blocked = false;
     }
     result
 }
 
 fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let bytes = u64::from(op.operand_bytes());
-    if cpu.flags.rest() & flags::NT != 0 {
-        if cpu.is_ia32e() {
+    if cpu.state.flags.rest() & flags::NT != 0 {
+        if cpu.state.is_ia32e() {
             return Err(cpu.general_protection(0));
         }
         return Err(cpu.unimplemented("return from a nested task"));
@@ -235,11 +233,11 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let offset = cpu.stack_word(env, bytes, 0)?;
     let selector = cpu.stack_word(env, bytes, 1)? as u16;
     let image = cpu.stack_word(env, bytes, 2)?;
-    if !cpu.is_ia32e() && image & flags::VM != 0 && cpu.cpl() == 0 {
+    if !cpu.state.is_ia32e() && image & flags::VM != 0 && cpu.state.cpl() == 0 {
         return Err(cpu.unimplemented("virtual-8086 mode"));
     }
     let code = cpu.return_target(env, selector, offset)?;
-    let outward = (selector & 3) as u8 > cpu.cpl();
+    let outward = (selector & 3) as u8 > cpu.state.cpl();
     let with_stack = outward || cpu.is_long_mode();
     let mut stack = cpu.stack().wrapping_add(3 * bytes);
     let mut stack_segment = None;
@@ -252,12 +250,12 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     // IOPL and IF are governed by the privilege that IRET runs at.
     cpu.load_flags(image, bytes as u8, true);
     if let Some(segment) = stack_segment {
-        *cpu.segment_mut(Seg::Ss) = segment;
+        *cpu.state.segment_mut(Seg::Ss) = segment;
     }
     let was_long = cpu.is_long_mode();
     cpu.enter_code(code, offset);
     if was_long && bytes == 8 || cpu.is_long_mode() {
-        cpu.regs.set(Gpr::Rsp, stack);
+        cpu.state.regs.set(Gpr::Rsp, stack);
     } else {
         cpu.set_stack(stack);
     }
@@ -270,32 +268,32 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 
 fn syscall(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    if cpu.control.efer & efer::SCE == 0 || !cpu.is_long_mode() {
+    if cpu.state.control.efer & efer::SCE == 0 || !cpu.is_long_mode() {
         return Err(cpu.undefined());
     }
-    let back = cpu.rip().wrapping_add(op.end());
-    cpu.regs.set(Gpr::Rcx, back);
-    cpu.regs.set(Gpr::R11, cpu.flags.get() & !flags::RF);
-    let kept = cpu.flags.get() & !cpu.msrs.fmask & !flags::RF;
-    cpu.flags.set(kept);
-    let selector = (cpu.msrs.star >> 32) as u16 & !3;
-    *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
-    let target = cpu.msrs.lstar;
+    let back = cpu.state.rip().wrapping_add(op.end());
+    cpu.state.regs.set(Gpr::Rcx, back);
+    cpu.state.regs.set(Gpr::R11, cpu.state.flags.get() & !flags::RF);
+    let kept = cpu.state.flags.get() & !cpu.state.msrs.fmask & !flags::RF;
+    cpu.state.flags.set(kept);
+    let selector = (cpu.state.msrs.star >> 32) as u16 & !3;
+    *cpu.state.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
+    let target = cpu.state.msrs.lstar;
     cpu.enter_code(Segment::flat(selector, Attributes::CODE64), target);
     cpu.step_by_itself();
     Ok(())
 }
 
 fn sysret(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    if cpu.control.efer & efer::SCE == 0 || !cpu.is_long_mode() {
+    if cpu.state.control.efer & efer::SCE == 0 || !cpu.is_long_mode() {
         return Err(cpu.undefined());
     }
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
-    cpu.refuse_alignment_checks(cpu.regs.get(Gpr::R11), 3)?;
-    let target = cpu.regs.get(Gpr::Rcx);
-    let base = (cpu.msrs.star >> 48) as u16;
+    cpu.refuse_alignment_checks(cpu.state.regs.get(Gpr::R11), 3)?;
+    let target = cpu.state.regs.get(Gpr::Rcx);
+    let base = (cpu.state.msrs.star >> 48) as u16;
     let (code, target) = if op.prefix & prefix::SIZE64 != 0 {
         if !cpu.canonical(target) {
             return Err(cpu.general_protection(0));
@@ -306,8 +304,8 @@ fn sysret(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
         (Segment::flat(base | 3, Attributes::CODE32.with_dpl(3)), target & 0xFFFF_FFFF)
     };
     let stack = Segment::flat(base.wrapping_add(8) | 3, Attributes::DATA.with_dpl(3));
-    cpu.flags.set(cpu.regs.get(Gpr::R11) & SYSRET_FLAGS);
-    *cpu.segment_mut(Seg::Ss) = stack;
+    cpu.state.flags.set(cpu.state.regs.get(Gpr::R11) & SYSRET_FLAGS);
+    *cpu.state.segment_mut(Seg::Ss) = stack;
     cpu.enter_code(code, target);
     cpu.step_by_itself();
     Ok(())
@@ -316,27 +314,27 @@ fn sysret(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 /// SYSENTER in IA-32e mode enters 64-bit code, otherwise 32-bit code. It leaves TF alone: a step over it arrives at
 /// the kernel's first instruction.
 fn sysenter(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let selector = cpu.msrs.sysenter_cs as u16 & !3;
+    let selector = cpu.state.msrs.sysenter_cs as u16 & !3;
     if selector == 0 {
         return Err(cpu.general_protection(0));
     }
-    cpu.flags.set_rest(cpu.flags.rest() & !(flags::VM | flags::IF | flags::RF));
+    cpu.state.flags.set_rest(cpu.state.flags.rest() & !(flags::VM | flags::IF | flags::RF));
     let (code, mask) =
-        if cpu.is_ia32e() { (Attributes::CODE64, u64::MAX) } else { (Attributes::CODE32, 0xFFFF_FFFF) };
-    let (stack, target) = (cpu.msrs.sysenter_esp & mask, cpu.msrs.sysenter_eip & mask);
-    *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
-    cpu.regs.set(Gpr::Rsp, stack);
+        if cpu.state.is_ia32e() { (Attributes::CODE64, u64::MAX) } else { (Attributes::CODE32, 0xFFFF_FFFF) };
+    let (stack, target) = (cpu.state.msrs.sysenter_esp & mask, cpu.state.msrs.sysenter_eip & mask);
+    *cpu.state.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA);
+    cpu.state.regs.set(Gpr::Rsp, stack);
     cpu.enter_code(Segment::flat(selector, code), target);
     Ok(())
 }
 
 /// SYSEXIT: RDX is the target, RCX the stack. The operand size chooses between 64-bit and 32-bit user code.
 fn sysexit(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let base = cpu.msrs.sysenter_cs as u16;
-    if base & !3 == 0 || cpu.cpl() != 0 {
+    let base = cpu.state.msrs.sysenter_cs as u16;
+    if base & !3 == 0 || cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
-    let (target, stack) = (cpu.regs.get(Gpr::Rdx), cpu.regs.get(Gpr::Rcx));
+    let (target, stack) = (cpu.state.regs.get(Gpr::Rdx), cpu.state.regs.get(Gpr::Rcx));
     let wide = op.prefix & prefix::SIZE64 != 0;
     if wide && !(cpu.canonical(target) && cpu.canonical(stack)) {
         return Err(cpu.general_protection(0));
@@ -344,8 +342,8 @@ fn sysexit(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let (offset, code, mask) =
         if wide { (32, Attributes::CODE64, u64::MAX) } else { (16, Attributes::CODE32, 0xFFFF_FFFF) };
     let selector = base.wrapping_add(offset) | 3;
-    *cpu.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA.with_dpl(3));
-    cpu.regs.set(Gpr::Rsp, stack & mask);
+    *cpu.state.segment_mut(Seg::Ss) = Segment::flat(selector.wrapping_add(8), Attributes::DATA.with_dpl(3));
+    cpu.state.regs.set(Gpr::Rsp, stack & mask);
     cpu.enter_code(Segment::flat(selector, code.with_dpl(3)), target & mask);
     Ok(())
 }

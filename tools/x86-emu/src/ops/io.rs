@@ -6,10 +6,9 @@ use super::string::{string_address, string_operands};
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands};
 use crate::exits::{InstructionExit, Io, IoDirection, StringIo};
-use crate::flags;
 use crate::op::{Intent, Op, address, prefix};
-use crate::state::Seg;
 use crate::stop::{Step, Stop};
+use x86_arch::{Seg, flags};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -22,26 +21,26 @@ const IMMEDIATE: u8 = 1;
 impl Cpu {
     /// IOPL, or the I/O permission bitmap of the TSS (SDM vol. 1, "I/O Port Addressing").
     fn check_port(&mut self, env: &mut Env<'_>, port: u16, size: u8) -> Step {
-        let iopl = (self.flags.rest() & flags::IOPL) >> 12;
-        if u64::from(self.cpl()) <= iopl {
+        let iopl = (self.state.flags.rest() & flags::IOPL) >> 12;
+        if u64::from(self.state.cpl()) <= iopl {
             return Ok(());
         }
         const MAP_BASE: u32 = 102;
-        if self.tr.attributes.unusable() || self.tr.limit < MAP_BASE + 1 {
+        if self.state.tr.attributes.unusable() || self.state.tr.limit < MAP_BASE + 1 {
             return Err(self.general_protection(0));
         }
-        let base: u16 = self.load_system(env, self.tr.base.wrapping_add(u64::from(MAP_BASE)))?;
+        let base: u16 = self.load_system(env, self.state.tr.base.wrapping_add(u64::from(MAP_BASE)))?;
         let at = u32::from(base) + u32::from(port / 8);
-        if at + 1 > self.tr.limit {
+        if at + 1 > self.state.tr.limit {
             return Err(self.general_protection(0));
         }
-        let bits: u16 = self.load_system(env, self.tr.base.wrapping_add(u64::from(at)))?;
+        let bits: u16 = self.load_system(env, self.state.tr.base.wrapping_add(u64::from(at)))?;
         let wanted = ((1u16 << size) - 1) << (port % 8);
         if bits & wanted != 0 { Err(self.general_protection(0)) } else { Ok(()) }
     }
 
     fn port(&self, op: &Op) -> u16 {
-        if op.dst == IMMEDIATE { op.imm as u8 as u16 } else { self.regs.slot(RDX) as u16 }
+        if op.dst == IMMEDIATE { op.imm as u8 as u16 } else { self.state.regs.slot(RDX) as u16 }
     }
 }
 
@@ -56,7 +55,7 @@ fn in_out(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         port,
         size,
         direction: if out { IoDirection::Out } else { IoDirection::In },
-        value: if out { cpu.regs.slot(RAX) as u32 & mask } else { 0 },
+        value: if out { cpu.state.regs.slot(RAX) as u32 & mask } else { 0 },
         immediate: op.dst == IMMEDIATE,
         string: None,
     };
@@ -68,17 +67,17 @@ fn ins_outs(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let size = op.aux as u8;
     let mask = if op.address & address::NARROW != 0 { 0xFFFF_FFFF } else { u64::MAX };
     let rep = op.prefix & (prefix::REP | prefix::REPNE) != 0;
-    if rep && cpu.regs.slot(RCX) & mask == 0 {
+    if rep && cpu.state.regs.slot(RCX) & mask == 0 {
         return Ok(());
     }
     cpu.check_port(env, port, size)?;
     let out = op.src == 1;
     let linear: Result<u64, Stop> = if out {
-        cpu.linear_in(op, cpu.regs.slot(RSI) & mask, u64::from(size), Intent::Read)
+        cpu.linear_in(op, cpu.state.regs.slot(RSI) & mask, u64::from(size), Intent::Read)
     } else if op.address & address::CHECKED != 0 {
-        cpu.checked_linear(Seg::Es, cpu.regs.slot(RDI) & mask, u64::from(size), Intent::Write)
+        cpu.checked_linear(Seg::Es, cpu.state.regs.slot(RDI) & mask, u64::from(size), Intent::Write)
     } else {
-        Ok(cpu.regs.slot(RDI) & mask)
+        Ok(cpu.state.regs.slot(RDI) & mask)
     };
     let exit = Io {
         port,

@@ -22,8 +22,11 @@ fn insert<const BITS: u32>(cpu: &mut Cpu, op: &Op, value: u64) {
 fn pinsrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
     // A register operand has 32 bits, of which SPL's kind is not one.
-    let value =
-        if op.has_memory() { u64::from(cpu.load_operand::<u8>(env, op)?) } else { cpu.regs.slot(op.src) };
+    let value = if op.has_memory() {
+        u64::from(cpu.load_operand::<u8>(env, op)?)
+    } else {
+        cpu.state.regs.slot(op.src)
+    };
     insert::<8>(cpu, op, value);
     Ok(())
 }
@@ -55,7 +58,7 @@ fn pextrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if op.writes_memory() {
         return cpu.store_operand(env, op, value as u8);
     }
-    cpu.regs.set_slot(op.dst, value);
+    cpu.state.regs.set_slot(op.dst, value);
     Ok(())
 }
 fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
@@ -64,7 +67,7 @@ fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if op.writes_memory() {
         return cpu.store_operand(env, op, value as u16);
     }
-    cpu.regs.set_slot(op.dst, value);
+    cpu.state.regs.set_slot(op.dst, value);
     Ok(())
 }
 /// PEXTRD and EXTRACTPS.
@@ -153,7 +156,7 @@ pub(super) fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, value: u12
     let Some(first) = bytes.next() else { return Ok(()) };
     let last = bytes.next_back().unwrap_or(first);
     let narrow = op.address & address::NARROW != 0;
-    let offset = cpu.regs.slot(RDI) & if narrow { 0xFFFF_FFFF } else { u64::MAX };
+    let offset = cpu.state.regs.slot(RDI) & if narrow { 0xFFFF_FFFF } else { u64::MAX };
     let offset = offset.wrapping_add(first.into());
     let bytes = u64::from(last - first) + 1;
     let linear = cpu.linear_in(op, offset, bytes, Intent::Write)?;

@@ -22,7 +22,6 @@ pub(crate) mod string;
 pub(crate) mod system;
 pub(crate) mod text;
 pub(crate) mod vmx;
-pub(crate) mod width;
 
 use iced_x86::Instruction;
 

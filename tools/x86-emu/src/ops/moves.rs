@@ -4,13 +4,12 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, Form, form, operands, width};
-use crate::flags;
 use crate::memory::FromBytes;
 use crate::op::{Handler, Intent, Op, prefix};
 use crate::stop::Step;
+use x86_arch::{Width, flags};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -18,17 +17,17 @@ const RDX: u8 = 2;
 const RBX: u8 = 3;
 
 fn mov_reg_reg<W: Width + FromBytes>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let value = W::read(&cpu.regs, op.src);
-    W::write(&mut cpu.regs, op.dst, value);
+    let value = W::read(&cpu.state.regs, op.src);
+    W::write(&mut cpu.state.regs, op.dst, value);
     Ok(())
 }
 fn mov_reg_imm<W: Width + FromBytes>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    W::write(&mut cpu.regs, op.dst, W::from64(op.imm));
+    W::write(&mut cpu.state.regs, op.dst, W::from64(op.imm));
     Ok(())
 }
 fn mov_reg_mem<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if let Some(value) = cpu.quick_load_operand::<W>(env, op) {
-        W::write(&mut cpu.regs, op.dst, value);
+        W::write(&mut cpu.state.regs, op.dst, value);
         return Ok(());
     }
     mov_reg_mem_slow::<W>(cpu, env, op)
@@ -36,11 +35,11 @@ fn mov_reg_mem<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) 
 #[inline(never)]
 fn mov_reg_mem_slow<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value: W = cpu.load_operand_slow(env, op)?;
-    W::write(&mut cpu.regs, op.dst, value);
+    W::write(&mut cpu.state.regs, op.dst, value);
     Ok(())
 }
 fn mov_mem_reg<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = W::read(&cpu.regs, op.src);
+    let value = W::read(&cpu.state.regs, op.src);
     cpu.store_operand(env, op, value)
 }
 fn mov_mem_imm<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
@@ -68,12 +67,12 @@ fn mov(i: &Instruction) -> Option<Handler> {
 
 fn zero_extend<S: Width + FromBytes, D: Width>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value: S = cpu.source(env, op)?;
-    D::write(&mut cpu.regs, op.dst, D::from64(value.to64()));
+    D::write(&mut cpu.state.regs, op.dst, D::from64(value.to64()));
     Ok(())
 }
 fn sign_extend<S: Width + FromBytes, D: Width>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value: S = cpu.source(env, op)?;
-    D::write(&mut cpu.regs, op.dst, D::from64(value.sext64()));
+    D::write(&mut cpu.state.regs, op.dst, D::from64(value.sext64()));
     Ok(())
 }
 
@@ -91,52 +90,52 @@ fn extend(i: &Instruction, signed: bool) -> Option<Handler> {
 
 fn lea<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let address = cpu.effective(op);
-    W::write(&mut cpu.regs, op.dst, W::from64(address));
+    W::write(&mut cpu.state.regs, op.dst, W::from64(address));
     Ok(())
 }
 
 fn xchg_reg_reg<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    let (a, b) = (W::read(&cpu.regs, op.dst), W::read(&cpu.regs, op.src));
-    W::write(&mut cpu.regs, op.dst, b);
-    W::write(&mut cpu.regs, op.src, a);
+    let (a, b) = (W::read(&cpu.state.regs, op.dst), W::read(&cpu.state.regs, op.src));
+    W::write(&mut cpu.state.regs, op.dst, b);
+    W::write(&mut cpu.state.regs, op.src, a);
     Ok(())
 }
 /// XCHG with memory is locked with or without the prefix.
 fn xchg_mem<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let register = if op.writes_memory() { op.src } else { op.dst };
-    let new = W::read(&cpu.regs, register);
+    let new = W::read(&cpu.state.regs, register);
     let linear = cpu.linear(op, W::BYTES, Intent::Write)?;
     let mut old = new;
     cpu.modify_locked(env, linear, |_, found: W| {
         old = found;
         new
     })?;
-    W::write(&mut cpu.regs, register, old);
+    W::write(&mut cpu.state.regs, register, old);
     Ok(())
 }
 
 fn cmov<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value: W = cpu.source(env, op)?;
-    let kept = W::read(&cpu.regs, op.dst);
-    let value = if cpu.flags.condition(op.aux as u8) { value } else { kept };
-    W::write(&mut cpu.regs, op.dst, value);
+    let kept = W::read(&cpu.state.regs, op.dst);
+    let value = if cpu.state.flags.condition(op.aux as u8) { value } else { kept };
+    W::write(&mut cpu.state.regs, op.dst, value);
     Ok(())
 }
 fn setcc(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = u8::from(cpu.flags.condition(op.aux as u8));
+    let value = u8::from(cpu.state.flags.condition(op.aux as u8));
     cpu.write_target(env, op, value)
 }
 
 /// CBW, CWDE, CDQE.
 fn extend_accumulator<S: Width, D: Width>(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let value = S::read(&cpu.regs, RAX).sext64();
-    D::write(&mut cpu.regs, RAX, D::from64(value));
+    let value = S::read(&cpu.state.regs, RAX).sext64();
+    D::write(&mut cpu.state.regs, RAX, D::from64(value));
     Ok(())
 }
 /// CWD, CDQ, CQO.
 fn spread_sign<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let sign = (W::read(&cpu.regs, RAX).sext64() as i64 >> 63) as u64;
-    W::write(&mut cpu.regs, RDX, W::from64(sign));
+    let sign = (W::read(&cpu.state.regs, RAX).sext64() as i64 >> 63) as u64;
+    W::write(&mut cpu.state.regs, RDX, W::from64(sign));
     Ok(())
 }
 
@@ -153,65 +152,68 @@ fn flush_line(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 
 fn clc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.flags.set_cf(false);
+    cpu.state.flags.set_cf(false);
     Ok(())
 }
 fn stc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.flags.set_cf(true);
+    cpu.state.flags.set_cf(true);
     Ok(())
 }
 fn cmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let carry = cpu.flags.cf();
-    cpu.flags.set_cf(!carry);
+    let carry = cpu.state.flags.cf();
+    cpu.state.flags.set_cf(!carry);
     Ok(())
 }
 fn cld(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.flags.set_rest(cpu.flags.rest() & !flags::DF);
+    cpu.state.flags.set_rest(cpu.state.flags.rest() & !flags::DF);
     Ok(())
 }
 fn std_flag(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.flags.set_rest(cpu.flags.rest() | flags::DF);
+    cpu.state.flags.set_rest(cpu.state.flags.rest() | flags::DF);
     Ok(())
 }
 const LAHF: u64 = flags::SF | flags::ZF | flags::AF | flags::PF | flags::CF;
 fn lahf(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let value = cpu.flags.get() as u8;
-    u8::write(&mut cpu.regs, crate::state::HIGH_BYTES, value);
+    let value = cpu.state.flags.get() as u8;
+    u8::write(&mut cpu.state.regs, x86_arch::registers::HIGH_BYTES, value);
     Ok(())
 }
 fn sahf(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let value = u64::from(u8::read(&cpu.regs, crate::state::HIGH_BYTES));
-    cpu.flags.replace(LAHF, value);
+    let value = u64::from(u8::read(&cpu.state.regs, x86_arch::registers::HIGH_BYTES));
+    cpu.state.flags.replace(LAHF, value);
     Ok(())
 }
 
 fn xlat(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let mut offset = cpu.regs.slot(RBX).wrapping_add(cpu.regs.slot(RAX) & 0xFF);
+    let mut offset = cpu.state.regs.slot(RBX).wrapping_add(cpu.state.regs.slot(RAX) & 0xFF);
     if op.address & crate::op::address::NARROW != 0 {
         offset &= 0xFFFF_FFFF;
     }
     let linear = cpu.linear_in(op, offset, 1, Intent::Read)?;
     let value: u8 = cpu.load(env, linear)?;
-    u8::write(&mut cpu.regs, RAX, value);
+    u8::write(&mut cpu.state.regs, RAX, value);
     Ok(())
 }
 
 /// CMPXCHG8B and CMPXCHG16B; the halves are EDX:EAX and ECX:EBX or their 64-bit forms.
 fn cmpxchg8b(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let pair = |cpu: &Cpu, high, low| cpu.regs.slot(high) << 32 | cpu.regs.slot(low) & 0xFFFF_FFFF;
+    let pair =
+        |cpu: &Cpu, high, low| cpu.state.regs.slot(high) << 32 | cpu.state.regs.slot(low) & 0xFFFF_FFFF;
     let expected = pair(cpu, RDX, RAX);
     let new = pair(cpu, RCX, RBX);
     let linear = cpu.linear(op, 8, Intent::Write)?;
     let found = cpu.exchange_if::<u64>(env, linear, expected, new)?;
     if found != expected {
-        cpu.regs.set_slot(RAX, found & 0xFFFF_FFFF);
-        cpu.regs.set_slot(RDX, found >> 32);
+        cpu.state.regs.set_slot(RAX, found & 0xFFFF_FFFF);
+        cpu.state.regs.set_slot(RDX, found >> 32);
     }
-    cpu.flags.set_zf(found == expected);
+    cpu.state.flags.set_zf(found == expected);
     Ok(())
 }
 fn cmpxchg16b(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let pair = |cpu: &Cpu, high, low| u128::from(cpu.regs.slot(high)) << 64 | u128::from(cpu.regs.slot(low));
+    let pair = |cpu: &Cpu, high, low| {
+        u128::from(cpu.state.regs.slot(high)) << 64 | u128::from(cpu.state.regs.slot(low))
+    };
     let expected = pair(cpu, RDX, RAX);
     let new = pair(cpu, RCX, RBX);
     let linear = cpu.linear(op, 16, Intent::Write)?;
@@ -220,10 +222,10 @@ fn cmpxchg16b(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     }
     let found = cpu.exchange_if::<u128>(env, linear, expected, new)?;
     if found != expected {
-        cpu.regs.set_slot(RAX, found as u64);
-        cpu.regs.set_slot(RDX, (found >> 64) as u64);
+        cpu.state.regs.set_slot(RAX, found as u64);
+        cpu.state.regs.set_slot(RDX, (found >> 64) as u64);
     }
-    cpu.flags.set_zf(found == expected);
+    cpu.state.flags.set_zf(found == expected);
     Ok(())
 }
 

@@ -3,43 +3,44 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::events::{Event, vector};
 use crate::memory::FromBytes;
 use crate::op::{Op, address};
-use crate::state::HIGH_BYTES;
 use crate::stop::Step;
+use x86_arch::{Event, Width, registers::HIGH_BYTES, vector};
 
 const RAX: u8 = 0;
 const RDX: u8 = 2;
 
 /// Reads the double-width accumulator: AX, or DX:AX and its larger forms.
 fn accumulator<W: Width>(cpu: &Cpu) -> u128 {
-    let low = u128::from(W::read(&cpu.regs, RAX).to64());
-    let high =
-        if W::BITS == 8 { u8::read(&cpu.regs, HIGH_BYTES).to64() } else { W::read(&cpu.regs, RDX).to64() };
+    let low = u128::from(W::read(&cpu.state.regs, RAX).to64());
+    let high = if W::BITS == 8 {
+        u8::read(&cpu.state.regs, HIGH_BYTES).to64()
+    } else {
+        W::read(&cpu.state.regs, RDX).to64()
+    };
     low | u128::from(high) << W::BITS
 }
 
 fn set_accumulator<W: Width>(cpu: &mut Cpu, low: u64, high: u64) {
     if W::BITS == 8 {
-        u16::write(&mut cpu.regs, RAX, (low & 0xFF | high << 8) as u16);
+        u16::write(&mut cpu.state.regs, RAX, (low & 0xFF | high << 8) as u16);
     } else {
-        W::write(&mut cpu.regs, RAX, W::from64(low));
-        W::write(&mut cpu.regs, RDX, W::from64(high));
+        W::write(&mut cpu.state.regs, RAX, W::from64(low));
+        W::write(&mut cpu.state.regs, RDX, W::from64(high));
     }
 }
 
 /// One-operand instructions name their operand first: as a source it is memory or `dst`.
 fn mul<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let b: W = cpu.target(env, op)?;
-    let product = u128::from(W::read(&cpu.regs, RAX).to64()) * u128::from(b.to64());
+    let product = u128::from(W::read(&cpu.state.regs, RAX).to64()) * u128::from(b.to64());
     let low = W::from64(product as u64);
     let high = (product >> W::BITS) as u64;
     set_accumulator::<W>(cpu, low.to64(), high);
-    cpu.flags.result_with(low, high != 0, high != 0);
+    cpu.state.flags.result_with(low, high != 0, high != 0);
     Ok(())
 }
 
@@ -52,25 +53,25 @@ fn signed_product<W: Width>(a: W, b: W) -> (W, u64, bool) {
 
 fn imul_wide<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let b: W = cpu.target(env, op)?;
-    let (low, high, lost) = signed_product(W::read(&cpu.regs, RAX), b);
+    let (low, high, lost) = signed_product(W::read(&cpu.state.regs, RAX), b);
     set_accumulator::<W>(cpu, low.to64(), high);
-    cpu.flags.result_with(low, lost, lost);
+    cpu.state.flags.result_with(low, lost, lost);
     Ok(())
 }
 
 fn imul_two<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let b: W = cpu.source(env, op)?;
-    let (low, _, lost) = signed_product(W::read(&cpu.regs, op.dst), b);
-    W::write(&mut cpu.regs, op.dst, low);
-    cpu.flags.result_with(low, lost, lost);
+    let (low, _, lost) = signed_product(W::read(&cpu.state.regs, op.dst), b);
+    W::write(&mut cpu.state.regs, op.dst, low);
+    cpu.state.flags.result_with(low, lost, lost);
     Ok(())
 }
 
 fn imul_three<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let a: W = cpu.source(env, op)?;
     let (low, _, lost) = signed_product(a, W::from64(op.imm));
-    W::write(&mut cpu.regs, op.dst, low);
-    cpu.flags.result_with(low, lost, lost);
+    W::write(&mut cpu.state.regs, op.dst, low);
+    cpu.state.flags.result_with(low, lost, lost);
     Ok(())
 }
 

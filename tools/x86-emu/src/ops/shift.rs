@@ -6,13 +6,12 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::flags::Flags;
 use crate::memory::FromBytes;
 use crate::op::{Handler, Op};
 use crate::stop::Step;
+use x86_arch::{Width, flags::Flags};
 
 trait Shift: 'static {
     /// `count` is masked to 5 or 6 bits and not zero.
@@ -142,7 +141,7 @@ fn by_immediate<W: Width + FromBytes, O: Shift>(cpu: &mut Cpu, env: &mut Env<'_>
 }
 
 fn by_cl<W: Width + FromBytes, O: Shift>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let count = masked::<W>(cpu.regs.slot(1));
+    let count = masked::<W>(cpu.state.regs.slot(1));
     shift::<W, O>(cpu, env, op, count)
 }
 
@@ -176,8 +175,8 @@ fn double_right<W: Width>(flags: &mut Flags, a: W, b: W, count: u32) -> W {
 }
 
 fn shld<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let count = masked::<W>(if op.aux == 1 { cpu.regs.slot(1) } else { op.imm });
-    let b = W::read(&cpu.regs, op.src);
+    let count = masked::<W>(if op.aux == 1 { cpu.state.regs.slot(1) } else { op.imm });
+    let b = W::read(&cpu.state.regs, op.src);
     cpu.update(env, op, |flags, a: W| {
         if count == 0 {
             return a;
@@ -193,8 +192,8 @@ fn shld<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
 }
 
 fn shrd<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let count = masked::<W>(if op.aux == 1 { cpu.regs.slot(1) } else { op.imm });
-    let b = W::read(&cpu.regs, op.src);
+    let count = masked::<W>(if op.aux == 1 { cpu.state.regs.slot(1) } else { op.imm });
+    let b = W::read(&cpu.state.regs, op.src);
     cpu.update(env, op, |flags, a: W| if count == 0 { a } else { double_right(flags, a, b, count) })
 }
 

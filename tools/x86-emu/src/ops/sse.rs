@@ -5,10 +5,9 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::packed::{BINARY, WITH_IMMEDIATE, from_qwords};
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::events::{Event, vector};
 use crate::op::{Handler, Intent, Op, prefix};
-use crate::state::{cr0, cr4};
 use crate::stop::{Step, Stop};
+use x86_arch::{Event, cr0, cr4, vector};
 
 const LOW: u128 = u64::MAX as u128;
 const LOW32: u128 = u32::MAX as u128;
@@ -17,10 +16,10 @@ impl Cpu {
     /// Whether SSE instructions may run.
     #[inline(always)]
     pub(crate) fn check_sse(&mut self) -> Step {
-        if self.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.control.cr4 & cr4::OSFXSR != 0 {
+        if self.state.control.cr0 & (cr0::EM | cr0::TS) == 0 && self.state.control.cr4 & cr4::OSFXSR != 0 {
             return Ok(());
         }
-        if self.control.cr0 & cr0::EM != 0 || self.control.cr4 & cr4::OSFXSR == 0 {
+        if self.state.control.cr0 & cr0::EM != 0 || self.state.control.cr4 & cr4::OSFXSR == 0 {
             return Err(self.undefined());
         }
         Err(self.raise(Event::exception(vector::NM)))
@@ -28,12 +27,12 @@ impl Cpu {
 
     #[inline(always)]
     pub(crate) fn xmm(&self, index: u8) -> u128 {
-        self.simd.xmm[(index & 15) as usize]
+        self.state.simd.xmm[(index & 15) as usize]
     }
 
     #[inline(always)]
     pub(crate) fn set_xmm(&mut self, index: u8, value: u128) {
-        self.simd.xmm[(index & 15) as usize] = value;
+        self.state.simd.xmm[(index & 15) as usize] = value;
     }
 
     /// The address of a 16-byte operand that must be aligned.
@@ -200,18 +199,18 @@ fn mask_of(value: u128, element_bits: u32) -> u64 {
 fn movmsk(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
     let mask = mask_of(cpu.xmm(op.src), u32::from(op.aux));
-    cpu.regs.set_slot(op.dst, mask);
+    cpu.state.regs.set_slot(op.dst, mask);
     Ok(())
 }
 /// PTEST (SSE4.1).
 fn ptest(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    use crate::flags::{ARITHMETIC, CF, ZF};
+    use x86_arch::flags::{ARITHMETIC, CF, ZF};
     cpu.check_sse()?;
     let b = cpu.source128(env, op)?;
     let a = cpu.xmm(op.dst);
     let zero = if a & b == 0 { ZF } else { 0 };
     let carry = if !a & b == 0 { CF } else { 0 };
-    cpu.flags.replace(ARITHMETIC, zero | carry);
+    cpu.state.flags.replace(ARITHMETIC, zero | carry);
     Ok(())
 }
 

@@ -4,11 +4,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands};
-use crate::flags;
 use crate::memory::FromBytes;
 use crate::op::{Handler, Intent, Op, address, prefix};
-use crate::state::{Seg, Shadow};
 use crate::stop::{Step, Stop};
+use x86_arch::{Seg, Shadow, flags};
 
 const RSP: u8 = 4;
 const RBP: u8 = 5;
@@ -17,14 +16,14 @@ impl Cpu {
     /// The stack pointer as wide as the stack is.
     #[inline(always)]
     pub(crate) fn stack(&self) -> u64 {
-        let rsp = self.regs.slot(RSP);
+        let rsp = self.state.regs.slot(RSP);
         if self.is_long_mode() { rsp } else { rsp & 0xFFFF_FFFF }
     }
 
     /// Moves the stack pointer.
     #[inline(always)]
     pub(crate) fn set_stack(&mut self, rsp: u64) {
-        self.regs.set_slot(RSP, if self.is_long_mode() { rsp } else { rsp & 0xFFFF_FFFF });
+        self.state.regs.set_slot(RSP, if self.is_long_mode() { rsp } else { rsp & 0xFFFF_FFFF });
     }
 
     /// The linear address of a stack offset.
@@ -33,7 +32,7 @@ impl Cpu {
         if self.is_long_mode() {
             return Ok(offset);
         }
-        if !self.segment(Seg::Ss).attributes.big() {
+        if !self.state.segment(Seg::Ss).attributes.big() {
             return Err(self.unimplemented("16-bit stack"));
         }
         self.checked_linear(Seg::Ss, offset & 0xFFFF_FFFF, bytes, intent)
@@ -94,7 +93,7 @@ impl Cpu {
 
     /// Refuses to begin alignment checking, which is not implemented: RFLAGS.AC at CPL 3 under CR0.AM.
     pub(crate) fn refuse_alignment_checks(&mut self, image: u64, cpl: u8) -> Step {
-        if cpl == 3 && image & flags::AC != 0 && self.control.cr0 & crate::state::cr0::AM != 0 {
+        if cpl == 3 && image & flags::AC != 0 && self.state.control.cr0 & x86_arch::cr0::AM != 0 {
             return Err(self.unimplemented("alignment checks"));
         }
         Ok(())
@@ -109,26 +108,26 @@ impl Cpu {
                 mask |= flags::RF;
             }
         }
-        let cpl = self.cpl();
+        let cpl = self.state.cpl();
         if cpl == 0 {
             mask |= flags::IOPL;
         }
-        if u64::from(cpl) <= (self.flags.rest() & flags::IOPL) >> 12 {
+        if u64::from(cpl) <= (self.state.flags.rest() & flags::IOPL) >> 12 {
             mask |= flags::IF;
         }
-        self.flags.replace(mask, value);
+        self.state.flags.replace(mask, value);
         self.attention = true;
         self.refresh_mode();
     }
 }
 
 fn push_reg64(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = cpu.regs.slot(op.dst);
+    let value = cpu.state.regs.slot(op.dst);
     cpu.push(env, value)
 }
 
 fn push_reg(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = cpu.regs.slot(op.dst);
+    let value = cpu.state.regs.slot(op.dst);
     cpu.push_sized(env, op, value)
 }
 
@@ -147,25 +146,25 @@ fn push_mem(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 
 /// PUSH of a segment register: `dst` is its number. In a wider slot the selector is zero-extended.
 fn push_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let selector = Seg::from_index(op.dst).map_or(0, |s| cpu.segment(s).selector);
+    let selector = Seg::from_index(op.dst).map_or(0, |s| cpu.state.segment(s).selector);
     cpu.push_sized(env, op, u64::from(selector))
 }
 
 fn pop_reg64(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (value, stack) = cpu.peek::<u64>(env)?;
     cpu.set_stack(stack);
-    cpu.regs.set_slot(op.dst, value);
+    cpu.state.regs.set_slot(op.dst, value);
     Ok(())
 }
 
 fn pop_reg(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    use super::width::Width;
+    use x86_arch::Width;
     let (value, stack) = cpu.peek_sized(env, op)?;
     cpu.set_stack(stack);
     match op.operand_bytes() {
-        8 => u64::write(&mut cpu.regs, op.dst, value),
-        4 => u32::write(&mut cpu.regs, op.dst, value as u32),
-        _ => u16::write(&mut cpu.regs, op.dst, value as u16),
+        8 => u64::write(&mut cpu.state.regs, op.dst, value),
+        4 => u32::write(&mut cpu.state.regs, op.dst, value as u32),
+        _ => u16::write(&mut cpu.state.regs, op.dst, value as u16),
     }
     Ok(())
 }
@@ -173,7 +172,7 @@ fn pop_reg(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 /// The address of POP's memory operand is computed with the stack pointer already moved.
 fn pop_mem(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (value, stack) = cpu.peek_sized(env, op)?;
-    let before = cpu.regs.slot(RSP);
+    let before = cpu.state.regs.slot(RSP);
     cpu.set_stack(stack);
     let stored = match op.operand_bytes() {
         8 => cpu.store_operand(env, op, value),
@@ -181,7 +180,7 @@ fn pop_mem(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         _ => cpu.store_operand(env, op, value as u16),
     };
     if stored.is_err() {
-        cpu.regs.set_slot(RSP, before);
+        cpu.state.regs.set_slot(RSP, before);
     }
     stored
 }
@@ -192,45 +191,45 @@ fn pop_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.load_data_segment(env, segment, value as u16)?;
     cpu.set_stack(stack);
     if segment == Seg::Ss {
-        cpu.interruptibility.shadow = Shadow::MovSs;
+        cpu.state.interruptibility.shadow = Shadow::MovSs;
         cpu.attention = true;
     }
     Ok(())
 }
 
 fn pushf(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = cpu.flags.get() & !(flags::RF | flags::VM);
+    let value = cpu.state.flags.get() & !(flags::RF | flags::VM);
     cpu.push_sized(env, op, value)
 }
 
 fn popf(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (value, stack) = cpu.peek_sized(env, op)?;
     if op.operand_bytes() > 2 {
-        cpu.refuse_alignment_checks(value, cpu.cpl())?;
+        cpu.refuse_alignment_checks(value, cpu.state.cpl())?;
     }
     cpu.set_stack(stack);
     cpu.load_flags(value, op.operand_bytes(), false);
-    cpu.flags.set_rest(cpu.flags.rest() & !flags::RF);
+    cpu.state.flags.set_rest(cpu.state.flags.rest() & !flags::RF);
     Ok(())
 }
 
 fn leave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let frame = cpu.regs.slot(RBP);
+    let frame = cpu.state.regs.slot(RBP);
     let frame = if cpu.is_long_mode() { frame } else { frame & 0xFFFF_FFFF };
-    let before = cpu.regs.slot(RSP);
+    let before = cpu.state.regs.slot(RSP);
     cpu.set_stack(frame);
     match cpu.peek_sized(env, op) {
         Ok((value, stack)) => {
             cpu.set_stack(stack);
             if op.operand_bytes() == 2 {
-                cpu.regs.set_slot(RBP, cpu.regs.slot(RBP) & !0xFFFF | value);
+                cpu.state.regs.set_slot(RBP, cpu.state.regs.slot(RBP) & !0xFFFF | value);
             } else {
-                cpu.regs.set_slot(RBP, value);
+                cpu.state.regs.set_slot(RBP, value);
             }
             Ok(())
         }
         Err(stop) => {
-            cpu.regs.set_slot(RSP, before);
+            cpu.state.regs.set_slot(RSP, before);
             Err(stop)
         }
     }
@@ -241,7 +240,7 @@ fn enter(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     if op.aux != 0 {
         return Err(cpu.unimplemented("ENTER with a nesting level"));
     }
-    let frame = cpu.regs.slot(RBP);
+    let frame = cpu.state.regs.slot(RBP);
     let bytes = u64::from(op.operand_bytes());
     let top = cpu.stack().wrapping_sub(bytes);
     let end = top.wrapping_sub(op.imm & 0xFFFF);
@@ -250,9 +249,9 @@ fn enter(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.prepare_store(env, linear, 1)?;
     cpu.push_sized(env, op, frame)?;
     if bytes == 2 {
-        cpu.regs.set_slot(RBP, frame & !0xFFFF | top & 0xFFFF);
+        cpu.state.regs.set_slot(RBP, frame & !0xFFFF | top & 0xFFFF);
     } else {
-        cpu.regs.set_slot(RBP, top);
+        cpu.state.regs.set_slot(RBP, top);
     }
     cpu.set_stack(end);
     Ok(())
@@ -263,7 +262,7 @@ fn pusha(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
     let linear = cpu.stack_linear(top & 0xFFFF_FFFF, 32, Intent::Write)?;
     let mut image = [0u8; 32];
     for (n, slot) in image.chunks_exact_mut(4).enumerate() {
-        let register = cpu.regs.slot(7 - n as u8) as u32;
+        let register = cpu.state.regs.slot(7 - n as u8) as u32;
         slot.copy_from_slice(&register.to_le_bytes());
     }
     cpu.write_bytes(env, linear, &image, cpu.view)?;
@@ -281,7 +280,7 @@ fn popa(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
         if register != RSP
             && let Ok(bytes) = <[u8; 4]>::try_from(slot)
         {
-            cpu.regs.set_slot(register, u64::from(u32::from_le_bytes(bytes)));
+            cpu.state.regs.set_slot(register, u64::from(u32::from_le_bytes(bytes)));
         }
     }
     cpu.set_stack(top.wrapping_add(32));

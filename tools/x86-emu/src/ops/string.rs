@@ -10,15 +10,13 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use tdvisor_base::sync::Ordering;
 
 use super::by_width;
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, segment_bits, width};
-use crate::flags;
-use crate::memory::FromBytes;
+use crate::memory::{FromBytes, Target};
 use crate::op::{Handler, Intent, Op, address, prefix};
 use crate::paging::Want;
-use crate::state::Seg;
 use crate::stop::{Reason, Step, Stop};
+use x86_arch::{Seg, Width, flags};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -35,21 +33,21 @@ fn mask(op: &Op) -> u64 {
 
 /// Moves an index register by a signed number of bytes.
 fn advance(cpu: &mut Cpu, op: &Op, register: u8, bytes: u64) {
-    let moved = if cpu.flags.rest() & flags::DF != 0 {
-        cpu.regs.slot(register).wrapping_sub(bytes)
+    let moved = if cpu.state.flags.rest() & flags::DF != 0 {
+        cpu.state.regs.slot(register).wrapping_sub(bytes)
     } else {
-        cpu.regs.slot(register).wrapping_add(bytes)
+        cpu.state.regs.slot(register).wrapping_add(bytes)
     };
-    cpu.regs.set_slot(register, moved & mask(op));
+    cpu.state.regs.set_slot(register, moved & mask(op));
 }
 
 fn source_linear(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<u64, Stop> {
-    let offset = cpu.regs.slot(RSI) & mask(op);
+    let offset = cpu.state.regs.slot(RSI) & mask(op);
     cpu.linear_in(op, offset, bytes, Intent::Read)
 }
 
 fn target_linear(cpu: &mut Cpu, op: &Op, bytes: u64, intent: Intent) -> Result<u64, Stop> {
-    let offset = cpu.regs.slot(RDI) & mask(op);
+    let offset = cpu.state.regs.slot(RDI) & mask(op);
     if op.address & address::CHECKED != 0 {
         return cpu.checked_linear(Seg::Es, offset, bytes, intent);
     }
@@ -58,7 +56,7 @@ fn target_linear(cpu: &mut Cpu, op: &Op, bytes: u64, intent: Intent) -> Result<u
 
 /// Whether a repetition ends after an iteration.
 fn compared_enough(cpu: &Cpu, op: &Op) -> bool {
-    if op.prefix & prefix::REP != 0 { !cpu.flags.zf() } else { cpu.flags.zf() }
+    if op.prefix & prefix::REP != 0 { !cpu.state.flags.zf() } else { cpu.state.flags.zf() }
 }
 
 /// Repeats `once`, which does one or more iterations and says how many.
@@ -72,14 +70,14 @@ fn repeat(
     if op.prefix & (prefix::REP | prefix::REPNE) == 0 {
         return once(cpu, env, op, 1).map(drop);
     }
-    let stepped = cpu.flags.rest() & flags::TF != 0;
+    let stepped = cpu.state.flags.rest() & flags::TF != 0;
     for _ in 0..QUOTA {
-        let count = cpu.regs.slot(RCX) & mask(op);
+        let count = cpu.state.regs.slot(RCX) & mask(op);
         if count == 0 {
             return Ok(());
         }
         let done = once(cpu, env, op, if stepped { 1 } else { count })?;
-        cpu.regs.set_slot(RCX, count.wrapping_sub(done) & mask(op));
+        cpu.state.regs.set_slot(RCX, count.wrapping_sub(done) & mask(op));
         if compares == Repeat::UntilCompared && compared_enough(cpu, op) {
             return Ok(());
         }
@@ -87,12 +85,12 @@ fn repeat(
             break;
         }
     }
-    if cpu.regs.slot(RCX) & mask(op) == 0 {
+    if cpu.state.regs.slot(RCX) & mask(op) == 0 {
         return Ok(());
     }
     // An event between two iterations pushes RF: what has begun does not meet its breakpoint again (SDM vol. 3,
     // "Instruction-Breakpoint Exception Condition").
-    cpu.flags.set_rest(cpu.flags.rest() | flags::RF);
+    cpu.state.flags.set_rest(cpu.state.flags.rest() | flags::RF);
     Err(cpu.stop_for(Reason::Continue))
 }
 
@@ -114,7 +112,7 @@ fn movs<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
         let bulk = count.min(elements::<W>(from)).min(elements::<W>(to));
         if bulk > 4
             && op.address & (address::CHECKED | address::NARROW) == 0
-            && cpu.flags.rest() & flags::DF == 0
+            && cpu.state.flags.rest() & flags::DF == 0
             && copy_piece(cpu, env, from, to, bulk * W::BYTES)?
         {
             advance(cpu, op, RSI, bulk * W::BYTES);
@@ -132,8 +130,9 @@ fn movs<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
 /// Copies inside one source and one target page, if the order of bytes cannot matter.
 fn copy_piece(cpu: &mut Cpu, env: &mut Env<'_>, from: u64, to: u64, bytes: u64) -> Result<bool, Stop> {
     let view = cpu.view;
-    let source = cpu.place(env, from, Want::Read, view)?;
-    let target = cpu.place(env, to, Want::Write, view)?;
+    let source = cpu.target_of(env, from, Want::Read, view)?;
+    let target = cpu.target_of(env, to, Want::Write, view)?;
+    let (Target::Memory(source), Target::Memory(target)) = (source, target) else { return Ok(false) };
     let distance = target.hpa.get().wrapping_sub(source.hpa.get());
     if distance < bytes {
         return Ok(false);
@@ -154,11 +153,11 @@ fn copy_piece(cpu: &mut Cpu, env: &mut Env<'_>, from: u64, to: u64, bytes: u64) 
 fn stos<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     repeat(cpu, env, op, Repeat::UntilCount, |cpu, env, op, count| {
         let to = target_linear(cpu, op, W::BYTES, Intent::Write)?;
-        let value = W::read(&cpu.regs, RAX);
+        let value = W::read(&cpu.state.regs, RAX);
         let bulk = count.min(elements::<W>(to));
         if bulk > 4
             && op.address & (address::CHECKED | address::NARROW) == 0
-            && cpu.flags.rest() & flags::DF == 0
+            && cpu.state.flags.rest() & flags::DF == 0
             && fill_piece(cpu, env, to, value, bulk * W::BYTES)?
         {
             advance(cpu, op, RDI, bulk * W::BYTES);
@@ -179,7 +178,7 @@ fn fill_piece<W: Width>(
 ) -> Result<bool, Stop> {
     static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
     let view = cpu.view;
-    let target = cpu.place(env, to, Want::Write, view)?;
+    let Target::Memory(target) = cpu.target_of(env, to, Want::Write, view)? else { return Ok(false) };
     if value.to64() == 0 {
         let Some(piece) = ZEROS.get(..bytes as usize) else { return Ok(false) };
         return Ok(match env.mem.write(target.hpa, target.key, piece) {
@@ -208,7 +207,7 @@ fn lods<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
     repeat(cpu, env, op, Repeat::UntilCount, |cpu, env, op, _| {
         let from = source_linear(cpu, op, W::BYTES)?;
         let value: W = cpu.load(env, from)?;
-        W::write(&mut cpu.regs, RAX, value);
+        W::write(&mut cpu.state.regs, RAX, value);
         advance(cpu, op, RSI, W::BYTES);
         Ok(1)
     })
@@ -218,8 +217,8 @@ fn scas<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
     repeat(cpu, env, op, Repeat::UntilCompared, |cpu, env, op, _| {
         let at = target_linear(cpu, op, W::BYTES, Intent::Read)?;
         let value: W = cpu.load(env, at)?;
-        let accumulator = W::read(&cpu.regs, RAX);
-        super::arith::sub_with(&mut cpu.flags, accumulator, value, 0);
+        let accumulator = W::read(&cpu.state.regs, RAX);
+        super::arith::sub_with(&mut cpu.state.flags, accumulator, value, 0);
         advance(cpu, op, RDI, W::BYTES);
         Ok(1)
     })
@@ -231,7 +230,7 @@ fn cmps<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
         let to = target_linear(cpu, op, W::BYTES, Intent::Read)?;
         let a: W = cpu.load(env, from)?;
         let b: W = cpu.load(env, to)?;
-        super::arith::sub_with(&mut cpu.flags, a, b, 0);
+        super::arith::sub_with(&mut cpu.state.flags, a, b, 0);
         advance(cpu, op, RSI, W::BYTES);
         advance(cpu, op, RDI, W::BYTES);
         Ok(1)

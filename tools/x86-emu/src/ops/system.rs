@@ -9,14 +9,12 @@ use super::descriptors::{
     lar, lgdt, lidt, lldt, load_far_pointer, lsl, ltr, mov_from_segment, mov_to_segment, sgdt, sidt, sldt,
     store_tr, verify,
 };
-use super::width::Width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::exits::{CrAccess, CrOperation, InstructionExit};
-use crate::flags;
 use crate::op::{Handler, Intent, Op, address, prefix};
-use crate::state::{Gpr, Seg, Segment, Shadow, cr4};
 use crate::stop::Step;
+use x86_arch::{Gpr, Seg, Segment, Shadow, Width, cr4, flags};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -28,12 +26,12 @@ const PAUSES_PER_YIELD: u32 = 64;
 
 impl Cpu {
     pub(super) fn require_supervisor(&mut self) -> Step {
-        if self.cpl() == 0 { Ok(()) } else { Err(self.general_protection(0)) }
+        if self.state.cpl() == 0 { Ok(()) } else { Err(self.general_protection(0)) }
     }
 
     /// UMIP keeps descriptor-table addresses and CR0 from user code.
     pub(super) fn require_not_umip(&mut self) -> Step {
-        if self.control.cr4 & cr4::UMIP != 0 && self.cpl() != 0 {
+        if self.state.control.cr4 & cr4::UMIP != 0 && self.state.cpl() != 0 {
             return Err(self.general_protection(0));
         }
         Ok(())
@@ -50,9 +48,9 @@ impl Cpu {
     /// Writes CR0 or CR4 under the owner's masks.
     pub(super) fn write_masked(&mut self, register: u8, value: u64, gpr: u8) -> Step {
         let (owned, shadow, current) = if register == 0 {
-            (self.controls.cr0_owned, self.controls.cr0_shadow, self.control.cr0)
+            (self.controls.cr0_owned, self.controls.cr0_shadow, self.state.control.cr0)
         } else {
-            (self.controls.cr4_owned, self.controls.cr4_shadow, self.control.cr4)
+            (self.controls.cr4_owned, self.controls.cr4_shadow, self.state.control.cr4)
         };
         if (value ^ shadow) & owned != 0 {
             let operation = CrOperation::Write { value, gpr };
@@ -62,12 +60,12 @@ impl Cpu {
     }
 
     pub(super) fn set_pair(&mut self, value: u64) {
-        self.regs.set_slot(RAX, value & 0xFFFF_FFFF);
-        self.regs.set_slot(RDX, value >> 32);
+        self.state.regs.set_slot(RAX, value & 0xFFFF_FFFF);
+        self.state.regs.set_slot(RDX, value >> 32);
     }
 
     pub(super) fn pair(&self) -> u64 {
-        self.regs.slot(RAX) & 0xFFFF_FFFF | self.regs.slot(RDX) << 32
+        self.state.regs.slot(RAX) & 0xFFFF_FFFF | self.state.regs.slot(RDX) << 32
     }
 }
 
@@ -87,14 +85,14 @@ fn invlpg(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 /// INVPCID. Everything is dropped whatever the type: more than asked for is always allowed.
 fn invpcid(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
-    let kind = cpu.regs.slot(op.dst);
+    let kind = cpu.state.regs.slot(op.dst);
     let descriptor: u128 = cpu.load_operand(env, op)?;
     let pcid = descriptor as u64;
     let linear = (descriptor >> 64) as u64;
     let names_pcid = kind < 2;
     let bad = kind > 3
         || pcid >> 12 != 0
-        || names_pcid && pcid != 0 && cpu.control.cr4 & cr4::PCIDE == 0
+        || names_pcid && pcid != 0 && cpu.state.control.cr4 & cr4::PCIDE == 0
         || kind == 0 && !cpu.canonical(linear);
     if bad {
         return Err(cpu.general_protection(0));
@@ -118,11 +116,11 @@ fn wbinvd(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     privileged_exit(cpu, InstructionExit::Wbinvd)
 }
 fn rdmsr(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let index = cpu.regs.slot(RCX) as u32;
+    let index = cpu.state.regs.slot(RCX) as u32;
     privileged_exit(cpu, InstructionExit::Rdmsr { index })
 }
 fn wrmsr(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    let index = cpu.regs.slot(RCX) as u32;
+    let index = cpu.state.regs.slot(RCX) as u32;
     let value = cpu.pair();
     privileged_exit(cpu, InstructionExit::Wrmsr { index, value })
 }
@@ -130,13 +128,13 @@ fn cpuid(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     Err(cpu.instruction_exit(InstructionExit::Cpuid))
 }
 fn monitor(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.undefined());
     }
     Err(cpu.instruction_exit(InstructionExit::Monitor))
 }
 fn mwait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.undefined());
     }
     Err(cpu.instruction_exit(InstructionExit::Mwait))
@@ -159,7 +157,7 @@ fn pause(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
 }
 
 fn check_tsc(cpu: &mut Cpu) -> Step {
-    if cpu.control.cr4 & cr4::TSD != 0 && cpu.cpl() != 0 {
+    if cpu.state.control.cr4 & cr4::TSD != 0 && cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
     Ok(())
@@ -174,49 +172,49 @@ fn rdtscp(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
     check_tsc(cpu)?;
     let now = env.bus.tsc();
     cpu.set_pair(now);
-    cpu.regs.set_slot(RCX, cpu.msrs.tsc_aux & 0xFFFF_FFFF);
+    cpu.state.regs.set_slot(RCX, cpu.state.msrs.tsc_aux & 0xFFFF_FFFF);
     Ok(())
 }
 fn rdpid(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    cpu.regs.set_slot(op.dst, cpu.msrs.tsc_aux & 0xFFFF_FFFF);
+    cpu.state.regs.set_slot(op.dst, cpu.state.msrs.tsc_aux & 0xFFFF_FFFF);
     Ok(())
 }
 fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    if cpu.control.cr4 & cr4::PCE == 0 && cpu.cpl() != 0 {
+    if cpu.state.control.cr4 & cr4::PCE == 0 && cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
     }
-    let index = cpu.regs.slot(RCX) as u32;
+    let index = cpu.state.regs.slot(RCX) as u32;
     Err(cpu.instruction_exit(InstructionExit::Rdpmc { index }))
 }
 
 fn cli(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     check_iopl(cpu)?;
-    cpu.flags.set_rest(cpu.flags.rest() & !flags::IF);
+    cpu.state.flags.set_rest(cpu.state.flags.rest() & !flags::IF);
     Ok(())
 }
 fn sti(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     check_iopl(cpu)?;
-    let rest = cpu.flags.rest();
+    let rest = cpu.state.flags.rest();
     if rest & flags::IF == 0 {
-        cpu.flags.set_rest(rest | flags::IF);
-        cpu.interruptibility.shadow = Shadow::Sti;
+        cpu.state.flags.set_rest(rest | flags::IF);
+        cpu.state.interruptibility.shadow = Shadow::Sti;
         cpu.attention = true;
     }
     Ok(())
 }
 fn check_iopl(cpu: &mut Cpu) -> Step {
-    if u64::from(cpu.cpl()) > (cpu.flags.rest() & flags::IOPL) >> 12 {
+    if u64::from(cpu.state.cpl()) > (cpu.state.flags.rest() & flags::IOPL) >> 12 {
         return Err(cpu.general_protection(0));
     }
     Ok(())
 }
 /// CLAC and STAC: `aux` is 1 to set.
 fn alignment_flag(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    if cpu.cpl() != 0 {
+    if cpu.state.cpl() != 0 {
         return Err(cpu.undefined());
     }
-    let rest = cpu.flags.rest();
-    cpu.flags.set_rest(if op.aux == 1 { rest | flags::AC } else { rest & !flags::AC });
+    let rest = cpu.state.flags.rest();
+    cpu.state.flags.set_rest(if op.aux == 1 { rest | flags::AC } else { rest & !flags::AC });
     cpu.refresh_mode();
     Ok(())
 }
@@ -224,13 +222,13 @@ fn alignment_flag(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
 fn swapgs(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     cpu.require_long_mode()?;
     cpu.require_supervisor()?;
-    let base = cpu.msrs.kernel_gs_base;
-    cpu.msrs.kernel_gs_base = cpu.segment(Seg::Gs).base;
-    cpu.segment_mut(Seg::Gs).base = base;
+    let base = cpu.state.msrs.kernel_gs_base;
+    cpu.state.msrs.kernel_gs_base = cpu.state.segment(Seg::Gs).base;
+    cpu.state.segment_mut(Seg::Gs).base = base;
     Ok(())
 }
 fn check_fsgsbase(cpu: &mut Cpu) -> Step {
-    if cpu.control.cr4 & cr4::FSGSBASE == 0 || !cpu.is_long_mode() {
+    if cpu.state.control.cr4 & cr4::FSGSBASE == 0 || !cpu.is_long_mode() {
         return Err(cpu.undefined());
     }
     Ok(())
@@ -238,36 +236,36 @@ fn check_fsgsbase(cpu: &mut Cpu) -> Step {
 /// RDFSBASE and RDGSBASE: `aux` is the segment.
 fn read_base(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     check_fsgsbase(cpu)?;
-    let base = Seg::from_index(op.aux as u8).map_or(0, |s| cpu.segment(s).base);
+    let base = Seg::from_index(op.aux as u8).map_or(0, |s| cpu.state.segment(s).base);
     let wide = op.operand_bytes() == 8;
-    cpu.regs.set_slot(op.dst, if wide { base } else { base & 0xFFFF_FFFF });
+    cpu.state.regs.set_slot(op.dst, if wide { base } else { base & 0xFFFF_FFFF });
     Ok(())
 }
 fn write_base(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     check_fsgsbase(cpu)?;
-    let value = cpu.regs.slot(op.dst);
+    let value = cpu.state.regs.slot(op.dst);
     let value = if op.operand_bytes() == 8 { value } else { value & 0xFFFF_FFFF };
     if !cpu.canonical(value) {
         return Err(cpu.general_protection(0));
     }
     if let Some(segment) = Seg::from_index(op.aux as u8) {
-        *cpu.segment_mut(segment) = Segment { base: value, ..*cpu.segment(segment) };
+        *cpu.state.segment_mut(segment) = Segment { base: value, ..*cpu.state.segment(segment) };
     }
     Ok(())
 }
 
 fn xgetbv(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    if cpu.control.cr4 & cr4::OSXSAVE == 0 {
+    if cpu.state.control.cr4 & cr4::OSXSAVE == 0 {
         return Err(cpu.undefined());
     }
-    match cpu.regs.slot(RCX) as u32 {
+    match cpu.state.regs.slot(RCX) as u32 {
         0 => {
-            let value = cpu.control.xcr0;
+            let value = cpu.state.control.xcr0;
             cpu.set_pair(value);
             Ok(())
         }
         1 => {
-            let value = cpu.control.xcr0 & super::extended_state::in_use(&cpu.simd);
+            let value = cpu.state.control.xcr0 & super::extended_state::in_use(&cpu.state.simd);
             cpu.set_pair(value);
             Ok(())
         }
@@ -275,10 +273,10 @@ fn xgetbv(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     }
 }
 fn xsetbv(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    if cpu.control.cr4 & cr4::OSXSAVE == 0 {
+    if cpu.state.control.cr4 & cr4::OSXSAVE == 0 {
         return Err(cpu.undefined());
     }
-    let index = cpu.regs.slot(RCX) as u32;
+    let index = cpu.state.regs.slot(RCX) as u32;
     let value = cpu.pair();
     privileged_exit(cpu, InstructionExit::Xsetbv { index, value })
 }
@@ -288,11 +286,11 @@ fn random(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let word = env.bus.random();
     let value = word.unwrap_or(0);
     match op.operand_bytes() {
-        8 => cpu.regs.set_slot(op.dst, value),
-        4 => u32::write(&mut cpu.regs, op.dst, value as u32),
-        _ => u16::write(&mut cpu.regs, op.dst, value as u16),
+        8 => cpu.state.regs.set_slot(op.dst, value),
+        4 => u32::write(&mut cpu.state.regs, op.dst, value as u32),
+        _ => u16::write(&mut cpu.state.regs, op.dst, value as u16),
     }
-    cpu.flags.replace(flags::ARITHMETIC, u64::from(word.is_some()) * flags::CF);
+    cpu.state.flags.replace(flags::ARITHMETIC, u64::from(word.is_some()) * flags::CF);
     Ok(())
 }
 

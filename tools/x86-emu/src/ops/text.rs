@@ -5,9 +5,9 @@ use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::flags;
 use crate::op::{Op, prefix};
 use crate::stop::Step;
+use x86_arch::flags;
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -73,7 +73,7 @@ fn compare(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let until_zero = |text: &[i32; 16]| text.iter().take(count).position(|e| *e == 0).unwrap_or(count);
     let (in_first, in_second) = if op.aux & EXPLICIT != 0 {
         let wide = op.prefix & prefix::SIZE64 != 0;
-        (length(cpu.regs.slot(RAX), wide, count), length(cpu.regs.slot(RDX), wide, count))
+        (length(cpu.state.regs.slot(RAX), wide, count), length(cpu.state.regs.slot(RDX), wide, count))
     } else {
         (until_zero(&first), until_zero(&second))
     };
@@ -91,7 +91,7 @@ fn compare(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         | set(b.valid < count, flags::ZF)
         | set(a.valid < count, flags::SF)
         | set(result & 1 != 0, flags::OF);
-    cpu.flags.replace(flags::ARITHMETIC, new_flags);
+    cpu.state.flags.replace(flags::ARITHMETIC, new_flags);
     let last_or_spread = control & 0x40 != 0;
     if op.aux & MASK == 0 {
         let index = match (result, last_or_spread) {
@@ -99,7 +99,7 @@ fn compare(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
             (_, false) => result.trailing_zeros(),
             (_, true) => 31 - result.leading_zeros(),
         };
-        cpu.regs.set_slot(RCX, u64::from(index));
+        cpu.state.regs.set_slot(RCX, u64::from(index));
     } else if last_or_spread {
         let bits = 128 / count as u32;
         let element = (1u128 << bits) - 1;

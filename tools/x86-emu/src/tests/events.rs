@@ -2,43 +2,40 @@
 
 use tdvisor_base::sync::Ordering;
 
-use crate::bus::Access;
-use crate::events::{Event, EventKind, vector};
 use crate::exits::{Exit, InstructionExit};
-use crate::flags;
-use crate::state::{Activity, Gpr, Seg, Shadow, TableRegister};
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
+use x86_arch::{Access, Activity, Event, EventKind, Gpr, Seg, Shadow, TableRegister, flags, vector};
 
 /// What delivery pushed, from the error code (or RIP) upwards.
 fn frame(m: &Machine, word: u64) -> u64 {
-    m.peek(m.cpu.gpr(Gpr::Rsp) + 8 * word)
+    m.peek(m.cpu.state.gpr(Gpr::Rsp) + 8 * word)
 }
 
 #[test]
 fn an_exception_pushes_its_frame_on_the_aligned_stack_of_the_same_level() {
     let mut m = Machine::long();
     m.gate(6, 0);
-    m.cpu.set_gpr(Gpr::Rsp, layout::STACK - 3);
-    m.cpu.flags.set(flags::IF | flags::CF);
+    m.cpu.state.set_gpr(Gpr::Rsp, layout::STACK - 3);
+    m.cpu.state.flags.set(flags::IF | flags::CF);
     m.code(&[0x90, 0x0F, 0x0B]);
     m.expect_handler(6);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), ((layout::STACK - 3) & !15) - 40);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), ((layout::STACK - 3) & !15) - 40);
     assert_eq!(frame(&m, 0), layout::CODE + 1);
     assert_eq!(frame(&m, 1), u64::from(KERNEL_CODE));
     assert_eq!(frame(&m, 2), 2 | flags::IF | flags::CF | flags::RF, "a fault is pushed with RF");
     assert_eq!(frame(&m, 3), layout::STACK - 3);
     assert_eq!(frame(&m, 4), u64::from(KERNEL_DATA));
-    assert_eq!(m.cpu.flags.get() & flags::IF, 0, "an interrupt gate masks interrupts");
+    assert_eq!(m.cpu.state.flags.get() & flags::IF, 0, "an interrupt gate masks interrupts");
 }
 
 #[test]
 fn a_trap_gate_leaves_interrupts_on() {
     let mut m = Machine::long();
     m.gate(6, 1 << 40);
-    m.cpu.flags.set(flags::IF);
+    m.cpu.state.flags.set(flags::IF);
     m.code(&[0x0F, 0x0B]);
     m.expect_handler(6);
-    assert_ne!(m.cpu.flags.get() & flags::IF, 0);
+    assert_ne!(m.cpu.state.flags.get() & flags::IF, 0);
 }
 
 #[test]
@@ -48,11 +45,11 @@ fn an_event_from_user_code_switches_to_the_stack_of_the_tss() {
     m.make_user();
     m.code(&[0x0F, 0x0B]);
     m.expect_handler(6);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), 0x5_0000 - 40);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), 0x5_0000 - 40);
     assert_eq!(frame(&m, 1), u64::from(USER_CODE));
     assert_eq!(frame(&m, 4), u64::from(USER_DATA));
-    assert_eq!(m.cpu.cpl(), 0);
-    assert_eq!(m.cpu.segment(Seg::Ss).selector, 0, "SS becomes null");
+    assert_eq!(m.cpu.state.cpl(), 0);
+    assert_eq!(m.cpu.state.segment(Seg::Ss).selector, 0, "SS becomes null");
 }
 
 #[test]
@@ -61,7 +58,7 @@ fn an_interrupt_stack_is_used_even_at_the_same_level() {
     m.gate(6, 1 << 32);
     m.code(&[0x0F, 0x0B]);
     m.expect_handler(6);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), 0x5_4000 - 40);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), 0x5_4000 - 40);
 }
 
 /// How a gate is spoilt, and what its use raises instead.
@@ -96,7 +93,7 @@ fn a_bad_gate_raises_what_the_manual_says() {
 fn a_vector_beyond_the_table_is_a_protection_fault() {
     let mut m = Machine::long();
     m.gate(13, 0);
-    m.cpu.idtr.limit = 16 * 14 - 1;
+    m.cpu.state.idtr.limit = 16 * 14 - 1;
     m.code(&[0xCD, 0x20]);
     m.expect_handler(13);
     assert_eq!(frame(&m, 0), 0x20 * 8 + 2, "a software interrupt is not external");
@@ -181,7 +178,7 @@ fn a_page_fault_after_a_protection_fault_is_serial_and_after_a_page_fault_double
         }
         m.cpu.inject(first);
         m.expect_handler(handler);
-        assert_eq!(m.cpu.control.cr2 & !0xFFF, layout::STACK - 0x1000);
+        assert_eq!(m.cpu.state.control.cr2 & !0xFFF, layout::STACK - 0x1000);
     }
 }
 
@@ -189,10 +186,10 @@ fn a_page_fault_after_a_protection_fault_is_serial_and_after_a_page_fault_double
 fn an_exception_during_a_double_fault_shuts_the_cpu_down() {
     let mut m = Machine::long();
     m.code(&[0x0F, 0x0B]);
-    m.cpu.idtr = TableRegister { base: layout::IDT, limit: 0 };
+    m.cpu.state.idtr = TableRegister { base: layout::IDT, limit: 0 };
     assert_eq!(m.run(), Exit::TripleFault);
-    assert_eq!(m.cpu.activity, Activity::Shutdown);
-    assert_eq!(m.cpu.rip(), layout::CODE);
+    assert_eq!(m.cpu.state.activity, Activity::Shutdown);
+    assert_eq!(m.cpu.state.rip(), layout::CODE);
     assert_eq!(m.run(), Exit::Inactive);
 }
 
@@ -208,16 +205,16 @@ fn a_refused_frame_hands_the_event_back_and_its_injection_succeeds() {
         m.gate(0x31, 0);
         m.code(&[0xEB, 0xFE]);
         m.bus.refused.push((page, access));
-        m.cpu.flags.set(flags::IF);
+        m.cpu.state.flags.set(flags::IF);
         m.cpu.inject(Event::external(0x31));
-        let Exit::BusFault(fault) = m.run() else { panic!("{page:#x} is refused") };
-        assert_eq!(fault.fault.gpa.get() & !0xFFF, page);
+        let Exit::Refused(fault) = m.run() else { panic!("{page:#x} is refused") };
+        assert_eq!(fault.gpa.get() & !0xFFF, page);
         if access == Access::Execute {
             assert_eq!(fault.idt_vectoring, None, "the event was delivered; the handler's fetch is refused");
         } else {
             assert_eq!(fault.idt_vectoring, Some(Event::external(0x31)));
-            assert_eq!(m.cpu.rip(), layout::CODE);
-            assert_eq!(m.cpu.gpr(Gpr::Rsp), layout::STACK);
+            assert_eq!(m.cpu.state.rip(), layout::CODE);
+            assert_eq!(m.cpu.state.gpr(Gpr::Rsp), layout::STACK);
             m.cpu.inject(Event::external(0x31));
         }
         m.bus.refused.clear();
@@ -231,7 +228,7 @@ fn a_refused_software_interrupt_keeps_its_length() {
     m.gate(0x31, 0);
     m.code(&[0xCD, 0x31]);
     m.bus.refused.push((layout::STACK - 0x1000, Access::Write));
-    let Exit::BusFault(fault) = m.run() else { panic!("the stack is refused") };
+    let Exit::Refused(fault) = m.run() else { panic!("the stack is refused") };
     let event = fault.idt_vectoring.expect("INT was being delivered");
     assert_eq!((event.kind, event.instruction_length), (EventKind::SoftwareInterrupt, 2));
     m.bus.refused.clear();
@@ -248,10 +245,10 @@ fn an_nmi_blocks_others_until_iret() {
     m.code(&[0xF4]);
     m.cpu.inject(Event::nmi());
     assert_eq!(m.run_for(0), Exit::BudgetExhausted);
-    assert!(m.cpu.interruptibility.nmi_blocked && !m.cpu.nmis_open());
+    assert!(m.cpu.state.interruptibility.nmi_blocked && !m.cpu.state.nmis_open());
     m.cpu.controls.nmi_window = true;
     assert_eq!(m.run(), Exit::NmiWindow);
-    assert_eq!(m.cpu.rip(), layout::CODE);
+    assert_eq!(m.cpu.state.rip(), layout::CODE);
 }
 
 #[test]
@@ -259,13 +256,13 @@ fn an_iret_that_faults_ends_nmi_blocking_and_a_refused_one_does_not() {
     let mut m = Machine::long();
     m.gate(13, 1 << 32);
     m.code(&[0x48, 0xCF]);
-    m.cpu.interruptibility.nmi_blocked = true;
+    m.cpu.state.interruptibility.nmi_blocked = true;
     m.bus.refused.push((layout::STACK, Access::Read));
-    assert!(matches!(m.run(), Exit::BusFault(_)));
-    assert!(m.cpu.interruptibility.nmi_blocked);
+    assert!(matches!(m.run(), Exit::Refused(_)));
+    assert!(m.cpu.state.interruptibility.nmi_blocked);
     m.bus.refused.clear();
     m.expect_handler(13); // the stack holds zeros: a null CS
-    assert!(!m.cpu.interruptibility.nmi_blocked);
+    assert!(!m.cpu.state.interruptibility.nmi_blocked);
 }
 
 #[test]
@@ -274,16 +271,16 @@ fn the_interrupt_window_opens_one_instruction_after_sti() {
     m.cpu.controls.interrupt_window = true;
     m.code(&[0x90, 0xFB, 0x90, 0x90, 0xF4]);
     assert_eq!(m.run(), Exit::InterruptWindow);
-    assert_eq!(m.cpu.rip(), layout::CODE + 3);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 3);
 }
 
 #[test]
 fn sti_with_interrupts_on_has_no_shadow() {
     let mut m = Machine::long();
-    m.cpu.flags.set(flags::IF);
+    m.cpu.state.flags.set(flags::IF);
     m.code(&[0xFB, 0x90]);
     assert_eq!(m.run_for(1), Exit::BudgetExhausted);
-    assert_eq!(m.cpu.interruptibility.shadow, Shadow::None);
+    assert_eq!(m.cpu.state.interruptibility.shadow, Shadow::None);
 }
 
 #[test]
@@ -291,36 +288,36 @@ fn a_halt_in_the_shadow_of_sti_exits_with_the_shadow_in_force() {
     let mut m = Machine::long();
     m.code(&[0xFB, 0xF4, 0x90]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.interruptibility.shadow, Shadow::Sti);
+    assert_eq!(m.cpu.state.interruptibility.shadow, Shadow::Sti);
     m.cpu.advance(1);
-    assert_eq!(m.cpu.interruptibility.shadow, Shadow::None);
-    assert!(m.cpu.interrupts_open());
+    assert_eq!(m.cpu.state.interruptibility.shadow, Shadow::None);
+    assert!(m.cpu.state.interrupts_open());
 }
 
 #[test]
 fn a_load_of_ss_shields_the_next_instruction() {
     let mut m = Machine::long();
-    m.cpu.flags.set(flags::IF);
-    m.cpu.set_gpr(Gpr::Rax, u64::from(KERNEL_DATA));
+    m.cpu.state.flags.set(flags::IF);
+    m.cpu.state.set_gpr(Gpr::Rax, u64::from(KERNEL_DATA));
     m.code(&[0x8E, 0xD0, 0x90, 0x90]);
     assert_eq!(m.run_for(1), Exit::BudgetExhausted);
-    assert_eq!(m.cpu.interruptibility.shadow, Shadow::MovSs);
+    assert_eq!(m.cpu.state.interruptibility.shadow, Shadow::MovSs);
     m.cpu.controls.interrupt_window = true;
     assert_eq!(m.run(), Exit::InterruptWindow);
-    assert_eq!(m.cpu.rip(), layout::CODE + 3);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 3);
 }
 
 #[test]
 fn the_trap_flag_steps_one_instruction() {
     let mut m = Machine::long();
     m.gate(1, 0);
-    m.cpu.flags.set(flags::TF);
+    m.cpu.state.flags.set(flags::TF);
     m.code(&[0x48, 0xFF, 0xC0, 0x90]);
     m.expect_handler(1);
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 1);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 1);
     assert_eq!(frame(&m, 0), layout::CODE + 3);
-    assert_ne!(m.cpu.debug.dr6 & 1 << 14, 0);
-    assert_eq!(m.cpu.flags.get() & flags::TF, 0);
+    assert_ne!(m.cpu.state.debug.dr6 & 1 << 14, 0);
+    assert_eq!(m.cpu.state.flags.get() & flags::TF, 0);
 }
 
 #[test]
@@ -347,7 +344,7 @@ fn a_halted_cpu_wakes_for_an_event_only() {
     let mut m = Machine::long();
     m.gate(0x31, 0);
     m.code(&[0xF4]);
-    m.cpu.activity = Activity::Halted;
+    m.cpu.state.activity = Activity::Halted;
     assert_eq!(m.run(), Exit::Inactive);
     m.cpu.inject(Event::external(0x31));
     m.expect_handler(0x31);
@@ -356,8 +353,8 @@ fn a_halted_cpu_wakes_for_an_event_only() {
 #[test]
 fn a_protected_mode_interrupt_returns_by_iret() {
     let mut m = Machine::protected();
-    *m.cpu.segment_mut(Seg::Cs) = crate::Segment::flat(0x18, crate::Attributes::CODE32);
-    m.cpu.idtr = TableRegister { base: layout::IDT, limit: 0x7FF };
+    *m.cpu.state.segment_mut(Seg::Cs) = x86_arch::Segment::flat(0x18, x86_arch::Attributes::CODE32);
+    m.cpu.state.idtr = TableRegister { base: layout::IDT, limit: 0x7FF };
     m.poke(
         layout::IDT + 8 * 6,
         layout::HANDLERS & 0xFFFF | 0x18 << 16 | 0x8E00 << 32 | (layout::HANDLERS >> 16) << 48,
@@ -366,15 +363,15 @@ fn a_protected_mode_interrupt_returns_by_iret() {
     m.code(&[0x0F, 0x0B, 0xF4]);
     m.write(layout::HANDLERS, &[0x83, 0x04, 0x24, 0x02, 0xCF]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.rip(), layout::CODE + 2);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), layout::STACK);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 2);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), layout::STACK);
 }
 
 #[test]
 fn an_exit_during_single_step_is_stepped_by_advance() {
     let mut m = Machine::long();
     m.gate(1, 0);
-    m.cpu.flags.set(flags::TF);
+    m.cpu.state.flags.set(flags::TF);
     m.code(&[0x0F, 0xA2, 0x90]);
     assert_eq!(m.run(), Exit::Instruction { what: InstructionExit::Cpuid, length: 2 });
     m.cpu.advance(2);

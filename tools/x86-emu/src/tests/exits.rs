@@ -1,10 +1,8 @@
 //! Which instructions go to the owner, and which privilege they need.
 
-use crate::events::vector;
 use crate::exits::{Exit, InstructionExit, Io, IoDirection, StringIo};
-use crate::flags;
-use crate::state::{Gpr, cr0, cr4};
 use crate::testing::{Machine, layout};
+use x86_arch::{Gpr, cr0, cr4, flags, vector};
 
 fn io(port: u16, size: u8, direction: IoDirection, value: u32, immediate: bool) -> InstructionExit {
     InstructionExit::Io(Io { port, size, direction, value, immediate, string: None })
@@ -50,10 +48,10 @@ fn ready(code: &[u8]) -> Machine {
     m.gate(vector::UD, 0);
     // No I/O permission bitmap inside the TSS.
     m.poke(layout::TSS + 0x60, 0xFFFF << 48);
-    m.cpu.control.cr4 |= cr4::OSXSAVE;
-    m.cpu.set_gpr(Gpr::Rax, 0xFFFF_FFFF_1234_5678);
-    m.cpu.set_gpr(Gpr::Rcx, 0x3F8);
-    m.cpu.set_gpr(Gpr::Rdx, 0x3F8);
+    m.cpu.state.control.cr4 |= cr4::OSXSAVE;
+    m.cpu.state.set_gpr(Gpr::Rax, 0xFFFF_FFFF_1234_5678);
+    m.cpu.state.set_gpr(Gpr::Rcx, 0x3F8);
+    m.cpu.state.set_gpr(Gpr::Rdx, 0x3F8);
     m.code(code);
     m
 }
@@ -63,7 +61,7 @@ fn the_owner_gets_what_belongs_to_it() {
     for (code, what, _) in table() {
         let mut m = ready(code);
         assert_eq!(m.run(), Exit::Instruction { what, length: code.len() as u8 }, "{code:02x?}");
-        assert_eq!(m.cpu.rip(), layout::CODE, "{code:02x?}");
+        assert_eq!(m.cpu.state.rip(), layout::CODE, "{code:02x?}");
         assert_eq!(m.cpu.retired(), 0, "{code:02x?}");
     }
 }
@@ -105,7 +103,7 @@ fn instructions_without_exit_are_privileged_too() {
     for (code, v) in cases {
         let mut m = ready(code);
         m.make_user();
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         m.expect_handler(v);
         assert_eq!(m.cpu.retired(), 0, "{code:02x?}");
     }
@@ -122,8 +120,8 @@ fn umip_hides_the_tables_from_user_code() {
     ] {
         let mut m = ready(code);
         m.make_user();
-        m.cpu.control.cr4 |= cr4::UMIP;
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.control.cr4 |= cr4::UMIP;
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         m.expect_handler(vector::GP);
     }
 }
@@ -136,7 +134,7 @@ fn the_permission_bitmap_lets_user_code_reach_some_ports() {
         m.make_user();
         m.poke(layout::TSS + 0x60, 0x68 << 48);
         m.write(layout::TSS + 0x68 + 0x7F, &[!clear_bits, 0xFF]);
-        m.cpu.tr.limit = 0x68 + 0x80;
+        m.cpu.state.tr.limit = 0x68 + 0x80;
         if allowed {
             let what = io(0x3F8, 4, IoDirection::In, 0, false);
             assert_eq!(m.run(), Exit::Instruction { what, length: 1 });
@@ -146,14 +144,14 @@ fn the_permission_bitmap_lets_user_code_reach_some_ports() {
     }
     let mut m = ready(&[0xED]);
     m.make_user();
-    m.cpu.flags.set(flags::IOPL);
+    m.cpu.state.flags.set(flags::IOPL);
     assert!(matches!(m.run(), Exit::Instruction { .. }), "IOPL 3 allows all ports");
 }
 
 #[test]
 fn string_io_names_its_memory_and_skips_when_there_is_nothing_to_do() {
     let mut m = ready(&[0xF3, 0x6E, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rsi, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rsi, layout::DATA);
     let string = Some(StringIo { rep: true, address: layout::DATA });
     let what = InstructionExit::Io(Io {
         port: 0x3F8,
@@ -164,7 +162,7 @@ fn string_io_names_its_memory_and_skips_when_there_is_nothing_to_do() {
         string,
     });
     assert_eq!(m.run(), Exit::Instruction { what, length: 2 });
-    m.cpu.set_gpr(Gpr::Rcx, 0);
+    m.cpu.state.set_gpr(Gpr::Rcx, 0);
     m.run_to_hlt();
 }
 
@@ -173,7 +171,7 @@ fn an_in_is_completed_by_the_owner() {
     for (size, expected) in [(1, 0xFFFF_FFFF_1234_56AA), (2, 0xFFFF_FFFF_1234_BBAA), (4, 0xDDCC_BBAA)] {
         let mut m = ready(&[0xEC]);
         m.cpu.complete_in(size, 0xDDCC_BBAA);
-        assert_eq!(m.cpu.gpr(Gpr::Rax), expected);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rax), expected);
     }
 }
 
@@ -189,8 +187,8 @@ fn sse_obeys_its_enable_bits() {
     for (set0, clear4, raised) in cases {
         let mut m = ready(&movaps);
         m.gate(vector::NM, 0);
-        m.cpu.control.cr0 |= set0;
-        m.cpu.control.cr4 &= !clear4;
+        m.cpu.state.control.cr0 |= set0;
+        m.cpu.state.control.cr4 &= !clear4;
         match raised {
             None => m.run_to_hlt(),
             Some(v) => m.expect_handler(v),
@@ -201,7 +199,7 @@ fn sse_obeys_its_enable_bits() {
 #[test]
 fn a_misaligned_sse_operand_is_a_protection_fault() {
     let mut m = ready(&[0x0F, 0x28, 0x03]);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA + 8);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA + 8);
     m.expect_handler(vector::GP);
 }
 
@@ -209,18 +207,18 @@ fn a_misaligned_sse_operand_is_a_protection_fault() {
 fn an_unmasked_float_exception_is_raised_before_the_result() {
     let mut m = ready(&[0xF2, 0x0F, 0x5E, 0xC1]); // divsd xmm0, xmm1
     m.gate(vector::XM, 0);
-    m.cpu.simd.xmm[0] = u128::from(1f64.to_bits());
-    m.cpu.simd.mxcsr = 0x1F80 & !(1 << 9);
+    m.cpu.state.simd.xmm[0] = u128::from(1f64.to_bits());
+    m.cpu.state.simd.mxcsr = 0x1F80 & !(1 << 9);
     m.expect_handler(vector::XM);
-    assert_eq!(m.cpu.simd.xmm[0], u128::from(1f64.to_bits()));
-    assert_eq!(m.cpu.simd.mxcsr & 0x3F, 4);
+    assert_eq!(m.cpu.state.simd.xmm[0], u128::from(1f64.to_bits()));
+    assert_eq!(m.cpu.state.simd.mxcsr & 0x3F, 4);
 }
 
 #[test]
 fn lock_on_what_cannot_be_locked_is_undefined() {
     for code in [&[0xF0, 0x01, 0xC8][..], &[0xF0, 0x8B, 0x03]] {
         let mut m = ready(code);
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         m.expect_handler(vector::UD);
     }
 }

@@ -1,5 +1,6 @@
 //! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
 
+mod devices;
 mod events;
 mod exits;
 mod paging;

@@ -1,9 +1,8 @@
 //! Paging: rights, status bits, large pages, and what survives in the TLB (SDM vol. 3, "Paging").
 
 use crate::exits::{Exit, InstructionExit};
-use crate::flags;
-use crate::state::{Gpr, cr0, cr4};
 use crate::testing::{Machine, layout};
+use x86_arch::{Gpr, cr0, cr4, flags};
 
 const P: u64 = 1;
 const RW: u64 = 2;
@@ -105,9 +104,9 @@ fn every_combination_of_rights_gives_what_the_manual_says() {
             m.make_user();
         }
         let set = |on: bool, bit: u64| if on { bit } else { 0 };
-        m.cpu.control.cr0 = m.cpu.control.cr0 & !cr0::WP | set(s.wp, cr0::WP);
-        m.cpu.control.cr4 |= set(s.smep, cr4::SMEP) | set(s.smap, cr4::SMAP);
-        m.cpu.flags.set(set(s.ac, flags::AC));
+        m.cpu.state.control.cr0 = m.cpu.state.control.cr0 & !cr0::WP | set(s.wp, cr0::WP);
+        m.cpu.state.control.cr4 |= set(s.smep, cr4::SMEP) | set(s.smap, cr4::SMAP);
+        m.cpu.state.flags.set(set(s.ac, flags::AC));
         for table in [layout::PML4, layout::PDPT, layout::PD] {
             m.poke(table, m.peek(table) | US);
         }
@@ -121,15 +120,15 @@ fn every_combination_of_rights_gives_what_the_manual_says() {
         );
         m.code(&touching(s.touch));
         m.write(layout::DATA, &VMCALL);
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         if s.allowed() {
             let exit = m.run();
             let done = Exit::Instruction { what: InstructionExit::Vmcall, length: 3 };
             assert_eq!(exit, done, "{s:?} is allowed");
         } else {
             m.expect_handler(14);
-            assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp)), s.error_code(), "the error code of {s:?}");
-            assert_eq!(m.cpu.control.cr2, layout::DATA);
+            assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp)), s.error_code(), "the error code of {s:?}");
+            assert_eq!(m.cpu.state.control.cr2, layout::DATA);
         }
     }
 }
@@ -137,7 +136,7 @@ fn every_combination_of_rights_gives_what_the_manual_says() {
 #[test]
 fn accessed_and_dirty_bits_are_set_when_used_and_not_before() {
     let mut m = Machine::long();
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     m.code(&[0x48, 0x8B, 0x03, 0xF4, 0x48, 0x89, 0x03, 0xF4]);
     assert_eq!(m.peek(pte(layout::DATA)) & (A | D), 0);
     m.run_to_hlt();
@@ -155,7 +154,7 @@ fn a_refused_write_leaves_the_page_clean() {
     let mut m = Machine::long();
     m.gate(14, 0);
     m.poke(pte(layout::DATA), layout::DATA | P);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     m.code(&touching(Touch::Write));
     m.expect_handler(14);
     assert_eq!(m.peek(pte(layout::DATA)) & D, 0);
@@ -170,23 +169,23 @@ fn reserved_bits_are_told_apart_from_missing_pages() {
         m.cpu.controls.physical_bits = 46;
         m.gate(14, 0);
         m.poke(pte(layout::DATA), entry);
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         m.code(&touching(Touch::Read));
         m.expect_handler(14);
-        assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp)), code, "entry {entry:#x}");
+        assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp)), code, "entry {entry:#x}");
     }
 }
 
 #[test]
 fn without_nxe_the_execute_disable_bit_is_reserved() {
     let mut m = Machine::long();
-    m.cpu.control.efer &= !crate::state::efer::NXE;
+    m.cpu.state.control.efer &= !x86_arch::efer::NXE;
     m.gate(14, 0);
     m.poke(pte(layout::DATA), layout::DATA | P | RW | NX);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     m.code(&touching(Touch::Read));
     m.expect_handler(14);
-    assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp)), 9);
+    assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp)), 9);
 }
 
 #[test]
@@ -197,26 +196,26 @@ fn large_pages_map_where_they_say() {
     m.poke(layout::PDPT + 8, P | RW | PS);
     m.poke(0x2A_BCD8, 0x1122_3344_5566_7788);
     m.code(&[0x48, 0x8B, 0x03, 0x48, 0x8B, 0x0A, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rbx, 0x4A_BCD8);
-    m.cpu.set_gpr(Gpr::Rdx, 0x4000_0000 + 0x2A_BCD8);
+    m.cpu.state.set_gpr(Gpr::Rbx, 0x4A_BCD8);
+    m.cpu.state.set_gpr(Gpr::Rdx, 0x4000_0000 + 0x2A_BCD8);
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 0x1122_3344_5566_7788);
-    assert_eq!(m.cpu.gpr(Gpr::Rcx), 0x1122_3344_5566_7788);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 0x1122_3344_5566_7788);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rcx), 0x1122_3344_5566_7788);
     assert_eq!(m.peek(layout::PD + 16) & (A | D), A);
 }
 
 #[test]
 fn five_levels_are_walked_where_la57_says_so() {
     let mut m = Machine::long();
-    m.cpu.control.cr4 |= cr4::LA57;
+    m.cpu.state.control.cr4 |= cr4::LA57;
     m.poke(0x8000, layout::PML4 | P | RW);
     m.poke(0x8000 + 8, layout::PML4 | P | RW);
-    m.cpu.control.cr3 = 0x8000;
+    m.cpu.state.control.cr3 = 0x8000;
     m.poke(layout::DATA, 77);
     m.code(&[0x48, 0x8B, 0x03, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rbx, 1 << 48 | layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, 1 << 48 | layout::DATA);
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 77);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 77);
 }
 
 #[test]
@@ -228,10 +227,10 @@ fn addresses_that_are_not_canonical_are_protection_faults() {
         m.gate(13, 1 << 32);
         m.gate(12, 1 << 32);
         m.code(&code);
-        m.cpu.set_gpr(Gpr::Rbx, 1 << 47);
-        m.cpu.set_gpr(Gpr::Rsp, 1 << 62);
+        m.cpu.state.set_gpr(Gpr::Rbx, 1 << 47);
+        m.cpu.state.set_gpr(Gpr::Rsp, 1 << 62);
         m.expect_handler(vector);
-        assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp)), 0);
+        assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp)), 0);
     }
 }
 
@@ -242,13 +241,13 @@ fn a_translation_lives_until_it_is_invalidated() {
     m.code(&[0x48, 0x8B, 0x03, 0x48, 0x89, 0x11, 0x48, 0x8B, 0x33, 0x0F, 0x01, 0x3B, 0x48, 0x8B, 0x3B, 0xF4]);
     m.poke(layout::DATA, 1);
     m.poke(layout::DATA + 0x1000, 2);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rcx, pte(layout::DATA));
-    m.cpu.set_gpr(Gpr::Rdx, (layout::DATA + 0x1000) | P | RW);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rcx, pte(layout::DATA));
+    m.cpu.state.set_gpr(Gpr::Rdx, (layout::DATA + 0x1000) | P | RW);
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 1);
-    assert_eq!(m.cpu.gpr(Gpr::Rsi), 1, "nothing noticed the changed entry yet");
-    assert_eq!(m.cpu.gpr(Gpr::Rdi), 2);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 1);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsi), 1, "nothing noticed the changed entry yet");
+    assert_eq!(m.cpu.state.gpr(Gpr::Rdi), 2);
 }
 
 #[test]
@@ -259,19 +258,19 @@ fn invalidating_any_part_of_a_large_page_drops_all_of_it() {
     m.poke(0x40_0000, 2);
     // mov rax,[rbx]; mov [rcx],rdx; invlpg [rsi]; mov rdi,[rbx]; hlt
     m.code(&[0x48, 0x8B, 0x03, 0x48, 0x89, 0x11, 0x0F, 0x01, 0x3E, 0x48, 0x8B, 0x3B, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rbx, 0x40_0000);
-    m.cpu.set_gpr(Gpr::Rcx, layout::PD + 16);
-    m.cpu.set_gpr(Gpr::Rdx, 0x40_0000 | P | RW | PS);
-    m.cpu.set_gpr(Gpr::Rsi, 0x5F_F000);
+    m.cpu.state.set_gpr(Gpr::Rbx, 0x40_0000);
+    m.cpu.state.set_gpr(Gpr::Rcx, layout::PD + 16);
+    m.cpu.state.set_gpr(Gpr::Rdx, 0x40_0000 | P | RW | PS);
+    m.cpu.state.set_gpr(Gpr::Rsi, 0x5F_F000);
     m.run_to_hlt();
-    assert_eq!((m.cpu.gpr(Gpr::Rax), m.cpu.gpr(Gpr::Rdi)), (1, 2));
+    assert_eq!((m.cpu.state.gpr(Gpr::Rax), m.cpu.state.gpr(Gpr::Rdi)), (1, 2));
 }
 
 #[test]
 fn second_stage_translations_live_until_the_owner_flushes() {
     let mut m = Machine::long();
     m.code(&[0x48, 0x8B, 0x03, 0x0F, 0x20, 0xD8, 0x0F, 0x22, 0xD8, 0xEB, 0xF5]); // load; reload CR3; again
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     assert_eq!(m.run_for(4), Exit::BudgetExhausted);
     let asked = m.bus.asked.len();
     assert_eq!(m.run_for(8), Exit::BudgetExhausted);
@@ -298,14 +297,14 @@ fn a_write_of_cr3_keeps_global_pages_and_only_those() {
             0x48, 0x8B, 0x03, 0x48, 0x89, 0x11, 0x0F, 0x20, 0xDD, 0x0F, 0x22, 0xDD, 0x48, 0x8B, 0x33, 0xF4,
         ]);
         if pge {
-            m.cpu.control.cr4 |= cr4::PGE;
+            m.cpu.state.control.cr4 |= cr4::PGE;
         }
-        m.cpu.set_gpr(Gpr::Rbx, UPPER | layout::DATA);
-        m.cpu.set_gpr(Gpr::Rcx, pte(layout::DATA));
-        m.cpu.set_gpr(Gpr::Rdx, (layout::DATA + 0x1000) | bits);
+        m.cpu.state.set_gpr(Gpr::Rbx, UPPER | layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rcx, pte(layout::DATA));
+        m.cpu.state.set_gpr(Gpr::Rdx, (layout::DATA + 0x1000) | bits);
         m.run_to_hlt();
-        assert_eq!(m.cpu.gpr(Gpr::Rax), 1);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rax), 1);
         let expected = if kept { 1 } else { 2 };
-        assert_eq!(m.cpu.gpr(Gpr::Rsi), expected, "global {global}, CR4.PGE {pge}");
+        assert_eq!(m.cpu.state.gpr(Gpr::Rsi), expected, "global {global}, CR4.PGE {pge}");
     }
 }

@@ -1,10 +1,9 @@
 //! Control registers, MSRs, XCR0, and what the owner's masks do.
 
-use crate::events::{Event, vector};
 use crate::exits::{CrAccess, CrOperation, Exit, InstructionExit};
-use crate::registers::{MsrError, msr};
-use crate::state::{Gpr, Seg, cr0, cr4, efer};
+use crate::registers::MsrError;
 use crate::testing::{Machine, layout};
+use x86_arch::{Event, Gpr, Seg, cr0, cr4, efer, msr, vector};
 
 fn gp() -> Result<(), Event> {
     Err(Event::exception_with_code(vector::GP, 0))
@@ -35,13 +34,13 @@ fn control_registers_refuse_what_the_manual_refuses() {
     for (name, register, value, allowed) in cases {
         let mut m = Machine::long();
         m.cpu.controls.physical_bits = 46;
-        let before = m.cpu.control;
+        let before = m.cpu.state.control;
         let result = m.cpu.write_cr(register, value);
         if allowed {
             assert_eq!(result, Ok(()), "{name}");
         } else {
             assert_eq!(result, gp(), "{name}");
-            assert_eq!(m.cpu.control, before, "{name}: nothing changes");
+            assert_eq!(m.cpu.state.control, before, "{name}: nothing changes");
         }
     }
 }
@@ -49,8 +48,8 @@ fn control_registers_refuse_what_the_manual_refuses() {
 #[test]
 fn pcide_needs_a_zero_pcid_and_guards_paging() {
     let mut m = Machine::long();
-    m.cpu.control.cr3 |= 5;
-    assert_eq!(m.cpu.write_cr(4, m.cpu.control.cr4 | cr4::PCIDE), gp());
+    m.cpu.state.control.cr3 |= 5;
+    assert_eq!(m.cpu.write_cr(4, m.cpu.state.control.cr4 | cr4::PCIDE), gp());
 }
 
 #[test]
@@ -58,15 +57,15 @@ fn owned_bits_read_from_the_shadow_and_exit_when_changed() {
     let mut m = Machine::long();
     m.cpu.controls.cr4_owned = cr4::MCE | cr4::VMXE;
     m.cpu.controls.cr4_shadow = 0;
-    m.cpu.control.cr4 |= cr4::MCE | cr4::VMXE;
+    m.cpu.state.control.cr4 |= cr4::MCE | cr4::VMXE;
     // mov rax, cr4; or al, 0x80 (PGE); mov cr4, rax; or al, 0x40 (MCE); mov cr4, rax
     m.code(&[0x0F, 0x20, 0xE0, 0x0C, 0x80, 0x0F, 0x22, 0xE0, 0x0C, 0x40, 0x0F, 0x22, 0xE0]);
     let exit = m.run();
-    assert_eq!(m.cpu.gpr(Gpr::Rax) & (cr4::MCE | cr4::VMXE), cr4::MCE, "the shadow was read");
-    assert_eq!(m.cpu.rip(), layout::CODE + 10, "PGE is the guest's own");
-    assert_ne!(m.cpu.control.cr4 & cr4::PGE, 0);
-    assert_ne!(m.cpu.control.cr4 & cr4::VMXE, 0, "owned bits stay");
-    let value = m.cpu.gpr(Gpr::Rax);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax) & (cr4::MCE | cr4::VMXE), cr4::MCE, "the shadow was read");
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 10, "PGE is the guest's own");
+    assert_ne!(m.cpu.state.control.cr4 & cr4::PGE, 0);
+    assert_ne!(m.cpu.state.control.cr4 & cr4::VMXE, 0, "owned bits stay");
+    let value = m.cpu.state.gpr(Gpr::Rax);
     let operation = CrOperation::Write { value, gpr: 0 };
     let what = InstructionExit::CrAccess(CrAccess { register: 4, operation });
     assert_eq!(exit, Exit::Instruction { what, length: 3 });
@@ -75,14 +74,14 @@ fn owned_bits_read_from_the_shadow_and_exit_when_changed() {
 #[test]
 fn clts_and_lmsw_respect_the_mask() {
     let mut m = Machine::long();
-    m.cpu.control.cr0 |= cr0::TS;
+    m.cpu.state.control.cr0 |= cr0::TS;
     m.code(&[0x0F, 0x06, 0xF4]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.control.cr0 & cr0::TS, 0);
-    m.cpu.control.cr0 |= cr0::TS;
+    assert_eq!(m.cpu.state.control.cr0 & cr0::TS, 0);
+    m.cpu.state.control.cr0 |= cr0::TS;
     m.cpu.controls.cr0_owned = cr0::TS;
     m.cpu.controls.cr0_shadow = cr0::TS;
-    m.cpu.set_rip(layout::CODE);
+    m.cpu.state.set_rip(layout::CODE);
     let what = InstructionExit::CrAccess(CrAccess { register: 0, operation: CrOperation::Clts });
     assert_eq!(m.run(), Exit::Instruction { what, length: 2 });
 }
@@ -91,20 +90,20 @@ fn clts_and_lmsw_respect_the_mask() {
 fn msrs_are_checked_as_wrmsr_checks_them() {
     const BAD: u64 = 1 << 47;
     let cases: [(u32, u64, bool); 14] = [
-        (msr::LSTAR, BAD, false),
-        (msr::LSTAR, 0xFFFF_8000_0000_0000, true),
-        (msr::FS_BASE, BAD, false),
-        (msr::GS_BASE, 0x7FFF_FFFF_F000, true),
-        (msr::KERNEL_GS_BASE, BAD, false),
-        (msr::PAT, 0x0007_0406_0007_0402, false),
-        (msr::PAT, 0x0007_0406_0007_0406, true),
-        (msr::EFER, efer::LMA | efer::LME | efer::NXE, true),
-        (msr::EFER, efer::LMA | efer::NXE, false),
-        (msr::EFER, efer::LME | 1 << 5, false),
-        (msr::TSC_AUX, 1 << 32, false),
-        (msr::FMASK, 1 << 32, false),
-        (msr::STAR, u64::MAX, true),
-        (msr::XSS, 1, false),
+        (msr::IA32_LSTAR, BAD, false),
+        (msr::IA32_LSTAR, 0xFFFF_8000_0000_0000, true),
+        (msr::IA32_FS_BASE, BAD, false),
+        (msr::IA32_GS_BASE, 0x7FFF_FFFF_F000, true),
+        (msr::IA32_KERNEL_GSBASE, BAD, false),
+        (msr::IA32_PAT, 0x0007_0406_0007_0402, false),
+        (msr::IA32_PAT, 0x0007_0406_0007_0406, true),
+        (msr::IA32_EFER, efer::LMA | efer::LME | efer::NXE, true),
+        (msr::IA32_EFER, efer::LMA | efer::NXE, false),
+        (msr::IA32_EFER, efer::LME | 1 << 5, false),
+        (msr::IA32_TSC_AUX, 1 << 32, false),
+        (msr::IA32_FMASK, 1 << 32, false),
+        (msr::IA32_STAR, u64::MAX, true),
+        (msr::IA32_XSS, 1, false),
     ];
     for (index, value, allowed) in cases {
         let mut m = Machine::long();
@@ -132,14 +131,14 @@ fn xcr0_keeps_x87_and_takes_only_what_is_offered() {
 #[test]
 fn swapgs_exchanges_the_bases_and_fs_relative_operands_use_theirs() {
     let mut m = Machine::long();
-    m.cpu.segment_mut(Seg::Gs).base = 0x1111;
-    m.cpu.msrs.kernel_gs_base = layout::DATA;
+    m.cpu.state.segment_mut(Seg::Gs).base = 0x1111;
+    m.cpu.state.msrs.kernel_gs_base = layout::DATA;
     m.poke(layout::DATA + 0x10, 0xABCD);
     // swapgs; mov rax, gs:[0x10]; hlt
     m.code(&[0x0F, 0x01, 0xF8, 0x65, 0x48, 0x8B, 0x04, 0x25, 0x10, 0, 0, 0, 0xF4]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 0xABCD);
-    assert_eq!(m.cpu.msrs.kernel_gs_base, 0x1111);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 0xABCD);
+    assert_eq!(m.cpu.state.msrs.kernel_gs_base, 0x1111);
 }
 
 #[test]
@@ -149,11 +148,11 @@ fn table_registers_round_trip_through_memory() {
     // The base must be canonical: 0x4321_0000_1234.
     m.poke(layout::DATA, 0x4321_0000_1234 << 16 | 0x4F);
     m.poke(layout::DATA + 8, 0);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     // lidt [rbx]; sidt [rbx+0x10]; hlt
     m.code(&[0x0F, 0x01, 0x1B, 0x0F, 0x01, 0x4B, 0x10, 0xF4]);
     m.run_to_hlt();
-    assert_eq!((m.cpu.idtr.base, m.cpu.idtr.limit), (0x4321_0000_1234, 0x4F));
+    assert_eq!((m.cpu.state.idtr.base, m.cpu.state.idtr.limit), (0x4321_0000_1234, 0x4F));
     assert_eq!(m.peek(layout::DATA + 0x10), m.peek(layout::DATA));
 }
 
@@ -169,43 +168,43 @@ fn extended_state_survives_save_and_restore() {
     ];
     for (name, save, restore) in pairs {
         let mut m = Machine::long();
-        m.cpu.control.cr4 |= cr4::OSXSAVE;
-        m.cpu.control.xcr0 = 3;
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-        m.cpu.set_gpr(Gpr::Rax, 3);
+        m.cpu.state.control.cr4 |= cr4::OSXSAVE;
+        m.cpu.state.control.xcr0 = 3;
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rax, 3);
         for n in 0..16 {
-            m.cpu.simd.xmm[n] = 0x0123_4567 << 64 | (n as u128 + 1);
+            m.cpu.state.simd.xmm[n] = 0x0123_4567 << 64 | (n as u128 + 1);
         }
-        m.cpu.simd.mxcsr = 0x1FA0;
-        m.cpu.simd.fcw = 0x27F;
-        m.cpu.simd.st[3] = 0x4000_8000_0000_0000_0000;
-        m.cpu.simd.ftw = 8;
-        let saved = m.cpu.simd;
+        m.cpu.state.simd.mxcsr = 0x1FA0;
+        m.cpu.state.simd.x87.control = 0x27F;
+        m.cpu.state.simd.x87.set_st(3, 0x4000_8000_0000_0000_0000);
+        m.cpu.state.simd.x87.tags = 8;
+        let saved = m.cpu.state.simd;
         let mut code = save.to_vec();
         code.push(0xF4);
         m.code(&code);
         m.run_to_hlt();
-        m.cpu.simd = Default::default();
+        m.cpu.state.simd = Default::default();
         let mut code = restore.to_vec();
         code.push(0xF4);
         m.code(&code);
-        m.cpu.set_rip(layout::CODE);
+        m.cpu.state.set_rip(layout::CODE);
         m.run_to_hlt();
-        assert_eq!(m.cpu.simd, saved, "{name}");
+        assert_eq!(m.cpu.state.simd, saved, "{name}");
     }
 }
 
 #[test]
 fn restoring_an_area_without_components_resets_them() {
     let mut m = Machine::long();
-    m.cpu.control.cr4 |= cr4::OSXSAVE;
-    m.cpu.control.xcr0 = 3;
+    m.cpu.state.control.cr4 |= cr4::OSXSAVE;
+    m.cpu.state.control.xcr0 = 3;
     m.poke(layout::DATA + 24, 0x1F80);
-    m.cpu.simd.xmm[5] = 7;
-    m.cpu.simd.fcw = 0x27F;
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rax, 3);
+    m.cpu.state.simd.xmm[5] = 7;
+    m.cpu.state.simd.x87.control = 0x27F;
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rax, 3);
     m.code(&[0x48, 0x0F, 0xAE, 0x2B, 0xF4]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.simd, Default::default());
+    assert_eq!(m.cpu.state.simd, Default::default());
 }

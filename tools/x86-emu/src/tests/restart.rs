@@ -1,9 +1,8 @@
 //! Instructions restart after a refused access as if it had never been tried.
 
-use crate::bus::Access;
 use crate::exits::Exit;
-use crate::state::Gpr;
 use crate::testing::{Machine, layout};
+use x86_arch::{Access, Gpr};
 
 /// An instruction, the page that is refused, and how.
 struct Case {
@@ -58,14 +57,14 @@ fn prepare(code: &[u8]) -> Machine {
     }
     m.poke(layout::STACK, 0x99);
     for register in Gpr::ALL {
-        m.cpu.set_gpr(register, 0x11 * (register as u64 + 1));
+        m.cpu.state.set_gpr(register, 0x11 * (register as u64 + 1));
     }
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rsi, EDGE);
-    m.cpu.set_gpr(Gpr::Rdi, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rsp, layout::STACK);
-    m.cpu.set_gpr(Gpr::Rdx, 0);
-    m.cpu.flags.set(0x8D5);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rsi, EDGE);
+    m.cpu.state.set_gpr(Gpr::Rdi, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rsp, layout::STACK);
+    m.cpu.state.set_gpr(Gpr::Rdx, 0);
+    m.cpu.state.flags.set(0x8D5);
     m
 }
 
@@ -88,9 +87,9 @@ fn a_refused_access_changes_nothing_and_is_repeated() {
             m.bus.refused.clear();
             let hlt = [0xF4];
             m.write(layout::CODE + 0x100, &hlt);
-            m.cpu.set_rip(layout::CODE + 0x100);
+            m.cpu.state.set_rip(layout::CODE + 0x100);
             m.run_to_hlt();
-            m.cpu.set_rip(layout::CODE);
+            m.cpu.state.set_rip(layout::CODE);
             m.cpu.tlb.flush_guest_page(tdvisor_base::Gpa::new(layout::PT));
             m.cpu.tlb.flush_linear();
             for n in 0..512 {
@@ -104,26 +103,26 @@ fn a_refused_access_changes_nothing_and_is_repeated() {
             }
             m.bus.refused.push((case.page, case.access));
         }
-        let before: Vec<u64> = Gpr::ALL.map(|r| m.cpu.gpr(r)).to_vec();
-        let flags = m.cpu.flags.get();
+        let before: Vec<u64> = Gpr::ALL.map(|r| m.cpu.state.gpr(r)).to_vec();
+        let flags = m.cpu.state.flags.get();
         let contents = memory(&m);
-        let Exit::BusFault(fault) = m.run() else { panic!("{}: the access is refused", case.name) };
-        assert_eq!(fault.fault.gpa.get() & !0xFFF, case.page, "{}", case.name);
-        assert_eq!(fault.fault.access.is_walk(), case.access.is_walk(), "{}", case.name);
-        assert_eq!(m.cpu.rip(), layout::CODE, "{}", case.name);
-        assert_eq!(Gpr::ALL.map(|r| m.cpu.gpr(r)).to_vec(), before, "{}: registers", case.name);
-        assert_eq!(m.cpu.flags.get(), flags, "{}: flags", case.name);
+        let Exit::Refused(fault) = m.run() else { panic!("{}: the access is refused", case.name) };
+        assert_eq!(fault.gpa.get() & !0xFFF, case.page, "{}", case.name);
+        assert_eq!(fault.access.is_walk(), case.access.is_walk(), "{}", case.name);
+        assert_eq!(m.cpu.state.rip(), layout::CODE, "{}", case.name);
+        assert_eq!(Gpr::ALL.map(|r| m.cpu.state.gpr(r)).to_vec(), before, "{}: registers", case.name);
+        assert_eq!(m.cpu.state.flags.get(), flags, "{}: flags", case.name);
         assert_eq!(memory(&m), contents, "{}: memory", case.name);
 
         m.bus.refused.clear();
         m.run_to_hlt();
         assert_eq!(
-            Gpr::ALL.map(|r| m.cpu.gpr(r)),
-            Gpr::ALL.map(|r| undisturbed.cpu.gpr(r)),
+            Gpr::ALL.map(|r| m.cpu.state.gpr(r)),
+            Gpr::ALL.map(|r| undisturbed.cpu.state.gpr(r)),
             "{}: registers after the restart",
             case.name
         );
-        assert_eq!(m.cpu.flags.get(), undisturbed.cpu.flags.get(), "{}", case.name);
+        assert_eq!(m.cpu.state.flags.get(), undisturbed.cpu.state.flags.get(), "{}", case.name);
         assert_eq!(memory(&m), memory(&undisturbed), "{}", case.name);
     }
 }
@@ -138,18 +137,18 @@ fn a_repeated_move_keeps_what_it_did_before_the_refused_page() {
             m.poke(layout::DATA + 8 * n, n + 1);
         }
         let target = layout::DATA + 0x4000;
-        m.cpu.set_gpr(Gpr::Rsi, layout::DATA);
-        m.cpu.set_gpr(Gpr::Rdi, target);
-        m.cpu.set_gpr(Gpr::Rcx, 0x2000 / step);
+        m.cpu.state.set_gpr(Gpr::Rsi, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rdi, target);
+        m.cpu.state.set_gpr(Gpr::Rcx, 0x2000 / step);
         m.bus.refused.push((target + 0x1000, Access::Write));
-        let Exit::BusFault(fault) = m.run() else { panic!("the second page is refused") };
+        let Exit::Refused(fault) = m.run() else { panic!("the second page is refused") };
         assert_eq!(fault.gla, target + 0x1000);
-        assert_eq!(m.cpu.gpr(Gpr::Rcx), 0x1000 / step);
-        assert_eq!(m.cpu.gpr(Gpr::Rdi), target + 0x1000);
-        assert_eq!(m.cpu.gpr(Gpr::Rsi), layout::DATA + 0x1000);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rcx), 0x1000 / step);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rdi), target + 0x1000);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rsi), layout::DATA + 0x1000);
         m.bus.refused.clear();
         m.run_to_hlt();
-        assert_eq!(m.cpu.gpr(Gpr::Rcx), 0);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rcx), 0);
         for n in 0..0x400 {
             assert_eq!(m.peek(target + 8 * n), n + 1);
         }
@@ -161,9 +160,9 @@ fn a_repeated_move_onto_itself_repeats_its_pattern() {
     let mut m = Machine::long();
     m.code(&[0xF3, 0xA4, 0xF4]);
     m.poke(layout::DATA, 0x0000_0000_00CC_BBAA);
-    m.cpu.set_gpr(Gpr::Rsi, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rdi, layout::DATA + 3);
-    m.cpu.set_gpr(Gpr::Rcx, 9);
+    m.cpu.state.set_gpr(Gpr::Rsi, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rdi, layout::DATA + 3);
+    m.cpu.state.set_gpr(Gpr::Rcx, 9);
     m.run_to_hlt();
     assert_eq!(m.peek(layout::DATA), 0xBBAA_CCBB_AACC_BBAA);
 }
@@ -173,14 +172,14 @@ fn a_refused_fetch_names_the_instruction_and_the_second_page_of_one() {
     let mut m = Machine::long();
     let start = layout::CODE + 0xFFC;
     m.write(start, &[0x48, 0xB8, 1, 2, 3, 4, 5, 6, 7, 8, 0xF4]);
-    m.cpu.set_rip(start);
+    m.cpu.state.set_rip(start);
     m.bus.refused.push((layout::CODE + 0x1000, Access::Execute));
-    let Exit::BusFault(fault) = m.run() else { panic!("the second page is refused") };
-    assert_eq!((fault.fault.access, fault.gla), (Access::Execute, layout::CODE + 0x1000));
-    assert_eq!(m.cpu.rip(), start);
+    let Exit::Refused(fault) = m.run() else { panic!("the second page is refused") };
+    assert_eq!((fault.access, fault.gla), (Access::Execute, layout::CODE + 0x1000));
+    assert_eq!(m.cpu.state.rip(), start);
     m.bus.refused.clear();
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 0x0807_0605_0403_0201);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 0x0807_0605_0403_0201);
 }
 
 #[test]
@@ -188,10 +187,10 @@ fn code_changed_from_outside_is_seen_at_the_next_block() {
     let mut m = Machine::long();
     m.code(&[0x48, 0xFF, 0xC0, 0xEB, 0xFB]);
     assert_eq!(m.run_for(100), Exit::BudgetExhausted);
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 50);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 50);
     m.write(layout::CODE + 2, &[0xC3]); // inc rax becomes inc rbx
     assert_eq!(m.run_for(100), Exit::BudgetExhausted);
-    assert_eq!((m.cpu.gpr(Gpr::Rax), m.cpu.gpr(Gpr::Rbx)), (50, 50));
+    assert_eq!((m.cpu.state.gpr(Gpr::Rax), m.cpu.state.gpr(Gpr::Rbx)), (50, 50));
 }
 
 #[test]
@@ -201,6 +200,6 @@ fn a_budget_is_exact() {
         m.code(&[0x48, 0xFF, 0xC0, 0x48, 0xFF, 0xC3, 0xEB, 0xF8]);
         assert_eq!(m.run_for(budget), Exit::BudgetExhausted);
         assert_eq!(m.cpu.retired(), budget);
-        assert_eq!(m.cpu.gpr(Gpr::Rax) + m.cpu.gpr(Gpr::Rbx), budget - budget / 3);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rax) + m.cpu.state.gpr(Gpr::Rbx), budget - budget / 3);
     }
 }

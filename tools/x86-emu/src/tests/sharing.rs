@@ -6,8 +6,8 @@ use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gpa, Hpa, KeyId, Pfn};
 
 use crate::exits::Exit;
-use crate::state::Gpr;
 use crate::testing::{Machine, layout};
+use x86_arch::Gpr;
 
 const TURNS: u64 = 20_000;
 
@@ -15,7 +15,7 @@ const TURNS: u64 = 20_000;
 fn twin(of: &Machine) -> Machine {
     let mut other = Machine::long();
     other.bus.memory = of.bus.memory.clone();
-    other.cpu.set_gpr(Gpr::Rsp, layout::STACK - 0x2000);
+    other.cpu.state.set_gpr(Gpr::Rsp, layout::STACK - 0x2000);
     other
 }
 
@@ -25,8 +25,8 @@ fn run_both(code: &[u8]) -> u64 {
     let mut second = twin(&first);
     thread::scope(|scope| {
         for m in [&mut first, &mut second] {
-            m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-            m.cpu.set_gpr(Gpr::Rcx, TURNS);
+            m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+            m.cpu.state.set_gpr(Gpr::Rcx, TURNS);
             scope.spawn(move || {
                 let exit = m.run_for(u64::MAX);
                 assert!(matches!(exit, Exit::Instruction { .. }), "{exit:?}");
@@ -106,7 +106,7 @@ fn a_loop_that_serialises_sees_what_another_cpu_wrote_into_it() {
 fn the_owner_sees_every_cached_translation_and_no_flushed_one() {
     let mut m = Machine::long();
     m.code(&[0x48, 0x8B, 0x03, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     m.run_to_hlt();
     let data = Hpa::new(layout::DATA);
     let pages: Vec<_> = m.cpu.tlb.entries().filter(|e| e.hpa == data).collect();
@@ -126,7 +126,7 @@ fn the_owner_sees_every_cached_translation_and_no_flushed_one() {
 fn many_flushes_never_bring_an_old_translation_back() {
     let mut m = Machine::long();
     m.code(&[0x48, 0x8B, 0x03, 0xF4]);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
     m.poke(layout::DATA, 1);
     m.poke(layout::DATA + 0x1000, 2);
     m.run_to_hlt();
@@ -136,7 +136,7 @@ fn many_flushes_never_bring_an_old_translation_back() {
     for _ in 0..0x1000 {
         m.cpu.tlb.flush_linear();
     }
-    m.cpu.set_rip(layout::CODE);
+    m.cpu.state.set_rip(layout::CODE);
     m.run_to_hlt();
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 2);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 2);
 }

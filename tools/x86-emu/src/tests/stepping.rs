@@ -6,10 +6,9 @@
 //! load of SS by MOV or POP holds the trap off until the next instruction is over (vol. 3, "Masking Exceptions and
 //! Interrupts When Switching Stacks"). A repeated string instruction traps behind every iteration (vol. 2, "REP").
 
-use crate::flags;
 use crate::segments::selector_code;
-use crate::state::{Attributes, Gpr, Seg, Segment};
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
+use x86_arch::{Attributes, Gpr, Seg, Segment, flags};
 
 /// Where kernel entries and user returns lead: `nop; ud2`.
 const ELSEWHERE: u64 = 0x3_0000;
@@ -42,48 +41,48 @@ struct Case {
 }
 
 fn kernel(m: &mut Machine) {
-    m.cpu.flags.set(flags::TF);
+    m.cpu.state.flags.set(flags::TF);
 }
 
 fn user(m: &mut Machine) {
     m.make_user();
-    m.cpu.flags.set(flags::TF);
+    m.cpu.state.flags.set(flags::TF);
 }
 
 /// 32-bit code at CPL 0 in compatibility mode.
 fn compatibility(m: &mut Machine) {
-    *m.cpu.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE32, Attributes::CODE32);
+    *m.cpu.state.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE32, Attributes::CODE32);
     kernel(m);
 }
 
 fn system_call(m: &mut Machine, mask: u64) {
     user(m);
-    m.cpu.msrs.lstar = ELSEWHERE;
-    m.cpu.msrs.star = u64::from(KERNEL_CODE) << 32;
-    m.cpu.msrs.fmask = mask;
+    m.cpu.state.msrs.lstar = ELSEWHERE;
+    m.cpu.state.msrs.star = u64::from(KERNEL_CODE) << 32;
+    m.cpu.state.msrs.fmask = mask;
 }
 
 fn system_return(m: &mut Machine, before: u64, after: u64) {
     m.make_user();
     kernel_segments(m);
-    m.cpu.flags.set(before);
+    m.cpu.state.flags.set(before);
     // User code is two descriptors above the base that STAR names.
-    m.cpu.msrs.star = u64::from(USER_CODE - 16) << 48;
-    m.cpu.set_gpr(Gpr::Rcx, ELSEWHERE);
-    m.cpu.set_gpr(Gpr::R11, after);
+    m.cpu.state.msrs.star = u64::from(USER_CODE - 16) << 48;
+    m.cpu.state.set_gpr(Gpr::Rcx, ELSEWHERE);
+    m.cpu.state.set_gpr(Gpr::R11, after);
 }
 
 fn kernel_segments(m: &mut Machine) {
-    *m.cpu.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
-    *m.cpu.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
+    *m.cpu.state.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
+    *m.cpu.state.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
 }
 
 /// An interrupt frame for a return to [`ELSEWHERE`] in user code.
 fn return_frame(m: &mut Machine, before: u64, after: u64) {
     m.make_user();
     kernel_segments(m);
-    m.cpu.flags.set(before);
-    m.cpu.set_gpr(Gpr::Rsp, layout::STACK - 40);
+    m.cpu.state.flags.set(before);
+    m.cpu.state.set_gpr(Gpr::Rsp, layout::STACK - 40);
     let words = [ELSEWHERE, u64::from(USER_CODE), after, layout::STACK, u64::from(USER_DATA)];
     for (n, word) in (0..).zip(words) {
         m.poke(layout::STACK - 40 + 8 * n, word);
@@ -92,9 +91,9 @@ fn return_frame(m: &mut Machine, before: u64, after: u64) {
 
 fn sysenter(m: &mut Machine) {
     user(m);
-    m.cpu.msrs.sysenter_cs = u64::from(KERNEL_CODE);
-    m.cpu.msrs.sysenter_eip = ELSEWHERE;
-    m.cpu.msrs.sysenter_esp = OTHER_STACK;
+    m.cpu.state.msrs.sysenter_cs = u64::from(KERNEL_CODE);
+    m.cpu.state.msrs.sysenter_eip = ELSEWHERE;
+    m.cpu.state.msrs.sysenter_esp = OTHER_STACK;
 }
 
 fn sysexit(m: &mut Machine) {
@@ -102,14 +101,14 @@ fn sysexit(m: &mut Machine) {
     kernel_segments(m);
     kernel(m);
     // 64-bit user code is 32 above the selector in the MSR.
-    m.cpu.msrs.sysenter_cs = u64::from(USER_CODE) - 32;
-    m.cpu.set_gpr(Gpr::Rdx, ELSEWHERE);
-    m.cpu.set_gpr(Gpr::Rcx, OTHER_STACK);
+    m.cpu.state.msrs.sysenter_cs = u64::from(USER_CODE) - 32;
+    m.cpu.state.set_gpr(Gpr::Rdx, ELSEWHERE);
+    m.cpu.state.set_gpr(Gpr::Rcx, OTHER_STACK);
 }
 
 fn popped(m: &mut Machine, before: u64, after: u64) {
-    m.cpu.flags.set(before);
-    m.cpu.set_gpr(Gpr::Rsp, layout::STACK - 8);
+    m.cpu.state.flags.set(before);
+    m.cpu.state.set_gpr(Gpr::Rsp, layout::STACK - 8);
     m.poke(layout::STACK - 8, after);
 }
 
@@ -120,9 +119,9 @@ fn far_pointer(m: &mut Machine) {
 
 fn repeated(m: &mut Machine, count: u64) {
     kernel(m);
-    m.cpu.set_gpr(Gpr::Rcx, count);
-    m.cpu.set_gpr(Gpr::Rsi, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rdi, layout::DATA + 0x100);
+    m.cpu.state.set_gpr(Gpr::Rcx, count);
+    m.cpu.state.set_gpr(Gpr::Rsi, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rdi, layout::DATA + 0x100);
 }
 
 const CODE: u64 = layout::CODE;
@@ -202,7 +201,7 @@ const CASES: &[Case] = &[
         code: &[0x8E, 0xD0, 0x90, 0x90],
         prepare: |m| {
             kernel(m);
-            m.cpu.set_gpr(Gpr::Rax, u64::from(KERNEL_DATA));
+            m.cpu.state.set_gpr(Gpr::Rax, u64::from(KERNEL_DATA));
         },
         expected: seen(DB, CODE + 3, 0),
     },
@@ -244,7 +243,7 @@ const CASES: &[Case] = &[
         code: &[0xCE],
         prepare: |m| {
             compatibility(m);
-            m.cpu.flags.set(TF | flags::OF);
+            m.cpu.state.flags.set(TF | flags::OF);
         },
         expected: seen(OF, CODE + 1, 0),
     },
@@ -271,7 +270,7 @@ const CASES: &[Case] = &[
         code: &[0x48, 0xCB],
         prepare: |m| {
             kernel(m);
-            m.cpu.set_gpr(Gpr::Rsp, layout::STACK - 16);
+            m.cpu.state.set_gpr(Gpr::Rsp, layout::STACK - 16);
             m.poke(layout::STACK - 16, ELSEWHERE);
             m.poke(layout::STACK - 8, u64::from(KERNEL_CODE));
         },
@@ -313,14 +312,14 @@ fn a_single_step_arrives_where_the_manual_says() {
     for case in CASES {
         let mut m = machine(case);
         m.run_to_hlt();
-        let rsp = m.cpu.gpr(Gpr::Rsp);
+        let rsp = m.cpu.state.gpr(Gpr::Rsp);
         let got = Seen {
-            vector: m.cpu.rip().wrapping_sub(layout::HANDLERS) / 16,
+            vector: m.cpu.state.rip().wrapping_sub(layout::HANDLERS) / 16,
             rip: m.peek(rsp),
             cpl: m.peek(rsp + 8) & 3,
         };
         assert_eq!(got, case.expected, "{}", case.name);
-        assert_eq!(m.cpu.flags.get() & TF, 0, "{}: handlers are not stepped", case.name);
+        assert_eq!(m.cpu.state.flags.get() & TF, 0, "{}: handlers are not stepped", case.name);
         if case.expected.cpl == 3 {
             assert_eq!(
                 rsp,
@@ -338,10 +337,10 @@ fn a_masked_step_over_syscall_leaves_no_trap_for_later() {
     let mut m = machine(case);
     m.write(ELSEWHERE, &[0xF4]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.rip(), ELSEWHERE, "the kernel's first instruction");
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), layout::STACK, "nothing was pushed on the user's stack");
-    assert_eq!(m.cpu.debug.dr6 & 1 << 14, 0);
-    assert_ne!(m.cpu.gpr(Gpr::R11) & TF, 0, "the kernel finds the user's TF in R11");
+    assert_eq!(m.cpu.state.rip(), ELSEWHERE, "the kernel's first instruction");
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), layout::STACK, "nothing was pushed on the user's stack");
+    assert_eq!(m.cpu.state.debug.dr6 & 1 << 14, 0);
+    assert_ne!(m.cpu.state.gpr(Gpr::R11) & TF, 0, "the kernel finds the user's TF in R11");
 }
 
 #[test]
@@ -354,9 +353,9 @@ fn every_iteration_of_a_repeated_move_is_one_step_and_all_but_the_last_push_rf()
     repeated(&mut m, 3);
     for left in (0..3u64).rev() {
         assert_eq!(m.run_for(1), crate::Exit::BudgetExhausted);
-        assert_eq!(m.cpu.gpr(Gpr::Rcx), left);
+        assert_eq!(m.cpu.state.gpr(Gpr::Rcx), left);
         assert_eq!(m.run_for(1), crate::Exit::BudgetExhausted, "the handler's IRET");
-        let image = m.peek(m.cpu.gpr(Gpr::Rsp) - 24);
+        let image = m.peek(m.cpu.state.gpr(Gpr::Rsp) - 24);
         assert_eq!(
             image & flags::RF != 0,
             left != 0,
@@ -364,31 +363,35 @@ fn every_iteration_of_a_repeated_move_is_one_step_and_all_but_the_last_push_rf()
         );
         assert_ne!(image & TF, 0);
     }
-    assert_eq!(m.cpu.rip(), CODE + 2);
+    assert_eq!(m.cpu.state.rip(), CODE + 2);
     assert_eq!(m.peek(layout::DATA + 0x100) & 0xFF_FFFF, u64::from_le_bytes(*b"abc\0\0\0\0\0"));
 }
 
 #[test]
 fn sysenter_and_sysexit_load_flat_segments_from_their_msr() {
     let mut m = machine(&CASES[7]);
-    m.cpu.flags.set(flags::IF);
+    m.cpu.state.flags.set(flags::IF);
     m.write(ELSEWHERE, &[0xF4]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.segment(Seg::Cs).selector, KERNEL_CODE);
-    assert_eq!(m.cpu.segment(Seg::Ss).selector, KERNEL_CODE + 8);
-    assert_eq!((m.cpu.cpl(), m.cpu.gpr(Gpr::Rsp)), (0, OTHER_STACK));
-    assert_eq!(m.cpu.flags.get() & flags::IF, 0);
+    assert_eq!(m.cpu.state.segment(Seg::Cs).selector, KERNEL_CODE);
+    assert_eq!(m.cpu.state.segment(Seg::Ss).selector, KERNEL_CODE + 8);
+    assert_eq!((m.cpu.state.cpl(), m.cpu.state.gpr(Gpr::Rsp)), (0, OTHER_STACK));
+    assert_eq!(m.cpu.state.flags.get() & flags::IF, 0);
 
     for (msr, rdx, rcx) in
         [(0, ELSEWHERE, OTHER_STACK), (0x13, 1 << 63, OTHER_STACK), (0x13, ELSEWHERE, 1 << 63)]
     {
         let mut m = machine(&CASES[8]);
-        m.cpu.flags.set(0);
-        m.cpu.msrs.sysenter_cs = msr;
-        m.cpu.set_gpr(Gpr::Rdx, rdx);
-        m.cpu.set_gpr(Gpr::Rcx, rcx);
+        m.cpu.state.flags.set(0);
+        m.cpu.state.msrs.sysenter_cs = msr;
+        m.cpu.state.set_gpr(Gpr::Rdx, rdx);
+        m.cpu.state.set_gpr(Gpr::Rcx, rcx);
         m.expect_handler(13);
-        assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp)), 0, "SYSEXIT with {msr:#x}, {rdx:#x}, {rcx:#x} is #GP(0)");
+        assert_eq!(
+            m.peek(m.cpu.state.gpr(Gpr::Rsp)),
+            0,
+            "SYSEXIT with {msr:#x}, {rdx:#x}, {rcx:#x} is #GP(0)"
+        );
     }
     assert_eq!(selector_code(USER_CODE), 0x30);
 }

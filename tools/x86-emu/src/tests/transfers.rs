@@ -1,10 +1,8 @@
 //! Far transfers, IRET, SYSCALL and SYSRET, and segment loads.
 
-use crate::events::vector;
 use crate::exits::Exit;
-use crate::flags;
-use crate::state::{Attributes, Gpr, Seg, Segment, efer};
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, TSS_SELECTOR, USER_CODE, USER_DATA, layout};
+use x86_arch::{Attributes, Gpr, Seg, Segment, efer, flags, vector};
 
 const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
 /// Descriptors that a test adds behind those of the machine.
@@ -12,7 +10,7 @@ const EXTRA: u16 = 0x50;
 
 fn with_extra(descriptor: u64) -> Machine {
     let mut m = Machine::long();
-    m.cpu.gdtr.limit = EXTRA + 7;
+    m.cpu.state.gdtr.limit = EXTRA + 7;
     m.poke(layout::GDT + u64::from(EXTRA), descriptor);
     for v in [vector::TS, vector::NP, vector::SS, vector::GP, vector::UD] {
         m.gate(v, 1 << 32);
@@ -21,7 +19,7 @@ fn with_extra(descriptor: u64) -> Machine {
 }
 
 fn error_code(m: &Machine) -> u64 {
-    m.peek(m.cpu.gpr(Gpr::Rsp))
+    m.peek(m.cpu.state.gpr(Gpr::Rsp))
 }
 
 #[test]
@@ -29,9 +27,9 @@ fn iret_returns_to_user_code_with_its_stack_and_flags() {
     let mut m = Machine::long();
     m.gate(13, 0);
     m.make_user();
-    *m.cpu.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
-    *m.cpu.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
-    *m.cpu.segment_mut(Seg::Ds) = Segment::flat(KERNEL_DATA, Attributes::DATA);
+    *m.cpu.state.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
+    *m.cpu.state.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
+    *m.cpu.state.segment_mut(Seg::Ds) = Segment::flat(KERNEL_DATA, Attributes::DATA);
     let words =
         [layout::CODE + 0x40, u64::from(USER_CODE), flags::IF | flags::CF, 0x4_8000, u64::from(USER_DATA)];
     for (n, word) in (0u64..).zip(words) {
@@ -40,11 +38,11 @@ fn iret_returns_to_user_code_with_its_stack_and_flags() {
     m.code(&[0x48, 0xCF]);
     m.write(layout::CODE + 0x40, &VMCALL);
     let Exit::Instruction { .. } = m.run() else { panic!("user code runs") };
-    assert_eq!(m.cpu.rip(), layout::CODE + 0x40);
-    assert_eq!(m.cpu.cpl(), 3);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), 0x4_8000);
-    assert_eq!(m.cpu.flags.get(), 2 | flags::IF | flags::CF);
-    assert!(m.cpu.segment(Seg::Ds).attributes.unusable(), "an inner segment is taken away");
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 0x40);
+    assert_eq!(m.cpu.state.cpl(), 3);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), 0x4_8000);
+    assert_eq!(m.cpu.state.flags.get(), 2 | flags::IF | flags::CF);
+    assert!(m.cpu.state.segment(Seg::Ds).attributes.unusable(), "an inner segment is taken away");
 }
 
 /// What is on the stack, and what IRET at CPL 0 raises.
@@ -76,15 +74,15 @@ fn iret_refuses_what_the_manual_refuses() {
         m.code(&[0x48, 0xCF]);
         m.expect_handler(raised);
         assert_eq!(error_code(&m), error, "{name}");
-        assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp) + 8), layout::CODE, "{name}");
-        assert_eq!(m.peek(m.cpu.gpr(Gpr::Rsp) + 32), layout::STACK, "{name}: RSP as it was");
+        assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp) + 8), layout::CODE, "{name}");
+        assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp) + 32), layout::STACK, "{name}: RSP as it was");
     }
 }
 
 #[test]
 fn iret_with_nested_task_is_refused_in_long_mode() {
     let mut m = with_extra(0);
-    m.cpu.flags.set(flags::NT);
+    m.cpu.state.flags.set(flags::NT);
     m.code(&[0x48, 0xCF]);
     m.expect_handler(vector::GP);
 }
@@ -95,7 +93,7 @@ fn user_code_cannot_change_iopl_or_if_by_iret_or_popf() {
         let popf = code[0] == 0x9D;
         let mut m = Machine::long();
         m.make_user();
-        m.cpu.flags.set(flags::IF);
+        m.cpu.state.flags.set(flags::IF);
         let image = flags::IOPL | flags::CF;
         let words = if popf {
             vec![image]
@@ -108,7 +106,7 @@ fn user_code_cannot_change_iopl_or_if_by_iret_or_popf() {
         m.code(&code);
         m.write(layout::CODE + 0x40, &VMCALL);
         assert!(matches!(m.run(), Exit::Instruction { .. }));
-        assert_eq!(m.cpu.flags.get(), 2 | flags::IF | flags::CF);
+        assert_eq!(m.cpu.state.flags.get(), 2 | flags::IF | flags::CF);
     }
 }
 
@@ -116,35 +114,35 @@ fn user_code_cannot_change_iopl_or_if_by_iret_or_popf() {
 fn syscall_and_sysret_follow_their_registers() {
     let mut m = Machine::long();
     m.make_user();
-    m.cpu.msrs.star = 0x0023_0008 << 32;
-    m.cpu.msrs.lstar = layout::CODE + 0x80;
-    m.cpu.msrs.fmask = flags::IF | flags::DF;
-    m.cpu.flags.set(flags::IF | flags::CF);
+    m.cpu.state.msrs.star = 0x0023_0008 << 32;
+    m.cpu.state.msrs.lstar = layout::CODE + 0x80;
+    m.cpu.state.msrs.fmask = flags::IF | flags::DF;
+    m.cpu.state.flags.set(flags::IF | flags::CF);
     m.code(&[0x0F, 0x05, 0x0F, 0x01, 0xC1]);
     m.write(layout::CODE + 0x80, &[0xF4, 0x48, 0x0F, 0x07]);
     m.run_to_hlt();
-    assert_eq!(m.cpu.rip(), layout::CODE + 0x80);
-    assert_eq!(m.cpu.gpr(Gpr::Rcx), layout::CODE + 2);
-    assert_eq!(m.cpu.gpr(Gpr::R11), 2 | flags::IF | flags::CF);
-    assert_eq!(m.cpu.flags.get(), 2 | flags::CF);
-    assert_eq!((m.cpu.segment(Seg::Cs).selector, m.cpu.segment(Seg::Ss).selector), (0x08, 0x10));
-    assert_eq!(m.cpu.cpl(), 0);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 0x80);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rcx), layout::CODE + 2);
+    assert_eq!(m.cpu.state.gpr(Gpr::R11), 2 | flags::IF | flags::CF);
+    assert_eq!(m.cpu.state.flags.get(), 2 | flags::CF);
+    assert_eq!((m.cpu.state.segment(Seg::Cs).selector, m.cpu.state.segment(Seg::Ss).selector), (0x08, 0x10));
+    assert_eq!(m.cpu.state.cpl(), 0);
     m.cpu.advance(1);
     assert!(matches!(m.run(), Exit::Instruction { .. }));
-    assert_eq!(m.cpu.rip(), layout::CODE + 2);
-    assert_eq!(m.cpu.cpl(), 3);
-    assert_eq!((m.cpu.segment(Seg::Cs).selector, m.cpu.segment(Seg::Ss).selector), (0x33, 0x2B));
-    assert_eq!(m.cpu.flags.get(), 2 | flags::IF | flags::CF);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 2);
+    assert_eq!(m.cpu.state.cpl(), 3);
+    assert_eq!((m.cpu.state.segment(Seg::Cs).selector, m.cpu.state.segment(Seg::Ss).selector), (0x33, 0x2B));
+    assert_eq!(m.cpu.state.flags.get(), 2 | flags::IF | flags::CF);
 }
 
 #[test]
 fn syscall_needs_its_enable_bit_and_sysret_a_canonical_target() {
     let mut m = with_extra(0);
-    m.cpu.control.efer &= !efer::SCE;
+    m.cpu.state.control.efer &= !efer::SCE;
     m.code(&[0x0F, 0x05]);
     m.expect_handler(vector::UD);
     let mut m = with_extra(0);
-    m.cpu.set_gpr(Gpr::Rcx, 1 << 47);
+    m.cpu.state.set_gpr(Gpr::Rcx, 1 << 47);
     m.code(&[0x48, 0x0F, 0x07]);
     m.expect_handler(vector::GP);
     assert_eq!(error_code(&m), 0);
@@ -172,12 +170,12 @@ fn far_jumps_check_the_descriptor() {
         m.poke(layout::DATA + 8, u64::from(selector));
         m.code(&[0x48, 0xFF, 0x2B]); // jmp far [rbx]
         m.write(layout::CODE + 0x40, &[0xF4]);
-        m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
         match raised {
             None => {
                 m.run_to_hlt();
-                assert_eq!(m.cpu.rip(), layout::CODE + 0x40, "{name}");
-                assert_eq!(m.cpu.segment(Seg::Cs).selector, selector, "{name}");
+                assert_eq!(m.cpu.state.rip(), layout::CODE + 0x40, "{name}");
+                assert_eq!(m.cpu.state.segment(Seg::Cs).selector, selector, "{name}");
                 assert_ne!(m.peek(layout::GDT + u64::from(EXTRA)) >> 40 & 1, 0, "{name}: accessed");
             }
             Some(v) => {
@@ -196,12 +194,12 @@ fn a_far_call_and_its_return_cross_into_compatibility_mode_and_back() {
     m.code(&[0xFF, 0x1B, 0xF4]);
     // 32-bit: mov eax, 5; retf
     m.write(layout::CODE + 0x40, &[0xB8, 5, 0, 0, 0, 0xCB]);
-    m.cpu.set_gpr(Gpr::Rbx, layout::DATA);
-    m.cpu.set_gpr(Gpr::Rax, u64::MAX);
+    m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+    m.cpu.state.set_gpr(Gpr::Rax, u64::MAX);
     m.run_to_hlt();
-    assert_eq!(m.cpu.rip(), layout::CODE + 2);
-    assert_eq!(m.cpu.gpr(Gpr::Rax), 5);
-    assert_eq!(m.cpu.gpr(Gpr::Rsp), layout::STACK);
+    assert_eq!(m.cpu.state.rip(), layout::CODE + 2);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rax), 5);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rsp), layout::STACK);
 }
 
 /// MOV to a data segment register at CPL 0 or 3.
@@ -225,12 +223,12 @@ fn loads_of_data_segments_check_type_presence_and_privilege() {
     ];
     for (name, descriptor, rpl, register, outcome) in cases {
         let mut m = with_extra(descriptor);
-        m.cpu.set_gpr(Gpr::Rax, u64::from(EXTRA | rpl));
+        m.cpu.state.set_gpr(Gpr::Rax, u64::from(EXTRA | rpl));
         m.code(&[0x8E, 0xC0 | register << 3, 0xF4]);
         match outcome {
             None => {
                 m.run_to_hlt();
-                let loaded = m.cpu.segments[register as usize];
+                let loaded = m.cpu.state.segments[register as usize];
                 assert_eq!(loaded.selector, EXTRA | rpl, "{name}");
                 assert_eq!(loaded.limit, u32::MAX, "{name}");
             }
@@ -247,8 +245,8 @@ fn a_null_selector_makes_a_data_segment_unusable_and_is_refused_for_a_user_stack
     let mut m = with_extra(0);
     m.code(&[0x31, 0xC0, 0x8E, 0xE8, 0x8E, 0xD0, 0xF4]); // xor eax,eax; mov gs,ax; mov ss,ax; hlt
     m.run_to_hlt();
-    assert!(m.cpu.segment(Seg::Gs).attributes.unusable());
-    assert_eq!(m.cpu.cpl(), 0);
+    assert!(m.cpu.state.segment(Seg::Gs).attributes.unusable());
+    assert_eq!(m.cpu.state.cpl(), 0);
     let mut m = with_extra(0);
     m.make_user();
     m.code(&[0x31, 0xC0, 0x8E, 0xD0]);
@@ -258,22 +256,22 @@ fn a_null_selector_makes_a_data_segment_unusable_and_is_refused_for_a_user_stack
 #[test]
 fn the_task_register_takes_an_available_tss_and_marks_it_busy() {
     let mut m = with_extra(0);
-    m.cpu.tr = Segment::NULL;
-    m.cpu.set_gpr(Gpr::Rax, u64::from(TSS_SELECTOR));
+    m.cpu.state.tr = Segment::NULL;
+    m.cpu.state.set_gpr(Gpr::Rax, u64::from(TSS_SELECTOR));
     m.code(&[0x0F, 0x00, 0xD8, 0x0F, 0x00, 0xC9, 0xF4]); // ltr ax; str ecx; hlt
     m.run_to_hlt();
-    assert_eq!(m.cpu.tr.base, layout::TSS);
-    assert_eq!(m.cpu.tr.attributes, Attributes::BUSY_TSS);
-    assert_eq!(m.cpu.gpr(Gpr::Rcx), u64::from(TSS_SELECTOR));
+    assert_eq!(m.cpu.state.tr.base, layout::TSS);
+    assert_eq!(m.cpu.state.tr.attributes, Attributes::BUSY_TSS);
+    assert_eq!(m.cpu.state.gpr(Gpr::Rcx), u64::from(TSS_SELECTOR));
     assert_eq!(m.peek(layout::GDT + u64::from(TSS_SELECTOR)) >> 40 & 15, 11);
-    m.cpu.set_rip(layout::CODE);
+    m.cpu.state.set_rip(layout::CODE);
     m.expect_handler(vector::GP);
     assert_eq!(error_code(&m), u64::from(TSS_SELECTOR), "a busy TSS is refused");
 }
 
 #[test]
 fn segment_limits_hold_in_protected_mode() {
-    use crate::state::TableRegister;
+    use x86_arch::TableRegister;
     // (name, segment, instruction through it, vector)
     let small = Segment { limit: 0xFFF, ..Segment::flat(0x10, Attributes::DATA) };
     let down = Segment { limit: 0xFFF, ..Segment::flat(0x10, Attributes(0xC097)) };
@@ -291,17 +289,17 @@ fn segment_limits_hold_in_protected_mode() {
     ];
     for (name, segment, code, offset, allowed) in cases {
         let mut m = Machine::protected();
-        *m.cpu.segment_mut(Seg::Cs) = Segment::flat(0x18, Attributes::CODE32);
-        *m.cpu.segment_mut(Seg::Ds) = segment;
-        m.cpu.idtr = TableRegister { base: layout::IDT, limit: 0x7FF };
+        *m.cpu.state.segment_mut(Seg::Cs) = Segment::flat(0x18, Attributes::CODE32);
+        *m.cpu.state.segment_mut(Seg::Ds) = segment;
+        m.cpu.state.idtr = TableRegister { base: layout::IDT, limit: 0x7FF };
         let handler = layout::HANDLERS;
         m.poke(layout::IDT + 8 * 13, handler & 0xFFFF | 0x18 << 16 | 0x8E00 << 32 | (handler >> 16) << 48);
         m.write(handler, &[0xF4]);
         let mut bytes = code.to_vec();
         bytes.push(0xF4);
         m.code(&bytes);
-        m.cpu.set_gpr(Gpr::Rbx, offset);
+        m.cpu.state.set_gpr(Gpr::Rbx, offset);
         m.run_to_hlt();
-        assert_eq!(m.cpu.rip() == handler, !allowed, "{name}");
+        assert_eq!(m.cpu.state.rip() == handler, !allowed, "{name}");
     }
 }

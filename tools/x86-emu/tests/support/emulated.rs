@@ -1,13 +1,12 @@
 //! The emulated side: the same code and data at the same linear addresses, at CPL 3 under page tables.
 
+use std::convert::Infallible;
+
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_emu::state::{TableRegister, cr0, cr4, efer};
-use x86_emu::{
-    Access, Attributes, Budget, Bus, BusFault, Cpu, Exit, Gpr, InstructionExit, Seg, Segment, Translation,
-    Unimplemented,
-};
+use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_emu::{Answer, Budget, Bus, Cpu, Exit, InstructionExit, Translation, Unimplemented};
 
 use crate::native::{CODE, DATA, DATA_BYTES, SNIPPET, State};
 
@@ -31,18 +30,20 @@ const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
 struct Flat(Arc<Arena>);
 
 impl Bus for Flat {
+    type Refusal = Infallible;
+
     fn memory(&self) -> Arc<Arena> {
         self.0.clone()
     }
-    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Translation, BusFault> {
-        Ok(Translation {
+    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Answer, Infallible> {
+        Ok(Answer::Memory(Translation {
             hpa: Hpa::new(gpa.get() & !0xFFF),
             key: KeyId::DEFAULT,
             level: Level::L4K,
             readable: true,
             writable: true,
             executable: true,
-        })
+        }))
     }
     fn tsc(&mut self) -> u64 {
         0
@@ -125,53 +126,53 @@ impl Emulated {
         self.bus.0.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).expect("inside the arena");
         let cpu = &self.cpu;
         let mut after = State {
-            gpr: Gpr::ALL.map(|r| cpu.gpr(r)),
-            flags: cpu.flags.get(),
-            xmm: cpu.simd.xmm,
-            mxcsr: cpu.simd.mxcsr,
-            fcw: cpu.simd.fcw,
-            fsw: cpu.simd.fsw,
+            gpr: Gpr::ALL.map(|r| cpu.state.gpr(r)),
+            flags: cpu.state.flags.get(),
+            xmm: cpu.state.simd.xmm,
+            mxcsr: cpu.state.simd.mxcsr,
+            fcw: cpu.state.simd.x87.control,
+            fsw: cpu.state.simd.x87.status,
         };
         let end = match exit {
             Exit::Instruction { what: InstructionExit::Vmcall, .. }
-                if cpu.rip() == SNIPPET + snippet.len() as u64 =>
+                if cpu.state.rip() == SNIPPET + snippet.len() as u64 =>
             {
                 End::Normal
             }
             Exit::Instruction { what: InstructionExit::Hlt, .. } => {
                 after.flags = self.peek(KERNEL_STACK - 24);
                 after.gpr[4] = self.peek(KERNEL_STACK - 16);
-                End::Exception((cpu.rip() - SYSTEM - HANDLERS) as u8)
+                End::Exception((cpu.state.rip() - SYSTEM - HANDLERS) as u8)
             }
             Exit::Unimplemented(what) => End::Unimplemented(*what),
-            other => panic!("{other:?} at {:#x}", cpu.rip()),
+            other => panic!("{other:?} at {:#x}", cpu.state.rip()),
         };
         (after, end)
     }
 
     fn prepare(&mut self, before: &State) {
         let cpu = &mut self.cpu;
-        cpu.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP | cr0::MP;
-        cpu.control.cr3 = PML4;
-        cpu.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
-        cpu.control.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
-        *cpu.segment_mut(Seg::Cs) = Segment::flat(0x33, Attributes::CODE64.with_dpl(3));
-        *cpu.segment_mut(Seg::Ss) = Segment::flat(0x2B, Attributes::DATA.with_dpl(3));
+        cpu.state.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP | cr0::MP;
+        cpu.state.control.cr3 = PML4;
+        cpu.state.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+        cpu.state.control.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
+        *cpu.state.segment_mut(Seg::Cs) = Segment::flat(0x33, Attributes::CODE64.with_dpl(3));
+        *cpu.state.segment_mut(Seg::Ss) = Segment::flat(0x2B, Attributes::DATA.with_dpl(3));
         for register in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
-            *cpu.segment_mut(register) = Segment::NULL;
+            *cpu.state.segment_mut(register) = Segment::NULL;
         }
-        cpu.gdtr = TableRegister { base: SYSTEM + GDT, limit: 15 };
-        cpu.idtr = TableRegister { base: SYSTEM + IDT, limit: 0x1FF };
-        cpu.tr =
+        cpu.state.gdtr = TableRegister { base: SYSTEM + GDT, limit: 15 };
+        cpu.state.idtr = TableRegister { base: SYSTEM + IDT, limit: 0x1FF };
+        cpu.state.tr =
             Segment { selector: 0x40, base: SYSTEM + TSS, limit: 0x67, attributes: Attributes::BUSY_TSS };
         for (register, value) in Gpr::ALL.into_iter().zip(before.gpr) {
-            cpu.set_gpr(register, value);
+            cpu.state.set_gpr(register, value);
         }
-        cpu.flags.set(before.flags | 0x200);
-        cpu.simd.xmm = before.xmm;
-        cpu.simd.mxcsr = before.mxcsr;
-        cpu.simd.fcw = before.fcw;
-        cpu.simd.fsw = before.fsw;
-        cpu.set_rip(SNIPPET);
+        cpu.state.flags.set(before.flags | 0x200);
+        cpu.state.simd.xmm = before.xmm;
+        cpu.state.simd.mxcsr = before.mxcsr;
+        cpu.state.simd.x87.control = before.fcw;
+        cpu.state.simd.x87.status = before.fsw;
+        cpu.state.set_rip(SNIPPET);
     }
 }

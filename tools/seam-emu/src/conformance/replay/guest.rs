@@ -11,8 +11,9 @@ use crate::conformance::compare::{CallSite, Difference, Outcome, Side};
 use crate::conformance::model::{
     AccessKind, Contents, ExitCause, Expected, GuestAct, GuestEvent, GuestResult, GuestRun, Pattern, Seamcall,
 };
-use crate::guest::{Access, GuestCpu, GuestState, VmExit};
+use crate::guest::{GuestCpu, GuestRegisters, GuestState, VmExit, gpr};
 use crate::machine::{GuestEnv, GuestMemoryError};
+use x86_arch::{Access, Attributes, Seg, cr0, efer};
 
 use super::{Run, tdvpr_of};
 
@@ -93,14 +94,14 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     fn start(&mut self, state: &mut GuestState) {
         self.started = true;
         enter_64_bit_mode(state);
-        if state.gprs != self.script.entry {
+        if state.gprs() != self.script.entry {
             let difference = Difference::GuestEntry {
                 expected: Box::new(self.script.entry),
-                actual: Box::new(state.gprs),
+                actual: Box::new(state.gprs()),
             };
             self.run.ledger.differ(|| self.site(None), difference);
         }
-        let actual = state.injection.take().map(|injection| injection.vector);
+        let actual = state.event.take().map(|injection| injection.vector);
         if actual != self.script.inject {
             let difference = Difference::Injection { expected: self.script.inject, actual };
             self.run.ledger.differ(|| self.site(None), difference);
@@ -111,11 +112,11 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     ///
     /// Gives an exit if the same instruction must be executed once more before the script can go on.
     fn settle(&mut self, pending: Pending<'r>, state: &mut GuestState) -> Option<VmExit> {
-        let observed = match state.injection.take() {
+        let observed = match state.event.take() {
             Some(injection) => {
                 GuestResult::Inject { vector: injection.vector, error_code: injection.error_code }
             }
-            None => match (pending.act, state.rip == pending.rip) {
+            None => match (pending.act, state.rip() == pending.rip) {
                 (GuestAct::Tdcall { .. }, true) => GuestResult::Retry,
                 (GuestAct::Tdcall { .. }, false) => GuestResult::Ret,
                 (_, true) => GuestResult::Resume,
@@ -125,7 +126,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         if observed != pending.expected {
             // How often an interrupted instruction is resumed is not compared, only where it ends.
             if observed == GuestResult::Retry && pending.extra < EXTRA_RETRIES {
-                state.gprs = pending.input;
+                state.set_gprs(pending.input);
                 self.pending = Some(Pending { extra: pending.extra + 1, ..pending });
                 return Some(VmExit::tdcall());
             }
@@ -141,7 +142,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
                 self.compare_tdcall(pending.position, expected, &pending.input, state);
             }
             (GuestAct::Tdcall { .. }, _) => self.run.ledger.agree(),
-            (_, GuestResult::Emulated) => state.gprs = Gprs::ZERO,
+            (_, GuestResult::Emulated) => state.set_gprs(Gprs::ZERO),
             _ => {}
         }
         None
@@ -176,10 +177,15 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     }
 
     fn compare_tdcall(&self, position: usize, expected: &Expected, input: &Gprs, state: &mut GuestState) {
-        let _ =
-            self.run.ledger.compare(|| self.site(Some(position)), Side::Guest, expected, input, &state.gprs);
+        let _ = self.run.ledger.compare(
+            || self.site(Some(position)),
+            Side::Guest,
+            expected,
+            input,
+            &state.gprs(),
+        );
         for reg in expected.masked.iter() {
-            state.gprs.set(reg, 0);
+            state.set_gpr(gpr(reg), 0);
         }
     }
 
@@ -220,9 +226,9 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     fn move_on(&self, same_rip: bool, state: &mut GuestState) {
         self.run.machine.advance_tsc(TSC_STEP);
         let mut rips = self.run.rips.borrow_mut();
-        let last = rips.entry(tdvpr_of(&self.call.input)).or_insert(state.rip);
-        state.rip = if same_rip { *last } else { state.rip.wrapping_add(RIP_STEP) };
-        *last = state.rip;
+        let last = rips.entry(tdvpr_of(&self.call.input)).or_insert(state.rip());
+        state.set_rip(if same_rip { *last } else { state.rip().wrapping_add(RIP_STEP) });
+        *last = state.rip();
     }
 
     /// Executes one event; `None` if it does not leave the guest.
@@ -236,7 +242,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     ) -> Option<VmExit> {
         let exit = match act {
             GuestAct::Tdcall { input, .. } => {
-                state.gprs = *input;
+                state.set_gprs(*input);
                 Some(VmExit::tdcall())
             }
             GuestAct::Access { gpa, kind } => self.touch(*gpa, *kind, env),
@@ -254,7 +260,8 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
             self.outcome_differs(position, expected, Outcome::Known(GuestResult::Exit));
             return Some(leave());
         }
-        self.pending = Some(Pending { position, act, expected, input: state.gprs, rip: state.rip, extra: 0 });
+        self.pending =
+            Some(Pending { position, act, expected, input: state.gprs(), rip: state.rip(), extra: 0 });
         Some(exit)
     }
 
@@ -322,7 +329,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
 impl GuestCpu for ScriptedVcpu<'_, '_> {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         if self.run.ledger.is_abandoned() {
-            state.injection = None;
+            state.event = None;
             return leave();
         }
         if !self.started {
@@ -341,14 +348,12 @@ impl GuestCpu for ScriptedVcpu<'_, '_> {
 
 /// The guests of the recordings run 64-bit code at CPL 0 from their first instruction on.
 fn enter_64_bit_mode(state: &mut GuestState) {
-    const CR0_PG: u64 = 1 << 31;
-    const EFER_LME_LMA: u64 = 5 << 8;
     const CODE_64_BIT: u32 = 1 << 13;
     const CODE_32_BIT: u32 = 1 << 14;
-    state.cr0 |= CR0_PG;
-    state.efer |= EFER_LME_LMA;
-    let [_, code, ..] = &mut state.segments;
-    code.access = code.access & !CODE_32_BIT | CODE_64_BIT;
+    state.control.cr0 |= cr0::PG;
+    state.control.efer |= efer::LME | efer::LMA;
+    let code = state.segment_mut(Seg::Cs);
+    code.attributes = Attributes(code.attributes.0 & !CODE_32_BIT | CODE_64_BIT);
 }
 
 /// What a guest does that has nothing more to do: it is interrupted.
@@ -383,16 +388,20 @@ impl ExitCause {
             Self::Seamcall => plain(ExitReason::SEAMCALL, 4),
             Self::Io { qualification } => VmExit::instruction(ExitReason::IO_INSTRUCTION, 1, qualification),
             Self::Cpuid { leaf, subleaf } => {
-                state.gprs = Gprs { rax: leaf, rcx: subleaf, ..Gprs::ZERO };
+                state.set_gprs(Gprs { rax: leaf, rcx: subleaf, ..Gprs::ZERO });
                 plain(ExitReason::CPUID, 2)
             }
             Self::Rdmsr { index } => {
-                state.gprs = Gprs { rcx: u64::from(index), ..Gprs::ZERO };
+                state.set_gprs(Gprs { rcx: u64::from(index), ..Gprs::ZERO });
                 plain(ExitReason::RDMSR, 2)
             }
             Self::Wrmsr { index, value } => {
-                state.gprs =
-                    Gprs { rcx: u64::from(index), rax: value & 0xffff_ffff, rdx: value >> 32, ..Gprs::ZERO };
+                state.set_gprs(Gprs {
+                    rcx: u64::from(index),
+                    rax: value & 0xffff_ffff,
+                    rdx: value >> 32,
+                    ..Gprs::ZERO
+                });
                 plain(ExitReason::WRMSR, 2)
             }
             Self::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),

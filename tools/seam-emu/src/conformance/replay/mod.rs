@@ -165,7 +165,7 @@ struct UnexpectedGuest {
 
 impl GuestCpu for UnexpectedGuest {
     fn run(&mut self, state: &mut GuestState, _: &GuestEnv<'_>) -> VmExit {
-        state.injection = None;
+        state.event = None;
         self.ran = true;
         VmExit::plain(ExitReason::EXTERNAL_INTERRUPT)
     }

@@ -1,21 +1,11 @@
 //! What the CPU reports, as VM-exit information (SDM volume 3, "VM Exits", tables of exit qualifications).
 
 use tdx_module_iface::exit::{EptViolation, ExitReason};
-use x86_emu::events::vector;
+use x86_arch::{Event, InterruptionInfo, vector};
 use x86_emu::exits::{CrAccess, CrOperation, DrAccess, VmxInstruction};
-use x86_emu::{Event, FaultExit, FaultKind, InstructionExit, Io, IoDirection};
+use x86_emu::{InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy};
 
 use crate::guest::{VmExit, reason};
-
-/// Interruption information: bits 10:8 kind, bit 11 error code valid, bit 31 valid.
-const INFO_ERROR_CODE: u32 = 1 << 11;
-const INFO_VALID: u32 = 1 << 31;
-
-/// The VMX form of an event.
-fn interruption_info(event: &Event) -> u32 {
-    let error = if event.error_code.is_some() { INFO_ERROR_CODE } else { 0 };
-    INFO_VALID | error | (event.kind as u32) << 8 | u32::from(event.vector)
-}
 
 /// An instruction that exits.
 pub(super) fn instruction(what: InstructionExit, length: u8) -> VmExit {
@@ -112,30 +102,30 @@ fn debug_register(access: &DrAccess) -> u64 {
     u64::from(access.register) | from | u64::from(access.gpr) << 8
 }
 
-/// An access that a second-stage walk (`refusal`) or memory refused; `None` where nobody said why.
-pub(super) fn refused(fault: &FaultExit, refusal: Option<VmExit>) -> Option<VmExit> {
-    let mut exit = match fault.fault.kind {
-        FaultKind::MachineCheck(_) => {
+/// An access that a second-stage walk or memory refused.
+pub(super) fn refused(access: &RefusedAccess<VmExit>) -> VmExit {
+    let mut exit = match access.by {
+        RefusedBy::Memory(_) => {
             let mut exit = VmExit::plain(ExitReason::EXCEPTION_NMI);
-            exit.interruption_info = interruption_info(&Event::exception(vector::MC));
+            exit.interruption_info = InterruptionInfo::pack(Some(Event::exception(vector::MC))).info;
             exit
         }
-        FaultKind::Bus(_) => {
-            let mut exit = refusal?;
+        RefusedBy::Bus(mut exit) => {
             if exit.reason.basic() == ExitReason::EPT_VIOLATION {
-                exit.gla = fault.gla;
+                exit.gla = access.gla;
                 exit.qualification |= EptViolation::GLA_VALID | EptViolation::GLA_TRANSLATED;
-                if fault.fault.access.is_walk() {
+                if access.access.is_walk() {
                     exit.qualification &= !EptViolation::GLA_TRANSLATED;
                 }
             }
             exit
         }
     };
-    if let Some(event) = fault.idt_vectoring {
-        exit.idt_vectoring_info = interruption_info(&event);
-        exit.idt_vectoring_error = event.error_code.unwrap_or(0);
-        exit.instruction_length = u32::from(event.instruction_length);
+    if access.idt_vectoring.is_some() {
+        let vectoring = InterruptionInfo::pack(access.idt_vectoring);
+        exit.idt_vectoring_info = vectoring.info;
+        exit.idt_vectoring_error = vectoring.error_code;
+        exit.instruction_length = vectoring.instruction_length;
     }
-    Some(exit)
+    exit
 }

@@ -5,8 +5,8 @@
 //!   state back. Between the two the CPU polls the processor's interrupt line: it is the kick flag.
 //! - An access that a second-stage walk or memory itself refuses ends the run with RIP at the instruction (or
 //!   with the event under delivery in the IDT-vectoring fields), so that running again repeats it.
-//! - What the CPU does not implement ends the run like a triple fault and is named in [`Machine::limits`]: the
-//!   vCPU stops, and nothing is approximated.
+//! - What the CPU does not implement ends the run with [`reason::EMULATOR_LIMIT`] and is named in
+//!   [`Machine::limits`]: the vCPU stops, and nothing is approximated.
 //!
 //! # Translations
 //! The CPU keeps translations of its own, all of which are also in the processor's TLB registry. They are good
@@ -14,6 +14,7 @@
 //! every slice of a run asks again. Control registers that changed behind the CPU's back cost the linear ones.
 //!
 //! [`Machine::limits`]: crate::Machine::limits
+//! [`reason::EMULATOR_LIMIT`]: super::reason::EMULATOR_LIMIT
 
 mod bus;
 mod exits;
@@ -23,11 +24,11 @@ mod tests;
 
 use tdvisor_base::Gpa;
 use tdx_module_iface::exit::ExitReason;
-use x86_emu::events::vector;
+use x86_arch::{Activity, Event, vector};
 use x86_emu::exits::{CrAccess, CrOperation};
-use x86_emu::{Activity, Budget, Cpu, Event, Exit, InstructionExit};
+use x86_emu::{Budget, Cpu, Exit, InstructionExit, Unimplemented};
 
-use super::{GuestCpu, GuestState, VmExit};
+use super::{GuestCpu, GuestState, VmExit, reason};
 use crate::config::TscSource;
 use crate::machine::{EmulatorLimit, GuestEnv, Translations};
 use bus::GuestBus;
@@ -67,11 +68,11 @@ impl CpuGuest {
 
     /// MOV to CR8, which is intercepted because a lower priority may let an interrupt in.
     fn write_cr8(&mut self, value: u64, length: u8) -> Option<VmExit> {
-        let before = self.cpu.control.cr8;
+        let before = self.cpu.state.control.cr8;
         match self.cpu.write_cr(8, value) {
             Ok(()) => {
                 self.cpu.advance(length);
-                (self.cpu.control.cr8 < before).then_some(VmExit::plain(ExitReason::INTERRUPT_WINDOW))
+                (self.cpu.state.control.cr8 < before).then_some(VmExit::plain(ExitReason::INTERRUPT_WINDOW))
             }
             Err(event) => {
                 let _ = self.cpu.inject(event);
@@ -81,7 +82,7 @@ impl CpuGuest {
     }
 
     /// Does what never leaves the processor; gives the VM exit of everything else.
-    fn settle(&mut self, env: &GuestEnv<'_>, exit: Exit, refusal: Option<VmExit>) -> Option<VmExit> {
+    fn settle(&mut self, env: &GuestEnv<'_>, exit: Exit<VmExit>) -> Option<VmExit> {
         match exit {
             // Undefined outside of SEAM root mode.
             Exit::Instruction { what: InstructionExit::Seamret | InstructionExit::Seamops, .. } => {
@@ -96,12 +97,12 @@ impl CpuGuest {
                     }),
                 length,
             } => self.write_cr8(value, length),
-            exit => Some(self.vm_exit(env, exit, refusal)),
+            exit => Some(self.vm_exit(env, exit)),
         }
     }
 
     /// Runs slices until something other than the end of a slice happens.
-    fn execute(&mut self, env: &GuestEnv<'_>) -> (Exit, Option<VmExit>) {
+    fn execute(&mut self, env: &GuestEnv<'_>) -> Exit<VmExit> {
         let slice = match env.machine().config().tsc_source {
             TscSource::Virtual => VIRTUAL_SLICE,
             TscSource::Host => SLICE,
@@ -118,28 +119,27 @@ impl CpuGuest {
             // Instructions that fault use the budget up without retiring.
             env.executed(if exit == Exit::BudgetExhausted { budget.0 } else { retired });
             match exit {
-                Exit::BudgetExhausted if env.quantum() == 0 => return (Exit::ExternalInterrupt, None),
+                Exit::BudgetExhausted if env.quantum() == 0 => return Exit::ExternalInterrupt,
                 Exit::BudgetExhausted => {}
-                Exit::Inactive if self.cpu.activity != Activity::Shutdown => {
+                Exit::Inactive if self.cpu.state.activity != Activity::Shutdown => {
                     // A processor that takes turns gives its turn away instead of waiting.
                     if env.interrupt_pending() || env.quantum() != u64::MAX {
-                        return (Exit::ExternalInterrupt, None);
+                        return Exit::ExternalInterrupt;
                     }
                     std::thread::yield_now();
                 }
-                exit => return (exit, bus.take_refusal()),
+                exit => return exit,
             }
         }
     }
 
     /// Names what the CPU cannot do, and stops the vCPU.
-    fn limit(&mut self, env: &GuestEnv<'_>, what: String, instruction: Option<String>) -> VmExit {
-        self.cpu.activity = Activity::Active;
-        env.machine().report_limit(EmulatorLimit { lp: env.lp(), what, instruction });
-        VmExit::plain(ExitReason::TRIPLE_FAULT)
+    fn limit(&mut self, env: &GuestEnv<'_>, what: Unimplemented) -> VmExit {
+        env.machine().report_limit(EmulatorLimit { lp: env.lp(), what });
+        VmExit::plain(reason::EMULATOR_LIMIT)
     }
 
-    fn vm_exit(&mut self, env: &GuestEnv<'_>, exit: Exit, refusal: Option<VmExit>) -> VmExit {
+    fn vm_exit(&mut self, env: &GuestEnv<'_>, exit: Exit<VmExit>) -> VmExit {
         match exit {
             Exit::Instruction { what, length } => exits::instruction(what, length),
             Exit::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
@@ -147,17 +147,11 @@ impl CpuGuest {
             Exit::NmiWindow => VmExit::plain(ExitReason::NMI_WINDOW),
             Exit::TripleFault | Exit::Inactive | Exit::BudgetExhausted => {
                 // The exit saves the activity that the processor had before the fault.
-                self.cpu.activity = Activity::Active;
+                self.cpu.state.activity = Activity::Active;
                 VmExit::plain(ExitReason::TRIPLE_FAULT)
             }
-            Exit::BusFault(fault) => match exits::refused(&fault, refusal) {
-                Some(exit) => exit,
-                None => self.limit(env, format!("a refusal without a reason: {}", fault.fault), None),
-            },
-            Exit::Unimplemented(what) => {
-                let mnemonic = what.text.split_whitespace().next().unwrap_or("an instruction");
-                self.limit(env, format!("not implemented: {mnemonic}"), Some(what.to_string()))
-            }
+            Exit::Refused(access) => exits::refused(&access),
+            Exit::Unimplemented(what) => self.limit(env, *what),
         }
     }
 }
@@ -165,12 +159,12 @@ impl CpuGuest {
 impl GuestCpu for CpuGuest {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         let max_pa = env.machine().config().max_pa;
-        self.cpu.controls = registers::controls(max_pa, &state.windows);
-        registers::load(&mut self.cpu, state);
+        self.cpu.controls = registers::controls(max_pa, &env.windows());
+        registers::enter(&mut self.cpu, state);
         loop {
-            let (exit, refusal) = self.execute(env);
-            let Some(exit) = self.settle(env, exit, refusal) else { continue };
-            registers::store(&self.cpu, state);
+            let exit = self.execute(env);
+            let Some(exit) = self.settle(env, exit) else { continue };
+            registers::leave(&mut self.cpu, state);
             return exit;
         }
     }

@@ -1,14 +1,15 @@
 //! A guest of hand-assembled bytes behind a hand-written EPT.
 
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
+use tdx_module_iface::Gprs;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
+use x86_arch::{
+    Attributes, Event, EventKind, Gpr, Interruptibility, Segment, Shadow, TableRegister, X87State, vector,
+};
 
 use super::CpuGuest;
 use crate::config::MachineConfig;
-use crate::guest::{
-    DescriptorTable, GuestCpu, GuestState, Injection, InjectionKind, SegmentState, VmExit, Window, X87State,
-    reason,
-};
+use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows, gpr, reason};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime, Machine};
 
 const ASID: Asid = Asid(Hpa::new(0x5000));
@@ -47,6 +48,7 @@ fn env(machine: &Machine, vcpu: u64) -> GuestEnv<'_> {
             shared_bit: SHARED,
         },
         time: GuestTime { multiplier: 1 << 47, offset: 1000 },
+        windows: Windows::default(),
     }
 }
 
@@ -57,6 +59,7 @@ struct Td {
     state: GuestState,
     vcpu: u64,
     tables: u64,
+    windows: Windows,
 }
 
 impl Td {
@@ -69,6 +72,7 @@ impl Td {
             state: entry_state(),
             vcpu: 0x1000,
             tables: TABLES + 0x2000,
+            windows: Windows::default(),
         };
         td.map(0xffff_f000, ALL);
         td.write(0xffff_fff0, code);
@@ -97,16 +101,16 @@ impl Td {
             td.write(target, &[0xf4]);
         }
         let state = &mut td.state;
-        state.cr0 = 0x8000_0031;
-        state.cr3 = PML4;
-        state.cr4 = 0x2060;
-        state.efer = 0xd01;
-        state.segments[1] = SegmentState { selector: 8, base: 0, limit: u32::MAX, access: 0xa09b };
+        state.control.cr0 = 0x8000_0031;
+        state.control.cr3 = PML4;
+        state.control.cr4 = 0x2060;
+        state.control.efer = 0xd01;
+        state.segments[1] = Segment { selector: 8, base: 0, limit: u32::MAX, attributes: Attributes(0xa09b) };
         state.segments[2].selector = 16;
-        state.gdtr = DescriptorTable { base: GDT, limit: 23 };
-        state.idtr = DescriptorTable { base: IDT, limit: 0x3ff };
-        state.rip = CODE;
-        state.rsp = STACK + 0x1000;
+        state.gdtr = TableRegister { base: GDT, limit: 23 };
+        state.idtr = TableRegister { base: IDT, limit: 0x3ff };
+        state.set_rip(CODE);
+        state.regs[Gpr::Rsp] = STACK + 0x1000;
         td
     }
 
@@ -174,7 +178,7 @@ impl Td {
     }
 
     fn run(&mut self) -> VmExit {
-        let env = env(&self.machine, self.vcpu);
+        let env = GuestEnv { windows: self.windows, ..env(&self.machine, self.vcpu) };
         self.cpu.run(&mut self.state, &env)
     }
 
@@ -185,7 +189,7 @@ impl Td {
             exit.reason,
             ExitReasonField(u32::from(expected.0)),
             "at {:#x}: {exit:?}, {:?}",
-            self.state.rip,
+            self.state.rip(),
             self.machine.limits()
         );
         exit
@@ -194,31 +198,13 @@ impl Td {
     /// Runs and expects that the handler of a vector is reached.
     fn run_to_handler(&mut self, vector: u64) {
         self.run_to(ExitReason::HLT);
-        assert_eq!(self.state.rip, HANDLERS + 16 * vector, "the handler of vector {vector}");
+        assert_eq!(self.state.rip(), HANDLERS + 16 * vector, "the handler of vector {vector}");
     }
 }
 
 /// The state in which TDH.VP.INIT leaves a vCPU.
 fn entry_state() -> GuestState {
-    let data = SegmentState { selector: 0, base: 0, limit: u32::MAX, access: 0xc093 };
-    let code = SegmentState { access: 0xc09b, ..data };
-    GuestState {
-        rip: 0xffff_fff0,
-        rflags: 2,
-        cr0: 0x21,
-        cr4: 0x2040,
-        efer: 0x901,
-        xcr0: 1,
-        segments: [data, code, data, data, data, data],
-        ldtr: SegmentState { limit: 0xffff, access: 0x1_0082, ..SegmentState::default() },
-        tr: SegmentState { limit: 0xffff, access: 0x8b, ..SegmentState::default() },
-        dr6: 0xffff_0ff0,
-        dr7: 0x400,
-        pat: 0x0007_0406_0007_0406,
-        mxcsr: 0x1f80,
-        fcw: 0x37f,
-        ..GuestState::default()
-    }
+    crate::vcpu::state::initial(Gprs::ZERO)
 }
 
 #[test]
@@ -226,32 +212,41 @@ fn every_register_comes_back_as_it_went_in() {
     let mut td = Td::at_reset(&[0xf4]);
     let state = &mut td.state;
     for (value, reg) in (0x1111_2222_3333_0000..).zip(tdx_module_iface::Reg::ALL) {
-        state.gprs.set(reg, value);
+        state.set_gpr(gpr(reg), value);
     }
-    state.rsp = 0x1234_5678_9abc;
-    state.rflags = 0x4_08d7;
-    state.cr0 |= 1 << 4;
-    state.cr2 = 0xdead_b000;
-    state.cr8 = 9;
-    state.xcr0 = 7;
+    state.regs[Gpr::Rsp] = 0x1234_5678_9abc;
+    state.flags.set(0x4_08d7);
+    state.control.cr0 |= 1 << 4;
+    state.control.cr2 = 0xdead_b000;
+    state.control.cr8 = 9;
+    state.control.xcr0 = 7;
     state.segments[4].base = 0xffff_8000_1234_0000;
-    state.segments[5] = SegmentState { selector: 0x2b, base: 0x77, limit: 0xfff, access: 0x40f3 };
+    state.segments[5] = Segment { selector: 0x2b, base: 0x77, limit: 0xfff, attributes: Attributes(0x40f3) };
     state.ldtr.base = 0x5_5000;
-    state.tr = SegmentState { selector: 0x40, base: 0xffff_8000_0000_1000, limit: 0x67, access: 0x8b };
-    state.gdtr = DescriptorTable { base: 0xffff_8000_0000_2000, limit: 0x7f };
-    state.idtr = DescriptorTable { base: 0xffff_8000_0000_3000, limit: 0xfff };
-    state.dr = [1, 2, 3, 4];
-    state.dr6 = 0xffff_0ff1;
-    (state.star, state.lstar, state.fmask) = (5, 6, 7);
-    (state.kernel_gs_base, state.tsc_aux) = (8, 9);
-    (state.sysenter_cs, state.sysenter_esp, state.sysenter_eip) = (10, 11, 12);
-    (state.spec_ctrl, state.debugctl, state.xss) = (13, 14, 15);
-    for (value, xmm) in (1u128 << 100..).zip(&mut state.xmm) {
+    state.tr =
+        Segment { selector: 0x40, base: 0xffff_8000_0000_1000, limit: 0x67, attributes: Attributes(0x8b) };
+    state.gdtr = TableRegister { base: 0xffff_8000_0000_2000, limit: 0x7f };
+    state.idtr = TableRegister { base: 0xffff_8000_0000_3000, limit: 0xfff };
+    state.debug.address = [1, 2, 3, 4];
+    state.debug.dr6 = 0xffff_0ff1;
+    (state.msrs.star, state.msrs.lstar, state.msrs.fmask) = (5, 6, 7);
+    (state.msrs.kernel_gs_base, state.msrs.tsc_aux) = (8, 9);
+    (state.msrs.sysenter_cs, state.msrs.sysenter_esp, state.msrs.sysenter_eip) = (10, 11, 12);
+    (state.msrs.spec_ctrl, state.msrs.debugctl, state.msrs.xss) = (13, 14, 15);
+    for (value, xmm) in (1u128 << 100..).zip(&mut state.simd.xmm) {
         *xmm = value;
     }
-    (state.mxcsr, state.fcw) = (0x1fa0, 0x27f);
-    state.x87 = X87State { fsw: 1, ftw: 2, fop: 3, fip: 4, fdp: 5, st: [6, 7, 8, 9, 10, 11, 12, 13] };
-    state.interruptibility = 1 | 1 << 3;
+    (state.simd.mxcsr, state.simd.x87.control) = (0x1fa0, 0x27f);
+    state.simd.x87 = X87State {
+        status: 1,
+        tags: 2,
+        opcode: 3,
+        instruction: 4,
+        data: 5,
+        registers: [6, 7, 8, 9, 10, 11, 12, 13],
+        ..state.simd.x87
+    };
+    state.interruptibility = Interruptibility { shadow: Shadow::Sti, nmi_blocked: true };
     let before = state.clone();
     let exit = td.run_to(ExitReason::HLT);
     assert_eq!(exit, VmExit::instruction(ExitReason::HLT, 1, 0));
@@ -283,11 +278,11 @@ fn the_architectural_entry_leads_to_64_bit_code() {
     );
     let exit = td.run_to(ExitReason::TDCALL);
     assert_eq!(exit.instruction_length, 4);
-    assert_eq!(td.state.rip, CODE);
+    assert_eq!(td.state.rip(), CODE);
     assert!(td.state.is_64_bit());
-    assert_eq!(td.state.gprs.rbx, 0x40, "CR4.VMXE is one and hidden");
-    assert_eq!(td.state.cr4, 0x2060, "and stays one");
-    assert_eq!(td.state.efer, 0xd01, "paging has activated long mode");
+    assert_eq!(td.state.regs[Gpr::Rbx], 0x40, "CR4.VMXE is one and hidden");
+    assert_eq!(td.state.control.cr4, 0x2060, "and stays one");
+    assert_eq!(td.state.control.efer, 0xd01, "paging has activated long mode");
 }
 
 #[test]
@@ -318,15 +313,15 @@ fn instructions_exit_with_the_reason_length_and_qualification_of_the_manual() {
     ];
     for (bytes, expected, qualification) in cases {
         let mut td = Td::in_long_mode(bytes);
-        td.state.cr4 |= 1 << 18;
-        td.state.gprs.rdx = 0x3f8;
-        td.state.gprs.rcx = 5;
-        td.state.gprs.rsi = DATA;
-        td.state.gprs.rdi = DATA + 8;
+        td.state.control.cr4 |= 1 << 18;
+        td.state.regs[Gpr::Rdx] = 0x3f8;
+        td.state.regs[Gpr::Rcx] = 5;
+        td.state.regs[Gpr::Rsi] = DATA;
+        td.state.regs[Gpr::Rdi] = DATA + 8;
         let exit = td.run_to(*expected);
         assert_eq!(exit.instruction_length as usize, bytes.len(), "length of {bytes:02x?}");
         assert_eq!(exit.qualification, *qualification, "qualification of {bytes:02x?}");
-        assert_eq!(td.state.rip, CODE, "{bytes:02x?} has not been executed");
+        assert_eq!(td.state.rip(), CODE, "{bytes:02x?} has not been executed");
         let string = qualification & 1 << 4 != 0 && *expected == ExitReason::IO_INSTRUCTION;
         let gla = if !string {
             0
@@ -349,11 +344,11 @@ fn a_read_of_unmapped_memory_leaves_and_is_repeated() {
     assert_eq!(exit.gla, DATA + 0x10);
     assert_eq!(exit.qualification, 0x181, "a read, linear address valid, at the end of the translation");
     assert_eq!(exit.idt_vectoring_info, 0);
-    assert_eq!(td.state.rip, CODE);
+    assert_eq!(td.state.rip(), CODE);
     td.map(DATA, ALL);
     td.poke(DATA + 0x10, 0x0123_4567_89ab_cdef);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 0x0123_4567_89ab_cdef);
+    assert_eq!(td.state.regs[Gpr::Rax], 0x0123_4567_89ab_cdef);
 }
 
 #[test]
@@ -367,7 +362,7 @@ fn a_violation_says_what_was_wanted_and_what_is_granted() {
     td.map(DATA, READ | 2);
     let exit = td.run_to(ExitReason::EPT_VIOLATION);
     assert_eq!((exit.qualification, exit.gla), (0x19c, DATA), "fetch, page readable and writable");
-    assert_eq!(td.state.rip, DATA);
+    assert_eq!(td.state.rip(), DATA);
     let mut td = Td::in_long_mode(&[0xf4]);
     td.unmap(PT);
     let exit = td.run_to(ExitReason::EPT_VIOLATION);
@@ -385,25 +380,29 @@ fn shared_memory_is_reached_through_the_shared_tree_and_without_a_key() {
     td.map(SHARED | 0x3_0000, ALL);
     td.poke(SHARED | 0x3_0010, 77);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 77);
+    assert_eq!(td.state.regs[Gpr::Rax], 77);
 }
 
 #[test]
 fn an_event_whose_delivery_leaves_can_be_delivered_again() {
     let mut td = Td::in_long_mode(&[0x90]);
     td.unmap(IDT);
-    td.state.injection = Some(Injection::exception(13, Some(0x18)));
+    td.state.event = Some(Event::exception_with_code(13, 0x18));
     let exit = td.run_to(ExitReason::EPT_VIOLATION);
-    assert_eq!(td.state.injection, None, "the processor has taken the event");
+    assert_eq!(td.state.event, None, "the processor has taken the event");
     assert_eq!(exit.idt_vectoring_info, 0x8000_0b0d);
     assert_eq!(exit.idt_vectoring_error, 0x18);
     assert_eq!(exit.gla, IDT + 16 * 13);
-    assert_eq!((td.state.rip, td.state.rsp), (CODE, STACK + 0x1000), "nothing of the delivery has happened");
+    assert_eq!(
+        (td.state.rip(), td.state.regs[Gpr::Rsp]),
+        (CODE, STACK + 0x1000),
+        "nothing of the delivery has happened"
+    );
     td.map(IDT, ALL);
-    td.state.injection = Some(Injection::exception(13, Some(0x18)));
+    td.state.event = Some(Event::exception_with_code(13, 0x18));
     td.run_to_handler(13);
-    assert_eq!(td.state.rsp, STACK + 0x1000 - 48);
-    assert_eq!((td.peek(td.state.rsp), td.peek(td.state.rsp + 8)), (0x18, CODE));
+    assert_eq!(td.state.regs[Gpr::Rsp], STACK + 0x1000 - 48);
+    assert_eq!((td.peek(td.state.regs[Gpr::Rsp]), td.peek(td.state.regs[Gpr::Rsp] + 8)), (0x18, CODE));
 }
 
 #[test]
@@ -414,23 +413,23 @@ fn a_software_interrupt_that_leaves_keeps_its_length() {
     assert_eq!(exit.idt_vectoring_info, 0x8000_0430);
     assert_eq!(exit.instruction_length, 2);
     td.map(STACK, ALL);
-    td.state.injection = Some(Injection {
+    td.state.event = Some(Event {
         vector: 0x30,
-        kind: InjectionKind::SoftwareInterrupt,
+        kind: EventKind::SoftwareInterrupt,
         error_code: None,
         instruction_length: 2,
     });
     td.run_to_handler(0x30);
-    assert_eq!(td.peek(td.state.rsp), CODE + 2, "the handler returns behind the instruction");
+    assert_eq!(td.peek(td.state.regs[Gpr::Rsp]), CODE + 2, "the handler returns behind the instruction");
 }
 
 #[test]
 fn an_injected_ve_reaches_its_handler() {
     let mut td = Td::in_long_mode(&[0x90]);
-    td.state.injection = Some(Injection::exception(20, None));
+    td.state.event = Some(Event::exception(vector::VE));
     td.run_to_handler(20);
-    assert_eq!(td.state.injection, None);
-    assert_eq!(td.state.rsp, STACK + 0x1000 - 40, "no error code");
+    assert_eq!(td.state.event, None);
+    assert_eq!(td.state.regs[Gpr::Rsp], STACK + 0x1000 - 40, "no error code");
 }
 
 #[test]
@@ -438,7 +437,7 @@ fn an_interrupt_for_the_vmm_ends_an_endless_loop() {
     let mut td = Td::in_long_mode(&[0xeb, 0xfe]); // jmp self
     td.machine.set_interrupt_pending(0, true);
     td.run_to(ExitReason::EXTERNAL_INTERRUPT);
-    assert_eq!(td.state.rip, CODE);
+    assert_eq!(td.state.rip(), CODE);
     td.machine.set_interrupt_pending(0, false);
     let machine = core::mem::replace(&mut td.machine, Machine::new(MachineConfig::small()));
     let shared = tdvisor_base::sync::Arc::new(machine);
@@ -462,12 +461,14 @@ fn a_page_that_lost_its_key_is_a_machine_check() {
 #[test]
 fn what_the_cpu_cannot_do_is_named_and_stops_the_vcpu() {
     let mut td = Td::in_long_mode(&[0x90, 0xd9, 0xc0]); // nop; fld st0
-    td.run_to(ExitReason::TRIPLE_FAULT);
+    td.run_to(reason::EMULATOR_LIMIT);
     let limits = td.machine.limits();
     assert_eq!(limits.len(), 1);
     assert!(limits[0].to_string().ends_with("not implemented: fld"), "{}", limits[0]);
-    let text = limits[0].instruction.clone().unwrap_or_default();
+    let text = limits[0].what.to_string();
     assert!(text.contains("fld st") && text.contains("0x1001") && text.contains("d9 c0"), "{text}");
+    let public = limits[0].to_string();
+    assert!(public.contains("fld") && !public.contains("1001") && !public.contains("d9"), "{public}");
 }
 
 #[test]
@@ -487,12 +488,12 @@ fn instructions_of_seam_root_mode_are_undefined() {
 #[test]
 fn a_window_opens_behind_the_shadow_of_sti() {
     let mut td = Td::in_long_mode(&[0xfb, 0x90, 0x90, 0xf4]); // sti; nop; nop; hlt
-    td.state.windows.interrupt = Window::Wanted;
+    td.windows.interrupt = Window::Wanted;
     td.run_to(ExitReason::INTERRUPT_WINDOW);
-    assert_eq!(td.state.rip, CODE + 2);
-    assert_eq!(td.state.interruptibility, 0);
-    td.state.windows.interrupt = Window::Closed;
-    td.state.injection = Some(Injection::interrupt(0x31));
+    assert_eq!(td.state.rip(), CODE + 2);
+    assert_eq!(td.state.interruptibility, Interruptibility::default());
+    td.windows.interrupt = Window::Closed;
+    td.state.event = Some(Event::external(0x31));
     td.run_to_handler(0x31);
 }
 
@@ -500,10 +501,10 @@ fn a_window_opens_behind_the_shadow_of_sti() {
 fn a_lower_task_priority_gives_waiting_interrupts_a_chance() {
     // mov cr8, rax; mov cr8, rcx; hlt
     let mut td = Td::in_long_mode(&[0x44, 0x0f, 0x22, 0xc0, 0x44, 0x0f, 0x22, 0xc1, 0xf4]);
-    td.state.gprs.rax = 9;
-    td.state.gprs.rcx = 2;
+    td.state.regs[Gpr::Rax] = 9;
+    td.state.regs[Gpr::Rcx] = 2;
     td.run_to(ExitReason::INTERRUPT_WINDOW);
-    assert_eq!((td.state.cr8, td.state.rip), (2, CODE + 8));
+    assert_eq!((td.state.control.cr8, td.state.rip()), (2, CODE + 8));
     td.run_to(ExitReason::HLT);
 }
 
@@ -517,13 +518,13 @@ fn translations_last_until_the_registry_drops_them() {
     td.map(0xd000, ALL);
     td.poke(0xd010, 2);
     td.store(entry, Td::home(0xd000).0.get() | ALL);
-    td.state.rip = CODE;
+    td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 1, "nobody has flushed: the processor may use what it has");
+    assert_eq!(td.state.regs[Gpr::Rax], 1, "nobody has flushed: the processor may use what it has");
     td.machine.processors()[0].tlb.flush(ASID);
-    td.state.rip = CODE;
+    td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 2);
+    assert_eq!(td.state.regs[Gpr::Rax], 2);
 }
 
 #[test]
@@ -533,13 +534,13 @@ fn another_vcpu_does_not_use_the_linear_translations_of_the_first() {
     td.poke(STACK + 0x10, 2);
     td.run_to(ExitReason::HLT);
     td.poke(PT + 16, STACK | 3);
-    td.state.rip = CODE;
+    td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 1, "without INVLPG the old translation is used");
+    assert_eq!(td.state.regs[Gpr::Rax], 1, "without INVLPG the old translation is used");
     td.vcpu = 0x2000;
-    td.state.rip = CODE;
+    td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 2);
+    assert_eq!(td.state.regs[Gpr::Rax], 2);
 }
 
 #[test]
@@ -547,9 +548,9 @@ fn changed_code_runs_as_changed() {
     let mut td = Td::in_long_mode(&[0xb0, 1, 0xf4]); // mov al, 1; hlt
     td.run_to(ExitReason::HLT);
     td.write(CODE, &[0xb0, 2]);
-    td.state.rip = CODE;
+    td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 2);
+    assert_eq!(td.state.regs[Gpr::Rax], 2);
 }
 
 #[test]
@@ -557,6 +558,6 @@ fn the_counter_of_the_guest_is_scaled_and_moved() {
     let mut td = Td::in_long_mode(&[0x0f, 0x31, 0xf4]); // rdtsc; hlt
     td.machine.advance_tsc(4000);
     td.run_to(ExitReason::HLT);
-    assert_eq!(td.state.gprs.rax, 4000 / 2 + 1000);
+    assert_eq!(td.state.regs[Gpr::Rax], 4000 / 2 + 1000);
     assert!(td.machine.tsc() > 4000, "a virtual clock moves with the instructions");
 }

@@ -9,7 +9,7 @@ use tdx_module_iface::{Gprs, Operand, Reg, Status, StatusCode, TdhLeaf};
 use super::associate;
 use crate::fields::layout::{tdcs as td_fields, tdvps};
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestCpu, GuestState};
+use crate::guest::{GuestCpu, GuestRegisters, GuestState, Windows, gpr};
 use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
 use crate::host::{Call, Step, busy, invalid, plain};
 use crate::lock::{Mode, Side};
@@ -17,6 +17,7 @@ use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
 use crate::td::{Tdcs, Tdvps};
 use crate::vcpu::run::{Presence, run};
 use crate::vcpu::{AsyncExit, Running, TdExit, state, zero_step};
+use x86_arch::Gpr;
 
 /// RCX bit 52: the host knows why the last exit was trap-like.
 const RECOVERABILITY_HINT: u64 = 1 << 52;
@@ -158,6 +159,7 @@ fn run_on(
             multiplier: tdcs.load_u64(td_fields::TSC_MULTIPLIER),
             offset: tdcs.load_u64(td_fields::TSC_OFFSET),
         },
+        windows: Windows::default(),
     };
     let running = Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env };
     let exit = {
@@ -166,9 +168,9 @@ fn run_on(
     };
     let (status, kind) = match exit {
         TdExit::Vmcall { mask } => {
-            let status = give_vmcall(regs, &guest.gprs, mask, tdcs);
+            let status = give_vmcall(regs, &guest.gprs(), mask, tdcs);
             call.machine.set_host_xmm(call.lp, passed_xmm(&guest, mask));
-            guest.gprs.rax = 0;
+            guest.regs[Gpr::Rax] = 0;
             (status, LastTdExit::TDVMCALL)
         }
         TdExit::Async(exit) => {
@@ -188,16 +190,16 @@ fn run_on(
 
 /// The registers that a TDG.VP.VMCALL exposes take the host's values.
 fn answer_vmcall(host: &Gprs, host_xmm: &[u128; 16], guest: &mut GuestState) {
-    let mask = guest.gprs.rcx;
+    let mask = guest.regs[Gpr::Rcx];
     for reg in exposed(mask) {
-        guest.gprs.set(reg, host.get(reg));
+        guest.set_gpr(gpr(reg), host.get(reg));
     }
-    for ((index, to), from) in (0..).zip(&mut guest.xmm).zip(host_xmm) {
+    for ((index, to), from) in (0..).zip(&mut guest.simd.xmm).zip(host_xmm) {
         if exposes_xmm(mask, index) {
             *to = *from;
         }
     }
-    guest.gprs.rax = 0;
+    guest.regs[Gpr::Rax] = 0;
 }
 
 /// Bits 31:16 of the mask are XMM15 to XMM0.
@@ -207,7 +209,7 @@ const fn exposes_xmm(mask: u64, index: u32) -> bool {
 
 /// The XMM registers that a TDG.VP.VMCALL exposes; zeros for the others.
 fn passed_xmm(guest: &GuestState, mask: u64) -> [u128; 16] {
-    let mut passed = guest.xmm;
+    let mut passed = guest.simd.xmm;
     for (index, xmm) in (0..).zip(&mut passed) {
         if !exposes_xmm(mask, index) {
             *xmm = 0;

@@ -251,17 +251,16 @@ pub enum Privacy {
 
 impl Privacy {
     fn limit(self, limit: &seam_emu::EmulatorLimit) -> String {
-        match (self, &limit.instruction) {
-            (Self::Debug, Some(instruction)) => format!("emulated processor {}: {instruction}", limit.lp),
-            (Self::Confidential, Some(_)) => format!("{limit} (--debug shows the instruction)"),
-            (_, None) => limit.to_string(),
+        match self {
+            Self::Debug => format!("emulated processor {}: {}", limit.lp, limit.what),
+            Self::Confidential => format!("{limit} (--debug shows the instruction)"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use seam_emu::EmulatorLimit;
+    use seam_emu::{EmulatorLimit, Unimplemented};
 
     use super::*;
 
@@ -269,8 +268,7 @@ mod tests {
     fn what_a_confidential_guest_executes_is_not_shown() {
         let limit = EmulatorLimit {
             lp: 1,
-            what: "not implemented: fld".into(),
-            instruction: Some("not implemented: fld st,tbyte ptr [rsp] at 0xffff, bytes db 2c 24".into()),
+            what: Unimplemented::in_64_bit_code(vec![0xdb, 0x2c, 0x24], 0xffff, "the instruction"),
         };
         let shown = Privacy::Confidential.limit(&limit);
         assert!(shown.contains("fld") && shown.contains("--debug"), "{shown}");

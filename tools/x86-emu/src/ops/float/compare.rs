@@ -4,10 +4,10 @@ use iced_x86::Mnemonic;
 
 use super::{Element, Raised, from_lanes, with_low};
 use crate::cpu::{Cpu, Env};
-use crate::flags;
 use crate::op::{Handler, Op};
 use crate::softfloat::{Environment, Exceptions, NanCompare, Relation, compare};
 use crate::stop::Step;
+use x86_arch::flags;
 
 /// One of the eight predicates: whether it holds, and what it raises.
 fn predicate<E: Element>(a: E, b: E, which: u8, env: &Environment) -> (bool, Exceptions) {
@@ -59,7 +59,7 @@ fn to_flags<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let nans = if op.aux == UNORDERED { NanCompare::Quiet } else { NanCompare::Signalling };
     let (relation, raised) = compare(a.value(), b.value(), nans, &cpu.sse_environment());
     cpu.report(raised)?;
-    cpu.flags.replace(flags::ARITHMETIC, relation_flags(relation));
+    cpu.state.flags.replace(flags::ARITHMETIC, relation_flags(relation));
     Ok(())
 }
 

@@ -40,7 +40,7 @@ fn scalar_to_integer<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> S
     let size = if wide { Integer::Bits64 } else { Integer::Bits32 };
     let result = to_integer(value, size, rounding(op, &modes), &modes);
     cpu.report(result.raised)?;
-    cpu.regs.set_slot(op.dst, if wide { result.value as u64 } else { u64::from(result.value as u32) });
+    cpu.state.regs.set_slot(op.dst, if wide { result.value as u64 } else { u64::from(result.value as u32) });
     Ok(())
 }
 

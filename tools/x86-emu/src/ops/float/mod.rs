@@ -10,11 +10,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
-use crate::events::{Event, vector};
 use crate::op::{Handler, Op, prefix};
 use crate::softfloat::{Environment, Exceptions, Format, Outcome, Value};
-use crate::state::cr4;
 use crate::stop::{Step, Stop};
+use x86_arch::{Event, cr4, vector};
 
 /// The format of a lane.
 trait Element: Copy + 'static {
@@ -116,7 +115,7 @@ impl Raised {
 
 impl Cpu {
     fn sse_environment(&self) -> Environment {
-        Environment::from_mxcsr(self.simd.mxcsr)
+        Environment::from_mxcsr(self.state.simd.mxcsr)
     }
 
     /// Adds exceptions to MXCSR, or raises #XM for one that is not masked.
@@ -130,11 +129,11 @@ impl Cpu {
         } else {
             raised
         };
-        self.simd.mxcsr |= u32::from(raised.bits());
+        self.state.simd.mxcsr |= u32::from(raised.bits());
         if !raised.intersects(!masked) {
             return Ok(());
         }
-        if self.control.cr4 & cr4::OSXMMEXCPT == 0 {
+        if self.state.control.cr4 & cr4::OSXMMEXCPT == 0 {
             return Err(self.undefined());
         }
         Err(self.raise(Event::exception(vector::XM)))
@@ -147,7 +146,7 @@ impl Cpu {
         const MODES_AND_MASKS: u32 = 0xFFC0;
         const DEFAULT: u32 = 0x1F80;
         const PE: u32 = 1 << 5;
-        self.simd.mxcsr & (MODES_AND_MASKS | PE) == DEFAULT | PE
+        self.state.simd.mxcsr & (MODES_AND_MASKS | PE) == DEFAULT | PE
     }
 }
 

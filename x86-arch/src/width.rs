@@ -1,11 +1,9 @@
 //! Operand widths: how a byte, word, dword or qword is read from and written to the register file.
 
-use phys_memory::Atomic;
-
-use crate::state::{HIGH_BYTES, Registers};
+use crate::registers::{HIGH_BYTES, Registers};
 
 /// An integer operand size.
-pub trait Width: Atomic {
+pub trait Width: Copy + Eq {
     /// Bits.
     const BITS: u32;
     /// Bytes.

@@ -5,38 +5,39 @@
 //! was, so a condition costs a few instructions and no dispatch. Two corrections (for PF, and for SF with
 //! ZF) let any combination of flags be represented, as POPF and SAHF need.
 
-use crate::ops::width::Width;
+use crate::width::Width;
+use x86::bits64::rflags::RFlags;
 
 /// Carry flag.
-pub const CF: u64 = 1;
+pub const CF: u64 = RFlags::FLAGS_CF.bits();
 /// Parity flag.
-pub const PF: u64 = 1 << 2;
+pub const PF: u64 = RFlags::FLAGS_PF.bits();
 /// Auxiliary carry flag.
-pub const AF: u64 = 1 << 4;
+pub const AF: u64 = RFlags::FLAGS_AF.bits();
 /// Zero flag.
-pub const ZF: u64 = 1 << 6;
+pub const ZF: u64 = RFlags::FLAGS_ZF.bits();
 /// Sign flag.
-pub const SF: u64 = 1 << 7;
+pub const SF: u64 = RFlags::FLAGS_SF.bits();
 /// Trap flag.
-pub const TF: u64 = 1 << 8;
+pub const TF: u64 = RFlags::FLAGS_TF.bits();
 /// Interrupt enable flag.
-pub const IF: u64 = 1 << 9;
+pub const IF: u64 = RFlags::FLAGS_IF.bits();
 /// Direction flag.
-pub const DF: u64 = 1 << 10;
+pub const DF: u64 = RFlags::FLAGS_DF.bits();
 /// Overflow flag.
-pub const OF: u64 = 1 << 11;
+pub const OF: u64 = RFlags::FLAGS_OF.bits();
 /// I/O privilege level.
-pub const IOPL: u64 = 3 << 12;
+pub const IOPL: u64 = RFlags::FLAGS_IOPL3.bits();
 /// Nested task.
-pub const NT: u64 = 1 << 14;
+pub const NT: u64 = RFlags::FLAGS_NT.bits();
 /// Resume flag.
-pub const RF: u64 = 1 << 16;
+pub const RF: u64 = RFlags::FLAGS_RF.bits();
 /// Virtual-8086 mode.
-pub const VM: u64 = 1 << 17;
+pub const VM: u64 = RFlags::FLAGS_VM.bits();
 /// Alignment check, access control.
-pub const AC: u64 = 1 << 18;
+pub const AC: u64 = RFlags::FLAGS_AC.bits();
 /// CPUID can be used.
-pub const ID: u64 = 1 << 21;
+pub const ID: u64 = RFlags::FLAGS_ID.bits();
 /// The six arithmetic flags.
 pub const ARITHMETIC: u64 = CF | PF | AF | ZF | SF | OF;
 /// Every flag that an instruction of this CPU can set.
@@ -69,6 +70,15 @@ impl Default for Flags {
         flags
     }
 }
+
+impl PartialEq for Flags {
+    /// One value has several representations.
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Flags {}
 
 impl Flags {
     /// RFLAGS.
@@ -117,12 +127,13 @@ impl Flags {
 
     /// The flags other than the arithmetic ones.
     #[inline(always)]
-    pub(crate) const fn rest(&self) -> u64 {
+    pub const fn rest(&self) -> u64 {
         self.rest
     }
 
+    /// Replaces the flags other than the arithmetic ones.
     #[inline(always)]
-    pub(crate) const fn set_rest(&mut self, rest: u64) {
+    pub const fn set_rest(&mut self, rest: u64) {
         self.rest = rest;
     }
 
@@ -164,7 +175,7 @@ impl Flags {
 
     /// Records a result with its carries out of each bit.
     #[inline(always)]
-    pub(crate) fn arithmetic<W: Width>(&mut self, result: W, carries: W) {
+    pub fn arithmetic<W: Width>(&mut self, result: W, carries: W) {
         let carries = carries.to64();
         self.result = result.sext64();
         self.carries = carries << (64 - W::BITS) & 3 << 62 | carries & 1 << AUX;
@@ -172,14 +183,14 @@ impl Flags {
 
     /// Records a logical result: CF, OF and AF clear.
     #[inline(always)]
-    pub(crate) fn logic<W: Width>(&mut self, result: W) {
+    pub fn logic<W: Width>(&mut self, result: W) {
         self.result = result.sext64();
         self.carries = 0;
     }
 
     /// As [`Self::arithmetic`], with CF kept: INC and DEC.
     #[inline(always)]
-    pub(crate) fn arithmetic_keep_carry<W: Width>(&mut self, result: W, carries: W) {
+    pub fn arithmetic_keep_carry<W: Width>(&mut self, result: W, carries: W) {
         let kept = self.carries & 1 << CARRY;
         let carries = carries.to64();
         let top = carries << (64 - W::BITS);
@@ -190,14 +201,14 @@ impl Flags {
 
     /// Records a result with CF and OF as given and AF clear: shifts and multiplications.
     #[inline(always)]
-    pub(crate) fn result_with<W: Width>(&mut self, result: W, carry: bool, overflow: bool) {
+    pub fn result_with<W: Width>(&mut self, result: W, carry: bool, overflow: bool) {
         self.result = result.sext64();
         self.carries = u64::from(carry) << CARRY | u64::from(carry != overflow) << CARRY_IN;
     }
 
     /// Replaces CF and OF, keeps the others: rotates.
     #[inline(always)]
-    pub(crate) fn set_cf_of(&mut self, carry: bool, overflow: bool) {
+    pub fn set_cf_of(&mut self, carry: bool, overflow: bool) {
         self.carries = self.carries & !(3 << CARRY_IN)
             | u64::from(carry) << CARRY
             | u64::from(carry != overflow) << CARRY_IN;
@@ -205,18 +216,18 @@ impl Flags {
 
     /// Replaces CF, keeps the others.
     #[inline(always)]
-    pub(crate) fn set_cf(&mut self, carry: bool) {
+    pub fn set_cf(&mut self, carry: bool) {
         self.set_cf_of(carry, self.of());
     }
 
     /// Replaces ZF, keeps the others.
-    pub(crate) fn set_zf(&mut self, zero: bool) {
+    pub fn set_zf(&mut self, zero: bool) {
         self.replace(ZF, if zero { ZF } else { 0 });
     }
 
     /// Whether a condition code (the low four bits of Jcc opcodes) holds.
     #[inline(always)]
-    pub(crate) const fn condition(&self, code: u8) -> bool {
+    pub const fn condition(&self, code: u8) -> bool {
         let holds = match code >> 1 & 7 {
             0 => self.of(),
             1 => self.cf(),

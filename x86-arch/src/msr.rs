@@ -1,0 +1,55 @@
+//! Model-specific registers: their numbers (SDM vol. 4), and those that instructions use by themselves.
+
+pub use x86::msr::{
+    IA32_APIC_BASE, IA32_CSTAR, IA32_DEBUGCTL, IA32_EFER, IA32_FMASK, IA32_FS_BASE, IA32_GS_BASE,
+    IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_MISC_ENABLE, IA32_PAT, IA32_STAR, IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP, IA32_SYSENTER_ESP, IA32_TSC_AUX,
+};
+
+/// Speculation control; the `x86` crate has no number for it.
+pub const IA32_SPEC_CTRL: u32 = 0x48;
+/// Supervisor state components; the `x86` crate has no number for it.
+pub const IA32_XSS: u32 = 0xDA0;
+
+/// IA32_PAT after reset.
+pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+
+/// The MSRs that instructions use by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are those of the SDM")]
+pub struct Msrs {
+    pub star: u64,
+    pub lstar: u64,
+    /// Readable and writable; no instruction of an Intel processor uses it.
+    pub cstar: u64,
+    pub fmask: u64,
+    pub kernel_gs_base: u64,
+    pub sysenter_cs: u64,
+    pub sysenter_esp: u64,
+    pub sysenter_eip: u64,
+    pub tsc_aux: u64,
+    pub pat: u64,
+    pub xss: u64,
+    pub debugctl: u64,
+    pub spec_ctrl: u64,
+}
+
+impl Default for Msrs {
+    fn default() -> Self {
+        Self {
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            fmask: 0,
+            kernel_gs_base: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
+            tsc_aux: 0,
+            pat: PAT_RESET,
+            xss: 0,
+            debugctl: 0,
+            spec_ctrl: 0,
+        }
+    }
+}
