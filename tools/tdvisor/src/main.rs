@@ -16,9 +16,11 @@ mod outcome;
 mod read_bounded;
 mod streams;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tdvisor::machine;
 
 use outcome::Failure;
@@ -39,26 +41,71 @@ enum Command {
     Conformance(commands::conformance::Args),
     Decode(commands::decode::Args),
     Eventlog(commands::eventlog::Args),
+    List(commands::list::Args),
     Measure(commands::measure::Args),
     Quote(commands::quote::Args),
     Run(commands::run::Args),
     Verify(commands::verify::Args),
+    Version(commands::version::Args),
 }
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    if arguments.len() <= 1 {
-        arguments.push("run".into());
-    }
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
     let result: Result<outcome::Status, Failure> = match cli.command {
         Command::Conformance(args) => commands::conformance::run(args),
         Command::Decode(args) => commands::decode::run(args),
         Command::Eventlog(args) => commands::eventlog::run(args),
+        Command::List(args) => commands::list::run(args),
         Command::Measure(args) => commands::measure::run(args),
         Command::Quote(args) => commands::quote::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Version(args) => commands::version::run(args),
     };
     outcome::report(result)
+}
+
+/// Puts the word `run` where its user left it out: before options of it, an image, and nothing at all.
+fn with_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_of_run = arguments.get(1).is_none_or(|first| {
+        let text = first.to_string_lossy();
+        let is_known = Cli::command().get_subcommands().any(|command| command.get_name() == text);
+        if text.starts_with('-') {
+            !matches!(&*text, "-h" | "--help" | "-V" | "--version")
+        } else {
+            !is_known && text != "help" && (commands::run::is_guest(&text) || Path::new(first).is_file())
+        }
+    });
+    if is_of_run {
+        arguments.insert(arguments.len().min(1), "run".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> String {
+        let arguments = with_run(text.split_whitespace().map(OsString::from).collect());
+        arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_word_run_can_be_left_out() {
+        assert_eq!(words("tdvisor"), "tdvisor run");
+        assert_eq!(words("tdvisor --vcpus 2"), "tdvisor run --vcpus 2");
+        assert_eq!(words("tdvisor hello-td --json"), "tdvisor run hello-td --json");
+        assert_eq!(words("tdvisor -q"), "tdvisor run -q");
+        for whole in
+            ["tdvisor run --vcpus 2", "tdvisor --help", "tdvisor -V", "tdvisor help run", "tdvisor rnu"]
+        {
+            assert_eq!(words(whole), whole);
+        }
+    }
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,6 +1,7 @@
 //! `tdvisor decode`: status words, leaves and traces of calls, explained.
 
 mod answer;
+mod pasted;
 mod quote_error;
 mod record;
 mod subject;
@@ -12,7 +13,10 @@ use crate::outcome::{Failure, Status};
 
 use subject::Subject;
 
-/// Explain a status word, a leaf, or a trace of SEAMCALLs.
+/// Explain a status word, a leaf, a trace of SEAMCALLs, or pasted text.
+///
+/// With `-`, standard input is read: lines of a kernel's log, messages of KVM and QEMU, errors of a quoting service; what
+/// is known in them is explained once.
 ///
 /// STATUS is RAX in hexadecimal (0xC0000B0800000092) or the name of a code (TLB_TRACKING_NOT_DONE); LEAF is a name
 /// (TDH.MEM.PAGE.AUG) or a number (6, tdh:6, tdg:6); TRACE is a file written by `run --trace`, or a recording, plain
@@ -20,7 +24,7 @@ use subject::Subject;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to explain.
-    #[arg(required = true, value_name = "TRACE|STATUS|LEAF")]
+    #[arg(required = true, value_name = "TRACE|STATUS|LEAF|-")]
     subjects: Vec<String>,
     /// Print JSON: one object per status, leaf or call.
     #[arg(long)]
@@ -72,6 +76,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 }
 
 fn explain(text: &str, form: Form, out: &mut impl Write) -> Result<(), Stop> {
+    if text == "-" {
+        return pasted::explain(io::stdin().lock(), form, out);
+    }
     match subject::classify(text)? {
         Subject::Status(status) => answer::status(status, form, out),
         Subject::QuoteError(error) => answer::quote_error(error, form, out),

@@ -16,7 +16,9 @@ pub fn with_version(mut answer: Value) -> Value {
 pub mod conformance;
 pub mod decode;
 pub mod eventlog;
+pub mod list;
 pub mod measure;
 pub mod quote;
 pub mod run;
 pub mod verify;
+pub mod version;

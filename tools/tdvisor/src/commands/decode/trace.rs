@@ -23,8 +23,19 @@ pub fn explain(path: &Path, form: Form, out: &mut impl Write) -> Result<(), Stop
     let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let is_gzip = file.fill_buf().map_err(unreadable)?.starts_with(&GZIP);
-    let mut input: Box<dyn BufRead> =
+    let input: Box<dyn BufRead> =
         if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
+    explain_lines(&path.display().to_string(), input, form, out)
+}
+
+/// Prints what the calls in these lines are; `name` is where they are from.
+pub fn explain_lines(
+    name: &str,
+    mut input: Box<dyn BufRead>,
+    form: Form,
+    out: &mut impl Write,
+) -> Result<(), Stop> {
+    let unreadable = |error: io::Error| Failure::input(name, error);
     let mut line = Vec::new();
     let mut calls = 0_u64;
     for line_number in 1_u64.. {
@@ -33,7 +44,7 @@ pub fn explain(path: &Path, form: Form, out: &mut impl Write) -> Result<(), Stop
         if line.is_empty() {
             break;
         }
-        let at = |problem: String| Failure::input(format_args!("{}:{line_number}", path.display()), problem);
+        let at = |problem: String| Failure::input(format_args!("{name}:{line_number}"), problem);
         if line.len() as u64 > MAX_LINE_BYTES {
             return Err(at(format!("the line is longer than {MAX_LINE_BYTES} bytes")).into());
         }
@@ -52,7 +63,7 @@ pub fn explain(path: &Path, form: Form, out: &mut impl Write) -> Result<(), Stop
         }
     }
     if calls == 0 {
-        return Err(Failure::input(path.display(), "no recorded calls in this file").into());
+        return Err(Failure::input(name, "no recorded calls in this file").into());
     }
     Ok(())
 }

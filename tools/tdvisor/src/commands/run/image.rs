@@ -39,6 +39,10 @@ impl Image {
                 let built_in = Self::built_in(guest);
                 Ok(Self { elf: elf_file.or(built_in.elf), ..built_in })
             }
+            (None, Some(name)) if !Path::new(name).exists() => Err(Failure::input(
+                name,
+                format!("no such file, and no built-in guest; those are {}", guest_names()),
+            )),
             (None, Some(path)) => Ok(Self {
                 name: path.to_owned(),
                 bytes: Cow::Owned(read(Path::new(path), MAX_IMAGE)?),
@@ -79,6 +83,11 @@ impl Image {
             .map_err(|error| Failure::input(&self.name, error))?;
         Ok(mrtd::of_plan(&plan))
     }
+}
+
+/// The built-in guests, for people.
+pub fn guest_names() -> String {
+    GUESTS.iter().map(|guest| guest.name).collect::<Vec<_>>().join(", ")
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {

@@ -1,7 +1,7 @@
 //! `tdvisor run`: a TD from image to power-off on the emulated machine.
 
 mod console;
-mod image;
+pub mod image;
 mod linux;
 mod memory_size;
 mod quotes;
@@ -38,7 +38,7 @@ use image::Image;
 use linux::LinuxArgs;
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
-use summary::{Privacy, Summary};
+use summary::{Detail, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
 
 /// Run a TD on the emulated TDX module.
@@ -51,7 +51,7 @@ use supervisor::{Outlets, StopReason, Supervisor};
 /// what the emulator does not implement, 6 the guest succeeded but an output could not be written, 124 the time was up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A TDVF image, or the name of a built-in guest (hello-td, fault-td).
+    /// A TDVF image, or the name of a built-in guest (`tdvisor list` names them).
     image: Option<String>,
     /// Number of vCPUs.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -72,6 +72,12 @@ pub struct Args {
     /// ATTRIBUTES, and so every quote, say so.
     #[arg(long)]
     debug: bool,
+    /// Print no summary where the guest succeeded, and one line where it did not.
+    #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
+    quiet: bool,
+    /// Print every count of the summary.
+    #[arg(short, long)]
+    verbose: bool,
     /// Print the summary as JSON on stdout; the guest's console goes to stderr.
     #[arg(long)]
     json: bool,
@@ -180,7 +186,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if args.json {
         streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
     } else {
-        streams.err.send(summary.to_text().as_bytes());
+        streams.err.send(summary.to_text(args.detail()).as_bytes());
     }
     let fault = summary.fault();
     // A quote is written first: what keeps the streams from getting out does not keep the quote.
@@ -200,7 +206,21 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     })
 }
 
+/// Whether a built-in guest has this name.
+pub fn is_guest(name: &str) -> bool {
+    tdvisor_guest_images::GUESTS.iter().any(|guest| guest.name == name)
+}
+
 impl Args {
+    /// How much of the summary is shown.
+    const fn detail(&self) -> Detail {
+        match (self.quiet, self.verbose) {
+            (true, _) => Detail::Quiet,
+            (_, true) => Detail::Full,
+            _ => Detail::Usual,
+        }
+    }
+
     /// Checks that no file is used in two ways.
     fn claim(&self) -> Result<(), Failure> {
         let mut claims = Claims::new();

@@ -145,8 +145,13 @@ impl Summary {
     }
 
     /// For people, several lines.
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self, detail: Detail) -> String {
         use std::fmt::Write;
+        if detail == Detail::Quiet {
+            let succeeded = matches!(self.ending, Ending::PoweredOff { code: 0 }) && self.fault().is_none();
+            return if succeeded { String::new() } else { format!("{}\n", self.headline()) };
+        }
+        let most = if detail == Detail::Full { usize::MAX } else { MOST_COUNTS };
         let mut text = format!("\n{}\n", self.headline());
         if let Some(hint) = self.hint {
             text.push_str(hint);
@@ -166,10 +171,10 @@ impl Summary {
         for (index, value) in self.rtmrs.iter().flatten().enumerate() {
             line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
         }
-        line("exits", list(&self.exits));
-        line("SEAMCALLs", list(&self.calls));
-        line("private", list(&self.private_leaves));
-        line("shared", list(&self.shared_leaves));
+        line("exits", list(&self.exits, most));
+        line("SEAMCALLs", list(&self.calls, most));
+        line("private", list(&self.private_leaves, most));
+        line("shared", list(&self.shared_leaves, most));
         line("converted", format!("{} pages of 4K", self.frames_converted));
         match &self.audit {
             Ok(0) => line("audit", "not possible: the TD is dead".to_owned()),
@@ -207,6 +212,7 @@ impl Summary {
             .map(|(index, value): (u32, _)| (format!("RTMR{index}"), Hex(value).to_string()))
             .collect();
         json!({
+            "schema": JSON_SCHEMA,
             "ending": ending,
             "console_panic": self.panic,
             "hint": self.hint,
@@ -231,14 +237,39 @@ impl Summary {
     }
 }
 
-fn list<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
-    let items: Vec<String> = counts
-        .iter()
-        .filter(|(_, count)| **count != 0)
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+/// Counts that one line shows; the others are added up, and `-v` shows them.
+const MOST_COUNTS: usize = 6;
+
+/// The counts that are not zero: at most so many, the largest, by name.
+fn list<K: std::fmt::Display + Ord>(counts: &BTreeMap<K, u64>, most: usize) -> String {
+    let mut largest: Vec<_> = counts.iter().filter(|(_, count)| **count != 0).collect();
+    if largest.is_empty() {
+        return "none".to_owned();
+    }
+    largest.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let others = largest.split_off(most.min(largest.len()));
+    largest.sort();
+    let mut items: Vec<String> = largest.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if !others.is_empty() {
+        let sum: u64 = others.iter().map(|(_, count)| **count).sum();
+        items.push(format!("{} other kinds {sum}", others.len()));
+    }
+    items.join(", ")
 }
+
+/// How much of a summary is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing of a success, one line of anything else.
+    Quiet,
+    /// What fits in short lines.
+    Usual,
+    /// Every count.
+    Full,
+}
+
+/// The version of the JSON form of a summary. It changes when a field goes away or means something else.
+const JSON_SCHEMA: u32 = 2;
 
 /// What of a guest's private state may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +294,14 @@ mod tests {
     use seam_emu::{EmulatorLimit, Unimplemented};
 
     use super::*;
+
+    #[test]
+    fn a_line_shows_the_largest_counts_and_adds_the_others_up() {
+        let counts = BTreeMap::from([("a", 1), ("b", 50), ("c", 0), ("d", 7), ("e", 9)]);
+        assert_eq!(list(&counts, 2), "b 50, e 9, 2 other kinds 8");
+        assert_eq!(list(&counts, usize::MAX), "a 1, b 50, d 7, e 9");
+        assert_eq!(list(&BTreeMap::from([("a", 0)]), 2), "none");
+    }
 
     #[test]
     fn what_a_confidential_guest_executes_is_not_shown() {

@@ -1,0 +1,93 @@
+//! `tdvisor list`: what there is to run, and what it runs on.
+
+use seam_emu::ModuleProfile;
+use serde_json::{Value, json};
+use tdvisor_guest_images::GUESTS;
+
+use crate::machine::{MAX_TD_MEMORY, MAX_TD_VCPUS};
+use crate::outcome::{Failure, Status};
+use crate::streams::print;
+
+/// List the built-in guests, the devices of their board, the module that answers, and the limits of a TD.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The version of the JSON form.
+const JSON_SCHEMA: u32 = 1;
+
+/// What each built-in guest is for, by name.
+const GUEST_USES: [(&str, &str); 3] = [
+    ("hello-td", "does once what every TD guest does, prints its measurements, and powers off"),
+    ("fault-td", "ends badly, or floods its host, as its --command says"),
+    ("boot-shim", "the firmware that --kernel boots Linux with"),
+];
+
+/// The devices of the board, and whether every guest has them.
+const DEVICES: [(&str, &str); 9] = [
+    ("console", "16550 at port 0x3f8, GSI 4"),
+    ("log", "16550 at port 0x2f8, GSI 3: defmt frames"),
+    ("exit port", "port 0x501: the guest's result"),
+    ("pvpanic", "port 0x505"),
+    ("ACPI power", "ports 0x600 to 0x602"),
+    ("I/O APIC", "0xfec00000"),
+    ("fw_cfg", "port 0x510, with --kernel"),
+    ("CMOS clock", "port 0x70, with --kernel"),
+    ("virtio-blk", "virtio-mmio at 0xd0000000, GSI 5, with --kernel and --disk"),
+];
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    print(&if args.json { format!("{:#}\n", to_json()) } else { to_text() })?;
+    Ok(Status::Success)
+}
+
+fn guests() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GUESTS.iter().map(|guest| {
+        let used = GUEST_USES.iter().find(|(name, _)| *name == guest.name).map_or("", |(_, used)| used);
+        (guest.name, used)
+    })
+}
+
+fn to_text() -> String {
+    let mut text = String::from("guests\n");
+    let mut row = |name: &str, what: &str| text.push_str(&format!("  {name:<12} {what}\n"));
+    guests().for_each(|(name, used)| row(name, used));
+    text.push_str("devices\n");
+    let mut row = |name: &str, what: &str| text.push_str(&format!("  {name:<12} {what}\n"));
+    DEVICES.iter().for_each(|(name, place)| row(name, place));
+    text.push_str(&format!(
+        "module\n  {:?}\nTD\n  at most {MAX_TD_VCPUS} vCPUs and {} GiB\n",
+        ModuleProfile::default(),
+        MAX_TD_MEMORY >> 30
+    ));
+    text
+}
+
+fn to_json() -> Value {
+    let named = |(name, what): (&str, &str), key: &str| json!({"name": name, key: what});
+    json!({
+        "schema": JSON_SCHEMA,
+        "guests": guests().map(|guest| named(guest, "does")).collect::<Vec<_>>(),
+        "devices": DEVICES.iter().map(|device| named(*device, "place")).collect::<Vec<_>>(),
+        "module_profile": format!("{:?}", ModuleProfile::default()),
+        "max_vcpus": MAX_TD_VCPUS,
+        "max_memory_bytes": MAX_TD_MEMORY,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_guest_has_a_sentence() {
+        for (name, used) in guests() {
+            assert!(!used.is_empty(), "{name}");
+            assert!(to_text().contains(name));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The table of exit statuses, each with a call that ends with it.
+
+mod cli;
+
+use std::process::{Command, Stdio};
+
+use cli::{Folder, tdvisor};
+
+#[test]
+fn status_0_is_yes() {
+    for arguments in [
+        &["run"][..],
+        &["run", "-q"],
+        &["hello-td", "--timeout", "0"],
+        &["--vcpus", "2"],
+        &["measure", "hello-td"],
+        &["decode", "TDH.MEM.PAGE.AUG"],
+        &["list"],
+        &["list", "--json"],
+        &["version"],
+        &["version", "--verbose"],
+        &["version", "--json"],
+        &["--help"],
+    ] {
+        tdvisor(arguments).ends_with(0);
+    }
+}
+
+#[test]
+fn status_1_is_no() {
+    tdvisor(&["run", "fault-td", "--command", "fail"]).ends_with(1);
+    tdvisor(&["run", "fault-td", "--command", "fatal"]).ends_with(1);
+    let other = "0".repeat(96);
+    tdvisor(&["measure", "hello-td", "--expect", &other]).ends_with(1);
+}
+
+#[test]
+fn status_2_is_unusable_input() {
+    for arguments in [
+        &["run", "--memory", "512"][..],
+        &["run", "--vcpus", "0"],
+        &["run", "--no-such-option"],
+        &["rnu"],
+        &["decode", "no/such/thing"],
+        &["measure", "/no/such/image"],
+        &["verify", "/no/such/quote", "--collateral", "/no/such/file"],
+    ] {
+        tdvisor(arguments).ends_with(2);
+    }
+}
+
+#[test]
+fn status_3_is_a_td_that_died() {
+    for command in ["triple-fault", "unaccepted"] {
+        tdvisor(&["run", "fault-td", "--command", command]).ends_with(3);
+    }
+}
+
+#[test]
+fn status_6_is_an_output_that_was_lost() {
+    tdvisor(&["run", "--trace", "/dev/full"]).ends_with(6);
+}
+
+#[test]
+fn status_124_is_a_timeout() {
+    let said = tdvisor(&["run", "fault-td", "--command", "spin", "--timeout", "1"]).ends_with(124).stderr();
+    assert!(said.contains("its time was up"), "{said}");
+}
+
+#[test]
+fn an_unknown_guest_is_answered_with_those_that_there_are() {
+    let said = tdvisor(&["run", "helo-td"]).ends_with(2).one_line_of_error();
+    for name in ["helo-td", "hello-td", "fault-td", "boot-shim"] {
+        assert!(said.contains(name), "{said}");
+    }
+}
+
+#[test]
+fn quiet_says_nothing_of_a_success_and_one_line_of_anything_else() {
+    let said = tdvisor(&["run", "-q"]).ends_with(0).stderr();
+    assert!(said.lines().all(|line| line.starts_with("[guest log]")), "{said}");
+    let said = tdvisor(&["run", "-q", "fault-td", "--command", "fail"]).ends_with(1).stderr();
+    let own: Vec<_> = said.lines().filter(|line| !line.starts_with("[guest log]")).collect();
+    assert_eq!(own, ["the guest powered off: failure 1"]);
+}
+
+#[test]
+fn a_summary_folds_its_counts_and_verbose_unfolds_them() {
+    let usual = tdvisor(&["run"]).ends_with(0).stderr();
+    let line = usual.lines().find(|line| line.contains("SEAMCALLs")).expect("a line of calls");
+    assert!(line.contains("other kinds") && line.len() < 240, "{line}");
+    let full = tdvisor(&["run", "-v"]).ends_with(0).stderr();
+    assert!(full.contains("TDH.MNG.KEY.FREEID 1") && !full.contains("other kinds"), "{full}");
+}
+
+#[test]
+fn what_is_pasted_is_explained() {
+    let folder = Folder::new("statuses-pasted");
+    let text = folder.write("text", "tdx: SEAMCALL (0x6) failed: 0xc0000b0800000092\n".repeat(3));
+    let output = Command::new(env!("CARGO_BIN_EXE_tdvisor"))
+        .args(["decode", "-"])
+        .stdin(Stdio::from(std::fs::File::open(text).expect("it was written")))
+        .output()
+        .expect("tdvisor starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("TDH.MEM.PAGE.AUG") && said.contains("TLB_TRACKING_NOT_DONE"), "{said}");
+    assert!(said.contains("(3 times)"), "{said}");
+}
