@@ -32,7 +32,6 @@ mod ops;
 mod paging;
 pub mod registers;
 mod segments;
-#[allow(dead_code, unused_imports, reason = "the x87 instructions, which take half of it, come next")]
 mod softfloat;
 mod stop;
 pub mod tlb;

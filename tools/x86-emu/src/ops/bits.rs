@@ -6,7 +6,7 @@ use super::by_width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::memory::FromBytes;
-use crate::op::{Intent, Op, address};
+use crate::op::{Handler, Intent, Op, address};
 use crate::stop::Step;
 use x86_arch::Width;
 use x86_arch::flags::{self, Flags};
@@ -133,6 +133,11 @@ fn swapped<W: Width>(value: W) -> W {
     W::from64(value.to64().swap_bytes() >> (64 - W::BITS))
 }
 
+/// The manual leaves the result of 16 bits undefined; processors make it zero.
+fn bswap16(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    u16::write(&mut cpu.state.regs, op.dst, 0);
+    Ok(())
+}
 fn bswap<W: Width + FromBytes>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let value = W::read(&cpu.state.regs, op.dst);
     W::write(&mut cpu.state.regs, op.dst, swapped(value));
@@ -181,8 +186,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         Mnemonic::Tzcnt => by_width!(size, tzcnt),
         Mnemonic::Lzcnt => by_width!(size, lzcnt),
         Mnemonic::Popcnt => by_width!(size, popcnt),
-        // The result of a 16-bit BSWAP is undefined.
-        Mnemonic::Bswap if size > 2 => by_width!(size, bswap),
+        Mnemonic::Bswap if size == 2 => Some(bswap16 as Handler),
+        Mnemonic::Bswap => by_width!(size, bswap),
         Mnemonic::Movbe => by_width!(size, movbe),
         Mnemonic::Crc32 => by_width!(width(i, 1), crc32),
         _ => None,

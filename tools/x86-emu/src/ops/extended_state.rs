@@ -1,4 +1,4 @@
-//! FXSAVE, the XSAVE family, and x87 instructions that only reset or store control state.
+//! FXSAVE, the XSAVE family, and LDMXCSR.
 //!
 //! The components are x87 and SSE; no other bit of XCR0 is ever offered, so the XSAVE area is 576 bytes in
 //! both formats. XSAVEOPT and XSAVES always write all requested components that are not in their initial
@@ -6,6 +6,8 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use super::x87::control_word;
+use super::x87::stack::Stack;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands};
 use crate::op::{Handler, Intent, Op, prefix};
@@ -56,8 +58,9 @@ fn save_x87(state: &X87State, wide: bool, image: &mut [u8]) {
     }
 }
 
+/// Selectors of the image are ignored, as by every processor that does not save them.
 fn load_x87(state: &mut X87State, wide: bool, image: &[u8]) {
-    state.control = u16::from_le_bytes(get(image, 0)) & 0x1F7F | 0x40;
+    state.control = control_word(u16::from_le_bytes(get(image, 0)));
     state.status = u16::from_le_bytes(get(image, 2));
     state.tags = get::<1>(image, 4)[0];
     state.opcode = u16::from_le_bytes(get(image, 6)) & 0x7FF;
@@ -67,6 +70,7 @@ fn load_x87(state: &mut X87State, wide: bool, image: &[u8]) {
     for n in 0..8 {
         state.set_st(n, u128::from_le_bytes(get(image, 32 + 16 * usize::from(n))));
     }
+    state.refresh_summary();
 }
 
 fn save_mxcsr(state: &SimdState, image: &mut [u8]) {
@@ -100,13 +104,6 @@ impl Cpu {
             return Err(self.general_protection(0));
         }
         Ok(linear)
-    }
-
-    fn check_fpu(&mut self) -> Step {
-        if self.state.control.cr0 & (cr0::EM | cr0::TS) != 0 {
-            return Err(self.raise(Event::exception(vector::NM)));
-        }
-        Ok(())
     }
 
     fn check_xsave(&mut self) -> Step {
@@ -289,44 +286,6 @@ fn xrstors(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     restore(cpu, env, op, Compaction::Required)
 }
 
-fn fninit(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.check_fpu()?;
-    // The data registers keep their contents, marked empty.
-    let registers = cpu.state.simd.x87.registers;
-    cpu.state.simd.x87 = X87State { registers, ..X87State::default() };
-    Ok(())
-}
-fn fnclex(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    cpu.check_fpu()?;
-    cpu.state.simd.x87.status &= 0x7F00;
-    Ok(())
-}
-fn fwait(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    const MP_TS: u64 = cr0::MP | cr0::TS;
-    if cpu.state.control.cr0 & MP_TS == MP_TS {
-        return Err(cpu.raise(Event::exception(vector::NM)));
-    }
-    if cpu.state.simd.x87.status & 0x80 != 0 {
-        return Err(cpu.raise(Event::exception(vector::MF)));
-    }
-    Ok(())
-}
-fn fnstcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_fpu()?;
-    let value = cpu.state.simd.x87.control;
-    cpu.store_operand(env, op, value)
-}
-fn fldcw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_fpu()?;
-    let value: u16 = cpu.load_operand(env, op)?;
-    cpu.state.simd.x87.control = value & 0x1F7F | 0x40;
-    Ok(())
-}
-fn fnstsw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_fpu()?;
-    let value = cpu.state.simd.x87.status;
-    cpu.write_target(env, op, value)
-}
 fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.check_sse()?;
     let value: u32 = cpu.load_operand(env, op)?;
@@ -361,12 +320,6 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Xrstor64 => (xrstor, true),
         M::Xrstors => (xrstors, false),
         M::Xrstors64 => (xrstors, true),
-        M::Fninit => (fninit, false),
-        M::Fnclex => (fnclex, false),
-        M::Wait => (fwait, false),
-        M::Fnstcw => (fnstcw, false),
-        M::Fldcw => (fldcw, false),
-        M::Fnstsw => (fnstsw, false),
         M::Ldmxcsr => (ldmxcsr, false),
         M::Stmxcsr => (stmxcsr, false),
         _ => return None,

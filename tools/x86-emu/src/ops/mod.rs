@@ -6,14 +6,16 @@ pub(crate) mod bits;
 pub(crate) mod control;
 mod control_registers;
 mod descriptors;
+mod direct_store;
+mod enter;
 pub(crate) mod extended_state;
 pub(crate) mod far;
 pub(crate) mod float;
 pub(crate) mod io;
 mod lane_moves;
+mod mmx;
 pub(crate) mod moves;
 pub(crate) mod muldiv;
-#[allow(dead_code, unused_imports, reason = "the MMX forms, which come next, take the rest")]
 pub(crate) mod packed;
 pub(crate) mod shift;
 pub(crate) mod sse;
@@ -22,6 +24,7 @@ pub(crate) mod string;
 pub(crate) mod system;
 pub(crate) mod text;
 pub(crate) mod vmx;
+mod x87;
 
 use iced_x86::Instruction;
 
@@ -45,6 +48,9 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| far::decode(i, long))
         .or_else(|| io::decode(i, long))
         .or_else(|| extended_state::decode(i, long))
+        .or_else(|| x87::decode(i, long))
+        .or_else(|| mmx::decode(i, long))
+        .or_else(|| direct_store::decode(i, long))
         .or_else(|| vmx::decode(i))
 }
 

@@ -294,12 +294,14 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         | M::Prefetcht1
         | M::Prefetcht2
         | M::Prefetchnta
-        | M::Prefetchw => Some(nop),
+        | M::Prefetchw
+        | M::Cldemote
+        | M::Reservednop => Some(nop),
         // Without shadow stacks these are hints.
         M::Rdsspd | M::Rdsspq => Some(nop),
         M::Mfence | M::Lfence | M::Sfence => Some(fence),
         M::Clflush | M::Clflushopt | M::Clwb => Some(flush_line),
-        M::Movnti => match size {
+        M::Movnti | M::Movdiri => match size {
             4 => Some(mov_mem_reg::<u32>),
             _ => Some(mov_mem_reg::<u64>),
         },

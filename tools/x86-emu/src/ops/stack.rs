@@ -10,7 +10,7 @@ use crate::stop::{Step, Stop};
 use x86_arch::{Seg, Shadow, flags};
 
 const RSP: u8 = 4;
-const RBP: u8 = 5;
+pub(super) const RBP: u8 = 5;
 
 impl Cpu {
     /// The stack pointer as wide as the stack is.
@@ -235,28 +235,6 @@ fn leave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     }
 }
 
-/// ENTER with nesting level zero: compilers use no other.
-fn enter(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    if op.aux != 0 {
-        return Err(cpu.unimplemented("ENTER with a nesting level"));
-    }
-    let frame = cpu.state.regs.slot(RBP);
-    let bytes = u64::from(op.operand_bytes());
-    let top = cpu.stack().wrapping_sub(bytes);
-    let end = top.wrapping_sub(op.imm & 0xFFFF);
-    // The end of the new frame is probed as for a write.
-    let linear = cpu.stack_linear(end, bytes, Intent::Write)?;
-    cpu.prepare_store(env, linear, 1)?;
-    cpu.push_sized(env, op, frame)?;
-    if bytes == 2 {
-        cpu.state.regs.set_slot(RBP, frame & !0xFFFF | top & 0xFFFF);
-    } else {
-        cpu.state.regs.set_slot(RBP, top);
-    }
-    cpu.set_stack(end);
-    Ok(())
-}
-
 fn pusha(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
     let top = cpu.stack().wrapping_sub(32);
     let linear = cpu.stack_linear(top & 0xFFFF_FFFF, 32, Intent::Write)?;
@@ -318,7 +296,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         }
         M::Enter => {
             size = i.code().op_code().operand_size() / 8;
-            enter
+            super::enter::enter
         }
         _ => return None,
     };

@@ -179,6 +179,11 @@ fn rdpid(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.state.regs.set_slot(op.dst, cpu.state.msrs.tsc_aux & 0xFFFF_FFFF);
     Ok(())
 }
+/// RDPKRU and WRPKRU without protection keys: CR4.PKE is a bit that no owner supports, and without it they are
+/// undefined (SDM vol. 2).
+fn protection_keys(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    Err(cpu.undefined())
+}
 fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     if cpu.state.control.cr4 & cr4::PCE == 0 && cpu.state.cpl() != 0 {
         return Err(cpu.general_protection(0));
@@ -373,6 +378,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Rdpmc => rdpmc,
         M::Cli => cli,
         M::Sti => sti,
+        M::Rdpkru | M::Wrpkru => protection_keys,
         M::Clac => alignment_flag,
         M::Stac => with_aux(1, alignment_flag),
         M::Swapgs => swapgs,

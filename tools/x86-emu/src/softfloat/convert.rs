@@ -95,7 +95,7 @@ pub(crate) fn round_to_integral(value: Value, rounding: Rounding, env: &Environm
         Ok(numbers) => numbers,
         Err(outcome) => return outcome,
     };
-    if !value.is_finite_nonzero() || value.exponent >= 63 {
+    if !value.is_finite_nonzero() || value.exponent >= 63 || env.stops(raised) {
         return Outcome::exact(value, raised);
     }
     let Cut { kept, inexact, up } = integer_part(value, rounding);
@@ -109,7 +109,7 @@ pub(crate) fn round_to_integral(value: Value, rounding: Rounding, env: &Environm
 /// Decimal digits of a packed decimal.
 const DIGITS: u32 = 18;
 /// What FBSTP stores for an invalid operand.
-const PACKED_INDEFINITE: u128 = 0xFFFF_C000_0000_0000_0000;
+pub(crate) const PACKED_INDEFINITE: u128 = 0xFFFF_C000_0000_0000_0000;
 const PACKED_SIGN: u128 = 1 << 79;
 
 /// The 80 bits that FBSTP stores.

@@ -34,13 +34,14 @@ pub(crate) use arithmetic::{add, div, mul, sqrt, sub};
 pub(crate) use compare::{NanCompare, Relation, compare, maximum, minimum};
 pub(crate) use constants::Constant;
 pub(crate) use convert::{
-    Integer, convert, from_integer, from_packed_decimal, round_to_integral, to_integer, to_packed_decimal,
+    Integer, PACKED_INDEFINITE, convert, from_integer, from_packed_decimal, round_to_integral, to_integer,
+    to_packed_decimal,
 };
-pub(crate) use environment::{Denormals, Environment, NanRule, Rounding, Tiny};
+pub(crate) use environment::{Environment, Rounding};
 pub(crate) use estimate::{reciprocal, reciprocal_square_root};
 pub(crate) use exceptions::Exceptions;
 pub(crate) use format::{Extended, Format};
-pub(crate) use remainder::{Quotient, Remainder, remainder};
+pub(crate) use remainder::{Quotient, Reduction, remainder};
 pub(crate) use round::Outcome;
 pub(crate) use scale::{extract, scale};
 pub(crate) use transcendental::{arctangent, cosine, exp2_minus_one, log2, log2_plus_one, sine, tangent};

@@ -16,12 +16,22 @@ pub(crate) enum Quotient {
     Nearest,
 }
 
+/// How far a reduction came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reduction {
+    /// There is no quotient: the result is a NaN.
+    None,
+    /// There is more to do.
+    Partial,
+    /// The low three bits of the quotient.
+    Complete(u8),
+}
+
 /// A remainder and how far it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Remainder {
     pub(crate) outcome: Outcome,
-    /// The low three bits of the quotient; `None` if the reduction is not complete (C2).
-    pub(crate) quotient: Option<u8>,
+    pub(crate) quotient: Reduction,
 }
 
 /// The exponent difference from which a reduction is partial.
@@ -29,13 +39,14 @@ const COMPLETE: i32 = 64;
 
 /// `a` reduced by `b`, exactly. At most 63 bits of the quotient are done at once.
 pub(crate) fn remainder(a: Value, b: Value, how: Quotient, env: &Environment) -> Remainder {
-    let done = |outcome, quotient| Remainder { outcome, quotient: Some(quotient) };
+    let done = |outcome, quotient| Remainder { outcome, quotient: Reduction::Complete(quotient) };
+    let none = |outcome| Remainder { outcome, quotient: Reduction::None };
     let ([a, b], raised) = match operands([a, b], env) {
         Ok(numbers) => numbers,
-        Err(outcome) => return done(outcome, 0),
+        Err(outcome) => return none(outcome),
     };
     if a.is_infinite() || b.is_zero() {
-        return done(Outcome::invalid(), 0);
+        return none(Outcome::invalid());
     }
     if a.is_zero() || b.is_infinite() {
         return done(whole(a, env, raised), 0);
@@ -46,7 +57,10 @@ pub(crate) fn remainder(a: Value, b: Value, how: Quotient, env: &Environment) ->
         let bits = (distance & 31 | 32) as u32;
         let rest = (u128::from(a.significand) << bits) % u128::from(b.significand);
         let exponent = a.exponent - bits as i32;
-        return Remainder { outcome: finish(a.negative, exponent, rest, env, raised), quotient: None };
+        return Remainder {
+            outcome: finish(a.negative, exponent, rest, env, raised),
+            quotient: Reduction::Partial,
+        };
     }
     let divisor = u128::from(b.significand);
     if distance < -1 || distance == -1 && how == Quotient::Truncated {

@@ -35,7 +35,14 @@ pub(crate) fn scale(a: Value, b: Value, env: &Environment) -> Outcome {
     } else {
         by.value.clamp(-ENOUGH, ENOUGH)
     };
-    round(Wide::from_value(a).scaled(by as i32), Format::EXTENDED, env, raised)
+    let outcome = round(Wide::from_value(a).scaled(by as i32), Format::EXTENDED, env, raised);
+    // An exponent that not even wrapping brings into the range.
+    let inexact = Exceptions::PRECISION.when(outcome.value.is_infinite() || outcome.value.is_zero());
+    Outcome {
+        raised: outcome.raised | inexact,
+        rounded_up: outcome.rounded_up || outcome.value.is_infinite(),
+        ..outcome
+    }
 }
 
 /// The exponent and the significand as numbers (SDM vol. 2, FXTRACT): what replaces ST(0), and what is pushed.

@@ -82,6 +82,19 @@ impl Value {
         matches!(self.class, Class::Denormal | Class::Normal)
     }
 
+    /// A number that was denormal only in the format it was read from.
+    pub(crate) const fn as_normal(self) -> Self {
+        match self.class {
+            Class::Denormal => Self { class: Class::Normal, ..self },
+            _ => self,
+        }
+    }
+
+    /// An integer, exactly.
+    pub(crate) const fn from_exact_integer(value: i64) -> Self {
+        Self::finite(value < 0, 63, value.unsigned_abs(), Class::Normal)
+    }
+
     /// With the opposite sign.
     pub(crate) const fn negated(self) -> Self {
         Self { negative: !self.negative, ..self }

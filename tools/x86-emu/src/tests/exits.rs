@@ -224,8 +224,17 @@ fn lock_on_what_cannot_be_locked_is_undefined() {
 }
 
 #[test]
+fn protection_keys_that_are_not_offered_are_undefined() {
+    // rdpkru, wrpkru
+    for code in [[0x0F, 0x01, 0xEE], [0x0F, 0x01, 0xEF]] {
+        let mut m = ready(&code);
+        m.expect_handler(vector::UD);
+    }
+}
+
+#[test]
 fn features_that_are_not_offered_stop_by_name() {
-    for code in [&[0xC5, 0xF8, 0x28, 0xC1][..], &[0x0F, 0x6F, 0xC1], &[0x0F, 0x77]] {
+    for code in [&[0xC5, 0xF8, 0x28, 0xC1][..], &[0xC5, 0xF8, 0x77], &[0x66, 0x0F, 0x38, 0xDC, 0xC1]] {
         let mut m = ready(code);
         let Exit::Unimplemented(what) = m.run() else { panic!("{code:02x?} is not implemented") };
         assert_eq!(what.bytes, code);

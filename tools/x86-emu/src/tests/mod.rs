@@ -9,4 +9,6 @@ mod restart;
 mod sharing;
 mod smoke;
 mod stepping;
+mod stores;
 mod transfers;
+mod x87;

@@ -100,11 +100,11 @@ fn an_instruction_across_two_pages_runs() {
 #[test]
 fn what_is_not_implemented_is_named() {
     let mut m = Machine::long();
-    m.code(&[0x90, 0xD9, 0xC0]); // nop; fld st0
-    let Exit::Unimplemented(report) = m.run() else { panic!("x87 arithmetic is not implemented") };
-    assert_eq!(report.bytes, [0xD9, 0xC0]);
+    m.code(&[0x90, 0xC5, 0xF8, 0x58, 0xC1]); // nop; vaddps xmm0, xmm0, xmm1
+    let Exit::Unimplemented(report) = m.run() else { panic!("AVX is not implemented") };
+    assert_eq!(report.bytes, [0xC5, 0xF8, 0x58, 0xC1]);
     assert_eq!(report.address, layout::CODE + 1);
-    assert_eq!(report.mnemonic().as_deref(), Some("fld"), "{report}");
+    assert_eq!(report.mnemonic().as_deref(), Some("vaddps"), "{report}");
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub struct State {
     pub mxcsr: u32,
     pub fcw: u16,
     pub fsw: u16,
+    /// One bit per physical x87 register: not empty.
+    pub ftw: u8,
+    /// ST(0) to ST(7).
+    pub st: [u128; 8],
 }
 
 const STATE: u64 = 0x2000_0000;
@@ -36,6 +40,9 @@ const EPILOGUE: u64 = CODE + 0x800;
 /// Three pages of operands.
 pub const DATA: u64 = 0x3000_0000;
 pub const DATA_BYTES: usize = 3 * 4096;
+
+/// An x87 register in its 16 bytes.
+pub const ST_BITS: u128 = (1 << 80) - 1;
 
 const FLAGS: u64 = STATE + 128;
 const HOST_RSP: u64 = STATE + 136;
@@ -141,6 +148,8 @@ fn epilogue() -> Vec<u8> {
     absolute(&mut code, &[0x8F], 0, FLAGS);
     absolute(&mut code, &[0x48, 0x0F, 0xAE], 0, FX_OUT);
     absolute(&mut code, &[0x0F, 0xAE], 2, HOST_MXCSR);
+    // FNINIT: nothing pends when Rust goes on.
+    code.extend_from_slice(&[0xDB, 0xE3]);
     // The direction flag is clear by the calling convention; the trap and alignment flags are never set.
     code.push(0xFC);
     for register in CALLEE_SAVED.iter().rev() {
@@ -188,7 +197,11 @@ impl Native {
         let mut image = [0u8; 512];
         image[0..2].copy_from_slice(&before.fcw.to_le_bytes());
         image[2..4].copy_from_slice(&before.fsw.to_le_bytes());
+        image[4] = before.ftw;
         image[24..28].copy_from_slice(&before.mxcsr.to_le_bytes());
+        for (slot, st) in image[32..160].chunks_exact_mut(16).zip(before.st) {
+            slot.copy_from_slice(&st.to_le_bytes());
+        }
         for (slot, xmm) in image[160..416].chunks_exact_mut(16).zip(before.xmm) {
             slot.copy_from_slice(&xmm.to_le_bytes());
         }
@@ -218,6 +231,10 @@ impl Native {
             mxcsr: u32::from_le_bytes(image[24..28].try_into().expect("4 bytes")),
             fcw: word(0),
             fsw: word(2),
+            ftw: image[4],
+            st: std::array::from_fn(|n| {
+                u128::from_le_bytes(image[32 + 16 * n..48 + 16 * n].try_into().expect("16 bytes")) & ST_BITS
+            }),
         };
         (state, peek_u64(SIGNAL))
     }

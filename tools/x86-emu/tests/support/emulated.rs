@@ -132,6 +132,8 @@ impl Emulated {
             mxcsr: cpu.state.simd.mxcsr,
             fcw: cpu.state.simd.x87.control,
             fsw: cpu.state.simd.x87.status,
+            ftw: cpu.state.simd.x87.tags,
+            st: std::array::from_fn(|n| cpu.state.simd.x87.st(n as u8)),
         };
         let end = match exit {
             Exit::Instruction { what: InstructionExit::Vmcall, .. }
@@ -173,6 +175,10 @@ impl Emulated {
         cpu.state.simd.mxcsr = before.mxcsr;
         cpu.state.simd.x87.control = before.fcw;
         cpu.state.simd.x87.status = before.fsw;
+        cpu.state.simd.x87.tags = before.ftw;
+        for (n, st) in (0..).zip(before.st) {
+            cpu.state.simd.x87.set_st(n, st);
+        }
         cpu.state.set_rip(SNIPPET);
     }
 }

@@ -1,7 +1,8 @@
 //! Instructions made from encodings: every encoding of the decoder with every kind of operand.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind as K, OpKind, Register,
+    Code, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind as K, OpCodeTableKind,
+    OpKind, Register,
 };
 
 use crate::native::{DATA, DATA_BYTES, SNIPPET, State};
@@ -53,6 +54,25 @@ impl Rng {
             2 => self.next() >> self.below(64),
             _ => self.next(),
         }
+    }
+
+    /// A number for an x87 register: of any kind, rarely an encoding that is not supported.
+    pub fn extended(&mut self) -> u128 {
+        let exponent = match self.below(6) {
+            0 => 0,
+            1 => 0x7FFF,
+            2 => self.next() & 0x7FFF,
+            3 => [1, 2, 0x7FFE, 0x3F80, 0x3C00, 0x407F, 0x43FF, 0x3F6A][self.below(8) as usize],
+            _ => 0x3FFF - 40 + self.below(110),
+        };
+        let run = match self.below(4) {
+            0 => 0,
+            1 => u64::MAX << self.below(64),
+            2 => self.next() << self.below(64),
+            _ => self.next(),
+        };
+        let integer = u64::from(exponent != 0 && !self.one_in(32)) << 63;
+        u128::from(self.below(2) << 15 | exponent) << 64 | u128::from(integer | run >> 1)
     }
 
     /// Sixteen bytes, often floating-point numbers of one of the formats.
@@ -238,7 +258,9 @@ impl Operands<'_> {
         let memory = self.rng.one_in(2);
         match kind {
             K::mem | K::mem_mib => self.memory(operand),
-            K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::xmm_or_mem if memory => {
+            K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::xmm_or_mem | K::mm_or_mem
+                if memory =>
+            {
                 self.memory(operand)
             }
             K::r8_or_mem | K::r8_reg | K::r8_opcode => {
@@ -249,6 +271,15 @@ impl Operands<'_> {
             K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode => self.general(operand, Register::EAX),
             K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode => self.general(operand, Register::RAX),
             K::xmm_or_mem | K::xmm_reg | K::xmm_rm => self.general(operand, Register::XMM0),
+            K::mm_or_mem | K::mm_reg | K::mm_rm => {
+                let n = self.rng.below(8);
+                self.register(operand, numbered(Register::MM0, n));
+            }
+            K::st0 => self.register(operand, Register::ST0),
+            K::sti_opcode => {
+                let n = self.rng.below(8);
+                self.register(operand, numbered(Register::ST0, n));
+            }
             K::seg_reg => {
                 let n = self.rng.below(6);
                 self.register(operand, numbered(Register::ES, n));
@@ -327,8 +358,36 @@ fn initial(rng: &mut Rng) -> State {
         flags: rng.next() & 0x0020_0CD5 | 2,
         xmm: std::array::from_fn(|_| rng.vector()),
         mxcsr: mxcsr(rng),
-        fcw: 0x37F,
+        fcw: control_word(rng),
         fsw: 0,
+        ftw: 0,
+        st: std::array::from_fn(|_| rng.extended()),
+    }
+}
+
+/// The reset state or any: precision, rounding, unmasked exceptions. Precision control 1 is reserved.
+fn control_word(rng: &mut Rng) -> u16 {
+    let precision = [0, 2, 3, 3][rng.below(4) as usize] << 8;
+    let rounding = (rng.below(4) as u16) << 10;
+    let masks = if rng.one_in(3) { rng.next() as u16 & 0x3F } else { 0x3F };
+    0x40 | precision | rounding | masks
+}
+
+/// A stack with something on it, and flags; rarely an exception that waits.
+fn x87(rng: &mut Rng, before: &mut State) {
+    before.ftw = match rng.below(6) {
+        0 => rng.next() as u8,
+        1 => 0xFF,
+        _ => 0x1F,
+    };
+    let top = if before.ftw == 0x1F { 0 } else { (rng.below(8) as u16) << 11 };
+    before.fsw = rng.next() as u16 & 0x4700 | top;
+    let flags = rng.next() as u16 & 0x7F;
+    let waits = flags & !before.fcw & 0x3F != 0;
+    if !waits {
+        before.fsw |= flags;
+    } else if rng.one_in(8) {
+        before.fsw |= flags | 0x8080;
     }
 }
 
@@ -351,13 +410,31 @@ fn uses_stack(code: Code, m: Mnemonic) -> bool {
 /// `lea r15, [r15 + 1]`: shows whether it was jumped over.
 const MARKER: [u8; 4] = [0x4D, 0x8D, 0x7F, 0x01];
 
+/// Whether the encoding names MMX registers, or empties them.
+pub fn uses_mmx(code: Code) -> bool {
+    let info = code.op_code();
+    let names = |kind| matches!(kind, K::mm_or_mem | K::mm_reg | K::mm_rm);
+    code == Code::Emms || (0..info.op_count()).any(|n| names(info.op_kind(n)))
+}
+
+/// Whether the instruction is one of x87 or MMX, so that its state is not the reset one.
+fn has_x87_state(code: Code) -> bool {
+    let info = code.op_code();
+    let escape = if info.op_code() > 0xFF { info.op_code() >> 8 } else { info.op_code() };
+    let x87 = info.table() == OpCodeTableKind::Normal && (0xD8..=0xDF).contains(&escape);
+    uses_mmx(code) || x87 || code == Code::Wait
+}
+
 /// Makes one case of an encoding; `None` if this throw of the dice has no encoding.
 pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
     let info = code.op_code();
     let mut instruction = Instruction::default();
     instruction.set_code(code);
     let mnemonic = instruction.mnemonic();
-    let before = initial(rng);
+    let mut before = initial(rng);
+    if has_x87_state(code) {
+        x87(rng, &mut before);
+    }
     let locks = mnemonic == Mnemonic::Xchg || info.can_use_lock_prefix() && rng.one_in(3);
     let align = match mnemonic {
         Mnemonic::Cmpxchg16b => 16,
@@ -377,8 +454,10 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
     }
     let mut data: Box<[u8; DATA_BYTES]> =
         vec![0u8; DATA_BYTES].into_boxed_slice().try_into().expect("the size is right");
+    let extended = instruction.mnemonic() == Mnemonic::Fld && info.op_kind(0) == K::mem;
     for chunk in data.chunks_exact_mut(16) {
-        chunk.copy_from_slice(&rng.vector().to_le_bytes());
+        let value = if extended && rng.one_in(2) { rng.extended() } else { rng.vector() };
+        chunk.copy_from_slice(&value.to_le_bytes());
     }
     let mut budget = 4;
 
@@ -412,7 +491,13 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         }
         if mnemonic == Mnemonic::Enter {
             instruction.set_immediate16(rng.below(0x300) as u16);
-            instruction.set_immediate8_2nd(0);
+            let level = if rng.one_in(2) { rng.below(256) as u8 } else { rng.below(3) as u8 };
+            instruction.set_immediate8_2nd(level);
+            before.gpr[5] = if rng.one_in(3) {
+                stack.wrapping_add(rng.below(64)).wrapping_sub(32)
+            } else {
+                address(rng, 1)
+            };
         }
         if matches!(mnemonic, Mnemonic::Popf | Mnemonic::Popfq) {
             // No trap, no nested task, no alignment checks.

@@ -4,9 +4,12 @@
 mod arithmetic;
 mod compare;
 mod convert;
+mod convert_mmx;
 mod round;
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
+pub(super) use compare::relation_flags;
+
+use iced_x86::{Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
@@ -157,12 +160,12 @@ fn handler(mnemonic: Mnemonic) -> Option<(Handler, u16)> {
         .map(|handler| (handler, 0))
         .or_else(|| compare::handler(mnemonic))
         .or_else(|| convert::handler(mnemonic))
+        .or_else(|| convert_mmx::handler(mnemonic))
 }
 
 pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     use Mnemonic as M;
-    let mmx = |n: u32| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm();
-    if (0..i.op_count()).any(mmx) || super::string::string_operands(i).is_some() {
+    if super::string::string_operands(i).is_some() {
         return None;
     }
     let (run, aux) = handler(i.mnemonic())?;

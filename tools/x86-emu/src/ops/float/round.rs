@@ -17,7 +17,9 @@ const QUIETLY: u64 = 1 << 3;
 
 fn integral<E: Element>(value: E, op: &Op, modes: &Environment) -> Outcome {
     let rounding = if op.imm & BY_MXCSR != 0 { modes.rounding } else { Rounding::from_bits(op.imm as u32) };
-    let outcome = round_to_integral(value.value(), rounding, modes);
+    // Denormal operands are not reported.
+    let modes = Environment { masked: modes.masked | Exceptions::DENORMAL, ..*modes };
+    let outcome = round_to_integral(value.value(), rounding, &modes);
     let reported = Exceptions::INVALID | Exceptions::PRECISION.when(op.imm & QUIETLY == 0);
     Outcome { raised: outcome.raised & reported, ..outcome }
 }

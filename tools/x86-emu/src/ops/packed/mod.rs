@@ -6,7 +6,7 @@ mod with_immediate;
 
 pub(crate) use binary::BINARY;
 pub(super) use lanes::{dwords_of, from_dwords, from_qwords};
-pub(crate) use with_immediate::{MMX_WITH_IMMEDIATE, WITH_IMMEDIATE};
+pub(crate) use with_immediate::{MMX_WITH_IMMEDIATE, MmxWithImmediate, WITH_IMMEDIATE};
 
 /// A function of the destination and the source operand.
 pub(crate) type Packed = fn(u128, u128) -> u128;

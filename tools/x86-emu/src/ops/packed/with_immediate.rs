@@ -37,11 +37,11 @@ fn palignr(a: u128, b: u128, shift: u8) -> u128 {
     }
 }
 
-/// A function of destination, source and immediate in an MMX register.
-pub(crate) type MmxShuffle = fn(u64, u64, u8) -> u64;
+/// The same on 8 bytes.
+pub(crate) type MmxWithImmediate = fn(u64, u64, u8) -> u64;
 
-/// The MMX forms, which have 8 bytes.
-pub(crate) const MMX_WITH_IMMEDIATE: &[(Mnemonic, MmxShuffle)] = &[
+/// The MMX forms.
+pub(crate) const MMX_WITH_IMMEDIATE: &[(Mnemonic, MmxWithImmediate)] = &[
     (Mnemonic::Pshufw, |_, b, order| pick_words(b.into(), order, 0) as u64),
     (Mnemonic::Palignr, |a, b, shift| {
         from_qwords(b, a).checked_shr(8 * u32::from(shift)).unwrap_or(0) as u64

@@ -4,8 +4,9 @@ use num_bigint::{BigInt, Sign};
 
 use super::operands::{CASES, Source, formats};
 use super::reference::{Exact, one, same};
+use crate::softfloat::remainder::Remainder;
 use crate::softfloat::{
-    Environment, Exceptions, Format, Outcome, Quotient, Remainder, Value, add, div, mul, remainder, scale,
+    Environment, Exceptions, Format, Outcome, Quotient, Reduction, Value, add, div, mul, remainder, scale,
     sqrt, sub,
 };
 
@@ -85,10 +86,15 @@ fn scaling_multiplies_by_a_power_of_two() {
         let a = source.number(Format::EXTENDED);
         let power = source.below(70_000) as i64 - 35_000;
         let env = source.environment(Environment::from_control_word(0x37F));
-        let env = Environment { tiny: crate::softfloat::Tiny::Denormal, ..env };
+        let env = Environment { tiny: crate::softfloat::environment::Tiny::Denormal, ..env };
         let exact = Exact { exponent: Exact::of(&a).exponent + power, ..Exact::of(&a) };
         let by = crate::softfloat::from_integer(power, Format::EXTENDED, &env).value;
         let got = scale(a, by, &env);
+        if !got.value.is_finite_nonzero() {
+            // Beyond what a wrapped exponent can hold: inexact, whatever it is.
+            assert!(got.raised.intersects(Exceptions::PRECISION), "{a:?} {power} {env:?}: {got:?}");
+            continue;
+        }
         assert_expected("scale", &[a], &env, Format::EXTENDED, &exact, &got);
     }
 }
@@ -99,14 +105,14 @@ fn remainder_of(how: Quotient, seed: u64) {
     for _ in 0..CASES {
         let (a, b) = (source.number(Format::EXTENDED), source.number(Format::EXTENDED));
         let env = source.environment(Environment::from_control_word(0x37F));
-        let env = Environment { tiny: crate::softfloat::Tiny::Denormal, ..env };
+        let env = Environment { tiny: crate::softfloat::environment::Tiny::Denormal, ..env };
         let (dividend, divisor) = (Exact::of(&a), Exact::of(&b));
         let Remainder { outcome, quotient } = remainder(a, b, how, &env);
         let distance = i64::from(a.exponent - b.exponent);
         if distance >= 64 {
             let bits = distance & 31 | 32;
             let unit = Exact { exponent: divisor.exponent + distance - bits, ..divisor };
-            assert_eq!(quotient, None, "{a:?} by {b:?}");
+            assert_eq!(quotient, Reduction::Partial, "{a:?} by {b:?}");
             assert_expected(
                 "partial",
                 &[a, b],
@@ -133,7 +139,7 @@ fn remainder_of(how: Quotient, seed: u64) {
             }
         }
         let low = (whole.magnitude() % 8u32).to_u32_digits().first().copied().unwrap_or(0);
-        assert_eq!(quotient, Some(low as u8), "{a:?} by {b:?}");
+        assert_eq!(quotient, Reduction::Complete(low as u8), "{a:?} by {b:?}");
         assert_eq!(rest.denominator, one());
         assert_expected("remainder", &[a, b], &env, Format::EXTENDED, &rest, &outcome);
         assert!(!rest.is_zero() || outcome.value.negative == a.negative, "a zero has the dividend's sign");

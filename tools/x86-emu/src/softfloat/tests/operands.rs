@@ -1,7 +1,8 @@
 //! Operands with a taste for borders, in the way of Berkeley TestFloat: exponents near the ends, near zero and near
 //! those of the other operand; significands with long runs of equal bits.
 
-use crate::softfloat::{Environment, Exceptions, Extended, Format, Rounding, Tiny, Value};
+use crate::softfloat::environment::Tiny;
+use crate::softfloat::{Environment, Exceptions, Extended, Format, Rounding, Value};
 
 /// Cases of each operation and format.
 pub(super) const CASES: u64 = 20_000;

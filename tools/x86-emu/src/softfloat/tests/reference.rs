@@ -2,7 +2,8 @@
 
 use num_bigint::{BigInt, BigUint, Sign};
 
-use crate::softfloat::{Environment, Exceptions, Format, Rounding, Tiny, Value};
+use crate::softfloat::environment::Tiny;
+use crate::softfloat::{Environment, Exceptions, Format, Rounding, Value};
 
 /// `numerator / denominator * 2^exponent`.
 #[derive(Clone, Debug)]
