@@ -52,8 +52,8 @@ const SUPPRESS_VE: u64 = 1 << 63;
 /// The Accessed bit of ordinary page tables, which FROZEN must not contain either.
 const ACCESSED_ORDINARY: u64 = 1 << 5;
 
-/// The test feature that puts the hazard of invariant 41 back in, to see that it is caught.
-const FROZEN_MARK: u64 = if cfg!(all(loom, feature = "hazard-of-invariant-41")) { 0x1d0 } else { 0x0d0 };
+/// `--cfg frozen_has_accessed` puts the hazard of invariant 41 back in, to see that it is caught.
+const FROZEN_MARK: u64 = if cfg!(all(loom, frozen_has_accessed)) { 0x1d0 } else { 0x0d0 };
 
 /// How a tree learns that a page was used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -306,7 +306,7 @@ impl fmt::Debug for Spte {
 }
 
 // Invariant 41, as far as one value can show it: whatever aging does to FROZEN leaves FROZEN.
-#[cfg(not(all(loom, feature = "hazard-of-invariant-41")))]
+#[cfg(not(all(loom, frozen_has_accessed)))]
 const _: () = {
     assert!(Spte::FROZEN.0 & (ACCESSED | ACCESSED_ORDINARY) == 0);
     assert!(Spte::FROZEN.aged(AccessTracking::Hardware).0 == Spte::FROZEN.0);

@@ -1,7 +1,7 @@
 //! Small protocols, every interleaving (up to a number of preemptions).
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p mirror-ept --test loom --release`. Tables have 4 entries here. With
-//! `--features hazard-of-invariant-41` FROZEN contains an Accessed bit, and the test that must notice does.
+//! `--cfg frozen_has_accessed` as well, FROZEN contains an Accessed bit, and the test that must notice does.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -263,18 +263,18 @@ fn aging_beside_unlinking() {
     audit(&t.mmu, &mut t.a.0);
 }
 
-#[cfg(not(feature = "hazard-of-invariant-41"))]
+#[cfg(not(frozen_has_accessed))]
 const FROZEN_MARK: u64 = 0x0d0;
-#[cfg(feature = "hazard-of-invariant-41")]
+#[cfg(frozen_has_accessed)]
 const FROZEN_MARK: u64 = 0x1d0;
 
-#[cfg(not(feature = "hazard-of-invariant-41"))]
+#[cfg(not(frozen_has_accessed))]
 #[test]
 fn inv_41_frozen_survives_an_ager_that_lost_the_race() {
     explore(2, aging_beside_unlinking);
 }
 
-#[cfg(feature = "hazard-of-invariant-41")]
+#[cfg(frozen_has_accessed)]
 #[test]
 #[should_panic]
 fn inv_41_giving_frozen_an_accessed_bit_is_caught() {

@@ -5,8 +5,8 @@
 //! What is timed lies between two lines of the guest's console (`engine/work.c`, `engine/init`):
 //! - `register_loop`, `sieve`, `qsort`, `matrix`, `memcpy`: loops of a C program; `fork`: 300 processes of a shell.
 //! - `boot_to_init`: from the kernel's first line to its `Run /init`; this and the loops on the kernel of `target/linux`.
-//! - `distribution_boot`: a distribution's kernel from the start of the process to its power-off. `TDVISOR_DISTRIBUTION_KERNEL`
-//!   names it; Debian's need to be of 6.12 or later, see `scripts/newer-package`.
+//! - `distribution_boot`: a distribution's kernel from the start of the process to its power-off: the one that
+//!   `tools/guests/linux/distribution.sh` brings, or that `TDVISOR_DISTRIBUTION_KERNEL` names.
 //!
 //! Two sets of bars: what the interpreter holds today, which no change may lose, and with `--goal` what a compiling tier
 //! is to reach. Writes `target/bench/engine.json`. Needs QEMU, gcc, busybox and cpio.
@@ -191,9 +191,7 @@ fn main() -> ExitCode {
     };
     let distribution = |report: &mut Report| {
         let measured = (|| {
-            let kernel = std::env::var_os("TDVISOR_DISTRIBUTION_KERNEL")
-                .map(PathBuf::from)
-                .ok_or("TDVISOR_DISTRIBUTION_KERNEL names no kernel (scripts/newer-package brings one)")?;
+            let kernel = linux::find_distribution_kernel().map_err(|missing| missing.to_string())?;
             let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)? };
             in_turns(|side| boot.to_power_off(side))
         })();

@@ -18,6 +18,17 @@ pub fn find(name: &str) -> Result<PathBuf, Missing> {
     existing(folder.join(name), ORIGIN)
 }
 
+/// The kernel of a distribution, as `tools/guests/linux/distribution.sh` leaves it in `target/linux-distribution`;
+/// `TDVISOR_DISTRIBUTION_KERNEL` names another.
+///
+/// # Errors
+/// [`Missing`] where there is none.
+pub fn find_distribution_kernel() -> Result<PathBuf, Missing> {
+    let built = || workspace().join("target/linux-distribution/bzImage");
+    let kernel = named("TDVISOR_DISTRIBUTION_KERNEL").unwrap_or_else(built);
+    existing(kernel, "tools/guests/linux/distribution.sh brings it, or TDVISOR_DISTRIBUTION_KERNEL names it")
+}
+
 /// One of the files, for a test that is ignored where they were not built.
 ///
 /// # Panics

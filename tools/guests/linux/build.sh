@@ -2,8 +2,9 @@
 # Builds the Linux that boots as a TD: Debian's linux-source-6.1 with our kernel.config, and an initrd of Debian's
 # busybox-static, our init and our test module. Leaves <workspace>/target/linux/{bzImage,vmlinux,initrd}.
 #
-# Nothing is rebuilt while this folder and the Debian packages are unchanged (target/linux/stamp). The bytes do not
-# depend on who builds them or when, so measurements can be compared between machines with the same packages.
+# Nothing is rebuilt while this folder and the Debian packages are unchanged (target/linux/stamp), and another clone
+# takes what one has built from TDVISOR_CACHE (~/.cache/tdvisor if unset, nothing if empty). The bytes do not depend on
+# who builds them or when, so measurements can be compared between machines with the same packages.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,6 +36,19 @@ stamp_of_inputs() {
 stamp=$(stamp_of_inputs)
 if [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] &&
     [ -s "$target/bzImage" ] && [ -s "$target/vmlinux" ] && [ -s "$target/initrd" ]; then
+    exit 0
+fi
+
+# --- has another clone built it? -------------------------------------------------------------------------------------
+
+cache=${TDVISOR_CACHE-${XDG_CACHE_HOME:-${HOME:-}/.cache}/tdvisor}
+products=(bzImage vmlinux initrd System.map)
+kept=$cache/linux/$stamp
+if [ -n "$cache" ] && (cd "$kept" 2>/dev/null && sha256sum --quiet --check sums 2>/dev/null); then
+    mkdir -p "$target"
+    rm -f "$target/stamp"
+    for product in "${products[@]}"; do cp "$kept/$product" "$target/$product"; done
+    echo "$stamp" >"$target/stamp"
     exit 0
 fi
 
@@ -121,3 +135,15 @@ cp "$out/arch/x86/boot/bzImage" "$target/bzImage"
 cp "$out/System.map" "$target/System.map"
 mv "$target/build/initrd" "$target/initrd"
 echo "$stamp" >"$target/stamp"
+
+# --- for other clones: whole or not at all ----------------------------------------------------------------------------
+
+if [ -n "$cache" ]; then
+    kept=$cache/linux/$stamp
+    mkdir -p "$cache/linux"
+    fresh=$(mktemp -d "$cache/linux/new.XXXXXX")
+    for product in "${products[@]}"; do cp "$target/$product" "$fresh/$product"; done
+    (cd "$fresh" && sha256sum "${products[@]}" >sums)
+    rm -rf "$kept"
+    mv "$fresh" "$kept"
+fi

@@ -22,7 +22,7 @@ fn folder() -> std::path::PathBuf {
 
 #[test]
 #[ignore = "needs tools/guests/linux/distribution.sh and some minutes: scripts/nightly runs it"]
-fn it_brings_two_cpus_and_its_own_quote_is_verified_with_the_files_beside_quote() {
+fn nightly_it_brings_two_cpus_and_its_own_quote_is_verified_with_the_files_beside_quote() {
     let kernel = folder().join("bzImage").display().to_string();
     let initrd = folder().join("initrd").display().to_string();
     let files = Folder::new("distribution");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its own repository fails")]
 
 mod contributing;
+mod dependencies;
 mod invariants;
 mod licences;
 mod measurements;
