@@ -129,7 +129,7 @@ fields! {
     I_O_RIP = "I/O RIP": row(0x0024_0003_0000_6408, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
     GUEST_LINEAR_ADDRESS = "Guest-Linear Address": row(0x0024_0003_0000_640a, 1, 1, Vmcs, [N, N, A, N, N, N, N, N], Stored);
     GUEST_CR0 = "Guest CR0": row(0x0024_0003_0000_6800, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Checked);
-    GUEST_CR3 = "Guest CR3": row(0x0024_0003_0000_6802, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
+    GUEST_CR3 = "Guest CR3": row(0x0024_0003_0000_6802, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Checked);
     GUEST_CR4 = "Guest CR4": row(0x0024_0003_0000_6804, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Checked);
     GUEST_ES_BASE = "Guest ES base": row(0x0024_0003_0000_6806, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);
     GUEST_CS_BASE = "Guest CS base": row(0x0024_0003_0000_6808, 1, 1, Vmcs, [N, N, A, A, N, N, N, N], Stored);

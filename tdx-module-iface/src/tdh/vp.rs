@@ -46,6 +46,22 @@ pub fn tdh_vp_init<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
 }
 
+/// Initialises a VCPU as [`tdh_vp_init`] does, and gives it its x2APIC id: releases from 1.5.05 on.
+///
+/// # Errors
+/// `X2APIC_ID_NOT_UNIQUE` where another VCPU of the TD has the id; `MAX_VCPUS_EXCEEDED`; `TDCX_NUM_INCORRECT` while
+/// control pages are missing.
+pub fn tdh_vp_init_x2apic<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdvpr: Tdvpr,
+    initial_rcx: u64,
+    x2apic_id: u32,
+) -> Result<(), SeamError> {
+    let leaf = TdhLeaf::VP_INIT;
+    let gprs = Gprs { rcx: tdvpr.0.get(), rdx: initial_rcx, r8: x2apic_id.into(), ..Gprs::ZERO };
+    issue(lp, leaf, leaf.word_version(1), gprs)?.plain().map(drop)
+}
+
 /// Ends the association of a VCPU with this LP.
 ///
 /// # Errors

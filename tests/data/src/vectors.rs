@@ -8,6 +8,8 @@ use crate::{Missing, existing, named, required, workspace};
 
 /// Calls of Intel's module 1.5.01.
 pub const MODULE: &str = "tdx-module";
+/// Calls of Intel's module 1.5.05.
+pub const MODULE_1_5_05: &str = "tdx-module-1.5.05";
 /// Quotes, collateral, event logs and the verdicts on them.
 pub const ATTESTATION: &str = "attest";
 

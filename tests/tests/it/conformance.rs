@@ -20,6 +20,17 @@ fn every_recorded_call_of_the_real_module_agrees() {
 
 #[test]
 #[ignore = "needs recordings"]
+fn every_recorded_call_of_release_1_5_05_agrees() {
+    let folder = vectors::folder(vectors::MODULE_1_5_05);
+    let events = folder.join("ext");
+    let report = conformance::run(&[folder, events], &Options::default(), &|_| ()).unwrap();
+    let total = report.total();
+    assert!(total.calls > 100_000, "only {} calls were found", total.calls);
+    assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
+}
+
+#[test]
+#[ignore = "needs recordings"]
 fn the_same_recordings_named_twice_are_counted_once() {
     let folder = vectors::folder(vectors::MODULE);
     let file = folder.join("metadata.jsonl.gz");
@@ -57,9 +68,9 @@ fn note(step: &Step, codes: &mut Codes) {
 #[test]
 #[ignore = "needs recordings"]
 fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
-    let folder = vectors::folder(vectors::MODULE);
+    let folders = [vectors::MODULE, vectors::MODULE_1_5_05].map(vectors::folder);
     let mut codes = Codes::new();
-    for file in conformance::files(&[folder]).unwrap() {
+    for file in conformance::files(&folders).unwrap() {
         for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {
             sequence.steps.iter().for_each(|step| note(step, &mut codes));
         }

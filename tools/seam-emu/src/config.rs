@@ -4,11 +4,16 @@ use core::ops::RangeInclusive;
 
 use tdx_module_iface::Release;
 
+use crate::processor::Processor;
+use crate::rules::Rules;
+
 /// Which release of the module answers. Everything that differs between releases asks this and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ModuleProfile {
     /// Release 1.5.01, as recorded.
     V1_5_01,
+    /// Release 1.5.05, as recorded.
+    V1_5_05,
     /// A late 1.5 release: TDH.MEM.PAGE.DEMOTE is not interrupted by external interrupts.
     #[default]
     V1_5Late,
@@ -21,19 +26,20 @@ impl ModuleProfile {
     pub const fn release(self) -> Release {
         match self {
             Self::V1_5_01 => Release::V1_5_01,
+            Self::V1_5_05 => Release::V1_5_05,
             Self::V1_5Late => Release::V1_5Late,
             Self::V2_0 => Release::V2_0,
         }
     }
 
-    /// Whether DEMOTE looks for a pending interrupt of the host before it commits.
-    pub const fn demote_is_interruptible(self) -> bool {
-        matches!(self, Self::V1_5_01)
+    /// What this release does differently from others.
+    pub const fn rules(self) -> &'static Rules {
+        Rules::of(self)
     }
 
     /// Whether PAMT pages of 4 KiB entries are added and removed by TDH.PHYMEM.PAMT.ADD and .REMOVE.
     pub const fn has_dynamic_pamt(self) -> bool {
-        matches!(self, Self::V2_0)
+        self.rules().dynamic_pamt.is_present()
     }
 }
 
@@ -103,6 +109,8 @@ pub struct MachineConfig {
     pub attributes: FixedBits,
     /// Supported bits of XFAM.
     pub xfam: FixedBits,
+    /// The processor that the module runs on.
+    pub processor: Processor,
     /// CPUID(1).EAX of the processor.
     pub cpuid_fms: u32,
     /// Frequency of the time-stamp counter.
@@ -113,6 +121,8 @@ pub struct MachineConfig {
     pub tsc_ticks_per_instruction: u64,
     /// After how many steps TDH.PHYMEM.CACHE.WB looks for a pending interrupt, per package.
     pub wbinvd_sub_blocks: u32,
+    /// Pages that the module asks for to hand itself over to a successor.
+    pub num_handoff_pages: u16,
     /// The release of the module.
     pub profile: ModuleProfile,
 }
@@ -131,11 +141,13 @@ impl MachineConfig {
             seam_range: SeamRange { base: 0x3000_0000, size: 0x200_0000 },
             attributes: FixedBits { fixed0: 0x8000_0000_7000_0001, fixed1: 0 },
             xfam: FixedBits { fixed0: 0x6_9be7, fixed1: 3 },
+            processor: Processor::Emulated,
             cpuid_fms: 0x806f8,
             tsc_hz: 2_000_000_000,
             tsc_source: TscSource::Virtual,
             tsc_ticks_per_instruction: 1,
             wbinvd_sub_blocks: 4,
+            num_handoff_pages: 0,
             profile: ModuleProfile::default(),
         }
     }

@@ -36,6 +36,9 @@
 //! | `metadata`, `td_params`, `cpuid`, `sysinfo` | fields by identifier, TD_PARAMS, CPUID, what the module says of itself |
 //! | `conformance` | replays recordings of the real module and compares |
 //! | `fidelity` | what is emulated how well, and what says so |
+//! | `processor` | the processor under the module: native CPUID and MSRs |
+//! | `msr` | what a TD's accesses to MSRs come to |
+//! | `rules` | what differs between releases of the module |
 //! | `lock`, `fields` | try-locks; control structures as fields |
 //! | `audit` | whether all of that adds up |
 //! | `testing` | a small host for tests |
@@ -56,6 +59,9 @@ pub mod lock;
 pub mod machine;
 pub mod metadata;
 mod module;
+mod msr;
+pub mod processor;
+pub mod rules;
 pub mod sysinfo;
 mod td;
 pub mod td_params;
@@ -68,4 +74,5 @@ pub use machine::{
     EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
 };
 pub use module::random::Random;
+pub use processor::Processor;
 pub use x86_emu::Unimplemented;

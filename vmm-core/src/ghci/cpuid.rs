@@ -1,9 +1,12 @@
-//! CPUID leaves that the module leaves to the host: the hypervisor's own, and the processor's frequency.
+//! CPUID leaves that the module leaves to the host: the hypervisor's own, the processor's frequency, and the topology
+//! until the guest turns on that the module shows it.
 //!
 //! A guest that learns its frequency here need not measure it against a timer that it has not.
 //!
 //! The signature is KVM's. Linux keeps the x2APIC without interrupt remapping only under a hypervisor that it
 //! knows, and a TD has no other APIC mode. No paravirtual feature is offered beside it.
+
+use crate::td::topology::{self, Topology};
 
 /// Where hypervisors describe themselves.
 const SIGNATURE: u32 = 0x4000_0000;
@@ -14,19 +17,33 @@ const FEATURES: u32 = 0x4000_0001;
 const FREQUENCY: u32 = 0x16;
 const BUS_MHZ: u32 = 100;
 
-/// EAX, EBX, ECX, EDX of a leaf; zeros where there is nothing to say. `tsc_hz` is the guest's TSC frequency.
-pub(crate) const fn values(leaf: u32, tsc_hz: u64) -> [u32; 4] {
-    match leaf {
-        FREQUENCY => {
-            let mhz = (tsc_hz / 1_000_000) as u32;
-            [mhz, mhz, BUS_MHZ, 0]
+/// What the answers depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    /// The guest's TSC frequency.
+    pub(crate) tsc_hz: u64,
+    /// The TD's topology.
+    pub(crate) topology: Topology,
+    /// The asking vCPU's x2APIC id.
+    pub(crate) x2apic_id: u32,
+}
+
+impl Host {
+    /// EAX, EBX, ECX, EDX of a leaf; zeros where there is nothing to say.
+    pub(crate) const fn values(self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        match leaf {
+            topology::LEAF | topology::OLD_LEAF => self.topology.cpuid(subleaf, self.x2apic_id),
+            FREQUENCY => {
+                let mhz = (self.tsc_hz / 1_000_000) as u32;
+                [mhz, mhz, BUS_MHZ, 0]
+            }
+            SIGNATURE => [
+                FEATURES,
+                u32::from_le_bytes(*b"KVMK"),
+                u32::from_le_bytes(*b"VMKV"),
+                u32::from_le_bytes(*b"M\0\0\0"),
+            ],
+            _ => [0; 4],
         }
-        SIGNATURE => [
-            FEATURES,
-            u32::from_le_bytes(*b"KVMK"),
-            u32::from_le_bytes(*b"VMKV"),
-            u32::from_le_bytes(*b"M\0\0\0"),
-        ],
-        _ => [0; 4],
     }
 }

@@ -23,6 +23,7 @@ use crate::devices::DeviceRequest;
 use crate::error::Error;
 use crate::memory::Seat;
 use crate::platform::Platform;
+use crate::td::topology::Topology;
 use crate::td::{Ending, Td};
 use crate::vcpu::Vcpu;
 
@@ -81,8 +82,13 @@ pub(crate) fn answer<'h, P: Platform>(
             }
             _ => Reply::status(CallStatus::INVALID_OPERAND),
         },
-        Request::Cpuid { leaf, .. } => {
-            let [eax, ebx, ecx, edx] = cpuid::values(leaf, td.tsc_hz());
+        Request::Cpuid { leaf, subleaf } => {
+            let host = cpuid::Host {
+                tsc_hz: td.tsc_hz(),
+                topology: Topology { vcpus: td.vcpus().len() as u32 },
+                x2apic_id: vcpu.index(),
+            };
+            let [eax, ebx, ecx, edx] = host.values(leaf, subleaf);
             Reply::cpuid(eax, ebx, ecx, edx)
         }
         Request::Hlt { interrupts_blocked: false } => return Ok(Answer::Halt(Wake::Interrupt)),

@@ -12,13 +12,14 @@ use alloc::vec::Vec;
 
 use base::{Level, Pfn};
 use tdx_module_iface::handles::Tdr;
-use tdx_module_iface::metadata::cpuid;
+use tdx_module_iface::metadata::cpuid::CpuidTable;
 use tdx_module_iface::td_params::{CpuidValues, TdParams, eptp};
 use tdx_module_iface::tdh;
 use zerocopy::IntoBytes;
 
 use super::config::TdConfig;
 use super::teardown;
+use super::topology::{self, Topology};
 use crate::error::Error;
 use crate::host::hkid::Hkid;
 use crate::host::{Host, on_lp, one_lp_per_package};
@@ -121,10 +122,22 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
         mrownerconfig: config.ids.owner_config,
         ..TdParams::ZERO
     };
-    for (slot, leaf) in params.cpuid_config.iter_mut().zip(cpuid::CONFIG) {
-        // A set bit keeps the processor's own value; bits whose value is taken as given stay zero.
-        let [eax, ebx, ecx, edx] = leaf.allow;
-        *slot = CpuidValues { eax, ebx, ecx, edx };
+    let topology = Topology { vcpus: config.vcpus };
+    for (slot, offered) in params.cpuid_config.iter_mut().zip(&info.cpuid_config) {
+        // A set bit keeps the processor's own value; of bits that are taken as given only the topology is set.
+        let known = CpuidTable::V1_5_05.position(offered.leaf, offered.subleaf);
+        let Some(leaf) = known.and_then(|position| CpuidTable::V1_5_05.at(position)) else { continue };
+        if offered.leaf == topology::LEAF {
+            *slot = topology.configured(offered.subleaf);
+            continue;
+        }
+        let [eax, ebx, ecx, edx] = leaf.allowed;
+        *slot = CpuidValues {
+            eax: eax & offered.eax,
+            ebx: ebx & offered.ebx,
+            ecx: ecx & offered.ecx,
+            edx: edx & offered.edx,
+        };
     }
     params
 }

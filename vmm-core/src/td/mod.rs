@@ -12,6 +12,7 @@ mod control;
 pub(crate) mod core;
 mod ending;
 pub(crate) mod teardown;
+pub(crate) mod topology;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -136,7 +137,7 @@ impl<'h, P: Platform> Td<'h, P> {
         for index in 0..config.vcpus {
             let lp = vcpu_lp(self.host().platform(), index);
             let root = self.memory.mmu().direct_root();
-            let control = VcpuControl::create(&self.core, lp, entry_value, root)?;
+            let control = VcpuControl::create(&self.core, lp, index, entry_value, root)?;
             self.vcpus.push(Vcpu::new(index, control, self.tsc_hz()));
         }
         {

@@ -19,6 +19,7 @@ use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
 use crate::td::core::TdCore;
 use crate::td::teardown::{self, TeardownReport};
+use crate::td::topology;
 
 /// Pin-based control "process posted interrupts".
 const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
@@ -34,10 +35,11 @@ pub(crate) struct VcpuControl {
 }
 
 impl VcpuControl {
-    /// Creates a vCPU on an LP. `entry_value` is what it finds in RCX and R8.
+    /// Creates a vCPU on an LP. Its x2APIC id is its index; `entry_value` is what it finds in RCX and R8.
     pub(crate) fn create<P: Platform>(
         core: &TdCore<'_, P>,
         lp: LpId,
+        index: u32,
         entry_value: Gpa,
         shared_root: Pfn,
     ) -> Result<Self, Error> {
@@ -62,7 +64,7 @@ impl VcpuControl {
             }
         };
         let mut vcpu = Self { tdvpr, root, pages: Vec::new(), lp, posted };
-        match vcpu.initialise(core, entry_value, shared_root) {
+        match vcpu.initialise(core, index, entry_value, shared_root) {
             Ok(()) => Ok(vcpu),
             Err(error) => {
                 core.note_control_page(vcpu.root);
@@ -79,6 +81,7 @@ impl VcpuControl {
     fn initialise<P: Platform>(
         &mut self,
         core: &TdCore<'_, P>,
+        index: u32,
         entry_value: Gpa,
         shared_root: Pfn,
     ) -> Result<(), Error> {
@@ -96,7 +99,14 @@ impl VcpuControl {
             self.pages.push(page);
         }
         on_lp(&host.platform, self.lp, |lp| {
-            bounded(Bound::MANAGEMENT, || tdh::tdh_vp_init(lp, self.tdvpr, entry_value.get()))?;
+            let entry_value = entry_value.get();
+            bounded(Bound::MANAGEMENT, || {
+                if topology::is_configurable(host.module_info()) {
+                    tdh::tdh_vp_init_x2apic(lp, self.tdvpr, entry_value, index)
+                } else {
+                    tdh::tdh_vp_init(lp, self.tdvpr, entry_value)
+                }
+            })?;
             let mut set = |field: Field, write: FieldWrite| {
                 bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(lp, self.tdvpr, field.id, write)).map(drop)
             };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::{Gprs, Reg};
 
-use super::model::{Expected, GuestResult};
+use super::model::{ControlRegister, Expected, GuestResult};
 use super::words;
 
 /// Which side of the module a call came in on.
@@ -103,6 +103,8 @@ impl fmt::Display for Outcome {
             Self::Known(GuestResult::Ok) => f.write_str("causes no VM exit"),
             Self::Known(GuestResult::Resume) => f.write_str("resumes the guest without effect"),
             Self::Known(GuestResult::Emulated) => f.write_str("is emulated"),
+            Self::Known(GuestResult::EntersL2) => f.write_str("enters an L2 VM"),
+            Self::Known(GuestResult::LeavesL2) => f.write_str("leaves an L2 VM"),
             Self::NeverExecuted => f.write_str("is never reached: the guest had been left before"),
             Self::Faulted => f.write_str("cannot be carried out"),
         }
@@ -145,6 +147,15 @@ pub enum Difference {
         expected: Option<u8>,
         /// What was observed.
         actual: Option<u8>,
+    },
+    /// A control register after a write.
+    ControlRegister {
+        /// Which.
+        register: ControlRegister,
+        /// What was recorded.
+        expected: u64,
+        /// What was observed.
+        actual: u64,
     },
     /// Host memory.
     HostMemory {
@@ -189,6 +200,7 @@ impl Difference {
             Self::GuestEntry { .. } => "guest registers at entry differ".to_owned(),
             Self::Event { expected, actual } => format!("event {expected}; but it {actual}"),
             Self::Injection { .. } => "injection with the entry differs".to_owned(),
+            Self::ControlRegister { register, .. } => format!("{register:?} differs after a write"),
             Self::HostMemory { .. } => "host memory differs".to_owned(),
             Self::GuestMemory { .. } => "guest memory differs".to_owned(),
             Self::Entered { expected: true } => "the guest was not entered".to_owned(),
@@ -257,6 +269,9 @@ impl fmt::Display for Explained<'_> {
             }
             Difference::Injection { expected, actual } => {
                 writeln!(f, "    injected with the entry: expected {expected:x?}, actual {actual:x?}")
+            }
+            Difference::ControlRegister { register, expected, actual } => {
+                writeln!(f, "    {register:?} afterwards: expected {expected:#x}, actual {actual:#x}")
             }
             Difference::HostMemory { at, len } => {
                 writeln!(f, "    host memory at {at}, {len:#x} bytes, does not have the recorded hash")

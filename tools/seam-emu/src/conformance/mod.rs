@@ -2,13 +2,15 @@
 //!
 //! A recording is a file of JSON lines: sequences of host steps and SEAMCALLs, with whatever their guests do
 //! inside TDH.VP.ENTER. A sequence starts at power-on or where a *prefix* sequence ended; prefixes lie in
-//! `prefixes.jsonl.gz` beside the recordings. The machine always runs module profile 1.5.01.
+//! `prefixes.jsonl.gz` beside the recordings. The header says which release was recorded, and where it names a
+//! processor, `platforms.json` beside the recordings or in the folder above has its CPUID and MSR values.
 //!
 //! # What is counted
 //! `N of M calls agree (S sequences)`: M counts every SEAMCALL and TDCALL of the given files once, nested ones
 //! and prefixes included. A call agrees when RAX and every recorded output are equal and every other register
 //! still has its input value. A call that could not be replayed, because its sequence had been abandoned
-//! before, does not agree. Family `l2` (TD partitioning) counts in neither number.
+//! before, does not agree. Families `l2` and `l2vm` (TD partitioning) count in
+//! neither number.
 
 mod compare;
 mod error;
@@ -16,6 +18,7 @@ mod fields;
 mod model;
 mod parse;
 mod pattern;
+mod platforms;
 mod prefix;
 mod replay;
 mod report;
@@ -35,8 +38,9 @@ use std::thread;
 pub use compare::{CallSite, Comparison, Difference, Explained, Outcome, Side};
 pub use error::InputError;
 pub use model::{
-    AccessKind, Action, After, Content, Contents, ExitCause, Expected, GuestAct, GuestEvent, GuestResult,
-    GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, RegSet, Seamcall, Sequence, Step, Store,
+    AccessKind, Action, After, Content, Contents, ControlRegister, ExitCause, Expected, GuestAct, GuestEvent,
+    GuestResult, GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, Privilege, RegSet, Seamcall,
+    Sequence, Step, Store,
 };
 pub use report::{PARTITIONING, Report, SequenceOutcome, Tally};
 pub use source::Sequences;

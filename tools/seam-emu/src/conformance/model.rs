@@ -8,6 +8,10 @@ use std::sync::Arc;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::{Gprs, Reg};
 
+use crate::config::ModuleProfile;
+use crate::guest::VmExit;
+use crate::processor::Processor;
+
 /// A set of general-purpose registers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RegSet(u16);
@@ -74,8 +78,14 @@ pub struct MemoryRange {
 }
 
 /// The machine that a recording was made on.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Platform {
+    /// The release of the module.
+    pub module: ModuleProfile,
+    /// The name of the processor in `platforms.json`; recordings of 1.5.01 name none.
+    pub native: Option<Arc<str>>,
+    /// The processor.
+    pub processor: Processor,
     /// Physical address bits.
     pub max_pa: u32,
     /// Lowest physical address bit of the key id.
@@ -104,6 +114,8 @@ pub struct Platform {
     pub cpuid_fms: u32,
     /// TSC frequency in Hz.
     pub tsc_hz: u64,
+    /// Value of NUM_HANDOFF_PAGES; recordings of 1.5.01 do not show it.
+    pub num_handoff_pages: u16,
     /// Steps after which PHYMEM.CACHE.WB looks for interrupts.
     pub wbinvd_sub_blocks: u32,
 }
@@ -241,6 +253,8 @@ pub struct Seamcall {
 /// One stay in the guest.
 #[derive(Debug)]
 pub struct GuestRun {
+    /// The VM that is entered: 0, or the number of an L2 VM.
+    pub vm: u8,
     /// The guest's registers when it starts to run.
     pub entry: Gprs,
     /// Vector that the module injects with this entry.
@@ -261,6 +275,10 @@ pub enum GuestEvent {
     Guest {
         /// Whether RIP is that of the event before.
         same_rip: bool,
+        /// The VM in which it happens: 0, or the number of an L2 VM.
+        vm: u8,
+        /// The privilege level.
+        privilege: Privilege,
         /// What.
         event: GuestAct,
         /// What the module must make of it.
@@ -288,12 +306,12 @@ pub enum GuestAct {
         /// What for.
         kind: AccessKind,
     },
-    /// Stores the pattern.
+    /// Stores data.
     Write {
         /// Guest-physical address.
         gpa: Gpa,
         /// What is stored.
-        pattern: Pattern,
+        content: Content,
     },
     /// Reads memory that must have known contents.
     Read {
@@ -305,7 +323,29 @@ pub enum GuestAct {
         must_be: Contents,
     },
     /// An instruction or event that may leave the guest.
-    Exit(ExitCause),
+    Exit {
+        /// Which.
+        cause: ExitCause,
+        /// Registers after it, where the module emulated it and the recording says what it gave.
+        expected: Option<Expected>,
+    },
+}
+
+/// At which level the guest executes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privilege {
+    /// Level 0.
+    Supervisor,
+    /// Level 3.
+    User,
+}
+
+/// A control register that a TD may write only in part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are the registers'")]
+pub enum ControlRegister {
+    Cr0,
+    Cr4,
 }
 
 /// Why guest memory is touched.
@@ -331,6 +371,7 @@ pub enum Contents {
 /// An instruction or event that may leave the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names are the instructions'")]
+#[allow(clippy::large_enum_variant, reason = "it is a part of a larger variant anyway")]
 pub enum ExitCause {
     Hlt,
     Wbinvd,
@@ -350,6 +391,25 @@ pub enum ExitCause {
     Wrmsr {
         index: u32,
         value: u64,
+    },
+    /// MOV to a control register from RAX.
+    MovToControl {
+        /// Which register.
+        register: ControlRegister,
+        /// RAX.
+        value: u64,
+        /// The register's real value afterwards.
+        after: u64,
+    },
+    Xsetbv {
+        index: u64,
+        value: u64,
+    },
+    /// A VM exit with exactly this information.
+    VmExit {
+        exit: VmExit,
+        /// Registers before it.
+        regs: Gprs,
     },
     /// Port I/O.
     Io {
@@ -391,6 +451,10 @@ pub enum GuestResult {
     Resume,
     /// The module emulated the instruction.
     Emulated,
+    /// An L2 VM was entered.
+    EntersL2,
+    /// An L2 VM was left for the TD's own VM.
+    LeavesL2,
 }
 
 impl GuestEvent {

@@ -2,13 +2,19 @@
 
 use serde_json::Value;
 use tdvisor_base::{Gpa, Hpa};
+use tdx_module_iface::exit::ExitReasonField;
 use tdx_module_iface::{Gprs, Reg};
 
 use super::fields::{Fields, Problem, hex, list};
 use super::model::{
-    AccessKind, Action, After, Content, Contents, ExitCause, Expected, GuestAct, GuestEvent, GuestResult,
-    GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, RegSet, Seamcall, Step, Store,
+    AccessKind, Action, After, Content, Contents, ControlRegister, ExitCause, Expected, GuestAct, GuestEvent,
+    GuestResult, GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, Privilege, RegSet, Seamcall,
+    Step, Store,
 };
+
+use crate::config::ModuleProfile;
+use crate::guest::VmExit;
+use crate::processor::Processor;
 
 /// Most bytes that one step may write or read.
 const MAX_STEP_BYTES: u64 = 1 << 26;
@@ -92,7 +98,15 @@ fn platform(fields: Fields<'_>) -> Result<Platform, Problem> {
         return Err(format!("field `cmrs`: more than {MAX_CMRS}"));
     }
     let cpuid_fms = fields.hex_as("cpuid_fms")?;
+    let module = match fields.has("module").then(|| fields.text("module")).transpose()? {
+        None | Some("1.5.01") => ModuleProfile::V1_5_01,
+        Some("1.5.05") => ModuleProfile::V1_5_05,
+        Some(other) => return Err(format!("field `module`: no recorded release {other:?}")),
+    };
     Ok(Platform {
+        module,
+        native: fields.has("native").then(|| fields.shared_text("native")).transpose()?,
+        processor: Processor::Emulated,
         max_pa: fields.count("max_pa")?,
         hkid_start_bit: fields.count("hkid_start_bit")?,
         private_hkids: (fields.count("private_hkid_min")?, fields.count("private_hkid_max")?),
@@ -107,6 +121,11 @@ fn platform(fields: Fields<'_>) -> Result<Platform, Problem> {
         xfam_fixed1: fields.hex("xfam_fixed1")?,
         cpuid_fms,
         tsc_hz: fields.hex("tsc_hz")?,
+        num_handoff_pages: if fields.has("num_handoff_pages") {
+            fields.count("num_handoff_pages")?
+        } else {
+            0
+        },
         wbinvd_sub_blocks: fields.count("wbinvd_sub_blocks")?,
     })
 }
@@ -149,14 +168,19 @@ fn step(fields: Fields<'_>, next_index: &mut u32) -> Result<Step, Problem> {
 }
 
 fn write_mem(fields: Fields<'_>) -> Result<Action, Problem> {
-    let at = Hpa::new(fields.hex("pa")?);
+    fields.only(&["i", "op", "pa", "len", "pattern", "fill", "set"])?;
+    Ok(Action::WriteMem { at: Hpa::new(fields.hex("pa")?), content: content(fields)? })
+}
+
+/// What a write stores: the pattern, or a filled range with stores over it.
+fn content(fields: Fields<'_>) -> Result<Content, Problem> {
     let len = fields.hex_at_most("len", MAX_STEP_BYTES)?;
     if fields.has("pattern") {
-        fields.only(&["i", "op", "pa", "len", "pattern"])?;
-        let pattern = Pattern { seed: fields.hex("pattern")?, len };
-        return Ok(Action::WriteMem { at, content: Content::Pattern(pattern) });
+        if fields.has("fill") || fields.has("set") {
+            return Err("a pattern cannot be filled".to_owned());
+        }
+        return Ok(Content::Pattern(Pattern { seed: fields.hex("pattern")?, len }));
     }
-    fields.only(&["i", "op", "pa", "len", "fill", "set"])?;
     let set = fields
         .list("set")?
         .iter()
@@ -179,7 +203,7 @@ fn write_mem(fields: Fields<'_>) -> Result<Action, Problem> {
         })
         .collect::<Result<_, Problem>>()
         .map_err(|problem| format!("field `set`: {problem}"))?;
-    Ok(Action::WriteMem { at, content: Content::Fill { len, fill: fields.hex_as("fill")?, set } })
+    Ok(Content::Fill { len, fill: fields.hex_as("fill")?, set })
 }
 
 fn registers(fields: Fields<'_>, name: &str) -> Result<(Gprs, RegSet), Problem> {
@@ -232,6 +256,7 @@ fn seamcall(fields: Fields<'_>, next_index: &mut u32) -> Result<Seamcall, Proble
         "entered",
         "guest_entry",
         "guest",
+        "guest_vm",
         "inject",
     ])?;
     let entered = fields.has("entered") && fields.flag("entered")?;
@@ -261,6 +286,7 @@ fn guest_run(fields: Fields<'_>, next_index: &mut u32) -> Result<GuestRun, Probl
         return Err("`guest` does not end with a TD exit".to_owned());
     }
     Ok(GuestRun {
+        vm: vm(fields, "guest_vm")?,
         entry: registers(fields, "guest_entry")?.0,
         inject: if fields.has("inject") { Some(fields.hex_as("inject")?) } else { None },
         events,
@@ -278,9 +304,24 @@ fn guest_event(value: &Value, next_index: &mut u32) -> Result<GuestEvent, Proble
     }
     Ok(GuestEvent::Guest {
         same_rip: fields.has("same_rip") && fields.flag("same_rip")?,
+        vm: vm(fields, "vm")?,
+        privilege: privilege(fields)?,
         event: guest_act(fields)?,
         result: guest_result(fields)?,
     })
+}
+
+/// The number of a VM; 0 where none is named.
+fn vm(fields: Fields<'_>, name: &str) -> Result<u8, Problem> {
+    if fields.has(name) { fields.count(name) } else { Ok(0) }
+}
+
+fn privilege(fields: Fields<'_>) -> Result<Privilege, Problem> {
+    match fields.has("cpl").then(|| fields.count::<u8>("cpl")).transpose()? {
+        None | Some(0) => Ok(Privilege::Supervisor),
+        Some(3) => Ok(Privilege::User),
+        Some(other) => Err(format!("field `cpl`: {other} is neither 0 nor 3")),
+    }
 }
 
 fn guest_result(fields: Fields<'_>) -> Result<GuestResult, Problem> {
@@ -295,6 +336,8 @@ fn guest_result(fields: Fields<'_>) -> Result<GuestResult, Problem> {
         "ok" => GuestResult::Ok,
         "resume" => GuestResult::Resume,
         "emulated" => GuestResult::Emulated,
+        "l2" => GuestResult::EntersL2,
+        "l1" => GuestResult::LeavesL2,
         other => return Err(format!("unknown `result` {other:?}")),
     })
 }
@@ -317,9 +360,7 @@ fn guest_act(fields: Fields<'_>) -> Result<GuestAct, Problem> {
         return Ok(GuestAct::Access { gpa: Gpa::new(fields.hex("access")?), kind });
     }
     if fields.has("write") {
-        let pattern =
-            Pattern { seed: fields.hex("pattern")?, len: fields.hex_at_most("len", MAX_STEP_BYTES)? };
-        return Ok(GuestAct::Write { gpa: Gpa::new(fields.hex("write")?), pattern });
+        return Ok(GuestAct::Write { gpa: Gpa::new(fields.hex("write")?), content: content(fields)? });
     }
     if fields.has("read") {
         let len = fields.hex_at_most("len", MAX_STEP_BYTES)?;
@@ -333,7 +374,36 @@ fn guest_act(fields: Fields<'_>) -> Result<GuestAct, Problem> {
         }
         return Ok(GuestAct::Read { gpa: Gpa::new(fields.hex("read")?), len, must_be });
     }
-    exit_cause(fields).map(GuestAct::Exit)
+    let expected = if fields.has("out") { Some(emulation(fields)?) } else { None };
+    Ok(GuestAct::Exit { cause: exit_cause(fields)?, expected })
+}
+
+/// What an emulated instruction leaves: registers that are not listed keep their value.
+fn emulation(fields: Fields<'_>) -> Result<Expected, Problem> {
+    let (values, listed) = registers(fields, "out")?;
+    let masked = register_set(fields, "masked")?;
+    Ok(Expected { values, listed, masked, soft: RegSet::default() })
+}
+
+/// Exit information; what is absent is zero.
+fn vm_exit(fields: Fields<'_>) -> Result<VmExit, Problem> {
+    fields.only(&["reason", "qual", "gla", "gpa", "ii", "ie", "il", "iinfo", "idt", "idte"])?;
+    let wide = |name: &str| if fields.has(name) { fields.hex(name) } else { Ok(0) };
+    let narrow = |name: &str| if fields.has(name) { fields.hex_as(name) } else { Ok(0) };
+    let reason = ExitReasonField(fields.hex_as("reason")?);
+    Ok(VmExit {
+        reason,
+        qualification: wide("qual")?,
+        gpa: Gpa::new(wide("gpa")?),
+        gla: wide("gla")?,
+        interruption_info: narrow("ii")?,
+        interruption_error: narrow("ie")?,
+        idt_vectoring_info: narrow("idt")?,
+        idt_vectoring_error: narrow("idte")?,
+        instruction_length: narrow("il")?,
+        instruction_info: narrow("iinfo")?,
+        ..VmExit::plain(reason.basic())
+    })
 }
 
 fn exit_cause(fields: Fields<'_>) -> Result<ExitCause, Problem> {
@@ -365,6 +435,24 @@ fn exit_cause(fields: Fields<'_>) -> Result<ExitCause, Problem> {
     }
     if fields.has("wrmsr") {
         return Ok(ExitCause::Wrmsr { index: fields.hex_as("wrmsr")?, value: fields.hex("value")? });
+    }
+    if fields.has("mov_cr") {
+        let mov = fields.object("mov_cr")?;
+        let register = match mov.count::<u8>("cr")? {
+            0 => ControlRegister::Cr0,
+            4 => ControlRegister::Cr4,
+            other => return Err(format!("field `mov_cr.cr`: no control register {other}")),
+        };
+        let (value, after) = (mov.hex("value")?, fields.hex("cr_after")?);
+        return Ok(ExitCause::MovToControl { register, value, after });
+    }
+    if fields.has("xsetbv") {
+        let xsetbv = fields.object("xsetbv")?;
+        return Ok(ExitCause::Xsetbv { index: xsetbv.hex("rcx")?, value: xsetbv.hex("value")? });
+    }
+    if fields.has("vmexit") {
+        let regs = if fields.has("regs") { registers(fields, "regs")?.0 } else { Gprs::ZERO };
+        return Ok(ExitCause::VmExit { exit: vm_exit(fields.object("vmexit")?)?, regs });
     }
     if fields.has("entry_failure") {
         return Ok(ExitCause::EntryFailure { reason: fields.hex_as("entry_failure")? });

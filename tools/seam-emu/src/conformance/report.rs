@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 
 use super::compare::{CallSite, Difference, Explained};
 
-/// The family that counts in neither number: TD partitioning.
-pub const PARTITIONING: &str = "l2";
+/// The families that count in neither number: TD partitioning.
+pub const PARTITIONING: [&str; 2] = ["l2", "l2vm"];
+
+fn is_partitioning(family: &str) -> bool {
+    PARTITIONING.contains(&family)
+}
 
 /// Counts over some sequences.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -88,7 +92,7 @@ impl Report {
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
         for (family, tally) in &self.families {
-            if &**family != PARTITIONING {
+            if !is_partitioning(family) {
                 total.sequences += tally.sequences;
                 total.calls += tally.calls;
                 total.agreeing += tally.agreeing;
@@ -119,7 +123,7 @@ impl Report {
                 "agreeing": tally.agreeing,
                 "differing_sequences": tally.differing_sequences,
                 "soft_differences": tally.soft,
-                "counted": &**family != PARTITIONING,
+                "counted": !is_partitioning(family),
             }))).collect::<serde_json::Map<_, _>>(),
             "differing": self.differing.iter().map(|outcome| json!({
                 "sequence": &*outcome.id,
@@ -179,7 +183,7 @@ impl fmt::Display for Report {
             }
         }
         for (family, tally) in &self.families {
-            let note = if &**family == PARTITIONING { ", reported apart" } else { "" };
+            let note = if is_partitioning(family) { ", reported apart" } else { "" };
             writeln!(
                 f,
                 "  {family:<10} {} of {} calls agree ({} sequences{note})",

@@ -11,6 +11,8 @@ use flate2::read::MultiGzDecoder;
 use super::error::InputError;
 use super::model::Sequence;
 use super::parse::{self, Header, Line};
+use super::platforms::Platforms;
+use crate::processor::Processor;
 
 /// Most bytes of one line.
 const MAX_LINE_BYTES: u64 = 1 << 24;
@@ -63,6 +65,7 @@ pub struct Sequences {
     line: u64,
     buffer: Vec<u8>,
     platform: Option<Arc<super::model::Platform>>,
+    platforms: Option<Platforms>,
 }
 
 impl Sequences {
@@ -75,7 +78,7 @@ impl Sequences {
         } else {
             Box::new(reader)
         };
-        Ok(Self { path: path.into(), lines, line: 0, buffer: Vec::new(), platform: None })
+        Ok(Self { path: path.into(), lines, line: 0, buffer: Vec::new(), platform: None, platforms: None })
     }
 
     fn problem(&self, problem: String) -> InputError {
@@ -97,6 +100,20 @@ impl Sequences {
         }
     }
 
+    /// Finds the processor that a header names.
+    fn name_processor(&mut self, header: &mut Header) -> Result<(), InputError> {
+        let Some(name) = &header.platform.native else { return Ok(()) };
+        let platforms = match &self.platforms {
+            Some(platforms) => platforms,
+            None => self.platforms.insert(Platforms::of(&self.path)?),
+        };
+        match platforms.get(name) {
+            Some(processor) => header.platform.processor = Processor::Listed(processor),
+            None => return Err(self.problem(format!("no processor `{name}` in platforms.json"))),
+        }
+        Ok(())
+    }
+
     /// The platform of the sequence before, if it is the same: recordings repeat it in every header.
     fn share_platform(&mut self, platform: super::model::Platform) -> Arc<super::model::Platform> {
         match &self.platform {
@@ -105,8 +122,9 @@ impl Sequences {
         }
     }
 
-    fn rest_of_sequence(&mut self, header: Header) -> Result<Sequence, InputError> {
+    fn rest_of_sequence(&mut self, mut header: Header) -> Result<Sequence, InputError> {
         let line = self.line;
+        self.name_processor(&mut header)?;
         let mut steps = Vec::new();
         let mut next_index = 0;
         loop {

@@ -1,9 +1,9 @@
 //! What a CPUID instruction in a TD gives.
 
-use super::{CpuidValues, xsave};
-use crate::fields::layout::tdcs;
-use crate::fields::{FieldStore, Width};
-use crate::metadata::cpuid_position;
+use super::{CpuidValues, virtual_cpuid, xsave};
+use crate::fields::FieldStore;
+use crate::rules::Rules;
+use tdx_module_iface::metadata::cpuid::CpuidTable;
 
 /// Highest basic leaf that the module knows; higher ones are answered as this one.
 const MAX_BASIC: u32 = 0x23;
@@ -22,33 +22,55 @@ pub enum GuestCpuid {
 /// What of the VCPU's state shows in CPUID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VcpuFacts {
-    /// Index of the VCPU, which is also its x2APIC id.
+    /// Index of the VCPU.
     pub index: u32,
+    /// Its x2APIC id, where the guest enabled the enumeration of the topology.
+    pub x2apic_id: Option<u32>,
+    /// Whether the guest executes 64-bit code.
+    pub mode: CodeMode,
     /// The guest's CR4.
     pub cr4: u64,
     /// XCR0.
     pub xcr0: u64,
     /// IA32_XSS.
     pub xss: u64,
+    /// IA32_TSX_CTRL.
+    pub tsx_ctrl: u64,
+}
+
+/// Width of the code that executes CPUID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodeMode {
+    /// 16 or 32 bits: there is no SYSCALL.
+    Legacy,
+    /// 64 bits.
+    Long,
+}
+
+/// The leaf that answers for a value of EAX.
+pub(crate) const fn known_leaf(leaf: u32) -> u32 {
+    match leaf {
+        0..=MAX_BASIC | 0x4000_0000..=0x4fff_ffff | 0x8000_0000..=MAX_EXTENDED => leaf,
+        _ => MAX_BASIC,
+    }
 }
 
 /// Answers CPUID from the values of the TD. Whether the guest asked for #VE on CPUID is the caller's business.
-pub fn guest_cpuid(td: &dyn FieldStore, vcpu: &VcpuFacts, leaf: u32, subleaf: u32) -> GuestCpuid {
-    let leaf = match leaf {
-        0..=MAX_BASIC | 0x4000_0000..=0x4fff_ffff | 0x8000_0000..=MAX_EXTENDED => leaf,
-        _ => MAX_BASIC,
-    };
-    let Some(position) = cpuid_position(leaf, subleaf) else {
-        return GuestCpuid::VirtualisationException;
-    };
-    let position = position as u32;
-    if td.load(tdcs::CPUID_VALID + position, Width::B1) == 0 {
+pub fn guest_cpuid(
+    rules: &Rules,
+    td: &dyn FieldStore,
+    vcpu: &VcpuFacts,
+    leaf: u32,
+    subleaf: u32,
+) -> GuestCpuid {
+    let leaf = known_leaf(leaf);
+    let shows_id = matches!(leaf, 0xb | 0x1f);
+    if shows_id && rules.topology.is_present() && vcpu.x2apic_id.is_none() {
         return GuestCpuid::VirtualisationException;
     }
-    let low = td.load_u64(tdcs::CPUID_VALUES + position * 16);
-    let high = td.load_u64(tdcs::CPUID_VALUES + position * 16 + 8);
-    let mut values =
-        CpuidValues { eax: low as u32, ebx: (low >> 32) as u32, ecx: high as u32, edx: (high >> 32) as u32 };
+    let Some(mut values) = virtual_cpuid(&rules.cpuid, td, leaf, subleaf) else {
+        return GuestCpuid::VirtualisationException;
+    };
     fill_in(&mut values, vcpu, leaf, subleaf);
     GuestCpuid::Values(values)
 }
@@ -57,19 +79,43 @@ pub fn guest_cpuid(td: &dyn FieldStore, vcpu: &VcpuFacts, leaf: u32, subleaf: u3
 fn fill_in(values: &mut CpuidValues, vcpu: &VcpuFacts, leaf: u32, subleaf: u32) {
     const CR4_OSXSAVE: u64 = 1 << 18;
     const CR4_PKE: u64 = 1 << 22;
+    const HLE: u32 = 1 << 4;
+    const RTM: u32 = 1 << 11;
+    /// IA32_TSX_CTRL: CPUID does not show TSX.
+    const TSX_CPUID_CLEAR: u64 = 1 << 1;
+    let id = vcpu.x2apic_id.unwrap_or(vcpu.index);
     match (leaf, subleaf) {
         (1, _) => {
-            values.ebx = values.ebx & 0x00ff_ffff | (vcpu.index & 0xff) << 24;
+            values.ebx = values.ebx & 0x00ff_ffff | (id & 0xff) << 24;
             set(&mut values.ecx, 27, vcpu.cr4 & CR4_OSXSAVE != 0);
         }
-        (7, 0) => set(&mut values.ecx, 4, vcpu.cr4 & CR4_PKE != 0),
+        (7, 0) => {
+            set(&mut values.ecx, 4, vcpu.cr4 & CR4_PKE != 0);
+            if values.ebx & HLE != 0 && vcpu.tsx_ctrl & TSX_CPUID_CLEAR != 0 {
+                values.ebx &= !(HLE | RTM);
+            }
+        }
         (0xd, 0) => values.ebx = xsave::area_size(vcpu.xcr0),
         (0xd, 1) => values.ebx = xsave::area_size(vcpu.xcr0 | vcpu.xss),
-        (0x1f, _) => values.edx = vcpu.index,
+        (0xb | 0x1f, _) => values.edx = id,
+        (0x8000_0001, _) => set(&mut values.edx, 11, vcpu.mode == CodeMode::Long),
         _ => {}
     }
 }
 
 const fn set(register: &mut u32, bit: u32, value: bool) {
     *register = *register & !(1 << bit) | (value as u32) << bit;
+}
+
+/// Whether a leaf of a TD's virtual CPUID has all of these bits in a register (0 EAX to 3 EDX).
+pub(crate) fn offers(
+    table: &CpuidTable,
+    td: &dyn FieldStore,
+    leaf: (u32, u32),
+    register: usize,
+    bits: u32,
+) -> bool {
+    let values = virtual_cpuid(table, td, leaf.0, leaf.1).unwrap_or_default();
+    let registers = [values.eax, values.ebx, values.ecx, values.edx];
+    registers.get(register).is_some_and(|value| value & bits == bits)
 }

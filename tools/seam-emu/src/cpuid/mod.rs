@@ -3,24 +3,24 @@
 //! # Protocol
 //! TDH.MNG.INIT computes the virtual value of every leaf that the module knows and keeps it in the TDCS. A
 //! CPUID instruction in the guest is answered from there, after bits that depend on the VCPU's state are filled
-//! in; a leaf that the module does not know raises #VE.
+//! in; a leaf that the module does not know, or does not answer, raises #VE.
 //!
-//! | bits of a value | come from |
-//! |---|---|
-//! | fixed one | the rule |
-//! | fixed zero or computed | zero, or the module's computation |
-//! | configured directly | TD_PARAMS |
-//! | allowed | native, if TD_PARAMS says one |
-//! | all others | native |
+//! Which bit of a leaf comes from where is a table of the release: [`CpuidTable`].
+//!
+//! [`CpuidTable`]: tdx_module_iface::metadata::cpuid::CpuidTable
 
 mod guest;
-mod native;
+mod topology;
 mod virtual_values;
+mod xfam;
 mod xsave;
 
-pub use guest::{GuestCpuid, VcpuFacts, guest_cpuid};
-pub use native::native;
-pub use virtual_values::{store_virtual_values, virtual_value};
+pub use guest::{CodeMode, GuestCpuid, VcpuFacts, guest_cpuid};
+pub(crate) use guest::{known_leaf, offers};
+pub use topology::{LEVELS, Topology, TopologyProblem};
+pub(crate) use virtual_values::given_topology;
+pub use virtual_values::{store_virtual_values, virtual_cpuid, virtual_values};
+pub(crate) use xsave::enumerate as xsave_component_leaf;
 pub use xsave::{area_size, component as xsave_component};
 
 use tdx_module_iface::metadata::cpuid::CpuidRegs;

@@ -37,7 +37,7 @@ const fn standard_offset(bit: u32) -> u32 {
 }
 
 /// Offset and size that CPUID leaf 0DH reports for a component, and its flags (ECX).
-pub(super) const fn enumerate(bit: u32) -> (u32, u32, u32) {
+pub(crate) const fn enumerate(bit: u32) -> (u32, u32, u32) {
     let (size, aligned) = component(bit);
     let offset = standard_offset(bit);
     let supervisor = size != 0 && offset == 0;

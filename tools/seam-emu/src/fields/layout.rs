@@ -79,6 +79,8 @@ pub mod tdcs {
     pub const CONFIG_FLAGS: u32 = offset(&td::CONFIG_FLAGS);
     /// u64: TD_CTLS.
     pub const TD_CTLS: u32 = offset(&td::TD_CTLS);
+    /// u8: every VCPU so far has an x2APIC id that the host chose.
+    pub const TOPOLOGY_ENUM_CONFIGURED: u32 = offset(&td::TOPOLOGY_ENUM_CONFIGURED);
     /// 80 × u8: which CPUID values are valid.
     pub const CPUID_VALID: u32 = offset(&td::CPUID_VALID);
     /// 19 × u32: offsets of the extended-state components.
@@ -111,6 +113,8 @@ pub mod tdcs {
     pub const EPOCH_LOCK: u32 = 0x1080;
     /// Own: lock word of the RTMRs (host priority).
     pub const RTMR_LOCK: u32 = 0x10c0;
+    /// 576 × u32: x2APIC ids of the VCPUs.
+    pub const X2APIC_IDS: u32 = offset(&td::X2APIC_IDS);
     /// MSR bitmap page.
     pub const MSR_BITMAPS: u32 = offset(&td::MSR_BITMAPS);
     /// Secure-EPT root page.

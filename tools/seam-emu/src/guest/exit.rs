@@ -43,6 +43,8 @@ pub mod reason {
     /// Not of the SDM: the emulated processor met something that it does not implement. What it was is in
     /// [`Machine::limits`](crate::Machine::limits).
     pub const EMULATOR_LIMIT: ExitReason = ExitReason(u16::MAX);
+    pub const ENQCMD: ExitReason = ExitReason(72);
+    pub const ENQCMDS: ExitReason = ExitReason(73);
 }
 
 /// The exit-information fields of a VM exit. Fields that an exit does not define are zero.

@@ -6,9 +6,9 @@
 use tdx_module_iface::leaf::{LeafInfo, TDG};
 use tdx_module_iface::{Operand, StatusCode as C, TdgLeaf};
 
-use super::{Call, Step, accept, metadata, report, rtmr, vcpu, verify};
+use super::{Call, Step, accept, attributes, metadata, report, rtmr, vcpu, verify};
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite};
-use crate::fidelity::claim::{Claim, LATER_RELEASE, NO_SERVICE_TD, PARTITIONING, absent, exact};
+use crate::fidelity::claim::{Claim, LATER_RELEASE, NO_SERVICE_TD, PARTITIONING, absent, exact, partial};
 use crate::guest::GuestState;
 
 /// What answers a leaf.
@@ -53,14 +53,14 @@ pub(crate) const LEAVES: &[GuestLeaf] = &[
     row(TdgLeaf::VM_RD, Run::Versioned(metadata::vm_read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::VM_WR, Run::Leaf(metadata::vm_write), exact(&[FieldId, FieldWrite], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::VP_RD, Run::Leaf(metadata::vp_read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID], "")),
-    row(TdgLeaf::VP_WR, Run::Leaf(metadata::vp_write), exact(&[FieldId], &[C::OPERAND_INVALID, C::METADATA_FIELD_NOT_WRITABLE], "")),
+    row(TdgLeaf::VP_WR, Run::Leaf(metadata::vp_write), exact(&[FieldId], &[C::OPERAND_INVALID, C::METADATA_FIELD_NOT_WRITABLE, C::METADATA_FIELD_VALUE_NOT_VALID], "")),
     row(TdgLeaf::SYS_RD, Run::Leaf(metadata::sys_read), exact(&[FieldId, FieldRead], &[], "")),
     row(TdgLeaf::SYS_RDALL, Run::Leaf(metadata::sys_read_all), exact(&[], &[C::OPERAND_INVALID, C::METADATA_FIELD_ID_INCORRECT], "")),
     row(TdgLeaf::SERVTD_RD, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
     row(TdgLeaf::SERVTD_WR, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
     row(TdgLeaf::MR_VERIFYREPORT, Run::Leaf(verify::verify), exact(&[], &[C::OPERAND_INVALID, C::INVALID_CPUSVN, C::INVALID_REPORTMACSTRUCT], "")),
-    row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Refused(Operand::RCX), absent(PARTITIONING)),
-    row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Refused(Operand::RCX), absent(PARTITIONING)),
+    row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Leaf(attributes::read), partial(&[], &[C::OPERAND_INVALID], "no L2 VM has pages")),
+    row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Leaf(attributes::write), partial(&[], &[C::OPERAND_INVALID, C::PAGE_SIZE_MISMATCH], "no L2 VM has pages")),
     row(TdgLeaf::VP_ENTER, Run::Refused(Operand::RCX), absent(PARTITIONING)),
     row(TdgLeaf::VP_INVEPT, Run::Refused(Operand::RCX), absent(PARTITIONING)),
     row(TdgLeaf::VP_INVVPID, Run::Refused(Operand::RCX), absent(PARTITIONING)),

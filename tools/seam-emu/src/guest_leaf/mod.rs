@@ -5,6 +5,7 @@
 //! is no return: a TD exit or an event in the middle of the instruction, which the guest executes again.
 
 mod accept;
+mod attributes;
 mod leaves;
 mod memory;
 mod metadata;

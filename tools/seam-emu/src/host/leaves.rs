@@ -55,7 +55,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::VP_ADDCX, Run::Reads(vp::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::VCPU_STATE_INCORRECT], "")),
     row(TdhLeaf::VP_CREATE, Run::Reads(vp::create::create), exact(&[Page, Keys, Tdcs, OpState], &[], "")),
     row(TdhLeaf::VP_FLUSH, Run::Reads(vp::flush::flush), exact(&[Page], &[C::TD_KEYS_NOT_CONFIGURED, C::TDCX_NUM_INCORRECT, C::VCPU_NOT_ASSOCIATED], "")),
-    row(TdhLeaf::VP_INIT, Run::Reads(vp::init::init), exact(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::MAX_VCPUS_EXCEEDED], "")),
+    row(TdhLeaf::VP_INIT, Run::Versioned(vp::init::init), exact(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::MAX_VCPUS_EXCEEDED, C::X2APIC_ID_NOT_UNIQUE], "")),
     row(TdhLeaf::VP_RD, Run::Versioned(metadata::vp_leaves::read), partial(&[Page, Keys, VcpuPages, FieldId, FieldRead], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED], "VMCS fields that the emulator does not use hold what was written to them")),
     row(TdhLeaf::VP_WR, Run::Leaf(metadata::vp_leaves::write), exact(&[Page, Keys, VcpuPages, FieldId, FieldWrite], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TD_VMCS_FIELD_NOT_INITIALIZED], "")),
     row(TdhLeaf::MNG_ADDCX, Run::Reads(mng::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::RND_NO_ENTROPY], "")),
@@ -65,7 +65,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::MNG_WR, Run::Leaf(metadata::td_leaves::write), exact(&[Page, Keys, Tdcs, OpState, FieldId, FieldWrite], &[C::METADATA_WR_MASK_NOT_VALID], "")),
     row(TdhLeaf::MNG_VPFLUSHDONE, Run::Reads(mng::vpflushdone::vpflushdone), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::FLUSHVP_NOT_DONE], "")),
     row(TdhLeaf::MNG_KEY_FREEID, Run::Reads(mng::key_freeid::key_freeid), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::WBCACHE_NOT_COMPLETE], "")),
-    row(TdhLeaf::MNG_INIT, Run::Leaf(crate::td_params::leaf::init), exact(&[Page, Keys, Tdcs, OpState], &[], "values that depend on the processor's CPUID are those of the emulated processor")),
+    row(TdhLeaf::MNG_INIT, Run::Leaf(crate::td_params::leaf::init), exact(&[Page, Keys, Tdcs, OpState], &[C::CPUID_LEAF_1F_FORMAT_UNRECOGNIZED], "values that depend on the processor's CPUID are those of the emulated processor")),
     // Kept for compatibility; the module does nothing (Intel 348551, TDH.MNG.KEY.RECLAIMID).
     row(TdhLeaf::MNG_KEY_RECLAIMID, Run::Nothing, exact(&[], &[], "does nothing, as in the module")),
     row(TdhLeaf::MR_EXTEND, Run::Leaf(mr::extend::extend), exact(&[Page, Keys, Tdcs, OpState], &[C::EPT_ENTRY_NOT_PRESENT], "")),

@@ -293,8 +293,19 @@ pub(crate) struct LockedVcpu<'m> {
 
 /// Locks the TDVPR that an operand names, and its TDR shared.
 pub(crate) fn lock_vcpu<'m>(call: &Call<'m>, pa: u64, mode: Mode, operand: Operand) -> Step<LockedVcpu<'m>> {
+    lock_vcpu_of(call, pa, mode, Mode::Shared, operand)
+}
+
+/// Locks the TDVPR that an operand names, and its TDR in a mode of its own.
+pub(crate) fn lock_vcpu_of<'m>(
+    call: &Call<'m>,
+    pa: u64,
+    mode: Mode,
+    owner: Mode,
+    operand: Operand,
+) -> Step<LockedVcpu<'m>> {
     let (hpa, page) = lock_typed_page(call, pa, PageType::TDVPR, mode, operand)?;
-    let owner = lock_owner(call, &page, Mode::Shared)?;
+    let owner = lock_owner(call, &page, owner)?;
     let tdvps = Tdvps::at(call.machine.memory(), hpa);
     let tdvps = tdvps.ok_or(at(StatusCode::OPERAND_ADDR_RANGE_ERROR, operand))?;
     Ok(LockedVcpu { tdvps, owner, _page: page })

@@ -9,6 +9,9 @@ use x86_emu::Translation;
 use super::{Asid, Machine};
 use crate::config::TscSource;
 use crate::guest::{VmExit, Windows};
+use crate::msr::{self, MsrAccess};
+use crate::td::Tdr;
+use crate::vcpu::control::OwnedControls;
 
 /// The surroundings of a guest that runs on one logical processor.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,7 @@ pub struct GuestEnv<'m> {
     pub(crate) space: GuestSpace,
     pub(crate) time: GuestTime,
     pub(crate) windows: Windows,
+    pub(crate) controls: OwnedControls,
 }
 
 /// How a guest's time-stamp counter follows the host's.
@@ -61,6 +65,11 @@ impl<'m> GuestEnv<'m> {
         self.machine
     }
 
+    /// The control-register bits that the module keeps to itself.
+    pub(crate) const fn controls(&self) -> &OwnedControls {
+        &self.controls
+    }
+
     /// The logical processor on which the guest runs.
     pub const fn lp(&self) -> usize {
         self.lp
@@ -74,6 +83,12 @@ impl<'m> GuestEnv<'m> {
     /// The SHARED bit of guest addresses.
     pub const fn shared_bit(&self) -> u64 {
         self.space.shared_bit
+    }
+
+    /// Whether the MSR bitmaps of the TD let an access through to the processor.
+    pub(crate) fn passes_msr(&self, index: u32, access: MsrAccess) -> bool {
+        let Asid(tdr) = self.asid;
+        Tdr::at(self.machine.memory(), tdr).is_some_and(|tdr| msr::passes(&tdr.tdcs(), index, access))
     }
 
     /// Whether the VMM has an external interrupt pending on this processor: a CPU that polls exits then.

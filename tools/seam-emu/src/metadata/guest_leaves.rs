@@ -28,12 +28,12 @@ pub(crate) fn vm_read(
     regs: &mut Gprs,
     version: u8,
 ) -> Step {
-    if version > LATEST_VERSION {
-        return Err(invalid(Operand::RAX));
-    }
     let mode = NextField::by_version(version);
     let id = FieldId(regs.rdx);
     mode.prepare(regs);
+    if version > LATEST_VERSION {
+        return Err(invalid(Operand::RAX));
+    }
     itself(regs.rcx)?;
     read_field(&TdFields::new(machine, tdr, tdcs), Accessor::Guest, mode, id, regs)
 }

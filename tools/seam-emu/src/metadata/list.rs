@@ -167,7 +167,6 @@ impl Writer {
         if let Some(slot) = self.bytes.get_mut(..8) {
             slot.copy_from_slice(&header.to_le_bytes());
         }
-        self.bytes.resize(LIST_BYTES, 0);
         self.bytes
     }
 }

@@ -29,7 +29,6 @@ pub(crate) mod vp_leaves;
 use tdx_module_iface::metadata::{Field, FieldId, RdWr, find};
 use tdx_module_iface::{Release, Status, StatusCode};
 
-pub use cpuid_values::{CpuidKey, LOOKUP_LEN, key_at, position as cpuid_position};
 pub use list::{List, write_list};
 pub use order::{first, next};
 

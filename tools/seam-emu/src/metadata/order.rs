@@ -1,6 +1,7 @@
 //! The order in which reads walk the fields of a context.
 
 use tdx_module_iface::Release;
+use tdx_module_iface::metadata::cpuid::CpuidTable;
 use tdx_module_iface::metadata::{Field, FieldId};
 
 use super::{Accessor, Fields, cpuid_values, locate};
@@ -16,7 +17,7 @@ fn readable(fields: &dyn Fields, who: Accessor) -> impl Iterator<Item = &'static
 
 fn first_of(field: &Field, release: Release) -> FieldId {
     let id = field.id_in(release);
-    if field.is_sparse() { cpuid_values::first(id) } else { id }
+    if field.is_sparse() { cpuid_values::first(&CpuidTable::of(release), id) } else { id }
 }
 
 /// The first element that `who` may read; [`FieldId::NULL`] if there is none.
@@ -31,7 +32,7 @@ pub fn next(fields: &dyn Fields, who: Accessor, id: FieldId) -> FieldId {
     let Ok(element) = locate(fields, id) else { return FieldId::NULL };
     let field = element.field;
     let inside = if field.is_sparse() {
-        cpuid_values::next(id)
+        cpuid_values::next(&CpuidTable::of(fields.release()), id)
     } else if element.index + 1 < field.elements() {
         Some(id.with_code(id.code() + field.code_step()))
     } else {

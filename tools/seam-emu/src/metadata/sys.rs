@@ -1,6 +1,5 @@
 //! The fields of the module itself: all read-only, all computed.
 
-use tdx_module_iface::metadata::cpuid::CONFIG;
 use tdx_module_iface::metadata::{Field, SYS, sys};
 use tdx_module_iface::tdsysinfo::VENDOR_INTEL;
 use tdx_module_iface::{Release, Status};
@@ -8,15 +7,25 @@ use tdx_module_iface::{Release, Status};
 use super::{Element, Fields, NOT_WRITABLE, Write};
 use crate::config::MachineConfig;
 use crate::sysinfo::{
-    ARCH_CAPABILITIES_CONFIG_MASK, CONFIG_FLAGS_FIXED0, MAX_CMRS, MAX_RESERVED_PER_TDMR, MAX_TDMRS,
-    ModuleVersion, PAMT_ENTRY_SIZE, TDCS_BASE_SIZE, TDCS_SIZE_PER_L2_VM, TDVPS_BASE_SIZE,
-    TDVPS_SIZE_PER_L2_VM,
+    CONFIG_FLAGS_FIXED0, MAX_CMRS, MAX_RESERVED_PER_TDMR, MAX_TDMRS, ModuleVersion, PAMT_ENTRY_SIZE,
+    TDCS_BASE_SIZE, TDCS_SIZE_PER_L2_VM, TDVPS_BASE_SIZE, TDVPS_SIZE_PER_L2_VM, cpuid_config_entry,
 };
 
 pub(crate) use super::sys_leaves::{info, read, read_all};
 
 /// Bits per 4 KiB page in the bitmap that stands for the 4 KiB part of a dynamic PAMT.
 pub const PAMT_PAGE_BITMAP_ENTRY_BITS: u64 = 1;
+
+/// Most migration streams.
+const MAX_MIGS: u64 = 0x200;
+/// Pages of a TD's mutable state in a migration bundle.
+const NUM_TD_STATE_PAGES: u64 = 2;
+/// Pages of a VCPU's state in a migration bundle.
+const NUM_VP_STATE_PAGES: u64 = 5;
+/// Bits that the attributes of a service TD may have.
+const SERVTD_ATTR_FIXED0: u64 = 0x7ff_0000_0001;
+/// Attributes of an L2 page: read, write, execute and their like, and "valid".
+const GUEST_L2_GPA_ATTR_MASK: u64 = 0x807f;
 
 /// The module as metadata.
 #[derive(Clone, Copy)]
@@ -62,28 +71,33 @@ impl SysFields<'_> {
             sys::ATTRIBUTES_FIXED1 => self.config.attributes.fixed1,
             sys::XFAM_FIXED0 => self.config.xfam.fixed0,
             sys::XFAM_FIXED1 => self.config.xfam.fixed1,
-            sys::NUM_CPUID_CONFIG => CONFIG.len() as u64,
+            sys::NUM_CPUID_CONFIG => self.config.profile.rules().cpuid.num_configurable() as u64,
             sys::CONFIG_FLAGS_FIXED0 => CONFIG_FLAGS_FIXED0,
-            sys::CPUID_CONFIG_LEAVES => CONFIG.get(index).map_or(0, |entry| {
-                u64::from(entry.leaf) | u64::from(entry.subleaf.unwrap_or(u32::MAX)) << 32
+            sys::CPUID_CONFIG_LEAVES => {
+                cpuid_config_entry(self.config, index).map_or(u64::MAX, |(leaf, _)| leaf.key())
+            }
+            sys::CPUID_CONFIG_VALUES => cpuid_config_entry(self.config, index / 2).map_or(0, |(_, bits)| {
+                let [eax, ebx, ecx, edx] = bits.map(u64::from);
+                if index.is_multiple_of(2) { eax | ebx << 32 } else { ecx | edx << 32 }
             }),
-            sys::CPUID_CONFIG_VALUES => CONFIG.get(index / 2).map_or(0, |entry| {
-                let low = index % 2 * 2;
-                let bits = |register: usize| {
-                    u64::from(
-                        entry.direct.get(register).unwrap_or(&0) | entry.allow.get(register).unwrap_or(&0),
-                    )
-                };
-                bits(low) | bits(low + 1) << 32
-            }),
-            sys::IA32_ARCH_CAPABILITIES_CONFIG_MASK => ARCH_CAPABILITIES_CONFIG_MASK,
+            sys::IA32_ARCH_CAPABILITIES_CONFIG_MASK => {
+                self.config.profile.rules().arch_capabilities.configurable
+            }
             sys::NUM_ALLOWED_FMS => 1,
             sys::ALLOWED_FMS if element.index == 0 => u64::from(self.config.cpuid_fms),
-            sys::MAX_MIGS | sys::MAX_SERV_TDS => 1,
-            sys::GUEST_L2_GPA_ATTR_MASK => 0xffff,
+            sys::MAX_VCPUS_PER_TD => u64::from(self.config.profile.rules().max_vcpus),
+            sys::NUM_HANDOFF_PAGES => u64::from(self.config.num_handoff_pages),
+            sys::MAX_MIGS => MAX_MIGS,
+            sys::NUM_IMMUTABLE_STATE_PAGES => self.config.profile.rules().immutable_state_pages,
+            sys::NUM_TD_STATE_PAGES => NUM_TD_STATE_PAGES,
+            sys::NUM_VP_STATE_PAGES => NUM_VP_STATE_PAGES,
+            sys::MAX_SERV_TDS => 1,
+            sys::SERVTD_ATTR_FIXED0 => SERVTD_ATTR_FIXED0,
+            sys::GUEST_L2_GPA_ATTR_MASK => GUEST_L2_GPA_ATTR_MASK,
             sys::VM_CTLS_FIXED0 => 1,
-            sys::VPCU_L2_CTLS_FIXED0 | sys::VPCU_L2_DEBUG_CTLS_FIXED0 => 7,
-            // Handoff, migration and service-TD details: nothing is emulated, so nothing is offered.
+            sys::VPCU_L2_CTLS_FIXED0 => self.config.profile.rules().l2_ctls,
+            sys::VPCU_L2_DEBUG_CTLS_FIXED0 => 7,
+            // Handoff data, which never exists, and versions of migration, which begin at 0.
             _ => 0,
         }
     }

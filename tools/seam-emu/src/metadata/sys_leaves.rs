@@ -24,9 +24,10 @@ fn lp_initialised(call: &Call<'_>) -> Step {
     }
 }
 
-/// Writes to shared memory as the host would; addresses that no memory answers swallow the write.
-fn write_shared(call: &Call<'_>, hpa: tdvisor_base::Hpa, bytes: &[u8]) {
-    let _ = call.machine.host_write(hpa, bytes);
+/// Writes to shared memory as the host would, under the key id in the address; addresses that no memory answers
+/// swallow the write.
+fn write_shared(call: &Call<'_>, pa: u64, bytes: &[u8]) {
+    let _ = call.machine.host_write(tdvisor_base::Hpa::new(pa), bytes);
 }
 
 /// TDH.SYS.INFO: RCX TDHSYSINFO, RDX its bytes, R8 CMR table, R9 its entries; RDX and R9 get what was used.
@@ -35,11 +36,11 @@ pub(crate) fn info(call: &Call<'_>, regs: &mut Gprs) -> Step {
     regs.rdx = 0;
     regs.r9 = 0;
     lp_initialised(call)?;
-    let structure = shared_hpa(call, structure, TdhSysInfo::ALIGN, Operand::RCX)?;
+    shared_hpa(call, structure, TdhSysInfo::ALIGN, Operand::RCX)?;
     if bytes < size_of::<TdhSysInfo>() as u64 {
         return Err(invalid(Operand::RDX));
     }
-    let table = shared_hpa(call, table, CMR_TABLE_ALIGN, Operand::R8)?;
+    shared_hpa(call, table, CMR_TABLE_ALIGN, Operand::R8)?;
     if entries < MAX_CMRS as u64 {
         return Err(invalid(Operand::R9));
     }
@@ -64,7 +65,8 @@ pub(crate) fn read_all(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let start = FieldId(regs.r8);
     regs.r8 = FieldId::NULL.0;
     lp_initialised(call)?;
-    let page = shared_hpa(call, regs.rdx, LIST_BYTES as u64, Operand::RDX)?;
+    let page = regs.rdx;
+    shared_hpa(call, page, LIST_BYTES as u64, Operand::RDX)?;
     let fields = SysFields { config: call.machine.config() };
     let list = write_list(&fields, Accessor::Host, start)?;
     write_shared(call, page, &list.bytes);

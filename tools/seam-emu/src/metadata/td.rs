@@ -1,10 +1,11 @@
 //! The fields of one TD: TDR and TDCS.
 
+use tdx_module_iface::metadata::cpuid::CpuidTable;
 use tdx_module_iface::metadata::{Field, FieldId, Place, TD, Transform, td};
 use tdx_module_iface::td_params::config_flags;
 use tdx_module_iface::{Release, Status, StatusCode};
 
-use super::cpuid_values::{self, LOOKUP_LEN};
+use super::cpuid_values;
 use super::{Element, Fields, ID_INCORRECT, NOT_READABLE, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::config::MachineConfig;
 use crate::fields::layout::{tdcs, tdr};
@@ -17,6 +18,9 @@ const HP_LOCK_TIMEOUT_USEC: core::ops::RangeInclusive<u64> = 10_000..=100_000_00
 
 /// TD_CTLS bit 0: a pending page exits instead of raising #VE.
 pub const TD_CTLS_PENDING_VE_DISABLE: u64 = 1;
+
+/// TD_CTLS bit 1: CPUID shows the topology and the x2APIC id.
+pub const TD_CTLS_ENUM_TOPOLOGY: u64 = 1 << 1;
 
 /// A TD's control structures as metadata.
 #[derive(Clone, Copy)]
@@ -65,7 +69,7 @@ impl TdFields<'_> {
     }
 
     fn cpuid_value(&self, id: FieldId) -> Result<u64, Status> {
-        let element = cpuid_values::element_of(id).ok_or(ID_INCORRECT)?;
+        let element = cpuid_values::element_of(&CpuidTable::of(self.release), id).ok_or(ID_INCORRECT)?;
         if self.tdcs.load(tdcs::CPUID_VALID + element / 2, Width::B1) == 0 {
             return Err(NOT_READABLE);
         }
@@ -92,6 +96,10 @@ impl TdFields<'_> {
                 if !flexible && (write.new ^ write.old) & TD_CTLS_PENDING_VE_DISABLE != 0 {
                     return Err(VALUE_NOT_VALID);
                 }
+                let enumerable = self.tdcs.load(tdcs::TOPOLOGY_ENUM_CONFIGURED, Width::B1) != 0;
+                if !enumerable && write.new & TD_CTLS_ENUM_TOPOLOGY != 0 {
+                    return Err(VALUE_NOT_VALID);
+                }
                 Ok(write.new)
             }
             _ => Ok(write.new),
@@ -100,10 +108,17 @@ impl TdFields<'_> {
 
     fn computed_value(&self, field: &Field) -> u64 {
         match *field {
-            td::NUM_CPUID_VALUES => LOOKUP_LEN as u64,
+            td::NUM_CPUID_VALUES => CpuidTable::of(self.release).len() as u64,
             _ => 0,
         }
     }
+}
+
+/// Bit 63 of an EPT entry.
+const SUPPRESS_VE: u64 = 1 << 63;
+
+fn is_sept_root(field: &Field) -> bool {
+    matches!(*field, td::SEPT_ROOT | td::L2_SEPT_ROOT_1 | td::L2_SEPT_ROOT_2 | td::L2_SEPT_ROOT_3)
 }
 
 /// The stored form of a host-priority time-out.
@@ -133,6 +148,8 @@ impl Fields for TdFields<'_> {
     fn load(&self, element: &Element) -> Result<u64, Status> {
         let stored = self.stored(element).map_or(0, |(store, offset)| store.load(offset, element.width()));
         match element.field.transform {
+            // The suppress-#VE bit of a Secure-EPT entry is always set; the emulated walk does not keep it.
+            Transform::Stored if is_sept_root(element.field) => Ok(stored | SUPPRESS_VE),
             Transform::Stored | Transform::Checked => Ok(stored),
             Transform::Computed => Ok(self.computed_value(element.field)),
             Transform::Microseconds => Ok(ticks_to_usec(stored, self.tsc_hz)),

@@ -12,12 +12,12 @@ use crate::lock::Mode;
 
 /// RCX TDR, RDX field; R8 value and, in version 1, RDX next field.
 pub(crate) fn read(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
-    if version > LATEST_VERSION {
-        return Err(invalid(Operand::RAX));
-    }
     let mode = NextField::by_version(version);
     let id = FieldId(regs.rdx);
     mode.prepare(regs);
+    if version > LATEST_VERSION {
+        return Err(invalid(Operand::RAX));
+    }
     let td = lock_tdr(call, regs.rcx, Mode::Shared, Operand::RCX)?;
     let (tdcs, _state) = check_and_lock_state(&td.tdr, op_states(TdhLeaf::MNG_RD), Mode::Shared)?;
     let fields = TdFields::new(call.machine, &td.tdr, &tdcs);

@@ -21,18 +21,9 @@ const ENABLE_PML: u64 = 1 << 17;
 
 /// Pin-based controls: external interrupts and NMIs exit, virtual NMIs; posted interrupts off (SDM, default-1 bits set).
 const INITIAL_PINBASED: u64 = 0x3f;
-const CR0_NE: u64 = 1 << 5;
-/// CR0.NE, NW, CD, and the reserved upper half.
-pub(crate) const CR0_HOST_OWNED: u64 = CR0_NE | 3 << 29 | 0xffff_ffff << 32;
-/// What a guest reads of them.
-pub(crate) const CR0_INITIAL_SHADOW: u64 = CR0_NE;
 const CR4_MCE: u64 = 1 << 6;
-/// CR4.MCE, VMXE, SMXE, and the reserved upper half.
-pub(crate) const CR4_HOST_OWNED: u64 = CR4_MCE | 3 << 13 | 0xffff_ffff << 32;
-/// What a guest reads of them: VMXE is one, and hidden.
-pub(crate) const CR4_INITIAL_SHADOW: u64 = CR4_MCE;
 
-/// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them.
+/// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them, but for those of CR0 and CR4.
 pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
     let set = |field: Field, value| {
         if let Some(offset) = place::offset(field.id.code()) {
@@ -43,10 +34,6 @@ pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
     set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, ADDRESS_NOT_SET);
     set(vmcs::SHARED_EPTP, ADDRESS_NOT_SET);
     set(vmcs::PIN_BASED_CONTROLS, INITIAL_PINBASED);
-    set(vmcs::CR0_GUEST_HOST_MASK, CR0_HOST_OWNED);
-    set(vmcs::CR0_READ_SHADOW, CR0_NE);
-    set(vmcs::CR4_GUEST_HOST_MASK, CR4_HOST_OWNED);
-    set(vmcs::CR4_READ_SHADOW, CR4_MCE);
     for vm in 0..=u32::from(num_l2_vms.min(MAX_L2_VMS)) {
         for array in PER_VM_NOT_SET {
             tdvps.store_u64(array + 8 * vm, ADDRESS_NOT_SET);
@@ -148,6 +135,7 @@ impl VpFields<'_> {
                     None => Ok(new),
                 }
             }
+            vmcs::GUEST_CR3 if !self.is_page_table_base(new) => Err(VALUE_NOT_VALID),
             vmcs::PROCBASED_CONTROLS2 if new & ENABLE_PML != 0 => Err(VALUE_NOT_VALID),
             vmcs::IA32_DEBUGCTL if new & 0xc0 == 0x40 && !self.is_debuggable() => Err(VALUE_NOT_VALID),
             vmcs::GUEST_CR0 => {
@@ -165,6 +153,19 @@ impl VpFields<'_> {
             }
             _ => Ok(new),
         }
+    }
+
+    /// Whether a value of CR3 names a private page table: bits 61 and 62 turn on LAM, where the processor has it.
+    fn is_page_table_base(&self, value: u64) -> bool {
+        const LAM: u64 = 3 << 61;
+        const RESERVED: u64 = 0x1ff << 52 | 1 << 63;
+        /// CPUID(7, 1).EAX.
+        const LAM_FEATURE: u32 = 1 << 26;
+        let has_lam = self.machine.config().native_cpuid(7, 1).eax & LAM_FEATURE != 0;
+        let reserved = if has_lam { RESERVED } else { RESERVED | LAM };
+        let wide = self.tdcs.load(tdcs::GPAW, Width::B1) != 0;
+        let shared_bit: u64 = if wide { 1 << 51 } else { 1 << 47 };
+        value & reserved == 0 && value & !LAM < shared_bit
     }
 
     /// The first field that posted interrupts need and that nobody set.

@@ -28,12 +28,12 @@ fn enter<'m>(call: &Call<'m>, tdvpr: u64, allowed: OpStates) -> Step<(LockedVcpu
 
 /// RCX TDVPR, RDX field; R8 value and, in version 1, RDX next field.
 pub(crate) fn read(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
-    if version > LATEST_VERSION {
-        return Err(invalid(Operand::RAX));
-    }
     let mode = NextField::by_version(version);
     let id = FieldId(regs.rdx);
     mode.prepare(regs);
+    if version > LATEST_VERSION {
+        return Err(invalid(Operand::RAX));
+    }
     let (vcpu, tdcs, _state) = enter(call, regs.rcx, op_states(TdhLeaf::VP_RD))?;
     let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs);
     read_field(&fields, Accessor::host_of(tdcs.attributes()), mode, id, regs)

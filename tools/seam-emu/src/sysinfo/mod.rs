@@ -4,12 +4,13 @@
 
 mod version;
 
-use tdx_module_iface::metadata::cpuid::CONFIG;
+use tdx_module_iface::metadata::cpuid::{CpuidLeaf, CpuidRegs};
 use tdx_module_iface::td_params;
 use tdx_module_iface::tdsysinfo::{CpuidConfigEntry, MAX_CPUID_CONFIG, TdhSysInfo, VENDOR_INTEL};
 use zerocopy::FromZeros;
 
 use crate::config::MachineConfig;
+use crate::rules::ReportedCpuid;
 pub use version::{FEATURE_DYNAMIC_PAMT, FEATURE_ENHANCED_DEMOTE, ModuleVersion};
 
 /// Most TDMRs.
@@ -28,9 +29,6 @@ pub const TDCS_SIZE_PER_L2_VM: u16 = 0x1000;
 pub const TDVPS_BASE_SIZE: u16 = 0x6000;
 /// Bytes that each L2 VM adds to a TDVPS.
 pub const TDVPS_SIZE_PER_L2_VM: u16 = 0x3000;
-/// IA32_ARCH_CAPABILITIES bits that TD_PARAMS may choose.
-pub const ARCH_CAPABILITIES_CONFIG_MASK: u64 = 0x0000_0000_0044_d060;
-
 /// CONFIG_FLAGS bits that this release lets a TD set.
 pub const CONFIG_FLAGS_FIXED0: u64 = td_params::config_flags::GPAW
     | td_params::config_flags::FLEXIBLE_PENDING_VE
@@ -40,15 +38,11 @@ pub const CONFIG_FLAGS_FIXED0: u64 = td_params::config_flags::GPAW
 pub fn tdhsysinfo(config: &MachineConfig) -> TdhSysInfo {
     let version = ModuleVersion::of(config.profile);
     let mut cpuid_config = [CpuidConfigEntry::default(); MAX_CPUID_CONFIG];
-    for (slot, entry) in cpuid_config.iter_mut().zip(CONFIG) {
-        *slot = CpuidConfigEntry {
-            leaf: entry.leaf,
-            subleaf: entry.subleaf.unwrap_or(u32::MAX),
-            eax: entry.direct[0] | entry.allow[0],
-            ebx: entry.direct[1] | entry.allow[1],
-            ecx: entry.direct[2] | entry.allow[2],
-            edx: entry.direct[3] | entry.allow[3],
-        };
+    for (place, slot) in cpuid_config.iter_mut().enumerate() {
+        if let Some((leaf, [eax, ebx, ecx, edx])) = cpuid_config_entry(config, place) {
+            let subleaf = leaf.subleaf.unwrap_or(u32::MAX);
+            *slot = CpuidConfigEntry { leaf: leaf.leaf, subleaf, eax, ebx, ecx, edx };
+        }
     }
     TdhSysInfo {
         vendor_id: VENDOR_INTEL,
@@ -66,10 +60,29 @@ pub fn tdhsysinfo(config: &MachineConfig) -> TdhSysInfo {
         attributes_fixed1: config.attributes.fixed1,
         xfam_fixed0: config.xfam.fixed0,
         xfam_fixed1: config.xfam.fixed1,
-        num_cpuid_config: CONFIG.len() as u32,
+        num_cpuid_config: config.profile.rules().cpuid.num_configurable() as u32,
         cpuid_config,
         ..TdhSysInfo::new_zeroed()
     }
+}
+
+/// The leaf at a place of TD_PARAMS.CPUID_CONFIG, and what a host is told that it may configure of it.
+pub fn cpuid_config_entry(config: &MachineConfig, place: usize) -> Option<(&'static CpuidLeaf, CpuidRegs)> {
+    let rules = config.profile.rules();
+    let leaf = rules.cpuid.configured(place)?;
+    let settable = match rules.reported_cpuid {
+        ReportedCpuid::Configurable => leaf.settable(),
+        ReportedCpuid::ConfigurableAndNative => {
+            let native: CpuidRegs = config.native_cpuid(leaf.leaf, leaf.subleaf.unwrap_or(0)).into();
+            let columns = leaf.given.iter().zip(leaf.allowed.iter().zip(native));
+            let mut bits = [0; 4];
+            for (slot, (given, (allowed, native))) in bits.iter_mut().zip(columns) {
+                *slot = given | allowed & native;
+            }
+            bits
+        }
+    };
+    Some((leaf, settable))
 }
 
 /// The CMR table that SYS.INFO writes: base and size of 32 ranges, unused ones zero.
@@ -86,10 +99,12 @@ pub fn cmr_table(config: &MachineConfig) -> [u8; MAX_CMRS * 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModuleProfile;
 
     #[test]
     fn the_cpuid_list_has_the_entries_of_td_params_in_its_order() {
-        let info = tdhsysinfo(&MachineConfig::small());
+        let config = MachineConfig { profile: ModuleProfile::V1_5_01, ..MachineConfig::small() };
+        let info = tdhsysinfo(&config);
         assert_eq!(info.num_cpuid_config, 12);
         assert_eq!((info.cpuid_config[0].leaf, info.cpuid_config[0].subleaf), (1, u32::MAX));
         assert_eq!((info.cpuid_config[4].leaf, info.cpuid_config[4].subleaf), (4, 3));

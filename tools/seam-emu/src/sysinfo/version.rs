@@ -38,6 +38,14 @@ impl ModuleVersion {
                 build_date: 0x2023_0323,
                 features0: tdx_features0::MODULE_1_5_01,
             },
+            ModuleProfile::V1_5_05 => Self {
+                major: 1,
+                minor: 5,
+                update: 5,
+                build_num: 0,
+                build_date: 0x2024_0407,
+                features0: tdx_features0::MODULE_1_5_01 | tdx_features0::TOPOLOGY_ENUM,
+            },
             ModuleProfile::V1_5Late => Self {
                 major: 1,
                 minor: 5,
@@ -60,16 +68,22 @@ impl ModuleVersion {
 
 #[cfg(test)]
 mod tests {
+    use tdx_module_iface::TdhLeaf;
+    use tdx_module_iface::leaf::Interruption;
+
     use super::*;
 
     #[test]
     fn a_profile_announces_what_it_does() {
-        for profile in [ModuleProfile::V1_5_01, ModuleProfile::V1_5Late, ModuleProfile::V2_0] {
+        for profile in
+            [ModuleProfile::V1_5_01, ModuleProfile::V1_5_05, ModuleProfile::V1_5Late, ModuleProfile::V2_0]
+        {
             let features = ModuleVersion::of(profile).features0;
             assert_eq!(features & FEATURE_DYNAMIC_PAMT != 0, profile.has_dynamic_pamt(), "{profile:?}");
             assert_eq!(
                 features & FEATURE_ENHANCED_DEMOTE == 0,
-                profile.demote_is_interruptible(),
+                TdhLeaf::MEM_PAGE_DEMOTE.info().unwrap().interruption_in(profile.release())
+                    != Interruption::Never,
                 "{profile:?}"
             );
         }

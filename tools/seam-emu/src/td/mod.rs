@@ -7,5 +7,6 @@ pub(crate) mod epoch;
 pub(crate) mod l2;
 pub(crate) mod sept;
 mod structures;
+mod x2apic;
 
 pub(crate) use structures::{Tdcs, Tdr, Tdvps};

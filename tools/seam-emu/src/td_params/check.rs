@@ -1,13 +1,14 @@
 //! Whether a TD_PARAMS is acceptable, and the first thing that is wrong with it.
 
-use tdx_module_iface::metadata::cpuid::CONFIG;
 use tdx_module_iface::td_params::{
     TdParams, attributes, config_flags, eptp, msr_config_ctls, xfam_is_consistent,
 };
 use tdx_module_iface::{Operand, Status, StatusCode};
 
 use crate::config::MachineConfig;
-use crate::sysinfo::{ARCH_CAPABILITIES_CONFIG_MASK, CONFIG_FLAGS_FIXED0};
+use crate::cpuid::given_topology;
+use crate::rules::Rules;
+use crate::sysinfo::CONFIG_FLAGS_FIXED0;
 
 /// Most L2 VMs of a TD.
 const MAX_L2_VMS: u8 = 3;
@@ -37,14 +38,15 @@ fn require(holds: bool, operand: Operand) -> Result<(), Refusal> {
     if holds { Ok(()) } else { Err(refuse(operand)) }
 }
 
-/// Checks a TD_PARAMS for a TD that has `tdcx_pages` TDCX pages.
+/// Checks a TD_PARAMS for a TD that has `tdcx_pages` TDCX pages, as far as nothing of it is written yet.
 ///
 /// # Errors
 /// The first [`Refusal`] in the module's order.
 pub fn check(params: &TdParams, config: &MachineConfig, tdcx_pages: usize) -> Result<(), Refusal> {
     require(attributes_are_valid(params.attributes, config), Operand::ATTRIBUTES)?;
     require(xfam_is_valid(params.xfam, config), Operand::XFAM)?;
-    require(params.max_vcpus != 0, Operand::MAX_VCPUS)?;
+    let rules = config.profile.rules();
+    require((1..=rules.max_vcpus).contains(&params.max_vcpus), Operand::MAX_VCPUS)?;
     require(params.num_l2_vms <= MAX_L2_VMS, Operand::NUM_L2_VMS)?;
     if tdcx_pages < TDCX_MIN + usize::from(params.num_l2_vms) {
         return Err(Refusal { status: Status::new(StatusCode::TDCS_NOT_ALLOCATED), rcx: 0 });
@@ -55,12 +57,21 @@ pub fn check(params: &TdParams, config: &MachineConfig, tdcx_pages: usize) -> Re
     require(TSC_FREQUENCY.contains(&params.tsc_frequency), Operand::TSC_FREQUENCY)?;
     all_zero(&params.reserved_42)?;
     require(params.msr_config_ctls & !msr_config_ctls::IA32_ARCH_CAPABILITIES == 0, Operand::RDX)?;
-    check_cpuid(params)?;
+    check_cpuid(params, config, rules)
+}
+
+/// The checks that come after the layout of the extended state was written to the TDCS.
+///
+/// # Errors
+/// The first [`Refusal`] in the module's order.
+pub fn check_topology(params: &TdParams, config: &MachineConfig) -> Result<(), Refusal> {
+    let rules = config.profile.rules();
+    given_topology(params, &rules.cpuid).check().map_err(|_| TOPOLOGY)?;
     all_zero(&params.reserved_232)?;
-    for unused in params.cpuid_config.iter().skip(CONFIG.len()) {
+    for unused in params.cpuid_config.iter().skip(rules.cpuid.num_configurable()) {
         require([unused.eax, unused.ebx, unused.ecx, unused.edx] == [0; 4], Operand::RDX)?;
     }
-    check_arch_capabilities(params)?;
+    check_arch_capabilities(params, rules)?;
     require(params.attributes & attributes::MIGRATABLE == 0 || params.num_l2_vms == 0, Operand::RDX)
 }
 
@@ -83,23 +94,50 @@ fn eptp_is_valid(controls: u64, flags: u64) -> bool {
     }
 }
 
-fn check_cpuid(params: &TdParams) -> Result<(), Refusal> {
-    for (allowed, given) in CONFIG.iter().zip(&params.cpuid_config) {
+/// CPUID leaf 1FH is none that a guest could read.
+const TOPOLOGY: Refusal =
+    Refusal { status: Status::new(StatusCode::CPUID_LEAF_1F_FORMAT_UNRECOGNIZED), rcx: 0 };
+
+/// Leaf by leaf in the order of the release's table: bits that cannot be configured, then what a leaf itself asks for.
+fn check_cpuid(params: &TdParams, config: &MachineConfig, rules: &Rules) -> Result<(), Refusal> {
+    for leaf in rules.cpuid.iter() {
+        let Some(given) = leaf.config.and_then(|place| params.cpuid_config.get(usize::from(place))) else {
+            continue;
+        };
         let given = [given.eax, given.ebx, given.ecx, given.edx];
-        let registers = given.iter().zip(allowed.direct.iter().zip(&allowed.allow));
-        for (given, (direct, allow)) in registers {
-            if given & !(direct | allow) != 0 {
-                let rcx = u64::from(allowed.leaf) | u64::from(allowed.subleaf.unwrap_or(u32::MAX)) << 32;
-                return Err(Refusal { rcx, ..refuse(Operand::CPUID_CONFIG) });
-            }
+        let strays = given.iter().zip(leaf.settable()).any(|(given, settable)| given & !settable != 0);
+        let accepted = match (leaf.leaf, leaf.subleaf) {
+            (1, _) => family_is_valid(given, params, config),
+            (7, Some(0)) => tsx_is_valid(given, config),
+            _ => true,
+        };
+        if strays || !accepted {
+            return Err(Refusal { rcx: leaf.key(), ..refuse(Operand::CPUID_CONFIG) });
         }
     }
     Ok(())
 }
 
-fn check_arch_capabilities(params: &TdParams) -> Result<(), Refusal> {
+/// CPUID(1).EAX is the processor's own, by its value or by zero; a TD that is to migrate may also call itself an
+/// earlier stepping of the same model.
+fn family_is_valid([eax, ..]: [u32; 4], params: &TdParams, config: &MachineConfig) -> bool {
+    /// CPUID(1).EAX bits 3:0.
+    const STEPPING: u32 = 0xf;
+    let own = config.cpuid_fms;
+    let migrates = params.attributes & attributes::MIGRATABLE != 0;
+    let earlier = eax & !STEPPING == own & !STEPPING && eax & STEPPING <= own & STEPPING;
+    eax == 0 || eax == own || (migrates && earlier)
+}
+
+/// HLE and RTM come together, as far as the processor has them.
+fn tsx_is_valid([_, ebx, ..]: [u32; 4], config: &MachineConfig) -> bool {
+    let ebx = ebx & config.native_cpuid(7, 0).ebx;
+    (ebx >> 4 ^ ebx >> 11) & 1 == 0
+}
+
+fn check_arch_capabilities(params: &TdParams, rules: &Rules) -> Result<(), Refusal> {
     let configured = params.msr_config_ctls & msr_config_ctls::IA32_ARCH_CAPABILITIES != 0;
-    let allowed = if configured { ARCH_CAPABILITIES_CONFIG_MASK } else { 0 };
+    let allowed = if configured { rules.arch_capabilities.configurable } else { 0 };
     require(params.ia32_arch_capabilities_config & !allowed == 0, Operand::IA32_ARCH_CAPABILITIES_CONFIG)
 }
 
@@ -111,15 +149,20 @@ mod tests {
         TdParams { xfam: 3, max_vcpus: 4, eptp_controls: 0x1e, tsc_frequency: 100, ..TdParams::ZERO }
     }
 
+    fn whole(params: &TdParams) -> Result<(), Refusal> {
+        let config = MachineConfig::small();
+        check(params, &config, 6).and_then(|()| check_topology(params, &config))
+    }
+
     fn refused_operand(change: impl FnOnce(&mut TdParams)) -> Operand {
         let mut params = plain();
         change(&mut params);
-        check(&params, &MachineConfig::small(), 6).unwrap_err().status.operand()
+        whole(&params).unwrap_err().status.operand()
     }
 
     #[test]
     fn a_plain_td_is_accepted() {
-        assert_eq!(check(&plain(), &MachineConfig::small(), 6), Ok(()));
+        assert_eq!(whole(&plain()), Ok(()));
     }
 
     #[test]

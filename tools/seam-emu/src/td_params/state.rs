@@ -8,6 +8,8 @@ use crate::cpuid;
 use crate::fields::layout::tdcs;
 use crate::fields::{FieldStore, Width};
 use crate::metadata::td::{TD_CTLS_PENDING_VE_DISABLE, usec_to_ticks};
+use crate::msr::{Owner, write_bitmaps};
+use crate::processor::msr;
 
 /// How long a guest may meet host-priority locks before its TD exits: one second.
 const HP_LOCK_TIMEOUT_USEC: u64 = 1_000_000;
@@ -16,7 +18,7 @@ const TSC_FREQUENCY_UNIT: u64 = 25_000_000;
 /// The XSAVE area without extended components.
 const XSAVE_LEGACY_BYTES: u64 = 576;
 
-/// Writes all of them.
+/// Writes all of them but those of [`extended_state`].
 pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa, td: &dyn FieldStore) {
     td.store_u64(tdcs::ATTRIBUTES, params.attributes);
     td.store_u64(tdcs::XFAM, params.xfam);
@@ -34,9 +36,13 @@ pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa,
     store_bytes(td, tdcs::MRCONFIGID, &params.mrconfigid);
     store_bytes(td, tdcs::MROWNER, &params.mrowner);
     store_bytes(td, tdcs::MROWNERCONFIG, &params.mrownerconfig);
-    td.store_u64(tdcs::VIRTUAL_ARCH_CAPABILITIES, params.ia32_arch_capabilities_config);
-    extended_state(params.xfam, td);
+    td.store_u64(tdcs::VIRTUAL_ARCH_CAPABILITIES, arch_capabilities(params, config));
     cpuid::store_virtual_values(params, config, td);
+    // Until a VCPU comes without an id of its own.
+    let topology = u64::from(config.profile.rules().topology.is_present());
+    td.store(tdcs::TOPOLOGY_ENUM_CONFIGURED, Width::B1, topology);
+    super::vmx::store(config, td);
+    write_bitmaps(&Owner { config, td });
 }
 
 /// The guest's TSC starts at zero and runs at the frequency that the host chose: the multiplier has 48 fraction
@@ -49,8 +55,23 @@ fn virtual_tsc(params: &TdParams, config: &MachineConfig, td: &dyn FieldStore) {
     td.store_u64(tdcs::TSC_OFFSET, 0);
 }
 
+/// IA32_ARCH_CAPABILITIES as the guest reads it: the processor's, with what the host chose and what the release fixes.
+fn arch_capabilities(params: &TdParams, config: &MachineConfig) -> u64 {
+    /// TSX_CTRL: IA32_TSX_CTRL exists.
+    const TSX_CTRL: u64 = 1 << 7;
+    /// RRSBA: it holds as soon as the host says so, because the TD may migrate to a processor that has it.
+    const RRSBA: u64 = 1 << 19;
+    let rule = config.profile.rules().arch_capabilities;
+    let native = config.native_msr(msr::ARCH_CAPABILITIES);
+    let chosen = params.ia32_arch_capabilities_config & rule.configurable;
+    let kept_by_choice = rule.configurable & !RRSBA;
+    // No processor that is emulated has TSX.
+    let own = native & !(kept_by_choice | TSX_CTRL | rule.zero);
+    own | native & chosen & kept_by_choice | chosen & RRSBA | rule.one
+}
+
 /// Where the components of the XSAVE area lie, compacted, in the order of their bits.
-fn extended_state(xfam: u64, td: &dyn FieldStore) {
+pub fn extended_state(xfam: u64, td: &dyn FieldStore) {
     let mut end = XSAVE_LEGACY_BYTES;
     for bit in 2..=18u32 {
         if xfam >> bit & 1 == 0 {

@@ -12,6 +12,8 @@ use crate::fields::layout::tdcs;
 use crate::guest::{GuestState, VmExit};
 use crate::td::sept::Walk;
 
+/// Bits that a physical address can have.
+const PHYSICAL_BITS: u64 = (1 << 52) - 1;
 /// #PF with reserved bit set, by a supervisor or user access.
 const PF_RESERVED: u32 = 1 << 3 | 1;
 
@@ -34,7 +36,7 @@ impl Running<'_, '_> {
 
 /// Handles an EPT violation, whether the guest's processor met it or a guest leaf.
 pub(crate) fn violation(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
-    if exit.gpa.get() >> vcpu.tdcs.gpa_bits() != 0 {
+    if (exit.gpa.get() & PHYSICAL_BITS) >> vcpu.tdcs.gpa_bits() != 0 {
         // Bits above the guest's width are reserved in its page tables.
         state.control.cr2 = exit.gla;
         let write = if exit.qualification & EptViolation::WRITE != 0 { 2 } else { 0 };

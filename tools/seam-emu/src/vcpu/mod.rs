@@ -6,6 +6,7 @@
 //! goes on (after a change of its registers or with an event to deliver), or it leaves the TD.
 
 pub(crate) mod apic;
+pub(crate) mod control;
 mod cpuid;
 mod ept;
 mod exits;
@@ -25,8 +26,12 @@ use x86_arch::{Event, vector};
 pub(crate) use ept::violation as run_ept_violation;
 pub(crate) use exits::not_accessible;
 
+use crate::fields::layout::{tdcs, tdvps};
+use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestState, VmExit};
 use crate::machine::{GuestEnv, Machine};
+use crate::metadata::td::TD_CTLS_ENUM_TOPOLOGY;
+use crate::rules::Rules;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
 /// A vCPU in its TD while it runs.
@@ -37,6 +42,20 @@ pub(crate) struct Running<'a, 'm> {
     pub(crate) tdcs: &'a Tdcs<'m>,
     pub(crate) tdvps: &'a Tdvps<'m>,
     pub(crate) env: GuestEnv<'m>,
+}
+
+impl Running<'_, '_> {
+    /// The rules of the release.
+    pub(crate) fn rules(&self) -> &'static Rules {
+        self.machine.config().profile.rules()
+    }
+
+    /// The x2APIC id of this vCPU, where the guest has turned on that it is seen.
+    pub(crate) fn visible_x2apic_id(&self) -> Option<u32> {
+        let shown = self.tdcs.load_u64(tdcs::TD_CTLS) & TD_CTLS_ENUM_TOPOLOGY != 0;
+        let index = self.tdvps.load(tdvps::VCPU_INDEX, Width::B4) as u32;
+        shown.then(|| self.tdcs.x2apic_id(index))
+    }
 }
 
 /// What the host gets of a vCPU that left its TD.
@@ -81,9 +100,17 @@ impl AsyncExit {
         }
     }
 
+    /// An exit with what the processor said of it: reason, qualification and interruption information.
+    pub(crate) const fn with_status(code: StatusCode, exit: &VmExit) -> Self {
+        let mut out = Self::new(code, exit.reason);
+        out.qualification = exit.qualification & 0xffff_ffff;
+        out.interruption_info = exit.interruption_info;
+        out
+    }
+
     /// An exit that passes on what the processor said.
     pub(crate) const fn pass(exit: &VmExit) -> Self {
-        Self::new(StatusCode::SUCCESS, exit.reason)
+        Self::with_status(StatusCode::SUCCESS, exit)
     }
 }
 

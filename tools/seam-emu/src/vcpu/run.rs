@@ -3,7 +3,10 @@
 use tdvisor_base::sync::Ordering;
 use x86_arch::{Event, InterruptionInfo};
 
-use super::{Handled, Running, TdExit, apic, exits};
+use tdx_module_iface::StatusCode;
+use tdx_module_iface::exit::{ExitReason, ExitReasonField};
+
+use super::{AsyncExit, Handled, Running, TdExit, apic, exits};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
@@ -34,7 +37,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
         let exit = cpu.run(state, &GuestEnv { windows, ..vcpu.env });
         record(vcpu, &exit);
         let interrupted = vectoring(&exit);
-        match exits::handle(vcpu, state, &exit) {
+        match after_bus_lock(exits::handle(vcpu, state, &exit), state, &exit) {
             Handled::Resume => state.event = state.event.or(interrupted),
             Handled::Inject(event) => state.event = Some(event),
             Handled::Exit(td_exit) => {
@@ -50,6 +53,23 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
 /// An NMI that the VMM asked for comes as soon as the guest can take it.
 fn nmi_window(vcpu: &Running<'_, '_>) -> Window {
     if vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 { Window::Wanted } else { Window::Closed }
+}
+
+/// An exit that was taken in place of the one that a bus lock asks for tells the host of the bus lock, too: where the
+/// module would have gone on by itself, the TD exits, and an exception comes with the next entry.
+fn after_bus_lock(handled: Handled, state: &mut GuestState, exit: &VmExit) -> Handled {
+    /// Exit reason bit 26.
+    const BUS_LOCK_PREEMPTED: u32 = 1 << 26;
+    if exit.reason.0 & BUS_LOCK_PREEMPTED == 0 {
+        return handled;
+    }
+    match handled {
+        Handled::Exit(_) => return handled,
+        Handled::Inject(event) => state.event = Some(event),
+        Handled::Resume => {}
+    }
+    let reason = ExitReasonField(u32::from(ExitReason::BUS_LOCK.0) | BUS_LOCK_PREEMPTED);
+    Handled::exit(AsyncExit::new(StatusCode::SUCCESS, reason))
 }
 
 /// Puts the exit information where VP.RD of a debuggable TD finds it.

@@ -10,6 +10,7 @@ use x86_arch::{
     InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer,
 };
 
+use super::control::OwnedControls;
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::GuestRegisters;
@@ -77,6 +78,7 @@ pub(crate) fn initialise(
     tdvps.store_u64(vmcs::PROCBASED, INITIAL_PROCBASED);
     tdvps.store_u64(vmcs::PROCBASED2, INITIAL_PROCBASED2);
     crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
+    OwnedControls::initial(machine.config(), tdcs).store(tdvps);
 }
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
@@ -155,6 +157,21 @@ mod xsave {
     pub(super) const MXCSR: u32 = XBUFF + 24;
     pub(super) const ST: u32 = XBUFF + 32;
     pub(super) const XMM: u32 = XBUFF + 160;
+    const END_OF_XMM: u32 = XMM + 256;
+    /// The header's word that says which components are not in their initial state.
+    pub(super) const XSTATE_BV: u32 = XBUFF + 512;
+    /// Components, as XSTATE_BV has them.
+    pub(super) const X87: u64 = 1 << 0;
+    pub(super) const SSE: u64 = 1 << 1;
+
+    /// The component that a field belongs to; zero for what XSAVES does not handle.
+    pub(super) const fn component(offset: u32) -> u64 {
+        match offset {
+            MXCSR | XMM..END_OF_XMM => SSE,
+            XBUFF..XMM => X87,
+            _ => 0,
+        }
+    }
 }
 
 /// The task priority register of the virtual APIC: CR8 in bits 7:4.
@@ -418,13 +435,34 @@ impl Place {
 /// Reads the state of a vCPU.
 pub(crate) fn load(tdvps: &impl FieldStore) -> CpuState {
     let mut state = CpuState::default();
-    CPU.each(&mut |row, offset, n| (row.set)(&mut state, n, tdvps.load(offset, row.width)));
+    let in_use = tdvps.load_u64(xsave::XSTATE_BV);
+    CPU.each(&mut |row, offset, n| {
+        let component = xsave::component(row.offset);
+        if component & in_use == component {
+            (row.set)(&mut state, n, tdvps.load(offset, row.width));
+        }
+    });
     state
 }
 
 /// Writes the state of a vCPU.
 pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
-    CPU.each(&mut |row, offset, n| tdvps.store(offset, row.width, (row.get)(state, n)));
+    let in_use = components_in_use(&state.simd);
+    CPU.each(&mut |row, offset, n| {
+        let component = xsave::component(row.offset);
+        if component & in_use == component {
+            tdvps.store(offset, row.width, (row.get)(state, n));
+        }
+    });
+    tdvps.store_u64(xsave::XSTATE_BV, in_use);
+}
+
+/// As XSAVES does: a component in its initial state is marked as such and not written.
+fn components_in_use(simd: &SimdState) -> u64 {
+    let initial = SimdState::default();
+    let x87 = if simd.x87 == initial.x87 { 0 } else { xsave::X87 };
+    let sse = if (simd.mxcsr, simd.xmm) == (initial.mxcsr, initial.xmm) { 0 } else { xsave::SSE };
+    x87 | sse
 }
 
 /// The root of the shared EPT; zero where the host set none.

@@ -13,7 +13,7 @@ use crate::streams::print;
 
 /// Replay recorded SEAMCALLs and TDCALLs and compare every register.
 ///
-/// Always runs module profile 1.5.01, which the recordings were made on. Ends with status 0 if all calls agree,
+/// Each recording says which release of the module it was made on. Ends with status 0 if all calls agree,
 /// 1 if one differs, 2 if a file cannot be read or nothing was found.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -9,11 +9,14 @@ use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
 use crate::conformance::compare::{CallSite, Difference, Outcome, Side};
 use crate::conformance::model::{
-    AccessKind, Contents, ExitCause, Expected, GuestAct, GuestEvent, GuestResult, GuestRun, Pattern, Seamcall,
+    AccessKind, Content, Contents, ControlRegister, ExitCause, Expected, GuestAct, GuestEvent, GuestResult,
+    GuestRun, Privilege, Seamcall,
 };
 use crate::guest::{GuestCpu, GuestRegisters, GuestState, VmExit, gpr};
 use crate::machine::{GuestEnv, GuestMemoryError};
-use x86_arch::{Access, Attributes, Seg, cr0, efer};
+use crate::msr::MsrAccess;
+use crate::vcpu::control::Owned;
+use x86_arch::{Access, Attributes, Seg, efer};
 
 use super::{Run, tdvpr_of};
 
@@ -21,6 +24,8 @@ use super::{Run, tdvpr_of};
 const TSC_STEP: u64 = 1_000_000;
 /// How far RIP moves before every guest event.
 const RIP_STEP: u64 = 64;
+/// Why what happens in an L2 VM is not replayed.
+const L2_VM: &str = "L2 VMs are not emulated";
 /// How often an interrupted TDCALL is executed again where the recording does not say so.
 const EXTRA_RETRIES: u32 = 1024;
 
@@ -90,9 +95,17 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         }
     }
 
+    fn not_replayed(&self, position: usize, why: &str) {
+        let difference = Difference::NotReplayed { why: why.to_owned() };
+        self.run.ledger.abandon(|| self.site(Some(position)), difference);
+    }
+
     /// The guest starts to run.
     fn start(&mut self, state: &mut GuestState) {
         self.started = true;
+        if self.script.vm != 0 {
+            self.not_replayed(0, L2_VM);
+        }
         enter_64_bit_mode(state);
         if state.gprs() != self.script.entry {
             let difference = Difference::GuestEntry {
@@ -142,10 +155,42 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
                 self.compare_tdcall(pending.position, expected, &pending.input, state);
             }
             (GuestAct::Tdcall { .. }, _) => self.run.ledger.agree(),
-            (_, GuestResult::Emulated) => state.set_gprs(Gprs::ZERO),
+            (GuestAct::Exit { cause, expected }, observed) => {
+                self.compare_exit(&pending, *cause, expected.as_ref(), state);
+                if observed == GuestResult::Emulated {
+                    state.set_gprs(Gprs::ZERO);
+                }
+            }
             _ => {}
         }
         None
+    }
+
+    /// What an instruction left that exited: the registers that the module gave, and a control register.
+    fn compare_exit(
+        &self,
+        pending: &Pending<'r>,
+        cause: ExitCause,
+        expected: Option<&Expected>,
+        state: &GuestState,
+    ) {
+        let site = || self.site(Some(pending.position));
+        if let Some(expected) = expected {
+            self.run.ledger.check(site, expected, &pending.input, &state.gprs());
+        }
+        self.compare_control(pending.position, cause, state);
+    }
+
+    fn compare_control(&self, position: usize, cause: ExitCause, state: &GuestState) {
+        let ExitCause::MovToControl { register, after: expected, .. } = cause else { return };
+        let actual = match register {
+            ControlRegister::Cr0 => state.control.cr0,
+            ControlRegister::Cr4 => state.control.cr4,
+        };
+        if actual != expected {
+            let difference = Difference::ControlRegister { register, expected, actual };
+            self.run.ledger.differ(|| self.site(Some(position)), difference);
+        }
     }
 
     /// A TDCALL completed which the recording sees interrupted some more times: those calls agree, and the
@@ -203,8 +248,13 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
                     }
                 }
                 GuestEvent::IrqPending(irq) => self.run.irq_pending(*irq),
-                GuestEvent::Guest { same_rip, event, result } => {
+                GuestEvent::Guest { vm, .. } if *vm != 0 => {
+                    self.not_replayed(position, L2_VM);
+                    return leave();
+                }
+                GuestEvent::Guest { same_rip, privilege, event, result, .. } => {
                     self.move_on(*same_rip, state);
+                    set_privilege(*privilege, state);
                     if let Some(exit) = self.act(position, event, *result, state, env) {
                         return exit;
                     }
@@ -246,9 +296,19 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
                 Some(VmExit::tdcall())
             }
             GuestAct::Access { gpa, kind } => self.touch(*gpa, *kind, env),
-            GuestAct::Write { gpa, pattern } => self.write(position, *gpa, *pattern, env),
+            GuestAct::Write { gpa, content } => self.write(position, *gpa, content, env),
             GuestAct::Read { gpa, len, must_be } => self.read(position, *gpa, *len, must_be, env),
-            GuestAct::Exit(cause) => Some(cause.happen(state)),
+            GuestAct::Exit { cause, expected: output } => {
+                // Recordings that say nothing of results present every instruction to the module.
+                let asks = expected == GuestResult::Ok || output.is_some();
+                if asks && !cause.is_intercepted(env) {
+                    cause.pass(env, state);
+                    self.compare_control(position, *cause, state);
+                    None
+                } else {
+                    Some(cause.happen(state))
+                }
+            }
         };
         let Some(exit) = exit else {
             if expected != GuestResult::Ok {
@@ -276,9 +336,9 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         Some(at_linear_address(exit, gpa, env))
     }
 
-    fn write(&self, position: usize, gpa: Gpa, pattern: Pattern, env: &GuestEnv<'_>) -> Option<VmExit> {
+    fn write(&self, position: usize, gpa: Gpa, content: &Content, env: &GuestEnv<'_>) -> Option<VmExit> {
         self.flush(env);
-        match env.write(gpa, &pattern.bytes()) {
+        match env.write(gpa, &content.bytes()) {
             Ok(()) => None,
             Err(GuestMemoryError::Exit(exit)) => Some(at_linear_address(exit, gpa, env)),
             Err(GuestMemoryError::Memory(_)) => {
@@ -350,10 +410,19 @@ impl GuestCpu for ScriptedVcpu<'_, '_> {
 fn enter_64_bit_mode(state: &mut GuestState) {
     const CODE_64_BIT: u32 = 1 << 13;
     const CODE_32_BIT: u32 = 1 << 14;
-    state.control.cr0 |= cr0::PG;
     state.control.efer |= efer::LME | efer::LMA;
     let code = state.segment_mut(Seg::Cs);
     code.attributes = Attributes(code.attributes.0 & !CODE_32_BIT | CODE_64_BIT);
+}
+
+/// The level is that of the stack segment.
+fn set_privilege(privilege: Privilege, state: &mut GuestState) {
+    const DPL: u32 = 3 << 5;
+    let stack = state.segment_mut(Seg::Ss);
+    stack.attributes = Attributes(match privilege {
+        Privilege::Supervisor => stack.attributes.0 & !DPL,
+        Privilege::User => stack.attributes.0 | DPL,
+    });
 }
 
 /// What a guest does that has nothing more to do: it is interrupted.
@@ -374,6 +443,25 @@ fn at_linear_address(exit: VmExit, gpa: Gpa, env: &GuestEnv<'_>) -> VmExit {
 }
 
 impl ExitCause {
+    /// Whether the processor leaves the guest for it.
+    fn is_intercepted(self, env: &GuestEnv<'_>) -> bool {
+        match self {
+            Self::Rdmsr { index } => !env.passes_msr(index, MsrAccess::Read),
+            Self::Wrmsr { index, .. } => !env.passes_msr(index, MsrAccess::Write),
+            Self::MovToControl { register, value, .. } => register.owned(env).intercepts(value),
+            _ => true,
+        }
+    }
+
+    /// Carries out what the processor does without leaving the guest. MSRs are not part of the recordings.
+    fn pass(self, env: &GuestEnv<'_>, state: &mut GuestState) {
+        if let Self::MovToControl { register, value, .. } = self {
+            let mask = register.owned(env).mask;
+            let slot = register.slot(state);
+            *slot = *slot & mask | value & !mask;
+        }
+    }
+
     /// Loads the registers that the instruction needs and gives the VM exit that it causes.
     fn happen(self, state: &mut GuestState) -> VmExit {
         let plain = |reason, length| VmExit::instruction(reason, length, 0);
@@ -404,6 +492,18 @@ impl ExitCause {
                 });
                 plain(ExitReason::WRMSR, 2)
             }
+            Self::MovToControl { register, value, .. } => {
+                state.set_gprs(Gprs { rax: value, ..Gprs::ZERO });
+                VmExit::instruction(ExitReason::CR_ACCESS, 3, register.number())
+            }
+            Self::Xsetbv { index, value } => {
+                state.set_gprs(Gprs { rcx: index, rax: value & 0xffff_ffff, rdx: value >> 32, ..Gprs::ZERO });
+                plain(ExitReason::XSETBV, 3)
+            }
+            Self::VmExit { exit, regs } => {
+                state.set_gprs(regs);
+                exit
+            }
             Self::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
             Self::Nmi => {
                 VmExit { interruption_info: 0x8000_0202, ..VmExit::plain(ExitReason::EXCEPTION_NMI) }
@@ -416,6 +516,22 @@ impl ExitCause {
         }
     }
 
+    /// The event with what tells it from its like, for reports.
+    fn title(self) -> Arc<str> {
+        let name = self.name();
+        Arc::from(match self {
+            Self::Cpuid { leaf, subleaf } => format!("{name} {leaf:#x}.{subleaf:#x}"),
+            Self::Rdmsr { index } => format!("{name} {index:#x}"),
+            Self::Wrmsr { index, value } => format!("{name} {index:#x} := {value:#x}"),
+            Self::MovToControl { register, value, .. } => {
+                format!("MOV CR{} := {value:#x}", register.number())
+            }
+            Self::Xsetbv { index, value } => format!("{name} {index:#x} := {value:#x}"),
+            Self::VmExit { exit, .. } => format!("{name} {:?}", exit.reason),
+            _ => name.to_owned(),
+        })
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Hlt => "HLT",
@@ -426,6 +542,9 @@ impl ExitCause {
             Self::Mwait => "MWAIT",
             Self::Vmxon => "VMXON",
             Self::Seamcall => "SEAMCALL by the guest",
+            Self::MovToControl { .. } => "MOV to a control register",
+            Self::Xsetbv { .. } => "XSETBV",
+            Self::VmExit { .. } => "VM exit",
             Self::Io { .. } => "port I/O",
             Self::Cpuid { .. } => "CPUID",
             Self::Rdmsr { .. } => "RDMSR",
@@ -434,6 +553,29 @@ impl ExitCause {
             Self::Nmi => "NMI",
             Self::TripleFault => "triple fault",
             Self::EntryFailure { .. } => "VM entry failure",
+        }
+    }
+}
+
+impl ControlRegister {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Cr0 => 0,
+            Self::Cr4 => 4,
+        }
+    }
+
+    fn owned(self, env: &GuestEnv<'_>) -> Owned {
+        match self {
+            Self::Cr0 => env.controls().cr0,
+            Self::Cr4 => env.controls().cr4,
+        }
+    }
+
+    const fn slot(self, state: &mut GuestState) -> &mut u64 {
+        match self {
+            Self::Cr0 => &mut state.control.cr0,
+            Self::Cr4 => &mut state.control.cr4,
         }
     }
 }
@@ -453,7 +595,7 @@ impl GuestAct {
             }
             Self::Write { gpa, .. } => Arc::from(format!("guest store at {gpa}")),
             Self::Read { gpa, .. } => Arc::from(format!("guest load at {gpa}")),
-            Self::Exit(cause) => Arc::from(cause.name()),
+            Self::Exit { cause, .. } => cause.title(),
         }
     }
 }

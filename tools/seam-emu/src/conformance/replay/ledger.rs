@@ -99,6 +99,21 @@ impl Ledger {
         verdict
     }
 
+    /// Compares registers after an instruction that is no call and does not count as one.
+    pub fn check(&self, site: impl FnOnce() -> CallSite, expected: &Expected, input: &Gprs, actual: &Gprs) {
+        let registers = Comparison::of(expected, input, actual).different;
+        if !registers.is_empty() {
+            let difference = Difference::Registers {
+                side: Side::Guest,
+                input: Box::new(*input),
+                expected: Box::new(*expected),
+                actual: Box::new(*actual),
+                registers,
+            };
+            self.differ(site, difference);
+        }
+    }
+
     /// The final counts.
     pub fn close(self) -> Balance {
         let entries = self.0.into_inner();

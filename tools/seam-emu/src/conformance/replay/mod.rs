@@ -29,7 +29,7 @@ use guest::ScriptedVcpu;
 pub use ledger::Balance;
 use ledger::Ledger;
 
-use crate::config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
+use crate::config::{Cmr, FixedBits, MachineConfig, SeamRange, TscSource};
 
 /// The machine that a platform describes, at power-on.
 pub fn power_on(platform: &Platform) -> Machine {
@@ -43,12 +43,14 @@ pub fn power_on(platform: &Platform) -> Machine {
         seam_range: SeamRange { base: platform.seamrr.base.get(), size: platform.seamrr.size },
         attributes: FixedBits { fixed0: platform.attributes_fixed0, fixed1: platform.attributes_fixed1 },
         xfam: FixedBits { fixed0: platform.xfam_fixed0, fixed1: platform.xfam_fixed1 },
+        processor: platform.processor.clone(),
         cpuid_fms: platform.cpuid_fms,
         tsc_hz: platform.tsc_hz,
         tsc_source: TscSource::Virtual,
         tsc_ticks_per_instruction: 1,
         wbinvd_sub_blocks: platform.wbinvd_sub_blocks,
-        profile: ModuleProfile::V1_5_01,
+        num_handoff_pages: platform.num_handoff_pages,
+        profile: platform.module,
     })
 }
 
@@ -173,7 +175,7 @@ impl GuestCpu for UnexpectedGuest {
 
 impl Content {
     /// The bytes to be written.
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Pattern(pattern) => pattern.bytes(),
             Self::Fill { len, fill, set } => {

@@ -159,7 +159,7 @@ impl CpuGuest {
 impl GuestCpu for CpuGuest {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         let max_pa = env.machine().config().max_pa;
-        self.cpu.controls = registers::controls(max_pa, &env.windows());
+        self.cpu.controls = registers::controls(max_pa, env.controls(), &env.windows());
         registers::enter(&mut self.cpu, state);
         loop {
             let exit = self.execute(env);

@@ -4,15 +4,15 @@ use x86_arch::{ControlRegisters, cr0};
 use x86_emu::{Controls, Cpu};
 
 use crate::guest::{GuestState, Window, Windows};
-use crate::metadata::vp;
+use crate::vcpu::control::OwnedControls;
 
 /// What the module owns of the CPU's registers, and what it offers (VMCS of a TD).
-pub(super) fn controls(max_pa: u32, windows: &Windows) -> Controls {
+pub(super) fn controls(max_pa: u32, owned: &OwnedControls, windows: &Windows) -> Controls {
     Controls {
-        cr0_owned: vp::CR0_HOST_OWNED,
-        cr0_shadow: vp::CR0_INITIAL_SHADOW,
-        cr4_owned: vp::CR4_HOST_OWNED,
-        cr4_shadow: vp::CR4_INITIAL_SHADOW,
+        cr0_owned: owned.cr0.mask,
+        cr0_shadow: owned.cr0.shadow,
+        cr4_owned: owned.cr4.mask,
+        cr4_shadow: owned.cr4.shadow,
         physical_bits: u8::try_from(max_pa).unwrap_or(52),
         intercept_cr8_write: true,
         interrupt_window: windows.interrupt == Window::Wanted,

@@ -9,8 +9,10 @@ use x86_arch::{
 
 use super::CpuGuest;
 use crate::config::MachineConfig;
+use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows, gpr, reason};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime, Machine};
+use crate::vcpu::control::OwnedControls;
 
 const ASID: Asid = Asid(Hpa::new(0x5000));
 const KEY: KeyId = KeyId::new(33);
@@ -33,6 +35,17 @@ const PDPT: u64 = 0x9000;
 const PD: u64 = 0xa000;
 const PT: u64 = 0xb000;
 
+/// A TD without ATTRIBUTES and without extended state.
+struct PlainTd;
+
+impl FieldStore for PlainTd {
+    fn load(&self, _: u32, _: Width) -> u64 {
+        0
+    }
+
+    fn store(&self, _: u32, _: Width, _: u64) {}
+}
+
 /// The surroundings of a vCPU whose trees are at [`TABLES`].
 fn env(machine: &Machine, vcpu: u64) -> GuestEnv<'_> {
     GuestEnv {
@@ -49,6 +62,7 @@ fn env(machine: &Machine, vcpu: u64) -> GuestEnv<'_> {
         },
         time: GuestTime { multiplier: 1 << 47, offset: 1000 },
         windows: Windows::default(),
+        controls: OwnedControls::initial(machine.config(), &PlainTd),
     }
 }
 

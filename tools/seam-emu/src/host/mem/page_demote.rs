@@ -6,6 +6,7 @@
 //! with the same operands.
 
 use tdvisor_base::{Hpa, Level};
+use tdx_module_iface::leaf::Interruption;
 use tdx_module_iface::sept::SeptEntry;
 use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Gprs, Operand, Reg, StatusCode, TdhLeaf};
@@ -49,7 +50,7 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
         let piece = large.wrapping_add(index * below.bytes());
         if state.is_pending() { SeptEntry::pending(piece) } else { SeptEntry::mapped(piece) }
     });
-    if call.machine.config().profile.demote_is_interruptible() && call.interrupted() {
+    if is_interruptible(call) && call.interrupted() {
         operands.restore(regs);
         return Err(plain(StatusCode::INTERRUPTED_RESTARTABLE));
     }
@@ -78,6 +79,12 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     }
     call.mapping_was_split(owner.tdr.hpa, target.what.gpa, level);
     Ok(())
+}
+
+/// Whether the release looks for interrupts of the host before it commits.
+fn is_interruptible(call: &Call<'_>) -> bool {
+    let release = call.machine.config().profile.release();
+    TdhLeaf::MEM_PAGE_DEMOTE.info().is_some_and(|info| info.interruption_in(release) != Interruption::Never)
 }
 
 /// An operand that names no page, and the mark of one that was not needed.

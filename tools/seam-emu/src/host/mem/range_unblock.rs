@@ -1,10 +1,10 @@
 //! TDH.MEM.RANGE.UNBLOCK (39): takes a block back. RCX GPA and level, RDX TDR.
 //!
-//! Needs the block to be tracked; that it is not names the tree as the operand.
+//! Needs the block to be tracked; which operand is named where it is not depends on the release.
 
 use tdvisor_base::Level;
 use tdx_module_iface::sept::SeptEntry;
-use tdx_module_iface::{Gprs, Operand, TdhLeaf};
+use tdx_module_iface::{Gprs, TdhLeaf};
 
 use super::{Operands, context, implicit_entry, target, up_to_root};
 use crate::host::steps::{check_entry_state, check_tracked, op_states, sept_states};
@@ -21,7 +21,7 @@ pub(in crate::host) fn range_unblock(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let entry = target.entry.entry();
     let page_level = if state.is_leaf() { slot.level } else { Level::L4K };
     let bepoch = implicit_entry(call, entry.hpa(), page_level).map_or(0, |page| page.bepoch());
-    check_tracked(&context.tdcs, bepoch, Operand::SEPT_TREE)?;
+    check_tracked(&context.tdcs, bepoch, call.machine.config().profile.rules().untracked_unblock)?;
     let unblocked = state.unblocked().unwrap_or(state);
     let rights = if unblocked.is_pending() { 0 } else { SeptEntry::RWX };
     target.entry.set(SeptEntry(entry.with_state(unblocked).0 | rights));

@@ -15,6 +15,7 @@ use crate::host::{Call, Step, busy, invalid, plain};
 use crate::lock::{Mode, Side};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
 use crate::td::{Tdcs, Tdvps};
+use crate::vcpu::control::OwnedControls;
 use crate::vcpu::run::{Presence, run};
 use crate::vcpu::{AsyncExit, Running, TdExit, state, zero_step};
 use x86_arch::Gpr;
@@ -160,6 +161,7 @@ fn run_on(
             offset: tdcs.load_u64(td_fields::TSC_OFFSET),
         },
         windows: Windows::default(),
+        controls: OwnedControls::load(tdvps),
     };
     let running = Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env };
     let exit = {

@@ -1,0 +1,90 @@
+//! The MSR table: what RDMSR and WRMSR of each index come to in a TD of release 1.5.05 (recorded).
+
+use super::Condition::{Cet, Lbr, PerfMetrics, Perfmon, PerfmonAndPt, Pks, Pt, Tsx, Uintr, Umwait, Xfd};
+use super::Policy::{self, Exception, Fault, Native, NativeIf, NativeOrSpecial, Platform, Special};
+
+/// A range of indices, both ends included, that are treated alike.
+pub(super) struct Row {
+    pub(super) first: u32,
+    pub(super) last: u32,
+    pub(super) read: Policy,
+    pub(super) write: Policy,
+}
+
+const fn row(first: u32, last: u32, read: Policy, write: Policy) -> Row {
+    Row { first, last, read, write }
+}
+
+/// First and last index, RDMSR, WRMSR; ascending. What is not listed raises #VE.
+#[rustfmt::skip]
+pub(super) const ROWS: &[Row] = &[
+    row(0x10, 0x10, Native, Exception),
+    row(0x48, 0x49, Native, Native),
+    row(0x87, 0x87, Platform, Platform),
+    row(0x8c, 0x8f, Fault, Fault),
+    row(0x98, 0x9b, Fault, Fault),
+    row(0x9e, 0x9e, Fault, Fault),
+    row(0xbc, 0xbc, Native, Exception),
+    row(0xbd, 0xbd, Special, Native),
+    row(0xc1, 0xc8, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0xe1, 0xe1, NativeIf(Umwait), NativeIf(Umwait)),
+    row(0x10a, 0x10a, Special, Native),
+    row(0x10b, 0x10b, Native, Native),
+    row(0x122, 0x122, NativeIf(Tsx), NativeIf(Tsx)),
+    row(0x174, 0x176, Native, Native),
+    row(0x186, 0x18d, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x195, 0x195, Fault, Fault),
+    row(0x1a0, 0x1a0, NativeOrSpecial(Perfmon), Exception),
+    row(0x1a6, 0x1a7, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x1c4, 0x1c5, NativeIf(Xfd), NativeIf(Xfd)),
+    row(0x1d9, 0x1d9, Special, Special),
+    row(0x1f8, 0x1fa, Platform, Platform),
+    row(0x276, 0x276, Fault, Fault),
+    row(0x277, 0x277, Native, Native),
+    row(0x309, 0x310, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x329, 0x329, NativeIf(PerfMetrics), NativeIf(PerfMetrics)),
+    row(0x345, 0x345, NativeOrSpecial(PerfmonAndPt), NativeIf(Perfmon)),
+    row(0x38d, 0x392, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x3f1, 0x3f2, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x3f6, 0x3f7, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x480, 0x480, Special, Fault),
+    row(0x481, 0x484, Exception, Fault),
+    row(0x485, 0x489, Special, Fault),
+    row(0x48a, 0x48a, Exception, Fault),
+    row(0x48b, 0x492, Special, Fault),
+    row(0x4c1, 0x4c8, NativeIf(Perfmon), NativeIf(Perfmon)),
+    row(0x500, 0x500, Fault, Fault),
+    row(0x560, 0x561, NativeIf(Pt), NativeIf(Pt)),
+    row(0x570, 0x572, NativeIf(Pt), NativeIf(Pt)),
+    row(0x580, 0x587, NativeIf(Pt), NativeIf(Pt)),
+    row(0x600, 0x600, Native, Native),
+    row(0x6a0, 0x6a0, NativeIf(Cet), NativeIf(Cet)),
+    row(0x6a2, 0x6a2, NativeIf(Cet), NativeIf(Cet)),
+    row(0x6a4, 0x6a8, NativeIf(Cet), NativeIf(Cet)),
+    row(0x6e0, 0x6e0, Platform, Platform),
+    row(0x6e1, 0x6e1, NativeIf(Pks), NativeIf(Pks)),
+    row(0x800, 0x801, Fault, Fault),
+    row(0x802, 0x802, Special, Fault),
+    row(0x804, 0x807, Fault, Fault),
+    row(0x808, 0x80c, Native, Native),
+    row(0x80e, 0x80e, Native, Native),
+    row(0x810, 0x827, Native, Native),
+    row(0x829, 0x82e, Fault, Fault),
+    row(0x831, 0x831, Fault, Fault),
+    row(0x83f, 0x83f, Native, Native),
+    row(0x840, 0x8ff, Fault, Fault),
+    row(0x981, 0x984, Platform, Platform),
+    row(0x985, 0x98a, NativeIf(Uintr), NativeIf(Uintr)),
+    row(0xc80, 0xc80, Native, Exception),
+    row(0xd90, 0xd90, Fault, Fault),
+    row(0xd93, 0xd93, Fault, Fault),
+    row(0xda0, 0xda0, Native, Special),
+    row(0x1200, 0x12ff, NativeIf(Lbr), NativeIf(Lbr)),
+    row(0x14ce, 0x14cf, NativeIf(Lbr), NativeIf(Lbr)),
+    row(0x1500, 0x16ff, NativeIf(Lbr), NativeIf(Lbr)),
+    row(0x1b01, 0x1b01, Native, Native),
+    row(0xc000_0080, 0xc000_0080, Native, Special),
+    row(0xc000_0081, 0xc000_0082, Native, Native),
+    row(0xc000_0084, 0xc000_0084, Native, Native),
+    row(0xc000_0100, 0xc000_0103, Native, Native),
+];

@@ -1,0 +1,98 @@
+//! The processor under the module: what CPUID and RDMSR give outside of any TD.
+//!
+//! The module samples it when it starts and derives from it what a TD sees ([`crate::cpuid`]).
+
+mod emulated;
+mod listed;
+
+use std::sync::Arc;
+
+pub use listed::ListedProcessor;
+
+use crate::config::MachineConfig;
+use crate::cpuid::{CpuidValues, area_size};
+
+/// Which processor it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Processor {
+    /// The software CPU of this project, offering what it executes.
+    #[default]
+    Emulated,
+    /// A processor that is known by its values only, as recordings name one. It executes nothing.
+    Listed(Arc<ListedProcessor>),
+}
+
+/// MSRs of the processor that the module looks at.
+pub mod msr {
+    /// IA32_ARCH_CAPABILITIES.
+    pub const ARCH_CAPABILITIES: u32 = 0x10a;
+    /// IA32_MISC_ENABLE.
+    pub const MISC_ENABLE: u32 = 0x1a0;
+    /// IA32_PERF_CAPABILITIES.
+    pub const PERF_CAPABILITIES: u32 = 0x345;
+    /// IA32_XAPIC_DISABLE_STATUS.
+    pub const XAPIC_DISABLE_STATUS: u32 = 0xbd;
+    /// IA32_VMX_BASIC; the other capability MSRs of VMX follow.
+    pub const VMX_BASIC: u32 = 0x480;
+    /// IA32_VMX_CR0_FIXED0: bits that must be one.
+    pub const VMX_CR0_FIXED0: u32 = 0x486;
+    /// IA32_VMX_CR0_FIXED1: bits that may be one.
+    pub const VMX_CR0_FIXED1: u32 = 0x487;
+    /// IA32_VMX_CR4_FIXED0: bits that must be one.
+    pub const VMX_CR4_FIXED0: u32 = 0x488;
+    /// IA32_VMX_CR4_FIXED1: bits that may be one.
+    pub const VMX_CR4_FIXED1: u32 = 0x489;
+}
+
+impl MachineConfig {
+    /// What CPUID gives on the processor.
+    pub fn native_cpuid(&self, leaf: u32, subleaf: u32) -> CpuidValues {
+        match &self.processor {
+            Processor::Emulated => emulated::cpuid(self, leaf, subleaf),
+            Processor::Listed(listed) => listed.cpuid(leaf, subleaf),
+        }
+    }
+
+    /// CPUID(DH, 0).EBX while these components are enabled: bytes of the XSAVE area. A listed processor does not look
+    /// at XCR0.
+    pub fn xsave_bytes(&self, components: u64) -> u32 {
+        match &self.processor {
+            Processor::Emulated => area_size(components),
+            Processor::Listed(listed) => listed.cpuid(0xd, 0).ebx,
+        }
+    }
+
+    /// What RDMSR gives on the processor.
+    pub fn native_msr(&self, index: u32) -> u64 {
+        match &self.processor {
+            Processor::Emulated => emulated::msr(index),
+            Processor::Listed(listed) => listed.msr(index),
+        }
+    }
+
+    /// Bits of a control register that the processor wants to be one, and those that it lets be one.
+    pub(crate) fn fixed_bits(&self, zero: u32, one: u32) -> FixedRegister {
+        FixedRegister { ones: self.native_msr(zero), allowed: self.native_msr(one) }
+    }
+}
+
+/// What VMX operation fixes of a control register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FixedRegister {
+    /// Bits that must be one.
+    pub(crate) ones: u64,
+    /// Bits that may be one.
+    pub(crate) allowed: u64,
+}
+
+impl FixedRegister {
+    /// Bits that have only one value.
+    pub(crate) const fn fixed(self) -> u64 {
+        self.ones | !self.allowed
+    }
+
+    /// Whether a value has a fixed bit wrong that is not in `ignored`.
+    pub(crate) const fn is_violated(self, value: u64, ignored: u64) -> bool {
+        (value ^ self.ones) & self.fixed() & !ignored != 0
+    }
+}
