@@ -291,7 +291,8 @@ fn inv_42_aging_never_brings_a_removed_page_back() {
             let (mmu, mut b) = (t.mmu.clone(), t.b);
             let ager = thread::spawn(move || mmu_age(&mmu, &mut b.0));
             let mut cache = TableCache::new();
-            let done = t.mmu.zap_range(&mut t.a.0.exclusive(), &mut cache, range(0, 2), Filter::Shared);
+            let done =
+                t.mmu.zap_range(&mut (), &mut t.a.0.exclusive(), &mut cache, range(0, 2), Filter::Shared);
             assert!(done.is_ok());
             ager.join().unwrap();
             assert!(direct_values(&t.mmu, table).iter().all(|value| *value == 1 << 63));

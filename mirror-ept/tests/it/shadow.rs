@@ -1,13 +1,9 @@
 //! Nested paging: the shadow gives the translation that walking both tables by hand gives.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::Bench;
+use crate::common::Bench;
 use mirror_ept::shadow::{Backed, GuestTables, ShadowMmu, ShadowOutcome, ShadowRoot};
 use mirror_ept::{Access, Age, GfnRange, Reserve};
 use tdvisor_base::{Gfn, Level, Pfn};

@@ -1,10 +1,6 @@
 //! Splitting and collapsing private ranges.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
-
-use common::{Bench, Call};
+use crate::common::{Bench, Call};
 use mirror_ept::{
     Collapsed, FaultOutcome, GfnRange, HookError, MappedRange, MmuError, Position, Reserve, SplitOutcome,
     Step,

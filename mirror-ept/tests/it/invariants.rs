@@ -1,12 +1,8 @@
 //! Invariants that no other test is named after: that the audit finds what breaks them, and the rules that
 //! hold by construction. And the list of all of them: which number is tested here in the crate, which where
 //! the external side's own records, vCPUs or other guests are, and which cannot be tested.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
-
-use common::{Bench, Call};
+use crate::common::{Bench, Call};
 use mirror_ept::{
     ExternalEntry, FaultOutcome, Filter, GfnRange, HookError, Position, Retry, TablePages, Zapped,
 };
@@ -88,7 +84,7 @@ fn inv_10_a_page_that_is_mapped_twice_is_found() {
 fn inv_30_what_hardware_set_just_before_a_removal_is_not_lost() {
     // Removal exchanges the entry: what hardware set in the meantime is in the value it takes out.
     let config =
-        mirror_ept::Config { direct_access: mirror_ept::AccessTracking::Hardware, ..common::config() };
+        mirror_ept::Config { direct_access: mirror_ept::AccessTracking::Hardware, ..crate::common::config() };
     let mut b = Bench::with(config);
     b.mmu.top_up(&mut b.cache, mirror_ept::Reserve::SHARED).unwrap();
     let fault = mirror_ept::Fault {

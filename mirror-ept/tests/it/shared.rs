@@ -1,10 +1,6 @@
 //! Shared memory: the direct tree, aging, dirty logging, eager splitting, huge recovery, root replacement.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
-
-use common::{Bench, Call};
+use crate::common::{Bench, Call};
 use mirror_ept::{
     Access, AccessTracking, Age, Backing, Config, DirtyLog, EagerSplit, Fault, FaultOutcome, Filter,
     GfnRange, MmuError, Reserve, Retry, Target, Zapped,
@@ -193,7 +189,7 @@ fn a_page_can_be_mapped_over_a_device_entry_but_no_device_over_a_page() {
 
 #[test]
 fn a_guest_that_touches_device_space_everywhere_gets_a_bounded_number_of_tables() {
-    let mut b = Bench::with(Config { device_tables: 5, ..common::config() });
+    let mut b = Bench::with(Config { device_tables: 5, ..crate::common::config() });
     for gfn in [0, MIB2, 2 * MIB2] {
         assert_eq!(device(&mut b, gfn), Ok(FaultOutcome::Mapped(Level::L4K)));
     }
@@ -278,7 +274,7 @@ fn inv_34_a_slot_can_be_deleted_while_a_fault_in_it_retries() {
 
 fn both_forms(test: impl Fn(&mut Bench, AccessTracking)) {
     for form in [AccessTracking::Permissions, AccessTracking::Hardware] {
-        test(&mut Bench::with(Config { direct_access: form, ..common::config() }), form);
+        test(&mut Bench::with(Config { direct_access: form, ..crate::common::config() }), form);
     }
 }
 

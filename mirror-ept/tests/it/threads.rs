@@ -2,16 +2,12 @@
 //! here they meet real caches, and run with every `cargo test`.
 //!
 //! No test waits for a particular interleaving: each holds whatever the threads happen to do.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 
-use common::{Bench, Call, Model, Pages};
+use crate::common::{Bench, Call, Model, Pages};
 use mirror_ept::{
     Access, Backing, EagerSplit, Fault, FaultOutcome, GfnRange, Mmu, Participant, Reserve, Retry,
     SplitOutcome, TableCache, TablePages, Target,
@@ -29,7 +25,7 @@ fn range(start: u64, end: u64) -> GfnRange {
 struct Vcpu<'m> {
     mmu: &'m Mmu<Pages, Model>,
     me: Participant,
-    cache: TableCache<common::Twin>,
+    cache: TableCache<crate::common::Twin>,
 }
 
 impl<'m> Vcpu<'m> {

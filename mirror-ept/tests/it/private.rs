@@ -1,10 +1,6 @@
 //! Private memory: faults, removal, splits, and what is left of them when a step fails.
-#![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
-
-use common::{Bench, Call};
+use crate::common::{Bench, Call};
 use mirror_ept::{FaultOutcome, HookError, MmuError, Position, Retry, Step, Zapped};
 use tdvisor_base::{Gfn, Level, Pfn};
 
@@ -276,7 +272,7 @@ fn after_the_first_remove_a_removal_ends_as_partial_with_the_rest_usable() {
 
 #[test]
 fn a_later_round_that_fails_before_its_first_remove_is_still_mapped_from_its_start() {
-    let mut b = Bench::with(mirror_ept::Config { batch: 2, ..common::config() });
+    let mut b = Bench::with(mirror_ept::Config { batch: 2, ..crate::common::config() });
     for gfn in 0..4 {
         b.map(gfn, 100 + gfn, Level::L4K);
     }
@@ -412,7 +408,7 @@ fn inv_16_dismantling_hands_out_children_before_their_table_and_loses_nothing() 
 
 #[test]
 fn a_range_longer_than_a_batch_is_removed_in_several_rounds() {
-    let mut b = Bench::with(mirror_ept::Config { batch: 3, ..common::config() });
+    let mut b = Bench::with(mirror_ept::Config { batch: 3, ..crate::common::config() });
     for gfn in 0..8 {
         b.map(gfn, 100 + gfn, Level::L4K);
     }
