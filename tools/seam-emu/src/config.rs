@@ -91,6 +91,8 @@ impl FixedBits {
 /// Everything that a [`crate::Machine`] is made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineConfig {
+    /// Which feature bits the module presents.
+    pub features: crate::features::FeatureSet,
     /// Physical-address width in bits, key-id bits included.
     pub max_pa: u32,
     /// The lowest bit of the key id in a physical address; key ids fill the bits up to `max_pa`.
@@ -132,6 +134,7 @@ impl MachineConfig {
     /// convertible, 32 private keys.
     pub fn small() -> Self {
         Self {
+            features: crate::features::FeatureSet::Offered,
             max_pa: 52,
             hkid_start_bit: 46,
             private_hkids: 32..=63,
@@ -165,6 +168,20 @@ impl MachineConfig {
     /// The key id in a physical address.
     pub const fn hkid_of(&self, pa: u64) -> u16 {
         ((pa & self.hkid_mask()) >> if self.hkid_start_bit < 64 { self.hkid_start_bit } else { 63 }) as u16
+    }
+
+    /// The configuration as the module presents it: where only what is emulated is offered, without the bits of
+    /// ATTRIBUTES and XFAM that are not.
+    #[must_use]
+    pub fn presented(mut self) -> Self {
+        use crate::features::{FeatureSet, Word};
+
+        if self.features == FeatureSet::Offered {
+            let release = self.profile.release();
+            self.attributes.fixed0 &= self.features.bits(Word::Attributes, release);
+            self.xfam.fixed0 &= self.features.bits(Word::Xfam, release);
+        }
+        self
     }
 }
 

@@ -49,6 +49,7 @@ pub mod audit;
 pub mod config;
 pub mod conformance;
 pub mod cpuid;
+pub mod features;
 pub mod fidelity;
 pub mod fields;
 pub mod guest;

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use tdx_module_iface::Release;
+
 use super::{Backing, Degree, NOT_MODELLED, Row, TABLE};
+use crate::features::{self, FeatureSet, Word};
 
 const INTRODUCTION: &str = "# Fidelity of the emulated TDX module
 
@@ -15,6 +18,17 @@ Generated from the leaf tables `tools/seam-emu/src/{host,guest_leaf}/leaves.rs` 
 *recording*: calls of Intel's module 1.5.01 were replayed and gave the same registers. *rule*: written from the
 published rules, compared with nothing. The numbers are status codes that the leaf can return once the module is
 ready, and how many of them a recording contains; a test of the crate reaches each of the others.
+";
+
+const FEATURES: &str = "
+## Features
+
+*Recorded* is what a release announces, and what a replay of its recordings presents; for the later releases, which
+nobody recorded, it is what is implemented of them, by rule. *Offered* is the recorded set without the bits whose
+behaviour is absent: `run` and every other user present it. A probe for each offered bit fails when its code is removed.
+
+| release | word | recorded | offered |
+|---|---|---|---|
 ";
 
 const fn degree(degree: Degree) -> &'static str {
@@ -51,6 +65,30 @@ fn rows(out: &mut String, rows: &[&Row]) {
     }
 }
 
+/// Which feature bits each release announces, which are offered, and why the others are not.
+fn feature_sets(out: &mut String) {
+    out.push_str(FEATURES);
+    for release in Release::ALL {
+        for word in Word::ALL {
+            let recorded = FeatureSet::Recorded.bits(word, release);
+            let offered = FeatureSet::Offered.bits(word, release);
+            let _ = writeln!(out, "| {release} | {} | {recorded:#x} | {offered:#x} |", word.name());
+        }
+    }
+    out.push_str("\n| word | bit | name | from release | offered |\n|---|---|---|---|---|\n");
+    for feature in features::TABLE {
+        let offered = feature.absent.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {offered} |",
+            feature.word.name(),
+            feature.bit,
+            feature.name,
+            feature.since
+        );
+    }
+}
+
 /// The document, from the table.
 pub fn to_markdown() -> String {
     let mut out = INTRODUCTION.to_owned();
@@ -71,6 +109,7 @@ pub fn to_markdown() -> String {
     out.push_str("| `2.0` | as late 1.5; feature words and version; dynamic PAMT, by rule: with it every leaf that takes a 4 KiB \
          page may answer MISSING_PAMT_PAGE_PAIR, and DEMOTE takes a pair |\n",
     );
+    feature_sets(&mut out);
     out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
     for (what, how) in NOT_MODELLED {
         let _ = writeln!(out, "| {what} | {how} |");

@@ -110,6 +110,7 @@ impl core::fmt::Debug for Machine {
 impl Machine {
     /// A machine at power-on: memory zero, the module loaded but not initialised.
     pub fn new(config: MachineConfig) -> Self {
+        let config = config.presented();
         let keys = KeySpace { first_private: *config.private_hkids.start() };
         let memory = Arena::new(config.phys_mem_bytes, keys);
         let module = Module::new(&config);

@@ -6,6 +6,7 @@ use tdx_module_iface::{Release, Status};
 
 use super::{Element, Fields, NOT_WRITABLE, Write};
 use crate::config::MachineConfig;
+use crate::features::Word;
 use crate::sysinfo::{
     CONFIG_FLAGS_FIXED0, MAX_CMRS, MAX_RESERVED_PER_TDMR, MAX_TDMRS, ModuleVersion, PAMT_ENTRY_SIZE,
     TDCS_BASE_SIZE, TDCS_SIZE_PER_L2_VM, TDVPS_BASE_SIZE, TDVPS_SIZE_PER_L2_VM, cpuid_config_entry,
@@ -52,7 +53,7 @@ impl SysFields<'_> {
             sys::MAJOR_VERSION => u64::from(version.major),
             sys::UPDATE_VERSION => u64::from(version.update),
             sys::NUM_TDX_FEATURES => 1,
-            sys::TDX_FEATURES0 => version.features0,
+            sys::TDX_FEATURES0 => self.config.features.bits(Word::Features0, self.release()),
             sys::NUM_CMRS => MAX_CMRS as u64,
             sys::CMR_BASE => self.config.cmrs.get(index).map_or(0, |cmr| cmr.base),
             sys::CMR_SIZE => self.config.cmrs.get(index).map_or(0, |cmr| cmr.size),

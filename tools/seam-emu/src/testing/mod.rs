@@ -29,7 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::td_params::{TdParams, eptp};
 use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::guest::GuestRegisters;
 use crate::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
@@ -166,6 +168,22 @@ impl Host {
 
     /// A TD with these ATTRIBUTES before TDH.MR.FINALIZE.
     pub fn td_being_built(&self, vcpus: usize, attributes: u64) -> Td {
+        let mut params = TdParams::new_zeroed();
+        params.attributes = attributes;
+        params.xfam = 3;
+        params.max_vcpus = 8;
+        params.eptp_controls = eptp::LEVELS_4;
+        params.tsc_frequency = 100;
+        let (mut td, status) = self.td_with(&params);
+        assert!(status.is_success(), "TDH.MNG.INIT: {status}");
+        for lp in 0..vcpus {
+            self.add_vcpu(&mut td, lp);
+        }
+        td
+    }
+
+    /// A TD with its control pages, and what TDH.MNG.INIT said to these parameters.
+    pub fn td_with(&self, params: &TdParams) -> (Td, Status) {
         let tdr = self.page();
         let hkid = self.next_hkid.fetch_add(1, Ordering::Relaxed);
         self.ok(0, TdhLeaf::MNG_CREATE, Gprs { rcx: tdr, rdx: hkid, ..Gprs::ZERO });
@@ -178,27 +196,28 @@ impl Host {
         for page in &tdcx {
             self.ok(0, TdhLeaf::MNG_ADDCX, Gprs { rcx: *page, rdx: tdr, ..Gprs::ZERO });
         }
-        let mut params = [0u8; 1024];
-        params[..8].copy_from_slice(&attributes.to_le_bytes());
-        params[8..16].copy_from_slice(&3u64.to_le_bytes());
-        params[16..18].copy_from_slice(&8u16.to_le_bytes());
-        params[24..32].copy_from_slice(&0x1eu64.to_le_bytes());
-        params[40..42].copy_from_slice(&100u16.to_le_bytes());
-        self.write(SCRATCH, &params);
-        self.ok(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
-        let mut td = Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new() };
-        for lp in 0..vcpus {
-            let tdvpr = self.page();
-            self.ok(0, TdhLeaf::VP_CREATE, Gprs { rcx: tdvpr, rdx: tdr, ..Gprs::ZERO });
-            for _ in 0..5 {
-                let page = self.page();
-                self.ok(0, TdhLeaf::VP_ADDCX, Gprs { rcx: page, rdx: tdvpr, ..Gprs::ZERO });
-                td.vcpu_pages.push(page);
-            }
-            self.ok(lp, TdhLeaf::VP_INIT, Gprs { rcx: tdvpr, rdx: 0x1234, ..Gprs::ZERO });
-            td.vcpus.push(tdvpr);
+        self.write(SCRATCH, params.as_bytes());
+        let status = self.status(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
+        (Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new() }, status)
+    }
+
+    /// Gives the TD a vCPU with its pages, before TDH.VP.INIT; its TDVPR.
+    pub fn create_vcpu(&self, td: &mut Td) -> u64 {
+        let tdvpr = self.page();
+        self.ok(0, TdhLeaf::VP_CREATE, Gprs { rcx: tdvpr, rdx: td.tdr, ..Gprs::ZERO });
+        for _ in 0..5 {
+            let page = self.page();
+            self.ok(0, TdhLeaf::VP_ADDCX, Gprs { rcx: page, rdx: tdvpr, ..Gprs::ZERO });
+            td.vcpu_pages.push(page);
         }
-        td
+        td.vcpus.push(tdvpr);
+        tdvpr
+    }
+
+    /// Gives the TD a vCPU that is initialised on a processor.
+    pub fn add_vcpu(&self, td: &mut Td, lp: usize) {
+        let tdvpr = self.create_vcpu(td);
+        self.ok(lp, TdhLeaf::VP_INIT, Gprs { rcx: tdvpr, rdx: 0x1234, ..Gprs::ZERO });
     }
 
     /// Adds the Secure-EPT pages that are missing down to the entry of `level` for `gpa`; the pages that it took.

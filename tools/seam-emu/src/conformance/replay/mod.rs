@@ -34,6 +34,7 @@ use crate::config::{Cmr, FixedBits, MachineConfig, SeamRange, TscSource};
 /// The machine that a platform describes, at power-on.
 pub fn power_on(platform: &Platform) -> Machine {
     Machine::new(MachineConfig {
+        features: crate::features::FeatureSet::Recorded,
         max_pa: platform.max_pa,
         hkid_start_bit: platform.hkid_start_bit,
         private_hkids: platform.private_hkids.0..=platform.private_hkids.1,

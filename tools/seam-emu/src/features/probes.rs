@@ -1,0 +1,327 @@
+//! One probe for each bit that is offered: it fails when the behaviour behind the bit is gone.
+
+use tdvisor_base::{Gpa, Hpa};
+use tdx_module_iface::exit::ExitReason;
+use tdx_module_iface::lifecycle::LastTdExit;
+use tdx_module_iface::metadata::{FieldId, sys, td, vp};
+use tdx_module_iface::td_params::{TdParams, config_flags, eptp, msr_config_ctls};
+use tdx_module_iface::{Gprs, Status, StatusCode as C, TdgLeaf, TdhLeaf};
+use x86_arch::Access;
+
+use super::Word::{Attributes, ConfigFlags, Features0, TdCtls, Xfam};
+use super::{FeatureSet, TABLE, Word};
+use crate::fields::layout::tdvps;
+use crate::fields::{FieldStore, Width};
+use crate::guest::{GuestRegisters, GuestState, ScriptedGuest, VmExit};
+use crate::lock::{Mode, Side};
+use crate::td::Tdvps;
+use crate::testing::{Host, Td, code, mem};
+use crate::{GuestEnv, MachineConfig, ModuleProfile};
+
+/// A page that the TD gets while it is built.
+const BUILT: u64 = 0x10_0000;
+/// A page that is pending.
+const PENDING: u64 = BUILT + 0x1000;
+const VECTOR_VE: u8 = 20;
+
+type Probe = (Word, u8, fn());
+
+const PROBES: &[Probe] = &[
+    (Features0, 3, a_guest_reads_its_vcpu),
+    (Features0, 4, two_processors_change_one_secure_ept),
+    (Features0, 5, a_guest_chooses_that_cpuid_faults),
+    (Features0, 8, a_report_verifies_and_a_changed_one_does_not),
+    (Features0, 9, an_entry_after_a_trap_like_exit_takes_the_recoverability_hint),
+    (Features0, 10, a_host_sets_the_time_out_of_host_priority),
+    (Features0, 11, arch_capabilities_are_configured),
+    (Features0, 16, a_guest_turns_pending_page_exceptions_off),
+    (Features0, 17, the_allowed_processor_models_are_listed),
+    (Features0, 18, rbp_is_not_passed_to_the_host),
+    (Features0, 36, pamt_pages_are_given_at_run_time),
+    (Features0, 51, demotion_is_not_interrupted),
+    (Attributes, 0, a_debuggable_td_is_read_by_its_host),
+    (Attributes, 28, a_pending_page_exits_to_the_host),
+    (Xfam, 0, a_td_without_x87_or_sse_is_refused),
+    (Xfam, 1, a_td_without_x87_or_sse_is_refused),
+    (ConfigFlags, 0, guest_addresses_have_52_bits),
+    (ConfigFlags, 1, a_guest_turns_pending_page_exceptions_off),
+    (ConfigFlags, 2, rbp_is_not_passed_to_the_host),
+    (TdCtls, 0, a_guest_turns_pending_page_exceptions_off),
+];
+
+#[test]
+fn every_offered_bit_does_what_it_says() {
+    for feature in TABLE.iter().filter(|feature| feature.absent.is_none()) {
+        let probe = PROBES.iter().find(|(word, bit, _)| (*word, *bit) == (feature.word, feature.bit));
+        let name = format!("{} bit {} ({})", feature.word.name(), feature.bit, feature.name);
+        println!("{name}");
+        let (_, _, run) = probe.unwrap_or_else(|| panic!("{name} is offered, and nothing probes it"));
+        run();
+    }
+}
+
+#[test]
+fn a_bit_that_is_not_offered_is_not_announced_and_a_td_cannot_have_it() {
+    let host = Host::ready();
+    let config = host.machine.config();
+    let release = config.profile.release();
+    for feature in TABLE.iter().filter(|feature| feature.absent.is_some()) {
+        let name = feature.name;
+        assert_eq!(FeatureSet::Offered.bits(feature.word, release) & feature.mask(), 0, "{name}");
+        let field = match feature.word {
+            Features0 => sys::TDX_FEATURES0,
+            Attributes => sys::ATTRIBUTES_FIXED0,
+            Xfam => sys::XFAM_FIXED0,
+            ConfigFlags | TdCtls => continue,
+        };
+        let read = host.ok(0, TdhLeaf::SYS_RD, Gprs { rdx: field.id.0, ..Gprs::ZERO });
+        assert_eq!(read.r8 & feature.mask(), 0, "{name} is announced by SYS.RD");
+        let status = match feature.word {
+            Attributes => created(&host, |params| params.attributes = feature.mask()).1,
+            Xfam => created(&host, |params| params.xfam |= feature.mask()).1,
+            _ => continue,
+        };
+        assert_eq!(status.code(), C::OPERAND_INVALID, "a TD got {name}");
+    }
+}
+
+fn params() -> TdParams {
+    let mut params: TdParams = zerocopy::FromZeros::new_zeroed();
+    params.xfam = 3;
+    params.max_vcpus = 8;
+    params.eptp_controls = eptp::LEVELS_4;
+    params.tsc_frequency = 100;
+    params
+}
+
+/// A TD without VCPUs, and what TDH.MNG.INIT said.
+fn created(host: &Host, change: impl FnOnce(&mut TdParams)) -> (Td, Status) {
+    let mut params = params();
+    change(&mut params);
+    host.td_with(&params)
+}
+
+/// A TD with these parameters and one VCPU, with a page at [`BUILT`] and a pending one at [`PENDING`].
+fn running(host: &Host, change: impl FnOnce(&mut TdParams)) -> Td {
+    let (mut td, status) = created(host, change);
+    assert!(status.is_success(), "{status}");
+    host.add_vcpu(&mut td, 0);
+    host.tables(&td, BUILT, 0);
+    host.add(&td, BUILT, &[]);
+    host.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+    host.aug(&td, PENDING);
+    td
+}
+
+/// What the guest sees when it goes on after a step.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    gprs: Gprs,
+    /// The vector that the module injected.
+    vector: Option<u8>,
+}
+
+/// Enters the VCPU with `rcx_flags`; the guest makes these exits, one after the other, and is then interrupted. Gives
+/// what it saw after each, and the registers of the host at the TD exit.
+fn guest(host: &Host, td: &Td, rcx_flags: u64, exits: &[(Gprs, VmExit)]) -> (Vec<Seen>, Gprs) {
+    let mut seen = Vec::new();
+    let mut step = 0;
+    let mut cpu = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        let vector = state.event.take().map(|event| event.vector);
+        if step > 0 {
+            seen.push(Seen { gprs: state.gprs(), vector });
+        }
+        state.set_rip(state.rip() + 64);
+        step += 1;
+        match exits.get(step - 1) {
+            Some((gprs, exit)) => {
+                state.set_gprs(*gprs);
+                *exit
+            }
+            None => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+        }
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0] | rcx_flags, ..Gprs::ZERO };
+    let lp = host.machine.lp(0).expect("a processor");
+    lp.seamcall_with(&mut gprs, &mut cpu).expect("a module that answers");
+    (seen, gprs)
+}
+
+fn tdcall(leaf: TdgLeaf, gprs: Gprs) -> (Gprs, VmExit) {
+    (Gprs { rax: u64::from(leaf.0), ..gprs }, VmExit::tdcall())
+}
+
+fn read(leaf: TdgLeaf, field: FieldId) -> (Gprs, VmExit) {
+    tdcall(leaf, Gprs { rdx: field.0, ..Gprs::ZERO })
+}
+
+fn touch_pending() -> (Gprs, VmExit) {
+    (Gprs::ZERO, VmExit::ept_violation(Gpa::new(PENDING), PENDING, Access::Read, 0))
+}
+
+fn a_guest_reads_its_vcpu() {
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let (seen, _) = guest(&host, &td, 0, &[read(TdgLeaf::VP_RD, vp::VCPU_INDEX.id)]);
+    assert_eq!((seen[0].gprs.rax, seen[0].gprs.r8), (0, 0));
+    assert_ne!(seen[0].gprs.rdx, vp::VCPU_INDEX.id.0, "the next field is named");
+}
+
+fn two_processors_change_one_secure_ept() {
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let tdcs = crate::td::Tdr::at(host.machine.memory(), Hpa::new(td.tdr)).expect("a TDR").tdcs();
+    let _other = tdcs.tree_lock().expect("a lock").acquire(Mode::Shared, Side::Host).expect("free");
+    let add = host.call(0, TdhLeaf::MEM_PAGE_AUG, mem(&td, PENDING + 0x1000, 0, host.page()));
+    assert_eq!(code(&add), C::SUCCESS, "an addition does not wait for another");
+}
+
+fn a_guest_chooses_that_cpuid_faults() {
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let cpuid = (Gprs::ZERO, VmExit::instruction(ExitReason::CPUID, 2, 0));
+    let set = tdcall(TdgLeaf::VP_CPUIDVE_SET, Gprs { rcx: 1, ..Gprs::ZERO });
+    let (seen, _) = guest(&host, &td, 0, &[cpuid, set, cpuid]);
+    assert_eq!([seen[0].vector, seen[2].vector], [None, Some(VECTOR_VE)]);
+}
+
+fn a_report_verifies_and_a_changed_one_does_not() {
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let report = tdcall(TdgLeaf::MR_REPORT, Gprs { rcx: BUILT, rdx: BUILT + 0x800, ..Gprs::ZERO });
+    let verify = |gpa| tdcall(TdgLeaf::MR_VERIFYREPORT, Gprs { rcx: gpa, ..Gprs::ZERO });
+    let (seen, _) = guest(&host, &td, 0, &[report, verify(BUILT), verify(BUILT + 0x100)]);
+    assert_eq!([seen[0].gprs.rax, seen[1].gprs.rax], [0, 0]);
+    assert_ne!(seen[2].gprs.rax, 0, "other bytes are no report");
+}
+
+fn an_entry_after_a_trap_like_exit_takes_the_recoverability_hint() {
+    const HOST_RECOVERABILITY_HINT: u64 = 1 << 52;
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let (_, refused) = guest(&host, &td, HOST_RECOVERABILITY_HINT, &[]);
+    assert_eq!(code(&refused), C::OPERAND_INVALID, "nothing recoverable happened");
+    let tdvps = Tdvps::at(host.machine.memory(), Hpa::new(td.vcpus[0])).expect("a TDVPS");
+    tdvps.store(tdvps::LAST_TD_EXIT, Width::B1, u64::from(LastTdExit::ASYNC_TRAP.0));
+    let (_, exit) = guest(&host, &td, HOST_RECOVERABILITY_HINT, &[]);
+    assert_eq!(exit.rax, u64::from(ExitReason::EXTERNAL_INTERRUPT.0), "the guest ran");
+}
+
+fn a_host_sets_the_time_out_of_host_priority() {
+    const ONE_TENTH_OF_A_SECOND: u64 = 100_000;
+    let host = Host::ready();
+    let td = running(&host, |_| ());
+    let field = Gprs { rcx: td.tdr, rdx: td::HP_LOCK_TIMEOUT.id.0, ..Gprs::ZERO };
+    host.ok(0, TdhLeaf::MNG_WR, Gprs { r8: ONE_TENTH_OF_A_SECOND, r9: u64::MAX, ..field });
+    assert_eq!(host.ok(0, TdhLeaf::MNG_RD, field).r8, ONE_TENTH_OF_A_SECOND);
+}
+
+fn arch_capabilities_are_configured() {
+    let host = Host::ready();
+    let mask = Gprs { rdx: sys::IA32_ARCH_CAPABILITIES_CONFIG_MASK.id.0, ..Gprs::ZERO };
+    let configurable = host.ok(0, TdhLeaf::SYS_RD, mask).r8;
+    let without = created(&host, |params| params.ia32_arch_capabilities_config = configurable).1;
+    let with = created(&host, |params| {
+        params.msr_config_ctls = msr_config_ctls::IA32_ARCH_CAPABILITIES;
+        params.ia32_arch_capabilities_config = configurable;
+    });
+    assert_ne!(configurable, 0);
+    assert_eq!([without.code(), with.1.code()], [C::OPERAND_INVALID, C::SUCCESS]);
+}
+
+fn a_guest_turns_pending_page_exceptions_off() {
+    let host = Host::ready();
+    let td = running(&host, |params| params.config_flags = config_flags::FLEXIBLE_PENDING_VE);
+    let off = Gprs { rdx: td::TD_CTLS.id.0, r8: 1, r9: 1, ..Gprs::ZERO };
+    let steps = [touch_pending(), tdcall(TdgLeaf::VP_VEINFO_GET, Gprs::ZERO), tdcall(TdgLeaf::VM_WR, off)];
+    let (seen, _) = guest(&host, &td, 0, &steps);
+    assert_eq!(seen[0].vector, Some(VECTOR_VE));
+    assert_eq!(seen[2].gprs.rax, 0, "TD_CTLS is written");
+    let (_, exit) = guest(&host, &td, 0, &[touch_pending()]);
+    assert_eq!(exit.rax, u64::from(ExitReason::EPT_VIOLATION.0), "the host is asked now");
+
+    let fixed = running(&host, |_| ());
+    let (seen, _) = guest(&host, &fixed, 0, &[tdcall(TdgLeaf::VM_WR, off)]);
+    assert_ne!(seen[0].gprs.rax, 0, "only a TD with FLEXIBLE_PENDING_VE may");
+}
+
+fn the_allowed_processor_models_are_listed() {
+    let host = Host::ready();
+    let read = |field: FieldId| host.ok(0, TdhLeaf::SYS_RD, Gprs { rdx: field.0, ..Gprs::ZERO }).r8;
+    assert_eq!(read(sys::NUM_ALLOWED_FMS.id), 1);
+    assert_eq!(read(sys::ALLOWED_FMS.id), u64::from(host.machine.config().cpuid_fms));
+}
+
+fn rbp_is_not_passed_to_the_host() {
+    const RBP: u64 = 1 << 5;
+    let host = Host::ready();
+    let vmcall = tdcall(TdgLeaf::VP_VMCALL, Gprs { rcx: RBP, rbp: 7, ..Gprs::ZERO });
+    let modified = running(&host, |_| ());
+    let (_, exit) = guest(&host, &modified, 0, &[vmcall]);
+    assert_eq!(exit.rbp, 7, "without the flag it is a register as any other");
+    let kept = running(&host, |params| params.config_flags = config_flags::NO_RBP_MOD);
+    let (seen, _) = guest(&host, &kept, 0, &[vmcall]);
+    assert_eq!(Status::from_raw(seen[0].gprs.rax).code(), C::OPERAND_INVALID);
+}
+
+fn pamt_pages_are_given_at_run_time() {
+    let host = Host::with_dynamic_pamt();
+    let first = crate::testing::TDMR;
+    let add = Gprs { rcx: first | 1, rdx: first + 0x20_0000, r8: first + 0x20_1000, ..Gprs::ZERO };
+    assert_eq!(
+        host.status(0, TdhLeaf::MNG_CREATE, Gprs { rcx: first, rdx: 40, ..Gprs::ZERO }).code(),
+        C::MISSING_PAMT_PAGE_PAIR
+    );
+    assert_eq!(host.status(0, TdhLeaf::PHYMEM_PAMT_ADD, add).code(), C::SUCCESS);
+}
+
+fn demotion_is_not_interrupted() {
+    let demote = |profile| {
+        let host = Host::with(MachineConfig { profile, ..MachineConfig::small() });
+        let td = running(&host, |_| ());
+        let gpa = 0x20_0000;
+        host.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(&td, gpa, 1, host.large_page()));
+        host.ok(0, TdhLeaf::MEM_RANGE_BLOCK, mem(&td, gpa, 1, 0));
+        host.ok(0, TdhLeaf::MEM_TRACK, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+        let none = Gprs { r9: u64::MAX, r10: u64::MAX, r11: u64::MAX, ..mem(&td, gpa, 1, host.page()) };
+        host.machine.with_interrupt(0, || host.status(0, TdhLeaf::MEM_PAGE_DEMOTE, none)).code()
+    };
+    assert_eq!(demote(ModuleProfile::V1_5_01), C::INTERRUPTED_RESTARTABLE);
+    assert_eq!(demote(ModuleProfile::V1_5Late), C::SUCCESS);
+}
+
+fn a_debuggable_td_is_read_by_its_host() {
+    let host = Host::ready();
+    let debug = running(&host, |params| params.attributes = 1);
+    let closed = running(&host, |_| ());
+    let read = |td: &Td| host.status(0, TdhLeaf::MEM_RD, mem(td, BUILT, 0, 0)).code();
+    assert_eq!([read(&debug), read(&closed)], [C::SUCCESS, C::TD_NON_DEBUG]);
+}
+
+fn a_pending_page_exits_to_the_host() {
+    let host = Host::ready();
+    let td = running(&host, |params| params.attributes = 1 << 28);
+    let (_, exit) = guest(&host, &td, 0, &[touch_pending()]);
+    assert_eq!(exit.rax, u64::from(ExitReason::EPT_VIOLATION.0));
+}
+
+fn a_td_without_x87_or_sse_is_refused() {
+    let host = Host::ready();
+    for xfam in [0, 1, 2] {
+        assert_eq!(created(&host, |params| params.xfam = xfam).1.code(), C::OPERAND_INVALID, "XFAM {xfam}");
+    }
+}
+
+fn guest_addresses_have_52_bits() {
+    let host = Host::ready();
+    let (mut td, status) = created(&host, |params| {
+        params.config_flags = config_flags::GPAW;
+        params.eptp_controls = eptp::LEVELS_5;
+    });
+    assert!(status.is_success(), "{status}");
+    host.add_vcpu(&mut td, 0);
+    host.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+    let (seen, _) = guest(&host, &td, 0, &[tdcall(TdgLeaf::VP_INFO, Gprs::ZERO)]);
+    assert_eq!(seen[0].gprs.rcx & 0x3f, 52);
+}
