@@ -31,6 +31,9 @@ pub struct Args {
     json: bool,
 }
 
+/// The version of the JSON form, `schemas/decode.schema.json`.
+const JSON_SCHEMA: u32 = 1;
+
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {

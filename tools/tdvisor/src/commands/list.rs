@@ -16,7 +16,7 @@ pub struct Args {
     json: bool,
 }
 
-/// The version of the JSON form.
+/// The version of the JSON form, `schemas/list.schema.json`.
 const JSON_SCHEMA: u32 = 1;
 
 /// What each built-in guest is for, by name.

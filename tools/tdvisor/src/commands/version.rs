@@ -19,7 +19,7 @@ pub struct Args {
     json: bool,
 }
 
-/// The version of the JSON form.
+/// The version of the JSON form, `schemas/version.schema.json`.
 const JSON_SCHEMA: u32 = 1;
 
 /// Runs the command.

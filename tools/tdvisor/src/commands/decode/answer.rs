@@ -8,7 +8,7 @@ use tdx_module_iface::leaf::RegUse;
 use tdx_module_iface::{Release, Status};
 
 use super::quote_error::QuoteError;
-use super::{Form, Stop};
+use super::{Form, JSON_SCHEMA, Stop};
 
 /// Prints what a status means.
 pub fn status(status: Status, form: Form, out: &mut impl Write) -> Result<(), Stop> {
@@ -48,11 +48,14 @@ pub fn quote_error(error: QuoteError, form: Form, out: &mut impl Write) -> Resul
             writeln!(out, "{value} {name}\n  of        Intel's quote libraries\n  cause     {cause}")?
         }
         Form::Json => {
-            writeln!(
-                out,
-                "{}",
-                json!({"kind": "quote-error", "value": value, "name": name, "cause": cause})
-            )?;
+            let object = json!({
+                "schema": JSON_SCHEMA,
+                "kind": "quote-error",
+                "value": value,
+                "name": name,
+                "cause": cause,
+            });
+            writeln!(out, "{object}")?;
         }
     }
     Ok(())
@@ -64,6 +67,7 @@ pub fn status_json(status: Status) -> Value {
     let info = code.info();
     let details = status.typed_details();
     json!({
+        "schema": JSON_SCHEMA,
         "kind": "status",
         "value": format!("{:#018x}", status.raw()),
         "name": info.map(|info| info.name),
@@ -97,6 +101,7 @@ fn leaf_json(card: &LeafCard) -> Value {
     };
     let info = card.info;
     json!({
+        "schema": JSON_SCHEMA,
         "kind": "leaf",
         "instruction": match card.side { Side::Host => "SEAMCALL", Side::Guest => "TDCALL" },
         "number": info.number,

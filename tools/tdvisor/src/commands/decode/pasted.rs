@@ -10,7 +10,7 @@ use tdx_module_iface::ghci::CallStatus;
 use tdx_module_iface::status::{Status, StatusCode};
 
 use super::quote_error::QuoteError;
-use super::{Form, Stop, trace};
+use super::{Form, JSON_SCHEMA, Stop, trace};
 use crate::outcome::Failure;
 
 /// Of longer lines the beginning is read.
@@ -66,8 +66,13 @@ pub fn explain(mut input: impl BufRead + 'static, form: Form, out: &mut impl Wri
     for finding in &findings {
         if form == Form::Json {
             let known = finding.what.to_string();
-            let object =
-                json!({"kind": "finding", "line": finding.line, "times": finding.times, "text": known});
+            let object = json!({
+                "schema": JSON_SCHEMA,
+                "kind": "finding",
+                "line": finding.line,
+                "times": finding.times,
+                "text": known,
+            });
             writeln!(out, "{object}")?;
             continue;
         }

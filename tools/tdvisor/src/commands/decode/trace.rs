@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::answer::status_json;
 use super::record::{Call, Line, parse};
-use super::{Form, Stop};
+use super::{Form, JSON_SCHEMA, Stop};
 use crate::outcome::Failure;
 
 /// Longer lines are no lines of a trace.
@@ -76,6 +76,7 @@ fn print(call: &Call, form: Form, out: &mut impl Write) -> io::Result<()> {
             out,
             "{}",
             json!({
+                "schema": JSON_SCHEMA,
                 "kind": "call",
                 "n": call.number,
                 "lp": call.lp,

@@ -268,7 +268,7 @@ pub enum Detail {
     Full,
 }
 
-/// The version of the JSON form of a summary. It changes when a field goes away or means something else.
+/// The version of the JSON form, `schemas/run.schema.json`. It changes when a field goes away or means something else.
 const JSON_SCHEMA: u32 = 2;
 
 /// What of a guest's private state may be shown.

@@ -1,0 +1,133 @@
+//! What `--json` prints is what the schema files say, field by field.
+//!
+//! The files use a part of JSON Schema (draft 2020-12) that a few lines check; a keyword beyond it is an error here.
+
+mod cli;
+
+use std::path::Path;
+
+use cli::{Folder, tdvisor};
+use serde_json::{Map, Value};
+
+fn schema(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name).with_extension("schema.json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn is_type(value: &Value, name: &str) -> bool {
+    match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => panic!("no type is called {name}"),
+    }
+}
+
+/// A keyword's list.
+fn listed(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+/// Where `value` is not what `schema` says; `at` is the way to it.
+fn problem(value: &Value, schema: &Value, at: &str) -> Option<String> {
+    let nothing = Map::new();
+    let keywords = schema.as_object().expect("a schema is an object");
+    let properties = keywords.get("properties").and_then(Value::as_object).unwrap_or(&nothing);
+    keywords.iter().find_map(|(keyword, says)| match keyword.as_str() {
+        "$schema" | "title" | "description" | "properties" => None,
+        "const" => (value != says).then(|| format!("{at}: {value} is not {says}")),
+        "enum" => (!listed(says).contains(value)).then(|| format!("{at}: {value} is none of {says}")),
+        "type" => {
+            let names = says.as_array().map_or(std::slice::from_ref(says), Vec::as_slice);
+            let fits = names.iter().filter_map(Value::as_str).any(|name| is_type(value, name));
+            (!fits).then(|| format!("{at}: {value} is no {says}"))
+        }
+        "required" => {
+            let missing =
+                listed(says).iter().filter_map(Value::as_str).find(|name| value.get(name).is_none());
+            missing.map(|name| format!("{at}: {name} is missing"))
+        }
+        "items" => {
+            let mut items = value.as_array().into_iter().flatten().enumerate();
+            items.find_map(|(index, item)| problem(item, says, &format!("{at}[{index}]")))
+        }
+        "additionalProperties" => value.as_object().into_iter().flatten().find_map(|(name, inner)| {
+            let at = format!("{at}.{name}");
+            match (properties.get(name), says) {
+                (Some(own), _) => problem(inner, own, &at),
+                (None, Value::Bool(false)) => Some(format!("{at}: the schema does not know it")),
+                (None, Value::Bool(true)) => None,
+                (None, others) => problem(inner, others, &at),
+            }
+        }),
+        "oneOf" => {
+            let problems: Vec<_> = listed(says).iter().map(|one| problem(value, one, at)).collect();
+            let fitting = problems.iter().filter(|problem| problem.is_none()).count();
+            (fitting != 1).then(|| format!("{at}: fits {fitting} of the kinds: {problems:?}"))
+        }
+        other => panic!("the check does not know the keyword {other}"),
+    })
+}
+
+#[track_caller]
+fn fits(value: &Value, schema: &Value, call: &str) {
+    if let Some(problem) = problem(value, schema, "") {
+        panic!("{call}: {problem}");
+    }
+}
+
+#[test]
+fn every_ending_of_a_run_fits_its_schema() {
+    let schema = schema("run");
+    for (command, status) in [("fail", 1), ("fatal", 1), ("triple-fault", 3), ("unaccepted", 3)] {
+        let answer = tdvisor(&["run", "fault-td", "--command", command, "--json"]).ends_with(status);
+        fits(&answer.json(), &schema, command);
+    }
+    fits(&tdvisor(&["run", "--json"]).ends_with(0).json(), &schema, "hello-td");
+    let spin = tdvisor(&["run", "fault-td", "--command", "spin", "--timeout", "1", "--json"]).ends_with(124);
+    assert_eq!(spin.json()["ending"]["kind"], "timed-out");
+    fits(&spin.json(), &schema, "spin");
+}
+
+#[test]
+fn lists_and_versions_fit_theirs() {
+    for name in ["list", "version"] {
+        fits(&tdvisor(&[name, "--json"]).ends_with(0).json(), &schema(name), name);
+    }
+}
+
+#[test]
+fn everything_that_decode_explains_fits_its_schema() {
+    let schema = schema("decode");
+    let trace = Folder::new("schemas").path("trace");
+    tdvisor(&["run", "--trace", &trace]).ends_with(0);
+    for subject in ["0xC0000B0800000092", "SUCCESS", "TDH.MEM.PAGE.AUG", "6", "0xe047", &trace] {
+        let lines = tdvisor(&["decode", subject, "--json"]).ends_with(0).stdout();
+        for line in lines.lines() {
+            fits(&serde_json::from_str(line).expect("JSON"), &schema, subject);
+        }
+    }
+}
+
+#[test]
+fn what_a_schema_does_not_say_does_not_fit() {
+    let (run, summary) = (schema("run"), tdvisor(&["run", "--json"]).ends_with(0).json());
+    let damages: [fn(&mut Value); 6] = [
+        |value| value["schema"] = 1.into(),
+        |value| value["extra"] = 1.into(),
+        |value| value["ending"]["kind"] = "vanished".into(),
+        |value| value["rtmrs"]["RTMR0"] = 7.into(),
+        |value| value["lost"] = "nothing".into(),
+        |value| drop(value.as_object_mut().and_then(|fields| fields.remove("audit"))),
+    ];
+    for damage in damages {
+        let mut damaged = summary.clone();
+        damage(&mut damaged);
+        assert!(problem(&damaged, &run, "").is_some(), "{damaged}");
+    }
+}
