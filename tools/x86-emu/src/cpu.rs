@@ -18,7 +18,7 @@ use crate::exits::Exit;
 use crate::op::address;
 use crate::stop::Reason;
 use crate::tlb::{Tlb, View};
-use x86_arch::{Activity, CpuState, Event, Seg, Shadow, cr4, flags, vector};
+use x86_arch::{Activity, CpuState, Event, Seg, Shadow, cr0, cr4, flags, vector};
 
 /// How many instructions a run may retire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,7 +152,8 @@ impl Cpu {
             CodeMode::Code16
         };
         self.view = if self.state.cpl() == 3 {
-            View::User
+            let aligned = self.state.control.cr0 & cr0::AM != 0 && self.state.flags.rest() & flags::AC != 0;
+            if aligned { View::UserAligned } else { View::User }
         } else if self.state.control.cr4 & cr4::SMAP != 0 && self.state.flags.rest() & flags::AC == 0 {
             View::Supervisor
         } else {

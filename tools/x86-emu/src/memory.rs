@@ -7,6 +7,7 @@
 //! - After a store into a page with decoded code, `attention` ends the running block.
 
 use phys_memory::{Atomic, MemoryFault, StoreEffect};
+use tdvisor_base::sync::Mutex;
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
 use crate::bus::Refused;
@@ -15,10 +16,14 @@ use crate::exits::RefusedBy;
 use crate::paging::Want;
 use crate::stop::{Step, Stop};
 use crate::tlb::View;
-use x86_arch::{Access, Width, flags::Flags};
+use x86_arch::{Access, Event, Width, flags::Flags, vector};
 
 const OFFSET: u64 = 0xFFF;
 const PAGE: u64 = 4096;
+
+/// Held during a locked access across two pages: such accesses are atomic to each other. Accesses within one page do not
+/// take it, so one of those by another CPU may fall between the two halves; on hardware the bus lock keeps it out.
+static BUS_LOCK: Mutex<()> = Mutex::new(());
 
 /// Where part of an operand is.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +168,7 @@ impl Cpu {
         linear: u64,
         view: View,
     ) -> Result<W, Stop> {
+        self.check_alignment(linear, size_of::<W>(), view)?;
         if linear & OFFSET <= PAGE - size_of::<W>() as u64
             && let Target::Memory(place) = self.target_of(env, linear, Want::Read, view)?
         {
@@ -257,6 +263,7 @@ impl Cpu {
         value: W,
         view: View,
     ) -> Step {
+        self.check_alignment(linear, size_of::<W>(), view)?;
         if linear & OFFSET <= PAGE - size_of::<W>() as u64
             && let Target::Memory(place) = self.target_of(env, linear, Want::Write, view)?
         {
@@ -272,8 +279,18 @@ impl Cpu {
         self.write_bytes(env, linear, part, view)
     }
 
+    /// #AC for an access that alignment checks forbid (SDM vol. 3, "Alignment Check Exception"). Operands of other sizes
+    /// than these have rules of their own, under which a misaligned one is #GP or allowed.
+    fn check_alignment(&mut self, linear: u64, bytes: usize, view: View) -> Step {
+        if view == View::UserAligned && matches!(bytes, 2 | 4 | 8) && linear & (bytes as u64 - 1) != 0 {
+            return Err(self.raise(Event::exception_with_code(vector::AC, 0)));
+        }
+        Ok(())
+    }
+
     /// Checks that a later store of this size cannot fault.
     pub(crate) fn prepare_store(&mut self, env: &mut Env<'_>, linear: u64, bytes: usize) -> Step {
+        self.check_alignment(linear, bytes, self.view)?;
         self.span(env, linear, bytes, Want::Write, self.view).map(drop)
     }
 
@@ -320,8 +337,10 @@ impl Cpu {
         linear: u64,
         mut update: impl FnMut(&mut Flags, W) -> W,
     ) -> Step {
+        self.check_alignment(linear, size_of::<W>(), self.view)?;
         if linear & OFFSET > PAGE - W::BYTES {
-            return Err(self.unimplemented("locked access across two pages"));
+            let _bus = BUS_LOCK.lock();
+            return self.modify(env, linear, update);
         }
         let Target::Memory(place) = self.target_of(env, linear, Want::Write, self.view)? else {
             // The bus takes a device's accesses one after the other.
@@ -347,8 +366,13 @@ impl Cpu {
         current: W,
         new: W,
     ) -> Result<W, Stop> {
+        self.check_alignment(linear, size_of::<W>(), self.view)?;
         if linear & OFFSET > PAGE - size_of::<W>() as u64 {
-            return Err(self.unimplemented("locked access across two pages"));
+            let _bus = BUS_LOCK.lock();
+            self.prepare_store(env, linear, size_of::<W>())?;
+            let found: W = self.load(env, linear)?;
+            self.store(env, linear, if found == current { new } else { found })?;
+            return Ok(found);
         }
         let Target::Memory(place) = self.target_of(env, linear, Want::Write, self.view)? else {
             let found: W = self.load(env, linear)?;

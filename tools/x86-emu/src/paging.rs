@@ -12,7 +12,7 @@ use tdvisor_base::{Gpa, Hpa, KeyId};
 use crate::bus::{Answer, Translation};
 use crate::cpu::{Cpu, Env};
 use crate::exits::RefusedBy;
-use crate::memory::Target;
+use crate::memory::{Place, Target};
 use crate::stop::Stop;
 use crate::tlb::{Fill, View};
 use x86_arch::{Access, cr0, cr4, efer};
@@ -110,6 +110,9 @@ impl Cpu {
                 Answer::Memory(translation) => translation,
                 Answer::Device => return Ok(Target::Device(at)),
             };
+            if view == View::UserAligned {
+                return Ok(Target::Memory(Place { hpa: translation.byte(at), key: translation.key }));
+            }
             let fill = Fill {
                 gpa: leaf.gpa,
                 translation,
@@ -186,7 +189,7 @@ impl Cpu {
         if !self.state.is_ia32e() {
             return Err(self.unimplemented("paging without IA-32e mode").into());
         }
-        let user_access = view == View::User;
+        let user_access = view.is_user();
         let context = if user_access { code::USER } else { 0 }
             | match want {
                 Want::Read => 0,
@@ -257,7 +260,7 @@ impl Cpu {
         let user_page = path & USER != 0;
         let writable = path & WRITABLE != 0;
         let executable = !(no_execute && self.state.control.efer & efer::NXE != 0);
-        if view == View::User {
+        if view.is_user() {
             return (user_page, user_page && writable, user_page && executable);
         }
         let data = !(user_page && view == View::Supervisor);

@@ -44,6 +44,16 @@ pub(crate) enum View {
     Supervisor = 1,
     /// SMAP is off or suspended by RFLAGS.AC.
     SupervisorNoSmap = 2,
+    /// User, with alignment checks: nothing is cached for it, so that every access is looked at.
+    UserAligned = 3,
+}
+
+impl View {
+    /// Whether the rights are those of user code.
+    #[inline(always)]
+    pub(crate) const fn is_user(self) -> bool {
+        matches!(self, Self::User | Self::UserAligned)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@
 //!
 //! // The guest accepts its page and is then interrupted.
 //! let exit = host.accept(0, td.vcpus[0], 0x8000_0000);
-//! assert_eq!(exit.rax, ExitReason::EXTERNAL_INTERRUPT.0.into());
+//! assert_eq!(exit.rax, u64::from(ExitReason::EXTERNAL_INTERRUPT.0));
 //!
 //! // The page is taken by now.
 //! let again = host.call(0, TdhLeaf::MEM_PAGE_AUG, mem(&td, 0x8000_0000, 0, page));

@@ -22,13 +22,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use tdvisor_base::{Hpa, KeyId, Pfn};
 
-use super::{MAX_INSTRUCTION, decode_block, decode_one};
+use super::{MAX_INSTRUCTION, decode_block, decode_one, is_undefined_whatever_follows};
 use crate::cpu::{CodeMode, Cpu, Env};
 use crate::memory::Place;
 use crate::op::Op;
 use crate::paging::Want;
 use crate::stop::Stop;
-use crate::tlb::{Tlb, View};
+use crate::tlb::Tlb;
 
 /// Blocks that run before generations are looked at again.
 pub(crate) const BLOCKS_PER_EPOCH: u32 = 256;
@@ -125,7 +125,7 @@ pub(crate) struct CodeCache {
 
 /// The state of translation that a jump entry is good for.
 fn stamp(cpu: &Cpu) -> u64 {
-    cpu.tlb.stamp(cpu.state.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view == View::User)
+    cpu.tlb.stamp(cpu.state.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view.is_user())
 }
 
 impl CodeCache {
@@ -282,6 +282,9 @@ fn build(cpu: &mut Cpu, env: &mut Env<'_>, rip: u64, place: Place) -> Result<Blo
             // The first instruction leaves the page, or nothing of it can be decoded.
             let mut bytes = [0u8; MAX_INSTRUCTION];
             if room < MAX_INSTRUCTION {
+                if is_undefined_whatever_follows(cpu.mode, window) {
+                    return Err(cpu.undefined());
+                }
                 cpu.read_bytes(env, cpu.code_linear(rip), &mut bytes, Want::Execute, cpu.view)?;
             } else if let Some(head) = window.get(..MAX_INSTRUCTION) {
                 bytes.copy_from_slice(head);

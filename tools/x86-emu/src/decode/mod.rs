@@ -3,6 +3,7 @@
 //! Instructions are decoded as if their block began at address zero, so that a block can run wherever its
 //! page is mapped; RIP-relative operands and branch targets are relative to the block.
 
+mod absent;
 pub(crate) mod cache;
 mod operands;
 
@@ -14,6 +15,7 @@ use crate::op::Op;
 use crate::ops;
 use crate::paging::Want;
 use crate::stop::Step;
+use absent::Fate;
 use cache::Block;
 pub(crate) use operands::{Form, form, operands, segment_bits, width};
 
@@ -43,12 +45,40 @@ fn decoder(mode: CodeMode, bytes: &[u8]) -> Decoder<'_> {
     Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE)
 }
 
+/// What the CPU does with an instruction.
+enum Meaning {
+    Operation(Decoded),
+    /// #UD.
+    Undefined,
+    /// Nothing that this crate can do.
+    Unknown,
+}
+
+/// Finds out what an instruction means.
+fn meaning(instruction: &Instruction, long: bool) -> Meaning {
+    let found = |instruction| ops::decode(instruction, long).map_or(Meaning::Unknown, Meaning::Operation);
+    if instruction.code() == Code::INVALID {
+        return Meaning::Undefined;
+    }
+    match absent::fate(instruction) {
+        None => found(instruction),
+        Some(Fate::Undefined) => Meaning::Undefined,
+        Some(Fate::Nothing) => Meaning::Operation(Decoded::plain(Op::new(ops::nothing))),
+        Some(Fate::Older(code)) => {
+            let mut older = *instruction;
+            older.set_code(code);
+            older.set_has_rep_prefix(false);
+            found(&older)
+        }
+    }
+}
+
 /// Finds the operation for an instruction.
 fn translate(instruction: &Instruction, mode: CodeMode) -> Decoded {
-    let long = mode == CodeMode::Code64;
-    let mut decoded = match instruction.code() {
-        Code::INVALID => Decoded::branch(Op::new(invalid)),
-        _ => ops::decode(instruction, long).unwrap_or_else(|| Decoded::branch(Op::new(unknown))),
+    let mut decoded = match meaning(instruction, mode == CodeMode::Code64) {
+        Meaning::Operation(decoded) => decoded,
+        Meaning::Undefined => Decoded::branch(Op::new(invalid)),
+        Meaning::Unknown => Decoded::branch(Op::new(unknown)),
     };
     decoded.op.off = instruction.ip() as u16;
     decoded.op.len = instruction.len() as u8;
@@ -59,7 +89,7 @@ fn translate(instruction: &Instruction, mode: CodeMode) -> Decoded {
 /// A few implemented instructions still stop for some operands, with [`crate::Exit::Unimplemented`].
 pub fn implements(bytes: &[u8]) -> bool {
     let instruction = decoder(CodeMode::Code64, bytes).decode();
-    !instruction.is_invalid() && ops::decode(&instruction, true).is_some()
+    matches!(meaning(&instruction, true), Meaning::Operation(_))
 }
 
 /// Decodes a block; `None` if not even its first instruction is complete in `bytes`.
@@ -74,8 +104,12 @@ fn decode_block(cpu: &Cpu, bytes: &[u8]) -> Option<Block> {
         if instruction.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes {
             break;
         }
+        let begin = used;
         used = decoder.position();
-        let decoded = translate(&instruction, cpu.mode);
+        let mut decoded = translate(&instruction, cpu.mode);
+        if instruction.is_invalid() && is_too_long(cpu.mode, bytes.get(begin..).unwrap_or(&[])) {
+            decoded.op.run = too_long;
+        }
         ops.push(decoded.op);
         if decoded.ends_block {
             sets_rip = true;
@@ -98,6 +132,35 @@ fn decode_one(cpu: &Cpu, bytes: &[u8; MAX_INSTRUCTION]) -> Block {
     }
     let used = if instruction.is_invalid() { MAX_INSTRUCTION } else { instruction.len() };
     Block::new(vec![decoded.op], decoded.ends_block, bytes.get(..used).unwrap_or(bytes))
+}
+
+/// Whether what begins here is an instruction that repeats prefixes until it has more than fifteen bytes.
+fn is_too_long(mode: CodeMode, bytes: &[u8]) -> bool {
+    let is_prefix =
+        |byte: &&u8| matches!(**byte, 0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3);
+    let prefixes = bytes.iter().take_while(is_prefix).count();
+    let Some((prefixes, rest)) = bytes.split_at_checked(prefixes) else { return false };
+    if prefixes.len() >= MAX_INSTRUCTION {
+        return true;
+    }
+    // A prefix that comes again later changes nothing.
+    let lasting = |n: usize| prefixes.get(n).filter(|byte| !prefixes.iter().skip(n + 1).any(|b| b == *byte));
+    let mut short: Vec<u8> = (0..prefixes.len()).filter_map(lasting).copied().collect();
+    let dropped = prefixes.len() - short.len();
+    short.extend(rest.iter().take(MAX_INSTRUCTION));
+    let instruction = decoder(mode, &short).decode();
+    !instruction.is_invalid() && instruction.len() + dropped > MAX_INSTRUCTION
+}
+
+/// Whether bytes at the end of a page encode no instruction, whatever follows them.
+fn is_undefined_whatever_follows(mode: CodeMode, head: &[u8]) -> bool {
+    (0..=u8::MAX).all(|next| {
+        let mut bytes = [next; MAX_INSTRUCTION];
+        if let Some(start) = bytes.get_mut(..head.len()) {
+            start.copy_from_slice(head);
+        }
+        decoder(mode, &bytes).decode().is_invalid()
+    })
 }
 
 /// Bytes that encode no instruction.
@@ -148,4 +211,68 @@ pub(crate) fn text(mode: CodeMode, bytes: &[u8], address: u64) -> Option<String>
     decoder.set_ip(address);
     let instruction = decoder.decode();
     (!instruction.is_invalid()).then(|| instruction.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every encoding that the decoder knows, with each prefix that selects between instructions.
+    fn unknown_in(mode: CodeMode) -> (usize, BTreeSet<String>) {
+        let long = mode == CodeMode::Code64;
+        let rex: &[&[u8]] = if long { &[&[], &[0x48]] } else { &[&[]] };
+        let vector: &[&[u8]] =
+            &[&[0xC5, 0xF8], &[0xC4, 0xE2, 0x7D], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
+        let legacy: &[&[u8]] = &[&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
+        let mut seen = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
+        for prefix in [&[][..], &[0x66], &[0x67], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2], &[0x66, 0xF3]] {
+            for rex in rex {
+                for map in legacy.iter().chain(vector) {
+                    for opcode in 0..=255u8 {
+                        for modrm in 0..=255u8 {
+                            let mut bytes = [prefix, *rex, *map, &[opcode, modrm]].concat();
+                            bytes.resize(MAX_INSTRUCTION, 0);
+                            let i = decoder(mode, &bytes).decode();
+                            let form = (i.code() as u32, i.op1_kind() as u32, i.op0_kind() as u32, prefix);
+                            if i.is_invalid() || !seen.insert(form) {
+                                continue;
+                            }
+                            if matches!(meaning(&i, long), Meaning::Unknown) {
+                                unknown.insert(format!("{:?}", i.code()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (seen.len(), unknown)
+    }
+
+    #[test]
+    fn every_encoding_of_64_bit_mode_has_a_meaning() {
+        let (forms, unknown) = unknown_in(CodeMode::Code64);
+        assert!(unknown.is_empty(), "of {forms} forms: {unknown:?}");
+        assert!(forms > 4000, "{forms} forms");
+    }
+
+    /// What nobody has needed yet in 32-bit code: decimal arithmetic, ARPL and BOUND, and everything with 16-bit addresses
+    /// or 16-bit branches.
+    fn is_rare(code: &str) -> bool {
+        let decimal = ["Aaa", "Aad", "Aam", "Aas", "Daa", "Das", "Salc", "Arpl", "Bound"];
+        let strings = ["Movs", "Stos", "Lods", "Scas", "Cmps", "Ins", "Outs"];
+        let narrow = ["rel16", "rel8_16", "Jcxz", "Call_rm16", "Jmp_rm16", "Retnw", "Pushaw", "Popaw"];
+        decimal.iter().chain(&strings).any(|name| code.starts_with(name))
+            || narrow.iter().any(|part| code.contains(part))
+    }
+
+    #[test]
+    fn every_encoding_of_32_bit_mode_has_a_meaning_but_rare_ones() {
+        let (forms, unknown) = unknown_in(CodeMode::Code32);
+        let unknown: Vec<_> = unknown.iter().filter(|code| !is_rare(code)).collect();
+        assert!(unknown.is_empty(), "of {forms} forms: {unknown:?}");
+        assert!(forms > 4000, "{forms} forms");
+    }
 }

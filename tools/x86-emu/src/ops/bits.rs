@@ -101,14 +101,6 @@ fn scan<W: Width>(cpu: &mut Cpu, op: &Op, value: W, index: u64) {
     cpu.state.flags.set_zf(zero);
 }
 
-fn tzcnt<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let value = cpu.source::<W>(env, op)?.to64();
-    let count = u64::from(value.trailing_zeros().min(W::BITS));
-    W::write(&mut cpu.state.regs, op.dst, W::from64(count));
-    count_flags(&mut cpu.state.flags, value == 0, count == 0);
-    Ok(())
-}
-
 fn lzcnt<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let value = cpu.source::<W>(env, op)?.to64();
     let count = u64::from(value.leading_zeros() - (64 - W::BITS));
@@ -183,7 +175,6 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         Mnemonic::Btc => by_width!(size, bit, Btc),
         Mnemonic::Bsf => by_width!(size, bsf),
         Mnemonic::Bsr => by_width!(size, bsr),
-        Mnemonic::Tzcnt => by_width!(size, tzcnt),
         Mnemonic::Lzcnt => by_width!(size, lzcnt),
         Mnemonic::Popcnt => by_width!(size, popcnt),
         Mnemonic::Bswap if size == 2 => Some(bswap16 as Handler),

@@ -29,6 +29,7 @@ mod x87;
 use iced_x86::Instruction;
 
 use crate::decode::Decoded;
+pub(crate) use moves::nothing;
 
 /// Finds the operation for a valid instruction; `None` if it is not implemented.
 pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {

@@ -139,7 +139,8 @@ fn spread_sign<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     Ok(())
 }
 
-fn nop(_: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+/// NOP, and what is one on this CPU.
+pub(crate) fn nothing(_: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     Ok(())
 }
 fn fence(_: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
@@ -287,18 +288,9 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Cwd => Some(spread_sign::<u16>),
         M::Cdq => Some(spread_sign::<u32>),
         M::Cqo => Some(spread_sign::<u64>),
-        M::Nop
-        | M::Endbr64
-        | M::Endbr32
-        | M::Prefetcht0
-        | M::Prefetcht1
-        | M::Prefetcht2
-        | M::Prefetchnta
-        | M::Prefetchw
-        | M::Cldemote
-        | M::Reservednop => Some(nop),
-        // Without shadow stacks these are hints.
-        M::Rdsspd | M::Rdsspq => Some(nop),
+        M::Nop | M::Cldemote | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta => {
+            Some(nothing)
+        }
         M::Mfence | M::Lfence | M::Sfence => Some(fence),
         M::Clflush | M::Clflushopt | M::Clwb => Some(flush_line),
         M::Movnti | M::Movdiri => match size {

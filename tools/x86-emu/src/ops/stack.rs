@@ -91,14 +91,6 @@ impl Cpu {
         }
     }
 
-    /// Refuses to begin alignment checking, which is not implemented: RFLAGS.AC at CPL 3 under CR0.AM.
-    pub(crate) fn refuse_alignment_checks(&mut self, image: u64, cpl: u8) -> Step {
-        if cpl == 3 && image & flags::AC != 0 && self.state.control.cr0 & x86_arch::cr0::AM != 0 {
-            return Err(self.unimplemented("alignment checks"));
-        }
-        Ok(())
-    }
-
     /// Sets the flags that POPF and IRET may set at this privilege.
     pub(crate) fn load_flags(&mut self, value: u64, bytes: u8, with_resume: bool) {
         let mut mask = flags::ARITHMETIC | flags::TF | flags::DF | flags::NT;
@@ -204,9 +196,6 @@ fn pushf(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 
 fn popf(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (value, stack) = cpu.peek_sized(env, op)?;
-    if op.operand_bytes() > 2 {
-        cpu.refuse_alignment_checks(value, cpu.state.cpl())?;
-    }
     cpu.set_stack(stack);
     cpu.load_flags(value, op.operand_bytes(), false);
     cpu.state.flags.set_rest(cpu.state.flags.rest() & !flags::RF);

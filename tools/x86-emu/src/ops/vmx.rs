@@ -11,7 +11,7 @@ use crate::exits::{InstructionExit, VmxInstruction};
 use crate::op::Op;
 use crate::stop::Step;
 
-const EXITS: [(Mnemonic, InstructionExit); 21] = [
+const EXITS: [(Mnemonic, InstructionExit); 22] = [
     (Mnemonic::Tdcall, InstructionExit::Tdcall),
     (Mnemonic::Seamcall, InstructionExit::Seamcall),
     (Mnemonic::Seamret, InstructionExit::Seamret),
@@ -33,6 +33,7 @@ const EXITS: [(Mnemonic, InstructionExit); 21] = [
     (Mnemonic::Enclu, InstructionExit::Sgx),
     (Mnemonic::Enclv, InstructionExit::Sgx),
     (Mnemonic::Getsec, InstructionExit::Getsec),
+    (Mnemonic::Getsecq, InstructionExit::Getsec),
 ];
 
 fn exit(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {

@@ -231,13 +231,3 @@ fn protection_keys_that_are_not_offered_are_undefined() {
         m.expect_handler(vector::UD);
     }
 }
-
-#[test]
-fn features_that_are_not_offered_stop_by_name() {
-    for code in [&[0xC5, 0xF8, 0x28, 0xC1][..], &[0xC5, 0xF8, 0x77], &[0x66, 0x0F, 0x38, 0xDC, 0xC1]] {
-        let mut m = ready(code);
-        let Exit::Unimplemented(what) = m.run() else { panic!("{code:02x?} is not implemented") };
-        assert_eq!(what.bytes, code);
-        assert_eq!(what.address, layout::CODE);
-    }
-}

@@ -11,4 +11,5 @@ mod smoke;
 mod stepping;
 mod stores;
 mod transfers;
+mod unprivileged;
 mod x87;

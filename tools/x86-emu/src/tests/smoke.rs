@@ -100,11 +100,13 @@ fn an_instruction_across_two_pages_runs() {
 #[test]
 fn what_is_not_implemented_is_named() {
     let mut m = Machine::long();
-    m.code(&[0x90, 0xC5, 0xF8, 0x58, 0xC1]); // nop; vaddps xmm0, xmm0, xmm1
-    let Exit::Unimplemented(report) = m.run() else { panic!("AVX is not implemented") };
-    assert_eq!(report.bytes, [0xC5, 0xF8, 0x58, 0xC1]);
+    m.code(&[0x90, 0x0F, 0x23, 0xF8]); // nop; mov dr7, rax
+    m.cpu.state.set_gpr(Gpr::Rax, 1);
+    let Exit::Unimplemented(report) = m.run() else { panic!("breakpoints are not implemented") };
+    assert_eq!(report.bytes, [0x0F, 0x23, 0xF8]);
     assert_eq!(report.address, layout::CODE + 1);
-    assert_eq!(report.mnemonic().as_deref(), Some("vaddps"), "{report}");
+    assert_eq!(report.mnemonic().as_deref(), Some("mov"), "{report}");
+    assert_eq!(report.missing, "hardware breakpoints");
 }
 
 #[test]

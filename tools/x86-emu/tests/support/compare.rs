@@ -104,6 +104,8 @@ const NOT_HERE: &[M] = &[
     M::Fcos,
     M::Fsincos,
     M::Fptan,
+    // A host with BMI1 has another instruction there.
+    M::Tzcnt,
     M::Movdiri,
     M::Movdir64b,
     M::Cldemote,
@@ -144,6 +146,7 @@ const NOT_HERE: &[M] = &[
     M::Enclu,
     M::Enclv,
     M::Getsec,
+    M::Getsecq,
 ];
 
 /// Encodings of otherwise tested mnemonics that touch control, debug or segment registers, or go far.
