@@ -8,13 +8,13 @@ mod spoil;
 mod common;
 
 use spoil::{Seed, fuzz};
+use td_image::igvm::{IgvmImage, IgvmLoader};
+use td_image::mrtd::variants;
+use td_image::tdvf::{HostContents, TdvfImage};
 use tdvisor_attest::ccel::Ccel;
 use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain};
-use tdvisor_attest::igvm::{IgvmImage, IgvmLoader};
-use tdvisor_attest::mrtd::variants;
 use tdvisor_attest::predict::{Prediction, authenticode, linux, list};
-use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 use tdvisor_test_data::vectors;
 
 /// A TDVF image of 16 KiB with an OVMF-style table: one firmware volume, memory, a TD HOB, a payload.
@@ -201,6 +201,7 @@ fn any_kernel_table_and_list_gets_an_answer() {
     kernel[0x98..0x9a].copy_from_slice(&0x20bu16.to_le_bytes());
     kernel[0xd5] = 4;
     kernel[0x104] = 16;
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
     kernel[0x206] = 0x0f;
     kernel[0x207] = 2;

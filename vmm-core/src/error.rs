@@ -6,10 +6,10 @@
 
 use core::fmt;
 
-use attest::td_hob::HobTooLarge;
-use attest::tdvf::TdvfError;
 use base::{Gfn, Gpa, Hpa};
 use mirror_ept::{Death, HookError, MmuError, Violation};
+use td_image::td_hob::HobTooLarge;
+use td_image::tdvf::TdvfError;
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::{Status, TdhLeaf};
 

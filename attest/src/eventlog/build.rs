@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::event::{AlgorithmId, EventType, Register};
 use super::header::SIGNATURE;
-use crate::digest::Digest384;
+use td_image::digest::Digest384;
 
 /// What follows the last event, as OVMF fills its area.
 const FILL: [u8; 16] = [0xff; 16];

@@ -8,7 +8,7 @@ use core::fmt;
 use super::event::EventType;
 use super::text::DevicePath;
 use crate::bytes::Cursor;
-use crate::digest::{Digest384, Sha384};
+use td_image::digest::{Digest384, Sha384};
 
 /// A GUID in the byte order of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use core::fmt;
 use super::data::{Consistency, EventData, Guid, Section};
 use super::header::Header;
 use crate::bytes::Cursor;
-use crate::digest::Digest384;
+use td_image::digest::Digest384;
 
 /// Type of an event; unknown numbers are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

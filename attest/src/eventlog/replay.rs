@@ -3,7 +3,7 @@
 use core::ops::Index;
 
 use super::event::{Event, Register};
-use crate::digest::Digest384;
+use td_image::digest::Digest384;
 
 /// The four run-time registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Logs made by hand: every end, every oddity.
 
 use super::*;
-use crate::digest::Digest384;
+use td_image::digest::Digest384;
 
 const SHA384_ONLY: &[(u16, u16)] = &[(0xc, 48)];
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::digest::Digest384;
 use crate::eventlog::{EventType, LogBuilder, Register};
 use crate::issue::{PlatformSpec, QuoteBody, QuoteSpec, TestPlatform};
 use crate::quote::Quote;
@@ -7,6 +6,7 @@ use crate::report::{TdReport, ToQuoteBody};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
+use td_image::digest::Digest384;
 
 fn quotes() -> Vec<Vec<u8>> {
     let platform = TestPlatform::new([1; 32], PlatformSpec::default());

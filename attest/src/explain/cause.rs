@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Line, Standing};
-use crate::digest::Digest384;
 use crate::eventlog::Register;
 use crate::predict::{Expectation, Part};
+use td_image::digest::Digest384;
 
 /// Why an event is not the predicted one, as far as its kind tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -23,9 +23,9 @@ mod tests;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::digest::Digest384;
 use crate::eventlog::{Consistency, EventLog, Register, Registers};
 use crate::predict::{Expectation, Part, PredictedEvent, Prediction};
+use td_image::digest::Digest384;
 
 pub use cause::Cause;
 pub use registers::{RegisterReport, RegisterVerdict};

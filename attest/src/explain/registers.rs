@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Evidence;
-use crate::digest::Digest384;
 use crate::eventlog::{EventLog, Register, Replay};
 use crate::predict::Prediction;
+use td_image::digest::Digest384;
 
 /// Longest run of events for which an omission is searched.
 const MAX_SEARCH: usize = 512;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use crate::digest::{Digest384, Sha384};
+use td_image::digest::{Digest384, Sha384};
 
 /// More sections than this are no image.
 const MAX_SECTIONS: usize = 96;

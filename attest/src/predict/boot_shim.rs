@@ -14,10 +14,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Expectation, Part, Prediction};
-use crate::digest::Digest384;
 use crate::eventlog::{EventLog, Register};
-use crate::td_hob::{self, HobDialect, HobTooLarge};
-use crate::tdvf::TdvfImage;
+use td_image::digest::Digest384;
+use td_image::td_hob::{self, HobDialect, HobTooLarge};
+use td_image::tdvf::TdvfImage;
 
 /// The command line of a Linux guest that was given none.
 pub const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 panic=-1";
@@ -88,8 +88,8 @@ mod tests {
     use crate::eventlog::EventType;
     use crate::eventlog::tests::LogWriter;
     use crate::explain::{Evidence, Explanation, explain};
-    use crate::tdvf::tests::Image;
     use alloc::string::String;
+    use td_image::testing::Image;
 
     const HOB: &[u8] = b"the list, with its end marker";
     const KERNEL: &[u8] = b"\x7fELF and so on";

@@ -5,8 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Expectation, Part, Prediction};
-use crate::digest::Digest384;
 use crate::eventlog::Register;
+use td_image::digest::Digest384;
 
 /// The bytes with which `hello-td` extends RTMR3, taken as they are for the digest.
 pub const HELLO_TD_EVENT: Digest384 = Digest384(*b"hello-td was here, and extended RTMR 3 with this");

@@ -5,16 +5,21 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use td_image::linux::SetupHeader;
+use zerocopy::little_endian::{U16, U32};
+
 use super::authenticode::{self, PeError};
 use super::variables::utf16;
 use super::{Alternative, Expectation};
-use crate::digest::Digest384;
+use td_image::digest::Digest384;
 
 /// QEMU's room for ACPI data below the top of low memory (hw/i386/x86-common.c: 0x20000 + 0x8000).
 const ACPI_DATA_BYTES: u32 = 0x2_8000;
 /// From this much memory on, q35 keeps only 2 GiB below 4 GiB.
 const LOW_MEMORY_LIMIT: u64 = 0xb000_0000;
 const DEFAULT_INITRD_MAX: u32 = 0x37ff_ffff;
+/// QEMU's number as a boot loader.
+const QEMU_LOADER: u8 = 0xb0;
 /// The setup header lies in the first sectors.
 const SETUP_BYTES: usize = 0x1000;
 
@@ -84,38 +89,29 @@ pub fn kernel(image: &[u8], machine: Option<Machine>) -> Result<Expectation, Ker
 /// The kernel with the fields that QEMU fills in (Linux boot protocol, "The Real-Mode Kernel Header").
 /// `None` if it has no setup header.
 fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, KernelError> {
-    let has_header = image.get(0x202..0x206) == Some(b"HdrS".as_slice()) && image.len() >= SETUP_BYTES;
-    let protocol = match image.get(0x206..).and_then(|rest| rest.first_chunk()) {
-        Some(bytes) if has_header => u16::from_le_bytes(*bytes),
-        _ => return Ok(None),
-    };
-    if protocol < 0x202 {
-        return Ok(None);
-    }
     let mut image = image.to_vec();
-    let byte = |image: &[u8], at: usize| image.get(at).copied().unwrap_or(0);
-    let word = |image: &[u8], at: usize| {
-        image.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    let is_whole = image.len() >= SETUP_BYTES;
+    let header = SetupHeader::of_mut(&mut image).filter(|_| is_whole);
+    let Some(header) = header.filter(|header| header.version.get() >= SetupHeader::VERSION_2_02) else {
+        return Ok(None);
     };
-    let loaded_high = byte(&image, 0x211) & 1 != 0;
-    let (setup, command_line): (u32, u32) =
-        if loaded_high { (0x1_0000, 0x2_0000) } else { (0x9_0000, 0x9_a000) };
-    let mut put = |at: usize, bytes: &[u8]| {
-        if let Some(field) = image.get_mut(at..at + bytes.len()) {
-            field.copy_from_slice(bytes);
-        }
+    let (setup, command_line): (u32, u32) = if header.loadflags & SetupHeader::LOADED_HIGH != 0 {
+        (0x1_0000, 0x2_0000)
+    } else {
+        (0x9_0000, 0x9_a000)
     };
-    put(0x210, &[0xb0]);
-    put(0x224, &(command_line - setup - 0x200).to_le_bytes());
-    put(0x228, &command_line.to_le_bytes());
-    let flags = byte(&image, 0x211) | 0x80;
-    if let Some(field) = image.get_mut(0x211) {
-        *field = flags;
-    }
+    header.type_of_loader = QEMU_LOADER;
+    // QEMU writes 32 bits: the two bytes behind the field become zero.
+    header.heap_end_ptr = U16::new((command_line - setup - 0x200) as u16);
+    (header.ext_loader_ver, header.ext_loader_type) = (0, 0);
+    header.cmd_line_ptr = U32::new(command_line);
+    header.loadflags |= SetupHeader::CAN_USE_HEAP;
     if machine.initrd != 0 {
-        let declared = word(&image, 0x22c);
-        let above_4g = protocol >= 0x20c && byte(&image, 0x236) & 2 != 0;
-        let limit = match (above_4g, protocol >= 0x203 && declared != 0) {
+        let declared = header.initrd_addr_max.get();
+        let version = header.version.get();
+        let above_4g = version >= SetupHeader::VERSION_2_12
+            && header.xloadflags.get() & SetupHeader::XLF_CAN_BE_LOADED_ABOVE_4G != 0;
+        let limit = match (above_4g, version >= SetupHeader::VERSION_2_03 && declared != 0) {
             (true, _) => u32::MAX,
             (false, true) => declared,
             (false, false) => DEFAULT_INITRD_MAX,
@@ -124,11 +120,8 @@ fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, 
         let room = low.checked_sub(ACPI_DATA_BYTES).ok_or(KernelError::InitrdTooLarge)?;
         let limit = if limit >= room { room.saturating_sub(1) } else { limit };
         let address = limit.checked_sub(machine.initrd).ok_or(KernelError::InitrdTooLarge)? & !0xfff;
-        for (at, value) in [(0x218, address), (0x21c, machine.initrd)] {
-            if let Some(field) = image.get_mut(at..at + 4) {
-                field.copy_from_slice(&value.to_le_bytes());
-            }
-        }
+        header.ramdisk_image = U32::new(address);
+        header.ramdisk_size = U32::new(machine.initrd);
     }
     Ok(Some(image))
 }

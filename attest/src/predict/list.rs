@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 use super::{Expectation, Part, Prediction};
 use crate::bytes::hex_into;
-use crate::digest::Digest384;
 use crate::eventlog::{Consistency, EventType, LogBuilder, Register};
 use crate::strict::{self, Object, stated};
+use td_image::digest::Digest384;
 
 /// Longest list, bytes.
 pub const MAX_LIST_BYTES: usize = 16 << 20;
@@ -74,7 +74,7 @@ impl fmt::Display for ListError {
         match self {
             Self::Size(size) => write!(f, "an event list of {size} bytes is too long"),
             Self::Json(error) => write!(f, "not an event list: {error}"),
-            Self::Digest { line } => write!(f, "event {line}: {}", crate::digest::NotADigest),
+            Self::Digest { line } => write!(f, "event {line}: {}", td_image::digest::NotADigest),
             Self::Register { line } => write!(f, "event {line}: no register from RTMR0 to RTMR3"),
             Self::Payload { line } => {
                 write!(f, "event {line}: `event_payload` must be hexadecimal and have an `event_type`")

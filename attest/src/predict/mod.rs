@@ -30,8 +30,8 @@ use alloc::borrow::Cow;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use crate::digest::Digest384;
 use crate::eventlog::{EventLog, Register, Replay};
+use td_image::digest::Digest384;
 
 pub use part::Part;
 

@@ -16,10 +16,10 @@ use core::fmt;
 use super::linux::{self, KernelError, Machine};
 use super::variables::{firmware_file_option, variable};
 use super::{Alternative, Expectation, Part, Prediction};
-use crate::digest::Digest384;
 use crate::eventlog::{Guid, Register};
-use crate::td_hob::{self, Acceptance, HobDialect};
-use crate::tdvf::{SectionKind, TdvfImage};
+use td_image::digest::Digest384;
+use td_image::td_hob::{self, Acceptance, HobDialect};
+use td_image::tdvf::{SectionKind, TdvfImage};
 
 /// 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1, OVMF's main firmware volume.
 const MAIN_VOLUME: Guid =

@@ -5,9 +5,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{Alternative, Expectation, Part, Prediction};
-use crate::digest::{Digest384, Sha384};
 use crate::eventlog::Register;
-use crate::tdvf::{HostContents, SectionKind, TdvfImage};
+use td_image::digest::{Digest384, Sha384};
+use td_image::tdvf::{HostContents, SectionKind, TdvfImage};
 
 /// The events of a boot of `image`; a payload inside the image needs no contents from the host.
 #[must_use]
@@ -36,7 +36,7 @@ fn region(contents: Option<&[u8]>, bytes: u64, needs: &'static str) -> Expectati
     let mut padded = Sha384::new();
     padded.update(contents);
     // A region is at most MAX_ADDED_BYTES where it was added; others are not loaded by the host.
-    let mut left = bytes.min(crate::tdvf::MAX_ADDED_BYTES).saturating_sub(contents.len() as u64);
+    let mut left = bytes.min(td_image::tdvf::MAX_ADDED_BYTES).saturating_sub(contents.len() as u64);
     while left > 0 {
         let zeros = [0; 4096];
         let part = zeros.get(..usize::try_from(left).unwrap_or(zeros.len())).unwrap_or(&zeros);

@@ -1,8 +1,8 @@
 use super::linux::Machine;
 use super::ovmf::{Inputs, PROFILES, direct_boot};
 use super::*;
-use crate::tdvf::tests::Image;
-use crate::tdvf::{HostContents, TdvfImage};
+use td_image::tdvf::{HostContents, TdvfImage};
+use td_image::testing::Image;
 
 /// A PE32+ image: headers, two sections out of file order, trailing data, certificates.
 pub(crate) fn pe_image() -> Vec<u8> {
@@ -63,6 +63,7 @@ fn broken_pe_images_are_errors_wherever_they_break() {
 #[test]
 fn older_qemu_writes_into_the_kernels_setup_header() {
     let mut kernel = pe_image();
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     kernel[0x202..0x206].copy_from_slice(b"HdrS");
     kernel[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
     kernel[0x211] = 1;
@@ -156,10 +157,10 @@ fn an_applications_list_is_read_in_both_spellings() {
 #[test]
 fn td_shim_measures_the_payload_after_the_separator() {
     let mut source = Image::hello();
-    source.entries.push(crate::tdvf::tests::Entry {
+    source.entries.push(td_image::testing::Entry {
         gpa: 0x1000_0000,
         mem_size: 0x2000,
-        kind: crate::tdvf::SectionKind::PAYLOAD,
+        kind: td_image::tdvf::SectionKind::PAYLOAD,
         ..Default::default()
     });
     let bytes = source.build();

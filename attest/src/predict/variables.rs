@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::digest::Digest384;
 use crate::eventlog::Guid;
+use td_image::digest::Digest384;
 
 /// Text as UTF-16LE, without a final NUL.
 #[must_use]

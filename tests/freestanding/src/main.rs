@@ -39,7 +39,7 @@ pub extern "C" fn _start() -> ! {
     let config = vmm_core::td::config::TdConfig::default();
     black_box(config.check(black_box(1 << 30), 1).is_ok());
 
-    black_box(tdvisor_attest::tdvf::TdvfImage::parse(black_box(&[0; 16])).is_ok());
+    black_box(td_image::tdvf::TdvfImage::parse(black_box(&[0; 16])).is_ok());
     black_box(mirror_ept::Config::for_address_width(black_box(48)));
 
     black_box(Vec::<u8>::with_capacity(black_box(1)));

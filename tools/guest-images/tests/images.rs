@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its subject has failed")]
 
 use object::{Object, ObjectSection};
-use tdvisor_attest::mrtd::variants::{self, Variant};
-use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+use td_image::mrtd::variants::{self, Variant};
+use td_image::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::{GUESTS, GuestImage, pack};
 
 const MR_EXTEND: u32 = 1;

@@ -3,7 +3,7 @@
 mod cli;
 
 use cli::{Folder, tdvisor};
-use tdvisor_attest::digest::Digest384;
+use td_image::digest::Digest384;
 
 const KERNEL: &[u8] = b"\x7fELF: a kernel, as far as its digest goes";
 const INITRD: &[u8] = b"070701: an initrd";

@@ -1,7 +1,7 @@
 //! Loading: from an image and an initialised TD to a measured TD that can run.
 //!
 //! # Protocol
-//! 1. The image's TDVF metadata gives one list of steps ([`attest::tdvf`]); the same list predicts the MRTD.
+//! 1. The image's TDVF metadata gives one list of steps ([`td_image::tdvf`]); the same list predicts the MRTD.
 //! 2. Each Add step maps a 4 KiB page through the mirror, whose hook issues TDH.MEM.PAGE.ADD with the step's
 //!    contents as source; each Extend step measures that page with sixteen TDH.MR.EXTEND.
 //! 3. vCPUs are created ([`crate::vcpu`]); TDH.MR.FINALIZE ends the build.
@@ -12,10 +12,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use attest::td_hob::{self, HobDialect};
-use attest::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, SectionKind, TdvfImage};
 use base::{Gpa, Level, PAGE_SIZE};
 use mirror_ept::GfnRange;
+use td_image::td_hob::{self, HobDialect};
+use td_image::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, SectionKind, TdvfImage};
 use tdx_module_iface::tdh;
 
 use super::config::{ConfigError, TdConfig, covered, frames_of};

@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use attest::td_hob::{MemoryRange, qemu_ram};
 use base::{Gfn, Gpa, Level, PAGE_SIZE};
 use mirror_ept::GfnRange;
+use td_image::td_hob::{MemoryRange, qemu_ram};
 use tdx_module_iface::td_params::attributes;
 
 /// vCPUs that one TD may have: what MAX_VCPUS of TD_PARAMS can say, and more than any guest here uses.

@@ -18,10 +18,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use attest::tdvf::TdvfImage;
 use base::{Gpa, Level, SharedBit};
 use mirror_ept::dismantle::Dismantled;
 use mirror_ept::{AuditReport, Config, ExternalPage};
+use td_image::tdvf::TdvfImage;
 use tdx_module_iface::handles::Tdr;
 use tdx_module_iface::metadata::{self, FieldId};
 use tdx_module_iface::tdh::tdh_mng_rd;

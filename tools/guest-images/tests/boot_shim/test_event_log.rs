@@ -1,7 +1,7 @@
 //! The event log, read and replayed by `attest`.
 
 use sha2::{Digest, Sha384};
-use tdvisor_attest::digest::Digest384;
+use td_image::digest::Digest384;
 use tdvisor_attest::eventlog::{self, EventData, Found, LogEnd, Register, Replay, WarningKind};
 use tdvisor_attest::predict;
 use tdvisor_attest::predict::boot_shim::Inputs;

@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tdvisor_attest::digest::Digest384;
-use tdvisor_attest::igvm::IgvmImage;
-use tdvisor_attest::tdvf::{HostContents, TdvfImage};
+use td_image::digest::Digest384;
+use td_image::igvm::IgvmImage;
+use td_image::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::{BOOT_SHIM, GUESTS};
 
 use crate::outcome::{Failure, Status};

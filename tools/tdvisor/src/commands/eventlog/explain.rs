@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use td_image::tdvf::{HostContents, TdvfImage};
 use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain_by_best};
 use tdvisor_attest::predict::boot_shim;
@@ -9,7 +10,6 @@ use tdvisor_attest::predict::guest::Guest;
 use tdvisor_attest::predict::list::EventList;
 use tdvisor_attest::predict::ovmf::{Inputs, PROFILES, direct_boot};
 use tdvisor_attest::predict::{Prediction, td_shim};
-use tdvisor_attest::tdvf::{HostContents, TdvfImage};
 use tdvisor_guest_images::BOOT_SHIM;
 
 use super::{LogArgs, RegisterArgs, inputs, print};

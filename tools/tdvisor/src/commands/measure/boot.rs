@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use td_image::tdvf::TdvfImage;
 use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::predict::boot_shim::{self, DEFAULT_COMMAND_LINE, Inputs};
 use tdvisor_attest::predict::{Expectation, Prediction};
-use tdvisor_attest::tdvf::TdvfImage;
 
 use super::read;
 use crate::commands::eventlog::parse_memory;

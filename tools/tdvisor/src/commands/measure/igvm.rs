@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tdvisor_attest::digest::Digest384;
-use tdvisor_attest::igvm::{IgvmImage, IgvmLoader, Measured, Pages};
+use td_image::digest::Digest384;
+use td_image::igvm::{IgvmImage, IgvmLoader, Measured, Pages};
 
 pub(super) struct Report {
     image: String,

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tdvisor_attest::digest::Digest384;
-use tdvisor_attest::mrtd::MrtdBuilder;
-use tdvisor_attest::mrtd::variants::{self, Variant};
-use tdvisor_attest::tdvf::{HostContents, LoaderModel, Section, TdvfError, TdvfImage};
+use td_image::digest::Digest384;
+use td_image::mrtd::MrtdBuilder;
+use td_image::mrtd::variants::{self, Variant};
+use td_image::tdvf::{HostContents, LoaderModel, Section, TdvfError, TdvfImage};
 
 pub(super) struct Report {
     image: String,

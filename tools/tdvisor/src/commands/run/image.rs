@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use tdvisor_attest::digest::Digest384;
-use tdvisor_attest::mrtd;
-use tdvisor_attest::tdvf::{HostContents, LoaderModel, TdvfImage};
+use td_image::digest::Digest384;
+use td_image::mrtd;
+use td_image::tdvf::{HostContents, LoaderModel, TdvfImage};
 use tdvisor_guest_images::{GUESTS, GuestImage, HELLO_TD};
 
 use crate::outcome::Failure;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use td_image::linux::SetupHeader;
 use vmm_core::devices::virtio::blk::Disk;
 
 use super::memory_size::MemorySize;
@@ -118,34 +119,12 @@ fn read_initrd(path: &Path) -> Result<Arc<[u8]>, Failure> {
     Ok(bytes.into())
 }
 
-/// Places in the setup header (Linux x86 boot protocol).
-mod header {
-    pub const SETUP_SECTORS: usize = 0x1f1;
-    pub const SYSTEM_SIZE: usize = 0x1f4;
-    pub const BOOT_FLAG: usize = 0x1fe;
-    pub const MAGIC: usize = 0x202;
-    pub const VERSION: usize = 0x206;
-    pub const XLOADFLAGS: usize = 0x236;
-    pub const INIT_SIZE: usize = 0x260;
-}
-
-const BOOT_FLAG: u16 = 0xaa55;
-/// The version in which 64-bit kernels began to say that they have a 64-bit entry.
-const VERSION_2_12: u16 = 0x020c;
-const XLF_KERNEL_64: u16 = 1;
-const PARAGRAPH: u64 = 16;
-
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn is_bzimage(bytes: &[u8]) -> bool {
-    u16_at(bytes, header::BOOT_FLAG) == Some(BOOT_FLAG)
-        && bytes.get(header::MAGIC..header::MAGIC + 4) == Some(b"HdrS")
 }
 
 /// Whether this is a kernel that the firmware can boot, as far as its headers and its checksum say.
@@ -158,26 +137,21 @@ fn check_kernel(bytes: &[u8]) -> Result<(), String> {
             _ => Err("the ELF file is not for x86-64".to_owned()),
         };
     }
-    if !is_bzimage(bytes) {
+    let Some(header) = SetupHeader::of(bytes) else {
         return Err("this is neither a bzImage nor an ELF vmlinux".to_owned());
-    }
-    let version = u16_at(bytes, header::VERSION).unwrap_or_default();
-    if version < VERSION_2_12 {
+    };
+    let version = header.version.get();
+    if version < SetupHeader::VERSION_2_12 {
         return Err(format!(
             "its boot protocol {}.{:02} is too old: 2.12 is needed",
             version >> 8,
             version & 0xff
         ));
     }
-    if u16_at(bytes, header::XLOADFLAGS).unwrap_or_default() & XLF_KERNEL_64 == 0 {
+    if header.xloadflags.get() & SetupHeader::XLF_KERNEL_64 == 0 {
         return Err("the kernel has no 64-bit entry".to_owned());
     }
-    let sectors = match bytes.get(header::SETUP_SECTORS).copied().unwrap_or_default() {
-        0 => 4,
-        sectors => u64::from(sectors),
-    };
-    let system = u64::from(u32_at(bytes, header::SYSTEM_SIZE).unwrap_or_default()) * PARAGRAPH;
-    let end = (sectors + 1) * 512 + system;
+    let end = header.setup_bytes() as u64 + header.system_bytes();
     let Some(image) = usize::try_from(end).ok().and_then(|end| bytes.get(..end)) else {
         return Err(format!(
             "the file is cut off: its header promises {end} bytes, and it has {}",
@@ -203,23 +177,28 @@ fn is_signed(bytes: &[u8]) -> bool {
 
 /// Memory that the kernel needs around its image until it has looked at the memory map itself.
 fn kernel_room(bytes: &[u8]) -> u64 {
-    let unpacked = if is_bzimage(bytes) { u32_at(bytes, header::INIT_SIZE).unwrap_or_default() } else { 0 };
+    let unpacked = SetupHeader::of(bytes).map_or(0, |header| header.init_size.get());
     u64::from(unpacked) + bytes.len() as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use td_image::linux::HEADER_OFFSET;
+    use zerocopy::FromBytes;
+
     use super::*;
 
     /// A bzImage of one setup sector and 4 KiB of system, with its checksum.
     fn bzimage() -> Vec<u8> {
         let mut image = vec![0u8; 2 * 512 + 4096];
-        image[header::SETUP_SECTORS] = 1;
-        image[header::SYSTEM_SIZE..][..4].copy_from_slice(&(4096u32 / 16).to_le_bytes());
-        image[header::BOOT_FLAG..][..2].copy_from_slice(&BOOT_FLAG.to_le_bytes());
-        image[header::MAGIC..][..4].copy_from_slice(b"HdrS");
-        image[header::VERSION..][..2].copy_from_slice(&0x020fu16.to_le_bytes());
-        image[header::XLOADFLAGS] = 1;
+        let (header, _) =
+            SetupHeader::mut_from_prefix(&mut image[HEADER_OFFSET..]).expect("room for a header");
+        header.setup_sects = 1;
+        header.syssize = (4096 / 16).into();
+        header.boot_flag = SetupHeader::BOOT_FLAG.into();
+        header.signature = SetupHeader::SIGNATURE;
+        header.version = 0x020f.into();
+        header.xloadflags = SetupHeader::XLF_KERNEL_64.into();
         let end = image.len() - 4;
         let checksum = !crc32fast::hash(&image[..end]);
         image[end..].copy_from_slice(&checksum.to_le_bytes());
@@ -230,7 +209,7 @@ mod tests {
     fn a_whole_bzimage_is_accepted_and_any_damage_is_named() {
         let image = bzimage();
         assert_eq!(check_kernel(&image), Ok(()));
-        for (at, word) in [(0x900, "damaged"), (header::MAGIC, "neither"), (header::XLOADFLAGS, "64-bit")] {
+        for (at, word) in [(0x900, "damaged"), (0x202, "neither"), (0x236, "64-bit")] {
             let mut bad = image.clone();
             bad[at] ^= 1;
             assert!(check_kernel(&bad).unwrap_err().contains(word), "{at:#x}");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use td_image::digest::Digest384;
 use tdvisor_attest::Hex;
-use tdvisor_attest::digest::Digest384;
 use vmm_core::Host;
 use vmm_core::host::hkid::HkidCounts;
 use vmm_core::platform::Frames;

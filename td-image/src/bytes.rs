@@ -1,4 +1,4 @@
-//! A bounded cursor over untrusted bytes, and the hex forms that collateral uses.
+//! A bounded cursor over untrusted bytes, and hexadecimal text.
 //!
 //! Nothing here panics and nothing allocates: every read names what it wanted and what was there.
 
@@ -15,50 +15,73 @@ pub struct Truncated {
 
 /// Reads little-endian fields front to back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor<'a> {
+pub struct Cursor<'a> {
     data: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) const fn new(data: &'a [u8]) -> Self {
+    /// A cursor at the start of `data`.
+    #[must_use]
+    pub const fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0 }
     }
 
     /// Offset of the next field.
-    pub(crate) const fn offset(&self) -> usize {
+    #[must_use]
+    pub const fn offset(&self) -> usize {
         self.at
     }
 
     /// What has not been read yet.
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
         self.data.get(self.at..).unwrap_or_default()
     }
 
-    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Truncated> {
+    /// The next `len` bytes.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], Truncated> {
         let rest = self.rest();
         let taken = rest.get(..len).ok_or(Truncated { offset: self.at, needed: len, left: rest.len() })?;
         self.at += len;
         Ok(taken)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], Truncated> {
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    pub fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], Truncated> {
         let rest = self.rest();
         let taken = rest.first_chunk().ok_or(Truncated { offset: self.at, needed: N, left: rest.len() })?;
         self.at += N;
         Ok(taken)
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, Truncated> {
+    /// A 16-bit number.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    pub fn u16(&mut self) -> Result<u16, Truncated> {
         self.array().copied().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, Truncated> {
+    /// A 32-bit number.
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    pub fn u32(&mut self) -> Result<u32, Truncated> {
         self.array().copied().map(u32::from_le_bytes)
     }
 
     /// A `u32` length followed by that many bytes.
-    pub(crate) fn sized_u32(&mut self) -> Result<&'a [u8], Truncated> {
+    ///
+    /// # Errors
+    /// [`Truncated`].
+    pub fn sized_u32(&mut self) -> Result<&'a [u8], Truncated> {
         let len = self.u32()?;
         // A length that does not fit `usize` cannot be in memory either.
         self.bytes(usize::try_from(len).unwrap_or(usize::MAX))
@@ -76,7 +99,8 @@ const fn nibble(digit: u8) -> Option<u8> {
 }
 
 /// Decodes exactly `out.len()` bytes of hexadecimal text, of either case. `false`: not that.
-pub(crate) fn hex_into(text: &[u8], out: &mut [u8]) -> bool {
+#[must_use]
+pub fn hex_into(text: &[u8], out: &mut [u8]) -> bool {
     if text.len() != out.len().saturating_mul(2) {
         return false;
     }
@@ -93,8 +117,8 @@ pub(crate) fn hex_into(text: &[u8], out: &mut [u8]) -> bool {
 }
 
 /// Decodes `2 * N` hexadecimal digits.
-#[cfg(feature = "alloc")]
-pub(crate) fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
+#[must_use]
+pub fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0; N];
     hex_into(text.as_bytes(), &mut out).then_some(out)
 }
@@ -128,7 +152,6 @@ mod tests {
         assert_eq!(cursor.rest(), [2]);
     }
 
-    #[cfg(feature = "alloc")]
     #[test]
     fn hex_is_exact_in_length_and_free_in_case() {
         assert_eq!(hex_array::<2>("aB0f"), Some([0xab, 0x0f]));

@@ -2,8 +2,8 @@ use tdvisor_base::Gpa;
 
 use super::variants::{self, Variant};
 use super::*;
-use crate::tdvf::tests::{Entry, Image};
 use crate::tdvf::{Attributes, HostContents, LoaderModel, SectionKind, TdvfError, TdvfImage};
+use crate::testing::{Entry, Image};
 
 /// Recorded from Intel's module: two pages added, then the first measured chunk by chunk.
 #[test]

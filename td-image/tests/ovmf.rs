@@ -1,9 +1,9 @@
 //! Debian's `ovmf` package (2022.11-6+deb12u2): the MRTDs that two independent programs computed, and clear
 //! errors for the images that are no TDVF images.
 
-use tdvisor_attest::digest::Digest384;
-use tdvisor_attest::mrtd::variants::{self, Variant};
-use tdvisor_attest::tdvf::{HostContents, SectionKind, TdvfError, TdvfImage};
+use td_image::digest::Digest384;
+use td_image::mrtd::variants::{self, Variant};
+use td_image::tdvf::{HostContents, SectionKind, TdvfError, TdvfImage};
 use tdvisor_test_data::ovmf;
 
 const SINGLE_PASS: &str = "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057\

@@ -262,8 +262,8 @@ fn header(bytes: &mut Vec<u8>, kind: u16, length: usize) {
 mod tests {
     use super::*;
     use crate::digest::Digest384;
-    use crate::tdvf::tests::{Entry, Image};
     use crate::tdvf::{Attributes, SectionKind};
+    use crate::testing::{Entry, Image};
 
     /// The sections of OVMF's 2 MiB build.
     fn ovmf() -> Vec<u8> {

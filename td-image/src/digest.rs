@@ -25,7 +25,8 @@ impl Digest384 {
     }
 
     /// The digest of a message given byte by byte.
-    pub(crate) fn of_bytes(message: impl Iterator<Item = u8>) -> Self {
+    #[must_use]
+    pub fn of_bytes(message: impl Iterator<Item = u8>) -> Self {
         let mut hasher = Sha384::new();
         message.for_each(|byte| hasher.update(&[byte]));
         hasher.finish()
