@@ -108,6 +108,18 @@ pub struct PredictedEvent {
     pub expectation: Expectation,
 }
 
+/// The most values of a register that are told apart; no boot that is predicted here has a fourth of them.
+const MAX_VALUES: usize = 256;
+
+/// A value that a register may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PredictedValue {
+    /// The circumstances, one for each event that has several digests.
+    pub when: Vec<Cow<'static, str>>,
+    /// The value.
+    pub value: Digest384,
+}
+
 /// All extensions of a boot, in the order of each register.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prediction {
@@ -139,6 +151,35 @@ impl Prediction {
             replay.extend_with(register, event.expectation.only()?);
         }
         Some(replay[register])
+    }
+
+    /// Every value that a register may have, each with the circumstances under which it has it.
+    ///
+    /// # Errors
+    /// The first input that is missing to know any of them; `None` where the prediction is silent about the register.
+    pub fn values(&self, register: Register) -> Result<Vec<PredictedValue>, Option<Cow<'static, str>>> {
+        if self.silent.contains(&register) {
+            return Err(None);
+        }
+        let mut values = Vec::from([PredictedValue { when: Vec::new(), value: Digest384::ZERO }]);
+        for event in self.of(register) {
+            let alternatives: Vec<(Option<&Cow<'static, str>>, &Digest384)> = match &event.expectation {
+                Expectation::Exactly(digest) => Vec::from([(None, digest)]),
+                Expectation::OneOf(list) => list.iter().map(|one| (Some(&one.when), &one.digest)).collect(),
+                Expectation::Unknown { needs } => return Err(Some(needs.clone())),
+            };
+            values = values
+                .iter()
+                .flat_map(|before| {
+                    alternatives.iter().map(|(when, digest)| {
+                        let when = before.when.iter().cloned().chain(when.cloned()).collect();
+                        PredictedValue { when, value: before.value.extended_by(digest) }
+                    })
+                })
+                .take(MAX_VALUES)
+                .collect();
+        }
+        Ok(values)
     }
 
     /// The events of a reference log as a prediction: what another boot, known to be good, did.

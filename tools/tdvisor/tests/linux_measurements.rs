@@ -157,3 +157,124 @@ fn an_image_that_has_its_td_hob_measured_needs_the_list_and_says_so() {
     };
     assert_ne!(mrtd(HOB), mrtd(b"another list"));
 }
+
+/// A kernel as far as Authenticode and QEMU look at it: a PE file with a setup header.
+fn pe_kernel() -> Vec<u8> {
+    let mut kernel = vec![0u8; 0x2000];
+    kernel[..2].copy_from_slice(b"MZ");
+    kernel[0x3c..0x40].copy_from_slice(&0x400u32.to_le_bytes());
+    kernel[0x1f1] = 1;
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&0x020fu16.to_le_bytes());
+    kernel[0x211] = 1;
+    let pe = &mut kernel[0x400..];
+    pe[..4].copy_from_slice(b"PE\0\0");
+    // PE32+ for x86-64, with no section.
+    pe[4..6].copy_from_slice(&0x8664u16.to_le_bytes());
+    pe[20..22].copy_from_slice(&240u16.to_le_bytes());
+    pe[24..26].copy_from_slice(&0x20bu16.to_le_bytes());
+    pe[24 + 60..24 + 64].copy_from_slice(&0x600u32.to_le_bytes());
+    pe[24 + 108..24 + 112].copy_from_slice(&16u32.to_le_bytes());
+    kernel
+}
+
+/// An image with the marks of OVMF: a table at its end, and a variable store.
+fn ovmf_like() -> Vec<u8> {
+    use td_image::tdvf::{Attributes, SectionKind};
+    use td_image::testing::{Entry, Image};
+
+    let mut image = Image::hello();
+    image.entries[0].raw_size = 0x3000;
+    image.entries[0].data_offset = 0x1000;
+    image.entries[0].mem_size = 0x3000;
+    image.entries[0].gpa = 0x1_0000_0000 - 0x3000;
+    image.entries.push(Entry {
+        raw_size: 0x1000,
+        gpa: 0x1_0000_0000 - 0x4000,
+        mem_size: 0x1000,
+        kind: SectionKind::CFV,
+        attributes: Attributes(0),
+        ..Entry::default()
+    });
+    image.build()
+}
+
+#[test]
+fn under_ovmf_the_registers_are_ovmfs_and_each_build_is_named() {
+    let folder = Folder::new("linux-ovmf");
+    let (kernel, image) = (folder.write("vmlinuz", pe_kernel()), folder.write("ovmf.fd", ovmf_like()));
+    let call = ["measure", &image, "--kernel", &kernel, "--cmdline", "console=ttyS0", "--memory", "2G"];
+    let json = tdvisor(&[&call[..], &["--json"]].concat()).ends_with(0).json();
+    let builds = json["boot"]["builds"].as_array().expect("builds");
+    let names: Vec<&str> = builds.iter().filter_map(|build| build["build"].as_str()).collect();
+    assert_eq!(names, ["ovmf", "ovmf-separator-rtmr0", "ovmf-202505"]);
+    let shim = tdvisor(&["measure", "--kernel", &kernel, "--cmdline", "console=ttyS0", "--json"])
+        .ends_with(0)
+        .json();
+    let of_shim = shim["boot"]["registers"]["rtmr1"]["value"].as_str().expect("the shim's RTMR1").to_owned();
+    let mut values = Vec::new();
+    for build in builds {
+        let of =
+            |register: &str| build["registers"][register]["values"].as_array().cloned().unwrap_or_default();
+        // The kernel as it is in the file, and as QEMU before 10.2 wrote into it.
+        assert_eq!(of("rtmr1").len(), 2, "{build}");
+        // With and without what OVMF appends for the initrd.
+        assert_eq!(of("rtmr2").len(), 2, "{build}");
+        assert!(
+            of("rtmr1")
+                .iter()
+                .any(|one| one["when"].as_str().is_some_and(|when| when.contains("QEMU before 10.2")))
+        );
+        values.extend(of("rtmr1").iter().filter_map(|one| one["value"].as_str()).map(str::to_owned));
+        let missing = build["registers"]["rtmr0"]["not_predicted"].as_str().expect("ACPI is not known");
+        assert!(missing.contains("etc/table-loader"), "{missing}");
+    }
+    assert!(!values.contains(&of_shim), "never the boot shim's registers under OVMF");
+    let text = tdvisor(&call).ends_with(0).stdout();
+    assert!(values.iter().all(|value| text.contains(value)), "{text}");
+    let one = tdvisor(&[&call[..], &["--profile", "ovmf", "--json"]].concat()).ends_with(0).json();
+    assert_eq!(one["boot"]["builds"].as_array().map(Vec::len), Some(1));
+    // As reference values: what is predicted, all of it, and nothing else.
+    let reference = tdvisor(&[&call[..], &["--format", "rvps"]].concat()).ends_with(0).json();
+    let names: Vec<&String> = reference.as_object().expect("an object").keys().collect();
+    assert_eq!(names, ["mr_td", "rtmr_1", "rtmr_2"]);
+    let rtmr1: Vec<&str> =
+        reference["rtmr_1"].as_array().expect("values").iter().filter_map(|one| one.as_str()).collect();
+    assert!(values.iter().all(|value| rtmr1.contains(&value.as_str())));
+    // With the machine's ACPI blobs, RTMR0 is known too.
+    let [loader, rsdp, tables] = ["loader", "rsdp", "tables"].map(|name| folder.write(name, name));
+    let acpi = [
+        "--acpi-loader",
+        &loader,
+        "--acpi-rsdp",
+        &rsdp,
+        "--acpi-tables",
+        &tables,
+        "--json",
+        "--profile",
+        "ovmf",
+    ];
+    let known = tdvisor(&[&call[..], &acpi].concat()).ends_with(0).json();
+    assert!(known["boot"]["builds"][0]["registers"]["rtmr0"]["values"].is_array(), "{known:#}");
+}
+
+#[test]
+fn what_is_not_known_of_a_firmware_is_status_2_and_never_another_firmwares_registers() {
+    let folder = Folder::new("linux-other-firmware");
+    let kernel = folder.write("vmlinuz", pe_kernel());
+    let elf = folder.write("vmlinux", KERNEL);
+    let other = folder.write("other.fd", td_image::testing::Image::hello().build());
+    let ovmf = folder.write("ovmf.fd", ovmf_like());
+    for call in [
+        &["measure", "hello-td", "--kernel", &kernel][..],
+        &["measure", &other, "--kernel", &kernel],
+        // OVMF starts PE files only.
+        &["measure", &ovmf, "--kernel", &elf],
+        &["measure", &ovmf, "--kernel", &kernel, "--td-hob", &elf],
+    ] {
+        tdvisor(call).ends_with(2).one_line_of_error();
+    }
+    // Who knows better says so.
+    tdvisor(&["measure", &other, "--kernel", &kernel, "--profile", "boot-shim"]).ends_with(0);
+}

@@ -1,13 +1,16 @@
-//! The registers of a Linux boot under this project's boot shim.
+//! The registers of a Linux boot under the firmware that is given: this project's boot shim, OVMF, or td-shim.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use td_image::tdvf::TdvfImage;
+use td_image::tdvf::{HostContents, MetadataLocation, SectionKind, TdvfImage};
 use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::predict::boot_shim::{self, DEFAULT_COMMAND_LINE, Inputs};
-use tdvisor_attest::predict::{Expectation, Prediction};
+use tdvisor_attest::predict::ovmf::{self, PROFILES};
+use tdvisor_attest::predict::{Prediction, td_shim};
+use tdvisor_guest_images::BOOT_SHIM;
 
 use super::read;
 use crate::commands::eventlog::parse_memory;
@@ -16,7 +19,7 @@ use crate::outcome::Failure;
 /// What Linux is booted with.
 #[derive(Debug, clap::Args)]
 pub(super) struct LinuxArgs {
-    /// Predict RTMR0 to RTMR2 of this kernel under the boot shim.
+    /// Predict RTMR0 to RTMR2 of this kernel under the image: the boot shim, OVMF or td-shim.
     #[arg(long, value_name = "FILE")]
     pub(super) kernel: Option<PathBuf>,
     /// The initrd.
@@ -25,91 +28,260 @@ pub(super) struct LinuxArgs {
     /// The command line.
     #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_COMMAND_LINE)]
     cmdline: String,
-    /// Memory of the TD, such as 512M: it tells the TD HOB, and so RTMR0.
+    /// Memory of the TD, such as 512M: it tells the TD HOB, and so RTMR0; and where QEMU before 10.2 puts the initrd, and
+    /// so RTMR1.
     #[arg(long, value_name = "SIZE", requires = "kernel", value_parser = parse_memory)]
     memory: Option<u64>,
     /// The TD HOB itself, where something is passed in it, or where the image has it measured into MRTD.
     #[arg(long, value_name = "FILE", conflicts_with = "memory")]
     pub(super) td_hob: Option<PathBuf>,
+    /// QEMU's etc/table-loader, for OVMF.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    acpi_loader: Option<PathBuf>,
+    /// QEMU's etc/acpi/rsdp, for OVMF.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    acpi_rsdp: Option<PathBuf>,
+    /// QEMU's etc/acpi/tables, for OVMF.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    acpi_tables: Option<PathBuf>,
+    /// Whose boot it is, where the image does not tell: a kind of OVMF build, or this project's boot shim.
+    #[arg(long, value_name = "NAME", requires = "kernel", value_parser = profile_names())]
+    profile: Option<String>,
 }
 
-/// The prediction.
-pub(super) struct Boot(Prediction);
+fn profile_names() -> Vec<&'static str> {
+    PROFILES.iter().map(|profile| profile.name).chain([BOOT_SHIM.name]).collect()
+}
+
+/// Whose firmware an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Firmware {
+    BootShim,
+    Ovmf,
+    TdShim,
+}
+
+impl Firmware {
+    /// What the image is, as far as it tells.
+    fn of(image: &TdvfImage<'_>) -> Option<Self> {
+        let has = |kind| image.sections().any(|section| section.kind == kind);
+        match image.location() {
+            _ if image.bytes() == BOOT_SHIM.image => Some(Self::BootShim),
+            MetadataLocation::TdShimOffset => Some(Self::TdShim),
+            // The variable store is what makes a UEFI firmware of a table at the image's end.
+            MetadataLocation::GuidTable if has(SectionKind::CFV) => Some(Self::Ovmf),
+            MetadataLocation::GuidTable => None,
+        }
+    }
+}
+
+/// The predictions: one for each kind of build that the image may be.
+pub(super) struct Boot {
+    firmware: Firmware,
+    builds: Vec<(&'static str, Prediction)>,
+}
 
 impl Boot {
-    /// The boot that the arguments describe, under `shim` if it is a TDVF image; `None` without a kernel.
-    pub(super) fn of(args: &LinuxArgs, shim: Option<&TdvfImage<'_>>) -> Result<Option<Self>, Failure> {
-        let Some(kernel) = &args.kernel else { return Ok(None) };
-        let kernel = read(kernel)?;
-        let initrd = args.initrd.as_deref().map(read).transpose()?;
-        let hob = match (&args.td_hob, args.memory, shim) {
-            (Some(path), ..) => Some(read(path)?),
-            (None, Some(memory), Some(image)) => boot_shim::host_td_hob(image, memory)
-                .transpose()
-                .map_err(|error| Failure::input("--memory", error))?,
-            _ => None,
+    /// The boot that the arguments describe, under `image` if that is a TDVF image; `None` without a kernel.
+    pub(super) fn of(
+        args: &LinuxArgs,
+        path: &Path,
+        image: Option<&TdvfImage<'_>>,
+        host: &HostContents<'_>,
+    ) -> Result<Option<Self>, Failure> {
+        if args.kernel.is_none() {
+            return Ok(None);
+        }
+        let unknown = "nothing is known of how this image measures a kernel; --profile says whose boot it is";
+        let firmware = match (args.profile.as_deref(), image) {
+            (Some(name), _) if name == BOOT_SHIM.name => Firmware::BootShim,
+            (Some(_), _) => Firmware::Ovmf,
+            (None, Some(image)) => {
+                Firmware::of(image).ok_or_else(|| Failure::input(path.display(), unknown))?
+            }
+            (None, None) => return Err(Failure::input(path.display(), unknown)),
         };
-        Ok(Some(Self(boot_shim::boot(&Inputs {
-            td_hob: hob.as_deref(),
-            kernel: Some(&kernel),
-            initrd: initrd.as_deref(),
-            command_line: Some(&args.cmdline),
-        }))))
+        let builds = match firmware {
+            Firmware::BootShim => vec![(BOOT_SHIM.name, boot_shim(args, image)?)],
+            Firmware::Ovmf => ovmf(args, image)?,
+            Firmware::TdShim => vec![("td-shim", under_td_shim(args, path, image, host)?)],
+        };
+        Ok(Some(Self { firmware, builds }))
     }
 
-    /// Every register with its value, or what is missing to know it.
-    fn registers(&self) -> impl Iterator<Item = (Register, Result<String, String>)> {
+    /// Every register of a build with its values, or what is missing to know them.
+    fn registers(prediction: &Prediction) -> impl Iterator<Item = (Register, Values)> {
         Register::RTMRS.into_iter().map(|register| {
-            let missing = || {
-                let unknown = self.0.of(register).find_map(|event| match &event.expectation {
-                    Expectation::Unknown { needs } => Some(format!("needs {needs}")),
-                    Expectation::Exactly(_) | Expectation::OneOf(_) => None,
-                });
-                unknown.unwrap_or_else(|| "extended by the running system alone".to_owned())
-            };
-            (register, self.0.value(register).map(|value| value.to_string()).ok_or_else(missing))
+            let values = prediction.values(register).map_err(|needs| {
+                needs.map_or_else(
+                    || "extended by the running system alone".to_owned(),
+                    |needs| format!("needs {needs}"),
+                )
+            });
+            let values = values.map(|values| {
+                values.into_iter().map(|one| (one.when.join("; "), one.value.to_string())).collect()
+            });
+            (register, values)
         })
     }
 
-    pub(super) fn to_json(&self) -> Value {
-        let mut registers = serde_json::Map::new();
-        for (register, value) in self.registers() {
-            let value = match value {
-                Ok(value) => json!({ "value": value }),
-                Err(missing) => json!({ "value": null, "not_predicted": missing }),
-            };
-            registers.insert(register.to_string().to_lowercase(), value);
-        }
-        let events: Vec<Value> = self
-            .0
-            .events
-            .iter()
-            .map(|event| {
-                json!({
-                    "register": event.register.to_string(),
-                    "part": event.part.to_string(),
-                    "digest": event.expectation.only().map(ToString::to_string),
-                })
+    /// Every value of every register that is predicted by all builds, by Trustee's names.
+    pub(super) fn reference_values(&self) -> Vec<(String, BTreeSet<String>)> {
+        let numbered = Register::RTMRS.into_iter().enumerate();
+        numbered
+            .filter_map(|(number, register)| {
+                let mut all = BTreeSet::new();
+                for (_, prediction) in &self.builds {
+                    let values = prediction.values(register).ok()?;
+                    all.extend(values.into_iter().map(|one| one.value.to_string()));
+                }
+                Some((format!("rtmr_{number}"), all))
             })
-            .collect();
-        json!({ "registers": registers, "events": events })
+            .collect()
     }
+
+    pub(super) fn to_json(&self) -> Value {
+        let builds: Vec<Value> =
+            self.builds.iter().map(|(name, prediction)| build_json(name, prediction)).collect();
+        match (self.firmware, builds.as_slice()) {
+            // One build: what there is to know is its own.
+            (Firmware::BootShim | Firmware::TdShim, [build]) => build.clone(),
+            _ => json!({ "firmware": "ovmf", "builds": builds }),
+        }
+    }
+}
+
+/// The values of a register with their circumstances, or why there are none.
+type Values = Result<Vec<(String, String)>, String>;
+
+fn build_json(name: &str, prediction: &Prediction) -> Value {
+    let mut registers = serde_json::Map::new();
+    for (register, values) in Boot::registers(prediction) {
+        let value = match values {
+            Ok(values) => {
+                let only = match values.as_slice() {
+                    [(_, only)] => Some(only),
+                    _ => None,
+                };
+                let all: Vec<Value> =
+                    values.iter().map(|(when, value)| json!({ "when": when, "value": value })).collect();
+                json!({ "value": only, "values": all })
+            }
+            Err(missing) => json!({ "value": null, "not_predicted": missing }),
+        };
+        registers.insert(register.to_string().to_lowercase(), value);
+    }
+    let events: Vec<Value> = prediction
+        .events
+        .iter()
+        .map(|event| {
+            json!({
+                "register": event.register.to_string(),
+                "part": event.part.to_string(),
+                "digest": event.expectation.only().map(ToString::to_string),
+            })
+        })
+        .collect();
+    json!({ "build": name, "registers": registers, "events": events })
+}
+
+fn boot_shim(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Prediction, Failure> {
+    let kernel = args.kernel.as_deref().map(read).transpose()?;
+    let initrd = args.initrd.as_deref().map(read).transpose()?;
+    let hob = match (&args.td_hob, args.memory, image) {
+        (Some(path), ..) => Some(read(path)?),
+        (None, Some(memory), Some(image)) => boot_shim::host_td_hob(image, memory)
+            .transpose()
+            .map_err(|error| Failure::input("--memory", error))?,
+        _ => None,
+    };
+    Ok(boot_shim::boot(&Inputs {
+        td_hob: hob.as_deref(),
+        kernel: kernel.as_deref(),
+        initrd: initrd.as_deref(),
+        command_line: Some(&args.cmdline),
+    }))
+}
+
+/// OVMF with QEMU's direct boot, one prediction for each kind of build.
+fn ovmf(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Vec<(&'static str, Prediction)>, Failure> {
+    if let Some(path) = &args.td_hob {
+        let why = "a TD HOB is of use for td-shim and the boot shim only: for OVMF give --memory";
+        return Err(Failure::input(path.display(), why));
+    }
+    let file = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+    let (kernel, initrd) = (file(&args.kernel)?, file(&args.initrd)?);
+    let (loader, rsdp, tables) = (file(&args.acpi_loader)?, file(&args.acpi_rsdp)?, file(&args.acpi_tables)?);
+    let inputs = ovmf::Inputs {
+        firmware: image.copied(),
+        memory: args.memory,
+        acpi_loader: loader.as_deref(),
+        acpi_rsdp: rsdp.as_deref(),
+        acpi_tables: tables.as_deref(),
+        kernel: kernel.as_deref(),
+        initrd: initrd.as_deref(),
+        command_line: Some(&args.cmdline),
+    };
+    PROFILES
+        .iter()
+        .filter(|profile| args.profile.as_deref().is_none_or(|name| name == profile.name))
+        .map(|profile| {
+            let prediction =
+                ovmf::direct_boot(&inputs, *profile).map_err(|error| Failure::Input(error.to_string()))?;
+            Ok((profile.name, prediction))
+        })
+        .collect()
+}
+
+/// td-shim starts a payload: a kernel is one where the image has a section for it.
+fn under_td_shim(
+    args: &LinuxArgs,
+    path: &Path,
+    image: Option<&TdvfImage<'_>>,
+    host: &HostContents<'_>,
+) -> Result<Prediction, Failure> {
+    let refuse = |why: &str| Err(Failure::input(path.display(), why));
+    let Some(image) = image else { return refuse("td-shim is a TDVF image") };
+    if args.initrd.is_some() {
+        return refuse("td-shim takes its initrd in the TD HOB, and measures no initrd of its own");
+    }
+    if !image.sections().any(|section| section.kind == SectionKind::PAYLOAD && section.raw_size == 0) {
+        return refuse("this td-shim has its payload in the image and starts no other kernel");
+    }
+    let kernel = args.kernel.as_deref().map(read).transpose()?;
+    Ok(td_shim::boot(
+        image,
+        &HostContents {
+            td_hob: host.td_hob,
+            payload: host.payload.or(kernel.as_deref()),
+            // How the host writes a command line there is its own affair: only the bytes tell.
+            payload_param: host.payload_param,
+        },
+    ))
 }
 
 impl fmt::Display for Boot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        for (register, value) in self.registers() {
-            match value {
-                Ok(value) => writeln!(f, "{register} {value}")?,
-                Err(missing) => writeln!(f, "{register} not predicted: {missing}")?,
+        for (name, prediction) in &self.builds {
+            writeln!(f)?;
+            if self.firmware != Firmware::BootShim {
+                writeln!(f, "boot under {name}:")?;
             }
-            for event in self.0.of(register) {
-                let digest = match event.expectation.only() {
-                    Some(digest) => digest.to_string(),
-                    None => "not predicted".to_owned(),
-                };
-                writeln!(f, "      {:<12} {digest}", event.part.to_string())?;
+            for (register, values) in Self::registers(prediction) {
+                match values {
+                    Ok(values) => values.iter().try_for_each(|(when, value)| match when.as_str() {
+                        "" => writeln!(f, "{register} {value}"),
+                        when => writeln!(f, "{register} {value} ({when})"),
+                    })?,
+                    Err(missing) => writeln!(f, "{register} not predicted: {missing}")?,
+                }
+                for event in prediction.of(register) {
+                    let digest = match event.expectation.only() {
+                        Some(digest) => digest.to_string(),
+                        None => "depends on the circumstances above, or is not predicted".to_owned(),
+                    };
+                    writeln!(f, "      {:<12} {digest}", event.part.to_string())?;
+                }
             }
         }
         Ok(())
