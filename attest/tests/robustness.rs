@@ -380,3 +380,80 @@ fn a_quote_without_a_chain_is_verified_by_its_own_platforms_chain_and_no_other()
     let verdict = verifier.verify(&quote, AT).map(drop);
     assert!(matches!(verdict, Err(VerifyError::NoPckChain(_))), "{verdict:?}");
 }
+
+#[test]
+fn least_versions_and_dates_are_kept_or_told() {
+    let [platform, ..] = platforms();
+    let mut verifier = Verifier::new(anchor());
+    verifier.add_collateral(&collateral(&platform, TeeType::TDX)).unwrap();
+    let quote = quote(&platform, &QuoteBody::Td10(td_report().to_td10()), 4, 5);
+    let verified = verifier.verify(&quote, AT).unwrap();
+    let qe = QuoteSpec::default().qe_isv_svn;
+    let date = |seconds: u64| UnixSeconds(seconds).to_string();
+    for (rule, accepted) in [
+        // The quote's: 5.1, then 2.
+        ("minimum_tee_tcb_svn = \"05010200000000000000000000000000\"".to_owned(), true),
+        ("minimum_tee_tcb_svn = \"09000000000000000000000000000000\"".to_owned(), true),
+        ("minimum_tee_tcb_svn = \"06010000000000000000000000000000\"".to_owned(), false),
+        ("minimum_tee_tcb_svn = \"00020000000000000000000000000000\"".to_owned(), false),
+        ("minimum_tee_tcb_svn = \"00000300000000000000000000000000\"".to_owned(), false),
+        ("minimum_tee_tcb_svn = \"00000000000000000000000000000001\"".to_owned(), false),
+        (format!("minimum_qe_svn = {qe}"), true),
+        (format!("minimum_qe_svn = {}", qe + 1), false),
+        ("minimum_pce_svn = 11".to_owned(), true),
+        ("minimum_pce_svn = 12".to_owned(), false),
+        (format!("minimum_date = \"{}\"", date(AT.0)), true),
+        (format!("minimum_date = \"{}\"", date(AT.0 + 1)), false),
+    ] {
+        let policy = Policy::from_text(&format!("[tcb]\n{rule}")).unwrap();
+        let verdict = policy.evaluate(&verified, &Context::default());
+        assert_eq!(verdict.is_accepted(), accepted, "{rule}: {verdict:?}");
+    }
+}
+
+#[test]
+fn an_exception_is_for_one_component_of_one_family_and_ends_by_itself() {
+    use tdvisor_attest::collateral::TcbStatus;
+    use tdvisor_attest::verify::Component;
+
+    let [platform, ..] = platforms();
+    let qe = QuoteSpec::default().qe_isv_svn;
+    let mut spec = CollateralSpec::up_to_date(platform.spec(), TeeType::TDX, &td_svn(), qe, AT);
+    let mut newer = spec.levels[0].clone();
+    newer.sgx[0] += 1;
+    newer.pce_svn += 1;
+    spec.levels[0].status = TcbStatus::OutOfDate;
+    spec.levels.push(newer);
+    let mut verifier = Verifier::new(anchor());
+    verifier.add_collateral(&platform.collateral(&spec, CertificationType::PCK_CHAIN)).unwrap();
+    let quote = quote(&platform, &QuoteBody::Td10(td_report().to_td10()), 4, 5);
+    let verified = verifier.verify(&quote, AT).unwrap();
+    let lacking: Vec<Component> = verified.tcb.shortfalls.iter().map(|one| one.component).collect();
+    assert_eq!(lacking, [Component::Sgx(0), Component::Pce]);
+    let exception = |component: &str, fmspc: &str, until: u64| {
+        let until = UnixSeconds(until);
+        [
+            "[[tcb.exceptions]]".to_owned(),
+            format!("name = \"{component}\""),
+            format!("fmspc = \"{fmspc}\""),
+            format!("component = \"{component}\""),
+            format!("until = \"{until}\"\n"),
+        ]
+        .join("\n")
+    };
+    let own = tdvisor_attest::Hex(&platform.spec().fmspc).to_string();
+    let (sgx, pce) = ("SGX component 1", "PCE");
+    for (rules, accepted) in [
+        (String::new(), false),
+        (exception(sgx, &own, AT.0), false),
+        (exception(pce, &own, AT.0), false),
+        (exception(sgx, &own, AT.0) + &exception(pce, &own, AT.0), true),
+        (exception(sgx, &own, AT.0) + &exception(pce, &own, AT.0 - 1), false),
+        (exception(sgx, &own, AT.0) + &exception(pce, "b0c06f000000", AT.0), false),
+        (exception(sgx, &own, AT.0) + &exception("SGX component 2", &own, AT.0), false),
+    ] {
+        let verdict = Policy::from_text(&rules).unwrap().evaluate(&verified, &Context::default());
+        assert_eq!(verdict.is_accepted(), accepted, "{rules}: {verdict:?}");
+        assert_eq!(verdict.exceptions.len(), if accepted { 2 } else { 0 }, "{rules}");
+    }
+}

@@ -75,6 +75,22 @@ pub enum Finding {
         /// The least number.
         need: u32,
     },
+    /// A security version is below the least that the policy takes.
+    MinimumSvn {
+        /// Of what.
+        what: &'static str,
+        /// The version it has.
+        have: u32,
+        /// The least version.
+        need: u32,
+    },
+    /// The TCB is older than the policy takes, or has no date.
+    MinimumDate {
+        /// Its date.
+        have: Option<UnixSeconds>,
+        /// The least date.
+        need: UnixSeconds,
+    },
     /// An advisory applies that is not allowed.
     Advisory(Arc<str>),
     /// A property of the platform is not as the policy wants it.
@@ -128,6 +144,8 @@ impl Finding {
             Self::TcbStatus(_) => "tcb-status",
             Self::GraceOver { .. } => "tcb-grace-over",
             Self::EvaluationNumber { .. } => "evaluation-number",
+            Self::MinimumSvn { .. } => "minimum-svn",
+            Self::MinimumDate { .. } => "minimum-date",
             Self::Advisory(_) => "advisory",
             Self::Platform(_) => "platform",
             Self::Fmspc(_) => "fmspc",
@@ -154,6 +172,13 @@ impl fmt::Display for Finding {
             }
             Self::EvaluationNumber { have, need } => {
                 write!(f, "collateral has evaluation number {have}, at least {need} is wanted")
+            }
+            Self::MinimumSvn { what, have, need } => write!(f, "{what} is {have}, at least {need} is wanted"),
+            Self::MinimumDate { have: Some(have), need } => {
+                write!(f, "the TCB is of {have}, one of {need} or later is wanted")
+            }
+            Self::MinimumDate { have: None, need } => {
+                write!(f, "the TCB has no date, one of {need} or later is wanted")
             }
             Self::Advisory(id) => write!(f, "advisory {id} applies and is not allowed"),
             Self::Platform(what) => write!(f, "platform: {what}"),
@@ -188,6 +213,8 @@ impl fmt::Display for Finding {
 pub struct PolicyVerdict {
     /// Every rule that the quote does not keep.
     pub findings: Vec<Finding>,
+    /// The names of the exceptions that the verdict rests on.
+    pub exceptions: Vec<String>,
 }
 
 impl PolicyVerdict {
@@ -216,7 +243,7 @@ impl Policy {
     #[must_use]
     pub fn evaluate(&self, verified: &Verification<'_>, context: &Context) -> PolicyVerdict {
         let mut findings = Vec::new();
-        self.tcb.check(verified, &mut findings);
+        let exceptions = self.tcb.check(verified, &mut findings);
         self.check_platform(verified, &mut findings);
         let body = verified.quote.body();
         match (self.tee, *body, body.td()) {
@@ -233,7 +260,7 @@ impl Policy {
                 findings.push(Finding::ReportData);
             }
         }
-        PolicyVerdict { findings }
+        PolicyVerdict { findings, exceptions }
     }
 
     fn check_platform(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) {
@@ -255,11 +282,19 @@ impl Policy {
 }
 
 impl TcbRules {
-    fn check(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) {
+    /// The names of the exceptions without which there would be a finding more.
+    fn check(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) -> Vec<String> {
         let tcb = &verified.tcb;
-        if !self.accept.contains(&tcb.status) {
-            findings.extend(self.check_grace(tcb.status, tcb.date, verified.at));
+        let mut exceptions = Vec::new();
+        if !self.accept.contains(&tcb.status)
+            && let Some(finding) = self.check_grace(tcb.status, tcb.date, verified.at)
+        {
+            match self.excepted(verified) {
+                Some(names) => exceptions = names,
+                None => findings.push(finding),
+            }
         }
+        self.check_minima(verified, findings);
         let have = verified.evaluation_number();
         if have < self.minimum_evaluation_number {
             findings.push(Finding::EvaluationNumber { have, need: self.minimum_evaluation_number });
@@ -278,18 +313,60 @@ impl TcbRules {
                 }
             }
         }
+        exceptions
+    }
+
+    fn check_minima(&self, verified: &Verification<'_>, findings: &mut Vec<Finding>) {
+        let mut at_least = |what, have: u32, need: u32| {
+            if have < need {
+                findings.push(Finding::MinimumSvn { what, have, need });
+            }
+        };
+        let qe = verified.quote.signature.qe_report.isv_svn.get();
+        at_least("the quoting enclave's ISVSVN", qe.into(), self.minimum_qe_svn.into());
+        at_least("PCESVN", verified.platform.pce_svn, self.minimum_pce_svn.into());
+        if let Some(need) = self.minimum_tee_tcb_svn {
+            let have = verified.quote.body().td().map_or([0; 16], |td| td.tee_tcb_svn);
+            let module = |[minor, major, ..]: [u8; 16]| u32::from(u16::from_be_bytes([major, minor]));
+            at_least("the TDX module's version in TEE_TCB_SVN", module(have), module(need));
+            for (have, need) in have.iter().zip(need).skip(2) {
+                at_least("a component of TEE_TCB_SVN", u32::from(*have), need.into());
+            }
+        }
+        let date = verified.tcb.date;
+        if let Some(need) = self.minimum_date.filter(|need| date.is_none_or(|date| date < *need)) {
+            findings.push(Finding::MinimumDate { have: date, need });
+        }
+    }
+
+    /// The exceptions for everything that an out-of-date TCB lacks; `None` if there is something else.
+    fn excepted(&self, verified: &Verification<'_>) -> Option<Vec<String>> {
+        let tcb = &verified.tcb;
+        if !self.forgives_age(tcb.status) || tcb.shortfalls.is_empty() {
+            return None;
+        }
+        let exception = |component| {
+            let of_platform = self.exceptions.iter().filter(|one| one.fmspc == verified.platform.fmspc);
+            let mut valid = of_platform.filter(|one| verified.at <= one.until);
+            valid.find(|one| one.component == component).map(|one| one.name.clone())
+        };
+        tcb.shortfalls.iter().map(|shortfall| exception(shortfall.component)).collect()
+    }
+
+    /// Whether age is all that speaks against a status.
+    fn forgives_age(&self, status: TcbStatus) -> bool {
+        match status {
+            TcbStatus::OutOfDate => true,
+            // What is forgiven is the date, not the configuration.
+            TcbStatus::OutOfDateConfigurationNeeded => self.accept.contains(&TcbStatus::ConfigurationNeeded),
+            _ => false,
+        }
     }
 
     /// Why a status that is not accepted as such is not accepted by grace either.
     fn check_grace(&self, status: TcbStatus, date: Option<UnixSeconds>, at: UnixSeconds) -> Option<Finding> {
-        let applies = match status {
-            TcbStatus::OutOfDate => true,
-            // Grace forgives the date, not the configuration.
-            TcbStatus::OutOfDateConfigurationNeeded => self.accept.contains(&TcbStatus::ConfigurationNeeded),
-            _ => false,
-        };
         match date {
-            Some(date) if applies && self.grace > 0 => {
+            Some(date) if self.forgives_age(status) && self.grace > 0 => {
                 let until = after(date, self.grace);
                 (at > until).then_some(Finding::GraceOver { status, until })
             }

@@ -9,8 +9,18 @@
 //! accept = ["UpToDate", "SWHardeningNeeded"]
 //! grace_days = 30                         # out of date is accepted this long after the TCB's date
 //! minimum_evaluation_number = 17
+//! minimum_tee_tcb_svn = "05010200000000000000000000000000"
+//! minimum_qe_svn = 4
+//! minimum_pce_svn = 11
+//! minimum_date = "2024-03-13T00:00:00Z"   # of the TCB
 //! allowed_advisories = ["INTEL-SA-00615"]
 //! rejected_advisories = ["INTEL-SA-00837"]
+//!
+//! [[tcb.exceptions]]                      # one component of one family may lack an update for a time
+//! name = "BIOS update waits for the vendor"
+//! fmspc = "b0c06f000000"
+//! component = "SGX component 1"           # as verdicts name it
+//! until = "2026-12-31T00:00:00Z"
 //!
 //! [platform]
 //! smt = "any"                             # "require", "forbid", "any"
@@ -43,10 +53,12 @@ use core::fmt;
 
 use serde::Deserialize;
 
-use super::{Expected, MaskedBits, Policy, Rtmr3, Rule, ServiceTd, Tee, VmId};
+use super::{Expected, MaskedBits, Policy, Rtmr3, Rule, ServiceTd, TcbException, Tee, VmId};
+use crate::UnixSeconds;
 use crate::bytes::{hex_array, hex_into};
 use crate::collateral::TcbStatus;
 use crate::strict::{self, Object, stated};
+use crate::verify::Component;
 
 /// The largest policy file, in bytes.
 pub const MAX_POLICY: usize = 1 << 20;
@@ -111,6 +123,16 @@ struct RawTcb {
     grace_days: Option<u32>,
     #[serde(default, deserialize_with = "stated")]
     minimum_evaluation_number: Option<u32>,
+    #[serde(default, deserialize_with = "stated")]
+    minimum_tee_tcb_svn: Option<String>,
+    #[serde(default, deserialize_with = "stated")]
+    minimum_qe_svn: Option<u16>,
+    #[serde(default, deserialize_with = "stated")]
+    minimum_pce_svn: Option<u16>,
+    #[serde(default, deserialize_with = "stated")]
+    minimum_date: Option<String>,
+    #[serde(default, deserialize_with = "stated")]
+    exceptions: Option<Vec<Object<RawException>>>,
     #[serde(default, deserialize_with = "stated")]
     allowed_advisories: Option<BTreeSet<String>>,
     #[serde(default, deserialize_with = "stated")]
@@ -184,6 +206,15 @@ struct RawEnclave {
     isv_prod_id: Option<u16>,
     #[serde(default, deserialize_with = "stated")]
     minimum_isv_svn: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawException {
+    name: String,
+    fmspc: String,
+    component: String,
+    until: String,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -350,10 +381,46 @@ impl RawTcb {
         }
         tcb.grace = self.grace_days.map_or(0, |days| u64::from(days) * 86_400);
         put(&mut tcb.minimum_evaluation_number, self.minimum_evaluation_number);
+        let svn = self.minimum_tee_tcb_svn.as_deref().map(|text| {
+            let wanted = "16 bytes in hexadecimal";
+            hex_array(text).ok_or(PolicyError::Value { key: "tcb.minimum_tee_tcb_svn", wanted })
+        });
+        tcb.minimum_tee_tcb_svn = svn.transpose()?;
+        put(&mut tcb.minimum_qe_svn, self.minimum_qe_svn);
+        put(&mut tcb.minimum_pce_svn, self.minimum_pce_svn);
+        tcb.minimum_date = self.minimum_date.map(|text| date(&text, "tcb.minimum_date")).transpose()?;
+        let exceptions = self.exceptions.into_iter().flatten().map(|Object(raw)| raw.exception());
+        tcb.exceptions = exceptions.collect::<Result<_, _>>()?;
         tcb.allowed_advisories = self.allowed_advisories;
         tcb.rejected_advisories = self.rejected_advisories.unwrap_or_default();
         Ok(())
     }
+}
+
+impl RawException {
+    fn exception(self) -> Result<TcbException, PolicyError> {
+        let value = |key, wanted| PolicyError::Value { key, wanted };
+        let components = (0..16).flat_map(|index| [Component::Sgx(index), Component::Tdx(index)]);
+        let modules = (0..=u8::MAX).map(|major| Component::Module { major });
+        let mut all = components.chain(modules).chain([Component::Pce, Component::QuotingEnclave]);
+        let wanted =
+            "\"SGX component N\", \"TDX component N\", \"TDX module N.x\", \"PCE\" or \"quoting enclave\"";
+        let component = all.find(|component| component.to_string() == self.component);
+        if self.name.trim().is_empty() {
+            return Err(value("tcb.exceptions.name", "a text that is not empty"));
+        }
+        Ok(TcbException {
+            name: self.name,
+            fmspc: hex_array(&self.fmspc).ok_or(value("tcb.exceptions.fmspc", "6 bytes in hexadecimal"))?,
+            component: component.ok_or(value("tcb.exceptions.component", wanted))?,
+            until: date(&self.until, "tcb.exceptions.until")?,
+        })
+    }
+}
+
+fn date(text: &str, key: &'static str) -> Result<UnixSeconds, PolicyError> {
+    UnixSeconds::from_rfc3339(text)
+        .ok_or(PolicyError::Value { key, wanted: "a time, YYYY-MM-DDThh:mm:ssZ, in quotation marks" })
 }
 
 impl RawPlatform {

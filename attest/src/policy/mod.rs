@@ -10,6 +10,10 @@
 //! | `tcb.accept` | `["UpToDate"]`; Revoked and NotSupported are never accepted | – |
 //! | `tcb.grace_days` | 0: no grace | a TCB without a date has no grace |
 //! | `tcb.minimum_evaluation_number` | 0: any | – |
+//! | `tcb.minimum_tee_tcb_svn` | any | evidence of SGX, which has none, does not keep it |
+//! | `tcb.minimum_qe_svn`, `tcb.minimum_pce_svn` | 0: any | – |
+//! | `tcb.minimum_date` | any | a TCB without a date does not keep it |
+//! | `tcb.exceptions` | none | a TCB without a known shortfall has no exception |
 //! | `tcb.allowed_advisories` | any that an accepted status brings | – |
 //! | `tcb.rejected_advisories` | none | – |
 //! | `platform.smt`, `.dynamic`, `.cached_keys` | `"any"` | neither `"require"` nor `"forbid"` is kept |
@@ -43,6 +47,7 @@ pub use file::PolicyError;
 
 use crate::collateral::TcbStatus;
 use crate::quote::Measurement;
+use crate::verify::Component;
 use crate::{Hex, UnixSeconds};
 
 /// Whether something must be, must not be, or does not matter.
@@ -157,6 +162,22 @@ impl fmt::Display for Tee {
     }
 }
 
+/// One component of one platform family that may lack an update until a date.
+///
+/// Where a TCB is out of date and everything that it lacks is excepted, its status is no finding. What is excepted by
+/// name and by date cannot be forgotten: the exception ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcbException {
+    /// What it is called: verdicts that rest on it say so.
+    pub name: String,
+    /// The platform family.
+    pub fmspc: [u8; 6],
+    /// The component.
+    pub component: Component,
+    /// The last second at which it counts.
+    pub until: UnixSeconds,
+}
+
 /// Rules about the TCB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcbRules {
@@ -166,6 +187,17 @@ pub struct TcbRules {
     pub grace: u64,
     /// The least evaluation number of TCB info and QE identity.
     pub minimum_evaluation_number: u32,
+    /// The least TEE_TCB_SVN at launch: the module's major and minor version (bytes 1 and 0) as one number, every other
+    /// byte by itself. `None`: any.
+    pub minimum_tee_tcb_svn: Option<[u8; 16]>,
+    /// The least ISVSVN of the quoting enclave.
+    pub minimum_qe_svn: u16,
+    /// The least PCESVN of the PCK certificate.
+    pub minimum_pce_svn: u16,
+    /// The least date of the TCB; `None`: any.
+    pub minimum_date: Option<UnixSeconds>,
+    /// Components that may lack updates for a time.
+    pub exceptions: Vec<TcbException>,
     /// Advisories that may apply; `None`: any that an accepted status brings.
     pub allowed_advisories: Option<BTreeSet<String>>,
     /// Advisories that must not apply.
@@ -262,6 +294,11 @@ impl Default for Policy {
                 accept: BTreeSet::from([TcbStatus::UpToDate]),
                 grace: 0,
                 minimum_evaluation_number: 0,
+                minimum_tee_tcb_svn: None,
+                minimum_qe_svn: 0,
+                minimum_pce_svn: 0,
+                minimum_date: None,
+                exceptions: Vec::new(),
                 allowed_advisories: None,
                 rejected_advisories: BTreeSet::new(),
             },

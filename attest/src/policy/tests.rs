@@ -127,7 +127,7 @@ fn a_policy_is_for_one_tee() {
 }
 
 /// Every key of the format with a value that is one.
-const EVERY_KEY: [(&str, &str); 34] = [
+const EVERY_KEY: [(&str, &str); 39] = [
     ("tee", r#""tdx""#),
     ("report_data", r#""00""#),
     ("tcb", "{}"),
@@ -137,6 +137,11 @@ const EVERY_KEY: [(&str, &str); 34] = [
     ("tcb.accept", r#"["UpToDate"]"#),
     ("tcb.grace_days", "1"),
     ("tcb.minimum_evaluation_number", "1"),
+    ("tcb.minimum_tee_tcb_svn", r#""05010200000000000000000000000000""#),
+    ("tcb.minimum_qe_svn", "1"),
+    ("tcb.minimum_pce_svn", "1"),
+    ("tcb.minimum_date", r#""2024-03-13T00:00:00Z""#),
+    ("tcb.exceptions", "EXCEPTIONS"),
     ("tcb.allowed_advisories", r#"["A"]"#),
     ("tcb.rejected_advisories", r#"["A"]"#),
     ("platform.smt", r#""any""#),
@@ -177,6 +182,9 @@ fn every_key_refuses_null_other_types_a_second_time_and_a_misspelling_and_is_nam
     let mut refused = 0;
     for (path, value) in EVERY_KEY {
         let value = value.replace("REGISTERS", &format!("[\"{}\"]", "ab".repeat(48)));
+        let exception =
+            r#"[{"name":"n","fmspc":"000000000000","component":"PCE","until":"2026-12-31T00:00:00Z"}]"#;
+        let value = value.replace("EXCEPTIONS", exception);
         let key = path.rsplit('.').next().unwrap_or(path);
         let good = with_member(path, &format!("\"{key}\":{value}"));
         assert!(Policy::from_json(&good).is_ok(), "{good}");
@@ -221,5 +229,35 @@ fn toml_refuses_a_key_twice_and_names_what_it_refuses() {
     ] {
         let told = Policy::from_text(text).unwrap_err().to_string();
         assert!(told.contains(key), "{text}: {told}");
+    }
+}
+
+#[test]
+fn every_member_of_an_exception_is_needed_and_must_be_one() {
+    let members = [
+        ("name", "\"n\""),
+        ("fmspc", "\"b0c06f000000\""),
+        ("component", "\"SGX component 16\""),
+        ("until", "\"2026-12-31T00:00:00Z\""),
+    ];
+    let policy = |members: &[(&str, &str)]| {
+        let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        Policy::from_json(&format!("{{\"tcb\":{{\"exceptions\":[{{{}}}]}}}}", members.join(",")))
+    };
+    assert_eq!(policy(&members).unwrap().tcb.exceptions.len(), 1);
+    for (at, (key, _)) in members.into_iter().enumerate() {
+        let mut without = members.to_vec();
+        without.remove(at);
+        assert!(policy(&without).unwrap_err().to_string().contains(key), "{key} is missing");
+        for wrong in ["null", "1", "\"\"", "[]", "{}"] {
+            let mut other = members;
+            other[at].1 = wrong;
+            assert!(policy(&other).unwrap_err().to_string().contains(key), "{key}: {wrong}");
+        }
+    }
+    for wrong in ["\"SGX component 0\"", "\"SGX component 17\"", "\"TDX module 1\"", "\"pce\""] {
+        let mut other = members;
+        other[2].1 = wrong;
+        assert!(policy(&other).is_err(), "{wrong}");
     }
 }

@@ -254,3 +254,23 @@ fn a_batch_answers_every_line_that_it_can_in_order() {
     assert_eq!(answer.stdout().lines().count(), 3, "the other lines are answered");
     assert!(answer.one_line_of_error().contains("2 lines could not be answered"));
 }
+
+#[test]
+fn a_quote_for_another_nonce_is_refused() {
+    // A made-up TD reports zeros.
+    let issued = Issued::new("nonce", &[]);
+    let nonce = |text: &str| issued.verify(&["--report-data", text, "--json"]);
+    nonce("00").ends_with(0);
+    nonce(&"00".repeat(64)).ends_with(0);
+    for other in ["01", "0001", &format!("{}01", "00".repeat(63))] {
+        let refused = nonce(other).ends_with(1).json();
+        assert_eq!(refused["findings"][0]["code"], "report-data", "{other}");
+        issued.verify(&["--nonce", other]).ends_with(1);
+    }
+    for wrong in ["", "0", "xx", &"00".repeat(65)] {
+        issued.verify(&["--report-data", wrong]).ends_with(2);
+    }
+    let policy = issued.folder.write("policy.toml", "report_data = \"00\"\n");
+    issued.verify(&["--policy", &policy, "--report-data", "00"]).ends_with(0);
+    issued.verify(&["--policy", &policy, "--report-data", "01"]).ends_with(2).one_line_of_error();
+}

@@ -34,13 +34,17 @@ pub struct Args {
     /// What to accept (TOML or JSON). Default: a TD with an up-to-date TCB and no debug; never an enclave.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// What REPORTDATA must be, in hexadecimal: up to 64 bytes, zeros where it is shorter. The nonce, or the hash, that
+    /// ties this quote to this request: without it an old quote is as good as a new one.
+    #[arg(long, visible_alias = "nonce", value_name = "HEX", value_parser = parse_report_data)]
+    report_data: Option<ReportData>,
     /// Extensions of RTMR3 that the running system listed itself, for a policy with `rtmr3 = "log"`, which else takes the
     /// list beside the quote in its evidence (JSON array with
     /// digest, imr or register, event or name). The quote must bear out a list that is given.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// Verify every line of this file; paths in it are relative to it.
-    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at", "events"])]
+    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at", "events", "report_data"])]
     batch: Option<PathBuf>,
     /// Trust this root certificate (DER or PEM) instead of Intel's.
     #[arg(long, value_name = "FILE")]
@@ -51,6 +55,23 @@ pub struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What REPORTDATA must begin with; the rest must be zero.
+#[derive(Clone, Debug)]
+struct ReportData(Vec<u8>);
+
+fn parse_report_data(text: &str) -> Result<ReportData, String> {
+    const MAX: usize = 64;
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if digits.is_empty() || digits.len() > 2 * MAX || !digits.len().is_multiple_of(2) || !is_hex {
+        return Err("wanted: 1 to 64 bytes in hexadecimal".to_owned());
+    }
+    let byte = |pair: &[u8]| {
+        std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default()
+    };
+    Ok(ReportData(digits.as_bytes().chunks(2).map(byte).collect()))
 }
 
 /// Runs the command.
@@ -67,10 +88,16 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(path) => read_root(path)?,
         None => TrustAnchor::intel(),
     };
-    let policy = match &args.policy {
+    let mut policy = match &args.policy {
         Some(path) => read_policy(path)?,
         None => Policy::default(),
     };
+    if let Some(ReportData(wanted)) = args.report_data {
+        if policy.report_data.as_ref().is_some_and(|stated| *stated != wanted) {
+            return Err(Failure::input("--report-data", "the policy states another one"));
+        }
+        policy.report_data = Some(wanted);
+    }
     if let Some(cases) = &args.batch {
         return batch::run(cases, &anchor, &policy, args.json);
     }

@@ -67,6 +67,9 @@ impl Report<'_> {
         }
         if let Some(policy) = self.policy {
             writeln!(out, "policy  {}", if policy.is_accepted() { "accepted" } else { "REJECTED" })?;
+            for exception in &policy.exceptions {
+                writeln!(out, "        by exception: {exception}")?;
+            }
             for finding in &policy.findings {
                 writeln!(out, "        {finding} [{}]", finding.code())?;
             }
@@ -132,6 +135,7 @@ impl Report<'_> {
             .collect();
         if let Some(policy) = self.policy {
             report["policy"] = json!(if policy.is_accepted() { "accept" } else { "reject" });
+            report["exceptions"] = json!(policy.exceptions);
             report["findings"] = policy
                 .findings
                 .iter()
