@@ -6,5 +6,6 @@
 mod concurrency;
 mod dynamic_pamt;
 mod host_mistakes;
+mod linux_calls;
 mod secrets;
 mod vcpu;
