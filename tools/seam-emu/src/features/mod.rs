@@ -100,6 +100,9 @@ impl FeatureSet {
 
 #[cfg(test)]
 mod tests {
+    use tdx_module_iface::TdhLeaf;
+    use tdx_module_iface::leaf::Interruption;
+
     use super::*;
 
     #[test]
@@ -112,6 +115,17 @@ mod tests {
         assert_eq!(recorded(Word::Xfam, Release::V1_5_01), 0x6_9be7);
         assert_eq!(recorded(Word::ConfigFlags, Release::V1_5_05), 7);
         assert_eq!([Release::V1_5_01, Release::V1_5_05].map(|at| recorded(Word::TdCtls, at)), [1, 3]);
+    }
+
+    #[test]
+    fn a_release_announces_what_its_leaves_do() {
+        for release in Release::ALL {
+            let announced = FeatureSet::Recorded.bits(Word::Features0, release);
+            let has = |leaf: TdhLeaf| leaf.info().is_some_and(|info| info.exists_in(release));
+            assert_eq!(announced >> 36 & 1 != 0, has(TdhLeaf::PHYMEM_PAMT_ADD), "{release}: dynamic PAMT");
+            let demote = TdhLeaf::MEM_PAGE_DEMOTE.info().map(|info| info.interruption_in(release));
+            assert_eq!(announced >> 51 & 1 != 0, demote == Some(Interruption::Never), "{release}: DEMOTE");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;
 use tdx_module_iface::metadata::{FieldId, sys, td, vp};
 use tdx_module_iface::td_params::{TdParams, config_flags, eptp, msr_config_ctls};
-use tdx_module_iface::{Gprs, Status, StatusCode as C, TdgLeaf, TdhLeaf};
+use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 use x86_arch::Access;
 
 use super::Word::{Attributes, ConfigFlags, Features0, TdCtls, Xfam};
@@ -37,6 +37,7 @@ const PROBES: &[Probe] = &[
     (Features0, 16, a_guest_turns_pending_page_exceptions_off),
     (Features0, 17, the_allowed_processor_models_are_listed),
     (Features0, 18, rbp_is_not_passed_to_the_host),
+    (Features0, 20, topology_is_enumerated_by_x2apic_ids),
     (Features0, 36, pamt_pages_are_given_at_run_time),
     (Features0, 51, demotion_is_not_interrupted),
     (Attributes, 0, a_debuggable_td_is_read_by_its_host),
@@ -47,6 +48,7 @@ const PROBES: &[Probe] = &[
     (ConfigFlags, 1, a_guest_turns_pending_page_exceptions_off),
     (ConfigFlags, 2, rbp_is_not_passed_to_the_host),
     (TdCtls, 0, a_guest_turns_pending_page_exceptions_off),
+    (TdCtls, 1, topology_is_enumerated_by_x2apic_ids),
 ];
 
 #[test]
@@ -265,6 +267,22 @@ fn rbp_is_not_passed_to_the_host() {
     assert_eq!(Status::from_raw(seen[0].gprs.rax).code(), C::OPERAND_INVALID);
 }
 
+fn topology_is_enumerated_by_x2apic_ids() {
+    const ENUM_TOPOLOGY: u64 = 2;
+    let host = Host::with(MachineConfig { profile: ModuleProfile::V1_5_05, ..MachineConfig::small() });
+    let (mut td, status) = created(&host, |_| ());
+    assert!(status.is_success(), "{status}");
+    let tdvpr = host.create_vcpu(&mut td);
+    let init = Gprs { rax: TdhLeaf::VP_INIT.word_version(1).0, rcx: tdvpr, r8: 0x42, ..Gprs::ZERO };
+    assert_eq!(raw(&host, init).rax, 0, "TDH.VP.INIT version 1");
+    host.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+    let on = Gprs { rdx: td::TD_CTLS.id.0, r8: ENUM_TOPOLOGY, r9: ENUM_TOPOLOGY, ..Gprs::ZERO };
+    let cpuid = (Gprs { rax: 0xb, ..Gprs::ZERO }, VmExit::instruction(ExitReason::CPUID, 2, 0));
+    let (seen, _) = guest(&host, &td, 0, &[tdcall(TdgLeaf::VM_WR, on), cpuid]);
+    assert_eq!(seen[0].gprs.rax, 0, "TD_CTLS.ENUM_TOPOLOGY");
+    assert_eq!((seen[1].vector, seen[1].gprs.rdx), (None, 0x42), "CPUID leaf 0xb shows the x2APIC id");
+}
+
 fn pamt_pages_are_given_at_run_time() {
     let host = Host::with_dynamic_pamt();
     let first = crate::testing::TDMR;
@@ -324,4 +342,10 @@ fn guest_addresses_have_52_bits() {
     host.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
     let (seen, _) = guest(&host, &td, 0, &[tdcall(TdgLeaf::VP_INFO, Gprs::ZERO)]);
     assert_eq!(seen[0].gprs.rcx & 0x3f, 52);
+}
+
+/// A call with version bits in RAX.
+fn raw(host: &Host, mut gprs: Gprs) -> Gprs {
+    host.machine.lp(0).expect("a processor").seamcall(&mut gprs).expect("a module that answers");
+    gprs
 }

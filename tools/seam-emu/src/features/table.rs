@@ -18,7 +18,6 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
 const MIGRATION: &str = "live migration is not emulated";
 const PARTITIONING: &str = "no L2 VM can be entered";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
-const NO_X2APIC_IDS: &str = "VCPUs have no x2APIC ids that the host chooses";
 const NO_TRACE: &str = "the emulated processor records no branches";
 const NO_COUNTERS: &str = "the emulated processor has no performance counters";
 
@@ -40,7 +39,7 @@ pub const TABLE: &[Feature] = &[
     offered(Features0, 17, "FMS_CONFIG", V1_5_01),
     offered(Features0, 18, "NO_RBP_MOD", V1_5_01),
     absent(Features0, 19, "L2_TLB_INVD_OPT", V1_5_01, PARTITIONING),
-    absent(Features0, 20, "TOPOLOGY_ENUM", V1_5_05, NO_X2APIC_IDS),
+    offered(Features0, 20, "TOPOLOGY_ENUM", V1_5_05),
     offered(Features0, 36, "DYNAMIC_PAMT", V2_0),
     offered(Features0, 51, "ENHANCED_DEMOTE", V1_5Late),
 
@@ -70,5 +69,5 @@ pub const TABLE: &[Feature] = &[
     offered(ConfigFlags, 2, "NO_RBP_MOD", V1_5_01),
 
     offered(TdCtls, 0, "PENDING_VE_DISABLE", V1_5_01),
-    absent(TdCtls, 1, "ENUM_TOPOLOGY", V1_5_05, NO_X2APIC_IDS),
+    offered(TdCtls, 1, "ENUM_TOPOLOGY", V1_5_05),
 ];

@@ -11,7 +11,7 @@ use zerocopy::FromZeros;
 
 use crate::config::MachineConfig;
 use crate::rules::ReportedCpuid;
-pub use version::{FEATURE_DYNAMIC_PAMT, FEATURE_ENHANCED_DEMOTE, ModuleVersion};
+pub use version::ModuleVersion;
 
 /// Most TDMRs.
 pub const MAX_TDMRS: u16 = 64;
