@@ -5,8 +5,16 @@
 //! owner may touch, through hooks. This crate owns both trees: faults, removal, split, collapse, aging,
 //! dirty logging, the lock over all of it and the audit that compares mirror and external table.
 //!
-//! It knows nothing about who owns the external table. See [`external`] for the hooks, [`table`] for the
-//! memory that tables need, [`lock`] for the guards, and `LOCKING.md` for who may do what under which.
+//! It knows nothing about who owns the external table. `LOCKING.md` says who may do what under which guard.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`table`] | entries and tables: their words, where their memory comes from, how they are walked, when they are freed |
+//! | [`lock`] | the guards, invalidation windows, what was read before a guard was taken |
+//! | [`external`] | the hooks, and the order of removal as types |
+//! | [`fault`] | getting one page mapped, under the shared guard |
+//! | [`ops`] | everything else that changes mappings, and the audit |
+//! | [`shadow`] | nested paging: complete and tested, but *not used by the product yet* |
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -14,34 +22,20 @@ extern crate alloc;
 #[cfg(all(test, not(feature = "std")))]
 extern crate std;
 
-pub mod age;
-pub mod audit;
-mod cache;
-pub mod collapse;
-pub mod dirty;
-pub mod dismantle;
-mod emptied;
 mod error;
 pub mod external;
 pub mod fault;
-mod find;
 pub mod lock;
-pub mod map_range;
 mod mmu;
-pub mod notifier;
-mod once;
+pub mod ops;
 pub mod range;
-mod reclaim;
-pub mod root;
 pub mod shadow;
-mod slab;
-pub mod split;
-mod spte;
-pub mod stale;
 pub mod table;
-mod undo;
-mod walk;
-pub mod zap;
+
+pub use lock::{notifier, stale};
+use ops::emptied;
+pub use ops::{age, audit, collapse, dirty, dismantle, map_range, root, split, zap};
+use table::{cache, find, once, reclaim, slab, spte, walk};
 
 pub use age::Age;
 pub use audit::{AuditReport, ExternalEntry, ExternalView, Role, Violation};

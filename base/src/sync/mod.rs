@@ -28,3 +28,14 @@ pub use native::*;
 pub use shuttle_facade::*;
 
 pub use core::sync::atomic::Ordering;
+
+/// Waits between two attempts at something: spins briefly at first, then offers the processor.
+pub fn pause(attempt: u32) {
+    /// Attempts that spin.
+    const SPINNING: u32 = 16;
+    if attempt < SPINNING {
+        spin_loop();
+    } else {
+        yield_now();
+    }
+}

@@ -11,7 +11,9 @@
 //!   What is unlinked later waits for it.
 //! - The exclusive side has priority over readers that have not entered yet.
 
+pub mod notifier;
 mod shortcut;
+pub mod stale;
 mod stats;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

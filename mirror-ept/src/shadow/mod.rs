@@ -1,4 +1,5 @@
-//! Shadowing a guest-owned extended page table, for nested paging.
+//! Shadowing a guest-owned extended page table, for nested paging. *Nothing in the product uses it yet*: a TD host
+//! leaves partitioned guests to the module; it waits for guests that run theirs without it. Its tests are its only user.
 //!
 //! The guest (L1) keeps, in its own memory, a table from the frames of *its* guest (L2) to its own frames. The
 //! hardware needs one from L2's frames to host pages: the shadow.

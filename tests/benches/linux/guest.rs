@@ -12,18 +12,19 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use machine_emu::trace::Trace;
+use machine_emu::{EmulatedMachine, Pace as MachinePace};
 use nix::time::{ClockId, clock_gettime};
 use seam_emu::guest::{GuestCpu, GuestState, VmExit};
 use seam_emu::{CpuGuest, GuestEnv};
-use tdvisor::machine::board::Board;
-use tdvisor::machine::linux_files::LinuxFiles;
-use tdvisor::machine::trace::Trace;
-use tdvisor::machine::{EmulatedMachine, Pace as MachinePace};
+use td_host::Host;
+use td_host::td::config::TdConfig;
+use td_host::td::{Ending, Td};
 use tdvisor_base::Gpa;
 use tdvisor_guest_images::BOOT_SHIM;
-use vmm_core::Host;
-use vmm_core::td::config::TdConfig;
-use vmm_core::td::{Ending, Td};
+use tdvisor_monitor::Monitor;
+use tdvisor_runtime::board::Board;
+use tdvisor_runtime::board::linux_files::LinuxFiles;
 
 use crate::MEMORY_MIB;
 use crate::boots::{FIRST_LINE, Files, INIT_LINE};
@@ -94,11 +95,12 @@ fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Endin
     let console = Watched { line: Vec::new(), ticks: ticks.clone(), samples: samples.clone() };
     let Board { devices, input: _input } =
         Board::for_linux(console, std::io::sink(), files, None, machine_pace)?;
-    let td = Td::build(&host, &config, BOOT_SHIM.image, devices, None, |_| {})?;
+    let td = Td::build(&host, &config, BOOT_SHIM.image, |_| {})?;
+    let monitor = Monitor::new(devices, None);
     let nanoseconds = std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| {
             let before = thread_cpu();
-            td.run_vcpu(0);
+            monitor.run_vcpu(&td, 0);
             thread_cpu() - before
         });
         vcpu.join().map_err(|_| "the vCPU's thread panicked")

@@ -36,7 +36,10 @@ pub extern "C" fn _start() -> ! {
 
     black_box(tdx_module_iface::Status::from_raw(black_box(0x8000_0200_0000_0092)).is_error());
 
-    let config = vmm_core::td::config::TdConfig::default();
+    let monitor = tdvisor_monitor::Monitor::default();
+    black_box(&monitor);
+
+    let config = td_host::td::config::TdConfig::default();
     black_box(config.check(black_box(1 << 30), 1).is_ok());
 
     black_box(td_image::tdvf::TdvfImage::parse(black_box(&[0; 16])).is_ok());

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::memory::{Calls, EmulatedHost, EmulatedTd, SEAT, calls_of, convert, frames, host, td, touch};
 use seam_emu::guest::GuestRegisters;
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
+use td_host::memory::Resolution;
 use tdvisor_base::{Level, Side};
 use tdx_module_iface::exit::ExitReason;
-use vmm_core::memory::Resolution;
 
 const MIB: u64 = 1 << 20;
 
@@ -47,7 +47,7 @@ fn beside_a_running_vcpu<T>(
     let vcpu = &td.vcpus()[0];
     host.platform().machine().set_guest_cpu(vcpu.lp().0 as usize, Box::new(idle));
     std::thread::scope(|scope| {
-        scope.spawn(|| td.run_vcpu(0));
+        scope.spawn(|| crate::memory::run(td));
         while !inside.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }

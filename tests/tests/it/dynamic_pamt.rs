@@ -6,11 +6,11 @@ use crate::memory::{
 };
 use seam_emu::ModuleProfile;
 use seam_emu::inject::{Chaos, Effect, FaultPlan, Leaf, Rule, Target};
+use td_host::Error;
+use td_host::memory::{Converted, Reached, Resolution};
+use td_host::retry::Bound;
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
-use vmm_core::Error;
-use vmm_core::memory::{Converted, Reached, Resolution};
-use vmm_core::retry::Bound;
 
 const MIB: u64 = 1 << 20;
 
@@ -150,7 +150,7 @@ fn inv_24_two_tds_use_pages_of_one_range_at_once_and_neither_finds_its_entries_g
     std::thread::scope(|scope| {
         for (td, lp) in tds.iter().zip([3, 4]) {
             scope.spawn(move || {
-                let mut seat = td.memory().take_seat(vmm_core::platform::LpId(lp)).unwrap();
+                let mut seat = td.memory().take_seat(td_host::platform::LpId(lp)).unwrap();
                 for round in 0..60 {
                     for i in 0..8 {
                         touch(&mut seat, gfn(round * 8 + i), Level::L4K);

@@ -9,9 +9,9 @@ use crate::memory::{EmulatedSeat, EmulatedTd, calls_of, convert, frames, module_
 use mirror_ept::Collapsed;
 use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
+use td_host::memory::Resolution;
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Status, StatusCode, TdhLeaf};
-use vmm_core::memory::Resolution;
 
 fn accept(gfn: Gfn, level: Level) -> Act {
     Act::Accept { gpa: gfn.base(), level }
@@ -223,7 +223,7 @@ fn a_running_guest_does_not_notice_that_its_page_is_split_and_merged_beneath_it(
         let lp = td.vcpus()[0].lp().0 as usize;
         host.platform().machine().set_guest_cpu(lp, Box::new(program));
         std::thread::scope(|scope| {
-            scope.spawn(|| td.run_vcpu(0));
+            scope.spawn(|| crate::memory::run(td));
             receiver.recv().expect("the guest begins");
             for round in 0..ROUNDS {
                 // As if the guest wanted a small page: the host splits, and the range is inhibited.

@@ -13,24 +13,24 @@ use crate::memory::{
     Belongings, EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps,
     td, td_with_vcpus, touch, with_td,
 };
+use machine_emu::EmulatedMachine;
+use machine_emu::trace::Trace;
 use mirror_ept::{Access, GfnRange};
 use seam_emu::guest::GuestProgram;
 use seam_emu::guest::GuestRegisters;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use seam_emu::{GuestEnv, GuestState, ScriptedGuest, VmExit};
-use tdvisor::machine::EmulatedMachine;
-use tdvisor::machine::trace::Trace;
+use td_host::Host;
+use td_host::memory::{Converted, Reached, Resolution};
+use td_host::platform::{Frames, LpId, Processors};
+use td_host::retry::Bound;
+use td_host::td::Ending;
+use td_host::vcpu::ExitKind;
 use tdvisor_base::{Gfn, Gpa, Hpa, Level, Side};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf, tdh};
-use vmm_core::Host;
-use vmm_core::memory::{Converted, Reached, Resolution};
-use vmm_core::platform::{Frames, LpId, Processors};
-use vmm_core::retry::Bound;
-use vmm_core::td::Ending;
-use vmm_core::vcpu::ExitKind;
 
 const MIB: u64 = 1 << 20;
 
@@ -62,7 +62,7 @@ fn beside<T>(
     let lp = td.vcpus()[0].lp().0 as usize;
     host.platform().machine().set_guest_cpu(lp, Box::new(ScriptedGuest(guest)));
     std::thread::scope(|scope| {
-        scope.spawn(|| td.run_vcpu(0));
+        scope.spawn(|| crate::memory::run(td));
         let result = work();
         td.stop();
         result
@@ -461,7 +461,7 @@ fn inv_48_no_schedule_of_a_guest_alone_reaches_a_panic_or_an_endless_loop() {
                 let to = if kind < 13 { Side::Shared } else { Side::Private };
                 let range = GfnRange::new(at.frame(), at.frame().wrapping_add(1 + (random >> 33 & 1023)));
                 let answer = td.memory().convert(&mut seat, range, to);
-                assert!(matches!(answer, Ok(_) | Err(vmm_core::Error::NoSlot(_))), "step {step}: {answer:?}");
+                assert!(matches!(answer, Ok(_) | Err(td_host::Error::NoSlot(_))), "step {step}: {answer:?}");
             }
         }
     }
@@ -546,7 +546,7 @@ fn accept_beside_removals(check: impl FnOnce(&EmulatedTd<'_>, &mut EmulatedSeat<
         let lp = td.vcpus()[0].lp().0 as usize;
         host.platform().machine().set_guest_cpu(lp, Box::new(program));
         std::thread::scope(|scope| {
-            scope.spawn(|| td.run_vcpu(0));
+            scope.spawn(|| crate::memory::run(td));
             for round in 0..200 {
                 assert_eq!(td.memory().punch_hole(seat, frames(round * 5 % 60, 4)), Ok(Reached::All));
             }
@@ -604,7 +604,7 @@ fn inv_56_the_run_loop_enters_again_only_when_the_fault_is_resolved() {
         let lp = td.vcpus()[0].lp().0 as usize;
         host.platform().machine().set_guest_cpu(lp, Box::new(program));
         std::thread::scope(|scope| {
-            scope.spawn(|| td.run_vcpu(0));
+            scope.spawn(|| crate::memory::run(td));
             receiver.recv().expect("the guest comes to its end");
             td.stop();
         });

@@ -24,8 +24,8 @@ use self::random::from_environment;
 use self::subject::Subject;
 use crate::memory::{Belongings, host, td_with_vcpus};
 use seam_emu::inject::{Chaos, FaultPlan};
+use td_host::platform::LpId;
 use tdvisor_base::Level;
-use vmm_core::platform::LpId;
 
 /// Operations of one schedule.
 const STEPS: u64 = 2_500;

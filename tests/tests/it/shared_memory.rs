@@ -3,9 +3,9 @@
 use crate::memory::guest::{Act, Did, Guest};
 use crate::memory::{EmulatedHost, EmulatedSeat, EmulatedTd, SEAT, convert, frames, host, td};
 use mirror_ept::{Access, Age};
+use td_host::Error;
+use td_host::memory::{HugeShared, Resolution};
 use tdvisor_base::{Gfn, Gpa, Level, Side};
-use vmm_core::Error;
-use vmm_core::memory::{HugeShared, Resolution};
 
 const MIB: u64 = 1 << 20;
 const NONE: [u64; 0] = [];

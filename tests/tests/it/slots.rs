@@ -9,12 +9,12 @@ use crate::memory::{
 };
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
+use td_host::memory::{Prefaulted, Reached, Resolution};
+use td_host::platform::{Frames, LpId};
+use td_host::retry::Bound;
+use td_host::{Blame, Error};
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf, tdh};
-use vmm_core::memory::{Prefaulted, Reached, Resolution};
-use vmm_core::platform::{Frames, LpId};
-use vmm_core::retry::Bound;
-use vmm_core::{Blame, Error};
 
 const MIB: u64 = 1 << 20;
 

@@ -6,11 +6,11 @@
 
 use mirror_ept::{Access, GfnRange};
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
+use td_host::Error;
+use td_host::memory::{Converted, HugeShared, Resolution};
+use td_host::retry::Bound;
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Operand, Status, StatusCode, TdhLeaf};
-use vmm_core::Error;
-use vmm_core::memory::{Converted, HugeShared, Resolution};
-use vmm_core::retry::Bound;
 
 use crate::memory::{
     Belongings, EmulatedSeat, EmulatedTd, SEAT, calls_of, convert, frames, host, module_maps, td, touch,

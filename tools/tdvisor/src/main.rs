@@ -21,7 +21,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tdvisor::machine;
 
 use outcome::Failure;
 

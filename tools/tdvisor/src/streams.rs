@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use crate::machine::outlet::Outlet;
+use machine_emu::outlet::Outlet;
+
 use crate::outcome::Failure;
 
 /// How long outputs may take once the program, or its TD, has to end.

@@ -10,13 +10,13 @@ use mirror_ept::Access;
 use seam_emu::guest::GuestRegisters;
 use seam_emu::machine::GuestMemoryError;
 use seam_emu::{GuestEnv, GuestState, Machine, ScriptedGuest, VmExit};
+use td_host::memory::Resolution;
+use td_host::platform::{Lp, LpId, Processors};
 use tdvisor_base::{Gpa, Level, Side};
 use tdx_module_iface::exit::{ExitReason, ExtendedType};
 use tdx_module_iface::tdh::{self, TdExit};
 use tdx_module_iface::tdmr::PageType;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf, TdhLeaf};
-use vmm_core::memory::Resolution;
-use vmm_core::platform::{Lp, LpId, Processors};
 use x86_arch::Gpr;
 
 use super::{EmulatedHost, EmulatedSeat, EmulatedTd};

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tdvisor::machine::EmulatedMachine;
-use tdvisor::machine::lp::EmulatedLp;
+use machine_emu::EmulatedMachine;
+use machine_emu::lp::EmulatedLp;
+use td_host::host::MemoryRange;
+use td_host::platform::{Clock, Frames, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds, Processors};
 use tdvisor_base::table::Table;
 use tdvisor_base::{Hpa, Level, Pfn, Ticks};
-use vmm_core::host::MemoryRange;
-use vmm_core::platform::{Clock, Frames, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds, Processors};
 
 /// A machine whose allocator fails when it is told to.
 pub struct TestMachine {

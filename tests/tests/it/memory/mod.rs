@@ -8,21 +8,21 @@ pub mod machine;
 
 use std::collections::BTreeMap;
 
+use machine_emu::trace::Trace;
+use machine_emu::{EmulatedMachine, Pace};
 use mirror_ept::GfnRange;
 use seam_emu::ModuleProfile;
-use tdvisor::machine::trace::Trace;
-use tdvisor::machine::{EmulatedMachine, Pace};
+use td_host::Host;
+use td_host::host::hkid::HkidCounts;
+use td_host::memory::{Converted, Resolution, Seat};
+use td_host::platform::{Frames, LpId};
+use td_host::retry::{Bound, bounded};
+use td_host::td::Td;
+use td_host::td::config::TdConfig;
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::sept::SeptState;
 use tdx_module_iface::{StatusCode, tdh};
-use vmm_core::Host;
-use vmm_core::host::hkid::HkidCounts;
-use vmm_core::memory::{Converted, Resolution, Seat};
-use vmm_core::platform::{Frames, LpId};
-use vmm_core::retry::{Bound, bounded};
-use vmm_core::td::config::TdConfig;
-use vmm_core::td::{Devices, Td};
 
 use machine::TestMachine;
 
@@ -64,11 +64,11 @@ pub fn try_td(
     bytes: u64,
     largest_page: Level,
     vcpus: u32,
-) -> Result<EmulatedTd<'_>, vmm_core::Error> {
+) -> Result<EmulatedTd<'_>, td_host::Error> {
     let memory = TEST_MEMORY.base().get() + bytes;
     let config = TdConfig { memory, largest_page, vcpus, ..TdConfig::default() };
     let image = tdvisor_guest_images::HELLO_TD.image;
-    Td::build(host, &config, image, Devices::default(), None, |_| {})
+    Td::build(host, &config, image, |_| {})
 }
 
 /// A test with a TD of 16 MiB beside its image and a seat at its memory, which must leave everything in order and
@@ -141,6 +141,11 @@ pub fn module_state(
 pub enum Accepted {
     Yes,
     NotYet,
+}
+
+/// Runs a TD's first vCPU on this thread, without devices around it, until the TD has ended.
+pub fn run(td: &EmulatedTd<'_>) {
+    tdvisor_monitor::Monitor::default().run_vcpu(td, 0);
 }
 
 /// What a host has, to be compared before and after the life of its TDs.

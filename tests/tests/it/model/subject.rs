@@ -1,9 +1,9 @@
 //! One TD under test: does what a schedule says, has the reference do it too, and compares.
 
 use mirror_ept::{Access, Age, GfnRange};
+use td_host::memory::{HugeShared, Prefaulted, Reached, Resolution};
 use tdvisor_base::{Gfn, Gpa, Level, Side};
 use tdx_module_iface::StatusCode;
-use vmm_core::memory::{HugeShared, Prefaulted, Reached, Resolution};
 
 use crate::memory::guest::{Act, Did, Guest};
 use crate::memory::{

@@ -1,10 +1,10 @@
 //! `tdvisor list`: what there is to run, and what it runs on.
 
+use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use seam_emu::ModuleProfile;
 use serde_json::{Value, json};
 use tdvisor_guest_images::GUESTS;
 
-use crate::machine::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 

@@ -31,9 +31,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use defmt_parser::Level;
 
-use crate::machine::outlet::{Metered, Outlet};
 use format::Pattern;
 use frame::{Deframer, PADDING};
+use machine_emu::outlet::{Metered, Outlet};
 use table::{Purpose, Table};
 use text::Line;
 use value::{Reader, Undecodable, Value};

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::machine::outlet::{Metered, Outlet};
+use machine_emu::outlet::{Metered, Outlet};
 
 /// The longest line that is looked at; of longer ones, the beginning.
 const MAX_LINE: usize = 256;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use td_image::linux::SetupHeader;
-use vmm_core::devices::virtio::blk::Disk;
+use tdvisor_devices::virtio::blk::Disk;
+use tdvisor_runtime::board::disk::FileDisk;
+use tdvisor_runtime::board::disk_worker::DiskWorker;
+use tdvisor_runtime::board::linux_files::LinuxFiles;
+use tdvisor_runtime::worker::StopFlag;
 
 use super::memory_size::MemorySize;
 use crate::files::Claims;
-use crate::machine::disk::FileDisk;
-use crate::machine::disk_worker::DiskWorker;
-use crate::machine::linux_files::LinuxFiles;
-use crate::machine::worker::StopFlag;
 use crate::outcome::Failure;
 use crate::read_bounded::read_bounded;
 

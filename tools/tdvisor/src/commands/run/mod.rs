@@ -10,27 +10,26 @@ mod supervisor;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use machine_emu::outlet::{Loss, Outlet};
+use machine_emu::trace::Trace;
+use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use seam_emu::inject::FaultPlan;
+use td_host::host::Progress;
+use td_host::td::config::TdConfig;
+use td_host::td::{BuildProgress, Ending};
+use td_host::{Blame, Error};
 use tdvisor_guest_images::BOOT_SHIM;
-use vmm_core::host::Progress;
-use vmm_core::quote::QuoteSource;
-use vmm_core::td::config::TdConfig;
-use vmm_core::td::{BuildProgress, Ending, Td};
-use vmm_core::vcpu::Vcpu;
-use vmm_core::{Blame, Error, Host};
+use tdvisor_monitor::QuoteSource;
+use tdvisor_runtime::board::serial::SerialInput;
+use tdvisor_runtime::board::{Board, BoardError};
+use tdvisor_runtime::worker::StopFlag;
+use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
 
 use crate::files::{Claims, Output};
 use crate::guest_log::GuestLog;
-use crate::machine::board::{Board, BoardError};
-use crate::machine::outlet::{Loss, Outlet};
-use crate::machine::serial::SerialInput;
-use crate::machine::trace::Trace;
-use crate::machine::worker::StopFlag;
-use crate::machine::{EmulatedMachine, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use crate::outcome::{Failure, Status};
 use crate::streams::Streams;
 use console::Console;
@@ -137,14 +136,16 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
     let supervisor = Supervisor::start(timeout, outlets, stop.clone());
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
-    let machine = EmulatedMachine::with_pace(config.memory, config.vcpus, pace, trace);
-    if let Some(plan) = args.inject.clone() {
-        machine.machine().faults().set_plan(plan);
-    }
     let bars = Bars::new();
-    let host = Host::bring_up(machine, |progress| bars.bring_up(progress)).map_err(failure)?;
-    let frames_before = vmm_core::platform::Frames::free_frames(host.platform());
-    let hkids_before = host.hkid_counts();
+    let events = |event: Event<'_>| match event {
+        Event::BringUp(progress) => bars.bring_up(progress),
+        Event::Build(progress) => bars.build(progress),
+        Event::Built => bars.finish(),
+        Event::Ended(_) => supervisor.td_ended(),
+    };
+    let spec =
+        MachineSpec { memory: config.memory, vcpus: config.vcpus, pace, trace, faults: args.inject.clone() };
+    let machine = Machine::bring_up(spec, &events).map_err(failure)?;
 
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
     let guest_log = GuestLog::new(image.elf(), streams.err.clone());
@@ -161,20 +162,17 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let last_quote = LastQuote::default();
     let quotes: Box<dyn QuoteSource> = match &args.qgs {
         Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
-        None => Box::new(TestIssuer::new(host.platform().machine(), last_quote.clone())),
+        None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
     };
-    let td = Td::build(&host, &config, image.bytes(), devices, Some(quotes), |progress| bars.build(progress));
+    let spec = TdSpec { config, image: image.bytes(), devices, quotes: Some(quotes) };
+    let session = Session::start(&machine, spec, &events);
     bars.finish();
-    let td = td.map_err(failure)?;
+    let ended = session.map_err(failure)?.drive(&supervisor);
+    let report = ended.teardown();
 
-    drive(host.platform(), &td, &supervisor);
-
-    let ending = td.ending().unwrap_or(Ending::Stopped);
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
-    let mut summary = Summary::of(&td, &host, &ending, predicted, privacy);
-    summary.audit(&ending, &td);
-    let report = td.teardown();
-    summary.teardown(&report, &host, frames_before, hkids_before);
+    let ending = report.ending.clone();
+    let mut summary = Summary::of(report, predicted, privacy);
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);
@@ -195,7 +193,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         _ => Ok(()),
     };
     let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
-    let is_whole = losses.drain(&supervisor, host.platform().trace(), &args);
+    let is_whole = losses.drain(&supervisor, machine.platform().trace(), &args);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -343,42 +341,6 @@ fn read_stdin_into(input: SerialInput, supervisor: Supervisor) {
             }
         }
     });
-}
-
-/// Runs every vCPU on a thread of its own until the TD has ended, or the run has to.
-fn drive(machine: &EmulatedMachine, td: &Td<'_, EmulatedMachine>, supervisor: &Supervisor) {
-    let run = |vcpu: &Vcpu| {
-        td.run_vcpu(vcpu.index());
-        machine.vcpu_has_ended(vcpu.lp());
-    };
-    let finished = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let run = &run;
-        let vcpus: Vec<_> = td.vcpus().iter().map(|vcpu| scope.spawn(move || run(vcpu))).collect();
-        scope.spawn(|| watch(td, supervisor, &finished));
-        for vcpu in vcpus {
-            if vcpu.join().is_err() {
-                td.stop();
-            }
-        }
-        finished.store(true, Ordering::SeqCst);
-        supervisor.ring();
-    });
-}
-
-/// Stops the TD when the run has to end, and delivers the interrupts of typed input; returns when all vCPUs are done.
-fn watch(td: &Td<'_, EmulatedMachine>, supervisor: &Supervisor, finished: &AtomicBool) {
-    let mut has_ended = false;
-    while !finished.load(Ordering::SeqCst) {
-        if supervisor.reason().is_some() || td.deliver_lines().is_err() {
-            td.stop();
-        }
-        if !has_ended && td.ending().is_some() {
-            has_ended = true;
-            supervisor.td_ended();
-        }
-        supervisor.wait();
-    }
 }
 
 /// An error of the host as this program reports it.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use seam_emu::Machine;
 use tdvisor_attest::issue::{Issued, PlatformSpec, TestPlatform};
 use tdvisor_attest::qgs;
-use vmm_core::quote::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
+use tdvisor_monitor::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
+use tdvisor_runtime::worker::{Overdue, StopFlag, Worker};
 
 use crate::commands::verify::inputs::now;
 use crate::files::Output;
-use crate::machine::worker::{Overdue, StopFlag, Worker};
 use crate::outcome::Failure;
 use crate::streams::Streams;
 

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use td_host::td::Ending;
 use td_image::digest::Digest384;
 use tdvisor_attest::Hex;
-use vmm_core::Host;
-use vmm_core::host::hkid::HkidCounts;
-use vmm_core::platform::Frames;
-use vmm_core::td::{Ending, Td, TeardownReport};
+use tdvisor_runtime::{Audit, Report};
 
-use crate::machine::EmulatedMachine;
 use crate::outcome::Failure;
 
 /// The facts of a run.
@@ -41,74 +38,38 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What can be seen before the teardown.
-    pub fn of(
-        td: &Td<'_, EmulatedMachine>,
-        host: &Host<EmulatedMachine>,
-        ending: &Ending,
-        predicted: Digest384,
-        privacy: Privacy,
-    ) -> Self {
-        let statistics = td.memory().statistics();
-        let mut exits = BTreeMap::new();
-        for vcpu in td.vcpus() {
-            for (kind, count) in vcpu.exits() {
-                *exits.entry(kind.to_string()).or_insert(0) += count;
-            }
-        }
+    /// What a session's report says.
+    pub fn of(report: Report, predicted: Digest384, privacy: Privacy) -> Self {
         let by_level = |counts: &mirror_ept::LevelCounts| {
             BTreeMap::from([("4K", counts.leaves_4k), ("2M", counts.leaves_2m), ("1G", counts.leaves_1g)])
         };
+        let mut exits = BTreeMap::new();
+        for (kind, count) in report.exits() {
+            *exits.entry(kind.to_string()).or_insert(0) += count;
+        }
         Self {
-            ending: ending.clone(),
-            mrtd: td.mrtd().ok(),
+            mrtd: report.mrtd,
             predicted,
-            rtmrs: host.platform().machine().rtmrs(td.tdr().hpa()),
+            rtmrs: report.rtmrs,
             exits,
-            calls: host.platform().trace().calls(),
-            private_leaves: by_level(&statistics.mirror),
-            shared_leaves: by_level(&statistics.direct),
-            frames_converted: td.memory().frames_converted(),
-            audit: Ok(0),
-            lost: Vec::new(),
-            violations: Vec::new(),
-            limits: host.platform().limits().iter().map(|limit| privacy.limit(limit)).collect(),
+            private_leaves: by_level(&report.private),
+            shared_leaves: by_level(&report.shared),
+            frames_converted: report.frames_converted,
+            audit: match &report.audit {
+                Audit::Agreed { entries } => Ok(*entries),
+                Audit::NotPossible => Ok(0),
+                Audit::Failed(error) => Err(error.to_string()),
+            },
+            lost: report.losses(),
+            violations: report.violations.iter().map(ToString::to_string).collect(),
+            limits: report.limits.iter().map(|limit| privacy.limit(limit)).collect(),
+            calls: report.calls,
+            ending: report.ending,
             wall_time: Duration::ZERO,
             panic: None,
             timed_out: false,
             hint: None,
         }
-    }
-
-    /// Compares mirror, Secure EPT and PAMT. A TD that the module calls dead cannot be read.
-    pub fn audit(&mut self, ending: &Ending, td: &Td<'_, EmulatedMachine>) {
-        self.audit = match td.audit() {
-            Ok(report) => Ok(report.compared),
-            Err(_) if matches!(ending, Ending::Died(_)) => Ok(0),
-            Err(error) => Err(error.to_string()),
-        };
-    }
-
-    /// Checks that everything came back.
-    pub fn teardown(
-        &mut self,
-        report: &TeardownReport,
-        host: &Host<EmulatedMachine>,
-        frames_before: u64,
-        hkids_before: HkidCounts,
-    ) {
-        self.calls = host.platform().trace().calls();
-        if let Some(failure) = &report.first_failure {
-            self.lost.push(format!("teardown: {failure}"));
-        }
-        let frames = host.platform().free_frames();
-        if frames != frames_before {
-            self.lost.push(format!("{} frames did not come back", frames_before.abs_diff(frames)));
-        }
-        if host.hkid_counts() != hkids_before {
-            self.lost.push("the key id did not come back".to_owned());
-        }
-        self.violations = host.platform().violations().iter().map(ToString::to_string).collect();
     }
 
     /// The first fault of tdvisor itself that the run showed.

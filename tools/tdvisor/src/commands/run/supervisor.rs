@@ -14,8 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::machine::outlet::Outlet;
-use crate::machine::worker::StopFlag;
+use machine_emu::outlet::Outlet;
+use tdvisor_runtime::Watch;
+use tdvisor_runtime::worker::StopFlag;
+
 use crate::streams::GRACE;
 
 /// How long a signal may go unnoticed: its handler may not lock what would close the gap.
@@ -111,16 +113,6 @@ impl Supervisor {
         *self.0.lock()
     }
 
-    /// Something happened that the thread in [`Self::wait`] has to see.
-    pub fn ring(&self) {
-        self.0.rung.notify_all();
-    }
-
-    /// Waits for a ring, or a little while.
-    pub fn wait(&self) {
-        drop(self.0.rung.wait_timeout(self.0.lock(), LOOK_AGAIN));
-    }
-
     /// The TD has ended: its vCPUs wait for nobody any more.
     pub fn td_ended(&self) {
         self.0.release_streams();
@@ -130,5 +122,19 @@ impl Supervisor {
     pub fn give_up(&self) -> impl Fn() -> bool {
         let (shared, patience) = (self.0.clone(), Instant::now() + GRACE);
         move || shared.lock().is_some() && patience <= Instant::now()
+    }
+}
+
+impl Watch for Supervisor {
+    fn wants_stop(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    fn wait(&self) {
+        drop(self.0.rung.wait_timeout(self.0.lock(), LOOK_AGAIN));
+    }
+
+    fn ring(&self) {
+        self.0.rung.notify_all();
     }
 }

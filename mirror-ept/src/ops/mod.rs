@@ -1,0 +1,20 @@
+//! Operations on ranges, one file each: what changes mappings beside faults, and the audit that looks at all of them.
+//!
+//! | operation | guard |
+//! |---|---|
+//! | [`map_range`], [`split`], [`collapse`], [`zap`], [`dismantle`], [`root`] | exclusive |
+//! | [`dirty`] | exclusive, or shared where it says so |
+//! | [`age`] | read-side section |
+//! | [`audit`] | exclusive |
+
+pub mod age;
+pub mod audit;
+pub mod collapse;
+pub mod dirty;
+pub mod dismantle;
+pub(crate) mod emptied;
+pub mod map_range;
+pub mod root;
+pub mod split;
+pub(crate) mod undo;
+pub mod zap;

@@ -1,0 +1,227 @@
+//! The emulated machine as the hypervisor's [`Platform`](platform::Platform).
+//!
+//! `seam-emu` has the processors, the memory and the module; this adapter adds what a host's kernel would: who
+//! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
+
+mod frames;
+pub mod lp;
+pub mod outlet;
+mod timer;
+pub mod trace;
+mod turns;
+
+use std::sync::Arc;
+
+use seam_emu::machine::HostMemoryError;
+use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource};
+use td_host::host::MemoryRange;
+use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
+use tdvisor_base::table::Table;
+use tdvisor_base::{Hpa, KeyId, Level, Pfn, Ticks};
+
+use frames::FreeFrames;
+use lp::{EmulatedLp, Processors, Timing};
+use timer::Timers;
+use trace::Trace;
+use turns::Turns;
+
+const GIB: u64 = 1 << 30;
+
+/// The most memory that an emulated TD can have.
+pub const MAX_TD_MEMORY: u64 = 64 * GIB;
+/// The most vCPUs that an emulated TD can have.
+pub const MAX_TD_VCPUS: u32 = 64;
+
+/// Memory below this address is the host's own: the emulated module lives there.
+const CONVERTIBLE_FROM: u64 = GIB;
+
+/// How a deterministic machine's time-stamp counter moves with each instruction of a guest: at its 2 GHz, the
+/// pace of the software CPU on an ordinary machine, so that a guest sees about as many timer ticks as otherwise.
+const TICKS_PER_INSTRUCTION: u64 = 8;
+
+/// How a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Processors are threads that run side by side; time is the host's.
+    Real,
+    /// One processor at a time, in virtual time; the same seed gives the same run.
+    Deterministic {
+        /// Decides who runs for how long.
+        seed: u64,
+    },
+}
+
+/// An emulated machine.
+pub struct EmulatedMachine {
+    machine: Arc<Machine>,
+    processors: Arc<Processors>,
+    timing: Timing,
+    frames: FreeFrames,
+    memory_map: Vec<MemoryRange>,
+    trace: Trace,
+}
+
+impl EmulatedMachine {
+    /// A machine that has room for a TD with this much memory and this many vCPUs, one processor each and one
+    /// for management, at the pace of the host's clock.
+    pub fn for_td(memory: u64, vcpus: u32, trace: Trace) -> Self {
+        Self::with_pace(memory, vcpus, Pace::Real, trace)
+    }
+
+    /// The same at a pace of choice.
+    pub fn with_pace(memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
+        Self::with_module(ModuleProfile::default(), memory, vcpus, pace, trace)
+    }
+
+    /// The same with a release of the module of choice.
+    pub fn with_module(profile: ModuleProfile, memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
+        // PAMTs take 1/256 and page tables about as much again; control pages are a few.
+        let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
+        let convertible = needed.next_multiple_of(GIB);
+        let lps = vcpus.clamp(1, MAX_TD_VCPUS) as usize + 1;
+        let config = MachineConfig {
+            lp_packages: vec![0; lps],
+            phys_mem_bytes: CONVERTIBLE_FROM + convertible,
+            cmrs: vec![Cmr { base: CONVERTIBLE_FROM, size: convertible }],
+            tsc_source: match pace {
+                Pace::Real => TscSource::Host,
+                Pace::Deterministic { .. } => TscSource::Virtual,
+            },
+            tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
+            profile,
+            ..MachineConfig::small()
+        };
+        let machine = Arc::new(Machine::new(config));
+        for index in 0..lps {
+            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::new()));
+        }
+        let turns = match pace {
+            Pace::Real => None,
+            Pace::Deterministic { seed } => Some(Arc::new(Turns::new(lps - 1, seed))),
+        };
+        let processors = Arc::new(Processors::new(machine.clone(), lps, turns.clone()));
+        let range = MemoryRange { base: Hpa::new(CONVERTIBLE_FROM), size: convertible };
+        Self {
+            timing: match turns {
+                None => Timing::Real(Timers::new(processors.clone())),
+                Some(turns) => Timing::Turns(turns),
+            },
+            processors,
+            frames: FreeFrames::new(range),
+            memory_map: vec![range],
+            trace,
+            machine,
+        }
+    }
+
+    /// The emulated machine itself, for what an enclave on it would do.
+    pub fn machine(&self) -> Arc<Machine> {
+        self.machine.clone()
+    }
+
+    /// What the module and the memory noticed the host doing wrong.
+    pub fn violations(&self) -> Vec<HostViolation> {
+        self.machine.violations()
+    }
+
+    /// What a guest did that the emulated processors do not implement. Its vCPU has stopped there.
+    pub fn limits(&self) -> Vec<EmulatorLimit> {
+        self.machine.limits()
+    }
+
+    /// The vCPU on a processor will not run any more: nobody waits for its turn.
+    pub fn vcpu_has_ended(&self, lp: LpId) {
+        if let Timing::Turns(turns) = &self.timing {
+            turns.leave(lp, &self.machine);
+        }
+    }
+
+    /// What was traced and counted.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+}
+
+fn not_memory(hpa: Hpa) -> impl Fn(HostMemoryError) -> NotMemory {
+    move |_| NotMemory(hpa)
+}
+
+impl platform::Processors for EmulatedMachine {
+    type Lp<'p> = EmulatedLp<'p>;
+
+    fn lp_count(&self) -> u32 {
+        self.processors.count() as u32
+    }
+
+    fn package_of(&self, lp: LpId) -> PackageId {
+        PackageId(self.machine.config().lp_packages.get(lp.0 as usize).copied().unwrap_or_default())
+    }
+
+    fn take_lp(&self, lp: LpId) -> Option<EmulatedLp<'_>> {
+        EmulatedLp::take(&self.machine, &self.processors, &self.timing, &self.trace, lp)
+    }
+
+    fn send_ipi(&self, lp: LpId) {
+        self.processors.send_ipi(lp);
+    }
+}
+
+impl Clock for EmulatedMachine {
+    fn ticks(&self) -> Ticks {
+        Ticks::new(self.machine.tsc())
+    }
+
+    fn frequency_hz(&self) -> u64 {
+        self.machine.config().tsc_hz
+    }
+}
+
+impl PhysMem for EmulatedMachine {
+    fn private_key_ids(&self) -> PrivateKeyIds {
+        let ids = &self.machine.config().private_hkids;
+        PrivateKeyIds { first: KeyId::new(*ids.start()), last: KeyId::new(*ids.end()) }
+    }
+
+    fn key_id_shift(&self) -> u32 {
+        self.machine.config().hkid_start_bit
+    }
+
+    fn read(&self, hpa: Hpa, out: &mut [u8]) -> Result<(), NotMemory> {
+        self.machine.host_read(hpa, out).map_err(not_memory(hpa))
+    }
+
+    fn write(&self, hpa: Hpa, data: &[u8]) -> Result<(), NotMemory> {
+        self.machine.host_write(hpa, data).map_err(not_memory(hpa))
+    }
+
+    fn clear_page(&self, pfn: Pfn) -> Result<(), NotMemory> {
+        self.machine.movdir64b_clear(pfn.base()).map_err(not_memory(pfn.base()))
+    }
+
+    fn table(&self, pfn: Pfn) -> Result<&Table, NotMemory> {
+        self.machine.memory().table(pfn).map_err(|_| NotMemory(pfn.base()))
+    }
+}
+
+impl platform::Frames for EmulatedMachine {
+    fn memory_map(&self) -> &[MemoryRange] {
+        &self.memory_map
+    }
+
+    fn allocate_page(&self, level: Level) -> Option<Pfn> {
+        self.frames.allocate(level.frames())
+    }
+
+    fn free_page(&self, pfn: Pfn, level: Level) {
+        self.machine.note_host_page_freed(pfn, level);
+        self.frames.free(pfn, level.frames());
+    }
+
+    fn allocate_contiguous(&self, frames: u64) -> Option<Pfn> {
+        self.frames.allocate(frames)
+    }
+
+    fn free_frames(&self) -> u64 {
+        self.frames.available()
+    }
+}

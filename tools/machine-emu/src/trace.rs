@@ -1,0 +1,133 @@
+//! Every SEAMCALL counted, and, where asked for, written down.
+//!
+//! A trace is one JSON object a line, with the field names of a recording: `n`, `lp`, `op`, `leaf`, `in`, `out`.
+//! `in` has RAX and what is not zero, `out` has RAX, what is not zero and what the call changed: whichever of zero and
+//! "as it was" a reader takes an unlisted register of `out` for, it is both. `tdvisor decode` explains it.
+//!
+//! A file has [`MAX_BYTES`] at most; calls beyond that are counted and not written.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value, json};
+use td_host::platform::LpId;
+use tdx_module_iface::{Gprs, TdhLeaf};
+
+use crate::outlet::{Metered, Outlet};
+
+/// The largest trace that is written.
+pub const MAX_BYTES: u64 = 8 << 30;
+/// Bytes that wait for the file.
+const QUEUE: usize = 1 << 20;
+
+/// Leaf numbers that are counted apart; the module has none above.
+const LEAVES: usize = 256;
+
+/// Counts, and the file if there is one.
+pub struct Trace {
+    counts: Box<[AtomicU64]>,
+    file: Option<Log>,
+}
+
+struct Log {
+    outlet: Outlet,
+    /// Held while a call is sent, so that the file is in order.
+    writer: Mutex<Writer>,
+}
+
+struct Writer {
+    out: Metered,
+    /// The next call's number.
+    next: u64,
+}
+
+impl Trace {
+    /// Counts only.
+    pub fn counting() -> Self {
+        Self { counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(), file: None }
+    }
+
+    /// Counts, and writes every call to this file.
+    pub fn to_file(file: File) -> Self {
+        let outlet = Outlet::new(file, QUEUE);
+        let writer = Mutex::new(Writer { out: Metered::new(outlet.clone(), MAX_BYTES), next: 0 });
+        Self { file: Some(Log { outlet, writer }), ..Self::counting() }
+    }
+
+    /// Where the calls are written, if they are.
+    pub fn outlet(&self) -> Option<&Outlet> {
+        self.file.as_ref().map(|log| &log.outlet)
+    }
+
+    /// Waits until everything is in the file.
+    ///
+    /// # Panics
+    /// Some of it is not: for tests, which have no use for a part.
+    pub fn finish(&self) {
+        if let Some(outlet) = self.outlet() {
+            let loss = outlet.drain(|| false);
+            assert!(loss.failed.is_none(), "{loss:?}");
+        }
+    }
+
+    /// Bytes of calls that were too many for the file. Waits for a call that is being written.
+    pub fn dropped(&self) -> u64 {
+        self.file.as_ref().map_or(0, |log| log.lock().out.dropped())
+    }
+
+    /// Notes one call.
+    pub fn record(&self, lp: LpId, before: &Gprs, after: &Gprs, reached: bool) {
+        let leaf = before.rax as u16;
+        if let Some(count) = self.counts.get(usize::from(leaf)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(log) = &self.file {
+            log.write(lp, before, after, reached);
+        }
+    }
+
+    /// Calls by leaf, those that were made.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        (0u16..)
+            .zip(&self.counts)
+            .map(|(leaf, count)| (TdhLeaf(leaf).to_string(), count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count != 0)
+            .collect()
+    }
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, lp: LpId, before: &Gprs, after: &Gprs, reached: bool) {
+        let mut writer = self.lock();
+        let mut line = json!({
+            "n": writer.next,
+            "lp": lp.0,
+            "op": "seamcall",
+            "leaf": TdhLeaf(before.rax as u16).to_string(),
+            "in": registers(before, before),
+        });
+        if reached {
+            line["out"] = registers(after, before);
+        }
+        writer.next += 1;
+        let mut line = line.to_string();
+        line.push('\n');
+        writer.out.send(line.as_bytes());
+    }
+}
+
+/// RAX always, others where they are not zero or not what they were.
+fn registers(gprs: &Gprs, before: &Gprs) -> Value {
+    let shown: Map<String, Value> = gprs
+        .iter()
+        .filter(|(reg, value)| *value != 0 || *value != before.get(*reg) || reg.index() == 0)
+        .map(|(reg, value)| (reg.name().to_owned(), Value::String(format!("{value:#x}"))))
+        .collect();
+    Value::Object(shown)
+}

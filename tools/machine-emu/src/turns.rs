@@ -1,0 +1,229 @@
+//! Taking turns: a machine whose processors run one at a time, in an order that a seed decides.
+//!
+//! # Protocol
+//! Every vCPU has a thread, as always, but only the one whose *turn* it is runs; the others wait. A turn ends at
+//! points where the vCPU is outside of its guest and holds nothing ([`Lp::give_way`], [`Lp::wait_for_event`]),
+//! so nobody ever waits for somebody whose turn it is not. The turns begin when all have come to their first such
+//! point, which makes the order independent of how the host schedules threads.
+//!
+//! Time is virtual: it moves with the instructions that guests execute, and jumps to the next timer when every
+//! vCPU sleeps. Where nobody has a timer either, the machine rests until something from outside wakes it.
+//!
+//! The next in turn is the next in number that is not asleep; the seed decides how many instructions a turn has.
+//! The same seed therefore gives the same run, call for call.
+//!
+//! [`Lp::give_way`]: td_host::platform::Lp::give_way
+//! [`Lp::wait_for_event`]: td_host::platform::Lp::wait_for_event
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use seam_emu::{Machine, Random};
+use td_host::platform::LpId;
+use tdvisor_base::Ticks;
+
+/// Instructions of one turn: at least, and the range above that.
+const TURN_MIN: u64 = 20_000;
+const TURN_SPREAD: u64 = 60_000;
+
+/// Who runs.
+pub struct Turns {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    members: Vec<Member>,
+    /// The member whose turn it is; `None` before the turns begin, and while all are asleep.
+    current: Option<usize>,
+    begun: bool,
+    random: Random,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Member {
+    presence: Presence,
+    /// In ticks of the machine's virtual clock.
+    timer: Option<Ticks>,
+    timer_expired: bool,
+    /// Somebody woke it: its next sleep is over before it begins.
+    woken: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Presence {
+    /// Has not come yet.
+    #[default]
+    Expected,
+    Awake,
+    Asleep,
+    Gone,
+}
+
+impl Turns {
+    /// Turns for the processors from 1 to `members`, one vCPU each. Processor 0 is the host's own, and free.
+    pub fn new(members: usize, seed: u64) -> Self {
+        let state = State {
+            members: vec![Member::default(); members],
+            current: None,
+            begun: false,
+            random: Random::new(seed),
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Ends the turn of a processor and returns when it has the next one.
+    pub fn give_way(&self, lp: LpId, machine: &Machine) {
+        let Some(me) = member_of(lp) else { return };
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(me) else { return };
+        member.presence = Presence::Awake;
+        state.next_turn(me, machine);
+        self.await_turn(state, me);
+    }
+
+    /// Puts a processor to sleep until it is woken or its timer expires. May return early.
+    pub fn sleep(&self, lp: LpId, machine: &Machine) {
+        let Some(me) = member_of(lp) else { return };
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(me) else { return };
+        if !std::mem::take(&mut member.woken) && !member.timer_expired {
+            member.presence = Presence::Asleep;
+            state.next_turn(me, machine);
+            self.await_turn(state, me);
+        }
+    }
+
+    /// The processor's vCPU has ended, or never began.
+    pub fn leave(&self, lp: LpId, machine: &Machine) {
+        let Some(me) = member_of(lp) else { return };
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(me) else { return };
+        member.presence = Presence::Gone;
+        if state.current == Some(me) || !state.begun {
+            state.next_turn(me, machine);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Wakes a processor, or keeps it from falling asleep.
+    pub fn wake(&self, lp: LpId) {
+        let Some(member) = member_of(lp) else { return };
+        self.lock().wake(member);
+        self.changed.notify_all();
+    }
+
+    /// Sets or cancels a processor's timer, in ticks of the virtual clock.
+    pub fn set_timer(&self, lp: LpId, deadline: Option<Ticks>) {
+        let mut state = self.lock();
+        if let Some(member) = member_of(lp).and_then(|member| state.members.get_mut(member)) {
+            member.timer = deadline;
+            member.timer_expired = false;
+        }
+    }
+
+    /// Takes the expiry of the processor's timer.
+    pub fn take_timer(&self, lp: LpId) -> bool {
+        let mut state = self.lock();
+        let member = member_of(lp).and_then(|member| state.members.get_mut(member));
+        member.is_some_and(|member| std::mem::take(&mut member.timer_expired))
+    }
+
+    /// How many instructions the guest that is about to be entered has.
+    pub fn quantum(&self, machine: &Machine) -> u64 {
+        self.lock().quantum(machine)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn await_turn(&self, mut state: MutexGuard<'_, State>, me: usize) {
+        self.changed.notify_all();
+        while state.current != Some(me) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn now(machine: &Machine) -> Ticks {
+    Ticks::new(machine.tsc())
+}
+
+const fn member_of(lp: LpId) -> Option<usize> {
+    (lp.0 as usize).checked_sub(1)
+}
+
+impl State {
+    /// Passes the turn on after `me`, or begins the turns when the last one has come.
+    fn next_turn(&mut self, me: usize, machine: &Machine) {
+        if !self.begun {
+            if self.members.iter().any(|member| member.presence == Presence::Expected) {
+                return;
+            }
+            self.begun = true;
+            self.current = self.first_awake_after(self.members.len().saturating_sub(1));
+            return;
+        }
+        self.current = self.first_awake_after(me);
+        if self.current.is_none() {
+            self.jump_to_next_timer(machine);
+        }
+    }
+
+    fn first_awake_after(&self, me: usize) -> Option<usize> {
+        let count = self.members.len();
+        (1..=count)
+            .map(|step| (me + step) % count)
+            .find(|index| self.members.get(*index).is_some_and(|member| member.presence == Presence::Awake))
+    }
+
+    /// All sleep: the clock moves to the earliest timer.
+    fn jump_to_next_timer(&mut self, machine: &Machine) {
+        let timers =
+            self.members.iter().enumerate().filter(|(_, member)| member.presence == Presence::Asleep);
+        let Some((index, deadline)) =
+            timers.filter_map(|(index, member)| Some((index, member.timer?))).min_by_key(|(_, at)| *at)
+        else {
+            return;
+        };
+        machine.advance_tsc(deadline.saturating_since(now(machine)).get());
+        self.expire_timers(machine);
+        self.current = Some(index);
+    }
+
+    /// Expires what is due, and wakes those who sleep for it.
+    fn expire_timers(&mut self, machine: &Machine) {
+        let now = now(machine);
+        for member in &mut self.members {
+            if member.timer.is_some_and(|deadline| deadline <= now) {
+                member.timer = None;
+                member.timer_expired = true;
+                if member.presence == Presence::Asleep {
+                    member.presence = Presence::Awake;
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        let Some(member) = self.members.get_mut(index) else { return };
+        member.woken = true;
+        if member.presence == Presence::Asleep {
+            member.presence = Presence::Awake;
+            if self.begun && self.current.is_none() {
+                self.current = Some(index);
+            }
+        }
+    }
+
+    /// What the seed says, but not past anybody's next timer.
+    fn quantum(&mut self, machine: &Machine) -> u64 {
+        self.expire_timers(machine);
+        let turn = TURN_MIN + self.random.next() % TURN_SPREAD;
+        let now = now(machine);
+        let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
+        let until_timer = self.members.iter().filter_map(|member| member.timer).min();
+        until_timer.map_or(turn, |at| turn.min(at.saturating_since(now).get().div_ceil(per_instruction)))
+    }
+}

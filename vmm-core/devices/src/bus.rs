@@ -1,0 +1,207 @@
+//! Finding the device of an address.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+
+use tdvisor_base::Gpa;
+use tdvisor_base::sync::Mutex;
+
+use super::{AccessSize, DeviceRequest, MmioDevice, PortDevice, SharedMemory};
+
+/// A device cannot have the range it was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The range is empty or leaves its address space.
+    BadRange,
+    /// Another device has part of it.
+    Overlap,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadRange => "the device's address range is empty or too large",
+            Self::Overlap => "the device's address range overlaps another device",
+        })
+    }
+}
+
+impl core::error::Error for AttachError {}
+
+struct Entry<D: ?Sized> {
+    first: u64,
+    last: u64,
+    device: Mutex<Box<D>>,
+}
+
+/// Devices by inclusive address range, sorted.
+struct Ranges<D: ?Sized> {
+    entries: Vec<Entry<D>>,
+}
+
+impl<D: ?Sized> Ranges<D> {
+    const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    fn attach(&mut self, first: u64, size: u64, limit: u64, device: Box<D>) -> Result<(), AttachError> {
+        let last = size
+            .checked_sub(1)
+            .and_then(|span| first.checked_add(span))
+            .filter(|last| *last <= limit)
+            .ok_or(AttachError::BadRange)?;
+        let at = self.entries.partition_point(|entry| entry.first < first);
+        let before_overlaps = at > 0 && self.entries.get(at - 1).is_some_and(|entry| entry.last >= first);
+        let after_overlaps = self.entries.get(at).is_some_and(|entry| entry.first <= last);
+        if before_overlaps || after_overlaps {
+            return Err(AttachError::Overlap);
+        }
+        self.entries.insert(at, Entry { first, last, device: Mutex::new(device) });
+        Ok(())
+    }
+
+    /// The device that has the whole access, and the offset in it.
+    fn find(&self, at: u64, size: AccessSize) -> Option<(&Mutex<Box<D>>, u64)> {
+        let index = self.entries.partition_point(|entry| entry.first <= at).checked_sub(1)?;
+        let entry = self.entries.get(index)?;
+        let last = at.checked_add(size.bytes() - 1)?;
+        (last <= entry.last).then_some((&entry.device, at - entry.first))
+    }
+}
+
+/// Port I/O space.
+pub struct PortBus {
+    ranges: Ranges<dyn PortDevice>,
+}
+
+impl Default for PortBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for PortBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortBus").field("devices", &self.ranges.entries.len()).finish()
+    }
+}
+
+impl PortBus {
+    /// A bus without devices.
+    pub const fn new() -> Self {
+        Self { ranges: Ranges::new() }
+    }
+
+    /// Gives a device `ports` ports from `first`.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, first: u16, ports: u16, device: Box<dyn PortDevice>) -> Result<(), AttachError> {
+        self.ranges.attach(first.into(), ports.into(), u16::MAX.into(), device)
+    }
+
+    /// The guest reads a port.
+    pub fn read(&self, port: u16, size: AccessSize) -> u64 {
+        match self.ranges.find(port.into(), size) {
+            Some((device, offset)) => device.lock().read(offset as u16, size) & size.all_ones(),
+            None => size.all_ones(),
+        }
+    }
+
+    /// The guest writes a port.
+    pub fn write(&self, port: u16, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
+        match self.ranges.find(port.into(), size) {
+            Some((device, offset)) => {
+                device.lock().write(offset as u16, size, value & size.all_ones(), memory)
+            }
+            None => DeviceRequest::None,
+        }
+    }
+}
+
+/// Guest-physical (shared) address space, as far as devices answer in it.
+pub struct MmioBus {
+    ranges: Ranges<dyn MmioDevice>,
+}
+
+impl Default for MmioBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MmioBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MmioBus").field("devices", &self.ranges.entries.len()).finish()
+    }
+}
+
+impl MmioBus {
+    /// A bus without devices.
+    pub const fn new() -> Self {
+        Self { ranges: Ranges::new() }
+    }
+
+    /// Gives a device `bytes` bytes from `base` (without the SHARED bit).
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(&mut self, base: Gpa, bytes: u64, device: Box<dyn MmioDevice>) -> Result<(), AttachError> {
+        self.ranges.attach(base.get(), bytes, u64::MAX, device)
+    }
+
+    /// Whether a device answers at `gpa`.
+    pub fn covers(&self, gpa: Gpa) -> bool {
+        self.ranges.find(gpa.get(), AccessSize::Byte).is_some()
+    }
+
+    /// The guest reads.
+    pub fn read(&self, gpa: Gpa, size: AccessSize) -> u64 {
+        match self.ranges.find(gpa.get(), size) {
+            Some((device, offset)) => device.lock().read(offset, size) & size.all_ones(),
+            None => size.all_ones(),
+        }
+    }
+
+    /// The guest writes.
+    pub fn write(&self, gpa: Gpa, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
+        match self.ranges.find(gpa.get(), size) {
+            Some((device, offset)) => device.lock().write(offset, size, value & size.all_ones(), memory),
+            None => DeviceRequest::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ExitPort, NoMemory};
+
+    #[test]
+    fn the_bus_finds_the_device_and_nothing_else() {
+        let mut bus = PortBus::new();
+        bus.attach(0x501, 1, Box::new(ExitPort)).unwrap();
+        assert_eq!(bus.write(0x501, AccessSize::Byte, 3, &NoMemory), DeviceRequest::PowerOff { code: 3 });
+        assert_eq!(bus.write(0x500, AccessSize::Byte, 3, &NoMemory), DeviceRequest::None);
+        assert_eq!(
+            bus.write(0x501, AccessSize::Word, 3, &NoMemory),
+            DeviceRequest::None,
+            "leaves the device"
+        );
+        assert_eq!(bus.read(0xffff, AccessSize::Double), 0xffff_ffff);
+        assert_eq!(bus.read(0x80, AccessSize::Word), 0xffff);
+    }
+
+    #[test]
+    fn ranges_may_touch_but_not_overlap() {
+        let mut bus = PortBus::new();
+        bus.attach(0x3f8, 8, Box::new(ExitPort)).unwrap();
+        bus.attach(0x400, 8, Box::new(ExitPort)).unwrap();
+        bus.attach(0x3f0, 8, Box::new(ExitPort)).unwrap();
+        assert_eq!(bus.attach(0x3ff, 1, Box::new(ExitPort)), Err(AttachError::Overlap));
+        assert_eq!(bus.attach(0x3e0, 0x20, Box::new(ExitPort)), Err(AttachError::Overlap));
+        assert_eq!(bus.attach(0xffff, 2, Box::new(ExitPort)), Err(AttachError::BadRange));
+        assert_eq!(bus.attach(0x10, 0, Box::new(ExitPort)), Err(AttachError::BadRange));
+    }
+}

@@ -1,0 +1,110 @@
+//! Devices that a guest reaches through port I/O and MMIO.
+//!
+//! A device is a value behind a lock of its own; the bus only finds it. A new device is one file that
+//! implements [`PortDevice`] or [`MmioDevice`], and one `attach` call where the machine is put together.
+//! Reads of nothing give all ones, writes to nothing vanish, as on a PC.
+//!
+//! Everything that reaches a device comes from the guest: no value may panic, and nothing that a device
+//! keeps may grow without bound.
+//!
+//! # Memory and interrupts
+//! A device reaches guest memory only during an access, and only memory that the guest shares
+//! ([`SharedMemory`]). It raises interrupts through a [`Line`] of the machine's I/O APIC, from any thread; the
+//! vCPU that made the access delivers them right after it ([`IoApic::take_messages`]), and whoever made a device raise
+//! its line on its own does the same.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod acpi_power;
+#[cfg(test)]
+mod arbitrary;
+mod bus;
+mod exit_port;
+pub mod fw_cfg;
+pub mod io_apic;
+mod pvpanic;
+#[cfg(test)]
+pub(crate) mod test_memory;
+pub mod virtio;
+
+pub use acpi_power::{ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, RESET_VALUE, S5_TYPE};
+pub use bus::{AttachError, MmioBus, PortBus};
+pub use exit_port::{EXIT_PORT, ExitPort};
+pub use io_apic::{IoApic, Line};
+pub use pvpanic::{PANICKED, PVPANIC_PORT, PvPanic};
+
+pub use tdvisor_vm::{AccessSize, SharedMemory};
+
+use alloc::sync::Arc;
+
+/// What a guest can reach beside its memory.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// Port I/O.
+    pub ports: PortBus,
+    /// Devices in (shared) guest-physical space.
+    pub mmio: MmioBus,
+    /// Where devices raise their lines. A guest reaches its registers only if it is attached to [`Self::mmio`] too.
+    pub io_apic: Arc<IoApic>,
+}
+
+/// What a device asks of its machine after an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceRequest {
+    /// Nothing.
+    None,
+    /// End the VM: the guest is done, and says how it went (0 is success).
+    PowerOff {
+        /// The guest's own exit code.
+        code: u8,
+    },
+    /// End the VM: the guest wants to start anew.
+    Reset,
+    /// End the VM: the guest's kernel says that it panicked.
+    Panicked,
+}
+
+/// A device in port I/O space. Offsets count from the first port it was attached at.
+pub trait PortDevice: Send {
+    /// The guest reads.
+    fn read(&mut self, offset: u16, size: AccessSize) -> u64;
+    /// The guest writes.
+    fn write(
+        &mut self,
+        offset: u16,
+        size: AccessSize,
+        value: u64,
+        memory: &dyn SharedMemory,
+    ) -> DeviceRequest;
+}
+
+/// A device in guest-physical (shared) address space. Offsets count from the start of its range.
+pub trait MmioDevice: Send {
+    /// The guest reads.
+    fn read(&mut self, offset: u64, size: AccessSize) -> u64;
+    /// The guest writes.
+    fn write(
+        &mut self,
+        offset: u64,
+        size: AccessSize,
+        value: u64,
+        memory: &dyn SharedMemory,
+    ) -> DeviceRequest;
+}
+
+/// Memory of a guest that shares none, for the tests of devices that need none.
+#[cfg(test)]
+pub(crate) struct NoMemory;
+
+#[cfg(test)]
+impl SharedMemory for NoMemory {
+    fn read(&self, gpa: tdvisor_base::Gpa, _out: &mut [u8]) -> Result<(), tdvisor_vm::NotShared> {
+        Err(tdvisor_vm::NotShared::At(gpa))
+    }
+
+    fn write(&self, gpa: tdvisor_base::Gpa, _data: &[u8]) -> Result<(), tdvisor_vm::NotShared> {
+        Err(tdvisor_vm::NotShared::At(gpa))
+    }
+}

@@ -1,0 +1,283 @@
+//! virtio-blk: a disk (section 5.2 of the specification).
+//!
+//! # Protocol
+//! One queue. A request reads 16 bytes: type (u32), reserved (u32), sector (u64), little-endian; then come the data, and
+//! last one byte that the device writes: the status.
+//!
+//! | type | | data |
+//! |---|---|---|
+//! | 0 | IN | written by the device: whole sectors |
+//! | 1 | OUT | read by the device: whole sectors |
+//! | 4 | FLUSH | none |
+//! | 8 | GET_ID | written by the device: 20 bytes |
+//!
+//! Everything else is answered with UNSUPP. A sector has 512 bytes.
+//!
+//! # Invariants
+//! - A request moves at most [`REQUEST_BYTES_MAX`], which is what SEG_MAX and SIZE_MAX allow; more is an I/O error.
+//! - No sector beyond the capacity is asked of the [`Disk`], and none is written where it is read-only.
+//! - Without FLUSH every write is on the disk when it is answered.
+//! - A request without room for a status is [`Broken`]: there is no way to refuse it.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use core::fmt;
+
+use super::chain::{Chain, Reader, Writer};
+use super::{Broken, VirtioDevice};
+use crate::SharedMemory;
+
+/// Bytes of a sector.
+pub const SECTOR: u64 = 512;
+/// Bytes that one request moves at most.
+pub const REQUEST_BYTES_MAX: u64 = SEG_MAX as u64 * SIZE_MAX as u64;
+
+const DEVICE_ID: u32 = 2;
+const PLACES: u16 = 128;
+/// Data buffers of a request: all places but those of header and status.
+const SEG_MAX: u32 = PLACES as u32 - 2;
+/// Bytes of one data buffer.
+const SIZE_MAX: u32 = 64 << 10;
+
+/// Features of a disk (section 5.2.3).
+mod feature {
+    pub(super) const SIZE_MAX: u64 = 1 << 1;
+    pub(super) const SEG_MAX: u64 = 1 << 2;
+    pub(super) const RO: u64 = 1 << 5;
+    pub(super) const BLK_SIZE: u64 = 1 << 6;
+    pub(super) const FLUSH: u64 = 1 << 9;
+}
+
+/// Types of requests.
+mod request {
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Ok = 0,
+    IoError = 1,
+    Unsupported = 2,
+}
+
+const HEADER_BYTES: usize = 16;
+const STATUS_BYTES: u64 = 1;
+const CONFIG_BYTES: usize = 24;
+/// What GET_ID gives: up to 20 bytes, filled with zeros.
+const DISK_ID: &[u8; 20] = b"tdvisor disk\0\0\0\0\0\0\0\0";
+
+/// The storage behind a disk. Sectors have [`SECTOR`] bytes; data is always whole sectors inside the capacity.
+pub trait Disk: Send {
+    /// The capacity, in sectors. It does not change.
+    fn sectors(&self) -> u64;
+
+    /// Whether it can be written to.
+    fn access(&self) -> DiskAccess;
+
+    /// Reads from `sector` on.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn read_at(&mut self, sector: u64, out: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes from `sector` on. It may stay in a cache until [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn write_at(&mut self, sector: u64, data: &[u8]) -> Result<(), DiskError>;
+
+    /// Returns when everything written is on stable storage.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn flush(&mut self) -> Result<(), DiskError>;
+}
+
+/// What a disk allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskAccess {
+    /// Reads and writes.
+    ReadWrite,
+    /// Reads only: the guest is told so.
+    ReadOnly,
+}
+
+/// The storage behind a disk failed; the guest sees an I/O error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskError;
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the disk's storage failed")
+    }
+}
+
+impl core::error::Error for DiskError {}
+
+/// The device.
+pub struct VirtioBlk {
+    disk: Box<dyn Disk>,
+    config: [u8; CONFIG_BYTES],
+    /// The driver flushes: writes may wait for that.
+    flushed_by_driver: bool,
+    /// Data on its way.
+    piece: Box<[u8]>,
+}
+
+impl VirtioBlk {
+    /// `disk` as a virtio device.
+    pub fn new(disk: Box<dyn Disk>) -> Self {
+        Self {
+            config: config(disk.sectors()),
+            disk,
+            flushed_by_driver: false,
+            piece: vec![0; SIZE_MAX as usize].into_boxed_slice(),
+        }
+    }
+
+    /// Carries out a request whose header has been read. Leaves the writer before the status.
+    fn carry_out(
+        &mut self,
+        header: Header,
+        reader: &mut Reader<'_>,
+        writer: &mut Writer<'_>,
+    ) -> Result<Status, Broken> {
+        match header.kind {
+            request::IN => self.read(header.sector, writer),
+            request::OUT => self.write(header.sector, reader),
+            request::FLUSH => Ok(status_of(self.disk.flush())),
+            request::GET_ID => {
+                let room = usize::try_from(writer.remaining().saturating_sub(STATUS_BYTES));
+                let id = room.ok().and_then(|room| DISK_ID.get(..room)).unwrap_or(DISK_ID);
+                writer.write(id)?;
+                Ok(Status::Ok)
+            }
+            _ => Ok(Status::Unsupported),
+        }
+    }
+
+    fn read(&mut self, mut sector: u64, writer: &mut Writer<'_>) -> Result<Status, Broken> {
+        let mut left = writer.remaining().saturating_sub(STATUS_BYTES);
+        if !self.allows(sector, left) {
+            return Ok(Status::IoError);
+        }
+        while left > 0 {
+            let piece = first_of(&mut self.piece, left);
+            if self.disk.read_at(sector, piece).is_err() {
+                return Ok(Status::IoError);
+            }
+            writer.write(piece)?;
+            left = left.saturating_sub(piece.len() as u64);
+            sector = sector.saturating_add(piece.len() as u64 / SECTOR);
+        }
+        Ok(Status::Ok)
+    }
+
+    fn write(&mut self, mut sector: u64, reader: &mut Reader<'_>) -> Result<Status, Broken> {
+        let mut left = reader.remaining();
+        if self.disk.access() == DiskAccess::ReadOnly || !self.allows(sector, left) {
+            return Ok(Status::IoError);
+        }
+        while left > 0 {
+            let piece = first_of(&mut self.piece, left);
+            reader.read(piece)?;
+            if self.disk.write_at(sector, piece).is_err() {
+                return Ok(Status::IoError);
+            }
+            left = left.saturating_sub(piece.len() as u64);
+            sector = sector.saturating_add(piece.len() as u64 / SECTOR);
+        }
+        if self.flushed_by_driver { Ok(Status::Ok) } else { Ok(status_of(self.disk.flush())) }
+    }
+
+    /// Whether a request may move `bytes` bytes at `sector`.
+    fn allows(&self, sector: u64, bytes: u64) -> bool {
+        let end = sector.checked_add(bytes / SECTOR);
+        bytes.is_multiple_of(SECTOR)
+            && bytes <= REQUEST_BYTES_MAX
+            && end.is_some_and(|end| end <= self.disk.sectors())
+    }
+}
+
+impl VirtioDevice for VirtioBlk {
+    fn id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn features(&self) -> u64 {
+        let read_only = match self.disk.access() {
+            DiskAccess::ReadOnly => feature::RO,
+            DiskAccess::ReadWrite => 0,
+        };
+        feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE | feature::FLUSH | read_only
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[PLACES]
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn accept(&mut self, features: u64) {
+        self.flushed_by_driver = features & feature::FLUSH != 0;
+    }
+
+    fn serve(&mut self, _queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<u32, Broken> {
+        let mut reader = chain.reader(memory);
+        let mut writer = chain.writer(memory);
+        if writer.remaining() < STATUS_BYTES {
+            return Err(Broken::TooShort);
+        }
+        let header = Header::read(&mut reader)?;
+        let status = self.carry_out(header, &mut reader, &mut writer)?;
+        writer.skip_to_last(STATUS_BYTES)?;
+        writer.write(&[status as u8])?;
+        Ok(writer.written())
+    }
+}
+
+/// The start of a request.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    kind: u32,
+    sector: u64,
+}
+
+impl Header {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Broken> {
+        let mut bytes = [0; HEADER_BYTES];
+        reader.read(&mut bytes)?;
+        let value = u128::from_le_bytes(bytes);
+        Ok(Self { kind: value as u32, sector: (value >> 64) as u64 })
+    }
+}
+
+fn status_of(result: Result<(), DiskError>) -> Status {
+    if result.is_ok() { Status::Ok } else { Status::IoError }
+}
+
+/// The first `bytes` bytes of a buffer, or all of it.
+fn first_of(buffer: &mut [u8], bytes: u64) -> &mut [u8] {
+    let bytes = usize::try_from(bytes).map_or(buffer.len(), |bytes| bytes.min(buffer.len()));
+    buffer.get_mut(..bytes).unwrap_or_default()
+}
+
+/// The configuration space: capacity (u64), size_max (u32), seg_max (u32), geometry (4 bytes, not offered),
+/// blk_size (u32).
+fn config(sectors: u64) -> [u8; CONFIG_BYTES] {
+    let fields = [sectors, u64::from(SIZE_MAX) | u64::from(SEG_MAX) << 32, SECTOR << 32];
+    let mut config = [0; CONFIG_BYTES];
+    for (bytes, field) in config.chunks_exact_mut(8).zip(fields) {
+        bytes.copy_from_slice(&field.to_le_bytes());
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests;

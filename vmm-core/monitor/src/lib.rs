@@ -1,0 +1,162 @@
+//! What answers the exits of a VM, whoever runs it: devices, conversions of memory, quotes.
+//!
+//! | exit | answered by |
+//! |---|---|
+//! | Io, Mmio | the device at the address |
+//! | MapGpa | `map_gpa` |
+//! | GetQuote | `get_quote`, with the [`QuoteSource`] |
+//! | EventNotify | the vector is remembered, and announces finished requests |
+//! | CallInfo | what is offered |
+//! | MemoryFault | nothing: the VM ends |
+//! | Interrupted | nothing: the vCPU runs on |
+//!
+//! # Interrupts
+//! A device raises a line of the I/O APIC during an access; the vCPU that made the access delivers what came of it right
+//! after. Whoever makes a device raise its line otherwise (typed input) calls [`Monitor::deliver_lines`].
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod get_quote;
+mod map_gpa;
+mod quote;
+
+use alloc::boxed::Box;
+
+use tdvisor_devices::{DeviceRequest, Devices};
+use tdvisor_vm::{Answer, Ending, Partition, Transfer, Vcpu, VmExit};
+
+pub use quote::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
+
+/// Leaf 1 of GetTdVmCallInfo: GetQuote and SetupEventNotifyInterrupt are offered.
+const OFFERED_BEYOND_BASE: u64 = 0b11;
+
+/// The lowest vector that a guest may be told of finished requests on: those below are the processor's.
+const FIRST_FREE_VECTOR: u8 = 32;
+
+/// What one VM finds around it.
+#[derive(Default)]
+pub struct Monitor {
+    devices: Devices,
+    quotes: Option<Box<dyn QuoteSource>>,
+}
+
+impl core::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Monitor").field("devices", &self.devices).finish_non_exhaustive()
+    }
+}
+
+/// What the loop of a vCPU does next.
+enum Next {
+    Run(Answer),
+    Stop,
+}
+
+impl Monitor {
+    /// A VM's surroundings. Without a source of quotes a guest that asks for one hears that there is no service.
+    pub fn new(devices: Devices, quotes: Option<Box<dyn QuoteSource>>) -> Self {
+        Self { devices, quotes }
+    }
+
+    /// Runs a vCPU on this thread until its VM has ended.
+    pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32) {
+        match vm.vcpu(index) {
+            Ok(mut vcpu) => {
+                if let Err(death) = self.serve(vm, &mut vcpu) {
+                    vm.end(Ending::Died(death));
+                }
+            }
+            Err(death) => vm.end(Ending::Died(death)),
+        }
+    }
+
+    /// Delivers what devices raised since the last time. Whoever made a device raise a line calls this.
+    ///
+    /// # Errors
+    /// The VM cannot go on.
+    pub fn deliver_lines<P: Partition>(&self, vm: &P) -> Result<(), P::Death> {
+        self.devices.io_apic.take_messages().into_iter().try_for_each(|message| vm.deliver(message))
+    }
+
+    fn serve<P: Partition>(&self, vm: &P, vcpu: &mut P::Vcpu<'_>) -> Result<(), P::Death> {
+        let mut notify = None;
+        let mut answer = Answer::Done;
+        loop {
+            let exit = vcpu.run(answer);
+            answer = match self.answer(vm, vcpu, &mut notify, exit)? {
+                Next::Run(answer) => answer,
+                Next::Stop => return Ok(()),
+            };
+        }
+    }
+
+    fn answer<P: Partition>(
+        &self,
+        vm: &P,
+        vcpu: &mut P::Vcpu<'_>,
+        notify: &mut Option<u8>,
+        exit: VmExit<P::Death>,
+    ) -> Result<Next, P::Death> {
+        Ok(Next::Run(match exit {
+            VmExit::Io { port, size, transfer: Transfer::Read } => {
+                let value = self.devices.ports.read(port, size);
+                self.deliver_lines(vm)?;
+                Answer::Value(value)
+            }
+            VmExit::Io { port, size, transfer: Transfer::Write(value) } => {
+                let request = self.devices.ports.write(port, size, value, vm.shared_memory());
+                return self.after_device(vm, request);
+            }
+            VmExit::Mmio { gpa, size, transfer: Transfer::Read } => {
+                let value = self.devices.mmio.read(gpa, size);
+                self.deliver_lines(vm)?;
+                Answer::Value(value)
+            }
+            VmExit::Mmio { gpa, size, transfer: Transfer::Write(value) } => {
+                let request = self.devices.mmio.write(gpa, size, value, vm.shared_memory());
+                return self.after_device(vm, request);
+            }
+            VmExit::MapGpa { gpa, size } => map_gpa::map_gpa(vm, vcpu, gpa, size)?,
+            VmExit::GetQuote { gpa, size } => {
+                let source = self.quotes.as_deref();
+                let answer = get_quote::get_quote(vm.shared_memory(), source, vm.shared_bit(), gpa, size);
+                if let (Answer::Done, Some(vector)) = (answer, *notify) {
+                    vm.post_interrupt(vcpu.index(), vector)?;
+                }
+                answer
+            }
+            VmExit::EventNotify { vector } => match u8::try_from(vector) {
+                Ok(vector @ FIRST_FREE_VECTOR..) => {
+                    *notify = Some(vector);
+                    Answer::Done
+                }
+                _ => Answer::Invalid,
+            },
+            VmExit::CallInfo { leaf: 0 } => Answer::Done,
+            VmExit::CallInfo { leaf: 1 } => Answer::Value(OFFERED_BEYOND_BASE),
+            VmExit::CallInfo { .. } => Answer::Invalid,
+            VmExit::MemoryFault(fault) => {
+                vm.die_of(vcpu.index(), fault);
+                return Ok(Next::Stop);
+            }
+            VmExit::Interrupted => Answer::Done,
+            VmExit::Ended(_) => return Ok(Next::Stop),
+        }))
+    }
+
+    /// What a write to a device leaves to do: interrupts that it raised, or the end of the VM.
+    fn after_device<P: Partition>(&self, vm: &P, request: DeviceRequest) -> Result<Next, P::Death> {
+        vm.end(match request {
+            DeviceRequest::None => {
+                self.deliver_lines(vm)?;
+                return Ok(Next::Run(Answer::Done));
+            }
+            DeviceRequest::PowerOff { code } => Ending::PoweredOff { code },
+            DeviceRequest::Reset => Ending::Reset,
+            DeviceRequest::Panicked => Ending::Panicked,
+        });
+        Ok(Next::Stop)
+    }
+}

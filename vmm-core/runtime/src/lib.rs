@@ -1,0 +1,21 @@
+//! A session: a TD from its specification to its teardown, on a machine.
+//!
+//! # Protocol
+//! ```text
+//! Machine::bring_up(spec, events)          a machine whose module is ready
+//! Session::start(&machine, spec, events)   a TD that is built and measured, with its devices around it
+//! session.drive(&watch)                    its vCPUs run, each on a thread, until it has ended or is stopped
+//! ended.teardown()                         everything is given back, and what is to be said of the run is in a Report
+//! ```
+//! What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
+//! three steps. A machine may have several sessions, one after the other or side by side.
+
+pub mod board;
+mod machine;
+mod report;
+mod session;
+pub mod worker;
+
+pub use machine::{Event, Machine, MachineSpec};
+pub use report::{Audit, Report};
+pub use session::{Ended, Session, TdSpec, Watch};

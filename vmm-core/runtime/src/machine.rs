@@ -1,0 +1,77 @@
+//! The machine under one or more sessions.
+
+use machine_emu::trace::Trace;
+use machine_emu::{EmulatedMachine, Pace};
+use seam_emu::inject::FaultPlan;
+use td_host::host::Progress;
+use td_host::td::{BuildProgress, Ending};
+use td_host::{Error, Host};
+
+/// What happens to a machine and its TDs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'e> {
+    /// The module comes up.
+    BringUp(Progress),
+    /// A TD is being loaded.
+    Build(BuildProgress),
+    /// A TD is built: its vCPUs are about to run.
+    Built,
+    /// A TD has ended: its vCPUs leave.
+    Ended(&'e Ending),
+}
+
+/// What a machine is made for.
+pub struct MachineSpec {
+    /// Bytes of memory of its TDs together.
+    pub memory: u64,
+    /// vCPUs of its TDs together; each has a processor, beside one for management.
+    pub vcpus: u32,
+    /// How time passes.
+    pub pace: Pace,
+    /// Where calls are counted, and written.
+    pub trace: Trace,
+    /// Calls that fail on purpose.
+    pub faults: Option<FaultPlan>,
+}
+
+impl std::fmt::Debug for MachineSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineSpec").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+/// A machine whose module is ready.
+pub struct Machine {
+    host: Host<EmulatedMachine>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Machine")
+    }
+}
+
+impl Machine {
+    /// Makes a machine and brings its module up.
+    ///
+    /// # Errors
+    /// The module refuses, or there is not enough memory.
+    pub fn bring_up(spec: MachineSpec, events: &dyn Fn(Event<'_>)) -> Result<Self, Error> {
+        let machine = EmulatedMachine::with_pace(spec.memory, spec.vcpus, spec.pace, spec.trace);
+        if let Some(plan) = spec.faults {
+            machine.machine().faults().set_plan(plan);
+        }
+        let host = Host::bring_up(machine, |progress| events(Event::BringUp(progress)))?;
+        Ok(Self { host })
+    }
+
+    /// The host that runs on it.
+    pub fn host(&self) -> &Host<EmulatedMachine> {
+        &self.host
+    }
+
+    /// The machine as a platform.
+    pub fn platform(&self) -> &EmulatedMachine {
+        self.host.platform()
+    }
+}

@@ -1,0 +1,197 @@
+//! One TD, from its specification to its teardown.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use machine_emu::EmulatedMachine;
+use td_host::Error;
+use td_host::host::hkid::HkidCounts;
+use td_host::platform::Frames;
+use td_host::td::config::TdConfig;
+use td_host::td::{Ending, Td};
+use tdvisor_devices::Devices;
+use tdvisor_monitor::{Monitor, QuoteSource};
+
+use crate::machine::{Event, Machine};
+use crate::report::{Audit, Report};
+
+/// What a TD is made of.
+pub struct TdSpec<'i> {
+    /// Memory, vCPUs and attributes.
+    pub config: TdConfig,
+    /// A TDVF image.
+    pub image: &'i [u8],
+    /// What the guest finds around it.
+    pub devices: Devices,
+    /// Where its quotes come from.
+    pub quotes: Option<Box<dyn QuoteSource>>,
+}
+
+impl std::fmt::Debug for TdSpec<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TdSpec").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What a session that is driven waits for beside its TD.
+pub trait Watch: Sync {
+    /// Whether the TD has to be stopped.
+    fn wants_stop(&self) -> bool;
+
+    /// Waits until [`Self::ring`] is called, or a little while: the time that a request to stop may go unnoticed.
+    fn wait(&self);
+
+    /// Ends the wait of the thread that watches: something was typed, or the TD has ended.
+    fn ring(&self);
+}
+
+/// What the machine had before the TD.
+struct Before {
+    frames: u64,
+    hkids: HkidCounts,
+}
+
+/// A TD that is built and measured, with its devices around it.
+pub struct Session<'m, 'e> {
+    machine: &'m Machine,
+    td: Td<'m, EmulatedMachine>,
+    monitor: Monitor,
+    events: &'e (dyn Fn(Event<'_>) + Sync),
+    before: Before,
+}
+
+impl std::fmt::Debug for Session<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("td", &self.td).finish_non_exhaustive()
+    }
+}
+
+impl<'m, 'e> Session<'m, 'e> {
+    /// Builds the TD.
+    ///
+    /// # Errors
+    /// Bad images and configurations, exhausted machines, refusals of the module. Nothing is left of the TD.
+    pub fn start(
+        machine: &'m Machine,
+        spec: TdSpec<'_>,
+        events: &'e (dyn Fn(Event<'_>) + Sync),
+    ) -> Result<Self, Error> {
+        let host = machine.host();
+        let before = Before { frames: machine.platform().free_frames(), hkids: host.hkid_counts() };
+        let td = Td::build(host, &spec.config, spec.image, |progress| events(Event::Build(progress)))?;
+        events(Event::Built);
+        let monitor = Monitor::new(spec.devices, spec.quotes);
+        Ok(Self { machine, td, monitor, events, before })
+    }
+
+    /// The TD.
+    pub fn td(&self) -> &Td<'m, EmulatedMachine> {
+        &self.td
+    }
+
+    /// Runs every vCPU on a thread of its own until the TD has ended, or is stopped because the watch wants it.
+    pub fn drive(self, watch: &impl Watch) -> Ended<'m> {
+        let finished = AtomicBool::new(false);
+        let run = |index: u32| {
+            self.monitor.run_vcpu(&self.td, index);
+            if let Some(vcpu) = self.td.vcpus().get(index as usize) {
+                self.machine.platform().vcpu_has_ended(vcpu.lp());
+            }
+        };
+        std::thread::scope(|scope| {
+            let run = &run;
+            let vcpus: Vec<_> = self
+                .td
+                .vcpus()
+                .iter()
+                .map(|vcpu| {
+                    let index = vcpu.index();
+                    scope.spawn(move || run(index))
+                })
+                .collect();
+            scope.spawn(|| self.watch(watch, &finished));
+            for vcpu in vcpus {
+                if vcpu.join().is_err() {
+                    self.td.stop();
+                }
+            }
+            finished.store(true, Ordering::SeqCst);
+            watch.ring();
+        });
+        let ending = self.td.ending().unwrap_or(Ending::Stopped);
+        Ended { machine: self.machine, td: self.td, before: self.before, ending }
+    }
+
+    /// Stops the TD when it has to end, and delivers the interrupts of typed input; returns when all vCPUs are done.
+    fn watch(&self, watch: &impl Watch, finished: &AtomicBool) {
+        let mut has_ended = false;
+        while !finished.load(Ordering::SeqCst) {
+            if watch.wants_stop() || self.monitor.deliver_lines(&self.td).is_err() {
+                self.td.stop();
+            }
+            if !has_ended && let Some(ending) = self.td.ending() {
+                has_ended = true;
+                (self.events)(Event::Ended(&ending));
+            }
+            watch.wait();
+        }
+    }
+}
+
+/// A TD that has ended and is not torn down.
+pub struct Ended<'m> {
+    machine: &'m Machine,
+    td: Td<'m, EmulatedMachine>,
+    before: Before,
+    ending: Ending,
+}
+
+impl std::fmt::Debug for Ended<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ended").field("ending", &self.ending).finish_non_exhaustive()
+    }
+}
+
+impl<'m> Ended<'m> {
+    /// How it ended.
+    pub const fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// The TD.
+    pub fn td(&self) -> &Td<'m, EmulatedMachine> {
+        &self.td
+    }
+
+    /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.
+    pub fn teardown(self) -> Report {
+        let Self { machine, td, before, ending } = self;
+        let audit = match td.audit() {
+            Ok(report) => Audit::Agreed { entries: report.compared },
+            // A TD that the module calls dead cannot be read.
+            Err(_) if matches!(ending, Ending::Died(_)) => Audit::NotPossible,
+            Err(error) => Audit::Failed(error),
+        };
+        let statistics = td.memory().statistics();
+        let platform = machine.platform();
+        let vcpu_exits = td.vcpus().iter().map(td_host::vcpu::Vcpu::exits).collect();
+        let mut report = Report {
+            ending,
+            mrtd: td.mrtd().ok(),
+            rtmrs: platform.machine().rtmrs(td.tdr().hpa()),
+            vcpu_exits,
+            private: statistics.mirror,
+            shared: statistics.direct,
+            frames_converted: td.memory().frames_converted(),
+            audit,
+            limits: platform.limits(),
+            teardown: td.teardown(),
+            calls: platform.trace().calls(),
+            frames_lost: 0,
+            key_id_lost: false,
+            violations: platform.violations(),
+        };
+        report.frames_lost = platform.free_frames().abs_diff(before.frames);
+        report.key_id_lost = machine.host().hkid_counts() != before.hkids;
+        report
+    }
+}

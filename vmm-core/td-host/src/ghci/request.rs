@@ -1,0 +1,286 @@
+//! A guest's TDG.VP.VMCALL as a typed request, and the host's answer.
+//!
+//! Parsing decides nothing about permission: it only refuses what has no meaning (a size of three bytes).
+//! Register numbers are those of the GHCI specification; see [`tdx_module_iface::ghci`].
+
+use tdvisor_base::Gpa;
+use tdvisor_vm::AccessSize;
+use tdx_module_iface::Gprs;
+use tdx_module_iface::ghci::{CallStatus, Function, STANDARD};
+
+/// What a guest asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// What the host offers.
+    GetTdVmCallInfo {
+        /// 0: the base functions; 1: which functions beyond them.
+        leaf: u64,
+    },
+    /// Convert memory; the SHARED bit of `gpa` says to what.
+    MapGpa {
+        /// First byte.
+        gpa: Gpa,
+        /// Bytes.
+        size: u64,
+    },
+    /// Turn the TDREPORT in a shared buffer into a quote.
+    GetQuote {
+        /// The buffer, SHARED bit set.
+        gpa: Gpa,
+        /// Its bytes.
+        size: u64,
+    },
+    /// The guest gives up.
+    ReportFatalError(FatalReport),
+    /// Which vector tells the guest that an asynchronous request is done.
+    SetupEventNotifyInterrupt {
+        /// 32 to 255.
+        vector: u64,
+    },
+    /// CPUID values that the module does not virtualise.
+    Cpuid {
+        /// EAX.
+        leaf: u32,
+        /// ECX.
+        subleaf: u32,
+    },
+    /// Wait for an interrupt.
+    Hlt {
+        /// The guest cannot take interrupts: only something else will wake it.
+        interrupts_blocked: bool,
+    },
+    /// IN.
+    PortRead {
+        /// The port.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: AccessSize,
+    },
+    /// OUT.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: AccessSize,
+        /// What to write.
+        value: u64,
+    },
+    /// RDMSR.
+    ReadMsr {
+        /// ECX.
+        index: u32,
+    },
+    /// WRMSR.
+    WriteMsr {
+        /// ECX.
+        index: u32,
+        /// EDX:EAX.
+        value: u64,
+    },
+    /// A load from emulated memory.
+    MmioRead {
+        /// The address, SHARED bit included.
+        gpa: Gpa,
+        /// Bytes.
+        size: AccessSize,
+    },
+    /// A store to emulated memory.
+    MmioWrite {
+        /// The address, SHARED bit included.
+        gpa: Gpa,
+        /// Bytes.
+        size: AccessSize,
+        /// What to write.
+        value: u64,
+    },
+    /// WBINVD.
+    Wbinvd,
+    /// A vendor's hypercall: R10 was not zero.
+    Vendor {
+        /// R10.
+        number: u64,
+    },
+    /// A function that has no meaning here.
+    Unknown(Function),
+    /// A known function with arguments that have no meaning.
+    Malformed(Function),
+}
+
+/// Bytes that the registers of a fatal report can carry.
+pub const FATAL_MESSAGE_BYTES: usize = 64;
+
+/// What ReportFatalError says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FatalReport {
+    /// R12: the code in bits 31:0; bit 63 says that `gpa` is valid.
+    pub code: u64,
+    /// R13: a shared page with a longer message, where the code says so.
+    pub gpa: Option<Gpa>,
+    /// The message in R14, R15, RBX, RDI, RSI, R8, R9, RDX, in this order.
+    pub message: [u8; FATAL_MESSAGE_BYTES],
+}
+
+impl FatalReport {
+    /// The message up to its first NUL, with what is not printable ASCII replaced.
+    pub fn text(&self) -> impl Iterator<Item = char> + '_ {
+        self.message
+            .iter()
+            .take_while(|byte| **byte != 0)
+            .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '?' })
+    }
+}
+
+impl Request {
+    /// Reads a request from the registers that the guest exposed.
+    pub fn parse(gprs: &Gprs) -> Self {
+        if gprs.r10 != STANDARD {
+            return Self::Vendor { number: gprs.r10 };
+        }
+        let function = Function(gprs.r11);
+        Self::parse_standard(function, gprs).unwrap_or(Self::Malformed(function))
+    }
+
+    /// `None` for arguments without meaning.
+    fn parse_standard(function: Function, gprs: &Gprs) -> Option<Self> {
+        Some(match function {
+            Function::GET_TD_VM_CALL_INFO => Self::GetTdVmCallInfo { leaf: gprs.r12 },
+            Function::MAP_GPA => Self::MapGpa { gpa: Gpa::new(gprs.r12), size: gprs.r13 },
+            Function::GET_QUOTE => Self::GetQuote { gpa: Gpa::new(gprs.r12), size: gprs.r13 },
+            Function::REPORT_FATAL_ERROR => Self::ReportFatalError(fatal_report(gprs)),
+            Function::SETUP_EVENT_NOTIFY_INTERRUPT => Self::SetupEventNotifyInterrupt { vector: gprs.r12 },
+            Function::CPUID => Self::Cpuid { leaf: gprs.r12 as u32, subleaf: gprs.r13 as u32 },
+            Function::HLT => Self::Hlt { interrupts_blocked: gprs.r12 != 0 },
+            Function::IO => {
+                let size = AccessSize::from_bytes(gprs.r12).filter(|size| *size != AccessSize::Quad)?;
+                let port = u16::try_from(gprs.r14).ok()?;
+                match direction(gprs.r13)? {
+                    Direction::Read => Self::PortRead { port, size },
+                    Direction::Write => Self::PortWrite { port, size, value: gprs.r15 },
+                }
+            }
+            Function::RDMSR => Self::ReadMsr { index: u32::try_from(gprs.r12).ok()? },
+            Function::WRMSR => Self::WriteMsr { index: u32::try_from(gprs.r12).ok()?, value: gprs.r13 },
+            Function::MMIO => {
+                let size = AccessSize::from_bytes(gprs.r12)?;
+                let gpa = Gpa::new(gprs.r14);
+                match direction(gprs.r13)? {
+                    Direction::Read => Self::MmioRead { gpa, size },
+                    Direction::Write => Self::MmioWrite { gpa, size, value: gprs.r15 },
+                }
+            }
+            Function::WBINVD => Self::Wbinvd,
+            other => Self::Unknown(other),
+        })
+    }
+}
+
+enum Direction {
+    Read,
+    Write,
+}
+
+fn direction(value: u64) -> Option<Direction> {
+    match value {
+        0 => Some(Direction::Read),
+        1 => Some(Direction::Write),
+        _ => None,
+    }
+}
+
+fn fatal_report(gprs: &Gprs) -> FatalReport {
+    let words = [gprs.r14, gprs.r15, gprs.rbx, gprs.rdi, gprs.rsi, gprs.r8, gprs.r9, gprs.rdx];
+    let mut message = [0; FATAL_MESSAGE_BYTES];
+    for (bytes, word) in message.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let gpa = (gprs.r12 & tdx_module_iface::ghci::FATAL_ERROR_GPA_VALID != 0).then(|| Gpa::new(gprs.r13));
+    FatalReport { code: gprs.r12, gpa, message }
+}
+
+/// The host's answer: R10, and results in R11 to R15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// R10.
+    pub status: CallStatus,
+    /// R11 to R15.
+    pub results: [u64; 5],
+}
+
+impl Reply {
+    /// Success without results.
+    pub const SUCCESS: Self = Self::status(CallStatus::SUCCESS);
+
+    /// A status without results.
+    pub const fn status(status: CallStatus) -> Self {
+        Self { status, results: [0; 5] }
+    }
+
+    /// Success with one result in R11.
+    pub const fn value(r11: u64) -> Self {
+        Self { status: CallStatus::SUCCESS, results: [r11, 0, 0, 0, 0] }
+    }
+
+    /// A status with a result in R11.
+    pub const fn with_r11(status: CallStatus, r11: u64) -> Self {
+        Self { status, results: [r11, 0, 0, 0, 0] }
+    }
+
+    /// Success with CPUID values in R12 to R15.
+    pub fn cpuid(eax: u32, ebx: u32, ecx: u32, edx: u32) -> Self {
+        Self { status: CallStatus::SUCCESS, results: [0, eax.into(), ebx.into(), ecx.into(), edx.into()] }
+    }
+
+    /// Puts the answer into the registers of the next VP.ENTER.
+    pub fn store(&self, gprs: &mut Gprs) {
+        gprs.r10 = self.status.0;
+        [gprs.r11, gprs.r12, gprs.r13, gprs.r14, gprs.r15] = self.results;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(function: Function, r12: u64, r13: u64, r14: u64, r15: u64) -> Request {
+        Request::parse(&Gprs { r11: function.0, r12, r13, r14, r15, ..Gprs::ZERO })
+    }
+
+    #[test]
+    fn port_accesses_have_one_two_or_four_bytes_and_a_direction() {
+        assert_eq!(
+            call(Function::IO, 1, 1, 0x3f8, 0x41),
+            Request::PortWrite { port: 0x3f8, size: AccessSize::Byte, value: 0x41 }
+        );
+        assert_eq!(
+            call(Function::IO, 4, 0, 0xcf8, 0),
+            Request::PortRead { port: 0xcf8, size: AccessSize::Double }
+        );
+        for bad in [(3, 0, 0), (8, 0, 0), (1, 2, 0), (1, 0, 0x1_0000)] {
+            assert_eq!(
+                call(Function::IO, bad.0, bad.1, bad.2, 0),
+                Request::Malformed(Function::IO),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_host_does_not_know_keeps_its_number() {
+        let unknown = Request::parse(&Gprs { r11: 0x1_0077, ..Gprs::ZERO });
+        assert_eq!(unknown, Request::Unknown(Function(0x1_0077)));
+        assert_eq!(Request::parse(&Gprs { r10: 9, ..Gprs::ZERO }), Request::Vendor { number: 9 });
+    }
+
+    #[test]
+    fn a_fatal_report_carries_its_text_in_registers() {
+        let gprs = Gprs {
+            r11: Function::REPORT_FATAL_ERROR.0,
+            r14: u64::from_le_bytes(*b"out of m"),
+            r15: u64::from_le_bytes(*b"emory\x01\0\0"),
+            ..Gprs::ZERO
+        };
+        let Request::ReportFatalError(report) = Request::parse(&gprs) else { panic!("not a report") };
+        assert_eq!(report.text().collect::<alloc::string::String>(), "out of memory?");
+        assert_eq!(report.gpa, None);
+    }
+}

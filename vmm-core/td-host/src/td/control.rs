@@ -1,0 +1,143 @@
+//! A TD's control pages: from an allocated key id to a TD that can be given memory.
+//!
+//! # Protocol
+//! 1. TDH.MNG.CREATE with a TDR page and a key id; from here on the key id belongs to the TD.
+//! 2. TDH.MNG.KEY.CONFIG on one LP of each package.
+//! 3. TDH.MNG.ADDCX for each TDCS page.
+//! 4. TDH.MNG.INIT with TD_PARAMS.
+//!
+//! A failure on the way tears down what exists: see [`super::teardown`].
+
+use alloc::vec::Vec;
+
+use tdvisor_base::{Level, Pfn};
+use tdx_module_iface::handles::Tdr;
+use tdx_module_iface::metadata::cpuid::CpuidTable;
+use tdx_module_iface::td_params::{CpuidValues, TdParams, eptp};
+use tdx_module_iface::tdh;
+use zerocopy::IntoBytes;
+
+use super::config::TdConfig;
+use super::teardown;
+use super::topology::{self, Topology};
+use crate::error::Error;
+use crate::host::hkid::Hkid;
+use crate::host::{Host, on_lp, one_lp_per_package};
+use crate::platform::{LpId, Platform};
+use crate::retry::{Bound, bounded};
+
+/// TSC frequency units of TD_PARAMS.
+pub(crate) const TSC_UNIT_HZ: u64 = 25_000_000;
+
+/// The pages and the key that make a TD.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) tdr: Tdr,
+    pub(crate) tdr_page: Pfn,
+    pub(crate) tdcx: Vec<Pfn>,
+    pub(crate) hkid: Hkid,
+}
+
+impl Control {
+    /// Creates a TD and initialises it.
+    pub(crate) fn create<P: Platform>(host: &Host<P>, config: &TdConfig) -> Result<Self, Error> {
+        let hkid = host.hkids.allocate().ok_or(Error::NoKeyId)?;
+        let tdr_page = match host.module_page() {
+            Ok(page) => page,
+            Err(error) => {
+                host.hkids.give_back(hkid);
+                return Err(error);
+            }
+        };
+        let created = on_lp(&host.platform, LpId(0), |lp| {
+            Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_mng_create(lp, tdr_page.base(), hkid.key()))?)
+        });
+        let tdr = match created {
+            Ok(tdr) => tdr,
+            Err(error) => {
+                host.return_module_page(tdr_page);
+                host.hkids.give_back(hkid);
+                return Err(error);
+            }
+        };
+        let mut control = Self { tdr, tdr_page, tdcx: Vec::new(), hkid };
+        match control.initialise(host, config) {
+            Ok(()) => Ok(control),
+            Err(error) => {
+                teardown::control_only(host, control);
+                Err(error)
+            }
+        }
+    }
+
+    fn initialise<P: Platform>(&mut self, host: &Host<P>, config: &TdConfig) -> Result<(), Error> {
+        for lp in one_lp_per_package(&host.platform) {
+            on_lp(&host.platform, lp, |lp| {
+                bounded(Bound::MANAGEMENT, || tdh::tdh_mng_key_config(lp, self.tdr))?;
+                Ok(())
+            })?;
+        }
+        let pages = usize::from(host.module_info().tdcs_base_size) / 4096;
+        for _ in 0..pages {
+            let page = host.module_page()?;
+            let added = on_lp(&host.platform, LpId(0), |lp| {
+                Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_mng_addcx(lp, self.tdr, page.base()))?)
+            });
+            if let Err(error) = added {
+                host.return_module_page(page);
+                return Err(error);
+            }
+            self.tdcx.push(page);
+        }
+        let params_page = host.give_page()?;
+        let params = td_params(host, config);
+        let result =
+            host.platform.write(params_page.base(), params.as_bytes()).map_err(Error::from).and_then(|()| {
+                on_lp(&host.platform, LpId(0), |lp| {
+                    Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_mng_init(lp, self.tdr, params_page.base()))?)
+                })
+            });
+        host.platform.free_page(params_page, Level::L4K);
+        result
+    }
+}
+
+/// The TD's TSC frequency in units of TD_PARAMS: the processor's, as far as the module allows it (100 MHz to 10 GHz).
+pub(crate) fn tsc_units<P: Platform>(platform: &P) -> u64 {
+    (platform.frequency_hz() / TSC_UNIT_HZ).clamp(4, 400)
+}
+
+/// TD_PARAMS for a configuration: all processor state that the module supports, 48-bit guest addresses, and
+/// every configurable CPUID bit that the host's processor has.
+fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
+    let info = host.module_info();
+    let mut params = TdParams {
+        attributes: config.attributes,
+        xfam: info.xfam_fixed1 | (info.xfam_fixed0 & super::XFAM_WANTED),
+        max_vcpus: config.vcpus as u16,
+        eptp_controls: eptp::LEVELS_4,
+        tsc_frequency: tsc_units(&host.platform) as u16,
+        mrconfigid: config.ids.config_id,
+        mrowner: config.ids.owner,
+        mrownerconfig: config.ids.owner_config,
+        ..TdParams::ZERO
+    };
+    let topology = Topology { vcpus: config.vcpus };
+    for (slot, offered) in params.cpuid_config.iter_mut().zip(&info.cpuid_config) {
+        // A set bit keeps the processor's own value; of bits that are taken as given only the topology is set.
+        let known = CpuidTable::V1_5_05.position(offered.leaf, offered.subleaf);
+        let Some(leaf) = known.and_then(|position| CpuidTable::V1_5_05.at(position)) else { continue };
+        if offered.leaf == topology::LEAF {
+            *slot = topology.configured(offered.subleaf);
+            continue;
+        }
+        let [eax, ebx, ecx, edx] = leaf.allowed;
+        *slot = CpuidValues {
+            eax: eax & offered.eax,
+            ebx: ebx & offered.ebx,
+            ecx: ecx & offered.ecx,
+            edx: edx & offered.edx,
+        };
+    }
+    params
+}

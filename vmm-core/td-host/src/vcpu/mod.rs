@@ -1,0 +1,80 @@
+//! Virtual processors: where they are, how they run, what they exit for.
+
+mod counts;
+pub(crate) mod create;
+mod halt;
+pub(crate) mod mtrr;
+pub mod posted;
+pub mod presence;
+pub(crate) mod run;
+pub mod sleep;
+mod state;
+
+use alloc::collections::BTreeMap;
+
+use tdvisor_base::sync::{Mutex, MutexGuard};
+use tdx_module_iface::handles::Tdvpr;
+
+pub use counts::ExitKind;
+pub use run::RunningVcpu;
+
+use crate::interrupts::local_apic::LocalApic;
+use crate::platform::LpId;
+use create::VcpuControl;
+use mtrr::Mtrrs;
+
+/// One vCPU of a TD.
+#[derive(Debug)]
+pub struct Vcpu {
+    index: u32,
+    pub(crate) control: VcpuControl,
+    exits: Mutex<BTreeMap<ExitKind, u64>>,
+    apic: Mutex<LocalApic>,
+    mtrrs: Mutex<Mtrrs>,
+}
+
+impl Vcpu {
+    /// `tsc_hz` is the guest's TSC frequency.
+    pub(crate) fn new(index: u32, control: VcpuControl, tsc_hz: u64) -> Self {
+        Self {
+            index,
+            control,
+            exits: Mutex::new(BTreeMap::new()),
+            apic: Mutex::new(LocalApic::new(index, tsc_hz)),
+            mtrrs: Mutex::new(Mtrrs::default()),
+        }
+    }
+
+    /// The registers of its APIC that the host models.
+    pub(crate) fn apic(&self) -> MutexGuard<'_, LocalApic> {
+        self.apic.lock()
+    }
+
+    /// Its memory-type range registers.
+    pub(crate) fn mtrrs(&self) -> MutexGuard<'_, Mtrrs> {
+        self.mtrrs.lock()
+    }
+
+    /// Its number in the TD.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The LP that it runs on.
+    pub fn lp(&self) -> LpId {
+        self.control.lp
+    }
+
+    pub(crate) fn tdvpr(&self) -> Tdvpr {
+        self.control.tdvpr
+    }
+
+    /// How often the vCPU left the guest, by reason. Complete once the vCPU has stopped.
+    pub fn exits(&self) -> BTreeMap<ExitKind, u64> {
+        self.exits.lock().clone()
+    }
+
+    pub(crate) fn set_exits(&self, exits: BTreeMap<ExitKind, u64>) {
+        *self.exits.lock() = exits;
+    }
+}
