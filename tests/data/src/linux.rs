@@ -38,3 +38,17 @@ pub fn find_distribution_kernel() -> Result<PathBuf, Missing> {
 pub fn file(name: &str) -> PathBuf {
     required(find(name))
 }
+
+/// One of the files of the Linux that boots as a TDX host: `vmlinux`, `bzImage`, `initrd`, in `target/hosts/linux`, where
+/// `tools/hosts/linux/build.sh` leaves them; for a test that is ignored where they were not built.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+#[track_caller]
+pub fn host_file(name: &str) -> PathBuf {
+    required(existing(
+        workspace().join("target/hosts/linux").join(name),
+        "tools/hosts/linux/build.sh builds it",
+    ))
+}

@@ -44,6 +44,7 @@ enum Command {
     Measure(commands::measure::Args),
     Quote(commands::quote::Args),
     Run(commands::run::Args),
+    Server(commands::server::Args),
     Verify(commands::verify::Args),
     Version(commands::version::Args),
 }
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Measure(args) => commands::measure::run(args),
         Command::Quote(args) => commands::quote::run(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Server(args) => commands::server::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Version(args) => commands::version::run(args),
     };

@@ -102,6 +102,13 @@ fn lists_and_versions_fit_theirs() {
 }
 
 #[test]
+fn the_answer_of_a_server_fits_its_schema() {
+    let kernel = Folder::new("schemas-server").write("host.elf", cli::host_that_powers_off(0));
+    let answer = tdvisor(&["server", "--kernel", &kernel, "--json"]).ends_with(0);
+    fits(&answer.json(), &schema("server"), "server");
+}
+
+#[test]
 fn everything_that_decode_explains_fits_its_schema() {
     let schema = schema("decode");
     let trace = Folder::new("schemas").path("trace");

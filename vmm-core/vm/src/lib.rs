@@ -16,6 +16,7 @@
 
 extern crate alloc;
 
+pub mod apic_timer;
 mod ending;
 mod exit;
 pub mod interrupt;

@@ -109,7 +109,7 @@ impl<'m> GuestEnv<'m> {
 
     /// A number for RDRAND and RDSEED; `None` while there is no entropy.
     pub fn random(&self) -> Option<u64> {
-        self.machine.rdseed_has_entropy().then(|| self.machine.module.random.next())
+        self.machine.random()
     }
 
     /// The line that [`Self::interrupt_pending`] looks at, for a CPU that polls it itself.
@@ -122,6 +122,13 @@ impl<'m> GuestEnv<'m> {
     /// Instructions that the guest may execute before the processor leaves it.
     pub(crate) fn quantum(&self) -> u64 {
         self.machine.processors().get(self.lp).map_or(u64::MAX, |at| at.quantum.load(Ordering::Acquire))
+    }
+
+    /// Between two slices of instructions: the interrupt controllers look at the time, and others may run first.
+    pub(crate) fn poll_interrupts(&self) {
+        if let Some(controller) = self.machine.interrupt_controller() {
+            controller.poll(self.lp);
+        }
     }
 
     /// The guest executed this many instructions: the quantum shrinks, and a virtual clock moves.

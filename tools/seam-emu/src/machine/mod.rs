@@ -3,6 +3,7 @@
 mod call;
 mod env;
 mod host;
+mod interrupts;
 mod limit;
 mod lp;
 mod report;
@@ -15,6 +16,7 @@ mod violation;
 pub use env::{GuestEnv, GuestMemoryError, Translations};
 pub(crate) use env::{GuestSpace, GuestTime};
 pub use host::HostMemoryError;
+pub use interrupts::InterruptController;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
@@ -97,6 +99,7 @@ pub struct Machine {
     rdseed: AtomicU8,
     pconfig: AtomicU8,
     faults: Injector,
+    interrupts: std::sync::OnceLock<std::sync::Weak<dyn InterruptController>>,
     clock: VirtualClock,
     started: std::time::Instant,
 }
@@ -144,6 +147,7 @@ impl Machine {
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
             faults: Injector::default(),
+            interrupts: std::sync::OnceLock::new(),
             clock,
             started: std::time::Instant::now(),
         }
@@ -223,6 +227,11 @@ impl Machine {
         if let Some(processor) = self.processors.get(lp) {
             *processor.xmm.lock() = registers;
         }
+    }
+
+    /// A number as RDRAND and RDSEED give it; `None` while there is no entropy.
+    pub fn random(&self) -> Option<u64> {
+        self.rdseed_has_entropy().then(|| self.module.random.next())
     }
 
     /// Chooses what RDSEED does from now on.

@@ -10,6 +10,7 @@ pub(crate) mod control;
 mod cpuid;
 mod ept;
 mod exits;
+mod interrupt;
 mod msr;
 mod registers;
 pub(crate) mod run;

@@ -6,7 +6,7 @@ use x86_arch::{Event, InterruptionInfo};
 use tdx_module_iface::StatusCode;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
-use super::{AsyncExit, Handled, Running, TdExit, apic, exits};
+use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
@@ -23,7 +23,10 @@ impl Running<'_, '_> {
 pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn GuestCpu) -> TdExit {
     let tlb = vcpu.machine.processors().get(vcpu.lp).map(|processor| &processor.tlb);
     let mut seen_flushes = tlb.map(Tlb::flushes);
-    apic::take_posted(vcpu);
+    if vcpu.machine.interrupt_controller().is_none() {
+        // Nobody is there who could take a notification.
+        apic::take_posted(vcpu);
+    }
     loop {
         let flushes = tlb.map(Tlb::flushes);
         if flushes != seen_flushes {
@@ -35,6 +38,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
         }
         let windows = Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) };
         let exit = cpu.run(state, &GuestEnv { windows, ..vcpu.env });
+        let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
         record(vcpu, &exit);
         let interrupted = vectoring(&exit);
         match after_bus_lock(exits::handle(vcpu, state, &exit), state, &exit) {

@@ -20,5 +20,6 @@ pub mod list;
 pub mod measure;
 pub mod quote;
 pub mod run;
+pub mod server;
 pub mod verify;
 pub mod version;

@@ -90,3 +90,25 @@ impl Folder {
         self.path(name)
     }
 }
+
+/// A TDX host that ends its machine with this code at once, by the exit port: an ELF file.
+pub fn host_that_powers_off(code: u8) -> Vec<u8> {
+    const ENTRY: u64 = 0x10_0000;
+    // mov dx, 0x501; mov al, code; out dx, al
+    let code = [0x66, 0xba, 0x01, 0x05, 0xb0, code, 0xee];
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for offset in [ENTRY, 64, 0] {
+        file.extend(offset.to_le_bytes());
+    }
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+    // One segment to load, readable and executable.
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let bytes = code.len() as u64;
+    for number in [120, ENTRY, ENTRY, bytes, bytes, 0x1000] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend(code);
+    file
+}

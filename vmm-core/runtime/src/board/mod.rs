@@ -139,6 +139,23 @@ impl Board {
         devices.mmio.attach(Gpa::new(VIRTIO_BASE), VIRTIO_MMIO_SIZE, slot)?;
         Ok(board)
     }
+
+    /// The board of a TDX server, whose I/O APIC and wake-up mailbox the server brings itself: console, exit port,
+    /// pvpanic, ACPI power, clock.
+    ///
+    /// # Errors
+    /// Two devices at one place.
+    pub fn for_server(console: impl Write + Send + 'static, pace: Pace) -> Result<Self, AttachError> {
+        let mut devices = Devices::default();
+        let input = SerialInput::new(devices.io_apic.line(COM1_GSI).ok_or(AttachError::BadRange)?);
+        devices.ports.attach(COM1, SERIAL_PORTS, Box::new(SerialPort::new(console, input.clone())))?;
+        devices.ports.attach(EXIT_PORT, 1, Box::new(ExitPort))?;
+        devices.ports.attach(PVPANIC_PORT, 1, Box::new(PvPanic))?;
+        devices.ports.attach(ACPI_POWER_BASE, ACPI_POWER_PORTS, Box::new(AcpiPower))?;
+        devices.ports.attach(PIT_BASE, PIT_PORTS, Box::new(NoPit))?;
+        devices.ports.attach(CMOS_BASE, CMOS_PORTS, Box::new(Cmos::new(pace)))?;
+        Ok(Self { devices, input })
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use tdvisor_vm::interrupt::{Destination, Message, logical_id, mode};
 
-use super::timer::Timer;
+use tdvisor_vm::apic_timer::Timer;
 
 /// IA32_TSC_DEADLINE.
 pub const MSR_TSC_DEADLINE: u32 = 0x6e0;

@@ -20,5 +20,4 @@
 
 mod deliver;
 pub mod local_apic;
-pub mod timer;
 pub mod tsc;

@@ -1,7 +1,7 @@
 //! A vCPU's alarm clock, and its sleep.
 //!
 //! # Protocol
-//! The guest's timer ([`crate::interrupts::timer`]) only says when it expires next. [`Alarm::serve`] runs before
+//! The guest's timer ([`tdvisor_vm::apic_timer`]) only says when it expires next. [`Alarm::serve`] runs before
 //! each entry and in each round of a sleep: it delivers what is due, and sets the LP's timer when the next expiry
 //! is not the one it is set to. An LP timer that fires makes the entry or the sleep end; if it fired a little
 //! early, the timer is not due yet and is set again.

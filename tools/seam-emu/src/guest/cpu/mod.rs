@@ -110,6 +110,7 @@ impl CpuGuest {
         let line = env.interrupt_line();
         let mut bus = GuestBus::new(env);
         loop {
+            env.poll_interrupts();
             self.follow_registry(env);
             // An entry always gets somewhere, if only to deliver what was injected.
             let budget = Budget(slice.min(env.quantum()).max(1));

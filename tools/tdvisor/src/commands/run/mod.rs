@@ -1,12 +1,12 @@
 //! `tdvisor run`: a TD from image to power-off on the emulated machine.
 
-mod console;
+pub(in crate::commands) mod console;
 pub mod image;
 mod linux;
-mod memory_size;
+pub(in crate::commands) mod memory_size;
 mod quotes;
 mod summary;
-mod supervisor;
+pub(in crate::commands) mod supervisor;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;

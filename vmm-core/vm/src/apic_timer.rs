@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! The guest picks a mode in LVT Timer and starts the timer by its counter (one-shot, periodic) or by a deadline
-//! (TSC-deadline). The model only knows *when* the next expiry is; the run loop asks [`Timer::expire`] before
-//! each entry, and keeps the LP's timer set to [`Timer::deadline`], so that the guest is interrupted in time.
+//! (TSC-deadline). The model only knows *when* the next expiry is; whoever runs the processor asks [`Timer::expire`]
+//! before each entry, and is itself woken at [`Timer::deadline`], so that the guest is interrupted in time.
 //! Changing the mode between TSC-deadline and the others disarms the timer (SDM volume 3, "Local APIC Timer").
 //!
 //! The counter's clock is the core crystal clock, the one that CPUID 0x15 tells the guest: 25 MHz for every TD.
@@ -22,7 +22,7 @@ const LVT_FIELDS: u32 = 0xff | MASKED | MODE_BITS;
 const DIVIDE_FIELDS: u32 = 0b1011;
 
 /// One vCPU's timer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timer {
     lvt: u32,
     initial: u32,

@@ -1,0 +1,53 @@
+//! An emulated TDX server: processors that run a *host's own code*, and the emulated TDX module behind their SEAMCALL.
+//!
+//! A [`Server`] is memory, processors with local APICs, an I/O APIC and devices, on which an operating system that
+//! knows TDX runs unmodified: Linux with KVM, or a host of one's own. Each processor is a thread with a software CPU
+//! ([`x86_emu`]). SEAMCALL ends in [`seam_emu`]; for TDH.VP.ENTER the TD's guest runs on the same thread, until
+//! something is due for the host.
+//!
+//! # What is emulated, and what is not
+//! | | |
+//! |---|---|
+//! | processors | 64-bit, started by the ACPI wake-up mailbox; no real mode, no INIT and SIPI, no SMM |
+//! | VMX | VMXON, VMXOFF, INVEPT, INVVPID; what ordinary VMs need fails (VMfailInvalid) and is reported once |
+//! | SEAMCALL | every leaf that `seam-emu` has; no loader of modules (bit 63 of RAX) |
+//! | interrupts | x2APIC, locked; NMI; no interrupt remapping, and therefore no I/O APIC that an operating system hears of |
+//! | memory | key ids in address bits, the module's range as an abort page; page attributes are ignored |
+//!
+//! What a host asks for that is not there is one line in the [`report::Report`], and what hardware does then: #GP, #UD.
+//!
+//! # Rooms
+//! | module | holds |
+//! |---|---|
+//! | [`server`] | the parts and the life of a server |
+//! | `processor` | one processor's thread: slices, exits |
+//! | [`apic`], [`interrupts`], `bell` | local APICs, and the way between processors |
+//! | [`mailbox`], [`firmware`] | parked processors, and the state in which they begin |
+//! | [`layout`], [`acpi`], [`loader`] | the address space, the tables, the kernel's files |
+//! | `bus`, `msr`, `cpuid`, `vmx`, `seamcall` | what a processor's instructions reach |
+//! | [`record`], [`report`] | what the host did |
+
+#![forbid(unsafe_code)]
+
+pub mod acpi;
+pub mod apic;
+mod bell;
+mod bus;
+mod cpuid;
+pub mod firmware;
+pub mod interrupts;
+pub mod layout;
+pub mod loader;
+pub mod mailbox;
+mod msr;
+mod processor;
+pub mod record;
+pub mod report;
+mod seamcall;
+pub mod server;
+mod turns;
+mod vmx;
+
+pub use acpi::Described;
+pub use loader::BootFiles;
+pub use server::{Ending, Pace, Server, ServerConfig, ServerError};

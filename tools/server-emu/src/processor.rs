@@ -1,0 +1,211 @@
+//! One logical processor of a server: a thread that runs the host's code on the software CPU.
+//!
+//! # Protocol of one turn
+//! 1. A parked processor waits for the mailbox.
+//! 2. The bell is cleared, then the APIC is looked at: its timer first, then what it would deliver. An interrupt that
+//!    the CPU can take is acknowledged and injected; for one that it cannot take yet, the CPU is asked to stop as soon
+//!    as it can.
+//! 3. The CPU runs a slice of instructions. What concerns the machine ends the slice and is done here.
+//!
+//! A guest that TDH.VP.ENTER runs is on this thread as well; the host's CPU stands at its SEAMCALL meanwhile.
+
+mod exits;
+mod strict;
+mod vmx_exits;
+
+use seam_emu::config::TscSource;
+use seam_emu::{Lp, Machine};
+use tdvisor_devices::DeviceRequest;
+use x86_arch::{Activity, Event, cr4, vector};
+use x86_emu::{Budget, Cpu, Exit};
+
+use crate::bus::HostBus;
+use crate::firmware;
+use crate::msr::Msrs;
+use crate::report::Notice;
+use crate::server::{Ending, Server};
+use crate::vmx::Vmx;
+
+/// Instructions of one slice.
+const SLICE: u64 = 20_000;
+
+/// A processor.
+pub(crate) struct Processor<'s> {
+    server: &'s Server,
+    index: usize,
+    apic_id: u32,
+    cpu: Cpu,
+    bus: HostBus<'s>,
+    lp: Lp<&'s Machine>,
+    msrs: Msrs,
+    vmx: Vmx,
+}
+
+/// How the processor goes on after what concerned the machine.
+type Flow = Result<(), Ending>;
+
+impl<'s> Processor<'s> {
+    /// A processor that begins at `entry`, or parked.
+    pub(crate) fn new(server: &'s Server, index: usize, apic_id: u32, lp: Lp<&'s Machine>) -> Self {
+        let mut cpu = Cpu::new();
+        cpu.controls.cr4_supported |= cr4::VMXE;
+        cpu.controls.physical_bits = server.machine.config().max_pa as u8;
+        cpu.controls.intercept_cr8_write = true;
+        Self {
+            bus: HostBus::new(server),
+            server,
+            index,
+            apic_id,
+            cpu,
+            lp,
+            msrs: Msrs::default(),
+            vmx: Vmx::default(),
+        }
+    }
+
+    /// The processor that boots: it begins at this physical address, with this one in RSI.
+    pub(crate) fn boot(&mut self, entry: u64, rsi: u64) {
+        self.begin(entry);
+        self.cpu.state.set_gpr(x86_arch::Gpr::Rsi, rsi);
+    }
+
+    fn begin(&mut self, entry: u64) {
+        self.cpu.state = firmware::entry_state(entry);
+        self.cpu.tlb.flush_all();
+    }
+
+    /// Runs until the machine has ended.
+    pub(crate) fn run(mut self) {
+        self.server.interrupts.begin(self.index);
+        while !self.server.has_ended() {
+            if let Err(ending) = self.turn() {
+                self.server.end(ending);
+            }
+        }
+        self.server.interrupts.leave(self.index);
+        self.server.note_retired(self.cpu.retired());
+    }
+
+    fn turn(&mut self) -> Flow {
+        let server = self.server;
+        if let Some(bell) = server.interrupts.bell(self.index) {
+            bell.clear();
+        }
+        if let Some(entry) = server.parking.take(self.index) {
+            self.begin(entry);
+        } else if server.parking.is_parked(self.index) {
+            if !server.has_ended() {
+                server.interrupts.sleep(self.index);
+            }
+            return Ok(());
+        }
+        server.interrupts.give_way(self.index);
+        self.take_interrupts();
+        let exit = self.slice();
+        self.settle(exit)
+    }
+
+    /// Looks at the APIC, and injects what the CPU can take.
+    fn take_interrupts(&mut self) {
+        let interrupts = &self.server.interrupts;
+        interrupts.look(self.index);
+        let state = &self.cpu.state;
+        let busy = state.event.is_some();
+        let (nmis_open, interrupts_open) = (state.nmis_open() && !busy, state.interrupts_open() && !busy);
+        let taken = interrupts.with(self.index, |apic| {
+            if nmis_open && apic.take_nmi() {
+                return (Some(Event::nmi()), false, apic.deliverable().is_some());
+            }
+            let event = if interrupts_open { apic.acknowledge().map(Event::external) } else { None };
+            (event, apic.nmi_waits(), apic.deliverable().is_some())
+        });
+        let (event, nmi_waits, interrupt_waits) = taken.unwrap_or_default();
+        if let Some(event) = event {
+            let _ = self.cpu.inject(event);
+        }
+        self.cpu.controls.nmi_window = nmi_waits;
+        self.cpu.controls.interrupt_window = interrupt_waits;
+    }
+
+    fn slice(&mut self) -> Exit<crate::bus::PrivateKey> {
+        let machine = &self.server.machine;
+        self.bus.tsc_offset = self.msrs.tsc_adjust;
+        let Some(bell) = self.server.interrupts.bell(self.index) else { return Exit::Inactive };
+        let before = self.cpu.retired();
+        let exit = self.cpu.run(&mut self.bus, Budget(SLICE), bell.flag());
+        if machine.config().tsc_source == TscSource::Virtual {
+            let retired = self.cpu.retired().wrapping_sub(before);
+            let retired = if exit == Exit::BudgetExhausted { SLICE } else { retired };
+            machine.advance_tsc(retired.saturating_mul(machine.config().tsc_ticks_per_instruction));
+        }
+        exit
+    }
+
+    fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
+        match self.bus.take_request() {
+            DeviceRequest::None => {}
+            DeviceRequest::PowerOff { code } => return Err(Ending::PowerOff { code }),
+            DeviceRequest::Reset => return Err(Ending::Reset),
+            DeviceRequest::Panicked => return Err(Ending::Panicked),
+        }
+        match exit {
+            Exit::BudgetExhausted | Exit::ExternalInterrupt | Exit::InterruptWindow | Exit::NmiWindow => {
+                Ok(())
+            }
+            Exit::Instruction { what, length } => self.instruction(what, length),
+            Exit::Refused(access) => {
+                self.refused(&access);
+                Ok(())
+            }
+            Exit::TripleFault => {
+                Err(Ending::TripleFault { processor: self.index, rip: self.cpu.state.rip() })
+            }
+            Exit::Unimplemented(what) => Err(Ending::Unimplemented { processor: self.index, what }),
+            Exit::Inactive => {
+                self.sleep();
+                Ok(())
+            }
+        }
+    }
+
+    /// HLT: sleeps until something would interrupt the processor.
+    fn sleep(&mut self) {
+        if self.cpu.state.activity != Activity::Halted {
+            return;
+        }
+        let server = self.server;
+        let open = self.cpu.state.interrupts_open();
+        let waits = server
+            .interrupts
+            .with(self.index, |apic| apic.nmi_waits() || open && apic.deliverable().is_some())
+            .unwrap_or(true);
+        if !waits && !server.has_ended() {
+            server.interrupts.sleep(self.index);
+        }
+    }
+
+    /// A private key id in an address is a reserved bit outside SEAM mode; memory that is not there is a machine check.
+    fn refused(&mut self, access: &x86_emu::RefusedAccess<crate::bus::PrivateKey>) {
+        use x86_emu::RefusedBy;
+        const PRESENT: u32 = 1;
+        const WRITE: u32 = 1 << 1;
+        const USER: u32 = 1 << 2;
+        const RESERVED: u32 = 1 << 3;
+        const FETCH: u32 = 1 << 4;
+        match access.by {
+            RefusedBy::Bus(crate::bus::PrivateKey(key)) => {
+                self.server.report.note(Notice::PrivateKey { processor: self.index, key: key.get() });
+                let mut code = PRESENT | RESERVED;
+                code |= if access.access.is_write() { WRITE } else { 0 };
+                code |= if access.access == x86_arch::Access::Execute { FETCH } else { 0 };
+                code |= if self.cpu.state.cpl() == 3 { USER } else { 0 };
+                self.cpu.state.control.cr2 = access.gla;
+                let _ = self.cpu.inject(Event::exception_with_code(vector::PF, code));
+            }
+            RefusedBy::Memory(hpa) => {
+                self.server.report.note(Notice::MachineCheck { processor: self.index, hpa: hpa.get() });
+                let _ = self.cpu.inject(Event::exception(vector::MC));
+            }
+        }
+    }
+}

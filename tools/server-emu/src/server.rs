@@ -1,0 +1,403 @@
+//! The server: its parts, and its life from power-on to its end.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use seam_emu::machine::InterruptController;
+use seam_emu::{Cmr, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
+use tdvisor_base::sync::{AtomicBool, AtomicU64, Ordering};
+use tdvisor_base::{Gpa, Hpa};
+use tdvisor_devices::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
+use tdvisor_devices::{ACPI_POWER_BASE, AttachError, Devices, RESET_VALUE, S5_TYPE};
+use x86_emu::exits::Unimplemented;
+
+use crate::acpi::{self, Described, Description, TooLarge};
+use crate::firmware;
+use crate::interrupts::Interrupts;
+use crate::layout::{self, MAILBOX, MAILBOX_BYTES, SEAM_BASE, SEAM_BYTES, TABLES};
+use crate::loader::{self, Boot, BootFiles, LoadError};
+use crate::mailbox::{Mailbox, Parking};
+use crate::processor::Processor;
+use crate::record::Record;
+use crate::report::Report;
+
+/// The least memory of a server.
+pub const MIN_MEMORY: u64 = 64 << 20;
+/// The most memory of a server.
+pub const MAX_MEMORY: u64 = 64 << 30;
+/// The most processors of a server.
+pub const MAX_PROCESSORS: u32 = 64;
+/// The most packages of a server.
+pub const MAX_PACKAGES: u32 = 2;
+
+/// What happens to the host's state that a TD exit gives up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostState {
+    /// It is overwritten, as on hardware: hosts that rely on luck fail here as well.
+    #[default]
+    Strict,
+    /// It is left alone.
+    Preserved,
+}
+
+impl HostState {
+    pub(crate) const fn is_strict(self) -> bool {
+        matches!(self, Self::Strict)
+    }
+}
+
+/// Whether firmware set the TDX module's memory up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seam {
+    /// Range enabled, module loaded.
+    #[default]
+    Loaded,
+    /// Range disabled: SEAMCALL is #GP.
+    Disabled,
+}
+
+/// How a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Processors are threads that run side by side; time is the host's.
+    Real,
+    /// One processor at a time, in virtual time; the same seed gives the same run.
+    Deterministic {
+        /// Decides who runs for how long.
+        seed: u64,
+    },
+}
+
+/// What a server is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Logical processors, spread evenly over the packages.
+    pub processors: u32,
+    /// Processor packages.
+    pub packages: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The release of the TDX module.
+    pub profile: ModuleProfile,
+    /// Real time, or turns in virtual time.
+    pub pace: Pace,
+    /// What happens to the host's state that a TD exit gives up.
+    pub host_state: HostState,
+    /// Whether firmware set the TDX module's memory up.
+    pub seam: Seam,
+}
+
+impl Default for ServerConfig {
+    /// One processor, 2 GiB, module 1.5.05, the host's clock.
+    fn default() -> Self {
+        Self {
+            processors: 1,
+            packages: 1,
+            memory: 2 << 30,
+            // The release that Linux asks for: topology enumeration, MAX_VCPUS_PER_TD.
+            profile: ModuleProfile::V1_5_05,
+            pace: Pace::Real,
+            host_state: HostState::default(),
+            seam: Seam::default(),
+        }
+    }
+}
+
+/// How far a virtual time-stamp counter moves with each instruction: at 2 GHz, the pace of the software CPU.
+const TICKS_PER_INSTRUCTION: u64 = 8;
+
+impl ServerConfig {
+    /// The machine under the server.
+    fn machine(&self) -> MachineConfig {
+        let top = layout::memory_map(self.memory).last().map_or(0, |range| range.base + range.bytes);
+        let cmrs =
+            layout::convertible(self.memory).into_iter().map(|(base, size)| Cmr { base, size }).collect();
+        MachineConfig {
+            lp_packages: self.places().map(|(package, _)| package).collect(),
+            phys_mem_bytes: top.next_multiple_of(1 << 21),
+            cmrs,
+            seam_range: SeamRange { base: SEAM_BASE, size: SEAM_BYTES },
+            tsc_source: match self.pace {
+                Pace::Real => TscSource::Host,
+                Pace::Deterministic { .. } => TscSource::Virtual,
+            },
+            tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
+            profile: self.profile,
+            ..MachineConfig::small()
+        }
+    }
+
+    /// Package, and number in it, of each processor.
+    fn places(&self) -> impl Iterator<Item = (u32, u32)> {
+        let each = self.processors.div_ceil(self.packages.max(1)).max(1);
+        (0..self.processors).map(move |index| (index / each, index % each))
+    }
+
+    /// x2APIC ids: the package above, the number in it in the low eight bits.
+    fn apic_ids(&self) -> Vec<u32> {
+        self.places().map(|(package, number)| package << 8 | number).collect()
+    }
+
+    fn check(&self) -> Result<(), ServerError> {
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&self.memory) || !self.memory.is_multiple_of(1 << 20) {
+            return Err(ServerError::Memory(self.memory));
+        }
+        let packages = (1..=MAX_PACKAGES).contains(&self.packages);
+        if !(1..=MAX_PROCESSORS).contains(&self.processors) || !packages || self.packages > self.processors {
+            return Err(ServerError::Processors { processors: self.processors, packages: self.packages });
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerError {
+    /// A size that a server cannot have.
+    Memory(u64),
+    /// Processors or packages that a server cannot have.
+    Processors {
+        /// Processors.
+        processors: u32,
+        /// Packages.
+        packages: u32,
+    },
+    /// Two devices at one place.
+    Attach(AttachError),
+    /// More ACPI tables than fit.
+    Acpi(TooLarge),
+    /// Files that cannot be booted.
+    Load(LoadError),
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(bytes) => write!(
+                f,
+                "a server cannot have {bytes} bytes of memory: whole MiB from {} MiB to {} GiB",
+                MIN_MEMORY >> 20,
+                MAX_MEMORY >> 30
+            ),
+            Self::Processors { processors, packages } => write!(
+                f,
+                "a server cannot have {processors} processors in {packages} packages: 1 to {MAX_PROCESSORS} processors, 1 to {MAX_PACKAGES} packages"
+            ),
+            Self::Attach(error) => error.fmt(f),
+            Self::Acpi(error) => error.fmt(f),
+            Self::Load(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ServerError {}
+
+impl From<AttachError> for ServerError {
+    fn from(error: AttachError) -> Self {
+        Self::Attach(error)
+    }
+}
+
+impl From<TooLarge> for ServerError {
+    fn from(error: TooLarge) -> Self {
+        Self::Acpi(error)
+    }
+}
+
+impl From<LoadError> for ServerError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
+/// How a server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The host switched it off; 0 is success.
+    PowerOff {
+        /// The host's own code.
+        code: u8,
+    },
+    /// The host asked for a reset.
+    Reset,
+    /// The host's kernel says that it panicked.
+    Panicked,
+    /// Whoever runs the server stopped it.
+    Stopped,
+    /// A processor met an exception while it delivered a double fault.
+    TripleFault {
+        /// Which.
+        processor: usize,
+        /// Where.
+        rip: u64,
+    },
+    /// A processor met an instruction that the software CPU does not implement: a limit of this emulator.
+    Unimplemented {
+        /// Which.
+        processor: usize,
+        /// The instruction.
+        what: Box<Unimplemented>,
+    },
+    /// INS or OUTS, which no device here understands: a limit of this emulator.
+    StringIo {
+        /// Which.
+        processor: usize,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// A server.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) config: ServerConfig,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) devices: Devices,
+    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) parking: Arc<Parking>,
+    pub(crate) report: Report,
+    pub(crate) record: Record,
+    apic_ids: Vec<u32>,
+    boot: Boot,
+    has_ended: AtomicBool,
+    ending: Mutex<Option<Ending>>,
+    retired: AtomicU64,
+}
+
+impl Server {
+    /// A server at power-on: memory filled, the first processor at the kernel's entry, the others parked.
+    ///
+    /// It brings wake-up mailbox and I/O APIC itself. Of `devices`, an operating system learns of those that are
+    /// `described`, and of those whose place is known by convention.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn new(
+        config: ServerConfig,
+        mut devices: Devices,
+        described: &[Described],
+        record: Record,
+        files: &BootFiles<'_>,
+    ) -> Result<Self, ServerError> {
+        config.check()?;
+        let apic_ids = config.apic_ids();
+        let parking = Arc::new(Parking::new(&apic_ids));
+        let machine = Arc::new(Machine::new(config.machine()));
+        let seed = match config.pace {
+            Pace::Real => None,
+            Pace::Deterministic { seed } => Some(seed),
+        };
+        let io_apic = devices.io_apic.clone();
+        let interrupts = Arc::new(Interrupts::new(machine.clone(), &apic_ids, io_apic, seed));
+        let bells = interrupts.clone();
+        let mailbox = Mailbox::new(parking.clone(), move |processor| bells.ring(processor));
+        devices.mmio.attach(Gpa::new(MAILBOX), MAILBOX_BYTES, Box::new(mailbox))?;
+        devices.mmio.attach(Gpa::new(IO_APIC_BASE), IO_APIC_SIZE, Box::new(devices.io_apic.clone()))?;
+        let tables = acpi::tables(&Description {
+            apic_ids: apic_ids.clone(),
+            // Linux (7.3, setup_IO_APIC) stops where x2APIC mode is locked, an I/O APIC is there and interrupt
+            // remapping is not. Without one it takes interrupts by local APIC and MSI.
+            io_apic: None,
+            reset_vector: firmware::RESET_VECTOR,
+            power_ports: [ACPI_POWER_BASE, ACPI_POWER_BASE + 1, ACPI_POWER_BASE + 2],
+            reset_value: RESET_VALUE,
+            sleep_type_off: S5_TYPE,
+            devices: described.to_vec(),
+        })?;
+
+        for (at, bytes) in firmware::contents().into_iter().chain([(Hpa::new(TABLES), tables)]) {
+            let _ = machine.host_write(at, &bytes);
+        }
+        let boot = loader::load(&machine, config.memory, files)?;
+        for lp in 0..machine.num_lps() {
+            machine.set_guest_cpu(lp, Box::new(seam_emu::CpuGuest::new()));
+        }
+        let controller: Weak<Interrupts> = Arc::downgrade(&interrupts);
+        machine.attach_interrupt_controller(controller as Weak<dyn InterruptController>);
+        Ok(Self {
+            config,
+            machine,
+            devices,
+            interrupts,
+            parking,
+            report: Report::default(),
+            record,
+            apic_ids,
+            boot,
+            has_ended: AtomicBool::new(false),
+            ending: Mutex::new(None),
+            retired: AtomicU64::new(0),
+        })
+    }
+
+    /// Runs the server until it ends; one thread for each processor.
+    pub fn run(&self) -> Ending {
+        std::thread::scope(|scope| {
+            for (index, apic_id) in self.apic_ids.iter().enumerate() {
+                let Some(lp) = self.machine.lp(index) else { continue };
+                let mut processor = Processor::new(self, index, *apic_id, lp);
+                if index == 0 {
+                    processor.boot(self.boot.entry, self.boot.zero_page);
+                }
+                let thread = std::thread::Builder::new().name(format!("cpu{index}"));
+                if thread.spawn_scoped(scope, || processor.run()).is_err() {
+                    self.end(Ending::Stopped);
+                }
+            }
+        });
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Ending::Stopped)
+    }
+
+    /// Ends the server; the first ending counts. May be called from any thread.
+    pub fn end(&self, ending: Ending) {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ending);
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.interrupts.end();
+    }
+
+    /// Whether the server has ended.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
+    /// The machine under the server: the module, its audit, its violations, its fault injection.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// The interrupt controllers, for devices that raise their lines on their own.
+    pub fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
+    }
+
+    /// What the host did that a person should know.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The host's SEAMCALLs.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Instructions that the host's processors have retired; complete when [`Self::run`] is back.
+    pub fn retired(&self) -> u64 {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_retired(&self, instructions: u64) {
+        self.retired.fetch_add(instructions, Ordering::AcqRel);
+    }
+
+    pub(crate) fn seam_range_enabled(&self) -> bool {
+        self.config.seam == Seam::Loaded
+    }
+
+    /// Whether an address is memory that the host reaches, and no device.
+    pub(crate) fn is_memory(&self, hpa: Hpa) -> bool {
+        let at = hpa.get();
+        let seam = (SEAM_BASE..SEAM_BASE + SEAM_BYTES).contains(&at);
+        let hole = (layout::LOW_RAM_LIMIT..layout::HIGH_RAM).contains(&at);
+        at < self.machine.memory().bytes() && !seam && !hole
+    }
+}

@@ -1,0 +1,141 @@
+//! Hosts of a few instructions on the emulated server.
+
+mod support;
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use server_emu::{Ending, Pace, ServerConfig};
+
+use support::{Host, LeafNumber, begin_vmx, exit_with, seamcall_or_exit};
+
+fn deterministic() -> ServerConfig {
+    ServerConfig { pace: Pace::Deterministic { seed: 1 }, ..ServerConfig::default() }
+}
+
+#[test]
+fn a_host_brings_the_module_up_and_reads_a_field_with_real_seamcalls() -> Result<(), IcedError> {
+    /// NUM_CPUID_CONFIG, and what release 1.5.05 says there.
+    const NUM_CPUID_CONFIG: (u64, u8) = (0x9900_0001_0000_0004, 18);
+    let mut a = CodeAssembler::new(64)?;
+    begin_vmx(&mut a)?;
+    a.xor(ecx, ecx)?;
+    seamcall_or_exit(&mut a, LeafNumber::SYS_INIT, 1)?;
+    seamcall_or_exit(&mut a, LeafNumber::SYS_LP_INIT, 2)?;
+    a.mov(rdx, NUM_CPUID_CONFIG.0)?;
+    seamcall_or_exit(&mut a, LeafNumber::SYS_RD, 3)?;
+    a.mov(eax, r8d)?;
+    exit_with(&mut a)?;
+    let host = Host::assemble(deterministic(), a);
+    assert_eq!(host.run(), Ending::PowerOff { code: NUM_CPUID_CONFIG.1 });
+    let counts = host.server().record().counts();
+    assert_eq!(counts.by_leaf.values().sum::<u64>(), 3);
+    assert_eq!(host.server().machine().violations(), []);
+    Ok(())
+}
+
+#[test]
+fn a_seamcall_outside_of_vmx_operation_is_undefined() -> Result<(), IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    a.seamcall()?;
+    let host = Host::assemble(deterministic(), a);
+    // There is no IDT: the exception becomes a triple fault at the instruction.
+    assert_eq!(host.run(), Ending::TripleFault { processor: 0, rip: support::ENTRY });
+    Ok(())
+}
+
+#[test]
+fn the_loader_of_modules_does_not_answer() -> Result<(), IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    begin_vmx(&mut a)?;
+    a.mov(rax, 1u64 << 63)?;
+    a.seamcall()?;
+    // CF, which says VMfailInvalid.
+    a.setb(al)?;
+    exit_with(&mut a)?;
+    assert_eq!(Host::assemble(deterministic(), a).run(), Ending::PowerOff { code: 1 });
+    Ok(())
+}
+
+/// Wakes processor 1 by the mailbox; it adds to a counter, interrupts processor 0, which sleeps until then, and parks.
+fn two_processors() -> Result<CodeAssembler, IcedError> {
+    const COUNTER: u64 = 0x8000;
+    const IDT: u64 = 0x9000;
+    const VECTOR: u64 = 0x40;
+    const X2APIC_SVR: u32 = 0x80f;
+    const X2APIC_EOI: u32 = 0x80b;
+    const X2APIC_ICR: u32 = 0x830;
+
+    let mut a = CodeAssembler::new(64)?;
+    let (mut second, mut handler, mut wait, mut descriptor) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    a.mov(rsp, 0x7000u64)?;
+    // The gate of the vector: offset 15:0, selector, present interrupt gate, offset 31:16.
+    a.lea(rbx, qword_ptr(handler))?;
+    a.mov(rdi, IDT + 16 * VECTOR)?;
+    a.mov(word_ptr(rdi), bx)?;
+    a.mov(word_ptr(rdi + 2), 0x10)?;
+    a.mov(word_ptr(rdi + 4), 0x8e00u32 as i32)?;
+    a.shr(rbx, 16)?;
+    a.mov(word_ptr(rdi + 6), bx)?;
+    a.lidt(tword_ptr(descriptor))?;
+    a.mov(ecx, X2APIC_SVR)?;
+    a.mov(eax, 0x1ff)?;
+    a.xor(edx, edx)?;
+    a.wrmsr()?;
+    // The mailbox: APIC id, address, command.
+    a.mov(rdi, server_emu::layout::MAILBOX)?;
+    a.mov(dword_ptr(rdi + 4), 1)?;
+    a.lea(rbx, qword_ptr(second))?;
+    a.mov(qword_ptr(rdi + 8), rbx)?;
+    a.mov(word_ptr(rdi), 1)?;
+    a.set_label(&mut wait)?;
+    a.sti()?;
+    a.hlt()?;
+    a.jmp(wait)?;
+    a.set_label(&mut handler)?;
+    a.mov(ecx, X2APIC_EOI)?;
+    a.xor(eax, eax)?;
+    a.xor(edx, edx)?;
+    a.wrmsr()?;
+    a.mov(rdi, COUNTER)?;
+    a.mov(eax, dword_ptr(rdi))?;
+    exit_with(&mut a)?;
+
+    a.set_label(&mut second)?;
+    a.mov(rdi, COUNTER)?;
+    a.lock().add(dword_ptr(rdi), 42)?;
+    a.mov(ecx, X2APIC_ICR)?;
+    a.mov(eax, VECTOR as u32)?;
+    a.xor(edx, edx)?;
+    a.wrmsr()?;
+    a.mov(rbx, server_emu::firmware::RESET_VECTOR)?;
+    a.jmp(rbx)?;
+
+    a.set_label(&mut descriptor)?;
+    a.dw(&[0xfff])?;
+    a.dq(&[IDT])?;
+    Ok(a)
+}
+
+#[test]
+fn a_parked_processor_is_woken_and_interrupts_the_one_that_sleeps() -> Result<(), IcedError> {
+    for pace in [Pace::Real, Pace::Deterministic { seed: 3 }] {
+        let config = ServerConfig { processors: 2, pace, ..ServerConfig::default() };
+        let host = Host::assemble(config, two_processors()?);
+        assert_eq!(host.run(), Ending::PowerOff { code: 42 }, "{pace:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() -> Result<(), IcedError> {
+    let run = |seed| {
+        let config =
+            ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..ServerConfig::default() };
+        let host = Host::assemble(config, two_processors()?);
+        let ending = host.run();
+        Ok((ending, host.server().retired(), host.server().machine().tsc()))
+    };
+    assert_eq!(run(5)?, run(5)?);
+    Ok(())
+}

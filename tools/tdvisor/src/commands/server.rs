@@ -1,0 +1,158 @@
+//! `tdvisor server`: a TDX host, with its own kernel, on the emulated TDX server.
+
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use seam_emu::inject::FaultPlan;
+use server_emu::record::Record;
+use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
+use tdvisor_runtime::Watch as _;
+use tdvisor_runtime::board::Board;
+use tdvisor_runtime::worker::StopFlag;
+
+use super::run::console::Console;
+use super::run::memory_size::MemorySize;
+use super::run::supervisor::{Outlets, StopReason, Supervisor};
+use crate::files::Claims;
+use crate::outcome::{Failure, Status};
+use crate::read_bounded::read_bounded;
+use crate::streams::Streams;
+use summary::Summary;
+
+/// The largest kernel or initrd that is read.
+const FILE_LIMIT: u64 = 2 << 30;
+
+/// Boot a TDX host on an emulated TDX server.
+///
+/// The kernel's own code runs on the software CPU, and its SEAMCALLs end in the emulated TDX module: a Linux with
+/// CONFIG_INTEL_TDX_HOST initialises the module, and its KVM can start TDs. `tools/hosts/linux/build.sh` builds one.
+/// The host's console goes to stdout, a summary goes to stderr. Ctrl-C switches the machine off.
+///
+/// Exit status: 0 the host powered off, 1 it powered off with a code, panicked or asked for a reset, 2 bad usage or input,
+/// 3 a processor shut down (triple fault) or a signal stopped the machine, 4 a fault of tdvisor, 5 the host needs what
+/// the emulator does not implement, 124 the time was up.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The host's kernel: a `vmlinux`, a bzImage, or another ELF file with a 64-bit entry.
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// Its initial RAM disk.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Its command line.
+    #[arg(long, value_name = "TEXT", default_value = DEFAULT_COMMAND_LINE)]
+    cmdline: String,
+    /// Words to put behind the command line.
+    #[arg(long, value_name = "TEXT")]
+    append: Option<String>,
+    /// Logical processors.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Processor packages.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    packages: u32,
+    /// Memory: a number of bytes, or one with K, M or G.
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    memory: MemorySize,
+    /// Run one processor at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
+    /// instruction by instruction.
+    #[arg(long, value_name = "SEED")]
+    deterministic: Option<u64>,
+    /// Switch the machine off after so many seconds, and end with status 124; 0 is never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    timeout: u64,
+    /// Make chosen SEAMCALLs fail: `TDH.SYS.TDMR.INIT#3=OPERAND_BUSY:RCX`, or `chaos:SEED/ONE-IN`; several, separated by
+    /// commas.
+    #[arg(long, value_name = "PLAN")]
+    inject: Option<FaultPlan>,
+    /// Print the summary as JSON on stdout; the host's console goes to stderr.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a Linux with TDX wants to be told: its console, TDX in KVM, and to end with the machine where it panics.
+const DEFAULT_COMMAND_LINE: &str =
+    "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 panic=-1";
+
+/// Boots the host and reports how it went.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    let started = Instant::now();
+    let mut claims = Claims::new();
+    claims.reads("--kernel", &args.kernel)?;
+    args.initrd.as_deref().map_or(Ok(()), |initrd| claims.reads("--initrd", initrd))?;
+    let kernel = read(&args.kernel)?;
+    let initrd = args.initrd.as_deref().map(read).transpose()?;
+    let command_line = match &args.append {
+        Some(more) => format!("{} {more}", args.cmdline),
+        None => args.cmdline.clone(),
+    };
+
+    let streams = Streams::of_process();
+    let stop = StopFlag::default();
+    let outlets = Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: None };
+    let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
+    let supervisor = Supervisor::start(timeout, outlets, stop);
+    let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
+
+    let (pace, clock) = match args.deterministic {
+        Some(seed) => (Pace::Deterministic { seed }, machine_emu::Pace::Deterministic { seed }),
+        None => (Pace::Real, machine_emu::Pace::Real),
+    };
+    let board =
+        Board::for_server(console.clone(), clock).map_err(|error| Failure::Internal(error.to_string()))?;
+    let config = ServerConfig {
+        processors: args.cpus,
+        packages: args.packages,
+        memory: args.memory.bytes(),
+        pace,
+        ..ServerConfig::default()
+    };
+    let files = BootFiles { kernel: &kernel, initrd: initrd.as_deref(), command_line: &command_line };
+    let server = Server::new(config, board.devices, &[], Record::default(), &files)
+        .map_err(|error| Failure::input(args.kernel.display(), error))?;
+    if let Some(plan) = args.inject {
+        server.machine().faults().set_plan(plan);
+    }
+
+    let ending = drive(&server, &supervisor);
+    console.finish();
+    let summary = Summary::of(&server, &ending, console.panic(), started.elapsed());
+    if args.json {
+        streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
+    } else {
+        streams.err.send(summary.to_text().as_bytes());
+    }
+    let give_up = supervisor.give_up();
+    streams.out.drain(&give_up);
+    streams.err.drain(&give_up);
+    match ending {
+        Ending::PowerOff { code: 0 } => Ok(Status::Success),
+        Ending::PowerOff { .. } | Ending::Reset | Ending::Panicked => Ok(Status::Negative),
+        Ending::Stopped if supervisor.reason() == Some(StopReason::Timeout) => Ok(Status::TimedOut),
+        Ending::Stopped | Ending::TripleFault { .. } => Ok(Status::TdDied),
+        Ending::Unimplemented { .. } | Ending::StringIo { .. } => Err(Failure::Limit(summary.ending())),
+    }
+}
+
+/// Runs the server; a second thread switches it off when its watch says so.
+fn drive(server: &Server, supervisor: &Supervisor) -> Ending {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !server.has_ended() {
+                if supervisor.wants_stop() {
+                    server.end(Ending::Stopped);
+                }
+                supervisor.wait();
+            }
+        });
+        let ending = server.run();
+        supervisor.ring();
+        ending
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_bounded(path, FILE_LIMIT)
+}

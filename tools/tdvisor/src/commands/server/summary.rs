@@ -1,0 +1,128 @@
+//! What is to be said of a server that has ended.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use server_emu::record::Counts;
+use server_emu::report::Notice;
+use server_emu::{Ending, Server};
+
+/// Version of what `--json` prints: `schemas/server.schema.json`.
+const SCHEMA: u32 = 1;
+
+/// How a server went.
+pub struct Summary {
+    ending: Ending,
+    panic: Option<String>,
+    counts: Counts,
+    notices: Vec<Notice>,
+    lost_notices: u64,
+    violations: Vec<String>,
+    audit: Vec<String>,
+    instructions: u64,
+    time: Duration,
+}
+
+impl Summary {
+    /// The summary of a server that has ended; `panic` is the line with which its kernel panicked, if it did.
+    pub fn of(server: &Server, ending: &Ending, panic: Option<String>, time: Duration) -> Self {
+        let (notices, lost_notices) = server.report().notices();
+        Self {
+            ending: ending.clone(),
+            panic,
+            counts: server.record().counts(),
+            notices,
+            lost_notices,
+            violations: server.machine().violations().iter().map(ToString::to_string).collect(),
+            audit: server.machine().audit().iter().map(ToString::to_string).collect(),
+            instructions: server.retired(),
+            time,
+        }
+    }
+
+    /// How it ended, as one line.
+    pub fn ending(&self) -> String {
+        match &self.ending {
+            Ending::PowerOff { code: 0 } => "the host powered off: success".to_owned(),
+            Ending::PowerOff { code } => format!("the host powered off: code {code}"),
+            Ending::Reset => match &self.panic {
+                Some(panic) => format!("the host's kernel panicked, then asked for a reset: {panic}"),
+                None => "the host asked for a reset".to_owned(),
+            },
+            Ending::Panicked => match &self.panic {
+                Some(panic) => format!("the host's kernel panicked: {panic}"),
+                None => "the host's kernel panicked".to_owned(),
+            },
+            Ending::Stopped => "the machine was switched off".to_owned(),
+            Ending::TripleFault { processor, rip } => {
+                format!(
+                    "CPU {processor} shut down at {rip:#x}: an exception while it delivered a double fault"
+                )
+            }
+            Ending::Unimplemented { processor, what } => format!("CPU {processor}: {what}"),
+            Ending::StringIo { processor, port } => {
+                format!("CPU {processor}: INS or OUTS at port {port:#x} is not implemented")
+            }
+        }
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("\n{}\n", self.ending());
+        let mut row = |name: &str, value: &str| {
+            let _ = writeln!(text, "  {name:<11}{value}");
+        };
+        let calls: Vec<String> = self
+            .counts
+            .by_leaf
+            .iter()
+            .map(|((leaf, status), count)| format!("{leaf} {status} {count}"))
+            .collect();
+        row("SEAMCALLs", &if calls.is_empty() { "none".to_owned() } else { calls.join(", ") });
+        if self.counts.failed_invalid != 0 {
+            row("unanswered", &format!("{} (VMfailInvalid)", self.counts.failed_invalid));
+        }
+        for notice in &self.notices {
+            row("host", &notice.to_string());
+        }
+        if self.lost_notices != 0 {
+            row("host", &format!("and {} more", self.lost_notices));
+        }
+        for violation in &self.violations {
+            row("violation", violation);
+        }
+        for finding in &self.audit {
+            row("audit", finding);
+        }
+        if self.audit.is_empty() {
+            row("audit", "the module's structures add up");
+        }
+        row("host code", &format!("{} instructions", self.instructions));
+        row("time", &format!("{:.3} s", self.time.as_secs_f64()));
+        text
+    }
+
+    /// For scripts.
+    pub fn to_json(&self) -> Value {
+        let calls: Vec<Value> = self
+            .counts
+            .by_leaf
+            .iter()
+            .map(|((leaf, status), count)| {
+                json!({"leaf": leaf.to_string(), "status": status.to_string(), "count": count})
+            })
+            .collect();
+        json!({
+            "schema": SCHEMA,
+            "ending": self.ending(),
+            "seamcalls": calls,
+            "unanswered": self.counts.failed_invalid,
+            "host": self.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "violations": self.violations,
+            "audit": self.audit,
+            "instructions": self.instructions,
+            "seconds": self.time.as_secs_f64(),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! A TDX host on the emulated server, from the command line.
+//!
+//! The tests with a Linux host need `tools/hosts/linux/build.sh`; `scripts/nightly` runs them.
+
+mod cli;
+
+use cli::{Folder, host_that_powers_off, tdvisor};
+
+#[test]
+fn the_hosts_power_off_code_is_the_exit_status_and_the_summary_says_what_it_did() {
+    let folder = Folder::new("server-code");
+    for (code, status) in [(0, 0), (7, 1)] {
+        let kernel = folder.write("host.elf", host_that_powers_off(code));
+        let answer =
+            tdvisor(&["server", "--kernel", &kernel, "--deterministic", "1", "--json"]).ends_with(status);
+        let json = answer.json();
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["seamcalls"], serde_json::json!([]));
+        assert_eq!(json["instructions"], 3);
+        assert_eq!(json["violations"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn what_cannot_be_booted_is_one_line_and_status_2() {
+    let folder = Folder::new("server-input");
+    let good = folder.write("host.elf", host_that_powers_off(0));
+    let text = folder.write("text", b"not a kernel");
+    let cut = folder.write("cut.elf", &host_that_powers_off(0)[..100]);
+    for arguments in [
+        &["server", "--kernel", "/no/such/kernel"][..],
+        &["server", "--kernel", &text],
+        &["server", "--kernel", &cut],
+        &["server", "--kernel", &good, "--initrd", "/no/such/initrd"],
+        &["server", "--kernel", &good, "--cpus", "0"],
+        &["server", "--kernel", &good, "--cpus", "65"],
+        &["server", "--kernel", &good, "--packages", "2"],
+        &["server", "--kernel", &good, "--memory", "1M"],
+        &["server", "--kernel", &good, "--memory", "1T"],
+    ] {
+        tdvisor(arguments).ends_with(2).one_line_of_error();
+    }
+}
+
+/// What a Linux host printed, and its summary.
+fn linux(arguments: &[&str]) -> (String, serde_json::Value) {
+    let (kernel, initrd) =
+        (tdvisor_test_data::linux::host_file("vmlinux"), tdvisor_test_data::linux::host_file("initrd"));
+    let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
+    let mut call = vec!["server", "--kernel", &kernel, "--initrd", &initrd, "--json"];
+    call.extend(arguments);
+    let answer = tdvisor(&call).ends_with(0);
+    (answer.stderr(), answer.json())
+}
+
+/// The console without the kernel's time stamps.
+fn without_times(console: &str) -> Vec<&str> {
+    console.lines().map(|line| line.split_once("] ").map_or(line, |(_, text)| text)).collect()
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_linux_initialises_the_module_and_kvm_offers_tds_with_one_two_and_four_processors() {
+    for (cpus, packages) in [("1", "1"), ("2", "1"), ("4", "2")] {
+        let (console, summary) = linux(&["--cpus", cpus, "--packages", packages]);
+        let lines = without_times(&console);
+        for expected in [
+            "virt/tdx: BIOS enabled: private KeyID range [32, 64)",
+            "virt/tdx: Module version: 1.5.05",
+            "virt/tdx: TDX-Module initialized",
+            "tdvisor-host: tdx ok ",
+            "tdvisor-host: kvm ok types=0x21",
+            "tdvisor-host: done failures=0",
+        ] {
+            assert!(lines.contains(&expected), "{cpus} processors: '{expected}' is missing in\n{console}");
+        }
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with("virt/tdx: ") && line.ends_with("KB allocated for PAMT"))
+        );
+        assert_eq!(summary["violations"], serde_json::json!([]));
+        assert_eq!(summary["audit"], serde_json::json!([]));
+    }
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_processors_of_a_linux_host_go_offline_and_come_back() {
+    let (console, _) = linux(&["--cpus", "4", "--append", "tdvisor.steps=tdx,cpus"]);
+    assert!(without_times(&console).contains(&"tdvisor-host: cpus ok count=4"), "{console}");
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_a_deterministic_linux_host_repeats_byte_for_byte() {
+    let run = || {
+        let (console, summary) = linux(&["--cpus", "2", "--deterministic", "5"]);
+        (console, summary["instructions"].clone(), summary["seamcalls"].clone())
+    };
+    assert_eq!(run(), run());
+}
