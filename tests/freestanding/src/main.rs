@@ -42,6 +42,7 @@ pub extern "C" fn _start() -> ! {
     let config = td_host::td::config::TdConfig::default();
     black_box(config.check(black_box(1 << 30), 1).is_ok());
 
+    black_box(tdvisor_attest::quote::Quote::parse(black_box(&[0; 16])).is_ok());
     black_box(td_image::tdvf::TdvfImage::parse(black_box(&[0; 16])).is_ok());
     black_box(mirror_ept::Config::for_address_width(black_box(48)));
 

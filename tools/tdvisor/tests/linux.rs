@@ -185,7 +185,7 @@ fn a_host_whose_calls_are_busy_and_interrupted_makes_no_difference_to_the_guest(
     let boot = linux
         .boot(
             "swiotlb=512 tdvisor.steps=tdx,cpus,disk,memory tdvisor.memory=64",
-            &["--vcpus", "2", "--disk", &disk, "--inject", plan],
+            &["--vcpus", "2", "--disk", &disk, "--inject", plan, "-v"],
         )
         .ends_with(0)
         .passes("cpus")

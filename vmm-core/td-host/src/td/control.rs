@@ -132,10 +132,11 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
             continue;
         }
         let [eax, ebx, ecx, edx] = leaf.allowed;
+        let topology = topology.elsewhere(offered.leaf, offered.subleaf);
         *slot = CpuidValues {
-            eax: eax & offered.eax,
-            ebx: ebx & offered.ebx,
-            ecx: ecx & offered.ecx,
+            eax: (eax | topology.eax) & offered.eax,
+            ebx: (ebx | topology.ebx) & offered.ebx,
+            ecx: (ecx | topology.ecx) & offered.ecx,
             edx: edx & offered.edx,
         };
     }

@@ -50,6 +50,59 @@ impl Topology {
     }
 }
 
+/// CPUID leaf 1, whose EBX bits 23:16 count the logical processors that a package has room for.
+const BASIC: u32 = 1;
+/// CPUID leaf 4: caches, and who shares them.
+const CACHES: u32 = 4;
+
+impl Topology {
+    /// Logical processors that the package has room for: a power of two, as x2APIC ids are bits.
+    const fn room(self) -> u32 {
+        if self.vcpus == 0 { 1 } else { self.vcpus.next_power_of_two() }
+    }
+
+    /// What the topology says in a leaf other than 1FH; zeros where that leaf does not speak of it.
+    ///
+    /// A module that takes these bits as given (release 1.5.05) shows the guest what stands here and nothing of the
+    /// processor's own: a guest that finds no processor in leaf 1 divides by it.
+    pub(crate) const fn elsewhere(self, leaf: u32, subleaf: u32) -> CpuidValues {
+        const NONE: CpuidValues = CpuidValues { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        match leaf {
+            BASIC => {
+                let room = if self.room() > 255 { 255 } else { self.room() };
+                CpuidValues { ebx: room << 16, ..NONE }
+            }
+            CACHES => self.cache(subleaf),
+            _ => NONE,
+        }
+    }
+
+    /// A subleaf of leaf 4 (SDM volume 2, CPUID, "Deterministic Cache Parameters"): 48 KiB and 32 KiB of first level and
+    /// 2 MiB of second for each vCPU, 48 MiB of third level for all.
+    const fn cache(self, subleaf: u32) -> CpuidValues {
+        const DATA: u32 = 1;
+        const CODE: u32 = 2;
+        const UNIFIED: u32 = 3;
+        const SELF_INITIALISING: u32 = 1 << 8;
+        const LINE: u32 = 64;
+        let (kind, level, ways, sets, sharing) = match subleaf {
+            0 => (DATA, 1, 12, 64, 1),
+            1 => (CODE, 1, 8, 64, 1),
+            2 => (UNIFIED, 2, 16, 2048, 1),
+            3 => (UNIFIED, 3, 12, 65536, self.room()),
+            _ => return CpuidValues { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+        };
+        // The field for cores has six bits.
+        let cores = if self.room() > 64 { 64 } else { self.room() };
+        CpuidValues {
+            eax: (cores - 1) << 26 | (sharing - 1) << 14 | SELF_INITIALISING | level << 5 | kind,
+            ebx: (ways - 1) << 22 | (LINE - 1),
+            ecx: sets - 1,
+            edx: 0,
+        }
+    }
+}
+
 /// Whether the module shows guests a topology of the host's choice.
 pub(crate) fn is_configurable(module: &TdhSysInfo) -> bool {
     module.cpuid_config.iter().any(|offered| offered.leaf == LEAF)
@@ -64,6 +117,22 @@ mod tests {
         for (vcpus, bits) in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (64, 6), (65, 7)] {
             assert_eq!(Topology { vcpus }.level(1), [bits, vcpus, 0x201], "{vcpus} vCPUs");
         }
+    }
+
+    #[test]
+    fn leaf_1_and_the_caches_count_at_least_the_vcpus_that_there_are() {
+        for vcpus in [1, 2, 3, 8, 64, 576] {
+            let topology = Topology { vcpus };
+            let logical = topology.elsewhere(BASIC, 0).ebx >> 16;
+            assert!(logical >= vcpus.min(255), "{vcpus} vCPUs");
+            let last_level = topology.elsewhere(CACHES, 3).eax;
+            assert!((last_level >> 14 & 0xfff) + 1 >= vcpus, "{vcpus} vCPUs");
+            assert!((last_level >> 26) + 1 >= vcpus.min(64), "{vcpus} vCPUs");
+            let first_level = topology.elsewhere(CACHES, 0).eax;
+            assert_eq!(first_level >> 14 & 0xfff, 0, "a first-level cache belongs to one vCPU");
+        }
+        assert_eq!(Topology { vcpus: 2 }.elsewhere(CACHES, 4), CpuidValues::default());
+        assert_eq!(Topology { vcpus: 2 }.elsewhere(7, 0), CpuidValues::default());
     }
 
     #[test]
