@@ -53,7 +53,7 @@ pub struct TdParams {
     pub ia32_arch_capabilities_config: u64,
     /// Zero.
     pub reserved_232: [u8; 24],
-    /// One entry per configurable CPUID leaf, in the order of [`crate::metadata::cpuid::CONFIG`]; the rest is
+    /// One entry per configurable CPUID leaf, in the order of [`crate::metadata::cpuid::CpuidTable`]; the rest is
     /// zero.
     pub cpuid_config: [CpuidValues; 48],
 }

@@ -66,6 +66,7 @@ pub const MAX_POLICY: usize = 1 << 20;
 const MAX_NESTING: usize = 8;
 
 /// The longest piece of a policy that an error quotes, in bytes.
+#[cfg(feature = "toml")]
 const MAX_TOLD: usize = 64;
 
 /// Why a policy file cannot be used.

@@ -1,8 +1,8 @@
 //! Standard output and standard error.
 //!
-//! Answers of commands that do nothing else go out by [`print`], and a failed write is an error of the command. A run has
-//! [`Streams`]: nobody who holds up a TD writes to them, for both are [`Outlet`]s. Where both are one file or terminal
-//! they are one outlet, so that lines keep their order.
+//! Answers of commands that do nothing else go out by [`print()`], and a failed write is an error of the command. A run
+//! has [`Streams`]: nobody who holds up a TD writes to them, for both are [`Outlet`]s. Where both are one file or
+//! terminal they are one outlet, so that lines keep their order.
 
 use std::fs::File;
 use std::io::{self, Write};
