@@ -6,6 +6,8 @@
 //! - A read-modify-write translates for writing before it reads, and commits flags after its store.
 //! - After a store into a page with decoded code, `attention` ends the running block.
 
+use std::sync::LazyLock;
+
 use phys_memory::{Atomic, MemoryFault, StoreEffect};
 use tdvisor_base::sync::Mutex;
 use tdvisor_base::{Gpa, Hpa, KeyId};
@@ -23,7 +25,7 @@ const PAGE: u64 = 4096;
 
 /// Held during a locked access across two pages: such accesses are atomic to each other. Accesses within one page do not
 /// take it, so one of those by another CPU may fall between the two halves; on hardware the bus lock keeps it out.
-static BUS_LOCK: Mutex<()> = Mutex::new(());
+static BUS_LOCK: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
 /// Where part of an operand is.
 #[derive(Clone, Copy, Debug)]
