@@ -68,6 +68,15 @@ fn status_124_is_a_timeout() {
 }
 
 #[test]
+fn a_quote_that_never_came_does_not_hide_why() {
+    let quote = Folder::new("statuses-quote").path("quote");
+    for (command, status) in [("spin", 124), ("triple-fault", 3), ("fail", 1)] {
+        let arguments = ["run", "fault-td", "--command", command, "--timeout", "2", "--quote", &quote];
+        tdvisor(&arguments).ends_with(status);
+    }
+}
+
+#[test]
 fn an_unknown_guest_is_answered_with_those_that_there_are() {
     let said = tdvisor(&["run", "helo-td"]).ends_with(2).one_line_of_error();
     for name in ["helo-td", "hello-td", "fault-td", "boot-shim"] {
