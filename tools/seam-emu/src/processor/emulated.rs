@@ -59,7 +59,8 @@ pub(super) fn cpuid(config: &MachineConfig, leaf: u32, subleaf: u32) -> CpuidVal
             values(1, ratio, CRYSTAL_HZ, 0)
         }
         (0x1f, 0) => values(0, 1, 0x100, 0),
-        (0x1f, 1) => values(8, config.lp_packages.len() as u32, 0x201, 0),
+        // Six bits of an x2APIC id name a processor in its package.
+        (0x1f, 1) => values(6, config.lp_packages.len() as u32, 0x201, 0),
         (0x1f, subleaf) => values(0, 0, subleaf & 0xff, 0),
         // "IntelTDX    " in EBX, EDX, ECX: the processor says so itself while it runs a TD.
         (0x21, 0) => values(0, 0x6574_6e49, 0x2020_2020, 0x5844_546c),

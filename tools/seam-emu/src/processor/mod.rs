@@ -53,6 +53,18 @@ impl MachineConfig {
         }
     }
 
+    /// The number of a package as the module has it: the x2APIC ids of its processors without the bits that tell them
+    /// apart, which CPUID leaf 1FH counts at its highest level. Packages have x2APIC ids from `package << 8` on, so the
+    /// numbers have gaps.
+    pub(crate) fn package_number(&self, package: u32) -> u32 {
+        /// Levels that leaf 1FH can list.
+        const LEVELS: u32 = 6;
+        let is_valid = |level: &CpuidValues| level.ecx >> 8 & 0xff != 0;
+        let levels = (0..LEVELS).map(|subleaf| self.native_cpuid(0x1f, subleaf)).take_while(is_valid);
+        let shift = levels.last().map_or(0, |level| level.eax & 0x1f);
+        (package << 8) >> shift
+    }
+
     /// CPUID(DH, 0).EBX while these components are enabled: bytes of the XSAVE area. A listed processor does not look
     /// at XCR0.
     pub fn xsave_bytes(&self, components: u64) -> u32 {
@@ -94,5 +106,19 @@ impl FixedRegister {
     /// Whether a value has a fixed bit wrong that is not in `ignored`.
     pub(crate) const fn is_violated(self, value: u64, ignored: u64) -> bool {
         (value ^ self.ones) & self.fixed() & !ignored != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_has_the_number_that_its_x2apic_ids_leave() {
+        let config = MachineConfig::small();
+        assert_eq!([0, 1, 2].map(|package| config.package_number(package)), [0, 4, 8]);
+        let listed = ListedProcessor::new([], []);
+        let bare = MachineConfig { processor: Processor::Listed(Arc::new(listed)), ..config };
+        assert_eq!(bare.package_number(1), 256, "no topology: every x2APIC id is a package");
     }
 }

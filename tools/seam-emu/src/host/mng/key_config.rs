@@ -16,7 +16,7 @@ pub(in crate::host) fn key_config(call: &Call<'_>, regs: &Gprs) -> Step {
     if tdr.lifecycle() != LifecycleState::HKID_ASSIGNED {
         return Err(plain(StatusCode::LIFECYCLE_STATE_INCORRECT));
     }
-    let package = 1u64 << call.package().min(63);
+    let package = 1u64 << call.machine.config().package_number(call.package()).min(63);
     if tdr.configured_packages() & package != 0 {
         return Err(plain(StatusCode::KEY_CONFIGURED));
     }
