@@ -37,8 +37,9 @@ fn fuzz(family: &str, belongs: impl Fn(Code) -> bool) {
     let seconds = number("TDVISOR_FUZZ_SECONDS");
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
     let seed = number("X86_EMU_SEED").unwrap_or(if seconds.is_some() { now } else { 1 });
-    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // One family at a time has the host's processor: each has its time from when its turn comes.
     let (mut native, mut emulated) = (Native::new(), Emulated::new());
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut rng = Rng(seed);
     let (mut thrown, mut compared) = (0u64, 0u64);
     let goes_on = |thrown: u64| match end {
