@@ -156,6 +156,11 @@ impl MmioBus {
         self.ranges.find(gpa.get(), AccessSize::Byte).is_some()
     }
 
+    /// Lets every device attend to what the host has for the guest.
+    pub fn attend(&self, memory: &dyn SharedMemory) {
+        self.ranges.entries.iter().for_each(|entry| entry.device.lock().attend(memory));
+    }
+
     /// The guest reads.
     pub fn read(&self, gpa: Gpa, size: AccessSize) -> u64 {
         match self.ranges.find(gpa.get(), size) {

@@ -8,8 +8,8 @@
 //! keeps may grow without bound.
 //!
 //! # Memory and interrupts
-//! A device reaches guest memory only during an access, and only memory that the guest shares
-//! ([`SharedMemory`]). It raises interrupts through a [`Line`] of the machine's I/O APIC, from any thread; the
+//! A device reaches guest memory only during an access or while it [attends](MmioDevice::attend) to what its host has for
+//! the guest, and only memory that the guest shares ([`SharedMemory`]). It raises interrupts through a [`Line`] of the machine's I/O APIC, from any thread; the
 //! vCPU that made the access delivers them right after it ([`IoApic::take_messages`]), and whoever made a device raise
 //! its line on its own does the same.
 
@@ -92,6 +92,11 @@ pub trait MmioDevice: Send {
         value: u64,
         memory: &dyn SharedMemory,
     ) -> DeviceRequest;
+
+    /// The host has something for the guest, maybe through this device. Whoever calls this delivers the lines that it raises.
+    fn attend(&mut self, memory: &dyn SharedMemory) {
+        let _ = memory;
+    }
 }
 
 /// Memory of a guest that shares none, for the tests of devices that need none.

@@ -12,7 +12,8 @@
 //!
 //! # Interrupts
 //! A device raises a line of the I/O APIC during an access; the vCPU that made the access delivers what came of it right
-//! after. Whoever makes a device raise its line otherwise (typed input) calls [`Monitor::deliver_lines`].
+//! after. Whoever makes a device raise its line otherwise (typed input) calls [`Monitor::deliver_lines`], and whoever
+//! feeds a device that needs guest memory for it (a network) calls [`Monitor::attend`].
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -78,6 +79,16 @@ impl Monitor {
     /// The VM cannot go on.
     pub fn deliver_lines<P: Partition>(&self, vm: &P) -> Result<(), P::Death> {
         self.devices.io_apic.take_messages().into_iter().try_for_each(|message| vm.deliver(message))
+    }
+
+    /// Lets every device attend to what the host has for the guest, and delivers what came of it. Whoever has fed a device
+    /// calls this.
+    ///
+    /// # Errors
+    /// The VM cannot go on.
+    pub fn attend<P: Partition>(&self, vm: &P) -> Result<(), P::Death> {
+        self.devices.mmio.attend(vm.shared_memory());
+        self.deliver_lines(vm)
     }
 
     fn serve<P: Partition>(&self, vm: &P, vcpu: &mut P::Vcpu<'_>) -> Result<(), P::Death> {

@@ -24,7 +24,7 @@ use alloc::vec;
 use core::fmt;
 
 use super::chain::{Chain, Reader, Writer};
-use super::{Broken, VirtioDevice};
+use super::{Broken, Served, VirtioDevice};
 use crate::SharedMemory;
 
 /// Bytes of a sector.
@@ -228,7 +228,7 @@ impl VirtioDevice for VirtioBlk {
         self.flushed_by_driver = features & feature::FLUSH != 0;
     }
 
-    fn serve(&mut self, _queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<u32, Broken> {
+    fn serve(&mut self, _queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let mut reader = chain.reader(memory);
         let mut writer = chain.writer(memory);
         if writer.remaining() < STATUS_BYTES {
@@ -238,7 +238,7 @@ impl VirtioDevice for VirtioBlk {
         let status = self.carry_out(header, &mut reader, &mut writer)?;
         writer.skip_to_last(STATUS_BYTES)?;
         writer.write(&[status as u8])?;
-        Ok(writer.written())
+        Ok(Served::Used(writer.written()))
     }
 }
 

@@ -3,7 +3,7 @@
 //! # Protocol
 //! The driver resets the device by writing zero to the status register, then adds ACKNOWLEDGE and DRIVER, takes
 //! features, adds FEATURES_OK and looks whether it stayed, places and enables the queues, and adds DRIVER_OK.
-//! From then on a write to QueueNotify has the device answer what waits in that queue.
+//! From then on a write to QueueNotify has the device answer what waits in that queue, and in those for which it is ready.
 //!
 //! | offset | register | | offset | register | |
 //! |---|---|---|---|---|---|
@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use tdvisor_base::SharedBit;
 
 use super::queue::{Area, Half, Queue};
-use super::{Broken, VirtioDevice, features};
+use super::{Broken, Served, VirtioDevice, features};
 use crate::{AccessSize, DeviceRequest, Line, MmioDevice, SharedMemory};
 
 /// Bytes of a device's window.
@@ -267,16 +267,25 @@ impl VirtioMmio {
         self.status & (status::DRIVER_OK | status::FAILED | status::DEVICE_NEEDS_RESET) == status::DRIVER_OK
     }
 
-    /// Answers what waits in a queue.
+    /// Answers what waits in a queue, and what that made the device ready for.
     fn notify(&mut self, index: u32, memory: &dyn SharedMemory) {
         if !self.is_running() {
             return;
         }
-        match self.serve(index as usize, memory) {
-            Ok(true) => self.interrupt(interrupt::USED),
-            Ok(false) => {}
-            Err(_) => self.stop(),
+        let of_queue = self.serve(index as usize, memory);
+        let all = of_queue.and_then(|announce| Ok(self.serve_ready(memory)? || announce));
+        self.conclude(all);
+    }
+
+    /// Answers in every queue that the device is ready for.
+    fn serve_ready(&mut self, memory: &dyn SharedMemory) -> Result<bool, Broken> {
+        let mut announce = false;
+        for index in 0..self.queues.len() {
+            if self.device.ready().contain(index) {
+                announce |= self.serve(index, memory)?;
+            }
         }
+        Ok(announce)
     }
 
     /// Answers at most as many requests as the queue has places: what comes later has a notification of its
@@ -286,11 +295,24 @@ impl VirtioMmio {
         let mut served = false;
         for _ in 0..rings.size() {
             let Some(chain) = rings.pop(memory)? else { break };
-            let written = self.device.serve(index, &chain, memory)?;
-            rings.push_used(&chain, written, memory)?;
+            match self.device.serve(index, &chain, memory)? {
+                Served::Used(written) => rings.push_used(&chain, written, memory)?,
+                Served::Later => {
+                    rings.put_back();
+                    break;
+                }
+            }
             served = true;
         }
         Ok(served && rings.wants_interrupt(memory)?)
+    }
+
+    fn conclude(&mut self, announce: Result<bool, Broken>) {
+        match announce {
+            Ok(true) => self.interrupt(interrupt::USED),
+            Ok(false) => {}
+            Err(_) => self.stop(),
+        }
     }
 
     /// The driver broke the rules: nothing more until a reset.
@@ -347,6 +369,13 @@ impl MmioDevice for VirtioMmio {
             self.write_register(offset, value as u32, memory);
         }
         DeviceRequest::None
+    }
+
+    fn attend(&mut self, memory: &dyn SharedMemory) {
+        if self.is_running() {
+            let all = self.serve_ready(memory);
+            self.conclude(all);
+        }
     }
 }
 

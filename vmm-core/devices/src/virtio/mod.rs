@@ -9,9 +9,14 @@
 //! [`features::VERSION_1`] and [`features::ACCESS_PLATFORM`] are always offered and a driver that takes not both is refused:
 //! without the second a guest would hand out addresses of private memory instead of its bounce buffers.
 //!
+//! # Input
+//! A device that has something for its guest says for which queues ([`VirtioDevice::ready`]) and rings a bell that its host
+//! gave to whoever feeds it; the host then lets its transports [attend](super::MmioDevice::attend). A request of which
+//! nothing came yet ([`Served::Later`]) stays the first of its queue.
+//!
 //! # Invariants
-//! - Requests are answered during the access that announces them. One such access answers at most as many
-//!   requests as the ring has places, and one request has at most as many buffers.
+//! - Requests are answered during the access that announces them, or while the transport attends. Either answers at most as
+//!   many requests as each ring has places, and one request has at most as many buffers.
 //! - Nothing in the rings is trusted: what breaks the rules ([`Broken`]) stops the device, which says so
 //!   (DEVICE_NEEDS_RESET, a configuration interrupt) and touches memory no more until it is reset.
 //! - Guest memory is copied, once, and only the copy is looked at.
@@ -63,11 +68,48 @@ pub trait VirtioDevice: Send {
     /// The driver took these features; none after a reset.
     fn accept(&mut self, features: u64);
 
-    /// Answers one request and gives the number of bytes written to its buffers, without a gap from the first.
+    /// Queues that can be served now although their requests were announced long ago. Devices without input have none.
+    fn ready(&self) -> Queues {
+        Queues::NONE
+    }
+
+    /// Answers one request.
     ///
     /// # Errors
     /// [`Broken`]: the request breaks the rules so that it cannot even be refused.
-    fn serve(&mut self, queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<u32, Broken>;
+    fn serve(&mut self, queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken>;
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It is answered, and this many bytes were written to its buffers, without a gap from the first.
+    Used(u32),
+    /// There is nothing to answer it with yet. No later request of its queue is looked at before.
+    Later,
+}
+
+/// Some of a device's queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues(u64);
+
+impl Queues {
+    /// No queue.
+    pub const NONE: Self = Self(0);
+
+    /// These, and the queue with this index if the condition holds. There are no queues beyond 63.
+    #[must_use]
+    pub const fn with_if(self, condition: bool, index: u32) -> Self {
+        match 1u64.checked_shl(index) {
+            Some(bit) if condition => Self(self.0 | bit),
+            _ => self,
+        }
+    }
+
+    /// Whether the queue with this index is among them.
+    pub const fn contain(self, index: usize) -> bool {
+        index < u64::BITS as usize && self.0 >> index & 1 != 0
+    }
 }
 
 /// How a driver broke the rules. Its device stops until it is reset.

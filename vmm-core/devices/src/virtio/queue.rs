@@ -17,7 +17,7 @@
 //! Indirect descriptors and event indices are not offered.
 //!
 //! # Invariants
-//! - A request comes out once, in the order of its publication; at most `n` are outstanding.
+//! - A request comes out in the order of its publication, and once unless it is put back; at most `n` are outstanding.
 //! - Addresses are checked when the queue is enabled: aligned, and where memory can be. Whether
 //!   they are shared memory is seen at each use, because a guest may convert it at any time.
 
@@ -194,6 +194,11 @@ impl Rings {
         let chain = self.follow(head, memory)?;
         self.next_available = self.next_available.wrapping_add(1);
         Ok(Some(chain))
+    }
+
+    /// Puts the request back that was taken last and is not returned: it is the next to be taken.
+    pub const fn put_back(&mut self) {
+        self.next_available = self.next_available.wrapping_sub(1);
     }
 
     /// How many requests wait.

@@ -7,6 +7,7 @@ use alloc::vec;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 
 use super::*;
+use crate::virtio::Queues;
 use crate::virtio::chain::Chain;
 use crate::virtio::test_driver::{
     AVAILABLE, BASE, DATA, DESCRIPTORS, END, INDIRECT, NEXT, SHARED_BIT, TestDriver, USED, WRITE,
@@ -41,13 +42,13 @@ impl VirtioDevice for Echo {
         self.accepted.store(features, Ordering::SeqCst);
     }
 
-    fn serve(&mut self, _: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<u32, Broken> {
+    fn serve(&mut self, _: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let mut reader = chain.reader(memory);
         let mut data = vec![0; reader.remaining() as usize];
         reader.read(&mut data)?;
         let mut writer = chain.writer(memory);
         writer.write(&data)?;
-        Ok(writer.written())
+        Ok(Served::Used(writer.written()))
     }
 }
 
@@ -397,4 +398,85 @@ fn registers_are_four_bytes_and_nothing_else() {
     }
     assert_eq!(driver.read(0x02), 0);
     assert_eq!(driver.read(0x70), 0);
+}
+
+/// Has input in its queue 0 when the test says so, and is made ready for it by its queue 1 too.
+struct Input {
+    waiting: Arc<AtomicU64>,
+}
+
+impl VirtioDevice for Input {
+    fn id(&self) -> u32 {
+        43
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[8, 8]
+    }
+
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    fn accept(&mut self, _: u64) {}
+
+    fn ready(&self) -> Queues {
+        Queues::NONE.with_if(self.waiting.load(Ordering::SeqCst) != 0, 0)
+    }
+
+    fn serve(&mut self, queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
+        if queue == 1 {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            return Ok(Served::Used(0));
+        }
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        if waiting == 0 {
+            return Ok(Served::Later);
+        }
+        self.waiting.store(waiting - 1, Ordering::SeqCst);
+        chain.writer(memory).write(&[waiting as u8])?;
+        Ok(Served::Used(1))
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_answered_yet_wait_in_their_order_until_the_device_is_ready() {
+    let waiting = Arc::new(AtomicU64::new(0));
+    let mut driver = TestDriver::new(Box::new(Input { waiting: waiting.clone() }), 8);
+    driver.start();
+    for (head, at) in [(3, DATA), (5, DATA + 1), (1, DATA + 2)] {
+        driver.describe(head, at, 1, WRITE, 0);
+        driver.offer(head);
+        driver.notify();
+    }
+    driver.attend();
+    assert_eq!((driver.used(), driver.interrupts()), (vec![], 0), "nothing has come");
+    waiting.store(2, Ordering::SeqCst);
+    driver.attend();
+    assert_eq!((driver.used(), driver.interrupts()), (vec![(3, 1), (5, 1)], 1));
+    assert_eq!(driver.memory.get(DATA), [2, 1, 0]);
+    driver.describe_in(1, 0, DATA, 1, 0, 0);
+    driver.offer_in(1, 0);
+    driver.notify_of(1);
+    assert_eq!(driver.used_of(1), [(0, 0)]);
+    assert_eq!((driver.used(), driver.interrupts()), (vec![(1, 1)], 1), "what another queue brought");
+}
+
+#[test]
+fn a_device_that_is_not_driven_attends_to_nothing() {
+    let waiting = Arc::new(AtomicU64::new(1));
+    let mut driver = TestDriver::new(Box::new(Input { waiting: waiting.clone() }), 8);
+    driver.start();
+    driver.describe(0, DATA, 1, WRITE, 0);
+    driver.offer(0);
+    for status in [0, 3 | 8 | 4 | 128] {
+        driver.write(0x70, status);
+        driver.attend();
+        assert_eq!((driver.used(), driver.interrupts()), (vec![], 0), "status {status:#x}");
+    }
+    assert_eq!(waiting.load(Ordering::SeqCst), 1);
 }
