@@ -25,6 +25,8 @@ pub mod dr7 {
     pub const FIXED: u64 = 1 << 10;
     /// General detect: the next access to a debug register is #DB.
     pub const GD: u64 = 1 << 13;
+    /// Where the R/W and LEN fields of the four breakpoints begin, four bits each.
+    pub const CONDITIONS_SHIFT: u32 = 16;
     /// What a write can set.
     pub const WRITABLE: u64 = 0xFFFF_0000 | ENABLES | LE | GE | GD;
 }

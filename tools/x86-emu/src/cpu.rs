@@ -11,6 +11,7 @@
 use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 
+use crate::breakpoints::{Breakpoints, Pace};
 use crate::bus::{Bus, Port, Refused, Surroundings};
 use crate::controls::Controls;
 use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache};
@@ -77,6 +78,14 @@ pub struct Cpu {
     pub(crate) pending_cr2: u64,
     pub(crate) attention: bool,
     pub(crate) pauses: u32,
+    pub(crate) breakpoints: Breakpoints,
+    /// Data breakpoints that the running instruction met, as bits of DR6.
+    pub(crate) met: u64,
+    /// Port breakpoints that the access meets which the owner was asked for.
+    pub(crate) met_port: u64,
+    pub(crate) pace: Pace,
+    /// The block at RIP holds an instruction breakpoint further on.
+    pub(crate) near_breakpoint: bool,
     pub(crate) view: View,
     pub(crate) mode: CodeMode,
     last_code_base: u64,
@@ -103,6 +112,11 @@ impl Cpu {
             pending_cr2: 0,
             attention: false,
             pauses: 0,
+            breakpoints: Breakpoints::default(),
+            met: 0,
+            met_port: 0,
+            pace: Pace::Block,
+            near_breakpoint: false,
             view: View::Supervisor,
             mode: CodeMode::Code32,
             last_code_base: 0,
@@ -137,6 +151,7 @@ impl Cpu {
     /// instruction counts as retired, and a pending single step is queued.
     pub fn advance(&mut self, length: u8) {
         self.state.complete_instruction(length);
+        self.settle_met_port();
         self.refresh_mode();
         self.retired = self.retired.wrapping_add(1);
     }
@@ -179,6 +194,8 @@ impl Cpu {
 
     fn turn(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, budget: u64) -> Exit<Refused> {
         self.refresh_mode();
+        self.arm_breakpoints();
+        (self.met, self.met_port) = (0, 0);
         self.attention = false;
         let mut left = budget;
         loop {
@@ -190,7 +207,8 @@ impl Cpu {
             if self.state.activity != Activity::Active {
                 return Exit::Inactive;
             }
-            if env.kick.load(Ordering::Relaxed) {
+            // A breakpoint that a load of SS holds off belongs to this run.
+            if self.met == 0 && env.kick.load(Ordering::Relaxed) {
                 return Exit::ExternalInterrupt;
             }
             if self.controls.interrupt_window && self.state.interrupts_open() {
@@ -205,6 +223,9 @@ impl Cpu {
             cache.begin_turn();
             let before = left;
             let done = self.step_block(env, cache, &mut left);
+            if self.met != 0 {
+                self.settle_met(done.is_ok());
+            }
             if done.is_err()
                 && let Some(exit) = self.resolve_stop(env)
             {
@@ -227,6 +248,10 @@ impl Cpu {
         let before = *left;
         let step = self.run_blocks(env, cache, left);
         self.retired = self.retired.wrapping_add(before - *left);
+        if step.is_err() && core::mem::take(&mut self.near_breakpoint) {
+            self.stop = Reason::None;
+            return if *left == 0 { Ok(()) } else { self.step_single(env, cache, left) };
+        }
         step
     }
 
@@ -315,6 +340,8 @@ impl Cpu {
         let shadow = core::mem::take(&mut self.state.interruptibility.shadow);
         let trap = self.state.flags.rest() & flags::TF != 0;
         self.boundary = Boundary::Usual;
+        let past = self.state.flags.rest() & flags::RF != 0 || shadow == Shadow::MovSs;
+        self.pace = if past { Pace::SinglePastBreakpoint } else { Pace::Single };
         let result = cache.lookup(self, env).and_then(|block| {
             let Some(op) = block.ops.first() else { return Ok(()) };
             if let Err(stop) = (op.run)(self, env, op) {
@@ -329,6 +356,7 @@ impl Cpu {
             Ok(())
         });
         self.attention = false;
+        self.pace = Pace::Block;
         if result.is_err() {
             if let Reason::Continue = self.stop {
                 // An iteration of a repeated string instruction is a boundary as well, the last one excepted.

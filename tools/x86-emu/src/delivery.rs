@@ -12,7 +12,7 @@ use crate::exits::{Exit, RefusedAccess};
 use crate::segments::{is_null, selector_code};
 use crate::stop::{Reason, Step, Stop};
 use crate::tlb::View;
-use x86_arch::{Activity, Attributes, Event, EventKind, Seg, Segment, Shadow, flags, vector};
+use x86_arch::{Activity, Attributes, Event, EventKind, Seg, Segment, Shadow, dr7, flags, vector};
 
 /// Error-code bits: the event came from outside the program; the index names an IDT gate.
 const EXT: u32 = 1;
@@ -46,10 +46,17 @@ impl Cpu {
     pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) -> Result<(), Exit<Refused>> {
         let mut event = event;
         loop {
-            let Err(_) = self.deliver_once(env, &event) else {
+            let met = self.met;
+            let delivered = self.deliver_once(env, &event);
+            // The frame of a handler meets no breakpoint.
+            self.met = met;
+            let Err(_) = delivered else {
                 self.state.interruptibility.shadow = Shadow::None;
                 if event.kind == EventKind::Nmi {
                     self.state.interruptibility.nmi_blocked = true;
+                }
+                if event.vector == vector::DB && !event.is_software() {
+                    self.state.debug.dr7 &= !dr7::GD;
                 }
                 return Ok(());
             };

@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod breakpoints;
 pub mod bus;
 pub mod controls;
 pub mod cpu;

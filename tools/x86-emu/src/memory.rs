@@ -15,6 +15,7 @@ use tdvisor_base::{Gpa, Hpa, KeyId};
 use crate::bus::Refused;
 use crate::cpu::{Cpu, Env};
 use crate::exits::RefusedBy;
+use crate::op::Intent;
 use crate::paging::Want;
 use crate::stop::{Step, Stop};
 use crate::tlb::View;
@@ -174,6 +175,7 @@ impl Cpu {
         if linear & OFFSET <= PAGE - size_of::<W>() as u64
             && let Target::Memory(place) = self.target_of(env, linear, Want::Read, view)?
         {
+            self.meet(linear, size_of::<W>(), Intent::Read);
             return env.mem.load(place.hpa, place.key).map_err(|f| self.refused(f, linear, Access::Read));
         }
         let mut bytes = [0u8; 16];
@@ -193,6 +195,9 @@ impl Cpu {
         view: View,
     ) -> Step {
         let span = self.span(env, linear, out.len(), want, view)?;
+        if want == Want::Read {
+            self.meet(linear, out.len(), Intent::Read);
+        }
         let (first, second) = out.split_at_mut(span.first_bytes.min(out.len()));
         self.read_part(env, linear, span.first, first)?;
         self.read_part(env, linear, span.second, second)
@@ -242,6 +247,7 @@ impl Cpu {
     /// Writes up to one page of bytes; both pages are translated before the first byte.
     pub(crate) fn write_bytes(&mut self, env: &mut Env<'_>, linear: u64, data: &[u8], view: View) -> Step {
         let span = self.span(env, linear, data.len(), Want::Write, view)?;
+        self.meet(linear, data.len(), Intent::Write);
         let (first, second) = data.split_at(span.first_bytes.min(data.len()));
         self.write_part(env, linear, span.first, first)?;
         self.write_part(env, linear, span.second, second)
@@ -269,6 +275,7 @@ impl Cpu {
         if linear & OFFSET <= PAGE - size_of::<W>() as u64
             && let Target::Memory(place) = self.target_of(env, linear, Want::Write, view)?
         {
+            self.meet(linear, size_of::<W>(), Intent::Write);
             let effect = env
                 .mem
                 .store::<W>(place.hpa, place.key, value)
@@ -348,6 +355,7 @@ impl Cpu {
             // The bus takes a device's accesses one after the other.
             return self.modify(env, linear, update);
         };
+        self.meet(linear, size_of::<W>(), Intent::Write);
         let before = self.state.flags;
         let mut after = before;
         let done = env.mem.fetch_update::<W>(place.hpa, place.key, |old| {
@@ -382,6 +390,7 @@ impl Cpu {
             self.store(env, linear, if found == current { new } else { found })?;
             return Ok(found);
         };
+        self.meet(linear, size_of::<W>(), Intent::Write);
         let (found, _, effect) = env
             .mem
             .compare_exchange::<W>(place.hpa, place.key, current, new)
@@ -402,7 +411,10 @@ impl Cpu {
     /// Reads from a descriptor table or the TSS.
     pub(crate) fn load_system<W: FromBytes>(&mut self, env: &mut Env<'_>, linear: u64) -> Result<W, Stop> {
         let view = self.system_view();
-        self.load_slow(env, linear, view)
+        let met = self.met;
+        let value = self.load_slow(env, linear, view);
+        self.met = met;
+        value
     }
 }
 

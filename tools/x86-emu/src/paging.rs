@@ -113,11 +113,12 @@ impl Cpu {
             if view == View::UserAligned {
                 return Ok(Target::Memory(Place { hpa: translation.byte(at), key: translation.key }));
             }
+            let free = !self.breakpoints.watch_page(linear);
             let fill = Fill {
                 gpa: leaf.gpa,
                 translation,
-                read: leaf.read && translation.readable,
-                write: leaf.write && leaf.dirty && translation.writable,
+                read: free && leaf.read && translation.readable,
+                write: free && leaf.write && leaf.dirty && translation.writable,
                 execute: leaf.execute && translation.executable,
                 page_bytes: leaf.page_bytes,
                 global: leaf.global,

@@ -110,6 +110,7 @@ impl Cpu {
         if value != old {
             self.tlb.flush_linear();
         }
+        self.arm_breakpoints();
         self.changed_mode();
         Ok(())
     }

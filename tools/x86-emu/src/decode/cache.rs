@@ -23,11 +23,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use tdvisor_base::{Hpa, KeyId, Pfn};
 
 use super::{MAX_INSTRUCTION, decode_block, decode_one, is_undefined_whatever_follows};
+use crate::breakpoints::Pace;
 use crate::cpu::{CodeMode, Cpu, Env};
 use crate::memory::Place;
 use crate::op::Op;
 use crate::paging::Want;
-use crate::stop::Stop;
+use crate::stop::{Reason, Stop};
 use crate::tlb::Tlb;
 
 /// Blocks that run before generations are looked at again.
@@ -179,6 +180,9 @@ impl CodeCache {
         if cpu.mode == CodeMode::Code16 {
             return Err(cpu.unimplemented("16-bit code"));
         }
+        if cpu.breakpoints.code {
+            cpu.check_code_breakpoint(rip)?;
+        }
         cpu.check_code_limit(rip)?;
         let place = cpu.place(env, cpu.code_linear(rip), Want::Execute, cpu.view)?;
         let name = place.hpa.get() << 2 | cpu.mode as u64;
@@ -207,6 +211,15 @@ impl CodeCache {
                 number
             }
         };
+        let watched = |b: &Block| cpu.breakpoints.stop_inside(cpu.code_linear(rip), u64::from(b.end));
+        if self.blocks.get(number as usize).is_some_and(watched) {
+            if cpu.pace == Pace::Block {
+                // The breakpoint may be further on: instructions run alone up to it.
+                cpu.near_breakpoint = true;
+                return Err(cpu.stop_for(Reason::Continue));
+            }
+            return Ok(number);
+        }
         if self.blocks.get(number as usize).is_some_and(|b| !b.crosses_page) {
             if self.jumps.is_empty() {
                 self.jumps = vec![NO_JUMP; JUMPS].into_boxed_slice();

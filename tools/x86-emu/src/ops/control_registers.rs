@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Env};
 use crate::exits::{CrAccess, CrOperation, DrAccess, InstructionExit};
 use crate::op::Op;
 use crate::stop::{Step, Stop};
-use x86_arch::{Width, cr0, cr4};
+use x86_arch::{Width, cr0, cr4, dr6, dr7};
 
 /// LMSW and SMSW: the four bits that LMSW can change.
 const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
@@ -109,10 +109,10 @@ pub(super) fn intercepted_dr(cpu: &mut Cpu, register: u8, gpr: u8, write: bool) 
 }
 
 pub(super) fn mov_to_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
-    const ENABLES: u64 = 0xFF | 1 << 13;
     cpu.require_supervisor()?;
     let register = debug_register(cpu, op.dst)?;
     intercepted_dr(cpu, register, op.src, true)?;
+    cpu.check_general_detect()?;
     let value = cpu.state.regs.slot(op.src);
     match register {
         0..=3 => {
@@ -121,10 +121,11 @@ pub(super) fn mov_to_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
             }
         }
         _ if value >> 32 != 0 => return Err(cpu.general_protection(0)),
-        6 => cpu.state.debug.dr6 = 0xFFFF_0FF0 | value & 0xE00F,
-        _ if value & ENABLES != 0 => return Err(cpu.unimplemented("hardware breakpoints")),
-        _ => cpu.state.debug.dr7 = value & 0xFFFF_0300 | 0x400,
+        6 => cpu.state.debug.dr6 = dr6::FIXED | value & dr6::WRITABLE,
+        _ => cpu.state.debug.dr7 = dr7::FIXED | value & dr7::WRITABLE,
     }
+    cpu.arm_breakpoints();
+    cpu.attention = true;
     Ok(())
 }
 
@@ -132,6 +133,7 @@ pub(super) fn mov_from_dr(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.require_supervisor()?;
     let register = debug_register(cpu, op.src)?;
     intercepted_dr(cpu, register, op.dst, false)?;
+    cpu.check_general_detect()?;
     let value = match register {
         6 => cpu.state.debug.dr6,
         7 => cpu.state.debug.dr7,

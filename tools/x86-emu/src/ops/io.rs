@@ -59,6 +59,7 @@ fn in_out(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         immediate: op.dst == IMMEDIATE,
         string: None,
     };
+    cpu.meet_port(port, size);
     Err(cpu.instruction_exit(InstructionExit::Io(exit)))
 }
 
@@ -87,6 +88,7 @@ fn ins_outs(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         immediate: false,
         string: Some(StringIo { rep, address: linear? }),
     };
+    cpu.meet_port(port, size);
     Err(cpu.instruction_exit(InstructionExit::Io(exit)))
 }
 

@@ -129,6 +129,9 @@ fn movs<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step
 
 /// Copies inside one source and one target page, if the order of bytes cannot matter.
 fn copy_piece(cpu: &mut Cpu, env: &mut Env<'_>, from: u64, to: u64, bytes: u64) -> Result<bool, Stop> {
+    if cpu.breakpoints.watch_page(from) || cpu.breakpoints.watch_page(to) {
+        return Ok(false);
+    }
     let view = cpu.view;
     let source = cpu.target_of(env, from, Want::Read, view)?;
     let target = cpu.target_of(env, to, Want::Write, view)?;
@@ -177,6 +180,9 @@ fn fill_piece<W: Width>(
     bytes: u64,
 ) -> Result<bool, Stop> {
     static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+    if cpu.breakpoints.watch_page(to) {
+        return Ok(false);
+    }
     let view = cpu.view;
     let Target::Memory(target) = cpu.target_of(env, to, Want::Write, view)? else { return Ok(false) };
     if value.to64() == 0 {

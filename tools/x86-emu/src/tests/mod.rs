@@ -1,5 +1,6 @@
 //! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
 
+mod breakpoints;
 mod devices;
 mod events;
 mod exits;

@@ -99,14 +99,15 @@ fn an_instruction_across_two_pages_runs() {
 
 #[test]
 fn what_is_not_implemented_is_named() {
-    let mut m = Machine::long();
-    m.code(&[0x90, 0x0F, 0x23, 0xF8]); // nop; mov dr7, rax
-    m.cpu.state.set_gpr(Gpr::Rax, 1);
-    let Exit::Unimplemented(report) = m.run() else { panic!("breakpoints are not implemented") };
-    assert_eq!(report.bytes, [0x0F, 0x23, 0xF8]);
+    let mut m = Machine::protected();
+    m.code(&[0x90, 0xCC]); // nop; int3, through a task gate
+    m.cpu.state.idtr = x86_arch::TableRegister { base: layout::IDT, limit: 0xFF };
+    m.poke(layout::IDT + 24, 0x0000_8500_0018_0000);
+    let Exit::Unimplemented(report) = m.run() else { panic!("task switches are not implemented") };
+    assert_eq!(report.bytes, [0xCC]);
     assert_eq!(report.address, layout::CODE + 1);
-    assert_eq!(report.mnemonic().as_deref(), Some("mov"), "{report}");
-    assert_eq!(report.missing, "hardware breakpoints");
+    assert_eq!(report.mnemonic().as_deref(), Some("int3"), "{report}");
+    assert_eq!(report.missing, "task gate");
 }
 
 #[test]

@@ -1,0 +1,211 @@
+//! Hardware breakpoints: DR0 to DR3 under DR7 (SDM vol. 3, "Debug Registers" and "Debug Exceptions").
+//!
+//! # Protocol
+//! - What the debug registers ask for is kept in [`Breakpoints`], brought up to date at the start of a run and whenever an
+//!   instruction changes a debug register or CR4.DE. A change drops every linear translation.
+//! - The TLB holds no right to read or write a page with a data breakpoint, and the jump table holds no block with an
+//!   instruction breakpoint. So both are met on the slow paths only, and a CPU without breakpoints pays nothing.
+//! - A data breakpoint is a trap: [`Cpu::met`] collects what an instruction met, and the #DB is due when it has completed.
+//!   An instruction that faults met nothing. A load of SS holds the trap off until the next instruction is over.
+//! - An instruction breakpoint is a fault, before anything of the instruction is fetched; RFLAGS.RF and a load of SS just
+//!   before suppress it.
+//! - What the processor accesses on its own behalf (descriptor tables, the TSS, the stack of a handler, page tables) meets
+//!   no breakpoint.
+
+use crate::cpu::Cpu;
+use crate::op::Intent;
+use crate::stop::{Reason, Step};
+use x86_arch::{DebugRegisters, Event, Shadow, cr4, dr6, dr7, vector};
+
+const PAGE: u64 = !0xFFF;
+
+/// What a breakpoint waits for (the R/W field of DR7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Condition {
+    Execution,
+    Write,
+    /// Reads and writes of a port.
+    Port,
+    Access,
+}
+
+/// One enabled breakpoint: the first and the last byte it covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Breakpoint {
+    condition: Condition,
+    first: u64,
+    last: u64,
+}
+
+impl Breakpoint {
+    fn from_registers(debug: &DebugRegisters, extensions: bool, n: usize) -> Option<Self> {
+        if debug.dr7 >> (2 * n) & 3 == 0 {
+            return None;
+        }
+        let control = debug.dr7 >> (dr7::CONDITIONS_SHIFT as usize + 4 * n);
+        let condition = match control & 3 {
+            0 => Condition::Execution,
+            1 => Condition::Write,
+            2 if extensions => Condition::Port,
+            // Undefined without CR4.DE.
+            2 => return None,
+            _ => Condition::Access,
+        };
+        let length = match control >> 2 & 3 {
+            // An instruction breakpoint of another length is undefined.
+            _ if condition == Condition::Execution => 1,
+            0 => 1,
+            1 => 2,
+            2 => 8,
+            _ => 4u64,
+        };
+        let first = debug.address.get(n)? & !(length - 1);
+        Some(Self { condition, first, last: first + (length - 1) })
+    }
+
+    /// Whether any byte of an operand is covered.
+    const fn covers(&self, first: u64, last: u64) -> bool {
+        self.first <= last && first <= self.last
+    }
+}
+
+/// What the debug registers ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Breakpoints {
+    armed: [Option<Breakpoint>; 4],
+    /// There is an instruction breakpoint.
+    pub(crate) code: bool,
+    /// There is a data breakpoint.
+    pub(crate) data: bool,
+}
+
+impl Breakpoints {
+    fn new(debug: &DebugRegisters, extensions: bool) -> Self {
+        if debug.dr7 & dr7::ENABLES == 0 {
+            return Self::default();
+        }
+        let armed = core::array::from_fn(|n| Breakpoint::from_registers(debug, extensions, n));
+        let has = |wanted: fn(Condition) -> bool| armed.iter().flatten().any(|b| wanted(b.condition));
+        Self {
+            armed,
+            code: has(|c| c == Condition::Execution),
+            data: has(|c| matches!(c, Condition::Write | Condition::Access)),
+        }
+    }
+
+    /// The breakpoints that wait for this and cover any of these bytes, as bits of DR6.
+    fn met(&self, wanted: impl Fn(Condition) -> bool, first: u64, last: u64) -> u64 {
+        let hits = |b: &Option<Breakpoint>| b.is_some_and(|b| wanted(b.condition) && b.covers(first, last));
+        (0u32..).zip(&self.armed).filter(|(_, b)| hits(b)).fold(0, |bits, (n, _)| bits | 1 << n)
+    }
+
+    /// Whether a data breakpoint lies in the page of this address.
+    pub(crate) fn watch_page(&self, linear: u64) -> bool {
+        let data = |c| matches!(c, Condition::Write | Condition::Access);
+        self.data && self.met(data, linear & PAGE, linear | !PAGE) != 0
+    }
+
+    /// Whether an instruction breakpoint lies among these bytes of code.
+    pub(crate) fn stop_inside(&self, linear: u64, bytes: u64) -> bool {
+        self.code
+            && self.met(|c| c == Condition::Execution, linear, linear.wrapping_add(bytes.saturating_sub(1)))
+                != 0
+    }
+}
+
+/// How the next instruction is run, where instruction breakpoints are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Pace {
+    /// As part of a block.
+    #[default]
+    Block,
+    /// Alone.
+    Single,
+    /// Alone, and without its breakpoint.
+    SinglePastBreakpoint,
+}
+
+impl Cpu {
+    /// Brings what is watched up to date with the debug registers.
+    pub(crate) fn arm_breakpoints(&mut self) {
+        let now = Breakpoints::new(&self.state.debug, self.state.control.cr4 & cr4::DE != 0);
+        if now != self.breakpoints {
+            self.breakpoints = now;
+            self.tlb.flush_linear();
+        }
+    }
+
+    /// Notes the data breakpoints that an operand meets; the running block ends behind the instruction.
+    #[inline]
+    pub(crate) fn meet(&mut self, linear: u64, bytes: usize, intent: Intent) {
+        if self.breakpoints.data {
+            self.meet_armed(linear, bytes, intent);
+        }
+    }
+
+    #[cold]
+    fn meet_armed(&mut self, linear: u64, bytes: usize, intent: Intent) {
+        let waits = |c| c == Condition::Access || c == Condition::Write && intent == Intent::Write;
+        let met = self.breakpoints.met(waits, linear, linear.wrapping_add(bytes.saturating_sub(1) as u64));
+        if met != 0 {
+            self.met |= met;
+            self.attention = true;
+        }
+    }
+
+    /// Makes the #DB due that a completed instruction met, or forgets what one met that did not complete.
+    #[cold]
+    pub(crate) fn settle_met(&mut self, completed: bool) {
+        if !completed && !matches!(self.stop, Reason::Continue) {
+            self.met = 0;
+        } else if self.state.interruptibility.shadow != Shadow::MovSs {
+            let met = core::mem::take(&mut self.met);
+            self.queue_breakpoint(met);
+        }
+    }
+
+    fn queue_breakpoint(&mut self, met: u64) {
+        self.state.debug.dr6 |= met;
+        self.state.event = Some(Event::exception(vector::DB));
+    }
+
+    /// #DB if an instruction breakpoint lies here and nothing suppresses it.
+    #[cold]
+    pub(crate) fn check_code_breakpoint(&mut self, rip: u64) -> Step {
+        if self.pace == Pace::SinglePastBreakpoint {
+            return Ok(());
+        }
+        let linear = self.code_linear(rip);
+        let met = self.breakpoints.met(|c| c == Condition::Execution, linear, linear);
+        if met == 0 {
+            return Ok(());
+        }
+        self.state.debug.dr6 |= met;
+        Err(self.raise(Event::exception(vector::DB)))
+    }
+
+    /// Notes the port breakpoints that an access meets: the #DB is due when the owner has performed it.
+    pub(crate) fn meet_port(&mut self, port: u16, size: u8) {
+        let first = u64::from(port);
+        let last = first + u64::from(size).saturating_sub(1);
+        self.met_port = self.breakpoints.met(|c| c == Condition::Port, first, last);
+    }
+
+    /// Makes the #DB of a port breakpoint due, behind an access that the owner has performed.
+    pub(crate) fn settle_met_port(&mut self) {
+        let met = core::mem::take(&mut self.met_port);
+        if met != 0 {
+            self.queue_breakpoint(met);
+        }
+    }
+
+    /// #DB for an access to a debug register while DR7.GD is set; as a fault it pushes RF.
+    pub(crate) fn check_general_detect(&mut self) -> Step {
+        if self.state.debug.dr7 & dr7::GD == 0 {
+            return Ok(());
+        }
+        self.state.debug.dr6 |= dr6::BD;
+        self.state.flags.set_rest(self.state.flags.rest() | x86_arch::flags::RF);
+        Err(self.raise(Event::exception(vector::DB)))
+    }
+}
