@@ -4,10 +4,14 @@
 
 /// The serial port of the console.
 pub const COM1: u16 = 0x3F8;
-/// Ports of the serial port.
-pub const COM1_PORTS: u8 = 8;
 /// Its interrupt.
 pub const COM1_GSI: u32 = 4;
+/// The second serial port: the shim's log, and then what the guest and its host agree on.
+pub const COM2: u16 = 0x2F8;
+/// Its interrupt.
+pub const COM2_GSI: u32 = 3;
+/// Ports of one serial port.
+pub const SERIAL_PORTS: u8 = 8;
 /// Where a guest says that it panicked.
 pub const PVPANIC: u16 = 0x505;
 /// fw_cfg's selector; the data port is the next one.

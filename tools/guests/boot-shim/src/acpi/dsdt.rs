@@ -11,21 +11,19 @@ pub fn write(area: &mut Area<'_>) -> Result<u64, NoRoom> {
     area.table(b"DSDT", 2, |area| {
         aml::name_package(area, b"_S5_", &[board::SLEEP_TYPE_OFF, board::SLEEP_TYPE_OFF, 0, 0])?;
         aml::scope(area, b"_SB_", |area| {
-            serial(area)?;
+            serial(area, b"COM1", 1, board::COM1, board::COM1_GSI)?;
+            serial(area, b"COM2", 2, board::COM2, board::COM2_GSI)?;
             panic_device(area)?;
             virtio(area)
         })
     })
 }
 
-fn serial(area: &mut Area<'_>) -> Result<(), NoRoom> {
-    aml::device(area, b"COM1", |area| {
+fn serial(area: &mut Area<'_>, name: &[u8; 4], number: u8, ports: u16, gsi: u32) -> Result<(), NoRoom> {
+    aml::device(area, name, |area| {
         aml::name_eisa_id(area, b"_HID", PNP0501)?;
-        aml::name_byte(area, b"_UID", 1)?;
-        aml::name_resources(
-            area,
-            &[&aml::io_ports(board::COM1, board::COM1_PORTS), &aml::edge_interrupt(board::COM1_GSI)],
-        )
+        aml::name_byte(area, b"_UID", number)?;
+        aml::name_resources(area, &[&aml::io_ports(ports, board::SERIAL_PORTS), &aml::edge_interrupt(gsi)])
     })
 }
 
