@@ -56,9 +56,11 @@ pub mod guest;
 mod guest_leaf;
 mod host;
 pub mod inject;
+mod l2;
 pub mod lock;
 pub mod machine;
 pub mod metadata;
+mod migration;
 mod module;
 mod msr;
 pub mod processor;
@@ -71,6 +73,7 @@ mod vcpu;
 
 pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
 pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
+pub use l2::Vm;
 pub use machine::{
     EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
 };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::{Gprs, Reg};
 
+use super::bundle::BundleFault;
 use super::model::{ControlRegister, Expected, GuestResult};
 use super::words;
 
@@ -103,7 +104,7 @@ impl fmt::Display for Outcome {
             Self::Known(GuestResult::Ok) => f.write_str("causes no VM exit"),
             Self::Known(GuestResult::Resume) => f.write_str("resumes the guest without effect"),
             Self::Known(GuestResult::Emulated) => f.write_str("is emulated"),
-            Self::Known(GuestResult::EntersL2) => f.write_str("enters an L2 VM"),
+            Self::Known(GuestResult::EntersL2 { vm }) => write!(f, "enters L2 VM {vm}"),
             Self::Known(GuestResult::LeavesL2) => f.write_str("leaves an L2 VM"),
             Self::NeverExecuted => f.write_str("is never reached: the guest had been left before"),
             Self::Faulted => f.write_str("cannot be carried out"),
@@ -171,6 +172,15 @@ pub enum Difference {
         /// Bytes.
         len: u64,
     },
+    /// The registers of the VM that goes on, where an event ended in another one.
+    OtherVm {
+        /// What was recorded.
+        expected: Box<Gprs>,
+        /// What the emulator gave.
+        actual: Box<Gprs>,
+    },
+    /// A migration bundle.
+    Bundle(Box<BundleFault>),
     /// The guest was entered and should not have been, or the other way around.
     Entered {
         /// Whether the recording entered.
@@ -199,6 +209,11 @@ impl Difference {
             },
             Self::GuestEntry { .. } => "guest registers at entry differ".to_owned(),
             Self::Event { expected, actual } => format!("event {expected}; but it {actual}"),
+            Self::OtherVm { expected, actual } => {
+                let differing = Reg::ALL.into_iter().find(|reg| expected.get(*reg) != actual.get(*reg));
+                format!("registers of the VM that goes on differ from {differing:?} on")
+            }
+            Self::Bundle(fault) => fault.to_string(),
             Self::Injection { .. } => "injection with the entry differs".to_owned(),
             Self::ControlRegister { register, .. } => format!("{register:?} differs after a write"),
             Self::HostMemory { .. } => "host memory differs".to_owned(),
@@ -267,6 +282,15 @@ impl fmt::Display for Explained<'_> {
                 writeln!(f, "    expected: the event {expected}")?;
                 writeln!(f, "    actual:   the event {actual}")
             }
+            Difference::OtherVm { expected, actual } => {
+                writeln!(f, "    registers of the VM that goes on:")?;
+                for reg in Reg::ALL.into_iter().filter(|reg| expected.get(*reg) != actual.get(*reg)) {
+                    let (expected, actual) = (expected.get(reg), actual.get(reg));
+                    writeln!(f, "    {reg:>3} expected {expected:#x}, actual {actual:#x}")?;
+                }
+                Ok(())
+            }
+            Difference::Bundle(fault) => writeln!(f, "    {fault}"),
             Difference::Injection { expected, actual } => {
                 writeln!(f, "    injected with the entry: expected {expected:x?}, actual {actual:x?}")
             }
@@ -274,7 +298,7 @@ impl fmt::Display for Explained<'_> {
                 writeln!(f, "    {register:?} afterwards: expected {expected:#x}, actual {actual:#x}")
             }
             Difference::HostMemory { at, len } => {
-                writeln!(f, "    host memory at {at}, {len:#x} bytes, does not have the recorded hash")
+                writeln!(f, "    host memory at {at}, {len:#x} bytes, does not have the recorded contents")
             }
             Difference::GuestMemory { at, len } => {
                 writeln!(f, "    the guest does not read the recorded contents at {at}, {len:#x} bytes")

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::symbols::Number;
+
 /// What is wrong with a line, in words.
 pub type Problem = String;
 
@@ -114,16 +116,20 @@ impl<'a> Fields<'a> {
 
     /// A string of hex digits.
     pub fn byte_string(self, name: &str) -> Result<Vec<u8>, Problem> {
-        let text = self.text(name)?;
-        if !text.len().is_multiple_of(2) {
-            return Err(format!("field `{name}`: odd number of hex digits"));
-        }
-        text.as_bytes()
-            .chunks_exact(2)
-            .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-            .collect::<Option<Vec<u8>>>()
-            .ok_or_else(|| format!("field `{name}`: not hex digits"))
+        byte_string(self.text(name)?).map_err(|problem| format!("field `{name}`: {problem}"))
     }
+}
+
+/// A string of hex digits.
+pub fn byte_string(text: &str) -> Result<Vec<u8>, Problem> {
+    if !text.len().is_multiple_of(2) {
+        return Err("odd number of hex digits".to_owned());
+    }
+    text.as_bytes()
+        .chunks_exact(2)
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| "not hex digits".to_owned())
 }
 
 fn digit(ascii: u8) -> Option<u8> {
@@ -143,6 +149,21 @@ pub fn hex(value: &Value) -> Result<u64, Problem> {
         .filter(|digits| *digits == "0" || !digits.starts_with('0'))
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
         .ok_or_else(|| format!("{value} is not a \"0x...\" number of at most 64 bits"))
+}
+
+/// A `"0x..."` string, or `"$NAME"` or `"$NAME+0x..."`.
+pub fn number(value: &Value) -> Result<Number, Problem> {
+    let Some(symbol) = value.as_str().and_then(|text| text.strip_prefix('$')) else {
+        return hex(value).map(Number::Literal);
+    };
+    let (name, add) = match symbol.split_once('+') {
+        Some((name, add)) => (name, hex(&Value::from(add))?),
+        None => (symbol, 0),
+    };
+    if name.is_empty() || !name.bytes().all(|ascii| ascii.is_ascii_alphanumeric()) {
+        return Err(format!("{value} names no symbol"));
+    }
+    Ok(Number::Symbol { name: name.into(), add })
 }
 
 /// A JSON array.

@@ -12,9 +12,11 @@
 //! before, does not agree. Families `l2` and `l2vm` (TD partitioning) count in
 //! neither number.
 
+mod bundle;
 mod compare;
 mod error;
 mod fields;
+mod library;
 mod model;
 mod parse;
 mod pattern;
@@ -23,6 +25,7 @@ mod prefix;
 mod replay;
 mod report;
 mod source;
+mod symbols;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -35,6 +38,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+pub use bundle::{
+    BundleFault, BundleKind, CheckBundle, Key, ListDifference, MemoryEntry, MetadataPage, MetadataSequence,
+    Plaintext, Seal, Sealed, StatePage,
+};
 pub use compare::{CallSite, Comparison, Difference, Explained, Outcome, Side};
 pub use error::InputError;
 pub use model::{
@@ -44,6 +51,7 @@ pub use model::{
 };
 pub use report::{PARTITIONING, Report, SequenceOutcome, Tally};
 pub use source::Sequences;
+pub use symbols::{Bindings, Number, Registers, Symbols, UnboundSymbol};
 pub use words::status as status_in_words;
 
 use prefix::{Prefix, Prefixes};
@@ -250,7 +258,7 @@ impl Item<'_> {
                 let balance = self
                     .prefixes
                     .starting_machine(sequence)
-                    .map(|machine| replay::replay(&machine, sequence));
+                    .map(|(machine, symbols)| replay::replay(&machine, sequence, symbols).0);
                 outcome(sequence, file, balance.as_ref().map_err(String::clone))
             }
         }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::{Gprs, Reg};
 
+use super::bundle::{CheckBundle, Seal};
+use super::symbols::{Bindings, Registers};
 use crate::config::ModuleProfile;
 use crate::guest::VmExit;
 use crate::processor::Processor;
@@ -158,19 +160,23 @@ pub enum Action {
         /// What is written.
         content: Content,
     },
-    /// Host memory must have this SHA-256.
+    /// Host memory must have these contents.
     ReadMem {
         /// First byte.
         at: Hpa,
         /// Bytes.
         len: u64,
-        /// The hash.
-        sha256: [u8; 32],
+        /// What must be read.
+        must_be: Contents,
     },
     /// An external interrupt for the VMM is, or is no longer, pending.
     IrqPending(IrqPending),
     /// The hardware starts or stops to fail.
     Hw(HwMode),
+    /// The host encrypts.
+    Seal(Box<Seal>),
+    /// What the last export call wrote must be this.
+    CheckBundle(Box<CheckBundle>),
     /// A SEAMCALL.
     Seamcall(Box<Seamcall>),
 }
@@ -213,6 +219,8 @@ pub enum Content {
     },
     /// The seeded pattern.
     Pattern(Pattern),
+    /// These bytes.
+    Bytes(Arc<[u8]>),
 }
 
 /// A little-endian store inside a filled range.
@@ -243,9 +251,11 @@ pub struct Seamcall {
     /// Name of the leaf, or `UNKNOWN`.
     pub leaf: Arc<str>,
     /// Registers before the instruction.
-    pub input: Gprs,
+    pub input: Registers,
     /// Registers after it.
     pub expected: Expected,
+    /// Registers whose values get names, if the call succeeds.
+    pub binds: Bindings,
     /// What happened in the guest, for a VP.ENTER that reached it.
     pub guest: Option<GuestRun>,
 }
@@ -256,7 +266,7 @@ pub struct GuestRun {
     /// The VM that is entered: 0, or the number of an L2 VM.
     pub vm: u8,
     /// The guest's registers when it starts to run.
-    pub entry: Gprs,
+    pub entry: Registers,
     /// Vector that the module injects with this entry.
     pub inject: Option<u8>,
     /// What happens then, in order. The last guest event, and no other, leaves the guest.
@@ -283,6 +293,8 @@ pub enum GuestEvent {
         event: GuestAct,
         /// What the module must make of it.
         result: GuestResult,
+        /// The registers of the VM that goes on, where the event ends in another one.
+        after: Option<Gprs>,
     },
 }
 
@@ -295,9 +307,11 @@ pub enum GuestAct {
         /// Name of the leaf, or `UNKNOWN`.
         leaf: Arc<str>,
         /// All registers before the instruction.
-        input: Gprs,
+        input: Registers,
         /// Registers after it, where it returned to the guest.
         expected: Option<Expected>,
+        /// Registers whose values get names, if the call succeeds.
+        binds: Bindings,
     },
     /// Touches guest memory without data.
     Access {
@@ -359,7 +373,7 @@ pub enum AccessKind {
     Fetch,
 }
 
-/// Known contents of guest memory.
+/// Known contents of memory.
 #[derive(Debug)]
 pub enum Contents {
     /// By SHA-256.
@@ -416,8 +430,11 @@ pub enum ExitCause {
         /// Exit qualification.
         qualification: u64,
     },
-    /// An external interrupt, not acknowledged.
-    ExternalInterrupt,
+    /// An external interrupt.
+    ExternalInterrupt {
+        /// The VM-exit interruption information: zero where the interrupt is not acknowledged.
+        info: u32,
+    },
     /// A non-maskable interrupt.
     Nmi,
     /// A triple fault.
@@ -452,7 +469,10 @@ pub enum GuestResult {
     /// The module emulated the instruction.
     Emulated,
     /// An L2 VM was entered.
-    EntersL2,
+    EntersL2 {
+        /// Its number.
+        vm: u8,
+    },
     /// An L2 VM was left for the TD's own VM.
     LeavesL2,
 }

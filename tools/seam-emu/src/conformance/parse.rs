@@ -1,20 +1,26 @@
 //! From lines to [`model`](super::model): what the format allows, and in words what is wrong otherwise.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::exit::ExitReasonField;
 use tdx_module_iface::{Gprs, Reg};
 
-use super::fields::{Fields, Problem, hex, list};
+use super::fields::{Fields, Problem, hex, list, number};
+use super::library::Library;
 use super::model::{
     AccessKind, Action, After, Content, Contents, ControlRegister, ExitCause, Expected, GuestAct, GuestEvent,
     GuestResult, GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, Privilege, RegSet, Seamcall,
     Step, Store,
 };
+use super::symbols::{Bindings, Registers};
 
 use crate::config::ModuleProfile;
 use crate::guest::VmExit;
 use crate::processor::Processor;
+
+mod bundle;
 
 /// Most bytes that one step may write or read.
 const MAX_STEP_BYTES: u64 = 1 << 26;
@@ -45,7 +51,7 @@ pub struct Header {
 }
 
 /// Reads one line.
-pub fn line(text: &[u8], next_index: &mut u32) -> Result<Line, Problem> {
+pub fn line(text: &[u8], next_index: &mut u32, library: &Library) -> Result<Line, Problem> {
     let value: Value = serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
     let fields = Fields::new(&value)?;
     if fields.has("seq") {
@@ -58,7 +64,7 @@ pub fn line(text: &[u8], next_index: &mut u32) -> Result<Line, Problem> {
         }
         return Ok(Line::End);
     }
-    step(fields, next_index).map(Line::Step)
+    step(fields, &mut Reading { next_index, library }).map(Line::Step)
 }
 
 fn header(fields: Fields<'_>) -> Result<Header, Problem> {
@@ -130,21 +136,26 @@ fn platform(fields: Fields<'_>) -> Result<Platform, Problem> {
     })
 }
 
-fn step(fields: Fields<'_>, next_index: &mut u32) -> Result<Step, Problem> {
+/// What reading a step needs beside the step.
+struct Reading<'a> {
+    /// The number that the next step must have.
+    next_index: &'a mut u32,
+    library: &'a Library,
+}
+
+fn step(fields: Fields<'_>, reading: &mut Reading<'_>) -> Result<Step, Problem> {
     let index: u32 = fields.count("i")?;
+    let next_index = &mut *reading.next_index;
     if index != *next_index {
         return Err(format!("step number {index} where {next_index} was due"));
     }
     *next_index = next_index.checked_add(1).ok_or("too many steps in one sequence")?;
     let action = match fields.text("op")? {
-        "write_mem" => write_mem(fields)?,
+        "write_mem" => write_mem(fields, reading.library)?,
         "read_mem" => {
-            fields.only(&["i", "op", "pa", "len", "sha256"])?;
-            Action::ReadMem {
-                at: Hpa::new(fields.hex("pa")?),
-                len: fields.hex_at_most("len", MAX_STEP_BYTES)?,
-                sha256: fields.bytes("sha256")?,
-            }
+            fields.only(&["i", "op", "pa", "len", "sha256", "hex"])?;
+            let (len, must_be) = contents(fields)?;
+            Action::ReadMem { at: Hpa::new(fields.hex("pa")?), len, must_be }
         }
         "irq_pending" => {
             fields.only(&["i", "op", "lp", "value"])?;
@@ -161,15 +172,42 @@ fn step(fields: Fields<'_>, next_index: &mut u32) -> Result<Step, Problem> {
                 (what, mode) => return Err(format!("unknown hardware mode `{what}` `{mode}`")),
             })
         }
-        "seamcall" => Action::Seamcall(Box::new(seamcall(fields, next_index)?)),
+        "seal" => Action::Seal(Box::new(bundle::seal(fields)?)),
+        "check_bundle" => Action::CheckBundle(Box::new(bundle::check(fields, reading.library)?)),
+        "seamcall" => Action::Seamcall(Box::new(seamcall(fields, reading)?)),
         other => return Err(format!("unknown `op` {other:?}")),
     };
     Ok(Step { index, action })
 }
 
-fn write_mem(fields: Fields<'_>) -> Result<Action, Problem> {
-    fields.only(&["i", "op", "pa", "len", "pattern", "fill", "set"])?;
-    Ok(Action::WriteMem { at: Hpa::new(fields.hex("pa")?), content: content(fields)? })
+fn write_mem(fields: Fields<'_>, library: &Library) -> Result<Action, Problem> {
+    fields.only(&["i", "op", "pa", "len", "pattern", "fill", "set", "hex", "blob"])?;
+    let at = Hpa::new(fields.hex("pa")?);
+    let bytes: Arc<[u8]> = if fields.has("blob") {
+        library.blob(fields.text("blob")?)?
+    } else if fields.has("hex") {
+        fields.byte_string("hex")?.into()
+    } else {
+        return Ok(Action::WriteMem { at, content: content(fields)? });
+    };
+    if bytes.len() as u64 != fields.hex_at_most("len", MAX_STEP_BYTES)? {
+        return Err("not `len` bytes".to_owned());
+    }
+    Ok(Action::WriteMem { at, content: Content::Bytes(bytes) })
+}
+
+/// What memory must hold, and how many bytes of it.
+fn contents(fields: Fields<'_>) -> Result<(u64, Contents), Problem> {
+    let len = fields.hex_at_most("len", MAX_STEP_BYTES)?;
+    let contents = if fields.has("hex") {
+        Contents::Bytes(fields.byte_string("hex")?)
+    } else {
+        Contents::Sha256(fields.bytes("sha256")?)
+    };
+    if matches!(&contents, Contents::Bytes(bytes) if bytes.len() as u64 != len) {
+        return Err("field `hex`: not `len` bytes".to_owned());
+    }
+    Ok((len, contents))
 }
 
 /// What a write stores: the pattern, or a filled range with stores over it.
@@ -219,6 +257,32 @@ fn registers(fields: Fields<'_>, name: &str) -> Result<(Gprs, RegSet), Problem> 
     Ok((gprs, listed))
 }
 
+/// Values of registers, some of which may be names.
+fn inputs(fields: Fields<'_>, name: &str) -> Result<Registers, Problem> {
+    let mut registers = Registers::default();
+    for (reg, value) in fields.object(name)?.iter() {
+        let known = Reg::from_name(reg).ok_or_else(|| format!("field `{name}`: no register `{reg}`"))?;
+        registers.set(known, number(value).map_err(|problem| format!("field `{name}.{reg}`: {problem}"))?);
+    }
+    Ok(registers)
+}
+
+/// Registers that get names.
+fn bindings(fields: Fields<'_>) -> Result<Bindings, Problem> {
+    if !fields.has("bind") {
+        return Ok(Bindings::new());
+    }
+    fields
+        .object("bind")?
+        .iter()
+        .map(|(reg, name)| {
+            let known = Reg::from_name(reg).ok_or_else(|| format!("field `bind`: no register `{reg}`"))?;
+            let name = name.as_str().ok_or_else(|| format!("field `bind.{reg}`: {name} is no name"))?;
+            Ok((known, name.into()))
+        })
+        .collect()
+}
+
 fn register_set(fields: Fields<'_>, name: &str) -> Result<RegSet, Problem> {
     let mut set = RegSet::default();
     if fields.has(name) {
@@ -238,12 +302,15 @@ fn expected(fields: Fields<'_>) -> Result<Expected, Problem> {
     Ok(Expected {
         values,
         listed,
-        masked: register_set(fields, "masked")?,
+        masked: bindings(fields)?.iter().fold(register_set(fields, "masked")?, |mut set, (reg, _)| {
+            set.insert(*reg);
+            set
+        }),
         soft: register_set(fields, "soft")?,
     })
 }
 
-fn seamcall(fields: Fields<'_>, next_index: &mut u32) -> Result<Seamcall, Problem> {
+fn seamcall(fields: Fields<'_>, reading: &mut Reading<'_>) -> Result<Seamcall, Problem> {
     fields.only(&[
         "i",
         "lp",
@@ -258,6 +325,7 @@ fn seamcall(fields: Fields<'_>, next_index: &mut u32) -> Result<Seamcall, Proble
         "guest",
         "guest_vm",
         "inject",
+        "bind",
     ])?;
     let entered = fields.has("entered") && fields.flag("entered")?;
     if !entered && fields.has("guest") {
@@ -266,48 +334,54 @@ fn seamcall(fields: Fields<'_>, next_index: &mut u32) -> Result<Seamcall, Proble
     Ok(Seamcall {
         lp: fields.count("lp")?,
         leaf: fields.shared_text("leaf")?,
-        input: registers(fields, "in")?.0,
+        input: inputs(fields, "in")?,
         expected: expected(fields)?,
-        guest: if entered { Some(guest_run(fields, next_index)?) } else { None },
+        binds: bindings(fields)?,
+        guest: if entered { Some(guest_run(fields, reading)?) } else { None },
     })
 }
 
-fn guest_run(fields: Fields<'_>, next_index: &mut u32) -> Result<GuestRun, Problem> {
+fn guest_run(fields: Fields<'_>, reading: &mut Reading<'_>) -> Result<GuestRun, Problem> {
     let mut events = Vec::new();
     for (number, value) in fields.list("guest")?.iter().enumerate() {
         if events.last().is_some_and(GuestEvent::leaves_guest) {
             return Err(format!("guest event {number} follows the TD exit"));
         }
-        events.push(
-            guest_event(value, next_index).map_err(|problem| format!("guest event {number}: {problem}"))?,
-        );
+        events
+            .push(guest_event(value, reading).map_err(|problem| format!("guest event {number}: {problem}"))?);
     }
     if !events.last().is_some_and(GuestEvent::leaves_guest) {
         return Err("`guest` does not end with a TD exit".to_owned());
     }
     Ok(GuestRun {
         vm: vm(fields, "guest_vm")?,
-        entry: registers(fields, "guest_entry")?.0,
+        entry: inputs(fields, "guest_entry")?,
         inject: if fields.has("inject") { Some(fields.hex_as("inject")?) } else { None },
         events,
     })
 }
 
-fn guest_event(value: &Value, next_index: &mut u32) -> Result<GuestEvent, Problem> {
+fn guest_event(value: &Value, reading: &mut Reading<'_>) -> Result<GuestEvent, Problem> {
     let fields = Fields::new(value)?;
     if fields.has("host") {
-        return Ok(GuestEvent::Host(step(fields.object("host")?, next_index)?));
+        return Ok(GuestEvent::Host(step(fields.object("host")?, reading)?));
     }
     if fields.has("irq_pending") {
         let irq = IrqPending { lp: fields.count("lp")?, pending: fields.flag("irq_pending")? };
         return Ok(GuestEvent::IrqPending(irq));
     }
+    let result = guest_result(fields)?;
     Ok(GuestEvent::Guest {
         same_rip: fields.has("same_rip") && fields.flag("same_rip")?,
         vm: vm(fields, "vm")?,
         privilege: privilege(fields)?,
         event: guest_act(fields)?,
-        result: guest_result(fields)?,
+        after: if matches!(result, GuestResult::EntersL2 { .. } | GuestResult::LeavesL2) {
+            Some(registers(fields, "regs")?.0)
+        } else {
+            None
+        },
+        result,
     })
 }
 
@@ -336,7 +410,7 @@ fn guest_result(fields: Fields<'_>) -> Result<GuestResult, Problem> {
         "ok" => GuestResult::Ok,
         "resume" => GuestResult::Resume,
         "emulated" => GuestResult::Emulated,
-        "l2" => GuestResult::EntersL2,
+        "l2" => GuestResult::EntersL2 { vm: fields.count("to_vm")? },
         "l1" => GuestResult::LeavesL2,
         other => return Err(format!("unknown `result` {other:?}")),
     })
@@ -346,8 +420,9 @@ fn guest_act(fields: Fields<'_>) -> Result<GuestAct, Problem> {
     if fields.has("tdcall") {
         return Ok(GuestAct::Tdcall {
             leaf: fields.shared_text("tdcall")?,
-            input: registers(fields, "in")?.0,
+            input: inputs(fields, "in")?,
             expected: if fields.has("out") { Some(expected(fields)?) } else { None },
+            binds: bindings(fields)?,
         });
     }
     if fields.has("access") {
@@ -363,15 +438,7 @@ fn guest_act(fields: Fields<'_>) -> Result<GuestAct, Problem> {
         return Ok(GuestAct::Write { gpa: Gpa::new(fields.hex("write")?), content: content(fields)? });
     }
     if fields.has("read") {
-        let len = fields.hex_at_most("len", MAX_STEP_BYTES)?;
-        let must_be = if fields.has("hex") {
-            Contents::Bytes(fields.byte_string("hex")?)
-        } else {
-            Contents::Sha256(fields.bytes("sha256")?)
-        };
-        if matches!(&must_be, Contents::Bytes(bytes) if bytes.len() as u64 != len) {
-            return Err("field `hex`: not `len` bytes".to_owned());
-        }
+        let (len, must_be) = contents(fields)?;
         return Ok(GuestAct::Read { gpa: Gpa::new(fields.hex("read")?), len, must_be });
     }
     let expected = if fields.has("out") { Some(emulation(fields)?) } else { None };
@@ -407,7 +474,7 @@ fn vm_exit(fields: Fields<'_>) -> Result<VmExit, Problem> {
 }
 
 fn exit_cause(fields: Fields<'_>) -> Result<ExitCause, Problem> {
-    const PLAIN: [(&str, ExitCause); 11] = [
+    const PLAIN: [(&str, ExitCause); 10] = [
         ("hlt", ExitCause::Hlt),
         ("wbinvd", ExitCause::Wbinvd),
         ("invd", ExitCause::Invd),
@@ -416,12 +483,15 @@ fn exit_cause(fields: Fields<'_>) -> Result<ExitCause, Problem> {
         ("mwait", ExitCause::Mwait),
         ("vmxon", ExitCause::Vmxon),
         ("seamcall_insn", ExitCause::Seamcall),
-        ("ext_interrupt", ExitCause::ExternalInterrupt),
         ("nmi", ExitCause::Nmi),
         ("triple_fault", ExitCause::TripleFault),
     ];
     if let Some((_, cause)) = PLAIN.iter().find(|(name, _)| fields.has(name)) {
         return Ok(*cause);
+    }
+    if fields.has("ext_interrupt") {
+        let info = if fields.has("info") { fields.hex_as("info")? } else { 0 };
+        return Ok(ExitCause::ExternalInterrupt { info });
     }
     if fields.has("io") {
         return Ok(ExitCause::Io { qualification: fields.object("io")?.hex("qual")? });

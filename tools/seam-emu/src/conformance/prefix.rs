@@ -10,6 +10,7 @@ use super::error::InputError;
 use super::model::{After, Sequence};
 use super::replay::{self, Balance};
 use super::source::{PREFIX_FILES, Sequences};
+use super::symbols::Symbols;
 
 /// Most prefixes of one folder: all of them are in memory at once, and a chain of them is followed by recursion.
 const MAX_PREFIXES: usize = 1024;
@@ -26,6 +27,7 @@ pub struct PrefixState {
     /// How its own calls went; `None` where its own starting state could not be reached.
     pub balance: Result<Balance, String>,
     snapshot: Option<MachineSnapshot>,
+    symbols: Symbols,
 }
 
 /// The prefixes of one folder, by id.
@@ -72,11 +74,11 @@ impl Prefixes {
         self.by_id.values()
     }
 
-    /// A machine in the state that `sequence` starts from.
+    /// A machine in the state that `sequence` starts from, and what the names bound so far stand for.
     ///
     /// # Errors
     /// In words, why there is none.
-    pub fn starting_machine(&self, sequence: &Sequence) -> Result<Machine, String> {
+    pub fn starting_machine(&self, sequence: &Sequence) -> Result<(Machine, Symbols), String> {
         self.machine_after(sequence, self.by_id.len())
     }
 
@@ -92,6 +94,7 @@ impl Prefixes {
             return CIRCLE.get_or_init(|| PrefixState {
                 balance: Err("the chain of prefixes comes back to itself".to_owned()),
                 snapshot: None,
+                symbols: Symbols::default(),
             });
         }
         if let Some(state) = prefix.state.get() {
@@ -99,25 +102,25 @@ impl Prefixes {
         }
         // Computed outside the cell: a circular chain must not wait for itself. Two threads may do it twice.
         let state = match self.machine_after(&prefix.sequence, depth - 1) {
-            Err(why) => PrefixState { balance: Err(why), snapshot: None },
-            Ok(mut machine) => {
-                let balance = replay::replay(&machine, &prefix.sequence);
+            Err(why) => PrefixState { balance: Err(why), snapshot: None, symbols: Symbols::default() },
+            Ok((mut machine, symbols)) => {
+                let (balance, symbols) = replay::replay(&machine, &prefix.sequence, symbols);
                 let snapshot = if balance.abandoned { None } else { machine.snapshot().ok() };
-                PrefixState { balance: Ok(balance), snapshot }
+                PrefixState { balance: Ok(balance), snapshot, symbols }
             }
         };
         prefix.state.get_or_init(|| state)
     }
 
-    fn machine_after(&self, sequence: &Sequence, depth: usize) -> Result<Machine, String> {
+    fn machine_after(&self, sequence: &Sequence, depth: usize) -> Result<(Machine, Symbols), String> {
         let id = match &sequence.after {
-            After::Reset => return Ok(replay::power_on(&sequence.platform)),
+            After::Reset => return Ok((replay::power_on(&sequence.platform), Symbols::default())),
             After::Prefix(id) => id,
         };
         let prefix = self.by_id.get(id).ok_or_else(|| format!("there is no prefix {id}"))?;
         let state = self.state_within(prefix, depth);
         match (&state.snapshot, &state.balance) {
-            (Some(snapshot), _) => Ok(snapshot.to_machine()),
+            (Some(snapshot), _) => Ok((snapshot.to_machine(), state.symbols.clone())),
             (None, Err(why)) => Err(format!("prefix {id}: {why}")),
             (None, Ok(_)) => Err(format!("prefix {id} went another way than recorded")),
         }

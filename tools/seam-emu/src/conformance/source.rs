@@ -9,6 +9,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 
 use super::error::InputError;
+use super::library::{self, Library};
 use super::model::Sequence;
 use super::parse::{self, Header, Line};
 use super::platforms::Platforms;
@@ -24,7 +25,7 @@ pub const PREFIX_FILES: [&str; 2] = ["prefixes.jsonl.gz", "prefixes.jsonl"];
 
 fn is_recording(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+    (name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")) && !library::is_part(name)
 }
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> InputError + '_ {
@@ -58,18 +59,20 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, InputError> {
     Ok(files)
 }
 
-/// The sequences of one file, one at a time.
-pub struct Sequences {
+/// The lines of one file.
+pub struct Lines {
     path: Arc<Path>,
     lines: Box<dyn BufRead + Send>,
+    /// Number of the line that was read last.
     line: u64,
     buffer: Vec<u8>,
-    platform: Option<Arc<super::model::Platform>>,
-    platforms: Option<Platforms>,
 }
 
-impl Sequences {
+impl Lines {
     /// Opens a file; one whose contents begin like gzip is unpacked.
+    ///
+    /// # Errors
+    /// [`InputError::Io`].
     pub fn open(path: &Path) -> Result<Self, InputError> {
         let mut reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(io_error(path))?);
         let gzip = reader.fill_buf().map_err(io_error(path))?.starts_with(&[0x1f, 0x8b]);
@@ -78,26 +81,52 @@ impl Sequences {
         } else {
             Box::new(reader)
         };
-        Ok(Self { path: path.into(), lines, line: 0, buffer: Vec::new(), platform: None, platforms: None })
+        Ok(Self { path: path.into(), lines, line: 0, buffer: Vec::new() })
     }
 
     fn problem(&self, problem: String) -> InputError {
         InputError::Line { path: self.path.to_path_buf(), line: self.line, problem }
     }
 
-    /// Reads the next line into the buffer; `false` at the end of the file.
-    fn read_line(&mut self) -> Result<bool, InputError> {
+    /// Reads the next line; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// [`InputError::Line`] for a line that cannot be read or is too long.
+    pub fn next(&mut self) -> Result<Option<&[u8]>, InputError> {
         self.buffer.clear();
         self.line += 1;
         let mut bounded = (&mut self.lines).take(MAX_LINE_BYTES);
         match bounded.read_until(b'\n', &mut self.buffer) {
-            Ok(0) => Ok(false),
+            Ok(0) => Ok(None),
             Ok(read) if read as u64 == MAX_LINE_BYTES && self.buffer.last() != Some(&b'\n') => {
                 Err(self.problem(format!("line longer than {MAX_LINE_BYTES} bytes")))
             }
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Some(&self.buffer)),
             Err(source) => Err(self.problem(format!("cannot be read: {source}"))),
         }
+    }
+}
+
+/// The sequences of one file, one at a time.
+pub struct Sequences {
+    lines: Lines,
+    platform: Option<Arc<super::model::Platform>>,
+    platforms: Option<Platforms>,
+    library: Library,
+}
+
+impl Sequences {
+    /// Opens a file; one whose contents begin like gzip is unpacked.
+    ///
+    /// # Errors
+    /// [`InputError::Io`].
+    pub fn open(path: &Path) -> Result<Self, InputError> {
+        let lines = Lines::open(path)?;
+        Ok(Self { lines, platform: None, platforms: None, library: Library::beside(path) })
+    }
+
+    fn problem(&self, problem: String) -> InputError {
+        self.lines.problem(problem)
     }
 
     /// Finds the processor that a header names.
@@ -105,7 +134,7 @@ impl Sequences {
         let Some(name) = &header.platform.native else { return Ok(()) };
         let platforms = match &self.platforms {
             Some(platforms) => platforms,
-            None => self.platforms.insert(Platforms::of(&self.path)?),
+            None => self.platforms.insert(Platforms::of(&self.lines.path)?),
         };
         match platforms.get(name) {
             Some(processor) => header.platform.processor = Processor::Listed(processor),
@@ -123,15 +152,16 @@ impl Sequences {
     }
 
     fn rest_of_sequence(&mut self, mut header: Header) -> Result<Sequence, InputError> {
-        let line = self.line;
+        let line = self.lines.line;
         self.name_processor(&mut header)?;
         let mut steps = Vec::new();
         let mut next_index = 0;
         loop {
-            if !self.read_line()? {
+            let Some(text) = self.lines.next()? else {
                 return Err(self.problem(format!("the file ends inside sequence {}", header.id)));
-            }
-            match parse::line(&self.buffer, &mut next_index).map_err(|problem| self.problem(problem))? {
+            };
+            let line = parse::line(text, &mut next_index, &self.library);
+            match line.map_err(|problem| self.problem(problem))? {
                 Line::Header(_) => return Err(self.problem(format!("sequence {} has no end", header.id))),
                 Line::Step(_) if steps.len() == MAX_STEPS => {
                     return Err(self.problem(format!("more than {MAX_STEPS} steps in one sequence")));
@@ -153,14 +183,12 @@ impl Sequences {
 
     fn next_sequence(&mut self) -> Result<Option<Sequence>, InputError> {
         loop {
-            if !self.read_line()? {
-                return Ok(None);
-            }
-            if self.buffer.iter().all(u8::is_ascii_whitespace) {
+            let Some(text) = self.lines.next()? else { return Ok(None) };
+            if text.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
             let mut no_steps_yet = 0;
-            return match parse::line(&self.buffer, &mut no_steps_yet) {
+            return match parse::line(text, &mut no_steps_yet, &self.library) {
                 Ok(Line::Header(header)) => self.rest_of_sequence(*header).map(Some),
                 Ok(_) => Err(self.problem("a step or end outside a sequence".to_owned())),
                 Err(problem) => Err(self.problem(problem)),

@@ -132,3 +132,33 @@ fn prefixes_that_follow_each_other_in_a_circle_are_no_starting_state() {
     let report = run(&[file], &Options::default(), &|_| ()).unwrap();
     assert!(report.to_string().contains("comes back to itself"), "{report}");
 }
+
+#[test]
+fn a_bundle_that_the_host_sealed_checks_and_one_with_another_header_does_not() {
+    const KEY: &str = r#""key":["0x1","0x2","0x3","0x4"]"#;
+    let mbmd = format!("30000000000020000000000000000000{}", "0500000000000000".repeat(2));
+    let aad = format!("30000000000020000000000000000000{}", "00000000000000000500000000000000");
+    let write = format!(r#"{{"i":0,"op":"write_mem","pa":"0x1000","len":"0x20","hex":"{mbmd}"}}"#);
+    let seal = format!(
+        r#"{{"i":1,"op":"seal",{KEY},"iv":"050000000000000000000000","aad":"{aad}","plain":[],"tag_pa":"0x1020"}}"#
+    );
+    let check =
+        format!(r#"{{"i":2,"op":"check_bundle","kind":"token",{KEY},"mbmd_pa":"0x1000","mbmd":"{mbmd}"}}"#);
+    let folder = Folder::new("bundle");
+    let file = folder.file("x.jsonl", &[HEADER, &write, &seal, &check, END]);
+    let report = run(&[file], &Options::default(), &|_| ()).unwrap();
+    assert!(report.agrees(), "{report}");
+    let other = check.replace("\"mbmd\":\"3000", "\"mbmd\":\"3100");
+    let file = folder.file("y.jsonl", &[HEADER, &write, &seal, &other, END]);
+    let report = run(&[file], &Options::default(), &|_| ()).unwrap();
+    assert!(report.to_string().contains("the MBMD is"), "{report}");
+}
+
+#[test]
+fn a_name_that_no_call_bound_ends_the_replay() {
+    let folder = Folder::new("unbound");
+    let named = NOT_READY.replace("\"rax\":\"0x9\"", "\"rax\":\"0x9\",\"rcx\":\"$HS+0x1\"");
+    let file = folder.file("x.jsonl", &[HEADER, &named, END]);
+    let report = run(&[file], &Options::default(), &|_| ()).unwrap();
+    assert!(report.to_string().contains("nothing is bound to $HS"), "{report}");
+}

@@ -9,6 +9,7 @@ use x86_emu::Translation;
 use super::{Asid, Machine};
 use crate::config::TscSource;
 use crate::guest::{VmExit, Windows};
+use crate::l2::Vm;
 use crate::msr::{self, MsrAccess};
 use crate::td::Tdr;
 use crate::vcpu::control::OwnedControls;
@@ -75,6 +76,11 @@ impl<'m> GuestEnv<'m> {
         self.lp
     }
 
+    /// The VM that runs.
+    pub const fn vm(&self) -> Vm {
+        self.asid.vm
+    }
+
     /// What the processor exits for as soon as the guest could take it.
     pub const fn windows(&self) -> Windows {
         self.windows
@@ -87,8 +93,8 @@ impl<'m> GuestEnv<'m> {
 
     /// Whether the MSR bitmaps of the TD let an access through to the processor.
     pub(crate) fn passes_msr(&self, index: u32, access: MsrAccess) -> bool {
-        let Asid(tdr) = self.asid;
-        Tdr::at(self.machine.memory(), tdr).is_some_and(|tdr| msr::passes(&tdr.tdcs(), index, access))
+        Tdr::at(self.machine.memory(), self.asid.tdr)
+            .is_some_and(|tdr| msr::passes(&tdr.tdcs(), index, access))
     }
 
     /// Whether the VMM has an external interrupt pending on this processor: a CPU that polls exits then.

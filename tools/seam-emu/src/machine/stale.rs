@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tdvisor_base::sync::{AtomicU64, Mutex, Ordering};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE, Pfn};
 
-use super::tlb::{Asid, Entry};
+use super::tlb::Entry;
 use super::{HostViolation, Machine, StaleTranslation};
 
 /// Pages with dirty lines of a key that is no longer theirs, by page, split by 1 GiB block.
@@ -88,7 +88,7 @@ impl Machine {
             if processor.tlb.is_empty() || !processor.runs(tdr) {
                 continue;
             }
-            for (at, entry) in processor.tlb.of_range(Asid(tdr), gpa, level.bytes()) {
+            for (at, entry) in processor.tlb.of_range(tdr, gpa, level.bytes()) {
                 if !entry.shared {
                     self.report_private(lp, at, &entry);
                 }

@@ -9,9 +9,14 @@ use std::collections::BTreeMap;
 use tdvisor_base::sync::{AtomicU64, Mutex, Ordering};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 
-/// Whose translations: a TD, named by its TDR.
+use crate::l2::Vm;
+
+/// Whose translations: a VM of a TD, which is named by its TDR.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub(crate) struct Asid(pub(crate) Hpa);
+pub(crate) struct Asid {
+    pub(crate) tdr: Hpa,
+    pub(crate) vm: Vm,
+}
 
 /// One translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,12 +80,12 @@ impl Tlb {
         })
     }
 
-    /// Drops the translations of a TD, private and shared.
-    pub(crate) fn flush(&self, asid: Asid) {
+    /// Drops the translations of all VMs of a TD, private and shared.
+    pub(crate) fn flush(&self, tdr: Hpa) {
         if self.is_empty() {
             return;
         }
-        self.with(|entries| entries.retain(|(owner, _), _| *owner != asid));
+        self.with(|entries| entries.retain(|(owner, _), _| owner.tdr != tdr));
         self.flushes.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -115,15 +120,16 @@ impl Tlb {
         })
     }
 
-    /// Translations of a TD for guest addresses in `[gpa, gpa + bytes)`.
-    pub(crate) fn of_range(&self, asid: Asid, gpa: Gpa, bytes: u64) -> Vec<(Gpa, Entry)> {
+    /// Translations of all VMs of a TD for guest addresses in `[gpa, gpa + bytes)`.
+    pub(crate) fn of_range(&self, tdr: Hpa, gpa: Gpa, bytes: u64) -> Vec<(Gpa, Entry)> {
         if self.is_empty() {
             return Vec::new();
         }
         let end = gpa.get().saturating_add(bytes);
         self.with(|entries| {
             entries
-                .range((asid, Gpa::new(0))..=(asid, Gpa::new(u64::MAX)))
+                .iter()
+                .filter(|((asid, _), _)| asid.tdr == tdr)
                 .filter(|((_, at), e)| at.get() < end && gpa.get() < at.get().saturating_add(e.level.bytes()))
                 .map(|((_, at), e)| (*at, *e))
                 .collect()

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use tdvisor_base::Gpa;
 use tdx_module_iface::Gprs;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
@@ -12,20 +11,19 @@ use crate::conformance::model::{
     AccessKind, Content, Contents, ControlRegister, ExitCause, Expected, GuestAct, GuestEvent, GuestResult,
     GuestRun, Privilege, Seamcall,
 };
+use crate::conformance::symbols::Bindings;
 use crate::guest::{GuestCpu, GuestRegisters, GuestState, VmExit, gpr};
 use crate::machine::{GuestEnv, GuestMemoryError};
 use crate::msr::MsrAccess;
 use crate::vcpu::control::Owned;
 use x86_arch::{Access, Attributes, Seg, efer};
 
-use super::{Run, tdvpr_of};
+use super::Run;
 
 /// How far the TSC moves before every guest event.
 const TSC_STEP: u64 = 1_000_000;
 /// How far RIP moves before every guest event.
 const RIP_STEP: u64 = 64;
-/// Why what happens in an L2 VM is not replayed.
-const L2_VM: &str = "L2 VMs are not emulated";
 /// How often an interrupted TDCALL is executed again where the recording does not say so.
 const EXTRA_RETRIES: u32 = 1024;
 
@@ -35,6 +33,10 @@ struct Pending<'r> {
     position: usize,
     act: &'r GuestAct,
     expected: GuestResult,
+    /// The VM in which it happened.
+    vm: u8,
+    /// The registers of another VM that goes on.
+    after: Option<&'r Gprs>,
     /// All registers when it was executed.
     input: Gprs,
     /// RIP when it was executed.
@@ -48,6 +50,8 @@ pub struct ScriptedVcpu<'r, 'm> {
     run: &'r Run<'m>,
     step: u32,
     call: &'r Seamcall,
+    /// The TDVPR of the VCPU.
+    tdvpr: u64,
     script: &'r GuestRun,
     next: usize,
     pending: Option<Pending<'r>>,
@@ -55,8 +59,8 @@ pub struct ScriptedVcpu<'r, 'm> {
 }
 
 impl<'r, 'm> ScriptedVcpu<'r, 'm> {
-    pub fn new(run: &'r Run<'m>, step: u32, call: &'r Seamcall, script: &'r GuestRun) -> Self {
-        Self { run, step, call, script, next: 0, pending: None, started: false }
+    pub fn new(run: &'r Run<'m>, step: u32, call: &'r Seamcall, tdvpr: u64, script: &'r GuestRun) -> Self {
+        Self { run, step, call, tdvpr, script, next: 0, pending: None, started: false }
     }
 
     fn site(&self, position: Option<usize>) -> CallSite {
@@ -95,23 +99,19 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         }
     }
 
-    fn not_replayed(&self, position: usize, why: &str) {
-        let difference = Difference::NotReplayed { why: why.to_owned() };
-        self.run.ledger.abandon(|| self.site(Some(position)), difference);
-    }
-
     /// The guest starts to run.
-    fn start(&mut self, state: &mut GuestState) {
+    fn start(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) {
         self.started = true;
-        if self.script.vm != 0 {
-            self.not_replayed(0, L2_VM);
+        let vm = env.vm().number();
+        if self.script.vm != vm {
+            let why = format!("VM {vm} was entered instead of VM {}", self.script.vm);
+            self.run.ledger.abandon(|| self.site(None), Difference::NotReplayed { why });
+            return;
         }
-        enter_64_bit_mode(state);
-        if state.gprs() != self.script.entry {
-            let difference = Difference::GuestEntry {
-                expected: Box::new(self.script.entry),
-                actual: Box::new(state.gprs()),
-            };
+        let Some(expected) = self.run.values(&self.script.entry, || self.site(None)) else { return };
+        if state.gprs() != expected {
+            let difference =
+                Difference::GuestEntry { expected: Box::new(expected), actual: Box::new(state.gprs()) };
             self.run.ledger.differ(|| self.site(None), difference);
         }
         let actual = state.event.take().map(|injection| injection.vector);
@@ -124,8 +124,11 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     /// The guest runs again after an event that left it: finds out what came of the event.
     ///
     /// Gives an exit if the same instruction must be executed once more before the script can go on.
-    fn settle(&mut self, pending: Pending<'r>, state: &mut GuestState) -> Option<VmExit> {
+    fn settle(&mut self, pending: Pending<'r>, state: &mut GuestState, env: &GuestEnv<'_>) -> Option<VmExit> {
+        let vm = env.vm().number();
         let observed = match state.event.take() {
+            _ if vm != pending.vm && vm == 0 => GuestResult::LeavesL2,
+            _ if vm != pending.vm => GuestResult::EntersL2 { vm },
             Some(injection) => {
                 GuestResult::Inject { vector: injection.vector, error_code: injection.error_code }
             }
@@ -151,8 +154,14 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
             return None;
         }
         match (pending.act, observed) {
-            (GuestAct::Tdcall { expected: Some(expected), .. }, GuestResult::Ret) => {
-                self.compare_tdcall(pending.position, expected, &pending.input, state);
+            (GuestAct::Tdcall { expected: Some(expected), binds, .. }, GuestResult::Ret) => {
+                self.compare_tdcall(pending.position, expected, binds, &pending.input, state);
+            }
+            (act, GuestResult::EntersL2 { .. } | GuestResult::LeavesL2) => {
+                if matches!(act, GuestAct::Tdcall { .. }) {
+                    self.run.ledger.agree();
+                }
+                self.compare_other_vm(&pending, state);
             }
             (GuestAct::Tdcall { .. }, _) => self.run.ledger.agree(),
             (GuestAct::Exit { cause, expected }, observed) => {
@@ -198,11 +207,13 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     fn skip_recorded_retries(&mut self, pending: &Pending<'r>, state: &mut GuestState) {
         self.run.ledger.agree();
         while let Some(event) = self.script.events.get(self.next) {
-            let GuestEvent::Guest { event: GuestAct::Tdcall { input, expected, .. }, result, .. } = event
+            let GuestEvent::Guest { event: GuestAct::Tdcall { input, expected, binds, .. }, result, .. } =
+                event
             else {
                 break;
             };
-            if *input != pending.input {
+            let Some(input) = self.run.values(input, || self.site(Some(self.next))) else { break };
+            if input != pending.input {
                 break;
             }
             let position = self.next;
@@ -210,7 +221,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
             match (result, expected) {
                 (GuestResult::Retry, _) => self.run.ledger.agree(),
                 (GuestResult::Ret, Some(expected)) => {
-                    self.compare_tdcall(position, expected, &pending.input, state);
+                    self.compare_tdcall(position, expected, binds, &pending.input, state);
                     return;
                 }
                 (result, _) => {
@@ -221,7 +232,24 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         }
     }
 
-    fn compare_tdcall(&self, position: usize, expected: &Expected, input: &Gprs, state: &mut GuestState) {
+    fn compare_other_vm(&self, pending: &Pending<'r>, state: &GuestState) {
+        let actual = state.gprs();
+        if let Some(expected) = pending.after
+            && *expected != actual
+        {
+            let difference = Difference::OtherVm { expected: Box::new(*expected), actual: Box::new(actual) };
+            self.run.ledger.differ(|| self.site(Some(pending.position)), difference);
+        }
+    }
+
+    fn compare_tdcall(
+        &self,
+        position: usize,
+        expected: &Expected,
+        binds: &Bindings,
+        input: &Gprs,
+        state: &mut GuestState,
+    ) {
         let _ = self.run.ledger.compare(
             || self.site(Some(position)),
             Side::Guest,
@@ -229,6 +257,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
             input,
             &state.gprs(),
         );
+        self.run.bind(binds, &state.gprs());
         for reg in expected.masked.iter() {
             state.set_gpr(gpr(reg), 0);
         }
@@ -248,14 +277,18 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
                     }
                 }
                 GuestEvent::IrqPending(irq) => self.run.irq_pending(*irq),
-                GuestEvent::Guest { vm, .. } if *vm != 0 => {
-                    self.not_replayed(position, L2_VM);
-                    return leave();
-                }
-                GuestEvent::Guest { same_rip, privilege, event, result, .. } => {
-                    self.move_on(*same_rip, state);
+                GuestEvent::Guest { same_rip, privilege, event, result, vm, after } => {
+                    let running = env.vm().number();
+                    if *vm != running {
+                        let why = format!("VM {running} runs instead of VM {vm}");
+                        let difference = Difference::NotReplayed { why };
+                        self.run.ledger.abandon(|| self.site(Some(position)), difference);
+                        return leave();
+                    }
+                    self.move_on(*same_rip, *vm, state);
+                    enter_64_bit_mode(state);
                     set_privilege(*privilege, state);
-                    if let Some(exit) = self.act(position, event, *result, state, env) {
+                    if let Some(exit) = self.act(position, event, (*result, after.as_ref()), state, env) {
                         return exit;
                     }
                     if self.run.ledger.is_abandoned() {
@@ -273,10 +306,10 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
     }
 
     /// Time passes and the guest comes to its next instruction.
-    fn move_on(&self, same_rip: bool, state: &mut GuestState) {
+    fn move_on(&self, same_rip: bool, vm: u8, state: &mut GuestState) {
         self.run.machine.advance_tsc(TSC_STEP);
         let mut rips = self.run.rips.borrow_mut();
-        let last = rips.entry(tdvpr_of(&self.call.input)).or_insert(state.rip());
+        let last = rips.entry((self.tdvpr, vm)).or_insert(state.rip());
         state.set_rip(if same_rip { *last } else { state.rip().wrapping_add(RIP_STEP) });
         *last = state.rip();
     }
@@ -286,13 +319,14 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         &mut self,
         position: usize,
         act: &'r GuestAct,
-        expected: GuestResult,
+        (expected, after): (GuestResult, Option<&'r Gprs>),
         state: &mut GuestState,
         env: &GuestEnv<'_>,
     ) -> Option<VmExit> {
         let exit = match act {
             GuestAct::Tdcall { input, .. } => {
-                state.set_gprs(*input);
+                let input = self.run.values(input, || self.site(Some(position)))?;
+                state.set_gprs(input);
                 Some(VmExit::tdcall())
             }
             GuestAct::Access { gpa, kind } => self.touch(*gpa, *kind, env),
@@ -320,8 +354,16 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
             self.outcome_differs(position, expected, Outcome::Known(GuestResult::Exit));
             return Some(leave());
         }
-        self.pending =
-            Some(Pending { position, act, expected, input: state.gprs(), rip: state.rip(), extra: 0 });
+        self.pending = Some(Pending {
+            position,
+            act,
+            expected,
+            vm: env.vm().number(),
+            after,
+            input: state.gprs(),
+            rip: state.rip(),
+            extra: 0,
+        });
         Some(exit)
     }
 
@@ -360,11 +402,7 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         match env.read(gpa, &mut bytes) {
             Ok(()) => {
-                let agrees = match must_be {
-                    Contents::Bytes(expected) => bytes == *expected,
-                    Contents::Sha256(expected) => Sha256::digest(&bytes).as_slice() == expected,
-                };
-                if !agrees {
+                if !must_be.are(&bytes) {
                     let difference = Difference::GuestMemory { at: gpa, len };
                     self.run.ledger.differ(|| self.site(Some(position)), difference);
                 }
@@ -393,9 +431,9 @@ impl GuestCpu for ScriptedVcpu<'_, '_> {
             return leave();
         }
         if !self.started {
-            self.start(state);
+            self.start(state, env);
         } else if let Some(pending) = self.pending.take()
-            && let Some(exit) = self.settle(pending, state)
+            && let Some(exit) = self.settle(pending, state, env)
         {
             return exit;
         }
@@ -504,7 +542,9 @@ impl ExitCause {
                 state.set_gprs(regs);
                 exit
             }
-            Self::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+            Self::ExternalInterrupt { info } => {
+                VmExit { interruption_info: info, ..VmExit::plain(ExitReason::EXTERNAL_INTERRUPT) }
+            }
             Self::Nmi => {
                 VmExit { interruption_info: 0x8000_0202, ..VmExit::plain(ExitReason::EXCEPTION_NMI) }
             }
@@ -549,7 +589,7 @@ impl ExitCause {
             Self::Cpuid { .. } => "CPUID",
             Self::Rdmsr { .. } => "RDMSR",
             Self::Wrmsr { .. } => "WRMSR",
-            Self::ExternalInterrupt => "external interrupt",
+            Self::ExternalInterrupt { .. } => "external interrupt",
             Self::Nmi => "NMI",
             Self::TripleFault => "triple fault",
             Self::EntryFailure { .. } => "VM entry failure",

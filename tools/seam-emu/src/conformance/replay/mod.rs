@@ -8,6 +8,7 @@
 //!   abandoned and none of its calls agree;
 //! - how often an interruptible leaf looks for interrupts is the implementation's business, its results are not.
 
+mod bundle;
 mod guest;
 mod ledger;
 
@@ -18,13 +19,17 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tdvisor_base::Hpa;
 use tdx_module_iface::exit::ExitReason;
-use tdx_module_iface::{Gprs, Reg};
+use tdx_module_iface::{Gprs, Reg, Status};
 
 use crate::guest::{GuestCpu, GuestState, VmExit};
 use crate::machine::{GuestEnv, Lp, Machine, PconfigMode, RdseedMode};
 
 use super::compare::{CallSite, Difference, Side};
-use super::model::{Action, Content, GuestRun, HwMode, IrqPending, Platform, Seamcall, Sequence, Step};
+use super::model::{
+    Action, Content, Contents, GuestRun, HwMode, IrqPending, Platform, Seamcall, Sequence, Step,
+};
+use super::symbols::{Bindings, Registers, Symbols};
+use bundle::BundleProblem;
 use guest::ScriptedVcpu;
 pub use ledger::Balance;
 use ledger::Ledger;
@@ -55,24 +60,31 @@ pub fn power_on(platform: &Platform) -> Machine {
     })
 }
 
-/// Replays the steps of a sequence on a machine that is in its starting state.
-pub fn replay(machine: &Machine, sequence: &Sequence) -> Balance {
-    let run = Run { machine, ledger: Ledger::default(), rips: RefCell::new(BTreeMap::new()) };
+/// Replays the steps of a sequence on a machine that is in its starting state, where names have the meaning that
+/// `symbols` gives them; gives what they mean afterwards, too.
+pub fn replay(machine: &Machine, sequence: &Sequence, symbols: Symbols) -> (Balance, Symbols) {
+    let run = Run {
+        machine,
+        ledger: Ledger::default(),
+        rips: RefCell::new(BTreeMap::new()),
+        symbols: RefCell::new(symbols),
+    };
     for step in &sequence.steps {
         run.step(step);
         if run.ledger.is_abandoned() {
             break;
         }
     }
-    run.ledger.close()
+    (run.ledger.close(), run.symbols.into_inner())
 }
 
 /// A replay under way.
 struct Run<'m> {
     machine: &'m Machine,
     ledger: Ledger,
-    /// RIP of the last guest event of each VCPU, by TDVPR.
-    rips: RefCell<BTreeMap<u64, u64>>,
+    /// RIP of the last guest event of each VM of each VCPU, by TDVPR and VM.
+    rips: RefCell<BTreeMap<(u64, u8), u64>>,
+    symbols: RefCell<Symbols>,
 }
 
 impl Run<'_> {
@@ -85,17 +97,56 @@ impl Run<'_> {
                         .abandon(|| site("host write"), Difference::NotReplayed { why: error.to_string() });
                 }
             }
-            Action::ReadMem { at, len, sha256 } => {
+            Action::ReadMem { at, len, must_be } => {
                 let mut bytes = vec![0; usize::try_from(*len).unwrap_or(0)];
                 let read = self.machine.host_read(*at, &mut bytes);
-                if read.is_err() || Sha256::digest(&bytes).as_slice() != sha256 {
+                if read.is_err() || !must_be.are(&bytes) {
                     let difference = Difference::HostMemory { at: *at, len: *len };
                     self.ledger.differ(|| site("host read"), difference);
                 }
             }
+            Action::Seal(seal) => self.bundle_step(|| site("sealed bundle"), self.seal(seal)),
+            Action::CheckBundle(bundle) => {
+                self.bundle_step(|| site("exported bundle"), self.check_bundle(bundle));
+            }
             Action::IrqPending(irq) => self.irq_pending(*irq),
             Action::Hw(mode) => self.hardware(*mode),
             Action::Seamcall(call) => self.seamcall(step.index, call),
+        }
+    }
+
+    fn bundle_step(&self, site: impl FnOnce() -> CallSite, result: Result<(), BundleProblem>) {
+        let why = match result {
+            Ok(()) => return,
+            Err(BundleProblem::Differs(fault)) => {
+                self.ledger.differ(site, Difference::Bundle(Box::new(fault)));
+                return;
+            }
+            Err(BundleProblem::Unbound(problem)) => problem.to_string(),
+            Err(BundleProblem::Memory(problem)) => problem.to_string(),
+        };
+        self.ledger.abandon(site, Difference::NotReplayed { why });
+    }
+
+    /// The values of registers; `None`, and the sequence is given up, where a name stands for nothing.
+    fn values(&self, registers: &Registers, site: impl FnOnce() -> CallSite) -> Option<Gprs> {
+        let values = registers.values(&self.symbols.borrow());
+        match values {
+            Ok(gprs) => Some(gprs),
+            Err(unbound) => {
+                self.ledger.abandon(site, Difference::NotReplayed { why: unbound.to_string() });
+                None
+            }
+        }
+    }
+
+    /// Gives names to what a call that succeeded left in registers.
+    fn bind(&self, bindings: &Bindings, after: &Gprs) {
+        if Status::from_raw(after.rax).is_success() {
+            let mut symbols = self.symbols.borrow_mut();
+            for (reg, name) in bindings {
+                symbols.bind(name, after.get(*reg));
+            }
         }
     }
 
@@ -120,14 +171,15 @@ impl Run<'_> {
             self.ledger.abandon(site, Difference::NotReplayed { why });
             return;
         };
+        let Some(input) = self.values(&call.input, site) else { return };
         match &call.guest {
-            None => self.plain_call(&lp, call, site),
-            Some(run) => self.entering_call(&lp, step, call, run, site),
+            None => self.plain_call(&lp, call, input, site),
+            Some(run) => self.entering_call(&lp, step, call, input, run, site),
         }
     }
 
-    fn plain_call(&self, lp: &Lp<&Machine>, call: &Seamcall, site: impl Fn() -> CallSite) {
-        let mut gprs = call.input;
+    fn plain_call(&self, lp: &Lp<&Machine>, call: &Seamcall, input: Gprs, site: impl Fn() -> CallSite) {
+        let mut gprs = input;
         let mut nobody = UnexpectedGuest::default();
         if let Err(fault) = lp.seamcall_with(&mut gprs, &mut nobody) {
             self.ledger.abandon(site, Difference::NotReplayed { why: fault.to_string() });
@@ -137,7 +189,8 @@ impl Run<'_> {
             self.ledger.abandon(site, Difference::Entered { expected: false });
             return;
         }
-        let _ = self.ledger.compare(site, Side::Host, &call.expected, &call.input, &gprs);
+        let _ = self.ledger.compare(site, Side::Host, &call.expected, &input, &gprs);
+        self.bind(&call.binds, &gprs);
     }
 
     fn entering_call(
@@ -145,17 +198,18 @@ impl Run<'_> {
         lp: &Lp<&Machine>,
         step: u32,
         call: &Seamcall,
+        input: Gprs,
         run: &GuestRun,
         site: impl Fn() -> CallSite,
     ) {
-        let mut gprs = call.input;
-        let mut vcpu = ScriptedVcpu::new(self, step, call, run);
+        let mut gprs = input;
+        let mut vcpu = ScriptedVcpu::new(self, step, call, tdvpr_of(&input), run);
         let result = lp.seamcall_with(&mut gprs, &mut vcpu);
         vcpu.left_guest(&gprs);
         if let Err(fault) = result {
             self.ledger.abandon(site, Difference::NotReplayed { why: fault.to_string() });
         } else if !self.ledger.is_abandoned() {
-            let _ = self.ledger.compare(site, Side::Host, &call.expected, &call.input, &gprs);
+            let _ = self.ledger.compare(site, Side::Host, &call.expected, &input, &gprs);
         }
     }
 }
@@ -179,6 +233,7 @@ impl Content {
     pub(super) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Pattern(pattern) => pattern.bytes(),
+            Self::Bytes(bytes) => bytes.to_vec(),
             Self::Fill { len, fill, set } => {
                 let mut bytes = vec![*fill; usize::try_from(*len).unwrap_or(0)];
                 for store in set {
@@ -193,6 +248,16 @@ impl Content {
                 }
                 bytes
             }
+        }
+    }
+}
+
+impl Contents {
+    /// Whether these are they.
+    fn are(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Bytes(expected) => bytes == expected,
+            Self::Sha256(expected) => Sha256::digest(bytes).as_slice() == expected,
         }
     }
 }

@@ -11,10 +11,11 @@ use super::CpuGuest;
 use crate::config::MachineConfig;
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows, gpr, reason};
+use crate::l2::Vm;
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime, Machine};
 use crate::vcpu::control::OwnedControls;
 
-const ASID: Asid = Asid(Hpa::new(0x5000));
+const ASID: Asid = Asid { tdr: Hpa::new(0x5000), vm: Vm::L1 };
 const KEY: KeyId = KeyId::new(33);
 const SHARED: u64 = 1 << 47;
 /// Where guest memory is.

@@ -12,6 +12,7 @@ use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestCpu, GuestRegisters, GuestState, Windows, gpr};
 use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
 use crate::host::{Call, Step, busy, invalid, plain};
+use crate::l2::Vm;
 use crate::lock::{Mode, Side};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
 use crate::td::{Tdcs, Tdvps};
@@ -77,7 +78,7 @@ fn enter_epoch(call: &Call<'_>, vcpu: &LockedVcpu<'_>, tdcs: &Tdcs<'_>) -> Step<
     let epoch = tdcs.epoch();
     if vcpu.tdvps.load_u64(tdvps::VCPU_EPOCH) != epoch {
         if let Some(processor) = call.machine.processors().get(call.lp) {
-            processor.tlb.flush(Asid(vcpu.owner.tdr.hpa));
+            processor.tlb.flush(vcpu.owner.tdr.hpa);
         }
         vcpu.tdvps.store_u64(tdvps::VCPU_EPOCH, epoch);
     }
@@ -147,7 +148,7 @@ fn run_on(
     let env = GuestEnv {
         machine: call.machine,
         lp: call.lp,
-        asid: Asid(tdr.hpa),
+        asid: Asid { tdr: tdr.hpa, vm: Vm::L1 },
         vcpu: Hpa::new(regs.rcx & ADDRESS),
         space: GuestSpace {
             key: tdr.key(),

@@ -9,7 +9,6 @@ use crate::fields::{FieldStore, Width};
 use crate::host::steps::{check_vcpu_pages, lock_vcpu};
 use crate::host::{Call, Step, plain};
 use crate::lock::Mode;
-use crate::machine::Asid;
 
 pub(in crate::host) fn flush(call: &Call<'_>, regs: &Gprs) -> Step {
     let vcpu = lock_vcpu(call, regs.rcx, Mode::Exclusive, Operand::RCX)?;
@@ -23,7 +22,7 @@ pub(in crate::host) fn flush(call: &Call<'_>, regs: &Gprs) -> Step {
         return Err(plain(StatusCode::VCPU_NOT_ASSOCIATED));
     }
     if let Some(processor) = call.machine.processors().get(call.lp) {
-        processor.tlb.flush(Asid(tdr.hpa));
+        processor.tlb.flush(tdr.hpa);
     }
     // VMCLEAR: the next entry launches again.
     vcpu.tdvps.store(tdvps::VM_LAUNCHED, Width::B1, 0);

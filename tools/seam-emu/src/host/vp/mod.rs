@@ -26,7 +26,7 @@ pub(crate) fn associate(call: &Call<'_>, vcpu: &LockedVcpu<'_>, tdcs: &Tdcs<'_>)
             count_associated(tdcs, 1);
             // Other vCPUs of the TD may have left translations on this processor in an older epoch.
             if let Some(processor) = call.machine.processors().get(call.lp) {
-                processor.tlb.flush(crate::machine::Asid(vcpu.owner.tdr.hpa));
+                processor.tlb.flush(vcpu.owner.tdr.hpa);
             }
             Ok(())
         }

@@ -1,0 +1,3 @@
+//! Live migration: bundles, streams, sessions (Intel, TD Migration Architecture Specification).
+
+pub(crate) mod gcm;
