@@ -536,7 +536,7 @@ fn translations_last_until_the_registry_drops_them() {
     td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
     assert_eq!(td.state.regs[Gpr::Rax], 1, "nobody has flushed: the processor may use what it has");
-    td.machine.processors()[0].tlb.flush(ASID);
+    td.machine.processors()[0].tlb.flush(ASID.tdr);
     td.state.set_rip(CODE);
     td.run_to(ExitReason::HLT);
     assert_eq!(td.state.regs[Gpr::Rax], 2);
