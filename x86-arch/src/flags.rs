@@ -36,12 +36,16 @@ pub const RF: u64 = RFlags::FLAGS_RF.bits();
 pub const VM: u64 = RFlags::FLAGS_VM.bits();
 /// Alignment check, access control.
 pub const AC: u64 = RFlags::FLAGS_AC.bits();
+/// Virtual interrupt flag: what CLI and STI change under CR4.PVI.
+pub const VIF: u64 = RFlags::FLAGS_VIF.bits();
+/// Virtual interrupt pending.
+pub const VIP: u64 = RFlags::FLAGS_VIP.bits();
 /// CPUID can be used.
 pub const ID: u64 = RFlags::FLAGS_ID.bits();
 /// The six arithmetic flags.
 pub const ARITHMETIC: u64 = CF | PF | AF | ZF | SF | OF;
 /// Every flag that an instruction of this CPU can set.
-pub const DEFINED: u64 = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | AC | ID;
+pub const DEFINED: u64 = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | AC | VIF | VIP | ID;
 
 /// Bit 1 always reads one.
 const FIXED: u64 = 2;

@@ -43,7 +43,9 @@ impl Default for Controls {
             cr0_shadow: 0,
             cr4_owned: 0,
             cr4_shadow: 0,
-            cr4_supported: TSD
+            cr4_supported: VME
+                | PVI
+                | TSD
                 | DE
                 | PSE
                 | PAE

@@ -41,7 +41,7 @@ pub(crate) struct Env<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub(crate) enum CodeMode {
-    /// 16-bit code: nothing of it is implemented.
+    /// 16-bit protected or compatibility mode.
     Code16,
     /// 32-bit protected or compatibility mode.
     Code32,
@@ -86,6 +86,8 @@ pub struct Cpu {
     pub(crate) pace: Pace,
     /// The block at RIP holds an instruction breakpoint further on.
     pub(crate) near_breakpoint: bool,
+    /// The bits of RSP that are the stack pointer: all, 32 or 16.
+    pub(crate) stack_mask: u64,
     pub(crate) view: View,
     pub(crate) mode: CodeMode,
     last_code_base: u64,
@@ -117,6 +119,7 @@ impl Cpu {
             met_port: 0,
             pace: Pace::Block,
             near_breakpoint: false,
+            stack_mask: 0xFFFF_FFFF,
             view: View::Supervisor,
             mode: CodeMode::Code32,
             last_code_base: 0,
@@ -165,6 +168,13 @@ impl Cpu {
             CodeMode::Code32
         } else {
             CodeMode::Code16
+        };
+        self.stack_mask = if self.mode == CodeMode::Code64 {
+            u64::MAX
+        } else if self.state.segment(Seg::Ss).attributes.big() {
+            0xFFFF_FFFF
+        } else {
+            0xFFFF
         };
         self.view = if self.state.cpl() == 3 {
             let aligned = self.state.control.cr0 & cr0::AM != 0 && self.state.flags.rest() & flags::AC != 0;

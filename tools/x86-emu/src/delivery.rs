@@ -161,9 +161,13 @@ impl Cpu {
         Ok(Target { segment, cpl: new_cpl })
     }
 
-    /// A stack pointer from the 64-bit TSS.
-    fn tss_stack(&mut self, env: &mut Env<'_>, offset: u32, event: &Event) -> Result<u64, Stop> {
-        let ext = ext(event);
+    /// The stack pointer that the 64-bit TSS has for a privilege. `ext` is the EXT bit of the error codes of what goes
+    /// wrong.
+    pub(crate) fn tss_stack(&mut self, env: &mut Env<'_>, cpl: u8, ext: u32) -> Result<u64, Stop> {
+        self.tss_word(env, 4 + 8 * u32::from(cpl), ext)
+    }
+
+    fn tss_word(&mut self, env: &mut Env<'_>, offset: u32, ext: u32) -> Result<u64, Stop> {
         if offset + 7 > self.state.tr.limit || self.state.tr.attributes.unusable() {
             let code = selector_code(self.state.tr.selector) | ext;
             return Err(self.raise(Event::exception_with_code(vector::TS, code)));
@@ -196,11 +200,12 @@ impl Cpu {
 
     fn enter_handler64(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
         let inward = target.cpl != self.state.cpl();
-        let old_stack = self.stack();
+        // All of RSP, also from a narrower stack.
+        let old_stack = self.state.gpr(x86_arch::Gpr::Rsp);
         let stack = if gate.stack_table != 0 {
-            self.tss_stack(env, 0x24 + 8 * (u32::from(gate.stack_table) - 1), event)?
+            self.tss_word(env, 0x24 + 8 * (u32::from(gate.stack_table) - 1), ext(event))?
         } else if inward {
-            self.tss_stack(env, 4 + 8 * u32::from(target.cpl), event)?
+            self.tss_stack(env, target.cpl, ext(event))?
         } else {
             old_stack
         };

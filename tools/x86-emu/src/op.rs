@@ -42,7 +42,7 @@ pub(crate) mod address {
     pub(crate) const SEGMENT: u8 = 7;
     /// The base of that segment counts (FS and GS, or any outside 64-bit mode).
     pub(crate) const BASED: u8 = 1 << 3;
-    /// The effective address is 32 bits wide.
+    /// The effective address is 32 bits wide, or 16 with [`super::prefix::ADDRESS16`].
     pub(crate) const NARROW: u8 = 1 << 4;
     /// Code outside 64-bit mode: limits and types are checked.
     pub(crate) const CHECKED: u8 = 1 << 5;
@@ -63,6 +63,8 @@ pub(crate) mod prefix {
     pub(crate) const SIZE16: u8 = 1 << 3;
     /// Effective operand size 64.
     pub(crate) const SIZE64: u8 = 1 << 4;
+    /// The effective address is 16 bits wide: [`super::address::NARROW`] is set too.
+    pub(crate) const ADDRESS16: u8 = 1 << 5;
 }
 
 impl Op {
@@ -110,6 +112,28 @@ impl Op {
         Seg::from_index(self.address & address::SEGMENT).unwrap_or(Seg::Ds)
     }
 
+    /// The bits of an effective address.
+    #[inline(always)]
+    pub(crate) fn address_mask(&self) -> u64 {
+        if self.address & address::NARROW == 0 {
+            u64::MAX
+        } else if self.prefix & prefix::ADDRESS16 == 0 {
+            0xFFFF_FFFF
+        } else {
+            0xFFFF
+        }
+    }
+
+    /// Says how many bytes the effective address has.
+    pub(crate) fn set_address_size(&mut self, bytes: usize) {
+        if bytes < 8 {
+            self.address |= address::NARROW;
+        }
+        if bytes == 2 {
+            self.prefix |= prefix::ADDRESS16;
+        }
+    }
+
     /// Operand size in bytes, where it is 16, 32 or 64 bits.
     pub(crate) fn operand_bytes(&self) -> u8 {
         if self.prefix & prefix::SIZE64 != 0 {
@@ -132,7 +156,7 @@ impl Cpu {
             .slot(op.base)
             .wrapping_add(self.state.regs.slot(op.index) << (op.scale & 3))
             .wrapping_add(op.disp);
-        if op.address & address::NARROW != 0 { sum & 0xFFFF_FFFF } else { sum }
+        sum & op.address_mask()
     }
 
     /// The linear address of the memory operand, where it is base + index + displacement.

@@ -166,6 +166,7 @@ impl Cpu {
                 }
                 let attributes = Attributes::UNUSABLE.with_dpl(cpl);
                 *self.state.segment_mut(register) = Segment { selector, attributes, ..Segment::NULL };
+                self.refresh_mode();
             } else {
                 *self.state.segment_mut(register) = Segment { selector, ..Segment::NULL };
             }
@@ -195,7 +196,29 @@ impl Cpu {
         let mut segment = descriptor.segment(selector);
         segment.attributes.0 |= 1;
         *self.state.segment_mut(register) = segment;
+        if register == Seg::Ss {
+            self.refresh_mode();
+        }
         Ok(())
+    }
+
+    /// The upper half of a system descriptor of IA-32e mode, which has sixteen bytes; its type must be zero.
+    pub(crate) fn upper_half(
+        &mut self,
+        env: &mut Env<'_>,
+        selector: u16,
+        descriptor: Descriptor,
+    ) -> Result<u64, Stop> {
+        let code = selector_code(selector);
+        let limit = if selector & 4 == 0 { u32::from(self.state.gdtr.limit) } else { self.state.ldtr.limit };
+        if u32::from(selector | 7) + 8 > limit {
+            return Err(self.general_protection(code));
+        }
+        let high: u64 = self.load_system(env, descriptor.linear.wrapping_add(8))?;
+        if high >> 40 & 0x1F != 0 {
+            return Err(self.general_protection(code));
+        }
+        Ok(high)
     }
 
     /// LLDT and LTR: reads a system descriptor of this type, with its upper half in IA-32e mode.
@@ -216,14 +239,7 @@ impl Cpu {
             return Err(self.general_protection(code));
         }
         if self.state.is_ia32e() {
-            if u32::from(selector | 15) > u32::from(self.state.gdtr.limit) {
-                return Err(self.general_protection(code));
-            }
-            let high: u64 = self.load_system(env, descriptor.linear.wrapping_add(8))?;
-            if high >> 40 & 0x1F != 0 {
-                return Err(self.general_protection(code));
-            }
-            segment.base |= high << 32;
+            segment.base |= self.upper_half(env, selector, descriptor)? << 32;
             if !self.canonical(segment.base) {
                 return Err(self.general_protection(code));
             }

@@ -24,7 +24,7 @@ use tdvisor_base::{Hpa, KeyId, Pfn};
 
 use super::{MAX_INSTRUCTION, decode_block, decode_one, is_undefined_whatever_follows};
 use crate::breakpoints::Pace;
-use crate::cpu::{CodeMode, Cpu, Env};
+use crate::cpu::{Cpu, Env};
 use crate::memory::Place;
 use crate::op::Op;
 use crate::paging::Want;
@@ -177,9 +177,6 @@ impl CodeCache {
 
     #[inline(never)]
     fn find(&mut self, cpu: &mut Cpu, env: &mut Env<'_>, rip: u64, stamp: u64) -> Result<u32, Stop> {
-        if cpu.mode == CodeMode::Code16 {
-            return Err(cpu.unimplemented("16-bit code"));
-        }
         if cpu.breakpoints.code {
             cpu.check_code_breakpoint(rip)?;
         }

@@ -41,7 +41,11 @@ impl Decoded {
 }
 
 fn decoder(mode: CodeMode, bytes: &[u8]) -> Decoder<'_> {
-    let bits = if mode == CodeMode::Code64 { 64 } else { 32 };
+    let bits = match mode {
+        CodeMode::Code64 => 64,
+        CodeMode::Code32 => 32,
+        CodeMode::Code16 => 16,
+    };
     Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE)
 }
 
@@ -213,66 +217,55 @@ pub(crate) fn text(mode: CodeMode, bytes: &[u8], address: u64) -> Option<String>
     (!instruction.is_invalid()).then(|| instruction.to_string())
 }
 
+/// One example of every form of every encoding that the decoder knows, with each prefix that selects between instructions.
+#[cfg(test)]
+pub(crate) fn forms(mode: CodeMode) -> Vec<[u8; MAX_INSTRUCTION]> {
+    let rex: &[&[u8]] = if mode == CodeMode::Code64 { &[&[], &[0x48]] } else { &[&[]] };
+    let vector: &[&[u8]] =
+        &[&[0xC5, 0xF8], &[0xC4, 0xE2, 0x7D], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
+    let legacy: &[&[u8]] = &[&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
+    let prefixes: &[&[u8]] =
+        &[&[], &[0x66], &[0x67], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2], &[0x66, 0xF3]];
+    let maps = || legacy.iter().chain(vector);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut forms = Vec::new();
+    for (prefix, rex, map) in
+        prefixes.iter().flat_map(|p| rex.iter().flat_map(move |r| maps().map(move |m| (p, r, m))))
+    {
+        for (opcode, modrm) in (0..=255u8).flat_map(|o| (0..=255u8).map(move |m| (o, m))) {
+            let mut bytes = [0; MAX_INSTRUCTION];
+            for (to, from) in bytes.iter_mut().zip([prefix, *rex, *map, &[opcode, modrm]].concat()) {
+                *to = from;
+            }
+            let i = decoder(mode, &bytes).decode();
+            let form = (i.code() as u32, i.op1_kind() as u32, i.op0_kind() as u32, prefix);
+            if !i.is_invalid() && seen.insert(form) {
+                forms.push(bytes);
+            }
+        }
+    }
+    forms
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
 
-    /// Every encoding that the decoder knows, with each prefix that selects between instructions.
-    fn unknown_in(mode: CodeMode) -> (usize, BTreeSet<String>) {
-        let long = mode == CodeMode::Code64;
-        let rex: &[&[u8]] = if long { &[&[], &[0x48]] } else { &[&[]] };
-        let vector: &[&[u8]] =
-            &[&[0xC5, 0xF8], &[0xC4, 0xE2, 0x7D], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
-        let legacy: &[&[u8]] = &[&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
-        let mut seen = BTreeSet::new();
-        let mut unknown = BTreeSet::new();
-        for prefix in [&[][..], &[0x66], &[0x67], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2], &[0x66, 0xF3]] {
-            for rex in rex {
-                for map in legacy.iter().chain(vector) {
-                    for opcode in 0..=255u8 {
-                        for modrm in 0..=255u8 {
-                            let mut bytes = [prefix, *rex, *map, &[opcode, modrm]].concat();
-                            bytes.resize(MAX_INSTRUCTION, 0);
-                            let i = decoder(mode, &bytes).decode();
-                            let form = (i.code() as u32, i.op1_kind() as u32, i.op0_kind() as u32, prefix);
-                            if i.is_invalid() || !seen.insert(form) {
-                                continue;
-                            }
-                            if matches!(meaning(&i, long), Meaning::Unknown) {
-                                unknown.insert(format!("{:?}", i.code()));
-                            }
-                        }
-                    }
+    #[test]
+    fn every_encoding_of_every_mode_has_a_meaning() {
+        for mode in [CodeMode::Code64, CodeMode::Code32, CodeMode::Code16] {
+            let forms = forms(mode);
+            let mut unknown = BTreeSet::new();
+            for bytes in &forms {
+                let i = decoder(mode, bytes).decode();
+                if matches!(meaning(&i, mode == CodeMode::Code64), Meaning::Unknown) {
+                    unknown.insert(format!("{:?}", i.code()));
                 }
             }
+            assert!(unknown.is_empty(), "{mode:?}, of {} forms: {unknown:?}", forms.len());
+            assert!(forms.len() > 4000, "{mode:?}: {} forms", forms.len());
         }
-        (seen.len(), unknown)
-    }
-
-    #[test]
-    fn every_encoding_of_64_bit_mode_has_a_meaning() {
-        let (forms, unknown) = unknown_in(CodeMode::Code64);
-        assert!(unknown.is_empty(), "of {forms} forms: {unknown:?}");
-        assert!(forms > 4000, "{forms} forms");
-    }
-
-    /// What nobody has needed yet in 32-bit code: decimal arithmetic, ARPL and BOUND, and everything with 16-bit addresses
-    /// or 16-bit branches.
-    fn is_rare(code: &str) -> bool {
-        let decimal = ["Aaa", "Aad", "Aam", "Aas", "Daa", "Das", "Salc", "Arpl", "Bound"];
-        let strings = ["Movs", "Stos", "Lods", "Scas", "Cmps", "Ins", "Outs"];
-        let narrow = ["rel16", "rel8_16", "Jcxz", "Call_rm16", "Jmp_rm16", "Retnw", "Pushaw", "Popaw"];
-        decimal.iter().chain(&strings).any(|name| code.starts_with(name))
-            || narrow.iter().any(|part| code.contains(part))
-    }
-
-    #[test]
-    fn every_encoding_of_32_bit_mode_has_a_meaning_but_rare_ones() {
-        let (forms, unknown) = unknown_in(CodeMode::Code32);
-        let unknown: Vec<_> = unknown.iter().filter(|code| !is_rare(code)).collect();
-        assert!(unknown.is_empty(), "of {forms} forms: {unknown:?}");
-        assert!(forms > 4000, "{forms} forms");
     }
 }

@@ -143,15 +143,19 @@ fn memory(i: &Instruction, op: &mut Op, long: bool) {
     op.index = register_index(i.memory_index());
     op.scale = i.memory_index_scale().trailing_zeros() as u8;
     op.disp = i.memory_displacement64();
+    let sizes = [base.size(), i.memory_index().size(), i.memory_displ_size() as usize];
     let narrow = match (base, i.memory_index()) {
         (Register::None, Register::None) => !long || i.memory_displ_size() == 4,
         (Register::EIP, _) => true,
-        (base, index) => base.size() == 4 || index.size() == 4,
+        (base, index) => matches!(base.size(), 2 | 4) || matches!(index.size(), 2 | 4),
     };
     if base == Register::RIP || base == Register::EIP {
         op.disp = i.ip_rel_memory_address();
     } else if narrow && !(long && base == Register::None && i.memory_index() == Register::None) {
-        op.address |= address::NARROW;
+        let registers = base != Register::None || i.memory_index() != Register::None;
+        let looked_at = if registers { sizes.get(..2) } else { sizes.get(2..) };
+        let has_16 = looked_at.is_some_and(|sizes| sizes.contains(&2));
+        op.set_address_size(if has_16 { 2 } else { 4 });
     }
     if base == Register::EIP {
         op.address |= address::NARROW;

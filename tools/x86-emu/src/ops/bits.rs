@@ -6,7 +6,7 @@ use super::by_width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::memory::FromBytes;
-use crate::op::{Handler, Intent, Op, address};
+use crate::op::{Handler, Intent, Op};
 use crate::stop::Step;
 use x86_arch::Width;
 use x86_arch::flags::{self, Flags};
@@ -62,9 +62,7 @@ fn bit<W: Width + FromBytes, O: BitOp>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op
     if op.aux == 0 {
         let words = (number as i64) >> W::BITS.trailing_zeros();
         offset = offset.wrapping_add((words as u64).wrapping_mul(W::BYTES));
-        if op.address & (address::NARROW | address::CHECKED) != 0 {
-            offset &= 0xFFFF_FFFF;
-        }
+        offset &= op.address_mask();
     }
     let intent = if O::WRITES { Intent::Write } else { Intent::Read };
     let linear = cpu.linear_in(op, offset, W::BYTES, intent)?;

@@ -13,7 +13,7 @@ const RCX: u8 = 1;
 impl Cpu {
     /// Jumps to a target given relative to the block.
     #[inline(always)]
-    fn jump_relative(&mut self, target: u64) -> Step {
+    pub(super) fn jump_relative(&mut self, target: u64) -> Step {
         let target = self.state.rip().wrapping_add(target);
         if self.is_long_mode() {
             self.state.set_rip(target);
@@ -42,7 +42,7 @@ impl Cpu {
 
     /// The address behind an operation, as a return address.
     #[inline(always)]
-    fn return_address(&self, op: &Op) -> u64 {
+    pub(crate) fn return_address(&self, op: &Op) -> u64 {
         let next = self.state.rip().wrapping_add(op.end());
         if self.is_long_mode() { next } else { next & 0xFFFF_FFFF }
     }
@@ -188,10 +188,10 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     let direct = matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
     let indirect = matches!(i.op0_kind(), OpKind::Register | OpKind::Memory) && i.op_count() == 1;
     let mut aux = 0;
-    // A 16-bit near branch truncates RIP; nothing uses it, and vendors disagree in 64-bit mode.
-    let narrow = i.op0_kind() == OpKind::NearBranch16 || indirect && width(i, 0) == 2;
+    let narrow = i.op0_kind() == OpKind::NearBranch16
+        || matches!(i.mnemonic(), M::Jmp | M::Call) && indirect && width(i, 0) == 2;
     let run: Handler = match i.mnemonic() {
-        _ if narrow => return None,
+        _ if narrow => return super::near16::decode(i),
         M::Jmp if direct => jmp,
         M::Jmp if indirect && !i.is_jmp_far_indirect() => jmp_indirect,
         M::Call if direct => call,
@@ -200,11 +200,14 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
             let native = if long { 8 } else { 4 };
             let size = i.stack_pointer_increment() - i.immediate16() as i32 * i32::from(i.op_count() != 0);
             if size != native {
-                return None;
+                return super::near16::decode(i).filter(|_| !long);
             }
             ret
         }
-        M::Jcxz => return None,
+        M::Jcxz => return super::near16::decode(i),
+        M::Loop | M::Loope | M::Loopne if i.code().op_code().address_size() == 16 => {
+            return super::near16::decode(i);
+        }
         M::Jecxz | M::Jrcxz => count_branch,
         M::Loop | M::Loope | M::Loopne => {
             aux = match i.mnemonic() {

@@ -33,7 +33,12 @@ pub(super) fn enter(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let word = u64::from(op.operand_bytes());
     let caller = cpu.state.regs.slot(RBP);
     let top = cpu.stack();
-    let frame = top.wrapping_sub(word);
+    // What becomes the frame pointer has the operand's size, whatever the stack's.
+    let frame = if cpu.stack_mask == 0xFFFF {
+        cpu.state.regs.slot(x86_arch::Gpr::Rsp as u8) & !0xFFFF | top.wrapping_sub(word) & 0xFFFF
+    } else {
+        top.wrapping_sub(word)
+    };
     let pushed = word * if level == 0 { 1 } else { level + 1 };
     let low = top.wrapping_sub(pushed);
     let mut image = Image { bytes: [0; LARGEST], at: pushed as usize, word: word as usize };

@@ -1,6 +1,7 @@
 //! Far jumps, calls and returns, IRET, SYSCALL and SYSRET, SYSENTER and SYSEXIT.
 //!
-//! Call gates and task switches are not implemented: no system that is a TD's guest sets one up.
+//! Call gates are those of IA-32e mode. Gates and task switches of 32-bit protected mode are not implemented: no system
+//! that is a TD's guest sets one up.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
@@ -11,12 +12,31 @@ use crate::segments::{Descriptor, is_null, selector_code};
 use crate::stop::{Reason, Step, Stop};
 use x86_arch::{Attributes, Event, Gpr, Seg, Segment, efer, flags, vector};
 
+/// What a far jump or call leads to.
+enum FarTarget {
+    /// Code at the present privilege, and the offset in it.
+    Code(Segment, u64),
+    Gate(CallGate),
+}
+
+struct CallGate {
+    selector: u16,
+    offset: u64,
+}
+
+/// What goes through a gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Jump,
+    Call,
+}
+
 /// Flags that SYSRET takes from R11 (SDM vol. 2, SYSRET).
 const SYSRET_FLAGS: u64 = 0x3C_7FD7;
 
 impl Cpu {
-    /// Reads and checks the code descriptor of a far jump or call at the present privilege.
-    fn far_target(&mut self, env: &mut Env<'_>, selector: u16, offset: u64) -> Result<Segment, Stop> {
+    /// Reads and checks what a far jump or call leads to.
+    fn far_target(&mut self, env: &mut Env<'_>, selector: u16, offset: u64) -> Result<FarTarget, Stop> {
         if is_null(selector) {
             return Err(self.general_protection(0));
         }
@@ -24,7 +44,7 @@ impl Cpu {
         let descriptor = self.descriptor(env, selector)?;
         let attributes = descriptor.attributes();
         if !attributes.is_code_or_data() {
-            return Err(self.far_system(selector, attributes));
+            return self.call_gate(env, selector, descriptor).map(FarTarget::Gate);
         }
         let cpl = self.state.cpl();
         let conforming = attributes.kind() & 4 != 0;
@@ -37,25 +57,94 @@ impl Cpu {
             return Err(self.general_protection(code));
         }
         let selector = selector & !3 | u16::from(cpl);
-        self.code_segment(env, descriptor, selector, offset)
+        self.code_segment(env, descriptor, selector, offset).map(|segment| FarTarget::Code(segment, offset))
     }
 
-    /// A far jump or call to a system descriptor: a gate or a TSS.
-    fn far_system(&mut self, selector: u16, attributes: Attributes) -> Stop {
+    /// Reads a 64-bit call gate, which is all that a far jump or call may find in IA-32e mode besides code.
+    fn call_gate(
+        &mut self,
+        env: &mut Env<'_>,
+        selector: u16,
+        descriptor: Descriptor,
+    ) -> Result<CallGate, Stop> {
         const CALL_GATE: u8 = 12;
         const LEGACY: [u8; 4] = [1, 4, 5, 9];
         let code = selector_code(selector);
+        let attributes = descriptor.attributes();
         let kind = attributes.kind();
         let inner = attributes.dpl() < self.state.cpl().max((selector & 3) as u8);
         // IA-32e mode has no task switches and only 64-bit call gates.
         let exists = kind == CALL_GATE || !self.state.is_ia32e() && LEGACY.contains(&kind);
         if !exists || inner {
-            return self.general_protection(code);
+            return Err(self.general_protection(code));
         }
         if !attributes.present() {
-            return self.raise(Event::exception_with_code(vector::NP, code));
+            return Err(self.raise(Event::exception_with_code(vector::NP, code)));
         }
-        self.unimplemented("far transfer through a gate or a TSS")
+        if !self.state.is_ia32e() {
+            return Err(self.unimplemented("far transfer through a gate or a TSS"));
+        }
+        let high = self.upper_half(env, selector, descriptor)?;
+        Ok(CallGate {
+            selector: (descriptor.raw >> 16) as u16,
+            offset: descriptor.raw & 0xFFFF | descriptor.raw >> 32 & 0xFFFF_0000 | high << 32,
+        })
+    }
+
+    /// Reads and checks the code that a call gate names: 64-bit code, at this privilege or, for a call, an inner one.
+    fn gate_code(&mut self, env: &mut Env<'_>, gate: &CallGate, by: Through) -> Result<Segment, Stop> {
+        if is_null(gate.selector) {
+            return Err(self.general_protection(0));
+        }
+        let code = selector_code(gate.selector);
+        let descriptor = self.descriptor(env, gate.selector)?;
+        let attributes = descriptor.attributes();
+        let cpl = self.state.cpl();
+        let conforming = attributes.kind() & 4 != 0;
+        let reaches = match by {
+            Through::Jump if !conforming => attributes.dpl() == cpl,
+            _ => attributes.dpl() <= cpl,
+        };
+        if !attributes.is_code() || !reaches || !attributes.long() || attributes.big() {
+            return Err(self.general_protection(code));
+        }
+        let new_cpl = if conforming { cpl } else { attributes.dpl() };
+        self.code_segment(env, descriptor, gate.selector & !3 | u16::from(new_cpl), gate.offset)
+    }
+
+    /// CALL through a gate: the frame is on the stack of the target's privilege, in words of eight bytes.
+    fn call_through(&mut self, env: &mut Env<'_>, op: &Op, gate: &CallGate) -> Step {
+        let segment = self.gate_code(env, gate, Through::Call)?;
+        let inner = (segment.selector & 3) as u8;
+        let inward = inner < self.state.cpl();
+        let stack = self.state.gpr(Gpr::Rsp);
+        let top = if inward { self.tss_stack(env, inner, 0)? } else { stack };
+        let words = [
+            self.return_address(op),
+            u64::from(self.state.segment(Seg::Cs).selector),
+            stack,
+            u64::from(self.state.segment(Seg::Ss).selector),
+        ];
+        let words = if inward { &words[..] } else { words.get(..2).unwrap_or(&words) };
+        let mut frame = [0u8; 32];
+        for (slot, word) in frame.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        let bytes = 8 * words.len();
+        let top = top.wrapping_sub(bytes as u64);
+        if !self.canonical(top) {
+            return Err(self.raise(Event::exception_with_code(vector::SS, 0)));
+        }
+        let view = if inward { self.system_view() } else { self.view };
+        self.write_bytes(env, top, frame.get(..bytes).unwrap_or(&frame), view)?;
+        if inward {
+            let attributes = Attributes::UNUSABLE.with_dpl(inner);
+            *self.state.segment_mut(Seg::Ss) =
+                Segment { selector: inner.into(), attributes, ..Segment::NULL };
+        }
+        self.state.regs.set(Gpr::Rsp, top);
+        self.enter_code(segment, gate.offset);
+        Ok(())
     }
 
     /// Checks presence, size bits and the offset, and marks the descriptor accessed.
@@ -176,16 +265,22 @@ impl Cpu {
 
 fn jmp_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (selector, offset) = if op.has_memory() { cpu.far_pointer(env, op)? } else { (op.aux, op.imm) };
-    let segment = cpu.far_target(env, selector, offset)?;
+    let (segment, offset) = match cpu.far_target(env, selector, offset)? {
+        FarTarget::Code(segment, offset) => (segment, offset),
+        FarTarget::Gate(gate) => (cpu.gate_code(env, &gate, Through::Jump)?, gate.offset),
+    };
     cpu.enter_code(segment, offset);
     Ok(())
 }
 
 fn call_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (selector, offset) = if op.has_memory() { cpu.far_pointer(env, op)? } else { (op.aux, op.imm) };
-    let segment = cpu.far_target(env, selector, offset)?;
+    let segment = match cpu.far_target(env, selector, offset)? {
+        FarTarget::Code(segment, _) => segment,
+        FarTarget::Gate(gate) => return cpu.call_through(env, op, &gate),
+    };
     let bytes = u64::from(op.operand_bytes());
-    let back = cpu.state.rip().wrapping_add(op.end());
+    let back = cpu.return_address(op);
     let old_code = u64::from(cpu.state.segment(Seg::Cs).selector);
     let top = cpu.stack().wrapping_sub(2 * bytes);
     let linear = cpu.stack_linear(top, 2 * bytes, Intent::Write)?;
@@ -268,7 +363,8 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     }
     let was_long = cpu.is_long_mode();
     cpu.enter_code(code, offset);
-    if was_long && bytes == 8 || cpu.is_long_mode() {
+    // A return to a 16-bit stack loads SP only; the rest of RSP is the inner level's.
+    if cpu.stack_mask != 0xFFFF && was_long && bytes == 8 || cpu.is_long_mode() {
         cpu.state.regs.set(Gpr::Rsp, stack);
     } else {
         cpu.set_stack(stack);
@@ -378,7 +474,11 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     let mut op = operands(i, run, long);
     if pointer {
         op.aux = i.far_branch_selector();
-        op.imm = u64::from(i.far_branch32());
+        op.imm = if i.op0_kind() == OpKind::FarBranch16 {
+            u64::from(i.far_branch16())
+        } else {
+            u64::from(i.far_branch32())
+        };
     }
     if !op.has_memory() {
         op.address = op.address & !address::SEGMENT | Seg::Ss as u8;

@@ -66,7 +66,7 @@ fn in_out(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 fn ins_outs(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let port = cpu.port(op);
     let size = op.aux as u8;
-    let mask = if op.address & address::NARROW != 0 { 0xFFFF_FFFF } else { u64::MAX };
+    let mask = op.address_mask();
     let rep = op.prefix & (prefix::REP | prefix::REPNE) != 0;
     if rep && cpu.state.regs.slot(RCX) & mask == 0 {
         return Ok(());
@@ -107,7 +107,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     if string {
         let (size, kind) = string_operands(i)?;
         op.aux = size as u16;
-        op.address = string_address(i, kind, long)?;
+        string_address(i, kind, long, &mut op);
     } else {
         let (port, data) = if out { (0, 1) } else { (1, 0) };
         op.aux = i.op_register(data).size() as u16;

@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use super::packed::{dwords_of, from_dwords, from_qwords};
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, segment_bits};
-use crate::op::{Handler, Intent, Op, address};
+use crate::op::{Handler, Intent, Op};
 use crate::stop::{Step, Stop};
 
 const RDI: u8 = 7;
@@ -155,8 +155,7 @@ pub(super) fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, value: u12
     let mut bytes = (0..16).filter(|n| chosen(*n));
     let Some(first) = bytes.next() else { return Ok(()) };
     let last = bytes.next_back().unwrap_or(first);
-    let narrow = op.address & address::NARROW != 0;
-    let offset = cpu.state.regs.slot(RDI) & if narrow { 0xFFFF_FFFF } else { u64::MAX };
+    let offset = cpu.state.regs.slot(RDI) & op.address_mask();
     let offset = offset.wrapping_add(first.into());
     let bytes = u64::from(last - first) + 1;
     let linear = cpu.linear_in(op, offset, bytes, Intent::Write)?;
@@ -179,9 +178,11 @@ pub(super) fn masked_store_operands(i: &Instruction, run: Handler, long: bool) -
     op.dst = i.op1_register().number() as u8;
     op.src = i.op2_register().number() as u8;
     op.address = segment_bits(i.memory_segment(), long);
-    if matches!(i.op0_kind(), OpKind::MemorySegEDI | OpKind::MemorySegDI) {
-        op.address |= address::NARROW;
-    }
+    op.set_address_size(match i.op0_kind() {
+        OpKind::MemorySegDI => 2,
+        OpKind::MemorySegEDI => 4,
+        _ => 8,
+    });
     op
 }
 

@@ -13,9 +13,11 @@ pub(crate) mod far;
 pub(crate) mod float;
 pub(crate) mod io;
 mod lane_moves;
+mod legacy;
 mod mmx;
 pub(crate) mod moves;
 pub(crate) mod muldiv;
+mod near16;
 pub(crate) mod packed;
 pub(crate) mod shift;
 pub(crate) mod sse;
@@ -52,6 +54,7 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| x87::decode(i, long))
         .or_else(|| mmx::decode(i, long))
         .or_else(|| direct_store::decode(i, long))
+        .or_else(|| legacy::decode(i, long))
         .or_else(|| vmx::decode(i))
 }
 

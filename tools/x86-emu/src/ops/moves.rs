@@ -1,7 +1,7 @@
 //! Data movement without flags: MOV and its extending forms, LEA, XCHG, CMOVcc, SETcc, conversions of the
 //! accumulator, and the flag instructions of one byte.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_width;
 use crate::cpu::{Cpu, Env};
@@ -186,10 +186,7 @@ fn sahf(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
 }
 
 fn xlat(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let mut offset = cpu.state.regs.slot(RBX).wrapping_add(cpu.state.regs.slot(RAX) & 0xFF);
-    if op.address & crate::op::address::NARROW != 0 {
-        offset &= 0xFFFF_FFFF;
-    }
+    let offset = cpu.state.regs.slot(RBX).wrapping_add(cpu.state.regs.slot(RAX) & 0xFF) & op.address_mask();
     let linear = cpu.linear_in(op, offset, 1, Intent::Read)?;
     let value: u8 = cpu.load(env, linear)?;
     u8::write(&mut cpu.state.regs, RAX, value);
@@ -313,9 +310,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     op.aux = conditional;
     if i.mnemonic() == M::Xlatb {
         op.address = crate::decode::segment_bits(i.memory_segment(), long);
-        if i.memory_base() != Register::RBX {
-            op.address |= crate::op::address::NARROW;
-        }
+        op.set_address_size(i.memory_base().size());
     }
     if size == 2 {
         op.prefix |= prefix::SIZE16;

@@ -16,14 +16,24 @@ impl Cpu {
     /// The stack pointer as wide as the stack is.
     #[inline(always)]
     pub(crate) fn stack(&self) -> u64 {
-        let rsp = self.state.regs.slot(RSP);
-        if self.is_long_mode() { rsp } else { rsp & 0xFFFF_FFFF }
+        self.state.regs.slot(RSP) & self.stack_mask
+    }
+
+    /// What RSP is with the stack pointer moved: a 16-bit one keeps the rest of ESP.
+    #[inline(always)]
+    fn moved_stack(&self, rsp: u64) -> u64 {
+        if self.stack_mask == 0xFFFF {
+            self.state.regs.slot(RSP) & !0xFFFF | rsp & 0xFFFF
+        } else {
+            rsp & self.stack_mask
+        }
     }
 
     /// Moves the stack pointer.
     #[inline(always)]
     pub(crate) fn set_stack(&mut self, rsp: u64) {
-        self.state.regs.set_slot(RSP, if self.is_long_mode() { rsp } else { rsp & 0xFFFF_FFFF });
+        let moved = self.moved_stack(rsp);
+        self.state.regs.set_slot(RSP, moved);
     }
 
     /// The linear address of a stack offset.
@@ -32,10 +42,7 @@ impl Cpu {
         if self.is_long_mode() {
             return Ok(offset);
         }
-        if !self.state.segment(Seg::Ss).attributes.big() {
-            return Err(self.unimplemented("16-bit stack"));
-        }
-        self.checked_linear(Seg::Ss, offset & 0xFFFF_FFFF, bytes, intent)
+        self.checked_linear(Seg::Ss, offset & self.stack_mask, bytes, intent)
     }
 
     #[inline(always)]
@@ -103,6 +110,9 @@ impl Cpu {
         let cpl = self.state.cpl();
         if cpl == 0 {
             mask |= flags::IOPL;
+            if bytes > 2 && with_resume {
+                mask |= flags::VIF | flags::VIP;
+            }
         }
         if u64::from(cpl) <= (self.state.flags.rest() & flags::IOPL) >> 12 {
             mask |= flags::IF;
@@ -180,8 +190,10 @@ fn pop_mem(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 fn pop_segment(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (value, stack) = cpu.peek_sized(env, op)?;
     let Some(segment) = Seg::from_index(op.dst) else { return Err(cpu.undefined()) };
+    // The pointer moves as the old stack does, whatever stack is loaded.
+    let moved = cpu.moved_stack(stack);
     cpu.load_data_segment(env, segment, value as u16)?;
-    cpu.set_stack(stack);
+    cpu.state.regs.set_slot(RSP, moved);
     if segment == Seg::Ss {
         cpu.state.interruptibility.shadow = Shadow::MovSs;
         cpu.attention = true;
@@ -203,8 +215,7 @@ fn popf(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 }
 
 fn leave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    let frame = cpu.state.regs.slot(RBP);
-    let frame = if cpu.is_long_mode() { frame } else { frame & 0xFFFF_FFFF };
+    let frame = cpu.state.regs.slot(RBP) & cpu.stack_mask;
     let before = cpu.state.regs.slot(RSP);
     cpu.set_stack(frame);
     match cpu.peek_sized(env, op) {
@@ -224,33 +235,42 @@ fn leave(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     }
 }
 
-fn pusha(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
-    let top = cpu.stack().wrapping_sub(32);
-    let linear = cpu.stack_linear(top & 0xFFFF_FFFF, 32, Intent::Write)?;
+/// PUSHA and PUSHAD: the registers from DI up to AX, as words of the operand's size.
+fn pusha(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    let word = usize::from(op.operand_bytes());
+    let bytes = 8 * word;
+    let top = cpu.stack().wrapping_sub(bytes as u64);
+    let linear = cpu.stack_linear(top, bytes as u64, Intent::Write)?;
     let mut image = [0u8; 32];
-    for (n, slot) in image.chunks_exact_mut(4).enumerate() {
-        let register = cpu.state.regs.slot(7 - n as u8) as u32;
-        slot.copy_from_slice(&register.to_le_bytes());
+    for (n, slot) in image.chunks_exact_mut(word).take(8).enumerate() {
+        let register = cpu.state.regs.slot(7 - n as u8).to_le_bytes();
+        slot.copy_from_slice(register.get(..word).unwrap_or(&[]));
     }
-    cpu.write_bytes(env, linear, &image, cpu.view)?;
+    cpu.write_bytes(env, linear, image.get(..bytes).unwrap_or(&image), cpu.view)?;
     cpu.set_stack(top);
     Ok(())
 }
 
-fn popa(cpu: &mut Cpu, env: &mut Env<'_>, _: &Op) -> Step {
+/// POPA and POPAD: the stack pointer's word is read and dropped.
+fn popa(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    use x86_arch::Width;
+    let word = usize::from(op.operand_bytes());
+    let bytes = 8 * word;
     let top = cpu.stack();
-    let linear = cpu.stack_linear(top, 32, Intent::Read)?;
+    let linear = cpu.stack_linear(top, bytes as u64, Intent::Read)?;
     let mut image = [0u8; 32];
-    cpu.read_bytes(env, linear, &mut image, crate::paging::Want::Read, cpu.view)?;
-    for (n, slot) in image.chunks_exact(4).enumerate() {
+    let part = image.get_mut(..bytes).unwrap_or(&mut []);
+    cpu.read_bytes(env, linear, part, crate::paging::Want::Read, cpu.view)?;
+    for (n, slot) in image.chunks_exact(word).take(8).enumerate() {
         let register = 7 - n as u8;
-        if register != RSP
-            && let Ok(bytes) = <[u8; 4]>::try_from(slot)
-        {
-            cpu.state.regs.set_slot(register, u64::from(u32::from_le_bytes(bytes)));
+        let value = slot.iter().rev().fold(0u32, |value, byte| value << 8 | u32::from(*byte));
+        match word {
+            _ if register == RSP => {}
+            2 => u16::write(&mut cpu.state.regs, register, value as u16),
+            _ => u32::write(&mut cpu.state.regs, register, value),
         }
     }
-    cpu.set_stack(top.wrapping_add(32));
+    cpu.set_stack(top.wrapping_add(bytes as u64));
     Ok(())
 }
 
@@ -277,8 +297,14 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Pop => pop_mem,
         M::Pushf | M::Pushfd | M::Pushfq => pushf,
         M::Popf | M::Popfd | M::Popfq => popf,
-        M::Pushad => pusha,
-        M::Popad => popa,
+        M::Pushad | M::Pusha => {
+            size = i.code().op_code().operand_size() / 8;
+            pusha
+        }
+        M::Popad | M::Popa => {
+            size = i.code().op_code().operand_size() / 8;
+            popa
+        }
         M::Leave => {
             size = i.code().op_code().operand_size() / 8;
             leave

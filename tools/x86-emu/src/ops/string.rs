@@ -27,8 +27,10 @@ const RDI: u8 = 7;
 const QUOTA: u32 = 1024;
 const PAGE: u64 = 4096;
 
-fn mask(op: &Op) -> u64 {
-    if op.address & address::NARROW != 0 { 0xFFFF_FFFF } else { u64::MAX }
+/// Writes a counter or index as wide as an address; a 16-bit one keeps the rest of its register.
+pub(super) fn set_counter(cpu: &mut Cpu, op: &Op, register: u8, value: u64) {
+    let kept = if op.prefix & prefix::ADDRESS16 != 0 { cpu.state.regs.slot(register) & !0xFFFF } else { 0 };
+    cpu.state.regs.set_slot(register, kept | value & op.address_mask());
 }
 
 /// Moves an index register by a signed number of bytes.
@@ -38,16 +40,16 @@ fn advance(cpu: &mut Cpu, op: &Op, register: u8, bytes: u64) {
     } else {
         cpu.state.regs.slot(register).wrapping_add(bytes)
     };
-    cpu.state.regs.set_slot(register, moved & mask(op));
+    set_counter(cpu, op, register, moved);
 }
 
 fn source_linear(cpu: &mut Cpu, op: &Op, bytes: u64) -> Result<u64, Stop> {
-    let offset = cpu.state.regs.slot(RSI) & mask(op);
+    let offset = cpu.state.regs.slot(RSI) & op.address_mask();
     cpu.linear_in(op, offset, bytes, Intent::Read)
 }
 
 fn target_linear(cpu: &mut Cpu, op: &Op, bytes: u64, intent: Intent) -> Result<u64, Stop> {
-    let offset = cpu.state.regs.slot(RDI) & mask(op);
+    let offset = cpu.state.regs.slot(RDI) & op.address_mask();
     if op.address & address::CHECKED != 0 {
         return cpu.checked_linear(Seg::Es, offset, bytes, intent);
     }
@@ -72,12 +74,12 @@ fn repeat(
     }
     let stepped = cpu.state.flags.rest() & flags::TF != 0;
     for _ in 0..QUOTA {
-        let count = cpu.state.regs.slot(RCX) & mask(op);
+        let count = cpu.state.regs.slot(RCX) & op.address_mask();
         if count == 0 {
             return Ok(());
         }
         let done = once(cpu, env, op, if stepped { 1 } else { count })?;
-        cpu.state.regs.set_slot(RCX, count.wrapping_sub(done) & mask(op));
+        set_counter(cpu, op, RCX, count.wrapping_sub(done));
         if compares == Repeat::UntilCompared && compared_enough(cpu, op) {
             return Ok(());
         }
@@ -85,7 +87,7 @@ fn repeat(
             break;
         }
     }
-    if cpu.state.regs.slot(RCX) & mask(op) == 0 {
+    if cpu.state.regs.slot(RCX) & op.address_mask() == 0 {
         return Ok(());
     }
     // An event between two iterations pushes RF: what has begun does not meet its breakpoint again (SDM vol. 3,
@@ -256,18 +258,18 @@ pub(super) fn string_operands(i: &Instruction) -> Option<(usize, OpKind)> {
     })
 }
 
-/// Fills the address bits of an implicit string operand; `None` for 16-bit addresses.
-pub(super) fn string_address(i: &Instruction, kind: OpKind, long: bool) -> Option<u8> {
-    let narrow = match kind {
-        OpKind::MemorySegRSI | OpKind::MemoryESRDI => false,
-        OpKind::MemorySegESI | OpKind::MemoryESEDI => true,
-        _ => return None,
-    };
+/// Fills in the address of an implicit string operand.
+pub(super) fn string_address(i: &Instruction, kind: OpKind, long: bool, op: &mut Op) {
     let register = match i.segment_prefix() {
         Register::None => Register::DS,
         register => register,
     };
-    Some(segment_bits(register, long) | if narrow { address::NARROW } else { 0 })
+    op.address = segment_bits(register, long);
+    op.set_address_size(match kind {
+        OpKind::MemorySegRSI | OpKind::MemoryESRDI => 8,
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => 4,
+        _ => 2,
+    });
 }
 
 pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
@@ -282,6 +284,6 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         _ => None,
     };
     let mut op = operands(i, run?, long);
-    op.address = string_address(i, kind, long)?;
+    string_address(i, kind, long, &mut op);
     Some(Decoded::plain(op))
 }

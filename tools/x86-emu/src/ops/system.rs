@@ -13,7 +13,7 @@ use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::exits::{CrAccess, CrOperation, InstructionExit};
 use crate::op::{Handler, Intent, Op, address, prefix};
-use crate::stop::Step;
+use crate::stop::{Step, Stop};
 use x86_arch::{Gpr, Seg, Segment, Shadow, Width, cr4, flags};
 
 const RAX: u8 = 0;
@@ -193,13 +193,20 @@ fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
 }
 
 fn cli(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    check_iopl(cpu)?;
-    cpu.state.flags.set_rest(cpu.state.flags.rest() & !flags::IF);
+    let flag = interrupt_flag(cpu)?;
+    cpu.state.flags.set_rest(cpu.state.flags.rest() & !flag);
     Ok(())
 }
 fn sti(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    check_iopl(cpu)?;
+    let flag = interrupt_flag(cpu)?;
     let rest = cpu.state.flags.rest();
+    if flag == flags::VIF {
+        if rest & flags::VIP != 0 {
+            return Err(cpu.general_protection(0));
+        }
+        cpu.state.flags.set_rest(rest | flags::VIF);
+        return Ok(());
+    }
     if rest & flags::IF == 0 {
         cpu.state.flags.set_rest(rest | flags::IF);
         cpu.state.interruptibility.shadow = Shadow::Sti;
@@ -207,11 +214,16 @@ fn sti(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     }
     Ok(())
 }
-fn check_iopl(cpu: &mut Cpu) -> Step {
-    if u64::from(cpu.state.cpl()) > (cpu.state.flags.rest() & flags::IOPL) >> 12 {
-        return Err(cpu.general_protection(0));
+/// The flag that CLI and STI change: IF, or VIF for user code under CR4.PVI (SDM vol. 2, CLI and STI).
+fn interrupt_flag(cpu: &mut Cpu) -> Result<u64, Stop> {
+    let cpl = cpu.state.cpl();
+    if u64::from(cpl) <= (cpu.state.flags.rest() & flags::IOPL) >> 12 {
+        Ok(flags::IF)
+    } else if cpl == 3 && cpu.state.control.cr4 & cr4::PVI != 0 {
+        Ok(flags::VIF)
+    } else {
+        Err(cpu.general_protection(0))
     }
-    Ok(())
 }
 /// CLAC and STAC: `aux` is 1 to set.
 fn alignment_flag(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {

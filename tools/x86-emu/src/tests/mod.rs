@@ -1,8 +1,10 @@
 //! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
 
 mod breakpoints;
+mod compatibility;
 mod devices;
 mod events;
+mod every_encoding;
 mod exits;
 mod paging;
 mod registers;

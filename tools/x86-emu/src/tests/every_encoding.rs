@@ -1,0 +1,172 @@
+//! Every encoding that the decoder knows is run once, in every mode and privilege that a guest has: it does something, faults or
+//! exits, and never ends in "not implemented".
+
+use crate::cpu::CodeMode;
+use crate::decode::{MAX_INSTRUCTION, forms};
+use crate::exits::Exit;
+use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
+use phys_memory::{Arena, MemoryFault};
+use tdvisor_base::{Hpa, KeyId};
+use x86_arch::{Attributes, CpuState, Gpr, Seg, Segment, cr0, cr4, flags};
+
+/// Where a 16-bit stack begins.
+const STACK16: u64 = 0x5_8000;
+/// Everything below the code: page tables, GDT, IDT, TSS.
+const SYSTEM: std::ops::Range<u64> = 0x1000..0x8000;
+
+/// One way to run code.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    mode: CodeMode,
+    cpl: u8,
+}
+
+const PLACES: [Place; 4] = [
+    Place { mode: CodeMode::Code64, cpl: 3 },
+    Place { mode: CodeMode::Code32, cpl: 3 },
+    Place { mode: CodeMode::Code16, cpl: 3 },
+    Place { mode: CodeMode::Code64, cpl: 0 },
+];
+
+impl Place {
+    fn machine(self) -> Machine {
+        let mut m = Machine::long();
+        for vector in 0..=255 {
+            m.gate(vector, 0);
+        }
+        if self.cpl == 3 {
+            m.make_user();
+            // A process does not write its own page tables.
+            for page in (SYSTEM.start >> 12..SYSTEM.end >> 12).chain([layout::HANDLERS >> 12]) {
+                let at = layout::PT + 8 * page;
+                m.poke(at, m.peek(at) & !4);
+            }
+        }
+        let state = &mut m.cpu.state;
+        state.control.cr0 |= cr0::AM;
+        state.control.cr4 |= cr4::OSXSAVE | cr4::FSGSBASE | cr4::PVI | cr4::PGE;
+        state.control.xcr0 = 3;
+        let (code, data) = if self.cpl == 3 { (USER_CODE, USER_DATA) } else { (KERNEL_CODE, KERNEL_DATA) };
+        let data = Segment::flat(data, Attributes::DATA.with_dpl(self.cpl));
+        for register in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs, Seg::Ss] {
+            *state.segment_mut(register) = data;
+        }
+        let (kind, base, limit) = match self.mode {
+            CodeMode::Code64 => (Attributes::CODE64, 0, u32::MAX),
+            CodeMode::Code32 => (Attributes::CODE32, 0, u32::MAX),
+            CodeMode::Code16 => (Attributes(0x9B), layout::CODE, 0xFFFF),
+        };
+        *state.segment_mut(Seg::Cs) =
+            Segment { selector: code, base, limit, attributes: kind.with_dpl(self.cpl) };
+        state.set_rip(layout::CODE - base);
+        state.set_gpr(Gpr::Rsp, layout::STACK - 64);
+        if self.mode == CodeMode::Code16 {
+            let attributes = Attributes(0x93).with_dpl(self.cpl);
+            *state.segment_mut(Seg::Ss) = Segment { base: STACK16, limit: 0xFFFF, attributes, ..data };
+            state.set_gpr(Gpr::Rsp, 0x4000);
+        }
+        m
+    }
+}
+
+/// Puts memory and state back before every instruction.
+struct Rerun {
+    m: Machine,
+    state: CpuState,
+    system: Vec<u8>,
+}
+
+impl Rerun {
+    fn new(place: Place) -> Self {
+        let m = place.machine();
+        let mut system = vec![0; (SYSTEM.end - SYSTEM.start) as usize];
+        read(&m.bus.memory, SYSTEM.start, &mut system).expect("inside the arena");
+        Self { state: m.cpu.state.clone(), m, system }
+    }
+
+    /// What running these bytes ends in, if that is a limit of this crate.
+    fn limit(&mut self, bytes: &[u8], prepare: impl Fn(&mut CpuState)) -> Option<String> {
+        self.m.write(SYSTEM.start, &self.system);
+        self.m.code(bytes);
+        self.m.cpu.state.clone_from(&self.state);
+        prepare(&mut self.m.cpu.state);
+        self.m.cpu.tlb.flush_all();
+        match self.m.run_for(2) {
+            Exit::Unimplemented(what) => Some(what.to_string()),
+            _ => None,
+        }
+    }
+}
+
+fn read(memory: &Arena, at: u64, out: &mut [u8]) -> Result<(), MemoryFault> {
+    memory.read(Hpa::new(at), KeyId::DEFAULT, out)
+}
+
+fn registers(state: &mut CpuState, value: u64) {
+    for register in Gpr::ALL.into_iter().filter(|r| *r != Gpr::Rsp) {
+        state.set_gpr(register, value);
+    }
+}
+
+#[test]
+fn every_encoding_runs_in_every_mode() {
+    for place in PLACES {
+        let mut rerun = Rerun::new(place);
+        let forms = forms(place.mode);
+        let mut limits = Vec::new();
+        for bytes in &forms {
+            for value in [layout::DATA, 3, u64::MAX] {
+                limits.extend(rerun.limit(bytes, |state| registers(state, value)));
+            }
+        }
+        assert!(
+            limits.is_empty(),
+            "{place:?}: {} of {} forms: {:#?}",
+            limits.len(),
+            forms.len(),
+            &limits[..limits.len().min(20)]
+        );
+    }
+}
+
+/// A reproducible sequence of words (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+}
+
+#[test]
+fn random_bytes_with_random_registers_run_in_every_mode() {
+    for (place, seed) in PLACES.into_iter().zip(1..) {
+        let mut rerun = Rerun::new(place);
+        let mut random = Random(seed);
+        for case in 0..20_000 {
+            let words = [random.next(), random.next()];
+            let mut bytes = [0; MAX_INSTRUCTION + 1];
+            for (to, from) in bytes.chunks_exact_mut(8).zip(words) {
+                to.copy_from_slice(&from.to_le_bytes());
+            }
+            let wild = random.next();
+            let limit = rerun.limit(&bytes, |state| {
+                for (n, register) in (0..).zip(Gpr::ALL) {
+                    // Small numbers, addresses of data, and anything.
+                    let value = match wild >> (2 * n) & 3 {
+                        0 => wild >> 59,
+                        1 => layout::DATA + (wild & 0xFF8),
+                        2 => wild,
+                        _ => continue,
+                    };
+                    state.set_gpr(register, value);
+                }
+                state.flags.set(wild & (flags::ARITHMETIC | flags::DF | flags::TF | flags::AC | flags::NT));
+            });
+            assert_eq!(limit, None, "{place:?}, seed {seed}, case {case}: {bytes:02x?}");
+        }
+    }
+}
