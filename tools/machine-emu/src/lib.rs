@@ -51,6 +51,13 @@ pub enum Pace {
     },
 }
 
+/// What a machine is: the release of its TDX module, and more parts as there are more to choose from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// The release of the TDX module.
+    pub module: ModuleProfile,
+}
+
 /// An emulated machine.
 pub struct EmulatedMachine {
     machine: Arc<Machine>,
@@ -68,13 +75,13 @@ impl EmulatedMachine {
         Self::with_pace(memory, vcpus, Pace::Real, trace)
     }
 
-    /// The same at a pace of choice.
+    /// A machine with room for such a TD, as [`Self::for_td`] makes it, at a pace of choice.
     pub fn with_pace(memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
-        Self::with_module(ModuleProfile::default(), memory, vcpus, pace, trace)
+        Self::with_hardware(&Hardware::default(), memory, vcpus, pace, trace)
     }
 
-    /// The same with a release of the module of choice.
-    pub fn with_module(profile: ModuleProfile, memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
+    /// A machine with room for such a TD, as [`Self::for_td`] makes it, with hardware of choice.
+    pub fn with_hardware(hardware: &Hardware, memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
         // PAMTs take 1/256 and page tables about as much again; control pages are a few.
         let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
         let convertible = needed.next_multiple_of(GIB);
@@ -88,7 +95,7 @@ impl EmulatedMachine {
                 Pace::Deterministic { .. } => TscSource::Virtual,
             },
             tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
-            profile,
+            profile: hardware.module,
             ..MachineConfig::small()
         };
         let machine = Arc::new(Machine::new(config));

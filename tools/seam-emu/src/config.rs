@@ -1,9 +1,12 @@
 //! What machine is emulated: its memory, its processors, and the release of the TDX module that it runs.
 
+use core::fmt;
 use core::ops::RangeInclusive;
+use core::str::FromStr;
 
 use tdx_module_iface::Release;
 
+use crate::fidelity::Backing;
 use crate::processor::Processor;
 use crate::rules::Rules;
 
@@ -13,15 +16,36 @@ pub enum ModuleProfile {
     /// Release 1.5.01, as recorded.
     V1_5_01,
     /// Release 1.5.05, as recorded.
-    V1_5_05,
-    /// A late 1.5 release: TDH.MEM.PAGE.DEMOTE is not interrupted by external interrupts.
     #[default]
+    V1_5_05,
+    /// A late 1.5 release, by rule: TDH.MEM.PAGE.DEMOTE is not interrupted by external interrupts.
     V1_5Late,
-    /// Release 2.0: as late 1.5, and the 4 KiB part of the PAMT is given and taken at run time.
+    /// Release 2.0, by rule: as late 1.5, and the 4 KiB part of the PAMT is given and taken at run time.
     V2_0,
 }
 
 impl ModuleProfile {
+    /// Every profile, by release.
+    pub const ALL: [Self; 4] = [Self::V1_5_01, Self::V1_5_05, Self::V1_5Late, Self::V2_0];
+
+    /// The name by which users choose it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1_5_01 => "1.5.01",
+            Self::V1_5_05 => "1.5.05",
+            Self::V1_5Late => "1.5-late",
+            Self::V2_0 => "2.0",
+        }
+    }
+
+    /// What it rests on: recordings of the release, or its published rules.
+    pub const fn backing(self) -> Backing {
+        match self {
+            Self::V1_5_01 | Self::V1_5_05 => Backing::Recording,
+            Self::V1_5Late | Self::V2_0 => Backing::Rule,
+        }
+    }
+
     /// The release whose ABI tables hold.
     pub const fn release(self) -> Release {
         match self {
@@ -40,6 +64,33 @@ impl ModuleProfile {
     /// Whether PAMT pages of 4 KiB entries are added and removed by TDH.PHYMEM.PAMT.ADD and .REMOVE.
     pub const fn has_dynamic_pamt(self) -> bool {
         self.rules().dynamic_pamt.is_present()
+    }
+}
+
+impl fmt::Display for ModuleProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that no profile has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownProfile;
+
+impl fmt::Display for UnknownProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = ModuleProfile::ALL.map(ModuleProfile::name).join(", ");
+        write!(f, "no module profile has this name: choose one of {names}")
+    }
+}
+
+impl core::error::Error for UnknownProfile {}
+
+impl FromStr for ModuleProfile {
+    type Err = UnknownProfile;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name).ok_or(UnknownProfile)
     }
 }
 
@@ -200,6 +251,15 @@ mod tests {
         assert_eq!(config.hkid_mask(), 0x3f << 46);
         assert_eq!(config.hkid_of(33 << 46 | 0x1234_5000), 33);
         assert_eq!(config.num_packages(), 1);
+    }
+
+    #[test]
+    fn a_profile_is_chosen_by_its_name_and_a_wrong_name_is_answered_with_the_list() {
+        for profile in ModuleProfile::ALL {
+            assert_eq!(profile.name().parse(), Ok(profile));
+        }
+        let said = "1.5".parse::<ModuleProfile>().unwrap_err().to_string();
+        assert!(ModuleProfile::ALL.iter().all(|profile| said.contains(profile.name())), "{said}");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub mod td_params;
 pub mod testing;
 mod vcpu;
 
-pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource};
+pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSource, UnknownProfile};
 pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
 pub use l2::Vm;
 pub use machine::{

@@ -88,14 +88,13 @@ pub struct ServerConfig {
 }
 
 impl Default for ServerConfig {
-    /// One processor, 2 GiB, module 1.5.05, the host's clock.
+    /// One processor, 2 GiB, the module release that Linux asks for (1.5.05), the host's clock.
     fn default() -> Self {
         Self {
             processors: 1,
             packages: 1,
             memory: 2 << 30,
-            // The release that Linux asks for: topology enumeration, MAX_VCPUS_PER_TD.
-            profile: ModuleProfile::V1_5_05,
+            profile: ModuleProfile::default(),
             pace: Pace::Real,
             host_state: HostState::default(),
             seam: Seam::default(),

@@ -23,6 +23,33 @@ fn a_register_is_shown_whether_or_not_a_guest_prints_it() {
 }
 
 #[test]
+fn every_profile_of_the_list_runs_a_td_and_says_what_it_rests_on() {
+    let list = tdvisor(&["list", "--json"]).ends_with(0).json();
+    let profiles = list["module_profiles"].as_array().expect("a list");
+    assert_eq!(list["module_profile"], "1.5.05");
+    for profile in profiles {
+        let name = profile["name"].as_str().expect("a name");
+        let summary = tdvisor(&["run", "--profile", name, "--json"]).ends_with(0).json();
+        assert_eq!(summary["module"]["profile"], name);
+        assert_eq!(summary["module"]["backed_by"], profile["backed_by"]);
+    }
+    let backing = |name| profiles.iter().find(|profile| profile["name"] == name).map(|of| &of["backed_by"]);
+    assert_eq!(backing("1.5.05"), Some(&"recording".into()));
+    assert_eq!(backing("2.0"), Some(&"rule".into()));
+    assert_eq!(tdvisor(&["run", "--json"]).ends_with(0).json()["module"]["profile"], "1.5.05");
+}
+
+#[test]
+fn a_profile_that_does_not_exist_is_answered_with_those_that_do() {
+    for arguments in [&["run", "--profile", "1.5.5"][..], &["run", "--profile", "1.5.5", "--json"]] {
+        let said = tdvisor(arguments).ends_with(2).stderr();
+        for name in ["1.5.01", "1.5.05", "1.5-late", "2.0"] {
+            assert!(said.contains(name), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_decoded_trace_has_no_call_that_the_guest_did_not_make() {
     let trace = Folder::new("words-trace").path("trace");
     tdvisor(&["run", "--trace", &trace]).ends_with(0);

@@ -1,9 +1,10 @@
 //! The machine under one or more sessions.
 
 use machine_emu::trace::Trace;
-use machine_emu::{EmulatedMachine, Pace};
+use machine_emu::{EmulatedMachine, Hardware, Pace};
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
+use td_host::platform::Frames;
 use td_host::td::{BuildProgress, Ending};
 use td_host::{Error, Host};
 
@@ -20,8 +21,10 @@ pub enum Event<'e> {
     Ended(&'e Ending),
 }
 
-/// What a machine is made for.
+/// What a machine is, and what it is made for.
 pub struct MachineSpec {
+    /// Its module and processor.
+    pub hardware: Hardware,
     /// Bytes of memory of its TDs together.
     pub memory: u64,
     /// vCPUs of its TDs together; each has a processor, beside one for management.
@@ -57,7 +60,8 @@ impl Machine {
     /// # Errors
     /// The module refuses, or there is not enough memory.
     pub fn bring_up(spec: MachineSpec, events: &dyn Fn(Event<'_>)) -> Result<Self, Error> {
-        let machine = EmulatedMachine::with_pace(spec.memory, spec.vcpus, spec.pace, spec.trace);
+        let machine =
+            EmulatedMachine::with_hardware(&spec.hardware, spec.memory, spec.vcpus, spec.pace, spec.trace);
         if let Some(plan) = spec.faults {
             machine.machine().faults().set_plan(plan);
         }
@@ -68,6 +72,12 @@ impl Machine {
     /// The host that runs on it.
     pub fn host(&self) -> &Host<EmulatedMachine> {
         &self.host
+    }
+
+    /// Frames that no TD has: the free ones, and those that the host holds for the module's memory map (dynamic PAMT),
+    /// of which it takes more as TDs need them and keeps what it has.
+    pub(crate) fn frames(&self) -> u64 {
+        self.platform().free_frames() + self.host.pamt_frames()
     }
 
     /// The machine as a platform.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use machine_emu::EmulatedMachine;
 use td_host::Error;
 use td_host::host::hkid::HkidCounts;
-use td_host::platform::Frames;
 use td_host::td::config::TdConfig;
 use td_host::td::{Ending, Td};
 use tdvisor_devices::Devices;
@@ -76,7 +75,7 @@ impl<'m, 'e> Session<'m, 'e> {
         events: &'e (dyn Fn(Event<'_>) + Sync),
     ) -> Result<Self, Error> {
         let host = machine.host();
-        let before = Before { frames: machine.platform().free_frames(), hkids: host.hkid_counts() };
+        let before = Before { frames: machine.frames(), hkids: host.hkid_counts() };
         let td = Td::build(host, &spec.config, spec.image, |progress| events(Event::Build(progress)))?;
         events(Event::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
@@ -190,7 +189,7 @@ impl<'m> Ended<'m> {
             key_id_lost: false,
             violations: platform.violations(),
         };
-        report.frames_lost = platform.free_frames().abs_diff(before.frames);
+        report.frames_lost = machine.frames().abs_diff(before.frames);
         report.key_id_lost = machine.host().hkid_counts() != before.hkids;
         report
     }

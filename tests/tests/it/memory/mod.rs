@@ -9,7 +9,7 @@ pub mod machine;
 use std::collections::BTreeMap;
 
 use machine_emu::trace::Trace;
-use machine_emu::{EmulatedMachine, Pace};
+use machine_emu::{EmulatedMachine, Hardware, Pace};
 use mirror_ept::GfnRange;
 use seam_emu::ModuleProfile;
 use td_host::Host;
@@ -41,7 +41,8 @@ pub fn host(bytes: u64) -> EmulatedHost {
 
 /// The same with another release of the module.
 pub fn host_on(profile: ModuleProfile, bytes: u64) -> EmulatedHost {
-    let machine = EmulatedMachine::with_module(profile, bytes, 4, Pace::Real, Trace::counting());
+    let hardware = Hardware { module: profile };
+    let machine = EmulatedMachine::with_hardware(&hardware, bytes, 4, Pace::Real, Trace::counting());
     Host::bring_up(TestMachine::new(machine), |_| {}).expect("an emulated module comes up")
 }
 

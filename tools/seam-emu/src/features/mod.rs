@@ -13,7 +13,7 @@ mod table;
 
 use tdx_module_iface::Release;
 
-pub use table::TABLE;
+pub use table::{TABLE, TD_PARTITIONING};
 
 /// Which bits a machine presents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -89,6 +89,11 @@ impl Feature {
 }
 
 impl FeatureSet {
+    /// Whether the set of a release has a bit.
+    pub const fn has(self, feature: &Feature, release: Release) -> bool {
+        feature.is_in(self, release)
+    }
+
     /// The bits of a word that the set of a release has.
     pub fn bits(self, word: Word, release: Release) -> u64 {
         TABLE

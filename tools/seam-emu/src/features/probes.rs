@@ -1,10 +1,12 @@
 //! One probe for each bit that is offered: it fails when the behaviour behind the bit is gone.
 
-use tdvisor_base::{Gpa, Hpa};
+use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;
 use tdx_module_iface::metadata::{FieldId, sys, td, vp};
+use tdx_module_iface::td_params::attributes::SEPT_VE_DISABLE;
 use tdx_module_iface::td_params::{TdParams, config_flags, eptp, msr_config_ctls};
+use tdx_module_iface::tdg::td_ctls;
 use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 use x86_arch::Access;
 
@@ -34,22 +36,30 @@ const PROBES: &[Probe] = &[
     (Features0, 9, an_entry_after_a_trap_like_exit_takes_the_recoverability_hint),
     (Features0, 10, a_host_sets_the_time_out_of_host_priority),
     (Features0, 11, arch_capabilities_are_configured),
-    (Features0, 16, a_guest_turns_pending_page_exceptions_off),
+    (Features0, 16, td_ctls_begin_as_sept_ve_disable_says),
     (Features0, 17, the_allowed_processor_models_are_listed),
-    (Features0, 18, rbp_is_not_passed_to_the_host),
-    (Features0, 20, topology_is_enumerated_by_x2apic_ids),
+    (Features0, 18, rbp_of_the_host_survives_a_vmcall),
+    (Features0, 20, vcpus_get_x2apic_ids_that_differ),
     (Features0, 36, pamt_pages_are_given_at_run_time),
     (Features0, 51, demotion_is_not_interrupted),
     (Attributes, 0, a_debuggable_td_is_read_by_its_host),
     (Attributes, 28, a_pending_page_exits_to_the_host),
-    (Xfam, 0, a_td_without_x87_or_sse_is_refused),
-    (Xfam, 1, a_td_without_x87_or_sse_is_refused),
+    (Xfam, 0, x87_state_is_there_and_outlives_a_td_exit),
+    (Xfam, 1, sse_state_is_there_and_outlives_a_td_exit),
     (ConfigFlags, 0, guest_addresses_have_52_bits),
-    (ConfigFlags, 1, a_guest_turns_pending_page_exceptions_off),
-    (ConfigFlags, 2, rbp_is_not_passed_to_the_host),
+    (ConfigFlags, 1, only_a_td_with_the_flag_changes_its_pending_page_exceptions),
+    (ConfigFlags, 2, rbp_is_not_exposed_to_the_host),
     (TdCtls, 0, a_guest_turns_pending_page_exceptions_off),
-    (TdCtls, 1, topology_is_enumerated_by_x2apic_ids),
+    (TdCtls, 1, cpuid_shows_the_x2apic_id_once_the_guest_asks),
 ];
+
+#[test]
+fn no_two_bits_share_a_probe() {
+    for (index, (word, bit, probe)) in PROBES.iter().enumerate() {
+        let twin = PROBES[index + 1..].iter().find(|other| core::ptr::fn_addr_eq(other.2, *probe));
+        assert!(twin.is_none(), "{} bit {bit}", word.name());
+    }
+}
 
 #[test]
 fn every_offered_bit_does_what_it_says() {
@@ -123,9 +133,14 @@ struct Seen {
     vector: Option<u8>,
 }
 
-/// Enters the VCPU with `rcx_flags`; the guest makes these exits, one after the other, and is then interrupted. Gives
+/// Enters the VCPU with these flags in RCX; the guest makes these exits, one after the other, and is then interrupted. Gives
 /// what it saw after each, and the registers of the host at the TD exit.
 fn guest(host: &Host, td: &Td, rcx_flags: u64, exits: &[(Gprs, VmExit)]) -> (Vec<Seen>, Gprs) {
+    guest_of(host, td, Gprs { rcx: rcx_flags, ..Gprs::ZERO }, exits)
+}
+
+/// Enters the VCPU as [`guest`] does, from a host with these registers; RCX has the flags.
+fn guest_of(host: &Host, td: &Td, mut gprs: Gprs, exits: &[(Gprs, VmExit)]) -> (Vec<Seen>, Gprs) {
     let mut seen = Vec::new();
     let mut step = 0;
     let mut cpu = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
@@ -144,7 +159,7 @@ fn guest(host: &Host, td: &Td, rcx_flags: u64, exits: &[(Gprs, VmExit)]) -> (Vec
             None => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
         }
     });
-    let mut gprs = Gprs { rcx: td.vcpus[0] | rcx_flags, ..Gprs::ZERO };
+    gprs.rcx |= td.vcpus[0];
     let lp = host.machine.lp(0).expect("a processor");
     lp.seamcall_with(&mut gprs, &mut cpu).expect("a module that answers");
     (seen, gprs)
@@ -210,13 +225,33 @@ fn an_entry_after_a_trap_like_exit_takes_the_recoverability_hint() {
     assert_eq!(exit.rax, u64::from(ExitReason::EXTERNAL_INTERRUPT.0), "the guest ran");
 }
 
+/// A host that lost an entry's lock comes first: the guest that holds on is sent to its host after the time that the
+/// host chose.
 fn a_host_sets_the_time_out_of_host_priority() {
     const ONE_TENTH_OF_A_SECOND: u64 = 100_000;
     let host = Host::ready();
     let td = running(&host, |_| ());
     let field = Gprs { rcx: td.tdr, rdx: td::HP_LOCK_TIMEOUT.id.0, ..Gprs::ZERO };
     host.ok(0, TdhLeaf::MNG_WR, Gprs { r8: ONE_TENTH_OF_A_SECOND, r9: u64::MAX, ..field });
-    assert_eq!(host.ok(0, TdhLeaf::MNG_RD, field).r8, ONE_TENTH_OF_A_SECOND);
+    let tdcs = crate::td::Tdr::at(host.machine.memory(), Hpa::new(td.tdr)).expect("a TDR").tdcs();
+    let Some(crate::td::sept::Walk::Found(slot)) = tdcs.walk(Gpa::new(PENDING), Level::L4K) else {
+        panic!("the page has an entry");
+    };
+    let held = slot.lock(Side::Guest).expect("free");
+    slot.lock(Side::Host).expect_err("somebody holds it, and the host wants it");
+    drop(held);
+    let mut refusals = 0;
+    let mut cpu = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        refusals += u32::from(code(&state.gprs()) == C::OPERAND_BUSY);
+        env.machine().advance_tsc(env.machine().config().tsc_hz / 25);
+        state.set_gprs(tdcall(TdgLeaf::MEM_PAGE_ACCEPT, Gprs { rcx: PENDING, ..Gprs::ZERO }).0);
+        VmExit::tdcall()
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    let lp = host.machine.lp(0).expect("a processor");
+    lp.seamcall_with(&mut gprs, &mut cpu).expect("a module that answers");
+    assert_eq!((code(&gprs), refusals), (C::HOST_PRIORITY_BUSY_TIMEOUT, 3));
 }
 
 fn arch_capabilities_are_configured() {
@@ -232,20 +267,41 @@ fn arch_capabilities_are_configured() {
     assert_eq!([without.code(), with.1.code()], [C::OPERAND_INVALID, C::SUCCESS]);
 }
 
+/// The first version asked ATTRIBUTES at each violation; the second asks TD_CTLS, which begin with what ATTRIBUTES say.
+fn td_ctls_begin_as_sept_ve_disable_says() {
+    let host = Host::ready();
+    for (attributes, expected) in [(0, 0), (SEPT_VE_DISABLE, td_ctls::PENDING_VE_DISABLE)] {
+        let td = running(&host, |params| params.attributes = attributes);
+        let (seen, _) = guest(&host, &td, 0, &[read(TdgLeaf::VM_RD, td::TD_CTLS.id)]);
+        assert_eq!((seen[0].gprs.rax, seen[0].gprs.r8), (0, expected), "ATTRIBUTES {attributes:#x}");
+    }
+}
+
+/// A TDG.VM.WR that turns #VE for pending pages off.
+fn turn_pending_ve_off() -> (Gprs, VmExit) {
+    let bit = td_ctls::PENDING_VE_DISABLE;
+    tdcall(TdgLeaf::VM_WR, Gprs { rdx: td::TD_CTLS.id.0, r8: bit, r9: bit, ..Gprs::ZERO })
+}
+
+fn only_a_td_with_the_flag_changes_its_pending_page_exceptions() {
+    let host = Host::ready();
+    for (flags, expected) in
+        [(config_flags::FLEXIBLE_PENDING_VE, C::SUCCESS), (0, C::METADATA_FIELD_VALUE_NOT_VALID)]
+    {
+        let td = running(&host, |params| params.config_flags = flags);
+        let (seen, _) = guest(&host, &td, 0, &[turn_pending_ve_off()]);
+        assert_eq!(code(&seen[0].gprs), expected, "CONFIG_FLAGS {flags:#x}");
+    }
+}
+
 fn a_guest_turns_pending_page_exceptions_off() {
     let host = Host::ready();
     let td = running(&host, |params| params.config_flags = config_flags::FLEXIBLE_PENDING_VE);
-    let off = Gprs { rdx: td::TD_CTLS.id.0, r8: 1, r9: 1, ..Gprs::ZERO };
-    let steps = [touch_pending(), tdcall(TdgLeaf::VP_VEINFO_GET, Gprs::ZERO), tdcall(TdgLeaf::VM_WR, off)];
+    let steps = [touch_pending(), tdcall(TdgLeaf::VP_VEINFO_GET, Gprs::ZERO), turn_pending_ve_off()];
     let (seen, _) = guest(&host, &td, 0, &steps);
     assert_eq!(seen[0].vector, Some(VECTOR_VE));
-    assert_eq!(seen[2].gprs.rax, 0, "TD_CTLS is written");
     let (_, exit) = guest(&host, &td, 0, &[touch_pending()]);
     assert_eq!(exit.rax, u64::from(ExitReason::EPT_VIOLATION.0), "the host is asked now");
-
-    let fixed = running(&host, |_| ());
-    let (seen, _) = guest(&host, &fixed, 0, &[tdcall(TdgLeaf::VM_WR, off)]);
-    assert_ne!(seen[0].gprs.rax, 0, "only a TD with FLEXIBLE_PENDING_VE may");
 }
 
 fn the_allowed_processor_models_are_listed() {
@@ -255,7 +311,18 @@ fn the_allowed_processor_models_are_listed() {
     assert_eq!(read(sys::ALLOWED_FMS.id), u64::from(host.machine.config().cpuid_fms));
 }
 
-fn rbp_is_not_passed_to_the_host() {
+fn rbp_of_the_host_survives_a_vmcall() {
+    const HOST_RBP: u64 = 0x1234;
+    let host = Host::ready();
+    let vmcall = tdcall(TdgLeaf::VP_VMCALL, Gprs { rbp: 7, ..Gprs::ZERO });
+    for (flags, expected) in [(config_flags::NO_RBP_MOD, HOST_RBP), (0, 0)] {
+        let td = running(&host, |params| params.config_flags = flags);
+        let (_, exit) = guest_of(&host, &td, Gprs { rbp: HOST_RBP, ..Gprs::ZERO }, &[vmcall]);
+        assert_eq!(exit.rbp, expected, "CONFIG_FLAGS {flags:#x}");
+    }
+}
+
+fn rbp_is_not_exposed_to_the_host() {
     const RBP: u64 = 1 << 5;
     let host = Host::ready();
     let vmcall = tdcall(TdgLeaf::VP_VMCALL, Gprs { rcx: RBP, rbp: 7, ..Gprs::ZERO });
@@ -267,7 +334,22 @@ fn rbp_is_not_passed_to_the_host() {
     assert_eq!(Status::from_raw(seen[0].gprs.rax).code(), C::OPERAND_INVALID);
 }
 
-fn topology_is_enumerated_by_x2apic_ids() {
+fn vcpus_get_x2apic_ids_that_differ() {
+    const X2APIC_ID: u64 = 0x42;
+    let host = Host::with(MachineConfig { profile: ModuleProfile::V1_5_05, ..MachineConfig::small() });
+    let (mut td, _) = created(&host, |_| ());
+    let mut init = || {
+        let tdvpr = host.create_vcpu(&mut td);
+        let version_1 = TdhLeaf::VP_INIT.word_version(1).0;
+        Status::from_raw(raw(&host, Gprs { rax: version_1, rcx: tdvpr, r8: X2APIC_ID, ..Gprs::ZERO }).rax)
+    };
+    assert_eq!([init().code(), init().code()], [C::SUCCESS, C::X2APIC_ID_NOT_UNIQUE]);
+    let field = |field: FieldId| Gprs { rcx: td.tdr, rdx: field.0, ..Gprs::ZERO };
+    assert_eq!(host.ok(0, TdhLeaf::MNG_RD, field(td::X2APIC_IDS.id)).r8, X2APIC_ID);
+    assert_eq!(host.ok(0, TdhLeaf::MNG_RD, field(td::TOPOLOGY_ENUM_CONFIGURED.id)).r8, 1);
+}
+
+fn cpuid_shows_the_x2apic_id_once_the_guest_asks() {
     const ENUM_TOPOLOGY: u64 = 2;
     let host = Host::with(MachineConfig { profile: ModuleProfile::V1_5_05, ..MachineConfig::small() });
     let (mut td, status) = created(&host, |_| ());
@@ -278,9 +360,10 @@ fn topology_is_enumerated_by_x2apic_ids() {
     host.ok(0, TdhLeaf::MR_FINALIZE, Gprs { rcx: td.tdr, ..Gprs::ZERO });
     let on = Gprs { rdx: td::TD_CTLS.id.0, r8: ENUM_TOPOLOGY, r9: ENUM_TOPOLOGY, ..Gprs::ZERO };
     let cpuid = (Gprs { rax: 0xb, ..Gprs::ZERO }, VmExit::instruction(ExitReason::CPUID, 2, 0));
-    let (seen, _) = guest(&host, &td, 0, &[tdcall(TdgLeaf::VM_WR, on), cpuid]);
-    assert_eq!(seen[0].gprs.rax, 0, "TD_CTLS.ENUM_TOPOLOGY");
-    assert_eq!((seen[1].vector, seen[1].gprs.rdx), (None, 0x42), "CPUID leaf 0xb shows the x2APIC id");
+    let (seen, _) = guest(&host, &td, 0, &[cpuid, tdcall(TdgLeaf::VM_WR, on), cpuid]);
+    assert_eq!(seen[0].vector, Some(VECTOR_VE), "the host has to say it");
+    assert_eq!(seen[1].gprs.rax, 0, "TD_CTLS.ENUM_TOPOLOGY");
+    assert_eq!((seen[2].vector, seen[2].gprs.rdx), (None, 0x42), "CPUID leaf 0xb shows the x2APIC id");
 }
 
 fn pamt_pages_are_given_at_run_time() {
@@ -319,16 +402,45 @@ fn a_debuggable_td_is_read_by_its_host() {
 
 fn a_pending_page_exits_to_the_host() {
     let host = Host::ready();
-    let td = running(&host, |params| params.attributes = 1 << 28);
+    let td = running(&host, |params| params.attributes = SEPT_VE_DISABLE);
     let (_, exit) = guest(&host, &td, 0, &[touch_pending()]);
     assert_eq!(exit.rax, u64::from(ExitReason::EPT_VIOLATION.0));
+    let open = running(&host, |_| ());
+    let (seen, _) = guest(&host, &open, 0, &[touch_pending()]);
+    assert_eq!(seen[0].vector, Some(VECTOR_VE), "without the attribute the guest is told");
 }
 
-fn a_td_without_x87_or_sse_is_refused() {
+/// Enters a TD twice: what `set` put into the guest's state the first time, `get` finds the second time.
+fn outlives_a_td_exit<T: PartialEq + core::fmt::Debug>(
+    set: impl Fn(&mut GuestState),
+    get: impl Fn(&GuestState) -> T,
+    expected: T,
+) {
     let host = Host::ready();
-    for xfam in [0, 1, 2] {
-        assert_eq!(created(&host, |params| params.xfam = xfam).1.code(), C::OPERAND_INVALID, "XFAM {xfam}");
-    }
+    let td = running(&host, |_| ());
+    host.run(0, td.vcpus[0], |script| set(script.state));
+    let (found, _) = host.run(0, td.vcpus[0], |script| get(script.state));
+    assert_eq!(found, expected);
+}
+
+/// XCR0 and CPUID leaf DH of a TD that asked for nothing more: the component is there and cannot be left out.
+fn component_is_there(bit: u64, without: u64) {
+    let host = Host::ready();
+    assert_eq!(created(&host, |params| params.xfam = without).1.code(), C::OPERAND_INVALID);
+    let td = running(&host, |_| ());
+    let cpuid = (Gprs { rax: 0xd, ..Gprs::ZERO }, VmExit::instruction(ExitReason::CPUID, 2, 0));
+    let (seen, _) = guest(&host, &td, 0, &[cpuid]);
+    assert_ne!(seen[0].gprs.rax & bit, 0, "XCR0 may have the component");
+}
+
+fn x87_state_is_there_and_outlives_a_td_exit() {
+    component_is_there(1, 2);
+    outlives_a_td_exit(|state| state.simd.x87.control = 0x27f, |state| state.simd.x87.control, 0x27f);
+}
+
+fn sse_state_is_there_and_outlives_a_td_exit() {
+    component_is_there(2, 1);
+    outlives_a_td_exit(|state| state.simd.xmm[5] = 7, |state| state.simd.xmm[5], 7);
 }
 
 fn guest_addresses_have_52_bits() {

@@ -21,6 +21,9 @@ const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instruct
 const NO_TRACE: &str = "the emulated processor records no branches";
 const NO_COUNTERS: &str = "the emulated processor has no performance counters";
 
+/// L2 VMs inside of a TD: where this row is offered, TD_PARAMS may ask for them.
+pub const TD_PARTITIONING: Feature = absent(Features0, 7, "TD_PARTITIONING", V1_5_01, PARTITIONING);
+
 /// Every bit of every word that a release announces.
 #[rustfmt::skip]
 pub const TABLE: &[Feature] = &[
@@ -30,7 +33,7 @@ pub const TABLE: &[Feature] = &[
     offered(Features0, 3, "TDG_VP_RDWR", V1_5_01),
     offered(Features0, 4, "RELAXED_MEM_MNG_CONCURRENCY", V1_5_01),
     offered(Features0, 5, "CPUID_VIRT_GUEST_CTRL", V1_5_01),
-    absent(Features0, 7, "TD_PARTITIONING", V1_5_01, PARTITIONING),
+    TD_PARTITIONING,
     offered(Features0, 8, "LOCAL_ATTESTATION", V1_5_01),
     offered(Features0, 9, "TD_ENTRY_ENHANCEMENTS", V1_5_01),
     offered(Features0, 10, "HOST_PRIORITY_LOCKS", V1_5_01),

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use tdx_module_iface::Release;
 
-use super::{Backing, Degree, NOT_MODELLED, Row, TABLE};
+use super::{Degree, NOT_MODELLED, Row, TABLE};
+use crate::config::ModuleProfile;
 use crate::features::{self, FeatureSet, Word};
 
 const INTRODUCTION: &str = "# Fidelity of the emulated TDX module
@@ -15,7 +16,7 @@ Generated from the leaf tables `tools/seam-emu/src/{host,guest_leaf}/leaves.rs` 
 *exact*: inputs, outputs, order of checks, status and operand, locks, state changes, interruption and resumption.
 *partial*: the note says what is missing. *absent*: the leaf answers as the note says and does nothing.
 
-*recording*: calls of Intel's module 1.5.01 were replayed and gave the same registers. *rule*: written from the
+*recording*: calls of Intel's module were replayed and gave the same registers. *rule*: written from the
 published rules, compared with nothing. The numbers are status codes that the leaf can return once the module is
 ready, and how many of them a recording contains; a test of the crate reaches each of the others.
 ";
@@ -39,11 +40,21 @@ const fn degree(degree: Degree) -> &'static str {
     }
 }
 
-const fn backing(backing: Backing) -> &'static str {
-    match backing {
-        Backing::Recording => "recording",
-        Backing::Rule => "rule",
-        Backing::None => "none",
+/// What a profile does differently from release 1.5.01.
+const fn difference(profile: ModuleProfile) -> &'static str {
+    match profile {
+        ModuleProfile::V1_5_01 => "nothing",
+        ModuleProfile::V1_5_05 => {
+            "TD_PARAMS with 18 CPUID entries, x2APIC ids and topology (TDH.VP.INIT version 1), the virtual CPUID, MSR and \
+             control-register tables, MONITOR and MWAIT, one operand of TDH.MEM.RANGE.UNBLOCK; feature words and version"
+        }
+        ModuleProfile::V1_5Late => {
+            "what 1.5.05 does; DEMOTE does not stop for interrupts; feature words and version"
+        }
+        ModuleProfile::V2_0 => {
+            "what late 1.5 does; feature words and version; dynamic PAMT: with it every leaf that takes a 4 KiB page may \
+             answer MISSING_PAMT_PAGE_PAIR, and DEMOTE takes a pair"
+        }
     }
 }
 
@@ -58,7 +69,7 @@ fn rows(out: &mut String, rows: &[&Row]) {
             "| {} | {} | {} | {} | {recorded} | {} |",
             row.leaf,
             degree(row.claim.degree),
-            backing(row.claim.backing),
+            row.claim.backing,
             all.len(),
             row.claim.note
         );
@@ -101,14 +112,11 @@ pub fn to_markdown() -> String {
     rows(&mut out, &side("TDH."));
     out.push_str("\n## Guest side (TDCALL)\n");
     rows(&mut out, &side("TDG."));
-    out.push_str("\n## Module profiles\n\n| profile | differs from 1.5.01 in |\n|---|---|\n");
-    out.push_str("| `1.5.01` | nothing: this is what was recorded |\n");
-    out.push_str(
-        "| `1.5-late` (default) | DEMOTE does not stop for interrupts; feature words and version |\n",
-    );
-    out.push_str("| `2.0` | as late 1.5; feature words and version; dynamic PAMT, by rule: with it every leaf that takes a 4 KiB \
-         page may answer MISSING_PAMT_PAGE_PAIR, and DEMOTE takes a pair |\n",
-    );
+    out.push_str("\n## Module profiles\n\n| profile | backed by | differs from 1.5.01 in |\n|---|---|---|\n");
+    for profile in ModuleProfile::ALL {
+        let default = if profile == ModuleProfile::default() { " (default)" } else { "" };
+        let _ = writeln!(out, "| `{profile}`{default} | {} | {} |", profile.backing(), difference(profile));
+    }
     feature_sets(&mut out);
     out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
     for (what, how) in NOT_MODELLED {

@@ -12,6 +12,7 @@ mod table;
 #[cfg(test)]
 mod reach;
 
+use core::fmt;
 use std::collections::BTreeSet;
 
 use tdx_module_iface::StatusCode;
@@ -41,6 +42,16 @@ pub enum Backing {
     Rule,
     /// Nothing.
     None,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recording => "recording",
+            Self::Rule => "rule",
+            Self::None => "none",
+        })
+    }
 }
 
 /// Status codes that come from steps which many leaves share.

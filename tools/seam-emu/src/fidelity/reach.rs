@@ -9,6 +9,7 @@ use tdx_module_iface::metadata::FieldId;
 use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 
 use super::{Degree, TABLE};
+use crate::features::FeatureSet;
 use crate::fields::FieldStore;
 use crate::fields::layout::tdvps;
 use crate::guest::{GuestRegisters, GuestState, ScriptedGuest, VmExit};
@@ -266,7 +267,7 @@ fn entry_and_exit(seen: &mut Seen) {
 
 /// A table page for an L2 VM where there is one already.
 fn tables_of_l2_vms(seen: &mut Seen) {
-    let host = Host::ready();
+    let host = Host::with(MachineConfig { features: FeatureSet::Recorded, ..MachineConfig::small() });
     let tdr = host.page();
     host.ok(0, TdhLeaf::MNG_CREATE, Gprs { rcx: tdr, rdx: 40, ..Gprs::ZERO });
     host.ok(0, TdhLeaf::MNG_KEY_CONFIG, Gprs { rcx: tdr, ..Gprs::ZERO });

@@ -44,7 +44,8 @@ pub(super) fn accept(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     if SeptStates::GUEST_ACCESSIBLE_LEAF.contains(found) {
         return Err(with_level(StatusCode::PAGE_ALREADY_ACCEPTED, level));
     }
-    if found == SeptState::NlMapped {
+    // A table, blocked or not, and what an import removed: the guest asked for the wrong size.
+    if !found.is_leaf() && found != SeptState::Free {
         return Err(with_level(StatusCode::PAGE_SIZE_MISMATCH, level));
     }
     if !SeptStates::ANY_PENDING_AND_GUEST_ACCEPTABLE.contains(found) {

@@ -34,10 +34,11 @@ pub(super) fn sys_read(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step 
 }
 
 pub(super) fn sys_read_all(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
-    let start = FieldId(state.regs[Gpr::R8]);
+    // R8 is lost whatever comes, as in TDH.SYS.RDALL: a guest that was refused, or whose list was not mapped, names the
+    // field again.
+    let start = FieldId(core::mem::replace(&mut state.regs[Gpr::R8], FieldId::NULL.0));
     let gpa = check_operand(call, state.regs[Gpr::Rdx], 4096, Operand::RDX)?;
     let place = locate(call, state, gpa, Use::ReadWrite)?;
-    state.regs[Gpr::R8] = FieldId::NULL.0;
     let list = guest_leaves::sys_list(call.vcpu.machine, start)?;
     call.write(place, &list.bytes)?;
     state.regs[Gpr::R8] = list.next.0;

@@ -66,32 +66,55 @@ pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &Vm
         return Handled::GENERAL_PROTECTION;
     }
     let call = Call { vcpu };
-    let mut host_priority = false;
     let outcome = match vcpu.machine.faults().decide_tdcall(vcpu.lp, &state.gprs()) {
         None => run(&call, state),
         Some(Effect::Return(status)) => Err(End::Status(status)),
         Some(Effect::Interrupt) => vcpu.machine.with_interrupt(vcpu.lp, || run(&call, state)),
     };
-    let handled = match outcome {
-        Ok(()) => returned(state, exit, Status::SUCCESS),
-        Err(End::Status(status)) => returned(state, exit, status),
-        Err(End::Busy(operand, busy)) => {
-            host_priority = busy == Busy::HostPriority;
-            let status = Status::with_operand(StatusCode::OPERAND_BUSY, operand);
-            let handled = returned(state, exit, status);
-            if host_priority && waited_too_long(vcpu) { give_up() } else { handled }
+    match outcome {
+        Ok(()) => {
+            no_longer_busy(vcpu);
+            returned(state, exit, Status::SUCCESS)
         }
-        Err(End::Fault(handled)) => handled,
+        Err(End::Status(status)) => {
+            no_longer_busy(vcpu);
+            returned(state, exit, status)
+        }
+        Err(End::Busy(operand, busy)) => {
+            let handled = returned(state, exit, Status::with_operand(StatusCode::OPERAND_BUSY, operand));
+            match busy {
+                Busy::HostPriority if waited_too_long(vcpu) => {
+                    // The guest is told of it by this exit; what it meets afterwards counts anew.
+                    no_longer_busy(vcpu);
+                    give_up()
+                }
+                Busy::HostPriority => handled,
+                Busy::Held => {
+                    no_longer_busy(vcpu);
+                    handled
+                }
+            }
+        }
+        // A leaf that leaves the TD in the middle has come to no end: it neither met a lock nor got by.
+        Err(End::Fault(handled @ Handled::Exit(_))) => handled,
+        Err(End::Fault(handled)) => {
+            no_longer_busy(vcpu);
+            handled
+        }
         Err(End::TrapExit(td_exit)) => {
             complete(state, exit);
             Handled::Exit(td_exit)
         }
-        Err(End::Again) => Handled::Resume,
-    };
-    if !host_priority {
-        vcpu.tdvps.store(tdvps::HP_LOCK_BUSY, Width::B1, 0);
+        Err(End::Again) => {
+            no_longer_busy(vcpu);
+            Handled::Resume
+        }
     }
-    handled
+}
+
+/// The guest met something else than a host-priority lock.
+fn no_longer_busy(vcpu: &Running<'_, '_>) {
+    vcpu.tdvps.store(tdvps::HP_LOCK_BUSY, Width::B1, 0);
 }
 
 fn returned(state: &mut GuestState, exit: &VmExit, status: Status) -> Handled {
@@ -108,7 +131,7 @@ fn waited_too_long(vcpu: &Running<'_, '_>) -> bool {
         return false;
     }
     let waited = now.saturating_sub(vcpu.tdvps.load_u64(tdvps::HP_LOCK_BUSY_START));
-    waited > vcpu.tdcs.load_u64(crate::fields::layout::tdcs::HP_LOCK_TIMEOUT)
+    waited >= vcpu.tdcs.load_u64(crate::fields::layout::tdcs::HP_LOCK_TIMEOUT)
 }
 
 /// The trap-like exit after that.
@@ -125,8 +148,8 @@ fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     let leaf = leaves::find(TdgLeaf(word.leaf())).filter(|leaf| leaf.info.exists_in(release));
     let version = word.version();
     // A leaf that has versions refuses those above its greatest itself.
-    let has_versions = leaf.is_some_and(|leaf| leaf.info.max_version(release) > 0);
-    if word.has_reserved_bits() || (version != 0 && !has_versions) {
+    let has_versions = || leaf.is_some_and(|leaf| leaf.info.max_version(release) > 0);
+    if word.has_reserved_bits() || (version != 0 && !has_versions()) {
         return Err(invalid(Operand::RAX).into());
     }
     let Some(leaf) = leaf else { return Err(invalid(Operand::RAX).into()) };

@@ -23,8 +23,8 @@ fn run(call: &Call<'_>, regs: &mut Gprs, guest: Option<&mut dyn GuestCpu>) -> St
     let leaf = leaves::find(TdhLeaf(word.leaf())).filter(|leaf| leaf.info.exists_in(release));
     let version = word.version();
     // A leaf that has versions refuses those above its greatest itself.
-    let has_versions = leaf.is_some_and(|leaf| leaf.info.max_version(release) > 0);
-    if word.has_reserved_bits() || (version != 0 && !has_versions) {
+    let has_versions = || leaf.is_some_and(|leaf| leaf.info.max_version(release) > 0);
+    if word.has_reserved_bits() || (version != 0 && !has_versions()) {
         return Err(invalid(Operand::RAX));
     }
     let readiness = leaf.map_or(Readiness::Ready, |leaf| leaf.info.ready);

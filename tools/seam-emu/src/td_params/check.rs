@@ -7,11 +7,15 @@ use tdx_module_iface::{Operand, Status, StatusCode};
 
 use crate::config::MachineConfig;
 use crate::cpuid::given_topology;
+use crate::features::TD_PARTITIONING;
 use crate::rules::Rules;
 use crate::sysinfo::CONFIG_FLAGS_FIXED0;
 
-/// Most L2 VMs of a TD.
-const MAX_L2_VMS: u8 = 3;
+/// Most L2 VMs of a TD on a machine: none where it does not present TD partitioning.
+const fn max_l2_vms(config: &MachineConfig) -> u8 {
+    if config.features.has(&TD_PARTITIONING, config.profile.release()) { 3 } else { 0 }
+}
+
 /// TDCX pages of a TD without L2 VMs.
 const TDCX_MIN: usize = 6;
 /// TSC_FREQUENCY in units of 25 MHz.
@@ -47,7 +51,7 @@ pub fn check(params: &TdParams, config: &MachineConfig, tdcx_pages: usize) -> Re
     require(xfam_is_valid(params.xfam, config), Operand::XFAM)?;
     let rules = config.profile.rules();
     require((1..=rules.max_vcpus).contains(&params.max_vcpus), Operand::MAX_VCPUS)?;
-    require(params.num_l2_vms <= MAX_L2_VMS, Operand::NUM_L2_VMS)?;
+    require(params.num_l2_vms <= max_l2_vms(config), Operand::NUM_L2_VMS)?;
     if tdcx_pages < TDCX_MIN + usize::from(params.num_l2_vms) {
         return Err(Refusal { status: Status::new(StatusCode::TDCS_NOT_ALLOCATED), rcx: 0 });
     }
@@ -144,6 +148,7 @@ fn check_arch_capabilities(params: &TdParams, rules: &Rules) -> Result<(), Refus
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::FeatureSet;
 
     fn plain() -> TdParams {
         TdParams { xfam: 3, max_vcpus: 4, eptp_controls: 0x1e, tsc_frequency: 100, ..TdParams::ZERO }
@@ -198,9 +203,21 @@ mod tests {
     #[test]
     fn an_l2_vm_needs_one_more_tdcx_page() {
         let params = TdParams { num_l2_vms: 1, ..plain() };
-        let refusal = check(&params, &MachineConfig::small(), 6).unwrap_err();
+        let recorded = MachineConfig { features: FeatureSet::Recorded, ..MachineConfig::small() };
+        let refusal = check(&params, &recorded, 6).unwrap_err();
         assert_eq!(refusal.status.code(), StatusCode::TDCS_NOT_ALLOCATED);
-        assert_eq!(check(&params, &MachineConfig::small(), 7), Ok(()));
+        assert_eq!(check(&params, &recorded, 7), Ok(()));
+    }
+
+    #[test]
+    fn l2_vms_are_refused_where_partitioning_is_not_presented() {
+        let most = |features| {
+            let config = MachineConfig { features, ..MachineConfig::small() };
+            (0..=4).rev().find(|vms| check(&TdParams { num_l2_vms: *vms, ..plain() }, &config, 9).is_ok())
+        };
+        assert_eq!(most(FeatureSet::Recorded), Some(3));
+        let offered = FeatureSet::Offered.has(&TD_PARTITIONING, MachineConfig::small().profile.release());
+        assert_eq!(most(FeatureSet::Offered), Some(if offered { 3 } else { 0 }));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tdx_module_iface::{TdgLeaf, TdhLeaf};
 
 use super::input::{Input, OP_BYTES, Op};
 
-/// Worlds (see `world`): release late 1.5 at power-on, with its module up, with TDs; dynamic PAMT with TDs.
+/// Worlds (see `world`): release 1.5.05 at power-on, with its module up, with TDs; dynamic PAMT with TDs.
 const POWER_ON: u8 = 1;
 const READY: u8 = 4;
 const WITH_TDS: [u8; 3] = [6, 7, 8];

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use seam_emu::features::FeatureSet;
 use seam_emu::{Machine, MachineConfig, MachineSnapshot, ModuleProfile};
 use tdvisor_base::Hpa;
 use tdx_module_iface::{Gprs, TdhLeaf};
@@ -50,9 +51,11 @@ pub fn world(number: u8) -> &'static World {
 }
 
 fn make(number: usize) -> World {
-    let profile = [ModuleProfile::V1_5_01, ModuleProfile::V1_5Late, ModuleProfile::V2_0][number % 3];
+    let profile = [ModuleProfile::V1_5_01, ModuleProfile::V1_5_05, ModuleProfile::V2_0][number % 3];
     let lp_packages = if number >= 9 { vec![0, 1] } else { vec![0, 0] };
-    let config = MachineConfig { profile, lp_packages, ..MachineConfig::small() };
+    // What a release announces, so that TDs with L2 VMs and every feature are met as well.
+    let features = FeatureSet::Recorded;
+    let config = MachineConfig { profile, lp_packages, features, ..MachineConfig::small() };
     let start = number / 3 % 3;
     let mut host = match (start, profile) {
         (0, _) => Host::at_power_on(config),

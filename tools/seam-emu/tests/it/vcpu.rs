@@ -225,3 +225,187 @@ fn a_vmcall_passes_the_vector_registers_of_its_mask_and_no_others() {
     let answered = std::array::from_fn(|index| if matches!(index, 1 | 3) { 7 } else { index as u128 + 100 });
     assert_eq!(seen, answered);
 }
+
+/// What TDG.MEM.PAGE.ACCEPT says to an entry, at the size that it asks for and at the smaller one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Accepted {
+    /// The TDCALL came back with this.
+    Status(StatusCode),
+    /// The host has to map the page first.
+    Exit,
+}
+
+#[test]
+fn an_accept_leaves_the_td_only_where_no_page_and_no_table_is_in_its_way() {
+    use Accepted::{Exit, Status};
+    use StatusCode as C;
+    const LARGE: u64 = 1;
+    type Prepare = fn(&Host, &Td);
+    fn blocked(host: &Host, td: &Td, level: u64) {
+        host.ok(0, TdhLeaf::MEM_RANGE_BLOCK, mem(td, GPA, level, 0));
+    }
+    fn large(host: &Host, td: &Td) {
+        host.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(td, GPA, LARGE, host.large_page()));
+    }
+    fn small(host: &Host, td: &Td) {
+        host.tables(td, GPA, 0);
+        host.aug(td, GPA);
+    }
+    // State of the entry; answers to an accept of 2 MiB and of 4 KiB.
+    let states: [(&str, Prepare, Accepted, Accepted); 11] = [
+        ("free", |_, _| (), Exit, Exit),
+        ("pending, 2M", large, Status(C::SUCCESS), Exit),
+        ("pending, 2M, blocked", |host, td| (large(host, td), blocked(host, td, LARGE)).1, Exit, Exit),
+        (
+            "mapped, 2M",
+            |host, td| {
+                large(host, td);
+                host.accept(0, td.vcpus[0], GPA | LARGE);
+            },
+            Status(C::PAGE_ALREADY_ACCEPTED),
+            Status(C::PAGE_ALREADY_ACCEPTED),
+        ),
+        (
+            "mapped, 2M, blocked",
+            |host, td| {
+                large(host, td);
+                host.accept(0, td.vcpus[0], GPA | LARGE);
+                blocked(host, td, LARGE);
+            },
+            Exit,
+            Exit,
+        ),
+        ("table, empty", |host, td| drop(host.tables(td, GPA, 0)), Status(C::PAGE_SIZE_MISMATCH), Exit),
+        ("table, pending", small, Status(C::PAGE_SIZE_MISMATCH), Status(C::SUCCESS)),
+        (
+            "table, pending, blocked",
+            |host, td| (small(host, td), blocked(host, td, 0)).1,
+            Status(C::PAGE_SIZE_MISMATCH),
+            Exit,
+        ),
+        (
+            "table, mapped",
+            |host, td| {
+                small(host, td);
+                host.accept(0, td.vcpus[0], GPA);
+            },
+            Status(C::PAGE_SIZE_MISMATCH),
+            Status(C::PAGE_ALREADY_ACCEPTED),
+        ),
+        (
+            "table, mapped, blocked",
+            |host, td| {
+                small(host, td);
+                host.accept(0, td.vcpus[0], GPA);
+                blocked(host, td, 0);
+            },
+            Status(C::PAGE_SIZE_MISMATCH),
+            Exit,
+        ),
+        (
+            "blocked table",
+            |host, td| (small(host, td), blocked(host, td, LARGE)).1,
+            Status(C::PAGE_SIZE_MISMATCH),
+            Exit,
+        ),
+    ];
+    for (name, prepare, as_large, as_small) in states {
+        for (level, expected) in [(LARGE, as_large), (0, as_small)] {
+            let host = Host::ready();
+            let td = host.td(1);
+            host.tables(&td, GPA, LARGE);
+            prepare(&host, &td);
+            assert_eq!(accepted(&host, &td, GPA | level), expected, "{name}, accept of level {level}");
+        }
+    }
+}
+
+fn accepted(host: &Host, td: &Td, gpa_level: u64) -> Accepted {
+    let mut answer = None;
+    let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+        state.enter_64_bit_mode();
+        if answer.is_some() {
+            answer = Some(state.regs[Gpr::Rax]);
+            return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+        }
+        answer = Some(0);
+        state.set_gprs(Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: gpa_level, ..Gprs::ZERO });
+        VmExit::tdcall()
+    });
+    let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+    host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+    if gprs.rax == u64::from(ExitReason::EPT_VIOLATION.0) {
+        return Accepted::Exit;
+    }
+    Accepted::Status(tdx_module_iface::Status::from_raw(answer.unwrap()).code())
+}
+
+#[test]
+fn a_guest_that_gave_up_once_on_a_host_may_wait_as_long_again() {
+    const HOST_PRIORITY: u64 = 1 << 52;
+    let host = Host::ready();
+    let td = host.td(1);
+    let tables = host.tables(&td, GPA, 0);
+    host.aug(&td, GPA);
+    let table = Hpa::new(*tables.last().unwrap()).frame();
+    let entry = &host.machine.memory().table(table).unwrap()[0];
+    let relaxed = tdvisor_base::sync::Ordering::Relaxed;
+    entry.store(entry.load(relaxed) | HOST_PRIORITY, relaxed);
+    let second = host.machine.config().tsc_hz;
+    let enter = |waits: u64| {
+        let mut refusals = 0;
+        let mut guest = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
+            state.enter_64_bit_mode();
+            if refusals == waits {
+                return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+            }
+            refusals += 1;
+            env.machine().advance_tsc(second / 2);
+            state.set_gprs(Gprs { rax: u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0), rcx: GPA, ..Gprs::ZERO });
+            VmExit::tdcall()
+        });
+        let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+        host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+        code(&gprs)
+    };
+    assert_eq!(enter(8), StatusCode::HOST_PRIORITY_BUSY_TIMEOUT);
+    assert_eq!(enter(2), StatusCode::SUCCESS, "half a second since it was first refused anew");
+    assert_eq!(
+        enter(1),
+        StatusCode::HOST_PRIORITY_BUSY_TIMEOUT,
+        "an exit in between does not stop the clock"
+    );
+}
+
+#[test]
+fn a_list_that_cannot_be_written_costs_the_guest_the_field_that_it_named() {
+    const FIELD: u64 = 0x0a00_0003_0000_0008;
+    let host = Host::ready();
+    let td = host.td(1);
+    host.tables(&td, GPA, 0);
+    for page in [GPA + 0x2040, 1 << 47, GPA + 0x1000] {
+        let mut r8 = None;
+        let mut asked = false;
+        let mut enter = || {
+            let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+                state.enter_64_bit_mode();
+                if asked {
+                    r8 = Some(state.regs[Gpr::R8]);
+                    return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+                }
+                asked = true;
+                let rax = u64::from(TdgLeaf::SYS_RDALL.0);
+                state.set_gprs(Gprs { rax, rdx: page, r8: FIELD, ..Gprs::ZERO });
+                VmExit::tdcall()
+            });
+            let mut gprs = Gprs { rcx: td.vcpus[0], ..Gprs::ZERO };
+            host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+            gprs.rax
+        };
+        // A page that is not mapped exits first; the guest sees its registers at the next entry.
+        if enter() == u64::from(ExitReason::EPT_VIOLATION.0) {
+            enter();
+        }
+        assert_eq!(r8, Some(u64::MAX), "RDX {page:#x}");
+    }
+}

@@ -59,11 +59,12 @@ fn to_text() -> String {
     text.push_str("devices\n");
     let mut row = |name: &str, what: &str| text.push_str(&format!("  {name:<12} {what}\n"));
     DEVICES.iter().for_each(|(name, place)| row(name, place));
-    text.push_str(&format!(
-        "module\n  {:?}\nTD\n  at most {MAX_TD_VCPUS} vCPUs and {} GiB\n",
-        ModuleProfile::default(),
-        MAX_TD_MEMORY >> 30
-    ));
+    text.push_str("module profiles (--profile)\n");
+    for profile in ModuleProfile::ALL {
+        let default = if profile == ModuleProfile::default() { ", if none is named" } else { "" };
+        text.push_str(&format!("  {:<12} by {}{default}\n", profile.name(), profile.backing()));
+    }
+    text.push_str(&format!("TD\n  at most {MAX_TD_VCPUS} vCPUs and {} GiB\n", MAX_TD_MEMORY >> 30));
     text
 }
 
@@ -73,7 +74,9 @@ fn to_json() -> Value {
         "schema": JSON_SCHEMA,
         "guests": guests().map(|guest| named(guest, "does")).collect::<Vec<_>>(),
         "devices": DEVICES.iter().map(|device| named(*device, "place")).collect::<Vec<_>>(),
-        "module_profile": format!("{:?}", ModuleProfile::default()),
+        "module_profile": ModuleProfile::default().name(),
+        "module_profiles": ModuleProfile::ALL
+            .map(|profile| json!({"name": profile.name(), "backed_by": profile.backing().to_string()})),
         "max_vcpus": MAX_TD_VCPUS,
         "max_memory_bytes": MAX_TD_MEMORY,
     })

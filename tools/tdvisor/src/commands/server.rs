@@ -5,6 +5,7 @@ mod summary;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use seam_emu::ModuleProfile;
 use seam_emu::inject::FaultPlan;
 use server_emu::record::Record;
 use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
@@ -56,6 +57,9 @@ pub struct Args {
     /// Memory: a number of bytes, or one with K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     memory: MemorySize,
+    /// The release of the TDX module (`tdvisor list` names them).
+    #[arg(long, value_name = "NAME", default_value_t)]
+    profile: ModuleProfile,
     /// Run one processor at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// instruction by instruction.
     #[arg(long, value_name = "SEED")]
@@ -106,6 +110,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         processors: args.cpus,
         packages: args.packages,
         memory: args.memory.bytes(),
+        profile: args.profile,
         pace,
         ..ServerConfig::default()
     };

@@ -27,7 +27,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!("tdvisor {version}\n");
     if args.json || args.verbose {
-        let profile = format!("{:?}", ModuleProfile::default());
+        let profile = ModuleProfile::default().name();
         let mut mrtds = Vec::new();
         for guest in GUESTS {
             mrtds.push((guest.name, Image::built_in(guest).predicted_mrtd()?.to_string()));

@@ -90,10 +90,12 @@ fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, SeptStat
     if !matches!(state, SeptState::Mapped | SeptState::Pending) {
         return None;
     }
-    let base = first.entry().hpa();
     let step = level.down()?.bytes();
-    let contiguous = (0u64..).zip(children).all(|(index, child)| {
-        child.state() == state && child.entry().hpa() == base.wrapping_add(index * step)
-    });
+    // How much of a pending 2 MiB page the guest has accepted is not part of where the page is.
+    let page_of = |child: &SeptLock<'_>| child.entry().hpa().align_down(step);
+    let base = page_of(first);
+    let contiguous = (0u64..)
+        .zip(children)
+        .all(|(index, child)| child.state() == state && page_of(child) == base.wrapping_add(index * step));
     (base.is_aligned(level.bytes()) && contiguous).then_some((base, state))
 }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use machine_emu::outlet::{Loss, Outlet};
 use machine_emu::trace::Trace;
-use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
+use machine_emu::{Hardware, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
+use seam_emu::ModuleProfile;
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
 use td_host::td::config::TdConfig;
@@ -60,6 +61,9 @@ pub struct Args {
     memory: Option<MemorySize>,
     #[command(flatten)]
     linux: LinuxArgs,
+    /// The release of the TDX module (`tdvisor list` names them).
+    #[arg(long, value_name = "NAME", default_value_t)]
+    profile: ModuleProfile,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -143,8 +147,14 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Event::Built => bars.finish(),
         Event::Ended(_) => supervisor.td_ended(),
     };
-    let spec =
-        MachineSpec { memory: config.memory, vcpus: config.vcpus, pace, trace, faults: args.inject.clone() };
+    let spec = MachineSpec {
+        hardware: Hardware { module: args.profile },
+        memory: config.memory,
+        vcpus: config.vcpus,
+        pace,
+        trace,
+        faults: args.inject.clone(),
+    };
     let machine = Machine::bring_up(spec, &events).map_err(failure)?;
 
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
@@ -172,7 +182,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
     let ending = report.ending.clone();
-    let mut summary = Summary::of(report, predicted, privacy);
+    let mut summary = Summary::of(report, predicted, privacy, args.profile);
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);

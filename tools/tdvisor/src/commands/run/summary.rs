@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use seam_emu::ModuleProfile;
 use serde_json::{Value, json};
 use td_host::td::Ending;
 use td_image::digest::Digest384;
@@ -13,6 +14,7 @@ use crate::outcome::Failure;
 
 /// The facts of a run.
 pub struct Summary {
+    module: ModuleProfile,
     ending: Ending,
     mrtd: Option<[u8; 48]>,
     predicted: Digest384,
@@ -38,8 +40,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What a session's report says.
-    pub fn of(report: Report, predicted: Digest384, privacy: Privacy) -> Self {
+    /// What a session's report says, of a TD on this module.
+    pub fn of(report: Report, predicted: Digest384, privacy: Privacy, module: ModuleProfile) -> Self {
         let by_level = |counts: &mirror_ept::LevelCounts| {
             BTreeMap::from([("4K", counts.leaves_4k), ("2M", counts.leaves_2m), ("1G", counts.leaves_1g)])
         };
@@ -48,6 +50,7 @@ impl Summary {
             *exits.entry(kind.to_string()).or_insert(0) += count;
         }
         Self {
+            module,
             mrtd: report.mrtd,
             predicted,
             rtmrs: report.rtmrs,
@@ -122,6 +125,7 @@ impl Summary {
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {label:<10} {value}");
         };
+        line("module", format!("{}, by {}", self.module, self.module.backing()));
         match (self.mrtd, self.matches()) {
             (Some(mrtd), Some(true)) => line("MRTD", format!("{} matches the image", Hex(&mrtd))),
             (Some(mrtd), _) => {
@@ -174,6 +178,7 @@ impl Summary {
             .collect();
         json!({
             "schema": JSON_SCHEMA,
+            "module": {"profile": self.module.name(), "backed_by": self.module.backing().to_string()},
             "ending": ending,
             "console_panic": self.panic,
             "hint": self.hint,
