@@ -35,10 +35,14 @@ pub mod report;
 #[cfg(feature = "alloc")]
 mod strict;
 pub mod time;
+#[cfg(any(feature = "ring", feature = "p256"))]
+pub mod trustee;
 #[cfg(feature = "alloc")]
 pub mod verify;
 #[cfg(feature = "alloc")]
 pub mod x509;
 
+#[cfg(feature = "alloc")]
+pub use strict::value as unambiguous_json;
 pub use td_image::bytes::{Hex, Truncated};
 pub use time::{UnixSeconds, Validity};

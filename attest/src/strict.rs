@@ -106,8 +106,11 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
     }
 }
 
-/// Decodes any JSON in which no object has a key twice; the error says where.
-pub(crate) fn value(text: &str) -> Result<Value, String> {
+/// Decodes any JSON in which no object has a key twice.
+///
+/// # Errors
+/// A text that says what is wrong, and where.
+pub fn value(text: &str) -> Result<Value, String> {
     let Unambiguous(value) = serde_json::from_str(text).map_err(|error| error.to_string())?;
     Ok(value)
 }

@@ -11,6 +11,7 @@
 
 mod bundle;
 mod forms;
+mod inventory;
 mod json;
 mod level;
 mod parts;
@@ -22,10 +23,11 @@ mod tcb_info;
 use core::fmt;
 
 pub use bundle::{Bundle, SignedBody};
+pub use inventory::{Inventory, IssuedCrl};
 pub use json::{KeyPath, MAX_JSON, MAX_NESTING};
 pub use parts::{Parts, Wanted, WantedPlatform};
 pub use qe_identity::{IdentityLevel, IdentityMismatch, QeIdentity, QeKind};
-pub use request::{ClaimedPlatform, PCS, PckIssuer, ROOT_CRL, Request, requests};
+pub use request::{ClaimedPlatform, PCS, PckIssuer, ROOT_CRL, Request, Service, Source, UpdateSet, requests};
 pub use status::TcbStatus;
 pub use tcb_info::{ComponentKind, ModuleIdentity, ModuleLevel, SvnArray, TcbInfo, TcbLevel};
 

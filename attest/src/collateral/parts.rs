@@ -10,7 +10,7 @@ use super::{Bundle, CollateralError, Part, QeIdentity, SignedBody, TcbInfo};
 use crate::crypto::Signature;
 use crate::pck::PckExtension;
 use crate::quote::{Quote, TeeType};
-use crate::x509::{Certificate, RevocationList, pem};
+use crate::x509::{Certificate, RevocationList, X509Error, pem};
 
 /// Certificates, DER.
 type Chain = Vec<Vec<u8>>;
@@ -150,6 +150,11 @@ fn one<T>(
     }
 }
 
+/// The name of who issued a revocation list (DER).
+fn issuer(crl: &[u8]) -> Result<Vec<u8>, X509Error> {
+    RevocationList::from_der(crl).map(|list| list.issuer.der().to_vec())
+}
+
 impl Parts {
     pub(super) fn next_file(&mut self) {
         self.files += 1;
@@ -284,31 +289,55 @@ impl Parts {
             Ok(wanted.is_none_or(|wanted| kind.signs_for() == Some(wanted.tee)))
         })?;
         let [root_crls, pck_crls] = self.crls()?;
-        let signed = |found: &FoundBody, part| {
-            let (body, signature) = found.body.clone();
-            Ok(SignedBody { body, signature, chain: self.chain_of(found, part)? })
-        };
         let (tcb_info, qe_identity) =
-            (signed(tcb_info, Part::TcbInfoChain)?, signed(qe_identity, Part::QeIdentityChain)?);
+            (self.signed(tcb_info, Part::TcbInfoChain)?, self.signed(qe_identity, Part::QeIdentityChain)?);
         let root_crl = one(&root_crls, Part::RootCrl, |_| Ok(true))?.clone();
-        let issuer = |der: &[u8]| RevocationList::from_der(der).map(|list| list.issuer.der().to_vec());
         let pck_crl = one(&pck_crls, Part::PckCrl, |der| {
             let issuer = issuer(der).map_err(|error| CollateralError::X509 { part: Part::PckCrl, error })?;
             Ok(platform.is_none_or(|platform| platform.ca == issuer))
         })?
         .clone();
-        let pck_crl_chain = match self.pck_crl_chains.as_slice() {
-            [] => Vec::new(),
+        let pck_crl_chain = self.pck_crl_chain_of(&pck_crl)?;
+        Ok(Bundle { tcb_info, qe_identity, root_crl, pck_crl, pck_crl_chain, pck_chain })
+    }
+
+    /// A body with the chain that goes with it.
+    fn signed(&self, found: &FoundBody, part: Part) -> Result<SignedBody, CollateralError> {
+        let (body, signature) = found.body.clone();
+        Ok(SignedBody { body, signature, chain: self.chain_of(found, part)? })
+    }
+
+    pub(super) fn signed_tcb_infos(&self) -> impl Iterator<Item = Result<SignedBody, CollateralError>> {
+        self.tcb_infos.iter().map(|found| self.signed(&found.part, Part::TcbInfoChain))
+    }
+
+    pub(super) fn signed_qe_identities(&self) -> impl Iterator<Item = Result<SignedBody, CollateralError>> {
+        self.qe_identities.iter().map(|found| self.signed(&found.part, Part::QeIdentityChain))
+    }
+
+    /// The revocation lists of roots, and those of everybody else.
+    pub(super) fn all_crls(&self) -> Result<[Vec<Vec<u8>>; 2], CollateralError> {
+        let parts = |list: Vec<Found<Vec<u8>>>| list.into_iter().map(|found| found.part).collect();
+        Ok(self.crls()?.map(parts))
+    }
+
+    pub(super) fn all_pck_chains(&self) -> Vec<Vec<Vec<u8>>> {
+        self.pck_chains.iter().map(|found| found.part.clone()).collect()
+    }
+
+    /// The certificates that issued a revocation list; empty if no file has any.
+    pub(super) fn pck_crl_chain_of(&self, pck_crl: &[u8]) -> Result<Chain, CollateralError> {
+        match self.pck_crl_chains.as_slice() {
+            [] => Ok(Vec::new()),
             several => one(several, Part::PckCrlChain, |chain| {
-                let issuer = issuer(&pck_crl).unwrap_or_default();
+                let issuer = issuer(pck_crl).unwrap_or_default();
                 let is_issuer = |der: &Vec<u8>| {
                     Certificate::from_der(der).is_ok_and(|one| one.subject.der() == issuer.as_slice())
                 };
                 Ok(chain.iter().any(is_issuer))
-            })?
-            .clone(),
-        };
-        Ok(Bundle { tcb_info, qe_identity, root_crl, pck_crl, pck_crl_chain, pck_chain })
+            })
+            .cloned(),
+        }
     }
 
     /// The PCK chain; empty if there is none.

@@ -354,10 +354,13 @@ impl Consistency {
             (EventType::EVENT_TAG, EventData::Tagged { id, data: text }) => {
                 match LINUX_TAGS.iter().find(|(tag, _)| *tag == id) {
                     Some((_, constant)) if text != *constant => Self::Differs,
-                    None if id == EventData::TAG_AAEL => {
+                    // The tagged event whole, as the attestation agent of Confidential Containers extends it; the text
+                    // alone says as much.
+                    None if id == EventData::TAG_AAEL && !is(data) => {
                         let text_without_nul = text.strip_suffix(&[0]).unwrap_or(text);
                         if is(text_without_nul) { Self::ValueMeasured } else { value_must(text) }
                     }
+                    None if id == EventData::TAG_AAEL => Self::Measured,
                     _ => Self::of_optional(is(data)),
                 }
             }

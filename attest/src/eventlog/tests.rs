@@ -243,6 +243,9 @@ fn whole(mr: u32, kind: EventType, data: &[u8]) -> Kind {
 
 /// One of every kind of event whose text is measured.
 fn kinds_with_text() -> Vec<Kind> {
+    // As the attestation agent of Confidential Containers writes it: the digest is of the whole tagged event.
+    let aael =
+        [&EventData::TAG_AAEL.to_le_bytes()[..], &23u32.to_le_bytes(), b"coco.com operation text"].concat();
     let secure_boot = variable(Guid::GLOBAL_VARIABLE, "SecureBoot", &[1]);
     let order = variable(Guid::GLOBAL_VARIABLE, "BootOrder", &[1, 0, 0, 0]);
     let command = |prefix: &str, command: &str| {
@@ -281,6 +284,7 @@ fn kinds_with_text() -> Vec<Kind> {
         tag(EventData::TAG_LOAD_OPTIONS, b"LOADED_IMAGE::LoadOptions\0", b"the command line"),
         tag(EventData::TAG_INITRD, b"Linux initrd\0", b"the initrd"),
         tag(EventData::TAG_AAEL, b"domain operation content", b"domain operation content"),
+        Kind { mr: 4, kind: EventType::EVENT_TAG, text: 8..aael.len(), measured: aael.clone(), data: aael },
         Kind {
             mr: 4,
             kind: EventType::DSTACK_RUNTIME,

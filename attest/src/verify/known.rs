@@ -13,7 +13,7 @@ use crate::crypto::{Crypto, PublicKey};
 use crate::pck::PckExtension;
 use crate::quote::{EnclaveReport, SignatureData};
 use crate::time::Validity;
-use crate::x509::X509Error;
+use crate::x509::{Certificate, X509Error};
 
 /// Collateral whose signatures have been verified.
 #[derive(Clone, Debug)]
@@ -77,6 +77,30 @@ impl VerifiedCollateral {
             qe_identity,
             root_crl,
         })
+    }
+
+    /// Verifies the issuer and the signature of the bundle's PCK revocation list against the issuers that the bundle has for
+    /// it. A verifier does not need that, it takes the issuer from the quote's chain; whoever keeps collateral for later
+    /// does.
+    ///
+    /// # Errors
+    /// There are no issuers, they are not the root's, or have not signed the list.
+    pub fn check_pck_crl(
+        bundle: &Bundle,
+        anchor: &TrustAnchor,
+        crypto: &impl Crypto,
+    ) -> Result<(), VerifyError> {
+        let x509 = |error| VerifyError::X509 { item: Item::PckCaCertificate, error };
+        let root = anchor.certificate().map_err(x509)?;
+        let issuers = bundle.pck_crl_chain.iter().filter(|der| der.as_slice() != anchor.der());
+        let mut issuers = issuers.map(|der| Certificate::from_der(der).map_err(x509));
+        let ca = issuers.next().ok_or(VerifyError::RoleMissing(Item::PckCaCertificate))??;
+        check_link(&ca, &root, crypto, Item::PckCaCertificate)?;
+        Revocations::read(&bundle.pck_crl, Item::PckCrl)?.check_issuer(
+            ca.subject.der(),
+            &ca.public_key,
+            crypto,
+        )
     }
 
     /// The TCB info.

@@ -196,27 +196,40 @@ pub fn certificate(bytes: &[u8]) -> Result<Vec<u8>, X509Error> {
     single(bytes, "CERTIFICATE")
 }
 
+/// A private key in PKCS #8, DER or PEM.
+///
+/// # Errors
+/// Bytes that are neither.
+pub fn private_key(bytes: &[u8]) -> Result<Vec<u8>, X509Error> {
+    single(bytes, "PRIVATE KEY")
+}
+
 /// Writes DER as PEM with 64 characters in a line.
-pub(crate) fn write(label: &str, der: &[u8], out: &mut alloc::string::String) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |bits: u32| ALPHABET.get(bits as usize & 63).copied().unwrap_or(b'=') as char;
+pub fn write(label: &str, der: &[u8], out: &mut alloc::string::String) {
     out.push_str("-----BEGIN ");
     out.push_str(label);
     out.push_str("-----\n");
     for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            out.push(digit(bits >> 18));
-            out.push(digit(bits >> 12));
-            out.push(if group.len() > 1 { digit(bits >> 6) } else { '=' });
-            out.push(if group.len() > 2 { digit(bits) } else { '=' });
-        }
+        write_base64(line, out);
         out.push('\n');
     }
     out.push_str("-----END ");
     out.push_str(label);
     out.push_str("-----\n");
+}
+
+/// Writes bytes as base64 with padding.
+pub(crate) fn write_base64(bytes: &[u8], out: &mut alloc::string::String) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u32| ALPHABET.get(bits as usize & 63).copied().unwrap_or(b'=') as char;
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        out.push(digit(bits >> 18));
+        out.push(digit(bits >> 12));
+        out.push(if group.len() > 1 { digit(bits >> 6) } else { '=' });
+        out.push(if group.len() > 2 { digit(bits) } else { '=' });
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use tdvisor_attest::policy::{Policy, Rtmr3};
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
+use tdvisor_collateral::fetch::FetchError;
+
+use crate::commands::collateral::source::{self, SourceArgs};
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 use inputs::{RuntimeLog, evaluate, parse_time, read_collateral, read_policy, read_root};
@@ -26,8 +29,13 @@ pub struct Args {
     quote: Option<PathBuf>,
     /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own (or a folder of them);
     /// may be given more than once.
-    #[arg(long, value_name = "FILE", required_unless_present = "batch")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["batch", "fetch"])]
     collateral: Vec<PathBuf>,
+    /// Fetch the collateral from Intel's service, or as the options of `collateral fetch` say.
+    #[arg(long, conflicts_with_all = ["batch", "collateral"])]
+    fetch: bool,
+    #[command(flatten)]
+    source: SourceArgs,
     /// When to verify for: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<tdvisor_attest::UnixSeconds>,
@@ -76,6 +84,9 @@ fn parse_report_data(text: &str) -> Result<ReportData, String> {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Status, Failure> {
+    if let (false, Some(option)) = (args.fetch, args.source.given()) {
+        return Err(Failure::input(option, "says how to fetch collateral: --fetch is missing"));
+    }
     // What is no quote is said before any word about roots.
     let quote = match &args.quote {
         Some(path) => {
@@ -102,7 +113,6 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         return batch::run(cases, &anchor, &policy, args.json);
     }
     let Some((path, bytes, file)) = quote else { return Err(Failure::input("QUOTE", "missing")) };
-    let files = read_collateral(&args.collateral)?;
     let at = args.at.map_or_else(inputs::now, Ok)?;
     let log = match &args.events {
         Some(path) => Some(RuntimeLog::read(path)?),
@@ -110,11 +120,20 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         None => None,
     };
 
+    // Collateral that cannot be had or read is unusable input; collateral that does not hold is a verdict.
+    let bundle = if args.fetch {
+        match source::fetch(&args.source.fetcher(anchor.clone())?, &bytes, at) {
+            Err(FetchError::Untrusted(error)) => Err(error),
+            fetched => Ok(fetched.map_err(|error| source::failure(&error))?),
+        }
+    } else {
+        Ok(read_collateral(&args.collateral)?.bundle(&bytes)?)
+    };
     let mut verifier = Verifier::new(anchor);
-    // Collateral that cannot be read is unusable input; collateral that does not hold is a verdict.
-    let bundle = files.bundle(&bytes)?;
-    let verified =
-        verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&bytes, at)).map_err(Box::new);
+    let verified = bundle
+        .and_then(|bundle| verifier.add_collateral(&bundle))
+        .and_then(|()| verifier.verify(&bytes, at))
+        .map_err(Box::new);
     let verdict = verified.as_ref().ok().map(|verified| evaluate(&policy, verified, log.as_ref()));
     let accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
     let report = report::Report {

@@ -12,6 +12,7 @@ use tdvisor_attest::predict::list::{self, EventList};
 use tdvisor_attest::quote::{Measurement, Quote};
 use tdvisor_attest::verify::{TrustAnchor, Verification};
 use tdvisor_attest::{Hex, UnixSeconds};
+use tdvisor_collateral::store::Store;
 
 use crate::outcome::Failure;
 use crate::read_bounded::{read_bounded, read_text_bounded};
@@ -78,6 +79,14 @@ pub fn read_collateral(paths: &[PathBuf]) -> Result<Collateral, Failure> {
 }
 
 impl Collateral {
+    /// All of it, by the requests that it answers.
+    ///
+    /// # Errors
+    /// A part that cannot be read, or a body without its issuer chain.
+    pub fn store(&self) -> Result<Store, CollateralError> {
+        Store::new(&self.parts)
+    }
+
     /// What the quote needs of it.
     pub fn bundle(&self, quote: &[u8]) -> Result<Bundle, Failure> {
         let quote = Quote::parse(quote).ok();
