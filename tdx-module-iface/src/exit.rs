@@ -255,6 +255,11 @@ impl ExtendedQualification {
         Self::with_info(ExtendedType::ATTR_WR, requested, found, state, leaf, vm)
     }
 
+    /// The qualification of an attribute write that needs tables of an L2 VM.
+    pub fn gpa_details(requested: Level, found: Level, state: SeptStateId, leaf: EntryIs, vm: u8) -> Self {
+        Self::with_info(ExtendedType::GPA_DETAILS, requested, found, state, leaf, vm)
+    }
+
     fn with_info(
         kind: ExtendedType,
         requested: Level,

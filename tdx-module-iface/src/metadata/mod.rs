@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | [`SYS`] | 0 | `TDH.SYS.RD`, `TDG.SYS.RD` |
 //! | [`TD`] | 1 | `TDH.MNG.RD`/`WR`, `TDG.VM.RD`/`WR`, `TDG.SERVTD.RD`/`WR` |
-//! | [`VP`] and [`VMCS`] | 2 | `TDH.VP.RD`/`WR`, `TDG.VP.RD`/`WR` |
+//! | [`VCPU`]: [`VP`], [`VMCS`] and those of L2 VMs | 2 | `TDH.VP.RD`/`WR`, `TDG.VP.RD`/`WR` |
 //!
 //! A read or write names one element. The module looks only at class and field code to find it; element size,
 //! context, increment, write-mask and the top bit are ignored, while a non-zero reserved, last-element or
@@ -18,6 +18,7 @@
 pub mod cpuid;
 mod field;
 mod id;
+mod l2_vmcs;
 pub mod sys;
 pub mod td;
 pub mod vmcs;
@@ -25,6 +26,7 @@ pub mod vp;
 
 pub use field::{ALL, Amendment, Field, FieldElement, Masks, NONE, Place, RdWr, Transform, find};
 pub use id::{Context, FieldId, Increment};
+pub use l2_vmcs::VCPU;
 
 /// The fields of the module itself.
 pub const SYS: &[Field] = sys::FIELDS;
@@ -42,7 +44,7 @@ pub fn find_in_context(context: Context, id: FieldId) -> Option<FieldElement> {
     match context {
         Context::System => find(SYS, id),
         Context::Td => find(TD, id),
-        Context::Vcpu => find(VMCS, id).or_else(|| find(VP, id)),
+        Context::Vcpu => VCPU.iter().find_map(|table| find(table, id)),
     }
 }
 

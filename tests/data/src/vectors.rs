@@ -10,6 +10,8 @@ use crate::{Missing, existing, named, required, workspace};
 pub const MODULE: &str = "tdx-module";
 /// Calls of Intel's module 1.5.05.
 pub const MODULE_1_5_05: &str = "tdx-module-1.5.05";
+/// Calls of Intel's module 1.5.01 that TD partitioning and migration are about.
+pub const PARTITION_MIGRATION: &str = "tdx-module-partition-migration";
 /// Quotes, collateral, event logs and the verdicts on them.
 pub const ATTESTATION: &str = "attest";
 

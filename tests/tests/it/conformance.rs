@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use seam_emu::conformance::{self, Action, GuestAct, GuestEvent, InputError, Options, Sequences, Step};
+use seam_emu::conformance::{
+    self, Action, GuestAct, GuestEvent, GuestResult, GuestRun, InputError, Options, Sequences, Step, Symbols,
+};
 use seam_emu::fidelity::RECORDED;
 use tdvisor_test_data::vectors;
-use tdx_module_iface::{Status, StatusCode};
+use tdx_module_iface::{Status, StatusCode, TdgLeaf};
 
 #[test]
 #[ignore = "needs recordings"]
@@ -29,6 +31,20 @@ fn every_recorded_call_of_release_1_5_05_agrees() {
     assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
 }
 
+/// The recordings that TD partitioning is about, alone: those of migration come beside them.
+fn partitioning() -> PathBuf {
+    vectors::folder(vectors::PARTITION_MIGRATION).join("l2vm.jsonl.gz")
+}
+
+#[test]
+#[ignore = "needs recordings"]
+fn every_recorded_call_of_td_partitioning_agrees() {
+    let report = conformance::run(&[partitioning()], &Options::default(), &|_| ()).unwrap();
+    let total = report.total();
+    assert!(total.calls > 20_000, "only {} calls were found", total.calls);
+    assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
+}
+
 #[test]
 #[ignore = "needs recordings"]
 fn the_same_recordings_named_twice_are_counted_once() {
@@ -46,31 +62,50 @@ type Codes = BTreeMap<String, BTreeSet<StatusCode>>;
 /// SUCCESS as its code.
 fn note(step: &Step, codes: &mut Codes) {
     let Action::Seamcall(call) = &step.action else { return };
-    let mut code = |leaf: &str, rax: u64| {
-        codes.entry(leaf.to_owned()).or_default().insert(Status::from_raw(rax).code());
-    };
-    code(&call.leaf, call.expected.values.rax);
-    let events = call.guest.iter().flat_map(|run| &run.events);
-    for event in events.clone() {
-        if let GuestEvent::Guest { event: GuestAct::Tdcall { leaf, expected: Some(expected), .. }, .. } =
-            event
-        {
-            code(leaf, expected.values.rax);
+    note_code(codes, &call.leaf, call.expected.values.rax);
+    let Some(run) = &call.guest else { return };
+    note_host_routed(run, codes);
+    for event in &run.events {
+        match event {
+            GuestEvent::Guest { event: GuestAct::Tdcall { leaf, expected: Some(expected), .. }, .. } => {
+                note_code(codes, leaf, expected.values.rax);
+            }
+            // The TDG.VP.ENTER of the VM that goes on returns.
+            GuestEvent::Guest { result: GuestResult::LeavesL2, after: Some(after), .. } => {
+                note_code(codes, &TdgLeaf::VP_ENTER.to_string(), after.rax);
+            }
+            _ => (),
         }
     }
-    for event in events {
+    for event in &run.events {
         if let GuestEvent::Host(step) = event {
             note(step, codes);
         }
     }
 }
 
+fn note_code(codes: &mut Codes, leaf: &str, rax: u64) {
+    codes.entry(leaf.to_owned()).or_default().insert(Status::from_raw(rax).code());
+}
+
+/// A TDG.VP.ENTER whose L2 VM exited to the host returns when the host enters the TD again.
+fn note_host_routed(run: &GuestRun, codes: &mut Codes) {
+    let routed = [StatusCode::L2_EXIT_HOST_ROUTED_ASYNC, StatusCode::L2_EXIT_HOST_ROUTED_TDVMCALL];
+    if run.vm == 0
+        && let Ok(entry) = run.entry.values(&Symbols::default())
+        && routed.contains(&Status::from_raw(entry.rax).code())
+    {
+        note_code(codes, &TdgLeaf::VP_ENTER.to_string(), entry.rax);
+    }
+}
+
 #[test]
 #[ignore = "needs recordings"]
 fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
-    let folders = [vectors::MODULE, vectors::MODULE_1_5_05].map(vectors::folder);
+    let mut paths = [vectors::MODULE, vectors::MODULE_1_5_05].map(vectors::folder).to_vec();
+    paths.extend([vectors::folder(vectors::MODULE_1_5_05).join("ext"), partitioning()]);
     let mut codes = Codes::new();
-    for file in conformance::files(&folders).unwrap() {
+    for file in conformance::files(&paths).unwrap() {
         for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {
             sequence.steps.iter().for_each(|step| note(step, &mut codes));
         }

@@ -56,7 +56,7 @@ pub mod guest;
 mod guest_leaf;
 mod host;
 pub mod inject;
-mod l2;
+pub(crate) mod l2;
 pub mod lock;
 pub mod machine;
 pub mod metadata;

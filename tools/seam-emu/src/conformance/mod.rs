@@ -9,8 +9,7 @@
 //! `N of M calls agree (S sequences)`: M counts every SEAMCALL and TDCALL of the given files once, nested ones
 //! and prefixes included. A call agrees when RAX and every recorded output are equal and every other register
 //! still has its input value. A call that could not be replayed, because its sequence had been abandoned
-//! before, does not agree. Families `l2` and `l2vm` (TD partitioning) count in
-//! neither number.
+//! before, does not agree.
 
 mod bundle;
 mod compare;
@@ -49,7 +48,7 @@ pub use model::{
     GuestResult, GuestRun, HwMode, IrqPending, MemoryRange, Pattern, Platform, Privilege, RegSet, Seamcall,
     Sequence, Step, Store,
 };
-pub use report::{PARTITIONING, Report, SequenceOutcome, Tally};
+pub use report::{Report, SequenceOutcome, Tally};
 pub use source::Sequences;
 pub use symbols::{Bindings, Number, Registers, Symbols, UnboundSymbol};
 pub use words::status as status_in_words;

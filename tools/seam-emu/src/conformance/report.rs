@@ -9,13 +9,6 @@ use serde_json::{Value, json};
 
 use super::compare::{CallSite, Difference, Explained};
 
-/// The families that count in neither number: TD partitioning.
-pub const PARTITIONING: [&str; 2] = ["l2", "l2vm"];
-
-fn is_partitioning(family: &str) -> bool {
-    PARTITIONING.contains(&family)
-}
-
 /// Counts over some sequences.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Tally {
@@ -88,22 +81,20 @@ impl Report {
         report
     }
 
-    /// The counts of all families but partitioning.
+    /// The counts of all families.
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
-        for (family, tally) in &self.families {
-            if !is_partitioning(family) {
-                total.sequences += tally.sequences;
-                total.calls += tally.calls;
-                total.agreeing += tally.agreeing;
-                total.differing_sequences += tally.differing_sequences;
-                total.soft += tally.soft;
-            }
+        for tally in self.families.values() {
+            total.sequences += tally.sequences;
+            total.calls += tally.calls;
+            total.agreeing += tally.agreeing;
+            total.differing_sequences += tally.differing_sequences;
+            total.soft += tally.soft;
         }
         total
     }
 
-    /// Whether every sequence of every family but partitioning agrees in everything.
+    /// Whether every sequence agrees in everything.
     pub fn agrees(&self) -> bool {
         self.total().differing_sequences == 0
     }
@@ -123,7 +114,6 @@ impl Report {
                 "agreeing": tally.agreeing,
                 "differing_sequences": tally.differing_sequences,
                 "soft_differences": tally.soft,
-                "counted": !is_partitioning(family),
             }))).collect::<serde_json::Map<_, _>>(),
             "differing": self.differing.iter().map(|outcome| json!({
                 "sequence": &*outcome.id,
@@ -183,10 +173,9 @@ impl fmt::Display for Report {
             }
         }
         for (family, tally) in &self.families {
-            let note = if is_partitioning(family) { ", reported apart" } else { "" };
             writeln!(
                 f,
-                "  {family:<10} {} of {} calls agree ({} sequences{note})",
+                "  {family:<10} {} of {} calls agree ({} sequences)",
                 tally.agreeing, tally.calls, tally.sequences
             )?;
         }

@@ -16,7 +16,8 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
 }
 
 const MIGRATION: &str = "live migration is not emulated";
-const PARTITIONING: &str = "no L2 VM can be entered";
+const PARTITIONING: &str =
+    "the emulated processor does not apply the intercepts, virtual interrupts and timer of an L2 VM";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
 const NO_TRACE: &str = "the emulated processor records no branches";
 const NO_COUNTERS: &str = "the emulated processor has no performance counters";

@@ -214,7 +214,8 @@ fn guest_contention(seen: &mut Seen) {
         _ => panic!("the page is mapped"),
     };
     let held = entry().lock(Side::Host).unwrap();
-    seen.guest(&host, td.vcpus[0], &[accept]);
+    let attributes = (TdgLeaf::MEM_PAGE_ATTR_WR, Gprs { rcx: GPA, ..Gprs::ZERO });
+    seen.guest(&host, td.vcpus[0], &[accept, attributes]);
     drop(held);
     // A host attempt that loses comes first from then on; a guest that meets only that gives up in the end.
     let held = entry().lock(Side::Guest).unwrap();

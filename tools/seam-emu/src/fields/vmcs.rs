@@ -95,6 +95,12 @@ places! {
     EXIT_REASON = EXIT_REASON;
     /// Offset of the exit interruption information.
     EXIT_INTERRUPTION_INFO = VM_EXIT_INTERRUPTION_INFORMATION;
+    /// Offset of the exit interruption error code.
+    EXIT_INTERRUPTION_ERROR = VM_EXIT_INTERRUPTION_ERROR_CODE;
+    /// Offset of the IDT-vectoring error code.
+    IDT_VECTORING_ERROR = IDT_VECTORING_ERROR_CODE;
+    /// Offset of the exit instruction information.
+    EXIT_INSTRUCTION_INFO = VM_EXIT_INSTRUCTION_INFORMATION;
     /// Offset of the IDT-vectoring information.
     IDT_VECTORING_INFO = IDT_VECTORING_INFORMATION;
     /// Offset of the exit instruction length.

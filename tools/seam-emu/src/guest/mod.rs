@@ -30,6 +30,11 @@ pub trait GuestCpu {
     /// taken out by the callee. [`GuestEnv::windows`] says what else it exits for.
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit;
 
+    /// Whether interrupts that are posted reach the guest at its entry, as a processor with a local APIC does it.
+    fn takes_posted_interrupts(&self) -> bool {
+        true
+    }
+
     /// Translations that the processor caches for the current guest are void (all, or those of one address).
     ///
     /// It is called for what happens while a guest runs. A processor that keeps translations from one TD entry to
@@ -42,6 +47,10 @@ pub trait GuestCpu {
 impl<C: GuestCpu + ?Sized> GuestCpu for Box<C> {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         (**self).run(state, env)
+    }
+
+    fn takes_posted_interrupts(&self) -> bool {
+        (**self).takes_posted_interrupts()
     }
 
     fn flush_translations(&mut self, only: Option<Gpa>) {

@@ -11,7 +11,9 @@ use tdx_module_iface::{Operand, Status, StatusCode};
 use super::{Call, End, Step};
 use crate::guest::GuestState;
 use crate::host::invalid;
+use crate::host::steps::GpaLevel;
 use crate::lock::Side;
+use crate::td::l2;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::vcpu::{AsyncExit, Handled};
 use x86_arch::Gpr;
@@ -51,7 +53,7 @@ pub(super) fn accept(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     if !SeptStates::ANY_PENDING_AND_GUEST_ACCEPTABLE.contains(found) {
         return Err(exit(gpa, level, &slot));
     }
-    zero_and_map(call, &lock, level)
+    zero_and_map(call, &lock, gpa, level)
 }
 
 /// The walk ended above the wanted level.
@@ -80,7 +82,7 @@ fn exit(gpa: Gpa, level: Level, slot: &SeptSlot<'_>) -> End {
     End::Fault(Handled::exit(out))
 }
 
-fn zero_and_map(call: &Call<'_, '_, '_>, lock: &SeptLock<'_>, level: Level) -> Step {
+fn zero_and_map(call: &Call<'_, '_, '_>, lock: &SeptLock<'_>, gpa: Gpa, level: Level) -> Step {
     let entry = lock.entry();
     let base = entry.hpa().align_down(level.bytes());
     let pages = level.frames();
@@ -103,6 +105,7 @@ fn zero_and_map(call: &Call<'_, '_, '_>, lock: &SeptLock<'_>, level: Level) -> S
     };
     let kept = entry.0 & SeptEntry::L2_ALIASES;
     lock.set(SeptEntry(SeptEntry::mapped(base).with_state(accepted).0 | kept));
+    l2::unblock(call.vcpu.tdcs, GpaLevel { gpa, level });
     Ok(())
 }
 

@@ -8,8 +8,9 @@ use tdx_module_iface::{Operand, StatusCode as C, TdgLeaf};
 
 use super::{Call, Step, accept, attributes, metadata, report, rtmr, vcpu, verify};
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite};
-use crate::fidelity::claim::{Claim, LATER_RELEASE, NO_SERVICE_TD, PARTITIONING, absent, exact, partial};
+use crate::fidelity::claim::{Claim, LATER_RELEASE, NO_SERVICE_TD, absent, exact, partial};
 use crate::guest::GuestState;
+use crate::l2;
 
 /// What answers a leaf.
 #[derive(Clone, Copy)]
@@ -59,11 +60,11 @@ pub(crate) const LEAVES: &[GuestLeaf] = &[
     row(TdgLeaf::SERVTD_RD, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
     row(TdgLeaf::SERVTD_WR, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
     row(TdgLeaf::MR_VERIFYREPORT, Run::Leaf(verify::verify), exact(&[], &[C::OPERAND_INVALID, C::INVALID_CPUSVN, C::INVALID_REPORTMACSTRUCT], "")),
-    row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Leaf(attributes::read), partial(&[], &[C::OPERAND_INVALID], "no L2 VM has pages")),
-    row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Leaf(attributes::write), partial(&[], &[C::OPERAND_INVALID, C::PAGE_SIZE_MISMATCH], "no L2 VM has pages")),
-    row(TdgLeaf::VP_ENTER, Run::Refused(Operand::RCX), absent(PARTITIONING)),
-    row(TdgLeaf::VP_INVEPT, Run::Refused(Operand::RCX), absent(PARTITIONING)),
-    row(TdgLeaf::VP_INVVPID, Run::Refused(Operand::RCX), absent(PARTITIONING)),
+    row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Leaf(attributes::read), exact(&[], &[C::OPERAND_INVALID], "")),
+    row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Leaf(attributes::write), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::PAGE_SIZE_MISMATCH, C::PAGE_ATTR_INVALID, C::L2_SEPT_WALK_FAILED], "")),
+    row(TdgLeaf::VP_ENTER, Run::Leaf(l2::enter::enter), partial(&[], &[C::OPERAND_INVALID, C::PENDING_INTERRUPT, C::L2_EXIT_PENDING_INTERRUPT, C::L2_EXIT_HOST_ROUTED_ASYNC, C::L2_EXIT_HOST_ROUTED_TDVMCALL], "the processor that decodes instructions does not apply the intercepts, virtual interrupts and timer of an L2 VM: partitioning is not offered with it")),
+    row(TdgLeaf::VP_INVEPT, Run::Leaf(l2::invalidate::invept), exact(&[], &[C::OPERAND_INVALID], "")),
+    row(TdgLeaf::VP_INVVPID, Run::Leaf(l2::invalidate::invvpid), exact(&[], &[C::OPERAND_INVALID, C::GLA_NOT_CANONICAL], "")),
     row(TdgLeaf::SERVTD_REBIND_APPROVE, Run::Refused(Operand::RAX), absent(LATER_RELEASE)),
 ];
 

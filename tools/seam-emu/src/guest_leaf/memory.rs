@@ -13,7 +13,7 @@ use crate::vcpu::run_ept_violation;
 
 /// What a leaf does with an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Reads it.
     Read,
     /// Reads and writes it.
@@ -22,13 +22,13 @@ pub(super) enum Use {
 
 /// An operand in memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) hpa: Hpa,
-    pub(super) key: KeyId,
+pub(crate) struct Place {
+    pub(crate) hpa: Hpa,
+    pub(crate) key: KeyId,
 }
 
 /// Checks alignment and privacy of an operand.
-pub(super) fn check_operand(call: &Call<'_, '_, '_>, gpa: u64, align: u64, operand: Operand) -> Step<Gpa> {
+pub(crate) fn check_operand(call: &Call<'_, '_, '_>, gpa: u64, align: u64, operand: Operand) -> Step<Gpa> {
     if !gpa.is_multiple_of(align) || gpa >= call.vcpu.tdcs.shared_bit() {
         return Err(invalid(operand).into());
     }
@@ -36,7 +36,7 @@ pub(super) fn check_operand(call: &Call<'_, '_, '_>, gpa: u64, align: u64, opera
 }
 
 /// Finds an operand by a walk; what is not mapped, or not accepted, acts as the guest's own access would.
-pub(super) fn locate(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, how: Use) -> Step<Place> {
+pub(crate) fn locate(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, how: Use) -> Step<Place> {
     let tdcs = call.vcpu.tdcs;
     if let Some(Walk::Found(slot) | Walk::Stopped(slot)) = tdcs.walk(gpa, Level::L4K)
         && usable(how).contains(slot.state())
@@ -61,7 +61,7 @@ const fn usable(how: Use) -> SeptStates {
 
 impl Call<'_, '_, '_> {
     /// Reads an operand. A page that the host broke kills the TD.
-    pub(super) fn read<const N: usize>(&self, place: Place) -> Step<[u8; N]> {
+    pub(crate) fn read<const N: usize>(&self, place: Place) -> Step<[u8; N]> {
         let mut bytes = [0; N];
         match self.vcpu.machine.memory().read(place.hpa, place.key, &mut bytes) {
             Ok(()) => Ok(bytes),
@@ -70,7 +70,7 @@ impl Call<'_, '_, '_> {
     }
 
     /// Writes an operand.
-    pub(super) fn write(&self, place: Place, bytes: &[u8]) -> Step {
+    pub(crate) fn write(&self, place: Place, bytes: &[u8]) -> Step {
         match self.vcpu.machine.memory().write(place.hpa, place.key, bytes) {
             Ok(_) => Ok(()),
             Err(_) => Err(self.broken()),

@@ -7,7 +7,7 @@
 mod accept;
 mod attributes;
 mod leaves;
-mod memory;
+pub(crate) mod memory;
 mod metadata;
 mod report;
 mod rtmr;
@@ -15,6 +15,7 @@ mod vcpu;
 pub(crate) mod verify;
 
 pub(crate) use leaves::LEAVES;
+pub(crate) use memory::{Place, Use, check_operand, locate};
 
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::lifecycle::LastTdExit;

@@ -51,7 +51,7 @@ const fn row(leaf: TdhLeaf, run: Run, claim: Claim) -> HostLeaf {
 /// One row per leaf, by family.
 #[rustfmt::skip]
 pub(crate) const LEAVES: &[HostLeaf] = &[
-    row(TdhLeaf::VP_ENTER, Run::Enter, partial(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TSC_ROLLBACK, C::NON_RECOVERABLE_VCPU, C::NON_RECOVERABLE_TD, C::NON_RECOVERABLE_TD_NON_ACCESSIBLE, C::HOST_PRIORITY_BUSY_TIMEOUT], "exits that need L2 VMs, service TDs, SMM or the bus-lock and notify detectors do not occur")),
+    row(TdhLeaf::VP_ENTER, Run::Enter, partial(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TSC_ROLLBACK, C::NON_RECOVERABLE_VCPU, C::NON_RECOVERABLE_TD, C::NON_RECOVERABLE_TD_NON_ACCESSIBLE, C::HOST_PRIORITY_BUSY_TIMEOUT, C::TD_EXIT_BEFORE_L2_ENTRY, C::TD_EXIT_ON_L2_VM_EXIT, C::TD_EXIT_ON_L2_TO_L1], "exits that need service TDs, SMM or the bus-lock and notify detectors do not occur")),
     row(TdhLeaf::VP_ADDCX, Run::Reads(vp::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::VCPU_STATE_INCORRECT], "")),
     row(TdhLeaf::VP_CREATE, Run::Reads(vp::create::create), exact(&[Page, Keys, Tdcs, OpState], &[], "")),
     row(TdhLeaf::VP_FLUSH, Run::Reads(vp::flush::flush), exact(&[Page], &[C::TD_KEYS_NOT_CONFIGURED, C::TDCX_NUM_INCORRECT, C::VCPU_NOT_ASSOCIATED], "")),
@@ -77,7 +77,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::MEM_RANGE_BLOCK, Run::Leaf(mem::range_block::range_block), exact(MEMORY, &[C::GPA_RANGE_ALREADY_BLOCKED], "")),
     row(TdhLeaf::MEM_RD, Run::Leaf(mem::rd_wr::read), exact(&[Page, Keys, Tdcs, OpState], &[C::TD_NON_DEBUG, C::EPT_ENTRY_NOT_PRESENT], "")),
     row(TdhLeaf::MEM_WR, Run::Leaf(mem::rd_wr::write), exact(&[Page, Keys, Tdcs, OpState], &[C::TD_NON_DEBUG, C::EPT_ENTRY_NOT_PRESENT], "")),
-    row(TdhLeaf::MEM_PAGE_DEMOTE, Run::Leaf(mem::page_demote::page_demote), exact(REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::L2_SEPT_WALK_FAILED], "late 1.5 and 2.0 profiles are not interrupted; no L2 VM maps pages, so that none of its tables is missed")),
+    row(TdhLeaf::MEM_PAGE_DEMOTE, Run::Leaf(mem::page_demote::page_demote), exact(REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::L2_SEPT_WALK_FAILED, C::L2_SEPT_PAGE_NOT_PROVIDED], "late 1.5 and 2.0 profiles are not interrupted")),
     row(TdhLeaf::MEM_PAGE_PROMOTE, Run::Versioned(mem::page_promote::page_promote), exact(REMOVING, &[C::INTERRUPTED_RESTARTABLE, C::EPT_INVALID_PROMOTE_CONDITIONS], "")),
     row(TdhLeaf::MEM_SEPT_RD, Run::Leaf(mem::sept_rd::sept_rd), exact(&[Page, Keys, Tdcs, OpState, Walk], &[], "")),
     row(TdhLeaf::MEM_PAGE_REMOVE, Run::Leaf(mem::page_remove::page_remove), exact(REMOVING, &[], "")),

@@ -8,6 +8,7 @@ use x86_emu::Translation;
 
 use super::{Asid, Machine};
 use crate::config::TscSource;
+use crate::fields::layout::tdcs::MSR_BITMAPS;
 use crate::guest::{VmExit, Windows};
 use crate::l2::Vm;
 use crate::msr::{self, MsrAccess};
@@ -94,7 +95,7 @@ impl<'m> GuestEnv<'m> {
     /// Whether the MSR bitmaps of the TD let an access through to the processor.
     pub(crate) fn passes_msr(&self, index: u32, access: MsrAccess) -> bool {
         Tdr::at(self.machine.memory(), self.asid.tdr)
-            .is_some_and(|tdr| msr::passes(&tdr.tdcs(), index, access))
+            .is_some_and(|tdr| msr::passes(&tdr.tdcs(), MSR_BITMAPS, index, access))
     }
 
     /// Whether the VMM has an external interrupt pending on this processor: a CPU that polls exits then.

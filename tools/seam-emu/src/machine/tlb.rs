@@ -89,6 +89,15 @@ impl Tlb {
         self.flushes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Drops the translations of one VM, private and shared.
+    pub(crate) fn flush_vm(&self, vm: Asid) {
+        if self.is_empty() {
+            return;
+        }
+        self.with(|entries| entries.retain(|(owner, _), _| *owner != vm));
+        self.flushes.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Drops the shared translations of all TDs.
     pub(crate) fn flush_shared(&self) {
         if self.is_empty() {

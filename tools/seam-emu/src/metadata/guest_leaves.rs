@@ -57,7 +57,7 @@ pub(crate) fn vp_read(
     let id = FieldId(regs.rdx);
     NextField::Returned.prepare(regs);
     itself(regs.rcx)?;
-    let fields = VpFields::new(machine, tdr, tdvps, tdcs);
+    let fields = VpFields::new(machine, tdr, tdvps, tdcs, Accessor::Guest);
     read_field(&fields, Accessor::Guest, NextField::Returned, id, regs)
 }
 
@@ -72,7 +72,14 @@ pub(crate) fn vp_write(
     let (id, value, mask) = (FieldId(regs.rdx), regs.r8, regs.r9);
     regs.r8 = 0;
     itself(regs.rcx)?;
-    write_field(&VpFields::new(machine, tdr, tdvps, tdcs), Accessor::Guest, id, value, mask, regs)
+    write_field(
+        &VpFields::new(machine, tdr, tdvps, tdcs, Accessor::Guest),
+        Accessor::Guest,
+        id,
+        value,
+        mask,
+        regs,
+    )
 }
 
 /// TDG.SYS.RD: RDX field; R8 value, RDX next field.

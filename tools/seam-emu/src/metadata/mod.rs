@@ -164,7 +164,7 @@ pub const fn is_null(id: FieldId) -> bool {
 const ID_INCORRECT: Status = Status::new(StatusCode::METADATA_FIELD_ID_INCORRECT);
 const NOT_READABLE: Status = Status::new(StatusCode::METADATA_FIELD_NOT_READABLE);
 const NOT_WRITABLE: Status = Status::new(StatusCode::METADATA_FIELD_NOT_WRITABLE);
-const VALUE_NOT_VALID: Status = Status::new(StatusCode::METADATA_FIELD_VALUE_NOT_VALID);
+pub(crate) const VALUE_NOT_VALID: Status = Status::new(StatusCode::METADATA_FIELD_VALUE_NOT_VALID);
 
 /// The element that an identifier names.
 fn locate(fields: &dyn Fields, id: FieldId) -> Result<Element, Status> {

@@ -1,12 +1,14 @@
 //! The fields of one VCPU: its VMCS and its TDVPS.
 
 use tdvisor_base::PAGE_SIZE;
-use tdx_module_iface::metadata::{Field, Place, Transform, VMCS, VP, vmcs, vp};
+use tdx_module_iface::metadata::{Field, Place, Transform, VCPU, vmcs, vp};
 use tdx_module_iface::{Release, Status, StatusCode};
 
-use super::{Element, Fields, NOT_WRITABLE, VALUE_NOT_VALID, Write};
+use super::{Accessor, Element, Fields, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs as place};
+use crate::l2::Vm;
+use crate::l2::fields::{L2Field, load_msr_bitmap, store_msr_bitmap};
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
@@ -69,6 +71,8 @@ pub struct VpFields<'a> {
     pub key_bits: u64,
     /// The TD's page of zeros.
     pub zero_page: u64,
+    /// Who asks: L1 and the host see different things of L2 VMs.
+    pub who: Accessor,
 }
 
 /// Bytes of a posted-interrupt descriptor, and its alignment.
@@ -79,7 +83,13 @@ const ZERO_PAGE: u32 = 4;
 
 impl<'a> VpFields<'a> {
     /// The fields of a VCPU of this machine.
-    pub(crate) fn new(machine: &'a Machine, tdr: &Tdr<'_>, tdvps: &'a Tdvps<'_>, tdcs: &'a Tdcs<'_>) -> Self {
+    pub(crate) fn new(
+        machine: &'a Machine,
+        tdr: &Tdr<'_>,
+        tdvps: &'a Tdvps<'_>,
+        tdcs: &'a Tdcs<'_>,
+        who: Accessor,
+    ) -> Self {
         let config = machine.config();
         Self {
             tdvps,
@@ -88,6 +98,7 @@ impl<'a> VpFields<'a> {
             machine,
             key_bits: super::td::key_bits(config, tdr),
             zero_page: tdr.tdcx(ZERO_PAGE).get(),
+            who,
         }
     }
 }
@@ -214,7 +225,7 @@ const fn is_vmcs(field: &Field) -> bool {
 
 impl Fields for VpFields<'_> {
     fn tables(&self) -> &'static [&'static [Field]] {
-        &[VMCS, VP]
+        VCPU
     }
 
     fn release(&self) -> Release {
@@ -226,6 +237,9 @@ impl Fields for VpFields<'_> {
     }
 
     fn load(&self, element: &Element) -> Result<u64, Status> {
+        if let Some(vm) = Vm::l2(element.field.l2_vm) {
+            return Ok(self.load_of_l2(vm, element));
+        }
         if is_vmcs(element.field) {
             let value = self.vmcs_at(element.id.code());
             // Before a host sets one, the shared EPT is the TD's zero page.
@@ -242,6 +256,9 @@ impl Fields for VpFields<'_> {
 
     fn store(&self, write: &Write) -> Result<(), Status> {
         let field = write.element.field;
+        if let Some(vm) = Vm::l2(field.l2_vm) {
+            return self.store_of_l2(vm, write);
+        }
         let value = match field.transform {
             Transform::Stored => write.new,
             Transform::Checked if is_vmcs(field) => self.checked_vmcs_value(write)?,
@@ -257,15 +274,51 @@ impl Fields for VpFields<'_> {
     }
 
     fn value_to_write_over(&self, element: &Element, old: u64, writable: u64) -> u64 {
-        let is_address = matches!(
-            *element.field,
-            vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS | vmcs::SHARED_EPTP | vmcs::PML_ADDRESS
-        );
+        let is_l2_apic =
+            element.field.l2_vm != 0 && element.id.code() == vmcs::VIRTUAL_APIC_ADDRESS.id.code();
+        let is_address = is_l2_apic
+            || matches!(
+                *element.field,
+                vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS | vmcs::SHARED_EPTP | vmcs::PML_ADDRESS
+            );
         if is_address && old >> 63 != 0 { old & writable } else { old }
     }
 }
 
 impl VpFields<'_> {
+    fn l2_field(&self, vm: Vm, element: &Element) -> L2Field<'_> {
+        L2Field { tdvps: self.tdvps, tdcs: self.tdcs, vm, encoding: element.id.code(), who: self.who }
+    }
+
+    fn load_of_l2(&self, vm: Vm, element: &Element) -> u64 {
+        if is_vmcs(element.field) {
+            self.l2_field(vm, element).load()
+        } else if self.is_l1_bitmap(element) {
+            load_msr_bitmap(self.tdvps, vm, element.index)
+        } else {
+            element.offset().map_or(0, |offset| self.tdvps.load(offset, element.width()))
+        }
+    }
+
+    fn store_of_l2(&self, vm: Vm, write: &Write) -> Result<(), Status> {
+        let element = &write.element;
+        if is_vmcs(element.field) {
+            return self.l2_field(vm, element).store(write.old, write.new);
+        }
+        if self.is_l1_bitmap(element) {
+            store_msr_bitmap(self.tdvps, self.tdcs, vm, element.index, write.new);
+        } else if let Some(offset) = element.offset() {
+            self.tdvps.store(offset, element.width(), write.new);
+        }
+        Ok(())
+    }
+
+    /// Whether this is L1's own version of the MSR bitmaps.
+    fn is_l1_bitmap(&self, element: &Element) -> bool {
+        let bitmaps = [vp::L2_MSR_BITMAPS_1, vp::L2_MSR_BITMAPS_2, vp::L2_MSR_BITMAPS_3];
+        self.who == Accessor::Guest && bitmaps.contains(element.field)
+    }
+
     /// VCPU_STATE_DETAILS bit 0: a virtual interrupt could be delivered.
     fn interrupt_pending(&self) -> u64 {
         /// Offset of the processor-priority register in the virtual APIC page.

@@ -35,8 +35,9 @@ pub(crate) fn read(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
         return Err(invalid(Operand::RAX));
     }
     let (vcpu, tdcs, _state) = enter(call, regs.rcx, op_states(TdhLeaf::VP_RD))?;
-    let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs);
-    read_field(&fields, Accessor::host_of(tdcs.attributes()), mode, id, regs)
+    let who = Accessor::host_of(tdcs.attributes());
+    let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs, who);
+    read_field(&fields, who, mode, id, regs)
 }
 
 /// RCX TDVPR, RDX field, R8 value, R9 mask; R8 gets the old value.
@@ -44,6 +45,7 @@ pub(crate) fn write(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let (id, value, mask) = (FieldId(regs.rdx), regs.r8, regs.r9);
     regs.r8 = 0;
     let (vcpu, tdcs, _state) = enter(call, regs.rcx, op_states(TdhLeaf::VP_WR))?;
-    let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs);
-    write_field(&fields, Accessor::host_of(tdcs.attributes()), id, value, mask, regs)
+    let who = Accessor::host_of(tdcs.attributes());
+    let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs, who);
+    write_field(&fields, who, id, value, mask, regs)
 }

@@ -199,7 +199,7 @@ const fn bit_of(index: u32, access: MsrAccess) -> Option<(u32, u32)> {
         MsrAccess::Write => range + WRITES,
     };
     let within = index & (RANGE - 1);
-    Some((tdcs::MSR_BITMAPS + base + within / 8, within % 8))
+    Some((base + within / 8, within % 8))
 }
 
 /// Writes the MSR bitmaps of a TD, whose other fields are there: ones but for what is not intercepted.
@@ -213,6 +213,7 @@ pub(crate) fn write_bitmaps(owner: &Owner<'_>) {
                 if decide(owner, index, access) == Decision::Native
                     && let Some((byte, bit)) = bit_of(index, access)
                 {
+                    let byte = tdcs::MSR_BITMAPS + byte;
                     let old = owner.td.load(byte, Width::B1);
                     owner.td.store(byte, Width::B1, old & !(1 << bit));
                 }
@@ -221,9 +222,9 @@ pub(crate) fn write_bitmaps(owner: &Owner<'_>) {
     }
 }
 
-/// Whether the bitmaps of a TD let an access through.
-pub(crate) fn passes(td: &dyn FieldStore, index: u32, access: MsrAccess) -> bool {
-    bit_of(index, access).is_some_and(|(byte, bit)| td.load(byte, Width::B1) >> bit & 1 == 0)
+/// Whether the bitmaps at an offset let an access through.
+pub(crate) fn passes(store: &dyn FieldStore, bitmaps: u32, index: u32, access: MsrAccess) -> bool {
+    bit_of(index, access).is_some_and(|(byte, bit)| store.load(bitmaps + byte, Width::B1) >> bit & 1 == 0)
 }
 
 #[cfg(test)]

@@ -65,13 +65,35 @@ fn clear_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
 
 /// The processor priority: the higher class of the task priority and of what is being serviced.
 fn processor_priority(tdvps: &Tdvps<'_>, state: &GuestState) -> u8 {
-    let task = (state.control.cr8 as u8 & 0xf) << 4;
+    priority(tdvps, task_priority(state))
+}
+
+/// The task priority of a VM that runs.
+pub(crate) const fn task_priority(state: &GuestState) -> u8 {
+    (state.control.cr8 as u8 & 0xf) << 4
+}
+
+/// The task priority of L1 while an L2 VM runs.
+pub(crate) fn saved_task_priority(vcpu: &Running<'_, '_>) -> u8 {
+    vcpu.tdvps.load(tdvps::VAPIC + TPR, Width::B4) as u8
+}
+
+/// Whether L1, with this task priority, has an interrupt to take.
+pub(crate) fn interrupts_l1(vcpu: &Running<'_, '_>, task: u8) -> bool {
+    /// The module takes no vector below for an interrupt (recorded).
+    const FIRST_VECTOR: u8 = 31;
+    highest(vcpu.tdvps, IRR)
+        .filter(|vector| *vector >= FIRST_VECTOR)
+        .is_some_and(|vector| vector >> 4 > priority(vcpu.tdvps, task) >> 4)
+}
+
+fn priority(tdvps: &Tdvps<'_>, task: u8) -> u8 {
     let in_service = highest(tdvps, ISR).unwrap_or(0);
     if task >> 4 >= in_service >> 4 { task } else { in_service & 0xf0 }
 }
 
 /// Moves posted requests to IRR. Called at TD entry and at a notification.
-pub(super) fn take_posted(vcpu: &Running<'_, '_>) {
+pub(crate) fn take_posted(vcpu: &Running<'_, '_>) {
     let descriptor = vcpu.tdvps.load_u64(vmcs::PID_ADDRESS);
     if descriptor == NOT_SET || vcpu.tdvps.load_u64(vmcs::PINBASED) & 1 << 7 == 0 {
         return;

@@ -18,7 +18,7 @@ const MACHINE_CHECK_SMI: u64 = 1;
 const INVALID_CONTEXT: u64 = 1;
 
 /// Handles one VM exit.
-pub(super) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
+pub(crate) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
     if exit.reason.is_entry_failure() {
         return entry_failure(vcpu, exit);
     }

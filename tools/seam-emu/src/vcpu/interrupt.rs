@@ -21,6 +21,10 @@ pub(super) fn settle(vcpu: &Running<'_, '_>, exit: VmExit) -> Option<VmExit> {
     if let Some(vector) = notification_vector(vcpu)
         && controller.take_notification(vcpu.lp, vector)
     {
+        if vcpu.vm().is_l2() {
+            // It depends on what is posted whether L1 goes on.
+            return Some(with_event(exit, Event::external(vector)));
+        }
         apic::take_posted(vcpu);
         return None;
     }

@@ -9,7 +9,7 @@ pub(crate) mod apic;
 pub(crate) mod control;
 mod cpuid;
 mod ept;
-mod exits;
+pub(crate) mod exits;
 mod interrupt;
 mod msr;
 mod registers;
@@ -17,6 +17,8 @@ pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod ve;
 pub(crate) mod zero_step;
+
+use core::cell::Cell;
 
 use tdvisor_base::Gpa;
 use tdx_module_iface::exit::{ExitReasonField, ExtendedQualification};
@@ -29,8 +31,10 @@ pub(crate) use exits::not_accessible;
 
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestState, VmExit};
-use crate::machine::{GuestEnv, Machine};
+use crate::guest::{GuestState, VmExit, Windows};
+use crate::l2::exit::L1Exit;
+use crate::l2::{self, Vm};
+use crate::machine::{Asid, GuestEnv, GuestSpace, Machine};
 use crate::metadata::td::TD_CTLS_ENUM_TOPOLOGY;
 use crate::rules::Rules;
 use crate::td::{Tdcs, Tdr, Tdvps};
@@ -42,13 +46,54 @@ pub(crate) struct Running<'a, 'm> {
     pub(crate) tdr: &'a Tdr<'m>,
     pub(crate) tdcs: &'a Tdcs<'m>,
     pub(crate) tdvps: &'a Tdvps<'m>,
+    /// The surroundings of the TD's own VM.
     pub(crate) env: GuestEnv<'m>,
+    /// The VM that runs.
+    pub(crate) running: Cell<Vm>,
 }
 
-impl Running<'_, '_> {
+impl<'m> Running<'_, 'm> {
     /// The rules of the release.
     pub(crate) fn rules(&self) -> &'static Rules {
         self.machine.config().profile.rules()
+    }
+
+    /// The VM that runs.
+    pub(crate) fn vm(&self) -> Vm {
+        self.running.get()
+    }
+
+    /// Another VM runs from now on.
+    pub(crate) fn set_vm(&self, vm: Vm) {
+        self.running.set(vm);
+        l2::state::set_current_vm(self.tdvps, vm);
+    }
+
+    /// Drops the translations of a VM on this processor.
+    pub(crate) fn flush_vm(&self, vm: Vm) {
+        if let Some(processor) = self.machine.processors().get(self.lp) {
+            processor.tlb.flush_vm(Asid { tdr: self.tdr.hpa, vm });
+        }
+    }
+
+    /// The surroundings of the VM that runs.
+    fn surroundings(&self, windows: Windows) -> GuestEnv<'m> {
+        let vm = self.vm();
+        let Some(root) = self.tdcs.l2_sept_root(u16::from(vm.number())) else {
+            return GuestEnv { windows, ..self.env };
+        };
+        let view = self.view(vm);
+        GuestEnv {
+            asid: Asid { tdr: self.tdr.hpa, vm },
+            space: GuestSpace {
+                sept_root: root,
+                shared_root: l2::exit::shared_root(self, vm),
+                ..self.env.space
+            },
+            windows,
+            controls: control::OwnedControls::load(&view),
+            ..self.env
+        }
     }
 
     /// The x2APIC id of this vCPU, where the guest has turned on that it is seen.
@@ -117,6 +162,7 @@ impl AsyncExit {
 
 /// How the handling of a VM exit ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "it lives for one VM exit")]
 pub(crate) enum Handled {
     /// The guest goes on.
     Resume,
@@ -124,6 +170,8 @@ pub(crate) enum Handled {
     Inject(Event),
     /// The guest leaves the TD.
     Exit(TdExit),
+    /// L1 goes on instead of the L2 VM.
+    ToL1(L1Exit),
 }
 
 impl Handled {

@@ -10,7 +10,8 @@ use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
-use crate::machine::{GuestEnv, Tlb};
+use crate::l2::{self, Vm};
+use crate::machine::Tlb;
 
 impl Running<'_, '_> {
     /// The time-stamp counter as the guest sees it.
@@ -23,7 +24,7 @@ impl Running<'_, '_> {
 pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn GuestCpu) -> TdExit {
     let tlb = vcpu.machine.processors().get(vcpu.lp).map(|processor| &processor.tlb);
     let mut seen_flushes = tlb.map(Tlb::flushes);
-    if vcpu.machine.interrupt_controller().is_none() {
+    if vcpu.machine.interrupt_controller().is_none() && cpu.takes_posted_interrupts() {
         // Nobody is there who could take a notification.
         apic::take_posted(vcpu);
     }
@@ -33,21 +34,37 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
             seen_flushes = flushes;
             cpu.flush_translations(None);
         }
-        if let Some(interrupt) = apic::deliverable(vcpu, state) {
-            state.event = Some(interrupt);
-        }
-        let windows = Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) };
-        let exit = cpu.run(state, &GuestEnv { windows, ..vcpu.env });
+        let windows = if vcpu.vm().is_l2() {
+            Windows::default()
+        } else {
+            if let Some(interrupt) = apic::deliverable(vcpu, state) {
+                state.event = Some(interrupt);
+            }
+            Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) }
+        };
+        let exit = cpu.run(state, &vcpu.surroundings(windows));
         let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
         record(vcpu, &exit);
         let interrupted = vectoring(&exit);
-        match after_bus_lock(exits::handle(vcpu, state, &exit), state, &exit) {
+        let handled = match vcpu.vm().is_l2() {
+            true => l2::exit::handle(vcpu, state, &exit),
+            false => exits::handle(vcpu, state, &exit),
+        };
+        match after_bus_lock(handled, state, &exit) {
             Handled::Resume => state.event = state.event.or(interrupted),
             Handled::Inject(event) => state.event = Some(event),
+            Handled::ToL1(l1) => {
+                vcpu.store_to_l1(state, vcpu.vm());
+                vcpu.resume_l1(state, &l1);
+            }
             Handled::Exit(td_exit) => {
                 // An event whose delivery the exit cut short is delivered when the vCPU comes back.
                 state.event = state.event.or(interrupted);
-                apic::publish(vcpu, state);
+                match (vcpu.vm(), &td_exit) {
+                    (Vm::L1, _) => apic::publish(vcpu, state),
+                    (vm, TdExit::Async(_)) => vcpu.store_to_l1(state, vm),
+                    (_, TdExit::Vmcall { .. }) => {}
+                }
                 return td_exit;
             }
         }
@@ -68,7 +85,7 @@ fn after_bus_lock(handled: Handled, state: &mut GuestState, exit: &VmExit) -> Ha
         return handled;
     }
     match handled {
-        Handled::Exit(_) => return handled,
+        Handled::Exit(_) | Handled::ToL1(_) => return handled,
         Handled::Inject(event) => state.event = Some(event),
         Handled::Resume => {}
     }
@@ -78,7 +95,8 @@ fn after_bus_lock(handled: Handled, state: &mut GuestState, exit: &VmExit) -> Ha
 
 /// Puts the exit information where VP.RD of a debuggable TD finds it.
 fn record(vcpu: &Running<'_, '_>, exit: &VmExit) {
-    let set = |offset: u32, value: u64| vcpu.tdvps.store_u64(offset, value);
+    let view = vcpu.view(vcpu.vm());
+    let set = |offset: u32, value: u64| view.store_u64(offset, value);
     set(vmcs::EXIT_REASON, u64::from(exit.reason.0));
     set(vmcs::EXIT_QUALIFICATION, exit.qualification);
     set(vmcs::GUEST_PHYSICAL_ADDRESS, exit.gpa.get());
@@ -86,8 +104,14 @@ fn record(vcpu: &Running<'_, '_>, exit: &VmExit) {
     set(vmcs::EXIT_INTERRUPTION_INFO, u64::from(exit.interruption_info));
     set(vmcs::IDT_VECTORING_INFO, u64::from(exit.idt_vectoring_info));
     set(vmcs::EXIT_INSTRUCTION_LENGTH, u64::from(exit.instruction_length));
+    if vcpu.vm().is_l2() {
+        // L1 may learn of the exit later.
+        set(vmcs::EXIT_INTERRUPTION_ERROR, u64::from(exit.interruption_error));
+        set(vmcs::IDT_VECTORING_ERROR, u64::from(exit.idt_vectoring_error));
+        set(vmcs::EXIT_INSTRUCTION_INFO, u64::from(exit.instruction_info));
+    }
     if !exit.reason.is_entry_failure() {
-        vcpu.tdvps.store(tdvps::VM_LAUNCHED, Width::B1, 1);
+        vcpu.tdvps.store(tdvps::VM_LAUNCHED + u32::from(vcpu.vm().number()), Width::B1, 1);
     }
 }
 

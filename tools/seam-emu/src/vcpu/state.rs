@@ -79,6 +79,7 @@ pub(crate) fn initialise(
     tdvps.store_u64(vmcs::PROCBASED2, INITIAL_PROCBASED2);
     crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
     OwnedControls::initial(machine.config(), tdcs).store(tdvps);
+    crate::l2::fields::initialise(tdcs, tdvps);
 }
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
@@ -466,7 +467,7 @@ fn components_in_use(simd: &SimdState) -> u64 {
 }
 
 /// The root of the shared EPT; zero where the host set none.
-pub(crate) fn shared_root(tdvps: &Tdvps<'_>) -> Hpa {
+pub(crate) fn shared_root(tdvps: &impl FieldStore) -> Hpa {
     match tdvps.load_u64(vmcs::SHARED_EPTP) {
         crate::metadata::vp::ADDRESS_NOT_SET => Hpa::new(0),
         eptp => Hpa::new(eptp & 0x000f_ffff_ffff_f000),

@@ -9,9 +9,13 @@ use super::{Handled, Running};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
 use crate::guest::VmExit;
+use crate::l2::exit::L1Exit;
 
-/// Fills VE_INFO and injects #VE.
+/// Fills VE_INFO and injects #VE. An L2 VM gets none: L1 gets the exit.
 pub(crate) fn inject(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
+    if vcpu.vm().is_l2() {
+        return Handled::ToL1(L1Exit::new(exit));
+    }
     let tdvps = vcpu.tdvps;
     if tdvps.load(tdvps::VE_VALID, Width::B4) != 0 {
         return Handled::Inject(Event::exception_with_code(vector::DF, 0));

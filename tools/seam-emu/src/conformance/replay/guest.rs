@@ -425,6 +425,11 @@ impl<'r, 'm> ScriptedVcpu<'r, 'm> {
 }
 
 impl GuestCpu for ScriptedVcpu<'_, '_> {
+    /// The recordings' processor had no APIC.
+    fn takes_posted_interrupts(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         if self.run.ledger.is_abandoned() {
             state.event = None;

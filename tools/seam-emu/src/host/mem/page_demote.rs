@@ -17,11 +17,12 @@ use crate::host::steps::{
     GpaLevel, check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states,
     tdmr_of,
 };
-use crate::host::{Call, Step, invalid, plain};
+use crate::host::{Call, Step, at, invalid, plain};
+use crate::l2::Vm;
 use crate::lock::Mode;
 use crate::module::pamt::PamtPage;
 use crate::td::Tdcs;
-use crate::td::l2::{self, L2Target};
+use crate::td::l2::{self, L2Slot, Use};
 
 const L2_PAGES: u64 = 1;
 const RESERVED: u64 = 0xffe;
@@ -44,11 +45,14 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     check_tracked(&context.tdcs, bepoch, Operand::RCX)?;
     let (table, table_page) = lock_free_page(call, regs.r8, Operand::R8)?;
     let owner = &context.owner;
-    let only_where_mapped = operands.rdx & L2_PAGES != 0;
-    let l2 = l2_pages(call, &context.tdcs, target.what, only_where_mapped, regs)?;
+    let aliases = target.entry.entry().0 & SeptEntry::L2_ALIASES;
+    let split =
+        Split { tdcs: &context.tdcs, what: target.what, aliases, unaliased: Unaliased::of(operands.rdx) };
+    let l2 = split.l2_pages(call, regs)?;
     write_sept_page(call, owner, table, |index| {
         let piece = large.wrapping_add(index * below.bytes());
-        if state.is_pending() { SeptEntry::pending(piece) } else { SeptEntry::mapped(piece) }
+        let entry = if state.is_pending() { SeptEntry::pending(piece) } else { SeptEntry::mapped(piece) };
+        SeptEntry(entry.0 | aliases)
     });
     if is_interruptible(call) && call.interrupted() {
         operands.restore(regs);
@@ -69,14 +73,13 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     table_page.entry.assign(PageType::EPT, owner.tdr.hpa);
     owner.tdr.add_children(1);
     target.entry.set(SeptEntry::table(table));
+    let how = if state.is_pending() { Use::Blocked } else { Use::Open };
     for new in l2.into_iter().flatten() {
         make_sept_page(call, owner, new.hpa, &new.page, l2::FREE);
-        new.at.link(new.hpa);
+        l2::split(&context.tdcs, &new.at, new.hpa, how);
         owner.tdr.add_children(1);
     }
-    if only_where_mapped {
-        give_back_l2_pages(&context.tdcs, regs);
-    }
+    split.give_back(regs);
     call.mapping_was_split(owner.tdr.hpa, target.what.gpa, level);
     Ok(())
 }
@@ -92,45 +95,76 @@ const NO_PAGE: u64 = u64::MAX;
 const NOT_USED: u64 = 1 << 63;
 const L2_OPERANDS: [Reg; 3] = [Reg::R9, Reg::R10, Reg::R11];
 
+/// What becomes of pages for L2 VMs that do not map the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unaliased {
+    /// They become tables with nothing in them.
+    Linked,
+    /// They come back.
+    Returned,
+}
+
+impl Unaliased {
+    const fn of(rdx: u64) -> Self {
+        if rdx & L2_PAGES != 0 { Self::Returned } else { Self::Linked }
+    }
+}
+
 /// A page that becomes a table of an L2 VM.
 struct L2Page<'m> {
     hpa: Hpa,
     page: PamtPage<'m>,
-    at: L2Target<'m>,
+    at: L2Slot<'m>,
 }
 
-/// Checks the pages for L2 VMs. Unless the caller left it to the module, all of them are used. No L2 VM maps
-/// pages here, so the module would use none.
-fn l2_pages<'m>(
-    call: &Call<'m>,
-    tdcs: &Tdcs<'m>,
+/// The split as far as it concerns L2 VMs.
+struct Split<'a, 'm> {
+    tdcs: &'a Tdcs<'m>,
     what: GpaLevel,
-    only_where_mapped: bool,
-    regs: &mut Gprs,
-) -> Step<[Option<L2Page<'m>>; 3]> {
-    let mut pages = [const { None }; 3];
-    if only_where_mapped {
-        return Ok(pages);
-    }
-    for ((vm, reg), page) in (1..=tdcs.num_l2_vms()).zip(L2_OPERANDS).zip(&mut pages) {
-        let pa = regs.get(reg);
-        if pa == NO_PAGE {
-            continue;
-        }
-        if let Some(at) = l2::entry_for_table(tdcs, vm, what, l2::Existing::Refused, regs)? {
-            let (hpa, locked) = lock_free_page(call, pa, Operand::from_reg(reg))?;
-            *page = Some(L2Page { hpa, page: locked, at });
-        }
-    }
-    Ok(pages)
+    /// The alias bits of the entry.
+    aliases: u64,
+    unaliased: Unaliased,
 }
 
-/// Marks the operands that were not needed.
-fn give_back_l2_pages(tdcs: &Tdcs<'_>, regs: &mut Gprs) {
-    for (_, reg) in (1..=tdcs.num_l2_vms()).zip(L2_OPERANDS) {
-        let pa = regs.get(reg);
-        if pa != NO_PAGE {
-            regs.set(reg, pa | NOT_USED);
+impl<'m> Split<'_, 'm> {
+    fn vms(&self) -> impl Iterator<Item = (Vm, Reg)> + use<> {
+        l2::vms(self.tdcs).zip(L2_OPERANDS)
+    }
+
+    fn is_aliased(&self, vm: Vm) -> bool {
+        self.aliases & l2::alias(vm) != 0
+    }
+
+    /// Checks the pages for L2 VMs: those that map the page need one each.
+    fn l2_pages(&self, call: &Call<'m>, regs: &mut Gprs) -> Step<[Option<L2Page<'m>>; 3]> {
+        let mut pages = [const { None }; 3];
+        for ((vm, reg), page) in self.vms().zip(&mut pages) {
+            let pa = regs.get(reg);
+            let at = if self.is_aliased(vm) {
+                if pa == NO_PAGE {
+                    return Err(at(StatusCode::L2_SEPT_PAGE_NOT_PROVIDED, Operand::from_reg(reg)));
+                }
+                l2::large_entry(self.tdcs, vm, self.what)
+            } else if pa == NO_PAGE || self.unaliased == Unaliased::Returned {
+                None
+            } else {
+                l2::entry_for_table(self.tdcs, vm, self.what, l2::Existing::Refused, regs)?
+            };
+            if let Some(at) = at {
+                let (hpa, locked) = lock_free_page(call, pa, Operand::from_reg(reg))?;
+                *page = Some(L2Page { hpa, page: locked, at });
+            }
+        }
+        Ok(pages)
+    }
+
+    /// Marks the operands that were not needed.
+    fn give_back(&self, regs: &mut Gprs) {
+        for (vm, reg) in self.vms() {
+            let pa = regs.get(reg);
+            if self.unaliased == Unaliased::Returned && !self.is_aliased(vm) && pa != NO_PAGE {
+                regs.set(reg, pa | NOT_USED);
+            }
         }
     }
 }

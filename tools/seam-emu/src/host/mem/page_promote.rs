@@ -9,12 +9,13 @@ use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 
 use super::{Context, LARGE, Operands, context, implicit_entry, lock_implicit, target};
 use crate::host::steps::{
-    check_blocked, check_entry_state, check_tracked, lock_entry, op_states, report_entry, sept_states,
-    tdmr_of,
+    GpaLevel, check_blocked, check_entry_state, check_tracked, lock_entry, op_states, report_entry,
+    sept_states, tdmr_of,
 };
 use crate::host::{Call, Step, at, invalid, plain};
+use crate::l2::Vm;
 use crate::lock::Mode;
-use crate::td::l2;
+use crate::td::l2::{self, L2Attributes, Merged, Use};
 use crate::td::sept::{SeptLock, SeptSlot};
 
 pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
@@ -36,7 +37,11 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     let level = target.what.level;
     let below = level.down().ok_or(invalid(Operand::RCX))?;
     let children = lock_children(&context, table, below)?;
-    let Some((large, state)) = merged_page(&children, level) else {
+    let merged = merged_page(&children, level).and_then(|merged| {
+        let aliases = l2_aliases(&context, target.what, merged.aliases)?;
+        Some((merged, aliases))
+    });
+    let Some((MergedPage { large, state, aliases }, l2_attributes)) = merged else {
         report_entry(regs, &slot);
         return Err(at(StatusCode::EPT_INVALID_PROMOTE_CONDITIONS, Operand::RCX));
     };
@@ -60,7 +65,11 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     drop(children);
     table_page.entry.free();
     context.owner.tdr.remove_children(1);
-    target.entry.set(if state.is_pending() { SeptEntry::pending(large) } else { SeptEntry::mapped(large) });
+    let (entry, how) = match state.is_pending() {
+        true => (SeptEntry::pending(large), Use::Blocked),
+        false => (SeptEntry::mapped(large), Use::Open),
+    };
+    target.entry.set(SeptEntry(entry.0 | aliases));
     call.table_left_td(context.owner.tdr.hpa, target.what.gpa, slot.level, table);
     let l2 = l2::unlink_tables(&context.tdcs, target.what);
     for page in l2.into_iter().filter(|page| *page != u64::MAX) {
@@ -68,6 +77,9 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
             entry.free();
             context.owner.tdr.remove_children(1);
         }
+    }
+    for (vm, attributes) in l2_attributes {
+        l2::map_merged(&context.tdcs, vm, target.what, large, attributes, how);
     }
     if version > 0 {
         [regs.r9, regs.r10, regs.r11] = l2;
@@ -82,9 +94,17 @@ fn lock_children<'m>(context: &Context<'m>, table: Hpa, level: Level) -> Step<Ve
     words.iter().map(|word| lock_entry(SeptSlot::new(word, level))).collect()
 }
 
-/// The large page that the children make together, and their state: all mapped or all pending, and
-/// contiguous from an aligned address on.
-fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, SeptState)> {
+/// The large page that pieces make together.
+struct MergedPage {
+    large: Hpa,
+    /// MAPPED or PENDING.
+    state: SeptState,
+    /// The alias bits of its entry.
+    aliases: u64,
+}
+
+/// The children's page: all mapped or all pending, contiguous from an aligned address on, and of the same L2 VMs.
+fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<MergedPage> {
     let first = children.first()?;
     let state = first.state();
     if !matches!(state, SeptState::Mapped | SeptState::Pending) {
@@ -94,8 +114,24 @@ fn merged_page(children: &[SeptLock<'_>], level: Level) -> Option<(Hpa, SeptStat
     // How much of a pending 2 MiB page the guest has accepted is not part of where the page is.
     let page_of = |child: &SeptLock<'_>| child.entry().hpa().align_down(step);
     let base = page_of(first);
-    let contiguous = (0u64..)
-        .zip(children)
-        .all(|(index, child)| child.state() == state && page_of(child) == base.wrapping_add(index * step));
-    (base.is_aligned(level.bytes()) && contiguous).then_some((base, state))
+    let aliases = first.entry().0 & SeptEntry::L2_ALIASES;
+    let contiguous = (0u64..).zip(children).all(|(index, child)| {
+        child.state() == state
+            && page_of(child) == base.wrapping_add(index * step)
+            && child.entry().0 & SeptEntry::L2_ALIASES == aliases
+    });
+    (base.is_aligned(level.bytes()) && contiguous).then_some(MergedPage { large: base, state, aliases })
+}
+
+/// The L2 VMs that map the pieces, with their attributes; `None` where those differ.
+fn l2_aliases(context: &Context<'_>, what: GpaLevel, aliases: u64) -> Option<Vec<(Vm, L2Attributes)>> {
+    let mut found = Vec::new();
+    for vm in l2::vms(&context.tdcs) {
+        match l2::merge(&context.tdcs, vm, what, aliases & l2::alias(vm) != 0) {
+            Merged::Aliased(attributes) => found.push((vm, attributes)),
+            Merged::NotAliased => {}
+            Merged::Mixed => return None,
+        }
+    }
+    Some(found)
 }

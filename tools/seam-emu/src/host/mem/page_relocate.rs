@@ -12,6 +12,7 @@ use crate::host::steps::{
 };
 use crate::host::{Call, Step, invalid};
 use crate::lock::Mode;
+use crate::td::l2::{self, Use};
 
 pub(in crate::host) fn page_relocate(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let operands = Operands::take(regs);
@@ -34,7 +35,10 @@ pub(in crate::host) fn page_relocate(call: &Call<'_>, regs: &mut Gprs) -> Step {
     page.entry.assign(PageType::REG, owner.hpa);
     let unblocked = state.unblocked().unwrap_or(state);
     let entry = if state.is_pending() { SeptEntry::pending(hpa) } else { SeptEntry::mapped(hpa) };
-    target.entry.set(entry.with_state(unblocked));
+    let aliases = target.entry.entry().0 & SeptEntry::L2_ALIASES;
+    target.entry.set(SeptEntry(entry.with_state(unblocked).0 | aliases));
+    let how = if state.is_pending() { Use::Blocked } else { Use::Open };
+    l2::relocate_aliases(&context.tdcs, SeptEntry(aliases), target.what, hpa, how);
     source.entry.free();
     call.page_left_td(owner.hpa, old, Level::L4K);
     regs.rcx = old.get();

@@ -9,6 +9,7 @@ use super::{Operands, PAGES, context, lock_implicit, target};
 use crate::host::steps::{check_blocked, check_entry_state, check_tracked, op_states, sept_states};
 use crate::host::{Call, Step};
 use crate::lock::Mode;
+use crate::td::l2;
 use tdx_module_iface::op_state::OpStates;
 
 pub(in crate::host) fn page_remove(call: &Call<'_>, regs: &mut Gprs) -> Step {
@@ -23,6 +24,7 @@ pub(in crate::host) fn page_remove(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let page = lock_implicit(call, hpa, level, Operand::RCX)?;
     check_tracked(&context.tdcs, page.entry.bepoch(), Operand::RCX)?;
     let importing = OpStates::IMPORT_IN_PROGRESS.contains(context.tdcs.op_state());
+    l2::remove_aliases(&context.tdcs, target.entry.entry(), target.what);
     target.entry.set(if importing {
         SeptEntry::FREE.with_state(SeptState::Removed)
     } else {

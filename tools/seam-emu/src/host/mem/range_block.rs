@@ -10,6 +10,7 @@ use super::{Operands, context, implicit_entry, target, up_to_root};
 use crate::host::steps::{check_entry_state, op_states, report_entry, sept_states};
 use crate::host::{Call, Step, at};
 use crate::lock::Mode;
+use crate::td::l2;
 
 pub(in crate::host) fn range_block(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let operands = Operands::take(regs);
@@ -33,5 +34,6 @@ pub(in crate::host) fn range_block(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let blocked = state.blocked().unwrap_or(state);
     let cleared = SeptEntry(entry.0 & !(SeptEntry::RWX | accept_progress));
     target.entry.set(cleared.with_state(blocked));
+    l2::block(&context.tdcs, target.what);
     Ok(())
 }

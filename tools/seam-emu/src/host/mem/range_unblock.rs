@@ -10,6 +10,7 @@ use super::{Operands, context, implicit_entry, target, up_to_root};
 use crate::host::steps::{check_entry_state, check_tracked, op_states, sept_states};
 use crate::host::{Call, Step};
 use crate::lock::Mode;
+use crate::td::l2;
 
 pub(in crate::host) fn range_unblock(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let operands = Operands::take(regs);
@@ -25,5 +26,9 @@ pub(in crate::host) fn range_unblock(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let unblocked = state.unblocked().unwrap_or(state);
     let rights = if unblocked.is_pending() { 0 } else { SeptEntry::RWX };
     target.entry.set(SeptEntry(entry.with_state(unblocked).0 | rights));
+    // What aliases a pending page waits for the page to be accepted.
+    if !unblocked.is_pending() {
+        l2::unblock(&context.tdcs, target.what);
+    }
     Ok(())
 }

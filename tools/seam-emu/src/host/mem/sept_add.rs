@@ -12,9 +12,10 @@ use tdx_module_iface::{Gprs, Operand, Reg, StatusCode, TdhLeaf};
 use super::{Context, Operands, Target, context, make_sept_page, target, up_to_root};
 use crate::host::steps::{check_entry_state, lock_free_page, op_states, sept_states, state_incorrect};
 use crate::host::{Call, Step, invalid, plain};
+use crate::l2::Vm;
 use crate::lock::Mode;
 use crate::module::pamt::PamtPage;
-use crate::td::l2::{self, Existing, L2Target};
+use crate::td::l2::{self, Existing, L2Slot};
 
 const ALLOW_EXISTING: u64 = 1;
 const RESERVED: u64 = 0xffe | 0xfff << 52;
@@ -37,16 +38,25 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     let levels = up_to_root(&context.tdcs, Level::L2M);
     let target = target(&context.tdcs, operands.rcx, levels, Mode::Shared, regs)?;
     let slot = target.entry.slot();
-    if version == 0 && regs.r8 == NO_PAGE {
-        return Err(invalid(Operand::R8));
-    }
     let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_SEPT_ADD) })?;
-    let resumes = version == 1 && regs.r8 == NO_PAGE;
     let exists = state != SeptState::Free;
-    if exists != resumes && !(exists && existing == Existing::Allowed) {
-        return Err(state_incorrect(regs, &slot));
-    }
-    let own = if exists { None } else { Some(lock_free_page(call, regs.r8, Operand::R8)?) };
+    let own = if exists {
+        if regs.r8 == NO_PAGE {
+            if version == 0 {
+                return Err(invalid(Operand::R8));
+            }
+        } else if existing == Existing::Refused {
+            return Err(state_incorrect(regs, &slot));
+        } else if version == 1 {
+            regs.r8 |= NOT_USED;
+        }
+        None
+    } else if regs.r8 == NO_PAGE {
+        let refused = version == 0;
+        return Err(if refused { invalid(Operand::R8) } else { state_incorrect(regs, &slot) });
+    } else {
+        Some(lock_free_page(call, regs.r8, Operand::R8)?)
+    };
     let l2 =
         if version == 1 { l2_pages(call, &context, &target, existing, regs)? } else { [const { None }; 3] };
     if let Some((hpa, page)) = &own {
@@ -56,25 +66,20 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     if version == 0 {
         return Ok(());
     }
-    if regs.r8 != NO_PAGE {
-        regs.r8 = if own.is_some() { NO_PAGE } else { regs.r8 | NOT_USED };
+    if own.is_some() {
+        regs.r8 = NO_PAGE;
     }
     let mut added = own.is_some();
-    for (reg, page) in [Reg::R9, Reg::R10, Reg::R11].into_iter().zip(l2) {
-        let Some(page) = page else { continue };
-        match page {
-            L2Page::Existing => regs.set(reg, regs.get(reg) | NOT_USED),
-            L2Page::New { hpa, page, at } => {
-                if added && call.interrupted() {
-                    operands.restore(regs);
-                    return Err(plain(StatusCode::INTERRUPTED_RESUMABLE));
-                }
-                add_page(call, &context, hpa, &page, l2::FREE);
-                at.link(hpa);
-                regs.set(reg, NO_PAGE);
-                added = true;
-            }
+    for (reg, page) in L2_OPERANDS.into_iter().zip(l2) {
+        let Some(L2Page { hpa, page, at }) = page else { continue };
+        if added && call.interrupted() {
+            operands.restore(regs);
+            return Err(plain(StatusCode::INTERRUPTED_RESUMABLE));
         }
+        add_page(call, &context, hpa, &page, l2::FREE);
+        at.link(hpa);
+        regs.set(reg, NO_PAGE);
+        added = true;
     }
     Ok(())
 }
@@ -84,15 +89,16 @@ fn add_page(call: &Call<'_>, context: &Context<'_>, hpa: Hpa, page: &PamtPage<'_
     context.owner.tdr.add_children(1);
 }
 
-/// What an L2 operand turned out to be.
-enum L2Page<'m> {
-    /// The L2 tree has a page there already.
-    Existing,
-    /// A free page to link.
-    New { hpa: Hpa, page: PamtPage<'m>, at: L2Target<'m> },
+const L2_OPERANDS: [Reg; 3] = [Reg::R9, Reg::R10, Reg::R11];
+
+/// A free page to link into an L2 tree.
+struct L2Page<'m> {
+    hpa: Hpa,
+    page: PamtPage<'m>,
+    at: L2Slot<'m>,
 }
 
-/// Checks all L2 operands before anything changes.
+/// Checks all L2 operands before any page is added; marks those that are not needed, also if a later one fails.
 fn l2_pages<'m>(
     call: &Call<'m>,
     context: &Context<'m>,
@@ -101,23 +107,21 @@ fn l2_pages<'m>(
     regs: &mut Gprs,
 ) -> Step<[Option<L2Page<'m>>; 3]> {
     let mut pages = [const { None }; 3];
-    for (vm, page) in (1u16..).zip(&mut pages) {
-        let operand = Operand(8 + u32::from(vm));
-        let reg = [Reg::R9, Reg::R10, Reg::R11][usize::from(vm) - 1];
+    for ((number, reg), page) in (1u8..).zip(L2_OPERANDS).zip(&mut pages) {
+        let operand = Operand::from_reg(reg);
         let pa = regs.get(reg);
         if pa == NO_PAGE {
             continue;
         }
-        if vm > context.tdcs.num_l2_vms() {
-            return Err(invalid(operand));
-        }
-        *page = Some(match l2::entry_for_table(&context.tdcs, vm, target.what, existing, regs)? {
-            None => L2Page::Existing,
+        let exists = u16::from(number) <= context.tdcs.num_l2_vms();
+        let vm = Vm::l2(number).filter(|_| exists).ok_or(invalid(operand))?;
+        match l2::entry_for_table(&context.tdcs, vm, target.what, existing, regs)? {
+            None => regs.set(reg, pa | NOT_USED),
             Some(at) => {
-                let (hpa, page) = lock_free_page(call, pa, operand)?;
-                L2Page::New { hpa, page, at }
+                let (hpa, locked) = lock_free_page(call, pa, operand)?;
+                *page = Some(L2Page { hpa, page: locked, at });
             }
-        });
+        }
     }
     Ok(pages)
 }

@@ -1,6 +1,8 @@
 //! TDH.VP.ENTER (0): runs a vCPU until it leaves its TD (VP.ENTER reference). RCX TDVPR and flags; the other
 //! registers answer the last TDG.VP.VMCALL, if that is how the vCPU left.
 
+use core::cell::Cell;
+
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::exit::{EptViolation, ExitReason, ExitReasonField};
 use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
@@ -13,6 +15,9 @@ use crate::guest::{GuestCpu, GuestRegisters, GuestState, Windows, gpr};
 use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
 use crate::host::{Call, Step, busy, invalid, plain};
 use crate::l2::Vm;
+use crate::l2::resume;
+use crate::l2::state::{current_vm, forget_pages};
+use crate::l2::store::VmView;
 use crate::lock::{Mode, Side};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
 use crate::td::{Tdcs, Tdvps};
@@ -25,6 +30,8 @@ use x86_arch::Gpr;
 const RECOVERABILITY_HINT: u64 = 1 << 52;
 /// RCX bit 53: go to the L1 VM instead of the L2 VM that ran last.
 const RESUME_L1: u64 = 1 << 53;
+/// RCX of a TD exit: the VM that it is about.
+const VM_SHIFT: u32 = 32;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 pub(in crate::host) fn enter(
@@ -56,12 +63,16 @@ fn ready<'m>(call: &Call<'m>, vcpu: &LockedVcpu<'m>, flags: u64) -> Step<Tdcs<'m
     associate(call, vcpu, &tdcs)?;
     drop(state);
     let was_trap = last_exit(tdvps) == LastTdExit::ASYNC_TRAP;
-    // There is no L2 VM that could have run last.
-    if (flags & RECOVERABILITY_HINT != 0 && !was_trap) || flags & RESUME_L1 != 0 {
+    let asks_for_l1 = flags & RESUME_L1 != 0;
+    let in_l2 = current_vm(tdvps).is_l2();
+    if (flags & RECOVERABILITY_HINT != 0 && !was_trap) || (asks_for_l1 && !in_l2) {
         return Err(invalid(Operand::RCX));
     }
     if call.machine.tsc() < tdvps.load_u64(tdvps::LAST_EXIT_TSC) {
         return Err(plain(StatusCode::TSC_ROLLBACK));
+    }
+    if asks_for_l1 {
+        resume::ask_for_l1(tdvps, last_exit(tdvps));
     }
     Ok(tdcs)
 }
@@ -80,6 +91,7 @@ fn enter_epoch(call: &Call<'_>, vcpu: &LockedVcpu<'_>, tdcs: &Tdcs<'_>) -> Step<
         if let Some(processor) = call.machine.processors().get(call.lp) {
             processor.tlb.flush(vcpu.owner.tdr.hpa);
         }
+        forget_pages(&vcpu.tdvps);
         vcpu.tdvps.store_u64(tdvps::VCPU_EPOCH, epoch);
     }
     tdcs.enter_epoch(epoch);
@@ -141,7 +153,8 @@ fn run_on(
     if !tdvps.change_state(VcpuState::READY, VcpuState::ACTIVE) {
         return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
     }
-    let mut guest = state::load(tdvps);
+    let vm = current_vm(tdvps);
+    let mut guest = state::load(&VmView::new(call.machine.memory(), tdvps, vm));
     if last_exit(tdvps) == LastTdExit::TDVMCALL {
         answer_vmcall(regs, &call.machine.host_xmm(call.lp), &mut guest);
     }
@@ -164,10 +177,17 @@ fn run_on(
         windows: Windows::default(),
         controls: OwnedControls::load(tdvps),
     };
-    let running = Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env };
-    let exit = {
-        let _presence = Presence::enter(&running);
-        run(&running, &mut guest, cpu)
+    let running =
+        Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env, running: Cell::new(vm) };
+    let prepared = if vm.is_l2() { resume::prepare(&running, &mut guest) } else { Ok(()) };
+    let rbp = regs.rbp;
+    let entered = prepared.is_ok();
+    let exit = match prepared {
+        Err(missing) => TdExit::Async(missing),
+        Ok(()) => {
+            let _presence = Presence::enter(&running);
+            run(&running, &mut guest, cpu)
+        }
     };
     let (status, kind) = match exit {
         TdExit::Vmcall { mask } => {
@@ -181,7 +201,12 @@ fn run_on(
             (give_async(regs, &exit), exit.kind)
         }
     };
-    state::save(tdvps, &guest);
+    if !entered {
+        // Recorded: an entry that comes to nothing keeps the host's RBP.
+        regs.rbp = rbp;
+    }
+    regs.rcx |= u64::from(running.vm().number()) << VM_SHIFT;
+    state::save(&running.view(running.vm()), &guest);
     tdvps.store_u64(tdvps::LAST_EXIT_TSC, call.machine.tsc());
     if !status.is_fatal() {
         tdvps.store(tdvps::LAST_TD_EXIT, Width::B1, u64::from(kind.0));
