@@ -116,6 +116,8 @@ pub struct CpuState {
     pub debug: DebugRegisters,
     /// x87 and SSE.
     pub simd: SimdState,
+    /// PKRU: for each protection key, bit 2·key denies data accesses, bit 2·key + 1 denies writes.
+    pub pkru: u32,
     /// Interrupt shadow and NMI blocking.
     pub interruptibility: Interruptibility,
     /// Whether instructions run.
@@ -140,6 +142,7 @@ impl Default for CpuState {
             msrs: Msrs::default(),
             debug: DebugRegisters::default(),
             simd: SimdState::default(),
+            pkru: 0,
             interruptibility: Interruptibility::default(),
             activity: Activity::Active,
             event: None,

@@ -43,7 +43,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use tdvisor_base::addr::{Hpa, KeyId, PAGE_SIZE, Pfn};
-use tdvisor_base::sync::{Arc, Mutex, preemption_point};
+use tdvisor_base::sync::{Arc, Mutex, MutexGuard, preemption_point};
 use tdvisor_base::table::Table;
 
 pub use access::{Atomic, Word};
@@ -108,6 +108,8 @@ pub struct Arena {
     slots: Box<[AtomicPtr<Chunk>]>,
     /// Keeps every chunk alive that a slot points to, and those that were replaced.
     owners: Mutex<Owners>,
+    /// Held during a locked access that one atomic operation cannot do.
+    bus_lock: Mutex<()>,
     bytes: u64,
     keys: KeySpace,
 }
@@ -133,9 +135,17 @@ impl Arena {
         Self {
             slots: (0..chunks).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             owners: Mutex::new(Owners { live: (0..chunks).map(|_| None).collect(), retired: Vec::new() }),
+            bus_lock: Mutex::new(()),
             bytes: chunks as u64 * CHUNK_BYTES,
             keys,
         }
+    }
+
+    /// The bus lock of this machine, which a locked access across two pages holds: such accesses are atomic to each other.
+    /// Accesses within one page do not take it, so one of those by another processor may fall between the two halves; on
+    /// hardware the bus lock keeps it out.
+    pub fn lock_bus(&self) -> MutexGuard<'_, ()> {
+        self.bus_lock.lock()
     }
 
     /// Size of the address space, in bytes.

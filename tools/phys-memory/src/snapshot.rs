@@ -52,6 +52,7 @@ impl Snapshot {
         Arena {
             slots,
             owners: Mutex::new(Owners { live: self.chunks.clone(), retired: Vec::new() }),
+            bus_lock: Mutex::new(()),
             bytes: self.chunks.len() as u64 * CHUNK_BYTES,
             keys: self.keys,
         }

@@ -60,7 +60,8 @@ impl Default for Controls {
                 | PCIDE
                 | OSXSAVE
                 | SMEP
-                | SMAP,
+                | SMAP
+                | PKE,
             xcr0_supported: 3,
             physical_bits: 52,
             intercept_cr3_write: false,

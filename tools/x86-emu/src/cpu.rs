@@ -91,6 +91,7 @@ pub struct Cpu {
     pub(crate) view: View,
     pub(crate) mode: CodeMode,
     last_code_base: u64,
+    last_pkru: u32,
     retired: u64,
     cache: CodeCache,
 }
@@ -123,6 +124,7 @@ impl Cpu {
             view: View::Supervisor,
             mode: CodeMode::Code32,
             last_code_base: 0,
+            last_pkru: 0,
             retired: 0,
             cache: CodeCache::default(),
         }
@@ -198,6 +200,7 @@ impl Cpu {
         let mut env = Env { mem: &memory, bus: &mut port, kick };
         let mut cache = core::mem::take(&mut self.cache);
         let exit = self.turn(&mut env, &mut cache, budget.0);
+        self.last_pkru = self.state.pkru;
         self.cache = cache;
         exit.because(port.into_refusal())
     }
@@ -205,6 +208,9 @@ impl Cpu {
     fn turn(&mut self, env: &mut Env<'_>, cache: &mut CodeCache, budget: u64) -> Exit<Refused> {
         self.refresh_mode();
         self.arm_breakpoints();
+        // The owner may have brought another PKRU.
+        let pkru = core::mem::replace(&mut self.state.pkru, self.last_pkru);
+        self.write_pkru(pkru);
         (self.met, self.met_port) = (0, 0);
         self.attention = false;
         let mut left = budget;

@@ -31,6 +31,7 @@ mod memory;
 mod op;
 mod ops;
 mod paging;
+mod protection_keys;
 pub mod registers;
 mod segments;
 mod softfloat;

@@ -6,10 +6,7 @@
 //! - A read-modify-write translates for writing before it reads, and commits flags after its store.
 //! - After a store into a page with decoded code, `attention` ends the running block.
 
-use std::sync::LazyLock;
-
 use phys_memory::{Atomic, MemoryFault, StoreEffect};
-use tdvisor_base::sync::Mutex;
 use tdvisor_base::{Gpa, Hpa, KeyId};
 
 use crate::bus::Refused;
@@ -23,10 +20,6 @@ use x86_arch::{Access, Event, Width, flags::Flags, vector};
 
 const OFFSET: u64 = 0xFFF;
 const PAGE: u64 = 4096;
-
-/// Held during a locked access across two pages: such accesses are atomic to each other. Accesses within one page do not
-/// take it, so one of those by another CPU may fall between the two halves; on hardware the bus lock keeps it out.
-static BUS_LOCK: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
 /// Where part of an operand is.
 #[derive(Clone, Copy, Debug)]
@@ -348,7 +341,8 @@ impl Cpu {
     ) -> Step {
         self.check_alignment(linear, size_of::<W>(), self.view)?;
         if linear & OFFSET > PAGE - W::BYTES {
-            let _bus = BUS_LOCK.lock();
+            let memory = env.mem;
+            let _bus = memory.lock_bus();
             return self.modify(env, linear, update);
         }
         let Target::Memory(place) = self.target_of(env, linear, Want::Write, self.view)? else {
@@ -378,7 +372,8 @@ impl Cpu {
     ) -> Result<W, Stop> {
         self.check_alignment(linear, size_of::<W>(), self.view)?;
         if linear & OFFSET > PAGE - size_of::<W>() as u64 {
-            let _bus = BUS_LOCK.lock();
+            let memory = env.mem;
+            let _bus = memory.lock_bus();
             self.prepare_store(env, linear, size_of::<W>())?;
             let found: W = self.load(env, linear)?;
             self.store(env, linear, if found == current { new } else { found })?;

@@ -34,6 +34,7 @@ mod code {
     pub(super) const USER: u32 = 1 << 2;
     pub(super) const RESERVED: u32 = 1 << 3;
     pub(super) const FETCH: u32 = 1 << 4;
+    pub(super) const PROTECTION_KEY: u32 = 1 << 5;
 }
 
 /// What the linear address is wanted for.
@@ -232,14 +233,17 @@ impl Cpu {
                 table = Gpa::new(entry & ADDRESS);
                 continue;
             }
+            let keyed = self.key_rights(entry, path & USER != 0, view);
             let rights = self.rights(path, no_execute, view);
+            let rights = (rights.0 && keyed.read, rights.1 && keyed.write, rights.2);
             let granted = match want {
                 Want::Read => rights.0,
                 Want::Write => rights.1,
                 Want::Execute => rights.2,
             };
             if !granted {
-                return Err(Refusal::PageFault(context | code::PRESENT));
+                let by_key = if keyed.denies(want) { code::PROTECTION_KEY } else { 0 };
+                return Err(Refusal::PageFault(context | code::PRESENT | by_key));
             }
             let marks = if want == Want::Write { ACCESSED | DIRTY } else { ACCESSED };
             self.mark(env, at, hpa, home.key, entry, marks, linear)?;

@@ -151,6 +151,8 @@ pub struct Tlb {
     /// The upper half may hold translations that are not global.
     upper_has_local: bool,
     misses: u64,
+    /// Bit n: a translation may be held whose rights depend on protection key n.
+    keys: u16,
     /// Per half of the address space, first and last byte of what large guest pages were cached for: an
     /// invalidation inside must drop all pieces of such a page.
     large: [Option<(u64, u64)>; 2],
@@ -165,6 +167,7 @@ impl Default for Tlb {
             stamp: [1; 2],
             upper_has_local: false,
             misses: 0,
+            keys: 0,
             large: [None; 2],
         }
     }
@@ -181,6 +184,17 @@ impl Tlb {
     pub fn flush_linear(&mut self) {
         self.flush_half(LOWER);
         self.flush_half(UPPER);
+        self.keys = 0;
+    }
+
+    /// Notes that the rights of a translation depend on a protection key.
+    pub(crate) fn note_key(&mut self, key: u8) {
+        self.keys |= 1 << (key & 15);
+    }
+
+    /// Whether a translation may depend on any of these protection keys.
+    pub(crate) const fn depends_on_keys(&self, keys: u16) -> bool {
+        self.keys & keys != 0
     }
 
     /// Drops every linear translation that is not global: a MOV to CR3.

@@ -159,17 +159,21 @@ mod xsave {
     pub(super) const ST: u32 = XBUFF + 32;
     pub(super) const XMM: u32 = XBUFF + 160;
     const END_OF_XMM: u32 = XMM + 256;
+    /// Directly behind the header: a TD on the emulated processor has no component that would lie before it.
+    pub(super) const PKRU: u32 = XBUFF + 576;
     /// The header's word that says which components are not in their initial state.
     pub(super) const XSTATE_BV: u32 = XBUFF + 512;
     /// Components, as XSTATE_BV has them.
     pub(super) const X87: u64 = 1 << 0;
     pub(super) const SSE: u64 = 1 << 1;
+    pub(super) const PKRU_STATE: u64 = 1 << 9;
 
     /// The component that a field belongs to; zero for what XSAVES does not handle.
     pub(super) const fn component(offset: u32) -> u64 {
         match offset {
             MXCSR | XMM..END_OF_XMM => SSE,
             XBUFF..XMM => X87,
+            PKRU => PKRU_STATE,
             _ => 0,
         }
     }
@@ -399,6 +403,7 @@ places! {
         msrs: MSRS,
         debug: DEBUG,
         simd: SIMD,
+        pkru: narrow!(xsave::PKRU, Width::B4, u32, pkru),
         interruptibility: array!(
             vmcs::INTERRUPTIBILITY,
             8,
@@ -448,7 +453,7 @@ pub(crate) fn load(tdvps: &impl FieldStore) -> CpuState {
 
 /// Writes the state of a vCPU.
 pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
-    let in_use = components_in_use(&state.simd);
+    let in_use = components_in_use(state);
     CPU.each(&mut |row, offset, n| {
         let component = xsave::component(row.offset);
         if component & in_use == component {
@@ -459,11 +464,13 @@ pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
 }
 
 /// As XSAVES does: a component in its initial state is marked as such and not written.
-fn components_in_use(simd: &SimdState) -> u64 {
+fn components_in_use(state: &CpuState) -> u64 {
+    let simd = &state.simd;
     let initial = SimdState::default();
     let x87 = if simd.x87 == initial.x87 { 0 } else { xsave::X87 };
     let sse = if (simd.mxcsr, simd.xmm) == (initial.mxcsr, initial.xmm) { 0 } else { xsave::SSE };
-    x87 | sse
+    let pkru = if state.pkru == 0 { 0 } else { xsave::PKRU_STATE };
+    x87 | sse | pkru
 }
 
 /// The root of the shared EPT; zero where the host set none.
@@ -571,6 +578,7 @@ mod tests {
                 mxcsr: next() as u32,
                 xmm: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
             },
+            pkru: next() as u32,
             interruptibility: Interruptibility {
                 shadow: [Shadow::None, Shadow::Sti, Shadow::MovSs][next() as usize % 3],
                 nmi_blocked: next() & 1 != 0,

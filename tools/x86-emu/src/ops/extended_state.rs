@@ -1,7 +1,7 @@
 //! FXSAVE, the XSAVE family, and LDMXCSR.
 //!
-//! The components are x87 and SSE; no other bit of XCR0 is ever offered, so the XSAVE area is 576 bytes in
-//! both formats. XSAVEOPT and XSAVES always write all requested components that are not in their initial
+//! The components are x87, SSE and PKRU. Of these only PKRU lies behind the header: at its fixed offset in the standard
+//! form, directly behind the header in the compacted one. XSAVEOPT and XSAVES always write all requested components that are not in their initial
 //! state: their optimisations are permissions, not duties.
 
 use iced_x86::{Instruction, Mnemonic};
@@ -13,10 +13,14 @@ use crate::decode::{Decoded, operands};
 use crate::op::{Handler, Intent, Op, prefix};
 use crate::paging::Want;
 use crate::stop::{Step, Stop};
-use x86_arch::{Event, SimdState, X87State, cr0, cr4, simd::MXCSR_RESET, vector};
+use x86_arch::{CpuState, Event, SimdState, X87State, cr0, cr4, simd::MXCSR_RESET, vector, xcr0};
 
 const X87: u64 = 1;
 const SSE: u64 = 2;
+const PKRU: u64 = xcr0::PKRU;
+/// Where PKRU is in the standard form (CPUID.0DH.9:EBX), and its bytes (EAX).
+const PKRU_OFFSET: usize = 2688;
+const PKRU_BYTES: usize = 8;
 /// Bits that MXCSR has.
 pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
 const COMPACTED: u64 = 1 << 63;
@@ -24,10 +28,18 @@ const LEGACY: usize = 512;
 const AREA: usize = 576;
 
 /// Components that are not in their initial state (XINUSE).
-pub(super) fn in_use(state: &SimdState) -> u64 {
+pub(super) fn in_use(state: &CpuState) -> u64 {
     let reset = SimdState::default();
     let bit = |used: bool, component: u64| if used { component } else { 0 };
-    bit(state.x87 != reset.x87, X87) | bit(state.xmm != reset.xmm, SSE)
+    bit(state.simd.x87 != reset.x87, X87) | bit(state.simd.xmm != reset.xmm, SSE) | bit(state.pkru != 0, PKRU)
+}
+
+/// Where PKRU is in an area, and the bytes of an area that has it or not.
+const fn pkru_at(compacted: bool) -> usize {
+    if compacted { AREA } else { PKRU_OFFSET }
+}
+const fn area_bytes(components: u64, compacted: bool) -> usize {
+    if components & PKRU != 0 { pkru_at(compacted) + PKRU_BYTES } else { AREA }
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -172,12 +184,13 @@ enum Save {
 
 fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
     let requested = cpu.requested();
-    let linear = cpu.save_area(op, AREA, 64, Intent::Write)?;
+    let bytes = area_bytes(requested, how == Save::Compacted);
+    let linear = cpu.save_area(op, bytes, 64, Intent::Write)?;
     let mut image = [0u8; AREA];
     let view = cpu.view;
     cpu.prepare_store(env, linear, AREA)?;
     cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
-    let used = in_use(&cpu.state.simd);
+    let used = in_use(&cpu.state);
     // MXCSR away from its reset value makes the compacted forms treat SSE as in use.
     let used = if how == Save::Compacted && cpu.state.simd.mxcsr != MXCSR_RESET { used | SSE } else { used };
     let written = if how == Save::Plain { requested } else { requested & used };
@@ -197,6 +210,11 @@ fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
     } else {
         let old = u64::from_le_bytes(get(&image, LEGACY));
         put(&mut image, LEGACY, &(old & !requested | used & requested).to_le_bytes());
+    }
+    if written & PKRU != 0 {
+        let at = linear.wrapping_add(pkru_at(how == Save::Compacted) as u64);
+        cpu.prepare_store(env, at, PKRU_BYTES)?;
+        cpu.write_bytes(env, at, &u64::from(cpu.state.pkru).to_le_bytes(), view)?;
     }
     cpu.write_bytes(env, linear, &image, view)
 }
@@ -248,6 +266,16 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
     let loads_mxcsr = requested & SSE != 0 && (!compacted || present & SSE != 0);
     if loads_mxcsr && mxcsr & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
+    }
+    let mut pkru = [0u8; PKRU_BYTES];
+    if requested & present & PKRU != 0 {
+        // Checked before as part of the area, and now with its place.
+        let bytes = area_bytes(PKRU, compacted) as u64;
+        let area = cpu.linear(op, bytes, Intent::Read)?;
+        cpu.read_bytes(env, area.wrapping_add(pkru_at(compacted) as u64), &mut pkru, Want::Read, view)?;
+    }
+    if requested & PKRU != 0 {
+        cpu.write_pkru(u64::from_le_bytes(pkru) as u32);
     }
     if requested & X87 != 0 {
         if present & X87 != 0 {

@@ -179,10 +179,28 @@ fn rdpid(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     cpu.state.regs.set_slot(op.dst, cpu.state.msrs.tsc_aux & 0xFFFF_FFFF);
     Ok(())
 }
-/// RDPKRU and WRPKRU without protection keys: CR4.PKE is a bit that no owner supports, and without it they are
-/// undefined (SDM vol. 2).
-fn protection_keys(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
-    Err(cpu.undefined())
+/// Without CR4.PKE the two instructions are undefined; ECX must be zero (SDM vol. 2).
+fn check_pkru(cpu: &mut Cpu) -> Step {
+    if cpu.state.control.cr4 & cr4::PKE == 0 {
+        return Err(cpu.undefined());
+    }
+    if cpu.state.regs.slot(RCX) as u32 != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    Ok(())
+}
+fn rdpkru(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    check_pkru(cpu)?;
+    cpu.set_pair(u64::from(cpu.state.pkru));
+    Ok(())
+}
+fn wrpkru(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
+    check_pkru(cpu)?;
+    if cpu.state.regs.slot(RDX) as u32 != 0 {
+        return Err(cpu.general_protection(0));
+    }
+    cpu.write_pkru(cpu.state.regs.slot(RAX) as u32);
+    Ok(())
 }
 fn rdpmc(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     if cpu.state.control.cr4 & cr4::PCE == 0 && cpu.state.cpl() != 0 {
@@ -282,7 +300,7 @@ fn xgetbv(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
             Ok(())
         }
         1 => {
-            let value = cpu.state.control.xcr0 & super::extended_state::in_use(&cpu.state.simd);
+            let value = cpu.state.control.xcr0 & super::extended_state::in_use(&cpu.state);
             cpu.set_pair(value);
             Ok(())
         }
@@ -390,7 +408,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Rdpmc => rdpmc,
         M::Cli => cli,
         M::Sti => sti,
-        M::Rdpkru | M::Wrpkru => protection_keys,
+        M::Rdpkru => rdpkru,
+        M::Wrpkru => wrpkru,
         M::Clac => alignment_flag,
         M::Stac => with_aux(1, alignment_flag),
         M::Swapgs => swapgs,

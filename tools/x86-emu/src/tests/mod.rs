@@ -7,6 +7,7 @@ mod events;
 mod every_encoding;
 mod exits;
 mod paging;
+mod protection_keys;
 mod registers;
 mod restart;
 mod sharing;

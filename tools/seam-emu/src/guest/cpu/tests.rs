@@ -475,15 +475,27 @@ fn a_page_that_lost_its_key_is_a_machine_check() {
 
 #[test]
 fn what_the_cpu_cannot_do_is_named_and_stops_the_vcpu() {
-    let mut td = Td::in_long_mode(&[0x90, 0x0f, 0x23, 0xf8]); // nop; mov dr7, rax: a breakpoint
-    td.state.regs[Gpr::Rax] = 1;
+    const NESTED_TASK: u64 = 1 << 14;
+    let mut td = Td::at_reset(&[0x90, 0xcf]); // nop; iretd, back to a task
+    td.state.flags.set(NESTED_TASK);
     td.run_to(reason::EMULATOR_LIMIT);
     let limits = td.machine.limits();
     assert_eq!(limits.len(), 1);
     let text = limits[0].what.to_string();
-    assert!(text.contains("mov dr7,rax") && text.contains("0x1001") && text.contains("0f 23 f8"), "{text}");
+    assert!(text.contains("iretd") && text.contains("0xfffffff1") && text.contains("bytes cf"), "{text}");
     let public = limits[0].to_string();
-    assert!(public.ends_with("not implemented: mov"), "{public}");
+    assert!(public.ends_with("not implemented: iretd"), "{public}");
+}
+
+#[test]
+fn a_watchpoint_is_a_debug_exception_of_the_guest() {
+    // mov dr7, rax; mov dr0, rbx; mov [rbx], eax
+    let mut td = Td::in_long_mode(&[0x0f, 0x23, 0xf8, 0x0f, 0x23, 0xc3, 0x89, 0x03]);
+    td.state.regs[Gpr::Rax] = 0xd_0001;
+    td.state.regs[Gpr::Rbx] = DATA + 8;
+    td.run_to_handler(1);
+    assert_eq!(td.state.debug.dr6 & 0xf, 1);
+    assert!(td.machine.limits().is_empty());
 }
 
 #[test]
