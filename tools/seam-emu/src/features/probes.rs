@@ -46,6 +46,7 @@ const PROBES: &[Probe] = &[
     (Attributes, 28, a_pending_page_exits_to_the_host),
     (Xfam, 0, x87_state_is_there_and_outlives_a_td_exit),
     (Xfam, 1, sse_state_is_there_and_outlives_a_td_exit),
+    (Xfam, 9, a_td_has_protection_keys),
     (ConfigFlags, 0, guest_addresses_have_52_bits),
     (ConfigFlags, 1, only_a_td_with_the_flag_changes_its_pending_page_exceptions),
     (ConfigFlags, 2, rbp_is_not_exposed_to_the_host),
@@ -441,6 +442,23 @@ fn x87_state_is_there_and_outlives_a_td_exit() {
 fn sse_state_is_there_and_outlives_a_td_exit() {
     component_is_there(2, 1);
     outlives_a_td_exit(|state| state.simd.xmm[5] = 7, |state| state.simd.xmm[5], 7);
+}
+
+/// With the component CPUID has the keys, and XCR0 takes it: the XSAVE area then ends behind PKRU.
+fn a_td_has_protection_keys() {
+    const PKU: u64 = 1 << 3;
+    const AREA_WITH_PKRU: u64 = 2696;
+    const AREA_WITHOUT: u64 = 576;
+    for (xfam, keys, area) in [(0x203, PKU, AREA_WITH_PKRU), (3, 0, AREA_WITHOUT)] {
+        let host = Host::ready();
+        let td = running(&host, |params| params.xfam = xfam);
+        let cpuid =
+            |leaf: u64| (Gprs { rax: leaf, ..Gprs::ZERO }, VmExit::instruction(ExitReason::CPUID, 2, 0));
+        let xsetbv = (Gprs { rax: 0x203, ..Gprs::ZERO }, VmExit::instruction(ExitReason::XSETBV, 3, 0));
+        let (seen, _) = guest(&host, &td, 0, &[cpuid(7), xsetbv, cpuid(0xd)]);
+        assert_eq!(seen[0].gprs.rcx & PKU, keys, "XFAM {xfam:#x}");
+        assert_eq!(seen[2].gprs.rbx, area, "XFAM {xfam:#x}");
+    }
 }
 
 fn guest_addresses_have_52_bits() {

@@ -61,7 +61,7 @@ pub const TABLE: &[Feature] = &[
     absent(Xfam, 6, "AVX-512 ZMM_Hi256", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 7, "AVX-512 Hi16_ZMM", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 8, "PT", V1_5_01, NO_TRACE),
-    absent(Xfam, 9, "PKRU", V1_5_01, NO_INSTRUCTIONS),
+    offered(Xfam, 9, "PKRU", V1_5_01),
     absent(Xfam, 11, "CET_U", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 12, "CET_S", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 15, "LBR", V1_5_01, NO_TRACE),

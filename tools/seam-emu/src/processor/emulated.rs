@@ -1,6 +1,6 @@
 //! CPUID and MSRs of the emulated processor, before any virtualisation.
 //!
-//! It offers what the software CPU executes and no more: x87 and SSE state, no AVX. XFAM and configuration bits
+//! It offers what the software CPU executes and no more: x87, SSE and PKRU state, no AVX. XFAM and configuration bits
 //! of features that it lacks are accepted where the platform's masks say so, and read as zero.
 
 use super::msr;
@@ -27,8 +27,8 @@ const LEAF_7_ECX: u32 = 1 << 2 | 1 << 3 | 1 << 24 | 1 << 27 | 1 << 28;
 /// FSRM, SERIALIZE, IBRS, STIBP, ARCH_CAPABILITIES, SSBD.
 const LEAF_7_EDX: u32 = 1 << 4 | 1 << 14 | 1 << 26 | 1 << 27 | 1 << 29 | 1 << 31;
 
-/// State components that XSAVE handles: x87 and SSE.
-const SUPPORTED_STATE: u64 = 3;
+/// State components that XSAVE handles: x87, SSE and PKRU.
+const SUPPORTED_STATE: u64 = 3 | 1 << 9;
 
 /// What CPUID gives.
 pub(super) fn cpuid(config: &MachineConfig, leaf: u32, subleaf: u32) -> CpuidValues {
