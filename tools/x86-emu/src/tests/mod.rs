@@ -6,6 +6,7 @@ mod devices;
 mod events;
 mod every_encoding;
 mod exits;
+mod litmus;
 mod paging;
 mod protection_keys;
 mod registers;
