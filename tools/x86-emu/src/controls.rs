@@ -1,6 +1,6 @@
 //! What the owner of a CPU keeps for itself, and what the CPU offers.
 
-use x86_arch::cr4;
+use x86_arch::{cr4, xcr0};
 
 /// What the owner keeps for itself, and what the CPU it presents can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ impl Default for Controls {
                 | SMEP
                 | SMAP
                 | PKE,
-            xcr0_supported: 3,
+            xcr0_supported: xcr0::X87 | xcr0::SSE | xcr0::PKRU,
             physical_bits: 52,
             intercept_cr3_write: false,
             intercept_cr8_write: false,

@@ -25,6 +25,12 @@ const OFFERED: &[F] = &[
     F::SSSE3,
     F::SSE4_1,
     F::SSE4_2,
+    F::AES,
+    F::PCLMULQDQ,
+    F::SHA,
+    F::BMI1,
+    F::BMI2,
+    F::ADX,
     F::POPCNT,
     F::MOVBE,
     F::CMOV,
@@ -57,11 +63,23 @@ const OFFERED: &[F] = &[
     F::PKU,
 ];
 
-/// One example of every form of every legacy encoding that needs nothing but these features.
+/// One example of every form of every encoding that needs nothing but these features.
 fn forms() -> Vec<(String, Vec<u8>)> {
     const PREFIXES: [&[u8]; 4] = [&[], &[0x66], &[0xF2], &[0xF3]];
     const REX: [&[u8]; 2] = [&[], &[0x48]];
-    const MAPS: [&[u8]; 4] = [&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
+    // The last six are the VEX encodings that work on general registers: two maps, operand sizes and prefixes.
+    const MAPS: [&[u8]; 10] = [
+        &[],
+        &[0x0F],
+        &[0x0F, 0x38],
+        &[0x0F, 0x3A],
+        &[0xC4, 0xE2, 0x78],
+        &[0xC4, 0xE2, 0xF8],
+        &[0xC4, 0xE2, 0x7B],
+        &[0xC4, 0xE2, 0xFA],
+        &[0xC4, 0xE3, 0x7B],
+        &[0xC4, 0xE3, 0xFB],
+    ];
     let mut seen = BTreeSet::new();
     let mut forms = Vec::new();
     let encodings = PREFIXES.iter().flat_map(|p| REX.iter().map(move |r| (p, r)));
@@ -72,7 +90,10 @@ fn forms() -> Vec<(String, Vec<u8>)> {
             let instruction = Decoder::with_ip(64, &bytes, 0x1000, DecoderOptions::NONE).decode();
             let code = instruction.code();
             let offered = code.cpuid_features().iter().all(|feature| OFFERED.contains(feature));
-            if instruction.is_invalid() || code.op_code().encoding() != EncodingKind::Legacy || !offered {
+            if instruction.is_invalid()
+                || !matches!(code.op_code().encoding(), EncodingKind::Legacy | EncodingKind::VEX)
+                || !offered
+            {
                 continue;
             }
             let memory = instruction.op_kinds().any(|kind| kind == OpKind::Memory);

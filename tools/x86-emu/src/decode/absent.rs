@@ -1,11 +1,11 @@
 //! What becomes of encodings of features that this CPU does not have.
 //!
-//! A processor without a feature does one of three things with its encodings: most are undefined; some are another,
-//! older instruction, because the prefix that makes the difference was ignored before; and hints were given encodings
-//! that had been set aside as no-operations. [`fate`] says which. What CPUID tells a guest must agree with
+//! A processor without a feature does one of two things with its encodings: most are undefined, and hints were given
+//! encodings that had been set aside as no-operations. (The third, an older instruction whose prefix was ignored before,
+//! does not occur: this CPU has LZCNT and BMI1.) [`fate`] says which. What CPUID tells a guest must agree with
 //! [`has`]: the emulated processor offers nothing that is not in it.
 
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 
 /// What a processor without the feature does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,8 +14,6 @@ pub(crate) enum Fate {
     Undefined,
     /// Nothing.
     Nothing,
-    /// What this code does with the same operands.
-    Older(Code),
 }
 
 /// Whether the CPU has a feature. Instructions for VMX, SEAM and SGX are in it because they belong to its owner, who
@@ -40,6 +38,12 @@ const fn has(feature: CpuidFeature) -> bool {
             | F::SSSE3
             | F::SSE4_1
             | F::SSE4_2
+            | F::AES
+            | F::PCLMULQDQ
+            | F::SHA
+            | F::BMI1
+            | F::BMI2
+            | F::ADX
             | F::POPCNT
             | F::LZCNT
             | F::MOVBE
@@ -88,12 +92,6 @@ const fn has(feature: CpuidFeature) -> bool {
 pub(crate) fn fate(i: &Instruction) -> Option<Fate> {
     use Mnemonic as M;
     Some(match i.mnemonic() {
-        // BMI1: the REP prefix of BSF was ignored.
-        M::Tzcnt => match i.code() {
-            Code::Tzcnt_r16_rm16 => Fate::Older(Code::Bsf_r16_rm16),
-            Code::Tzcnt_r32_rm32 => Fate::Older(Code::Bsf_r32_rm32),
-            _ => Fate::Older(Code::Bsf_r64_rm64),
-        },
         // Hints and checks in the space of reserved no-operations: CET, CLDEMOTE, MPX, PREFETCHW and PREFETCHIT.
         M::Endbr32
         | M::Endbr64

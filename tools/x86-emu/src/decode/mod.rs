@@ -68,12 +68,6 @@ fn meaning(instruction: &Instruction, long: bool) -> Meaning {
         None => found(instruction),
         Some(Fate::Undefined) => Meaning::Undefined,
         Some(Fate::Nothing) => Meaning::Operation(Decoded::plain(Op::new(ops::nothing))),
-        Some(Fate::Older(code)) => {
-            let mut older = *instruction;
-            older.set_code(code);
-            older.set_has_rep_prefix(false);
-            found(&older)
-        }
     }
 }
 

@@ -149,6 +149,14 @@ fn blend_variable<const BITS: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) ->
     Ok(())
 }
 
+/// SHA256RNDS2: as the variable blends, with a third operand in XMM0.
+fn sha256_rounds(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.check_sse()?;
+    let (a, b, wk) = (cpu.xmm(op.dst), cpu.source128(env, op)?, cpu.xmm(0));
+    cpu.set_xmm(op.dst, super::packed::sha256_rounds(a, b, wk));
+    Ok(())
+}
+
 /// Stores the bytes of a register whose mask bytes have their sign set, at DS:RDI.
 pub(super) fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, value: u128, mask: u128) -> Step {
     let chosen = |n: u32| mask >> (8 * n + 7) & 1 != 0;
@@ -217,6 +225,7 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Pmovsxwq => widen_signed::<16, 64>,
         M::Pmovsxdq => widen_signed::<32, 64>,
         M::Pblendvb => blend_variable::<8>,
+        M::Sha256rnds2 => sha256_rounds,
         M::Blendvps => blend_variable::<32>,
         M::Blendvpd => blend_variable::<64>,
         _ => return None,

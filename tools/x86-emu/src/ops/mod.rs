@@ -2,6 +2,7 @@
 //! nothing else; [`decode`] asks them in turn.
 
 pub(crate) mod arith;
+mod bit_fields;
 pub(crate) mod bits;
 pub(crate) mod control;
 mod control_registers;
@@ -54,6 +55,7 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| x87::decode(i, long))
         .or_else(|| mmx::decode(i, long))
         .or_else(|| direct_store::decode(i, long))
+        .or_else(|| bit_fields::decode(i, long))
         .or_else(|| legacy::decode(i, long))
         .or_else(|| vmx::decode(i))
 }

@@ -98,7 +98,7 @@ fn keys_count_for_user_pages_data_and_cr4_pke_only() {
     let at = layout::PT + 8 * (DATA >> 12);
     m.poke(at, m.peek(at) & !4);
     // The handler's stack and tables are the kernel's.
-    for page in (1..8).chain([layout::STACK - 1 >> 12]) {
+    for page in (1..8).chain([(layout::STACK - 1) >> 12]) {
         let at = layout::PT + 8 * page;
         m.poke(at, m.peek(at) & !4);
     }

@@ -104,8 +104,6 @@ const NOT_HERE: &[M] = &[
     M::Fcos,
     M::Fsincos,
     M::Fptan,
-    // A host with BMI1 has another instruction there.
-    M::Tzcnt,
     M::Movdiri,
     M::Movdir64b,
     M::Cldemote,
@@ -186,6 +184,8 @@ fn undefined_flags(i: &Instruction, cl: u64) -> u64 {
         M::Div | M::Idiv => ARITHMETIC,
         M::Bsf | M::Bsr => CF | OF | SF | AF | PF,
         M::Tzcnt | M::Lzcnt => OF | SF | AF | PF,
+        M::Andn | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi => AF | PF,
+        M::Bextr => SF | AF | PF,
         M::Bt | M::Bts | M::Btr | M::Btc => OF | SF | AF | PF,
         M::Shl | M::Sal | M::Shr | M::Sar | M::Shld | M::Shrd if count == 0 => 0,
         M::Shl | M::Sal | M::Shr if count >= 8 * size => AF | overflow | CF,
@@ -266,6 +266,13 @@ fn x87_is_vendors_own(i: &Instruction, after: &State, signal: u64) -> bool {
     }
 }
 
+/// A misaligned operand of the SHA instructions: Intel's manual has them in exception class 4, which refuses it; other
+/// vendors read it.
+fn refuses_misaligned_sha(i: &Instruction, end: &End) -> bool {
+    let sha = i.cpuid_features().contains(&iced_x86::CpuidFeature::SHA);
+    sha && i.op1_kind() == OpKind::Memory && *end == End::Exception(13)
+}
+
 /// The signal that Linux makes of an exception.
 fn signal_of(vector: u8) -> u64 {
     (match vector {
@@ -289,6 +296,9 @@ pub fn differences(case: &Case, native: &mut Native, emulated: &mut Emulated) ->
         return Ok(false);
     }
     let (here, signal) = native.run(&case.snippet, &case.before, &mut host_data);
+    if refuses_misaligned_sha(&case.instruction, &end) {
+        return Ok(false);
+    }
     let mut wrong = Vec::new();
     let expected = match end {
         End::Exception(vector) => signal_of(vector),
@@ -366,7 +376,7 @@ pub fn implemented() -> Vec<Code> {
             let info = code.op_code();
             info.is_instruction()
                 && info.mode64()
-                && info.encoding() == EncodingKind::Legacy
+                && matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
                 && !NOT_HERE.contains(&code.mnemonic())
                 && !is_system_form(*code)
         })

@@ -268,8 +268,12 @@ impl Operands<'_> {
                 self.register(operand, register);
             }
             K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => self.general(operand, Register::AX),
-            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode => self.general(operand, Register::EAX),
-            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode => self.general(operand, Register::RAX),
+            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_vvvv => {
+                self.general(operand, Register::EAX)
+            }
+            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => {
+                self.general(operand, Register::RAX)
+            }
             K::xmm_or_mem | K::xmm_reg | K::xmm_rm => self.general(operand, Register::XMM0),
             K::mm_or_mem | K::mm_reg | K::mm_rm => {
                 let n = self.rng.below(8);

@@ -2,9 +2,9 @@
 
 use iced_x86::Mnemonic;
 
-use super::Packed;
 use super::lanes::*;
 use super::with_immediate::pick_dwords;
+use super::{Packed, aes, sha};
 
 /// How an instruction of the table works on the 8 bytes of MMX registers.
 #[derive(Clone, Copy)]
@@ -330,5 +330,16 @@ pub(crate) const BINARY: &[Row] = {
         xmm(M::Phminposuw, |_, b| phminposuw(b)),
         xmm(M::Movshdup, |_, b| pick_dwords(b, b, 0b11_11_01_01)),
         xmm(M::Movsldup, |_, b| pick_dwords(b, b, 0b10_10_00_00)),
+        // AES and SHA.
+        xmm(M::Aesenc, aes::aesenc),
+        xmm(M::Aesenclast, aes::aesenclast),
+        xmm(M::Aesdec, aes::aesdec),
+        xmm(M::Aesdeclast, aes::aesdeclast),
+        xmm(M::Aesimc, |_, b| aes::aesimc(b)),
+        xmm(M::Sha1nexte, sha::sha1_next),
+        xmm(M::Sha1msg1, sha::sha1_message1),
+        xmm(M::Sha1msg2, sha::sha1_message2),
+        xmm(M::Sha256msg1, sha::sha256_message1),
+        xmm(M::Sha256msg2, sha::sha256_message2),
     ]
 };

@@ -1,11 +1,14 @@
 //! Integer SIMD: pure functions of operands, found by mnemonic.
 
+mod aes;
 mod binary;
 mod lanes;
+mod sha;
 mod with_immediate;
 
 pub(crate) use binary::BINARY;
 pub(super) use lanes::{dwords_of, from_dwords, from_qwords};
+pub(super) use sha::sha256_rounds;
 pub(crate) use with_immediate::{MMX_WITH_IMMEDIATE, MmxWithImmediate, WITH_IMMEDIATE};
 
 /// A function of the destination and the source operand.

@@ -3,6 +3,7 @@
 use iced_x86::Mnemonic;
 
 use super::lanes::*;
+use super::{aes, sha};
 
 /// A function of destination, source and immediate.
 pub(crate) type WithImmediate = fn(u128, u128, u8) -> u128;
@@ -79,4 +80,7 @@ pub(crate) const WITH_IMMEDIATE: &[(Mnemonic, WithImmediate)] = &[
     (Mnemonic::Blendpd, |a, b, mask| blend(a, b, mask, 64)),
     (Mnemonic::Pblendw, |a, b, mask| blend(a, b, mask, 16)),
     (Mnemonic::Mpsadbw, mpsadbw),
+    (Mnemonic::Aeskeygenassist, |_, b, constant| aes::key_assist(b, constant)),
+    (Mnemonic::Pclmulqdq, aes::carryless),
+    (Mnemonic::Sha1rnds4, sha::sha1_rounds),
 ];
