@@ -29,6 +29,14 @@ pub fn find_distribution_kernel() -> Result<PathBuf, Missing> {
     existing(kernel, "tools/guests/linux/distribution.sh brings it, or TDVISOR_DISTRIBUTION_KERNEL names it")
 }
 
+/// The initrd of a distribution's programs, as `tools/guests/programs/build.sh` leaves it.
+///
+/// # Errors
+/// [`Missing`] where there is none.
+pub fn guest_programs() -> Result<PathBuf, Missing> {
+    existing(workspace().join("target/guest-programs/initrd"), "tools/guests/programs/build.sh makes it")
+}
+
 /// One of the files, for a test that is ignored where they were not built.
 ///
 /// # Panics

@@ -1,0 +1,40 @@
+//! Programs of a distribution run in a TD, and what an unprivileged process does to its processor ends the process at most.
+//!
+//! `tools/guests/programs/build.sh` makes the initrd from the machine's own Debian, `tools/guests/linux/distribution.sh` brings
+//! the kernel, and `scripts/nightly` runs this test: python3, perl and gcc take minutes on a software CPU.
+
+mod cli;
+
+use cli::tdvisor;
+use tdvisor_test_data::linux;
+
+#[test]
+#[ignore = "needs tools/guests/programs/build.sh, distribution.sh and some minutes: scripts/nightly runs it"]
+fn nightly_programs_of_a_distribution_give_their_known_answers() {
+    let kernel = linux::find_distribution_kernel().unwrap_or_else(|missing| panic!("{missing}"));
+    let initrd = linux::guest_programs().unwrap_or_else(|missing| panic!("{missing}"));
+    let answer = tdvisor(&[
+        "run",
+        "--kernel",
+        &kernel.display().to_string(),
+        "--initrd",
+        &initrd.display().to_string(),
+        "--memory",
+        "1G",
+        "--cmdline",
+        "console=ttyS0 panic=-1 quiet",
+        "--timeout",
+        "1800",
+    ])
+    .ends_with(0);
+    let console = answer.stdout();
+    let lines = || console.lines().map(str::trim);
+    let wrong: Vec<&str> = lines().filter(|line| line.contains("FAILED")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(lines().any(|line| line == "programs end"), "{console}");
+    let skipped: Vec<&str> = lines().filter(|line| line.ends_with("skipped")).collect();
+    assert!(skipped.iter().all(|line| *line == "program go skipped"), "{skipped:#?}");
+    for name in ["checks", "python3 hashlib", "perl POSIX", "dd", "gcc -O2", "rust"] {
+        assert!(lines().any(|line| line == format!("program {name} ok")), "{name}: {console}");
+    }
+}
