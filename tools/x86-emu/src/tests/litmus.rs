@@ -20,6 +20,7 @@ const BARRIER: u64 = layout::DATA;
 /// EAX and EDX of every turn, for each CPU.
 const RESULTS: u64 = 0x10_0000;
 const RESULTS_OF_ONE: u64 = 0x1_0000;
+const _: () = assert!(X + TURNS * LINE <= Y && 8 * TURNS <= RESULTS_OF_ONE);
 /// Code of each CPU.
 const CODE_OF_ONE: u64 = 0x400;
 
@@ -82,7 +83,6 @@ fn run(bodies: &[&[&[u8]]]) -> Vec<Vec<(u32, u32)>> {
             });
         }
     });
-    assert!(X + TURNS * LINE <= Y && RESULTS_OF_ONE >= 8 * TURNS);
     (0..TURNS)
         .map(|turn| {
             (0..bodies.len() as u64)
