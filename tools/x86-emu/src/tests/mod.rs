@@ -1,5 +1,6 @@
 //! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
 
+mod address_spaces;
 mod breakpoints;
 mod compatibility;
 mod devices;
@@ -8,6 +9,7 @@ mod every_encoding;
 mod exits;
 mod litmus;
 mod paging;
+mod ports;
 mod protection_keys;
 mod registers;
 mod restart;
