@@ -13,7 +13,9 @@ mod turns;
 use std::sync::Arc;
 
 use seam_emu::machine::HostMemoryError;
-use seam_emu::{Cmr, EmulatorLimit, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource};
+use seam_emu::{
+    Cmr, EmulatorLimit, GuestShutdown, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource,
+};
 use td_host::host::MemoryRange;
 use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
 use tdvisor_base::table::Table;
@@ -134,6 +136,11 @@ impl EmulatedMachine {
     /// What a guest did that the emulated processors do not implement. Its vCPU has stopped there.
     pub fn limits(&self) -> Vec<EmulatorLimit> {
         self.machine.limits()
+    }
+
+    /// Where guests ended in a triple fault.
+    pub fn shutdowns(&self) -> Vec<GuestShutdown> {
+        self.machine.shutdowns()
     }
 
     /// The vCPU on a processor will not run any more: nobody waits for its turn.

@@ -75,7 +75,8 @@ pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSou
 pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
 pub use l2::Vm;
 pub use machine::{
-    EmulatorLimit, GuestEnv, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode, RdseedMode,
+    EmulatorLimit, GuestEnv, GuestShutdown, HostViolation, Lp, Machine, MachineSnapshot, PconfigMode,
+    RdseedMode,
 };
 pub use module::random::Random;
 pub use processor::Processor;

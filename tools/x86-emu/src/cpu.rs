@@ -15,7 +15,7 @@ use crate::breakpoints::{Breakpoints, Pace};
 use crate::bus::{Bus, Port, Refused, Surroundings};
 use crate::controls::Controls;
 use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache};
-use crate::exits::Exit;
+use crate::exits::{Exit, Shutdown};
 use crate::op::address;
 use crate::stop::Reason;
 use crate::tlb::{Tlb, View};
@@ -93,6 +93,7 @@ pub struct Cpu {
     last_code_base: u64,
     last_pkru: u32,
     retired: u64,
+    pub(crate) shutdown: Option<Box<Shutdown>>,
     cache: CodeCache,
 }
 
@@ -126,6 +127,7 @@ impl Cpu {
             last_code_base: 0,
             last_pkru: 0,
             retired: 0,
+            shutdown: None,
             cache: CodeCache::default(),
         }
     }
@@ -133,6 +135,11 @@ impl Cpu {
     /// Instructions retired since the CPU was made; a REP string instruction counts once.
     pub const fn retired(&self) -> u64 {
         self.retired
+    }
+
+    /// What the last [`Exit::TripleFault`] was about; it is told once.
+    pub fn take_shutdown(&mut self) -> Option<Box<Shutdown>> {
+        self.shutdown.take()
     }
 
     /// 64-bit mode.

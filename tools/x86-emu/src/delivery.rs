@@ -8,7 +8,7 @@
 
 use crate::bus::Refused;
 use crate::cpu::{Cpu, Env};
-use crate::exits::{Exit, RefusedAccess};
+use crate::exits::{Exit, RefusedAccess, Shutdown};
 use crate::segments::{is_null, selector_code};
 use crate::stop::{Reason, Step, Stop};
 use crate::tlb::View;
@@ -44,6 +44,7 @@ const fn is_fault(event: &Event) -> bool {
 impl Cpu {
     /// Delivers an event and whatever follows from its delivery.
     pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) -> Result<(), Exit<Refused>> {
+        let first = event;
         let mut event = event;
         loop {
             let met = self.met;
@@ -78,6 +79,15 @@ impl Cpu {
                 Some(next) => event = next,
                 None => {
                     self.state.activity = Activity::Shutdown;
+                    let at = crate::decode::describe(self, env, "");
+                    self.shutdown = Some(Box::new(Shutdown {
+                        first,
+                        last: second,
+                        rip: self.state.rip(),
+                        cr2: self.state.control.cr2,
+                        instruction: at.text(),
+                        bytes: at.bytes,
+                    }));
                     return Err(Exit::TripleFault);
                 }
             }

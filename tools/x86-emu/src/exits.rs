@@ -115,6 +115,11 @@ impl Unimplemented {
         Self { bytes, address, mode: CodeMode::Code64, missing }
     }
 
+    /// The instruction as text; `None` where the bytes have no decoding.
+    pub(crate) fn text(&self) -> Option<String> {
+        decode::text(self.mode, &self.bytes, self.address)
+    }
+
     /// The mnemonic in lower case; `None` where the bytes have no decoding.
     pub fn mnemonic(&self) -> Option<String> {
         decode::mnemonic(self.mode, &self.bytes)
@@ -124,7 +129,7 @@ impl Unimplemented {
 impl fmt::Display for Unimplemented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not implemented: ")?;
-        match decode::text(self.mode, &self.bytes, self.address) {
+        match self.text() {
             Some(instruction) => f.write_str(&instruction)?,
             None => f.write_str("(no decoding)")?,
         }
@@ -133,6 +138,40 @@ impl fmt::Display for Unimplemented {
             write!(f, " {byte:02x}")?;
         }
         Ok(())
+    }
+}
+
+/// Why a CPU shut down, and where it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shutdown {
+    /// The event whose delivery began it.
+    pub first: Event,
+    /// The exception that arose while #DF was delivered.
+    pub last: Event,
+    /// RIP.
+    pub rip: u64,
+    /// CR2.
+    pub cr2: u64,
+    /// The bytes of the instruction at RIP; none where they cannot be read.
+    pub bytes: Vec<u8>,
+    /// The instruction; `None` where its bytes have no decoding.
+    pub instruction: Option<String>,
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last, rip, cr2, bytes, instruction } = self;
+        write!(
+            f,
+            "vector {} could not be delivered, and vector {} on the way to #DF; ",
+            first.vector, last.vector
+        )?;
+        write!(
+            f,
+            "RIP {rip:#x}, CR2 {cr2:#x}: {}, bytes",
+            instruction.as_deref().unwrap_or("(no decoding)")
+        )?;
+        bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
     }
 }
 

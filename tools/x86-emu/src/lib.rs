@@ -47,6 +47,8 @@ pub use bus::{Answer, Bus, Translation};
 pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
 pub use decode::implements;
-pub use exits::{Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, StringIo, Unimplemented};
+pub use exits::{
+    Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
+};
 pub use registers::MsrError;
 pub use tlb::Tlb;

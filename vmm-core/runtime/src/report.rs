@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mirror_ept::LevelCounts;
-use seam_emu::{EmulatorLimit, HostViolation};
+use seam_emu::{EmulatorLimit, GuestShutdown, HostViolation};
 use td_host::Error;
 use td_host::td::{Ending, TeardownReport};
 use td_host::vcpu::ExitKind;
@@ -45,6 +45,8 @@ pub struct Report {
     pub audit: Audit,
     /// What the guest did that the emulated processors do not implement.
     pub limits: Vec<EmulatorLimit>,
+    /// Where the guest ended in a triple fault.
+    pub shutdowns: Vec<GuestShutdown>,
     /// What the teardown gave back.
     pub teardown: TeardownReport,
     /// Frames that the machine has more or less than before.

@@ -183,6 +183,7 @@ impl<'m> Ended<'m> {
             frames_converted: td.memory().frames_converted(),
             audit,
             limits: platform.limits(),
+            shutdowns: platform.shutdowns(),
             teardown: td.teardown(),
             calls: platform.trace().calls(),
             frames_lost: 0,

@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use tdvisor_base::sync::Mutex;
 use x86_emu::Unimplemented;
 
 /// Something that a guest asked of an emulated processor and that the processor cannot do.
@@ -24,24 +23,5 @@ impl fmt::Display for EmulatorLimit {
         let mnemonic = self.what.mnemonic();
         let mnemonic = mnemonic.as_deref().unwrap_or("bytes without a decoding");
         write!(f, "emulated processor {}: not implemented: {mnemonic}", self.lp)
-    }
-}
-
-/// How many limits are kept.
-const KEPT: usize = 256;
-
-#[derive(Default)]
-pub(super) struct LimitLog(Mutex<Vec<EmulatorLimit>>);
-
-impl LimitLog {
-    pub(super) fn push(&self, limit: EmulatorLimit) {
-        let mut log = self.0.lock();
-        if log.len() < KEPT {
-            log.push(limit);
-        }
-    }
-
-    pub(super) fn all(&self) -> Vec<EmulatorLimit> {
-        self.0.lock().clone()
     }
 }

@@ -5,8 +5,10 @@ mod env;
 mod host;
 mod interrupts;
 mod limit;
+mod log;
 mod lp;
 mod report;
+mod shutdown;
 mod snapshot;
 mod stale;
 mod tlb;
@@ -19,6 +21,7 @@ pub use host::HostMemoryError;
 pub use interrupts::InterruptController;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
+pub use shutdown::GuestShutdown;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
 pub(crate) use tlb::{Asid, Tlb};
 pub use violation::{HostViolation, StaleTranslation};
@@ -32,7 +35,7 @@ use crate::config::{MachineConfig, TscSource};
 use crate::guest::GuestCpu;
 use crate::inject::Injector;
 use crate::module::Module;
-use limit::LimitLog;
+use log::Log;
 use violation::ViolationLog;
 
 /// What RDSEED does (fault injection).
@@ -94,7 +97,8 @@ pub struct Machine {
     processors: Box<[Processor]>,
     pub(crate) module: Module,
     violations: ViolationLog,
-    limits: LimitLog,
+    limits: Log<EmulatorLimit>,
+    shutdowns: Log<GuestShutdown>,
     dirty: stale::DirtyLines,
     rdseed: AtomicU8,
     pconfig: AtomicU8,
@@ -142,7 +146,8 @@ impl Machine {
             processors,
             module,
             violations: ViolationLog::default(),
-            limits: LimitLog::default(),
+            limits: Log::default(),
+            shutdowns: Log::default(),
             dirty: stale::DirtyLines::default(),
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
@@ -294,6 +299,16 @@ impl Machine {
     /// A processor met something that it does not implement.
     pub fn report_limit(&self, limit: EmulatorLimit) {
         self.limits.push(limit);
+    }
+
+    /// Where guests ended in a triple fault, oldest first.
+    pub fn shutdowns(&self) -> Vec<GuestShutdown> {
+        self.shutdowns.all()
+    }
+
+    /// Records where a guest ended in a triple fault.
+    pub(crate) fn report_shutdown(&self, shutdown: GuestShutdown) {
+        self.shutdowns.push(shutdown);
     }
 
     pub(crate) fn report(&self, violation: HostViolation) {

@@ -190,6 +190,10 @@ fn an_exception_during_a_double_fault_shuts_the_cpu_down() {
     assert_eq!(m.run(), Exit::TripleFault);
     assert_eq!(m.cpu.state.activity, Activity::Shutdown);
     assert_eq!(m.cpu.state.rip(), layout::CODE);
+    let told = m.cpu.take_shutdown().expect("a triple fault has its reason");
+    assert_eq!((told.first.vector, told.last.vector, told.rip), (vector::UD, vector::GP, layout::CODE));
+    assert_eq!((told.bytes.as_slice(), told.instruction.as_deref()), (&[0x0F, 0x0B][..], Some("ud2")));
+    assert_eq!(m.cpu.take_shutdown(), None, "told once");
     assert_eq!(m.run(), Exit::Inactive);
 }
 

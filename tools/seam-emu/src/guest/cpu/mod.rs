@@ -30,7 +30,7 @@ use x86_emu::{Budget, Cpu, Exit, InstructionExit, Unimplemented};
 
 use super::{GuestCpu, GuestState, VmExit, reason};
 use crate::config::TscSource;
-use crate::machine::{EmulatorLimit, GuestEnv, Translations};
+use crate::machine::{EmulatorLimit, GuestEnv, GuestShutdown, Translations};
 use bus::GuestBus;
 
 /// Instructions between two looks at the TLB registry.
@@ -147,6 +147,9 @@ impl CpuGuest {
             Exit::InterruptWindow => VmExit::plain(ExitReason::INTERRUPT_WINDOW),
             Exit::NmiWindow => VmExit::plain(ExitReason::NMI_WINDOW),
             Exit::TripleFault | Exit::Inactive | Exit::BudgetExhausted => {
+                if let Some(what) = self.cpu.take_shutdown() {
+                    env.machine().report_shutdown(GuestShutdown { lp: env.lp(), what: *what });
+                }
                 // The exit saves the activity that the processor had before the fault.
                 self.cpu.state.activity = Activity::Active;
                 VmExit::plain(ExitReason::TRIPLE_FAULT)

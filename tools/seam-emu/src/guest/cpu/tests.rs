@@ -503,6 +503,14 @@ fn an_exception_without_handlers_is_a_triple_fault() {
     let mut td = Td::in_long_mode(&[0x0f, 0x0b]); // ud2
     td.state.idtr.limit = 0;
     td.run_to(ExitReason::TRIPLE_FAULT);
+    let shutdowns = td.machine.shutdowns();
+    assert_eq!(shutdowns.len(), 1);
+    let text = shutdowns[0].what.to_string();
+    assert!(
+        text.contains("vector 6") && text.contains("RIP 0x1000") && text.contains("ud2, bytes 0f 0b"),
+        "{text}"
+    );
+    assert!(!shutdowns[0].to_string().contains("0x1000"), "{}", shutdowns[0]);
     assert!(td.machine.limits().is_empty());
 }
 

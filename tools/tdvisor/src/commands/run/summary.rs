@@ -29,6 +29,7 @@ pub struct Summary {
     lost: Vec<String>,
     violations: Vec<String>,
     limits: Vec<String>,
+    shutdowns: Vec<String>,
     /// From the start of the program to the end of the teardown.
     pub wall_time: Duration,
     /// What the guest's kernel said, on its console, when it panicked.
@@ -66,6 +67,7 @@ impl Summary {
             lost: report.losses(),
             violations: report.violations.iter().map(ToString::to_string).collect(),
             limits: report.limits.iter().map(|limit| privacy.limit(limit)).collect(),
+            shutdowns: report.shutdowns.iter().map(|shutdown| privacy.shutdown(shutdown)).collect(),
             calls: report.calls,
             ending: report.ending,
             wall_time: Duration::ZERO,
@@ -155,6 +157,9 @@ impl Summary {
         for limit in &self.limits {
             line("LIMIT", limit.clone());
         }
+        for shutdown in &self.shutdowns {
+            line("shutdown", shutdown.clone());
+        }
         line("time", format!("{:.3} s", self.wall_time.as_secs_f64()));
         text
     }
@@ -198,6 +203,7 @@ impl Summary {
             "lost": self.lost,
             "violations": self.violations,
             "limits": self.limits,
+            "shutdowns": self.shutdowns,
             "wall_seconds": self.wall_time.as_secs_f64(),
         })
     }
@@ -251,6 +257,13 @@ impl Privacy {
         match self {
             Self::Debug => format!("emulated processor {}: {}", limit.lp, limit.what),
             Self::Confidential => format!("{limit} (--debug shows the instruction)"),
+        }
+    }
+
+    fn shutdown(self, shutdown: &seam_emu::GuestShutdown) -> String {
+        match self {
+            Self::Debug => format!("emulated processor {}: {}", shutdown.lp, shutdown.what),
+            Self::Confidential => format!("{shutdown} (--debug shows where)"),
         }
     }
 }
