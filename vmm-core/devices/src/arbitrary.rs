@@ -16,7 +16,7 @@ use tdvisor_base::sync::{AtomicUsize, Ordering};
 
 use super::fw_cfg::FwCfg;
 use super::test_memory::TestMemory;
-use super::virtio::blk::{Disk, DiskAccess, DiskError, REQUEST_BYTES_MAX, SECTOR, VirtioBlk};
+use super::virtio::blk::{Disk, DiskAccess, DiskError, REQUEST_BYTES_MAX, SECTOR, Storage, VirtioBlk};
 use super::virtio::queue::PLACES_MAX;
 use super::virtio::test_driver::{AVAILABLE, BASE, DATA, DESCRIPTORS, END, NEXT, TestDriver, USED, WRITE};
 use super::{AccessSize, DeviceRequest, PortDevice};
@@ -110,6 +110,17 @@ impl Disk for SmallDisk {
     fn flush(&mut self) -> Result<(), DiskError> {
         Ok(())
     }
+
+    fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), DiskError> {
+        self.write_zeroes(sector, sectors, Storage::MayBeFreed)
+    }
+
+    fn write_zeroes(&mut self, sector: u64, sectors: u64, _: Storage) -> Result<(), DiskError> {
+        let at = (sector * SECTOR) as usize;
+        self.0[at..at + (sectors * SECTOR) as usize].fill(0);
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// One step of a guest that knows how a disk is driven and does most of it right.
@@ -151,12 +162,12 @@ fn disturb(driver: &mut TestDriver, chance: &mut Chance) {
 fn request(driver: &mut TestDriver, chance: &mut Chance) {
     let head = chance.below(125) as u16;
     let at = DATA + 0x1000 * u64::from(head);
-    let kind = chance.pick(&[0u32, 0, 1, 1, 4, 8, 11, 0xffff]);
+    let kind = chance.pick(&[0u32, 0, 1, 1, 4, 8, 11, 13, 0xffff]);
     driver.memory.put(at, &kind.to_le_bytes());
     let sector = if chance.one_in(8) { chance.number() } else { chance.below(64) };
     driver.memory.put(at + 8, &sector.to_le_bytes());
     let data = 512 * chance.below(9) as u32;
-    let direction = if kind == 1 { 0 } else { WRITE };
+    let direction = if matches!(kind, 1 | 11 | 13) { 0 } else { WRITE };
     driver.describe(head, at, 16, NEXT, head + 1);
     driver.describe(head + 1, at + 16, data, NEXT | direction, head + 2);
     driver.describe(head + 2, at + 16, 1, WRITE, 0);
@@ -187,7 +198,8 @@ fn round_of_virtio(seed: u64) -> usize {
     let mut chance = Chance(seed);
     let reached = Arc::new(AtomicUsize::new(0));
     let disk = SmallDisk(vec![0; 64 * SECTOR as usize], reached.clone());
-    let mut driver = TestDriver::new(Box::new(VirtioBlk::new(Box::new(disk))), 128);
+    let disk = VirtioBlk::new(Box::new(disk));
+    let mut driver = TestDriver::new(Box::new(disk), 128);
     driver.start();
     for _ in 0..STEPS {
         driver.memory.take_moved();

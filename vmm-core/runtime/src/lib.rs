@@ -10,6 +10,7 @@
 //! What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
 //! three steps. A machine may have several sessions, one after the other or side by side.
 
+pub mod bell;
 pub mod board;
 mod machine;
 mod report;

@@ -10,6 +10,7 @@ use td_host::td::{Ending, Td};
 use tdvisor_devices::Devices;
 use tdvisor_monitor::{Monitor, QuoteSource};
 
+use crate::bell::Bell;
 use crate::machine::{Event, Machine};
 use crate::report::{Audit, Report};
 
@@ -21,6 +22,8 @@ pub struct TdSpec<'i> {
     pub image: &'i [u8],
     /// What the guest finds around it.
     pub devices: Devices,
+    /// What whoever feeds a device rings.
+    pub bell: Bell,
     /// Where its quotes come from.
     pub quotes: Option<Box<dyn QuoteSource>>,
 }
@@ -54,6 +57,7 @@ pub struct Session<'m, 'e> {
     machine: &'m Machine,
     td: Td<'m, EmulatedMachine>,
     monitor: Monitor,
+    bell: Bell,
     events: &'e (dyn Fn(Event<'_>) + Sync),
     before: Before,
 }
@@ -79,7 +83,7 @@ impl<'m, 'e> Session<'m, 'e> {
         let td = Td::build(host, &spec.config, spec.image, |progress| events(Event::Build(progress)))?;
         events(Event::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
-        Ok(Self { machine, td, monitor, events, before })
+        Ok(Self { machine, td, monitor, bell: spec.bell, events, before })
     }
 
     /// The TD.
@@ -108,6 +112,7 @@ impl<'m, 'e> Session<'m, 'e> {
                 })
                 .collect();
             scope.spawn(|| self.watch(watch, &finished));
+            scope.spawn(|| self.attend(&finished));
             for vcpu in vcpus {
                 if vcpu.join().is_err() {
                     self.td.stop();
@@ -115,9 +120,23 @@ impl<'m, 'e> Session<'m, 'e> {
             }
             finished.store(true, Ordering::SeqCst);
             watch.ring();
+            self.bell.ring();
         });
         let ending = self.td.ending().unwrap_or(Ending::Stopped);
         Ended { machine: self.machine, td: self.td, before: self.before, ending }
+    }
+
+    /// Lets devices attend to what the host has for them, until all vCPUs are done.
+    fn attend(&self, finished: &AtomicBool) {
+        loop {
+            self.bell.wait();
+            if finished.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.monitor.attend(&self.td).is_err() {
+                self.td.stop();
+            }
+        }
     }
 
     /// Stops the TD when it has to end, and delivers the interrupts of typed input; returns when all vCPUs are done.

@@ -10,10 +10,15 @@
 //! | 1 | OUT | read by the device: whole sectors |
 //! | 4 | FLUSH | none |
 //! | 8 | GET_ID | written by the device: 20 bytes |
+//! | 11 | DISCARD | read by the device: ranges |
+//! | 13 | WRITE_ZEROES | read by the device: ranges |
+//!
+//! A range is a sector (u64), a number of sectors (u32) and flags (u32), of which bit 0 says that storage need not be kept.
 //!
 //! Everything else is answered with UNSUPP. A sector has 512 bytes.
 //!
 //! # Invariants
+//! - Ranges are looked at, all of them, before anything is done to the first; there are at most [`RANGES_MAX`].
 //! - A request moves at most [`REQUEST_BYTES_MAX`], which is what SEG_MAX and SIZE_MAX allow; more is an I/O error.
 //! - No sector beyond the capacity is asked of the [`Disk`], and none is written where it is read-only.
 //! - Without FLUSH every write is on the disk when it is answered.
@@ -21,6 +26,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::chain::{Chain, Reader, Writer};
@@ -32,7 +38,8 @@ pub const SECTOR: u64 = 512;
 /// Bytes that one request moves at most.
 pub const REQUEST_BYTES_MAX: u64 = SEG_MAX as u64 * SIZE_MAX as u64;
 
-const DEVICE_ID: u32 = 2;
+/// The kind of device.
+pub const DEVICE_ID: u32 = 2;
 const PLACES: u16 = 128;
 /// Data buffers of a request: all places but those of header and status.
 const SEG_MAX: u32 = PLACES as u32 - 2;
@@ -46,6 +53,8 @@ mod feature {
     pub(super) const RO: u64 = 1 << 5;
     pub(super) const BLK_SIZE: u64 = 1 << 6;
     pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const DISCARD: u64 = 1 << 13;
+    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
 }
 
 /// Types of requests.
@@ -54,6 +63,8 @@ mod request {
     pub(super) const OUT: u32 = 1;
     pub(super) const FLUSH: u32 = 4;
     pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
 }
 
 /// What becomes of a request.
@@ -66,9 +77,17 @@ enum Status {
 
 const HEADER_BYTES: usize = 16;
 const STATUS_BYTES: u64 = 1;
-const CONFIG_BYTES: usize = 24;
-/// What GET_ID gives: up to 20 bytes, filled with zeros.
-const DISK_ID: &[u8; 20] = b"tdvisor disk\0\0\0\0\0\0\0\0";
+const CONFIG_BYTES: usize = 64;
+const RANGE_BYTES: u64 = 16;
+/// A range's flag: its storage need not be kept.
+const RANGE_UNMAP: u32 = 1;
+
+/// Ranges of a DISCARD or WRITE_ZEROES request.
+pub const RANGES_MAX: u32 = 16;
+/// Sectors of one range that is discarded: 4 GiB.
+pub const DISCARD_SECTORS_MAX: u32 = 8 << 20;
+/// Sectors of one range that is filled with zeros: 16 MiB, which may have to be written one by one.
+pub const ZERO_SECTORS_MAX: u32 = 32 << 10;
 
 /// The storage behind a disk. Sectors have [`SECTOR`] bytes; data is always whole sectors inside the capacity.
 pub trait Disk: Send {
@@ -95,6 +114,54 @@ pub trait Disk: Send {
     /// # Errors
     /// [`DiskError`].
     fn flush(&mut self) -> Result<(), DiskError>;
+
+    /// The guest needs the contents of `sectors` sectors from `sector` on no more. Nothing need happen.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), DiskError> {
+        let _ = (sector, sectors);
+        Ok(())
+    }
+
+    /// Makes `sectors` sectors from `sector` on zero. Where a disk has no better way they are written, one by one.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn write_zeroes(&mut self, sector: u64, sectors: u64, storage: Storage) -> Result<(), DiskError> {
+        let _ = storage;
+        (sector..sector.saturating_add(sectors))
+            .try_for_each(|sector| self.write_at(sector, &[0; SECTOR as usize]))
+    }
+}
+
+/// What becomes of the storage of sectors that are made zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// It stays theirs.
+    Kept,
+    /// It may be given back.
+    MayBeFreed,
+}
+
+/// A disk's serial number, which a guest uses to tell disks apart: at most 20 bytes of printable ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serial([u8; Self::BYTES]);
+
+impl Serial {
+    /// Bytes of a serial number; shorter ones are filled with zeros.
+    pub const BYTES: usize = 20;
+    /// The serial number of a disk that was given none.
+    pub const DEFAULT: Self = Self(*b"tdvisor disk\0\0\0\0\0\0\0\0");
+
+    /// The serial number that is this text; `None` if it is empty, too long, or has other characters.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        let place = bytes.get_mut(..text.len()).filter(|place| !place.is_empty() && printable)?;
+        place.copy_from_slice(text.as_bytes());
+        Some(Self(bytes))
+    }
 }
 
 /// What a disk allows.
@@ -121,6 +188,7 @@ impl core::error::Error for DiskError {}
 /// The device.
 pub struct VirtioBlk {
     disk: Box<dyn Disk>,
+    serial: Serial,
     config: [u8; CONFIG_BYTES],
     /// The driver flushes: writes may wait for that.
     flushed_by_driver: bool,
@@ -132,11 +200,18 @@ impl VirtioBlk {
     /// `disk` as a virtio device.
     pub fn new(disk: Box<dyn Disk>) -> Self {
         Self {
+            serial: Serial::DEFAULT,
             config: config(disk.sectors()),
             disk,
             flushed_by_driver: false,
             piece: vec![0; SIZE_MAX as usize].into_boxed_slice(),
         }
+    }
+
+    /// The same device with a serial number of its own.
+    #[must_use]
+    pub fn with_serial(self, serial: Serial) -> Self {
+        Self { serial, ..self }
     }
 
     /// Carries out a request whose header has been read. Leaves the writer before the status.
@@ -152,10 +227,12 @@ impl VirtioBlk {
             request::FLUSH => Ok(status_of(self.disk.flush())),
             request::GET_ID => {
                 let room = usize::try_from(writer.remaining().saturating_sub(STATUS_BYTES));
-                let id = room.ok().and_then(|room| DISK_ID.get(..room)).unwrap_or(DISK_ID);
-                writer.write(id)?;
+                let serial = &self.serial.0;
+                writer.write(room.ok().and_then(|room| serial.get(..room)).unwrap_or(serial))?;
                 Ok(Status::Ok)
             }
+            request::DISCARD => self.change_ranges(Change::Discard, reader),
+            request::WRITE_ZEROES => self.change_ranges(Change::WriteZeroes, reader),
             _ => Ok(Status::Unsupported),
         }
     }
@@ -194,6 +271,50 @@ impl VirtioBlk {
         if self.flushed_by_driver { Ok(Status::Ok) } else { Ok(status_of(self.disk.flush())) }
     }
 
+    /// Discards ranges, or makes them zero.
+    fn change_ranges(&mut self, change: Change, reader: &mut Reader<'_>) -> Result<Status, Broken> {
+        let bytes = reader.remaining();
+        if self.disk.access() == DiskAccess::ReadOnly
+            || !bytes.is_multiple_of(RANGE_BYTES)
+            || bytes > RANGE_BYTES * u64::from(RANGES_MAX)
+        {
+            return Ok(Status::IoError);
+        }
+        let mut ranges = Vec::new();
+        while reader.remaining() > 0 {
+            let range = Range::read(reader)?;
+            match self.judge(change, range) {
+                Status::Ok => ranges.push(range),
+                refused => return Ok(refused),
+            }
+        }
+        for Range { sector, sectors, flags } in ranges {
+            let storage = if flags & RANGE_UNMAP != 0 { Storage::MayBeFreed } else { Storage::Kept };
+            let changed = match change {
+                Change::Discard => self.disk.discard(sector, sectors.into()),
+                Change::WriteZeroes => self.disk.write_zeroes(sector, sectors.into(), storage),
+            };
+            if changed.is_err() {
+                return Ok(Status::IoError);
+            }
+        }
+        if self.flushed_by_driver { Ok(Status::Ok) } else { Ok(status_of(self.disk.flush())) }
+    }
+
+    /// Whether a range may be changed so.
+    fn judge(&self, change: Change, range: Range) -> Status {
+        let (flags, most) = match change {
+            Change::Discard => (0, DISCARD_SECTORS_MAX),
+            Change::WriteZeroes => (RANGE_UNMAP, ZERO_SECTORS_MAX),
+        };
+        if range.flags & !flags != 0 {
+            return Status::Unsupported;
+        }
+        let end = range.sector.checked_add(range.sectors.into());
+        let inside = range.sectors <= most && end.is_some_and(|end| end <= self.disk.sectors());
+        if inside { Status::Ok } else { Status::IoError }
+    }
+
     /// Whether a request may move `bytes` bytes at `sector`.
     fn allows(&self, sector: u64, bytes: u64) -> bool {
         let end = sector.checked_add(bytes / SECTOR);
@@ -209,11 +330,11 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn features(&self) -> u64 {
-        let read_only = match self.disk.access() {
+        let of_access = match self.disk.access() {
             DiskAccess::ReadOnly => feature::RO,
-            DiskAccess::ReadWrite => 0,
+            DiskAccess::ReadWrite => feature::DISCARD | feature::WRITE_ZEROES,
         };
-        feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE | feature::FLUSH | read_only
+        feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE | feature::FLUSH | of_access
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -258,6 +379,30 @@ impl Header {
     }
 }
 
+/// What is done to ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Discard,
+    WriteZeroes,
+}
+
+/// Sectors to change.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    sector: u64,
+    sectors: u32,
+    flags: u32,
+}
+
+impl Range {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Broken> {
+        let mut bytes = [0; RANGE_BYTES as usize];
+        reader.read(&mut bytes)?;
+        let value = u128::from_le_bytes(bytes);
+        Ok(Self { sector: value as u64, sectors: (value >> 64) as u32, flags: (value >> 96) as u32 })
+    }
+}
+
 fn status_of(result: Result<(), DiskError>) -> Status {
     if result.is_ok() { Status::Ok } else { Status::IoError }
 }
@@ -268,13 +413,33 @@ fn first_of(buffer: &mut [u8], bytes: u64) -> &mut [u8] {
     buffer.get_mut(..bytes).unwrap_or_default()
 }
 
-/// The configuration space: capacity (u64), size_max (u32), seg_max (u32), geometry (4 bytes, not offered),
-/// blk_size (u32).
+/// The configuration space: capacity (u64), size_max, seg_max (u32 each), geometry (4 bytes, not offered), blk_size (u32),
+/// topology, cache mode and queues (12 bytes, not offered), then five words about ranges, and whether WRITE_ZEROES may free
+/// storage (u8).
 fn config(sectors: u64) -> [u8; CONFIG_BYTES] {
-    let fields = [sectors, u64::from(SIZE_MAX) | u64::from(SEG_MAX) << 32, SECTOR << 32];
+    /// Sectors that DISCARD ranges should be aligned to: a page of the host's file.
+    const DISCARD_ALIGNMENT: u32 = 8;
+    let words: [u32; CONFIG_BYTES / 4] = [
+        sectors as u32,
+        (sectors >> 32) as u32,
+        SIZE_MAX,
+        SEG_MAX,
+        0,
+        SECTOR as u32,
+        0,
+        0,
+        0,
+        DISCARD_SECTORS_MAX,
+        RANGES_MAX,
+        DISCARD_ALIGNMENT,
+        ZERO_SECTORS_MAX,
+        RANGES_MAX,
+        1,
+        0,
+    ];
     let mut config = [0; CONFIG_BYTES];
-    for (bytes, field) in config.chunks_exact_mut(8).zip(fields) {
-        bytes.copy_from_slice(&field.to_le_bytes());
+    for (bytes, word) in config.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
     }
     config
 }

@@ -28,10 +28,15 @@
 
 pub mod blk;
 pub mod chain;
+pub mod console;
+pub mod fs;
 pub mod mmio;
+pub mod net;
 pub mod queue;
+pub mod rng;
 #[cfg(test)]
 pub(crate) mod test_driver;
+pub mod vsock;
 
 use core::fmt;
 
@@ -68,8 +73,9 @@ pub trait VirtioDevice: Send {
     /// The driver took these features; none after a reset.
     fn accept(&mut self, features: u64);
 
-    /// Queues that can be served now although their requests were announced long ago. Devices without input have none.
-    fn ready(&self) -> Queues {
+    /// Looks at what the host has, and gives the queues that can be served now although their requests were announced long
+    /// ago. Devices without input have none.
+    fn ready(&mut self) -> Queues {
         Queues::NONE
     }
 
@@ -134,6 +140,8 @@ pub enum Broken {
     BadBuffer,
     /// The buffers are too small for what every request of the device has.
     TooShort,
+    /// The buffers hold more than any request of the device has.
+    TooLong,
 }
 
 impl fmt::Display for Broken {
@@ -148,6 +156,7 @@ impl fmt::Display for Broken {
             Self::ReadableAfterWritable => "a readable buffer follows a writable one",
             Self::BadBuffer => "a buffer is not below the SHARED bit",
             Self::TooShort => "the request's buffers are too small",
+            Self::TooLong => "the request's buffers are too large",
         })
     }
 }

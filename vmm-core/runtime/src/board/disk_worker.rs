@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tdvisor_devices::virtio::blk::{Disk, DiskAccess, DiskError};
+use tdvisor_devices::virtio::blk::{Disk, DiskAccess, DiskError, Storage};
 
 use crate::worker::{StopFlag, Worker};
 
@@ -16,6 +16,8 @@ enum Request {
     Read { sector: u64, bytes: usize },
     Write { sector: u64, data: Vec<u8> },
     Flush,
+    Discard { sector: u64, sectors: u64 },
+    WriteZeroes { sector: u64, sectors: u64, storage: Storage },
 }
 
 /// The disk.
@@ -36,6 +38,10 @@ impl DiskWorker {
             }
             Request::Write { sector, data } => disk.write_at(sector, &data).map(|()| Vec::new()),
             Request::Flush => disk.flush().map(|()| Vec::new()),
+            Request::Discard { sector, sectors } => disk.discard(sector, sectors).map(|()| Vec::new()),
+            Request::WriteZeroes { sector, sectors, storage } => {
+                disk.write_zeroes(sector, sectors, storage).map(|()| Vec::new())
+            }
         });
         Self { worker, sectors, access }
     }
@@ -69,6 +75,14 @@ impl Disk for DiskWorker {
 
     fn flush(&mut self) -> Result<(), DiskError> {
         self.ask(Request::Flush).map(drop)
+    }
+
+    fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), DiskError> {
+        self.ask(Request::Discard { sector, sectors }).map(drop)
+    }
+
+    fn write_zeroes(&mut self, sector: u64, sectors: u64, storage: Storage) -> Result<(), DiskError> {
+        self.ask(Request::WriteZeroes { sector, sectors, storage }).map(drop)
     }
 }
 
@@ -114,20 +128,33 @@ mod tests {
         fn flush(&mut self) -> Result<(), DiskError> {
             self.wait()
         }
+
+        fn discard(&mut self, _: u64, _: u64) -> Result<(), DiskError> {
+            self.wait()
+        }
+
+        fn write_zeroes(&mut self, sector: u64, sectors: u64, _: Storage) -> Result<(), DiskError> {
+            self.wait()?;
+            self.contents[sector as usize * 512..][..sectors as usize * 512].fill(0);
+            Ok(())
+        }
     }
 
     #[test]
     fn a_disk_that_answers_is_as_before() {
         let (go, held) = channel();
-        (0..4).for_each(|_| go.send(()).unwrap());
+        (0..6).for_each(|_| go.send(()).unwrap());
         let disk = Sluggish { contents: vec![0; 8 * 512], go: held };
         let mut disk = DiskWorker::new(disk, StopFlag::default());
         assert_eq!((disk.sectors(), disk.access()), (8, DiskAccess::ReadWrite));
         disk.write_at(3, &[9; 512]).unwrap();
+        disk.write_at(4, &[9; 512]).unwrap();
+        disk.write_zeroes(4, 1, Storage::Kept).unwrap();
+        disk.discard(5, 1).unwrap();
         disk.flush().unwrap();
-        let mut sectors = [1; 1024];
+        let mut sectors = [1; 1536];
         disk.read_at(2, &mut sectors).unwrap();
-        assert_eq!(sectors, [[0; 512], [9; 512]].concat()[..]);
+        assert_eq!(sectors, [[0; 512], [9; 512], [0; 512]].concat()[..]);
     }
 
     #[test]

@@ -17,10 +17,17 @@
 
 mod cmos;
 pub mod disk;
+pub mod disk_format;
 pub mod disk_worker;
+pub mod entropy;
+pub mod hvc;
+pub mod input;
 pub mod linux_files;
+pub mod net;
 mod no_pit;
 pub mod serial;
+pub mod share;
+pub mod vsock;
 
 use std::fmt;
 use std::io::Write;

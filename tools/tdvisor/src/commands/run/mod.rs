@@ -24,6 +24,7 @@ use td_host::td::{BuildProgress, Ending};
 use td_host::{Blame, Error};
 use tdvisor_guest_images::BOOT_SHIM;
 use tdvisor_monitor::QuoteSource;
+use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::serial::SerialInput;
 use tdvisor_runtime::board::{Board, BoardError};
 use tdvisor_runtime::worker::StopFlag;
@@ -174,7 +175,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
         None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
     };
-    let spec = TdSpec { config, image: image.bytes(), devices, quotes: Some(quotes) };
+    let spec = TdSpec { config, image: image.bytes(), devices, bell: Bell::default(), quotes: Some(quotes) };
     let session = Session::start(&machine, spec, &events);
     bars.finish();
     let ended = session.map_err(failure)?.drive(&supervisor);

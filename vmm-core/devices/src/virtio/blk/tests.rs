@@ -13,12 +13,13 @@ const SECTORS: u64 = 2048;
 
 /// A disk in memory that counts its flushes and may be told to fail.
 struct TestDisk {
-    storage: Arc<Mutex<Storage>>,
+    storage: Arc<Mutex<Contents>>,
     access: DiskAccess,
 }
 
-struct Storage {
+struct Contents {
     bytes: Vec<u8>,
+    ranges: Vec<(&'static str, u64, u64)>,
     flushes: usize,
     broken: bool,
 }
@@ -51,12 +52,25 @@ impl Disk for TestDisk {
         storage.flushes += 1;
         if storage.broken { Err(DiskError) } else { Ok(()) }
     }
+
+    fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), DiskError> {
+        let mut storage = self.storage.lock();
+        storage.ranges.push(("discarded", sector, sectors));
+        if storage.broken { Err(DiskError) } else { Ok(()) }
+    }
+
+    fn write_zeroes(&mut self, sector: u64, sectors: u64, kept: Storage) -> Result<(), DiskError> {
+        let mut storage = self.storage.lock();
+        let how = if kept == Storage::Kept { "zeroed" } else { "freed" };
+        storage.ranges.push((how, sector, sectors));
+        if storage.broken { Err(DiskError) } else { Ok(()) }
+    }
 }
 
 /// A started driver, and the storage behind its disk: every byte is its sector's number.
-fn disk(access: DiskAccess) -> (TestDriver, Arc<Mutex<Storage>>) {
+fn disk(access: DiskAccess) -> (TestDriver, Arc<Mutex<Contents>>) {
     let bytes = (0..SECTORS * SECTOR).map(|at| (at / SECTOR) as u8).collect();
-    let storage = Arc::new(Mutex::new(Storage { bytes, flushes: 0, broken: false }));
+    let storage = Arc::new(Mutex::new(Contents { bytes, ranges: Vec::new(), flushes: 0, broken: false }));
     let device = VirtioBlk::new(Box::new(TestDisk { storage: storage.clone(), access }));
     let mut driver = TestDriver::new(Box::new(device), PLACES);
     driver.start();
@@ -89,9 +103,13 @@ fn the_configuration_says_what_the_disk_is() {
     assert_eq!(driver.read(0x108), 64 << 10, "size_max");
     assert_eq!(driver.read(0x10c), 126, "seg_max");
     assert_eq!(driver.read(0x114), 512, "blk_size");
-    assert_eq!(driver.offered_features() & 0xffff_ffff, 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9);
+    assert_eq!(driver.offered_features() & 0xffff_ffff, 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9 | 3 << 13);
+    assert_eq!(driver.read(0x124), 8 << 20, "max_discard_sectors");
+    assert_eq!((driver.read(0x128), driver.read(0x134)), (16, 16), "ranges of a request");
+    assert_eq!(driver.read(0x130), 32 << 10, "max_write_zeroes_sectors");
+    assert_eq!(driver.read(0x138), 1, "write_zeroes_may_unmap");
     let (mut driver, _) = disk(DiskAccess::ReadOnly);
-    assert_ne!(driver.offered_features() & 1 << 5, 0);
+    assert_eq!(driver.offered_features() & 0xffff_ffff, 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 9);
 }
 
 #[test]
@@ -196,12 +214,20 @@ fn the_disk_has_a_name() {
     assert_eq!(&driver.memory.get::<7>(places[1]), b"tdvisor");
     let (status, length, _) = send(&mut driver, &[&header(8, 0)], &[32, 1]);
     assert_eq!((status, length), (0, 20), "the rest of a larger buffer is left as it is");
+    let storage =
+        Arc::new(Mutex::new(Contents { bytes: Vec::new(), ranges: Vec::new(), flushes: 0, broken: false }));
+    let device = VirtioBlk::new(Box::new(TestDisk { storage, access: DiskAccess::ReadOnly }));
+    let device = device.with_serial(Serial::new("root").unwrap());
+    let mut driver = TestDriver::new(Box::new(device), PLACES);
+    driver.start();
+    let (_, _, places) = send(&mut driver, &[&header(8, 0)], &[20, 1]);
+    assert_eq!(&driver.memory.get::<6>(places[1]), b"root\0\0");
 }
 
 #[test]
 fn other_requests_are_unsupported() {
     let (mut driver, _) = disk(DiskAccess::ReadWrite);
-    for kind in [2, 3, 11, 13, u32::MAX] {
+    for kind in [2, 3, 12, 14, u32::MAX] {
         assert_eq!(send(&mut driver, &[&header(kind, 0)], &[512, 1]).0, 2, "type {kind}");
     }
 }
@@ -243,5 +269,54 @@ fn requests_without_header_or_status_and_with_memory_that_is_not_shared_stop_the
         driver.notify();
         assert_ne!(driver.read(0x70) & 64, 0, "{name}");
         assert!(driver.used().is_empty(), "{name}");
+    }
+}
+
+fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    [sector.to_le_bytes().as_slice(), &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+}
+
+#[test]
+fn ranges_are_discarded_and_made_zero_as_the_driver_says() {
+    let (mut driver, storage) = disk(DiskAccess::ReadWrite);
+    let two = [range(3, 5, 0), range(SECTORS - 1, 1, 0)].concat();
+    assert_eq!(send(&mut driver, &[&header(11, 0), &two], &[1]).0, 0);
+    assert_eq!(send(&mut driver, &[&header(13, 0), &range(7, 2, 0)], &[1]).0, 0);
+    assert_eq!(send(&mut driver, &[&header(13, 0), &range(0, 2048, 1)], &[1]).0, 0);
+    let all = [("discarded", 3, 5), ("discarded", SECTORS - 1, 1), ("zeroed", 7, 2), ("freed", 0, 2048)];
+    assert_eq!(storage.lock().ranges, all);
+}
+
+#[test]
+fn a_request_with_one_range_that_cannot_be_changes_nothing() {
+    let good = range(0, 8, 0);
+    let cases: [(u32, Vec<u8>, u8); 8] = [
+        (11, range(SECTORS, 1, 0), 1),
+        (11, range(u64::MAX, 2, 0), 1),
+        (11, range(0, (8 << 20) + 1, 0), 1),
+        (13, range(0, (32 << 10) + 1, 1), 1),
+        (11, range(0, 1, 1), 2),
+        (13, range(0, 1, 2), 2),
+        (13, range(0, 1, 1)[..15].to_vec(), 1),
+        (13, good.repeat(16), 1),
+    ];
+    for (kind, bad, status) in cases {
+        let (mut driver, storage) = disk(DiskAccess::ReadWrite);
+        let request = [good.clone(), bad.clone()].concat();
+        assert_eq!(send(&mut driver, &[&header(kind, 0), &request], &[1]).0, status, "{kind}: {bad:?}");
+        assert!(storage.lock().ranges.is_empty(), "{kind}: {bad:?}");
+    }
+    let (mut driver, storage) = disk(DiskAccess::ReadOnly);
+    for kind in [11, 13] {
+        assert_eq!(send(&mut driver, &[&header(kind, 0), &good], &[1]).0, 1, "read-only");
+    }
+    assert!(storage.lock().ranges.is_empty());
+}
+
+#[test]
+fn a_serial_number_is_short_and_printable() {
+    assert!(Serial::new("12345678901234567890").is_some());
+    for bad in ["", "123456789012345678901", "caf\u{e9}", "a\nb", "a\0"] {
+        assert_eq!(Serial::new(bad), None, "{bad:?}");
     }
 }

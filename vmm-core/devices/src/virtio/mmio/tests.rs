@@ -424,7 +424,7 @@ impl VirtioDevice for Input {
 
     fn accept(&mut self, _: u64) {}
 
-    fn ready(&self) -> Queues {
+    fn ready(&mut self) -> Queues {
         Queues::NONE.with_if(self.waiting.load(Ordering::SeqCst) != 0, 0)
     }
 
