@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn buffers_that_cannot_be_what_they_should_be_stop_the_device() {
-        let cases: [(&str, fn(&mut TestDriver)); 4] = [
+        type Request = (&'static str, fn(&mut TestDriver));
+        let cases: [Request; 4] = [
             ("no room for input", |driver| driver.describe(0, DATA, 0, WRITE, 0)),
             ("input that is read", |driver| driver.describe(0, DATA, 8, 0, 0)),
             ("input to where nothing is", |driver| driver.describe(0, END, 8, WRITE, 0)),

@@ -65,7 +65,7 @@ impl VirtioNet {
         Self { link, config, frame: Box::new([0; FRAME_BYTES_MAX]) }
     }
 
-    fn to_guest(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
+    fn receive(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let mut writer = chain.writer(memory);
         if writer.remaining() < (HEADER_BYTES + FRAME_BYTES_MAX) as u64 {
             return Err(Broken::TooShort);
@@ -81,7 +81,7 @@ impl VirtioNet {
         }
     }
 
-    fn from_guest(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
+    fn send(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let mut reader = chain.reader(memory);
         reader.read(&mut [0; HEADER_BYTES])?;
         let length = usize::try_from(reader.remaining()).unwrap_or(usize::MAX);
@@ -119,7 +119,7 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn serve(&mut self, queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
-        if queue == TO_GUEST as usize { self.to_guest(chain, memory) } else { self.from_guest(chain, memory) }
+        if queue == TO_GUEST as usize { self.receive(chain, memory) } else { self.send(chain, memory) }
     }
 }
 
@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn buffers_without_room_and_memory_that_is_not_shared_stop_the_device() {
-        let cases: [(&str, fn(&mut TestDriver)); 4] = [
+        type Request = (&'static str, fn(&mut TestDriver));
+        let cases: [Request; 4] = [
             ("half a header", |driver| send(driver, &[&[0; 11]])),
             ("a frame where nothing is", |driver| {
                 driver.describe_in(1, 0, END - 20, 60, 0, 0);

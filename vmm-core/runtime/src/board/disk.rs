@@ -21,7 +21,7 @@ use tdvisor_devices::virtio::blk::{Disk, DiskAccess, DiskError, SECTOR, Storage}
 use super::disk_format::{ForeignFormat, HEAD_BYTES};
 
 /// Zeros that are written at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The disk.
 #[derive(Debug)]

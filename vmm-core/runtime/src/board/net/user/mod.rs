@@ -376,7 +376,7 @@ impl Network {
                     self.common.port.cable.put(answer);
                 }
             }
-            FromGuest::Udp(datagram) => self.udp.from_guest(&datagram, &mut self.common),
+            FromGuest::Udp(datagram) => self.udp.send(&datagram, &mut self.common),
             FromGuest::Nothing => {}
         }
     }

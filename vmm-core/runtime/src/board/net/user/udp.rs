@@ -4,6 +4,7 @@
 //! gateway for each sender, and what the guest sends there goes back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
 use smoltcp::wire::EthernetAddress;
@@ -60,7 +61,7 @@ impl UdpFlows {
     }
 
     /// A datagram of the guest.
-    pub(super) fn from_guest(&mut self, datagram: &Datagram<'_>, common: &mut Common) {
+    pub(super) fn send(&mut self, datagram: &Datagram<'_>, common: &mut Common) {
         let used = self.count();
         if *datagram.to.ip() == GATEWAY
             && let Some(sender) = self.senders.get_mut(&datagram.to.port())
@@ -138,8 +139,8 @@ impl UdpFlows {
         loop {
             let port = self.next_sender_port;
             self.next_sender_port = port.checked_add(1).unwrap_or(FIRST_SENDER_PORT);
-            if !self.senders.contains_key(&port) {
-                self.senders.insert(port, sender);
+            if let Entry::Vacant(place) = self.senders.entry(port) {
+                place.insert(sender);
                 return port;
             }
         }
