@@ -11,7 +11,12 @@ use serde_json::Value;
 use tdvisor_repository::{read, root, spdx};
 
 /// Workspaces with a lock file of their own.
-const MANIFESTS: [&str; 3] = ["Cargo.toml", "tools/guests/Cargo.toml", "tests/freestanding/Cargo.toml"];
+const MANIFESTS: [&str; 4] = [
+    "Cargo.toml",
+    "tools/guests/Cargo.toml",
+    "tests/freestanding/Cargo.toml",
+    "vmm-core/bare-metal/image/Cargo.toml",
+];
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Every package that a workspace's lock file brings to the target that we build for.

@@ -2,6 +2,7 @@
 
 mod summary;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use seam_emu::ModuleProfile;
 use seam_emu::inject::FaultPlan;
 use server_emu::record::Record;
 use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
+use tdvisor_devices::EXIT_PORT;
+use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::Watch as _;
 use tdvisor_runtime::board::Board;
 use tdvisor_runtime::worker::StopFlag;
@@ -29,6 +32,7 @@ const FILE_LIMIT: u64 = 2 << 30;
 ///
 /// The kernel's own code runs on the software CPU, and its SEAMCALLs end in the emulated TDX module: a Linux with
 /// CONFIG_INTEL_TDX_HOST initialises the module, and its KVM can start TDs. `tools/hosts/linux/build.sh` builds one.
+/// With --host-image it is tdvisor's own host, which runs a TD without an operating system.
 /// The host's console goes to stdout, a summary goes to stderr. Ctrl-C switches the machine off.
 ///
 /// Exit status: 0 the host powered off, 1 it powered off with a code, panicked or asked for a reset, 2 bad usage or input,
@@ -37,14 +41,19 @@ const FILE_LIMIT: u64 = 2 << 30;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The host's kernel: a `vmlinux`, a bzImage, or another ELF file with a 64-bit entry.
-    #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
-    /// Its initial RAM disk.
+    #[arg(long, value_name = "FILE", required_unless_present = "host_image", conflicts_with = "host_image")]
+    kernel: Option<PathBuf>,
+    /// tdvisor's own host instead of a kernel, the built-in one or this file: it runs one TD without an operating
+    /// system. The TD is the TDVF image given as `--initrd`, or `hello-td`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    host_image: Option<Option<PathBuf>>,
+    /// The kernel's initial RAM disk, or the TD of `--host-image`.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Its command line.
-    #[arg(long, value_name = "TEXT", default_value = DEFAULT_COMMAND_LINE)]
-    cmdline: String,
+    /// The host's command line. Without this option, what a Linux with TDX wants to be told; tdvisor's own host takes
+    /// `memory=SIZE`, `vcpus=N` and `command=WORD`, and is always told its exit port.
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
     /// Words to put behind the command line.
     #[arg(long, value_name = "TEXT")]
     append: Option<String>,
@@ -80,18 +89,73 @@ pub struct Args {
 const DEFAULT_COMMAND_LINE: &str =
     "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 panic=-1";
 
+/// What boots.
+enum Host {
+    /// A kernel's file.
+    Kernel(PathBuf),
+    /// tdvisor's own host, from a file.
+    Image(PathBuf),
+    /// The built-in host.
+    BuiltIn,
+}
+
+impl Host {
+    fn of(args: &Args) -> Self {
+        match (&args.kernel, &args.host_image) {
+            (_, Some(Some(file))) => Self::Image(file.clone()),
+            (Some(kernel), None) => Self::Kernel(kernel.clone()),
+            // One of the two is required.
+            (_, Some(None)) | (None, None) => Self::BuiltIn,
+        }
+    }
+
+    fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
+        match self {
+            Self::Kernel(file) => claims.reads("--kernel", file),
+            Self::Image(file) => claims.reads("--host-image", file),
+            Self::BuiltIn => Ok(()),
+        }
+    }
+
+    fn read(&self) -> Result<Cow<'static, [u8]>, Failure> {
+        match self {
+            Self::Kernel(file) | Self::Image(file) => read(file).map(Cow::Owned),
+            Self::BuiltIn => Ok(Cow::Borrowed(HOST_IMAGE)),
+        }
+    }
+
+    /// What to call it in messages.
+    fn name(&self) -> String {
+        match self {
+            Self::Kernel(file) | Self::Image(file) => file.display().to_string(),
+            Self::BuiltIn => "the built-in host image".to_owned(),
+        }
+    }
+
+    fn command_line(&self, given: Option<&str>, more: Option<&str>) -> String {
+        let mut words = match self {
+            Self::Kernel(_) => vec![given.unwrap_or(DEFAULT_COMMAND_LINE).to_owned()],
+            // The host's status is its power-off code.
+            Self::Image(_) | Self::BuiltIn => {
+                let exit_port = format!("exit-port={EXIT_PORT:#x}");
+                [exit_port].into_iter().chain(given.map(str::to_owned)).collect()
+            }
+        };
+        words.extend(more.map(str::to_owned));
+        words.join(" ")
+    }
+}
+
 /// Boots the host and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     let mut claims = Claims::new();
-    claims.reads("--kernel", &args.kernel)?;
+    let host = Host::of(&args);
+    host.claim(&mut claims)?;
     args.initrd.as_deref().map_or(Ok(()), |initrd| claims.reads("--initrd", initrd))?;
-    let kernel = read(&args.kernel)?;
+    let kernel = host.read()?;
     let initrd = args.initrd.as_deref().map(read).transpose()?;
-    let command_line = match &args.append {
-        Some(more) => format!("{} {more}", args.cmdline),
-        None => args.cmdline.clone(),
-    };
+    let command_line = host.command_line(args.cmdline.as_deref(), args.append.as_deref());
 
     let streams = Streams::of_process();
     let stop = StopFlag::default();
@@ -116,7 +180,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     };
     let files = BootFiles { kernel: &kernel, initrd: initrd.as_deref(), command_line: &command_line };
     let server = Server::new(config, board.devices, &[], Record::default(), &files)
-        .map_err(|error| Failure::input(args.kernel.display(), error))?;
+        .map_err(|error| Failure::input(host.name(), error))?;
     if let Some(plan) = args.inject {
         server.machine().faults().set_plan(plan);
     }

@@ -79,6 +79,8 @@ const fn has(feature: CpuidFeature) -> bool {
             | F::MONITOR
             | F::WBNOINVD
             | F::VMX
+            | F::INVEPT
+            | F::INVVPID
             | F::SMX
             | F::SGX1
             | F::PCONFIG

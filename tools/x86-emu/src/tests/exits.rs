@@ -1,6 +1,6 @@
 //! Which instructions go to the owner, and which privilege they need.
 
-use crate::exits::{Exit, InstructionExit, Io, IoDirection, StringIo};
+use crate::exits::{Exit, InstructionExit, Io, IoDirection, StringIo, VmxInstruction};
 use crate::testing::{Machine, layout};
 use x86_arch::{Gpr, cr0, cr4, flags, vector};
 
@@ -23,6 +23,18 @@ fn table() -> Vec<(&'static [u8], InstructionExit, Option<u8>)> {
         (&[0x66, 0x0F, 0x01, 0xCF], X::Seamcall, None),
         (&[0x66, 0x0F, 0x01, 0xCD], X::Seamret, None),
         (&[0x0F, 0x01, 0xC1], X::Vmcall, None),
+        (&[0xF3, 0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmxon), None),
+        (&[0x0F, 0x01, 0xC4], X::Vmx(VmxInstruction::Vmxoff), None),
+        (&[0x66, 0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmclear), None),
+        (&[0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmptrld), None),
+        (&[0x0F, 0xC7, 0x38], X::Vmx(VmxInstruction::Vmptrst), None),
+        (&[0x0F, 0x78, 0xC8], X::Vmx(VmxInstruction::Vmread), None),
+        (&[0x0F, 0x79, 0xC8], X::Vmx(VmxInstruction::Vmwrite), None),
+        (&[0x0F, 0x01, 0xC2], X::Vmx(VmxInstruction::Vmlaunch), None),
+        (&[0x0F, 0x01, 0xC3], X::Vmx(VmxInstruction::Vmresume), None),
+        (&[0x0F, 0x01, 0xD4], X::Vmx(VmxInstruction::Vmfunc), None),
+        (&[0x66, 0x0F, 0x38, 0x80, 0x08], X::Vmx(VmxInstruction::Invept), None),
+        (&[0x66, 0x0F, 0x38, 0x81, 0x08], X::Vmx(VmxInstruction::Invvpid), None),
         (&[0x0F, 0x08], X::Invd, GP),
         (&[0x0F, 0x09], X::Wbinvd, GP),
         (&[0x0F, 0x01, 0xC8], X::Monitor, UD),

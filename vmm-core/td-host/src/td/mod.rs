@@ -284,7 +284,8 @@ fn vcpu_lp<P: Platform>(platform: &P, index: u32) -> LpId {
     LpId(index.saturating_add(1).checked_rem(platform.lp_count()).unwrap_or(0))
 }
 
-/// How many vCPUs can each have an LP while LP 0 stays free for management.
+/// How many vCPUs can each have an LP while LP 0 stays free for management. On a machine of one LP the vCPU has it, and
+/// management waits until the vCPU is done.
 fn vcpu_limit<P: Platform>(platform: &P) -> u32 {
-    platform.lp_count().saturating_sub(1)
+    platform.lp_count().saturating_sub(1).max(1)
 }

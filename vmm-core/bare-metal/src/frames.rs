@@ -1,0 +1,89 @@
+//! The host's page allocator: `buddy_system_allocator` behind a lock.
+
+use buddy_system_allocator::FrameAllocator;
+use td_host::host::MemoryRange;
+use tdvisor_base::sync::Mutex;
+use tdvisor_base::{PAGE_SIZE, Pfn};
+
+/// Orders of blocks: up to 2^32 frames.
+const ORDERS: usize = 33;
+
+/// Free frames of the machine.
+pub struct FreeFrames(Mutex<Inner>);
+
+struct Inner {
+    blocks: FrameAllocator<ORDERS>,
+    available: u64,
+}
+
+impl core::fmt::Debug for FreeFrames {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("FreeFrames").field("available", &self.available()).finish_non_exhaustive()
+    }
+}
+
+impl FreeFrames {
+    /// All frames of these ranges, which do not overlap.
+    pub fn new(ranges: &[MemoryRange]) -> Self {
+        let mut blocks = FrameAllocator::new();
+        let mut available = 0;
+        for range in ranges {
+            let (first, end) = (range.base.frame().get(), range.end() / PAGE_SIZE);
+            blocks.add_frame(first as usize, end as usize);
+            available += end - first;
+        }
+        Self(Mutex::new(Inner { blocks, available }))
+    }
+
+    /// Takes contiguous frames, aligned to their number rounded up to a power of two.
+    ///
+    /// What the rounding adds stays free for others.
+    pub fn allocate(&self, frames: u64) -> Option<Pfn> {
+        let mut inner = self.0.lock();
+        let count = usize::try_from(frames).ok().filter(|count| *count != 0)?;
+        let rounded = count.checked_next_power_of_two()?;
+        let first = inner.blocks.alloc(rounded)?;
+        for surplus in first + count..first + rounded {
+            inner.blocks.dealloc(surplus, 1);
+        }
+        inner.available -= frames;
+        Some(Pfn::new(first as u64))
+    }
+
+    /// Gives contiguous, naturally aligned frames back.
+    pub fn free(&self, pfn: Pfn, frames: u64) {
+        let mut inner = self.0.lock();
+        inner.blocks.dealloc(pfn.get() as usize, frames as usize);
+        inner.available += frames;
+    }
+
+    /// Frames that are free.
+    pub fn available(&self) -> u64 {
+        self.0.lock().available
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdvisor_base::Hpa;
+
+    #[test]
+    fn frames_come_from_every_range_and_all_of_them_come_back() {
+        let range = |base: u64, size| MemoryRange { base: Hpa::new(base), size };
+        let frames = FreeFrames::new(&[range(1 << 20, 1 << 20), range(1 << 30, 4 << 20)]);
+        assert_eq!(frames.available(), 256 + 1024);
+        let large = frames.allocate(512).unwrap();
+        assert_eq!(large.get() % 512, 0);
+        let odd = frames.allocate(3).unwrap();
+        assert_eq!(frames.available(), 1280 - 515);
+        frames.free(large, 512);
+        for i in 0..3 {
+            frames.free(odd.wrapping_add(i), 1);
+        }
+        assert_eq!(frames.available(), 1280);
+        assert!(frames.allocate(1024).is_some(), "free blocks merge again");
+        assert!(frames.allocate(512).is_none());
+        assert!(frames.allocate(0).is_none());
+    }
+}
