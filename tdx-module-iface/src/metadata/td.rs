@@ -81,7 +81,7 @@ fields! {
     MIG_DEC_WORKING_KEY: row(0x9810_0003_0000_0014, 1, 4, Tdcs(0x05c0), [N, N, A, N, N, N, A, N], Stored);
     MIG_ENC_KEY: row(0x9810_0003_0000_0018, 1, 4, Tdcs(0x05e0), [N, N, A, N, N, N, A, N], Stored);
     MIG_ENC_WORKING_KEY: row(0x9810_0003_0000_001c, 1, 4, Tdcs(0x0600), [N, N, A, N, N, N, A, N], Stored);
-    MIG_VERSION: row(0x9810_0001_0000_0020, 1, 1, Tdcs(0x0620), [A, N, A, N, N, N, A, A], Stored);
+    MIG_VERSION: row(0x9810_0001_0000_0020, 1, 1, Tdcs(0x0620), [A, N, A, N, N, N, A, A], Checked);
     MIG_WORKING_VERSION: row(0x9810_0001_0000_0021, 1, 1, Tdcs(0x0622), [A, N, A, N, N, N, A, N], Stored);
     DIRTY_COUNT: row(0x9810_0003_0000_0030, 1, 1, Tdcs(0x0628), [A, N, A, N, N, N, N, N], Stored);
     MIG_COUNT: row(0x9810_0003_0000_0031, 1, 1, Tdcs(0x0630), [A, N, A, N, N, N, N, N], Stored);

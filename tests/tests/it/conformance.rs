@@ -45,6 +45,26 @@ fn every_recorded_call_of_td_partitioning_agrees() {
     assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
 }
 
+/// The recordings of migration.
+fn migration() -> PathBuf {
+    vectors::folder(vectors::PARTITION_MIGRATION).join("mig.jsonl.gz")
+}
+
+/// The shape of the sequences in it that are about service TDs and streams only.
+const SERVICE_TDS: &str = "servtd";
+
+#[test]
+#[ignore = "needs recordings"]
+fn every_recorded_call_about_service_tds_agrees() {
+    let sequences = Sequences::open(&migration()).unwrap().map(Result::unwrap);
+    let found = sequences.filter(|sequence| &*sequence.shape == SERVICE_TDS).count();
+    assert!(found > 50, "only {found} sequences were found");
+    let report = conformance::run(&[migration()], &Options::default(), &|_| ()).unwrap();
+    let differing: Vec<_> =
+        report.differing.iter().filter(|outcome| &*outcome.shape == SERVICE_TDS).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
 #[test]
 #[ignore = "needs recordings"]
 fn the_same_recordings_named_twice_are_counted_once() {
@@ -107,6 +127,11 @@ fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
     let mut codes = Codes::new();
     for file in conformance::files(&paths).unwrap() {
         for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {
+            sequence.steps.iter().for_each(|step| note(step, &mut codes));
+        }
+    }
+    for sequence in Sequences::open(&migration()).unwrap().map(Result::unwrap) {
+        if &*sequence.shape == SERVICE_TDS {
             sequence.steps.iter().for_each(|step| note(step, &mut codes));
         }
     }

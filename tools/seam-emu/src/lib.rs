@@ -30,6 +30,8 @@
 //! | `module` | what the module keeps outside TDs: system state, TDMRs, PAMT, key ownership |
 //! | `td` | a TD's control structures, its Secure EPT, its epochs |
 //! | `host`, `guest_leaf` | the leaves, one file each or one per family |
+//! | `l2` | L2 VMs: entry, exits, their fields |
+//! | `servtd`, `migration` | service TDs and their bindings; migration streams |
 //! | `vcpu` | TDH.VP.ENTER, TD exits, #VE |
 //! | `guest` | the processor that executes a guest |
 //! | `inject` | faults on demand |
@@ -65,6 +67,7 @@ mod module;
 mod msr;
 pub mod processor;
 pub mod rules;
+mod servtd;
 pub mod sysinfo;
 mod td;
 pub mod td_params;

@@ -78,6 +78,9 @@ impl Td<'_, '_> {
         let tdcs = self.tdr.tdcs();
         if self.tdr.num_tdcx() >= sizes::TDCX_MIN {
             self.rest(&tdcs);
+            for stream in crate::migration::stream::pages(&tdcs) {
+                self.point_to(stream, PageType::TDCX, Level::L4K, Gpa::new(0));
+            }
         }
         if self.tdr.num_tdcx() >= sizes::TDCX_MIN && tdcs.op_state() != OpState::Uninitialized {
             self.table(tdcs.sept_root(), tdcs.root_level(), Gpa::new(0));

@@ -30,7 +30,7 @@ pub const TD_PARTITIONING: Feature = absent(Features0, 7, "TD_PARTITIONING", V1_
 pub const TABLE: &[Feature] = &[
     absent(Features0, 0, "TD_MIGRATION", V1_5_01, MIGRATION),
     absent(Features0, 1, "TD_PRESERVING_UPDATE", V1_5_01, "the module cannot be replaced while TDs live"),
-    absent(Features0, 2, "SERVICE_TD", V1_5_01, "service TDs are not emulated"),
+    absent(Features0, 2, "SERVICE_TD", V1_5_01, "the only service TD is a migration TD, and live migration is not emulated"),
     offered(Features0, 3, "TDG_VP_RDWR", V1_5_01),
     offered(Features0, 4, "RELAXED_MEM_MNG_CONCURRENCY", V1_5_01),
     offered(Features0, 5, "CPUID_VIRT_GUEST_CTRL", V1_5_01),

@@ -49,11 +49,6 @@ pub(crate) const fn absent(note: &'static str) -> Claim {
 /// Note: live migration.
 pub(crate) const MIGRATION: &str =
     "migration is not emulated: OPERAND_INVALID on RAX, as for an unknown leaf";
-/// Note: service TDs, host side.
-pub(crate) const SERVICE_TD: &str =
-    "service TDs are not emulated: OPERAND_INVALID on RAX, as for an unknown leaf";
-/// Note: service TDs, guest side.
-pub(crate) const NO_SERVICE_TD: &str = "no service TD can be bound: OPERAND_INVALID on RCX";
 /// Note: a leaf that no emulated release has.
 pub(crate) const LATER_RELEASE: &str = "of a release that is not emulated: OPERAND_INVALID on RAX";
 /// The steps of a leaf that names a Secure-EPT entry.

@@ -5,13 +5,14 @@
 use std::collections::BTreeSet;
 
 use tdvisor_base::{Gpa, Hpa, Level};
-use tdx_module_iface::metadata::FieldId;
+use tdx_module_iface::metadata::{FieldId, td as td_fields};
+use tdx_module_iface::op_state::OpState;
 use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 
 use super::{Degree, TABLE};
 use crate::features::FeatureSet;
-use crate::fields::FieldStore;
-use crate::fields::layout::tdvps;
+use crate::fields::layout::{tdcs as tdcs_fields, tdvps};
+use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestRegisters, GuestState, ScriptedGuest, VmExit};
 use crate::host::Call;
 use crate::host::steps::lock_page;
@@ -303,6 +304,75 @@ fn tables_of_l2_vms(seen: &mut Seen) {
     assert_eq!(seen.call(&host, 0, TdhLeaf::MEM_PAGE_DEMOTE, demote), C::L2_SEPT_WALK_FAILED);
 }
 
+/// Service TDs and migration streams: targets in every wrong condition, other instances, and what a bound TD may not do.
+fn service_tds(seen: &mut Seen) {
+    const INSTANCE: u64 = 1;
+    let host = Host::ready();
+    let (service, other) = (host.td(1), host.td(1));
+    let target = host.td_being_built(1, 0).tdr;
+    let fresh = host.page();
+    host.ok(0, TdhLeaf::MNG_CREATE, Gprs { rcx: fresh, rdx: 40, ..Gprs::ZERO });
+    let each = |seen: &mut Seen, target: u64| {
+        let bind = |rdx: u64| Gprs { rcx: target, rdx, ..Gprs::ZERO };
+        seen.call(&host, 0, TdhLeaf::SERVTD_BIND, bind(service.tdr));
+        seen.call(&host, 0, TdhLeaf::SERVTD_PREBIND, bind(SCRATCH));
+        seen.call(&host, 0, TdhLeaf::MIG_STREAM_CREATE, Gprs { rcx: host.page(), ..bind(target) });
+    };
+    each(seen, fresh);
+    host.ok(0, TdhLeaf::MNG_KEY_CONFIG, Gprs { rcx: fresh, ..Gprs::ZERO });
+    each(seen, fresh);
+    let at = |tdr: u64| Tdr::at(host.machine.memory(), Hpa::new(tdr)).unwrap();
+    at(fresh).set_fatal();
+    for tdr in [fresh, OUTSIDE, SCRATCH + 1, host.page()] {
+        each(seen, tdr);
+    }
+    let by = Call { machine: &host.machine, lp: 1 };
+    let hold = |tdr: u64| lock_page(&by, Hpa::new(tdr), Level::L4K, Mode::Exclusive, Operand::RCX).unwrap();
+    let held = hold(target);
+    each(seen, target);
+    drop(held);
+    at(target).tdcs().store(tdcs_fields::NUM_MIGS, Width::B2, 512);
+    seen.call(&host, 0, TdhLeaf::MIG_STREAM_CREATE, Gprs { rcx: host.page(), rdx: target, ..Gprs::ZERO });
+    at(target).tdcs().set_op_state(OpState::FailedImport);
+    each(seen, target);
+    at(target).tdcs().set_op_state(OpState::Initialized);
+    let mut bind = |service: u64, r10: u64| {
+        let out = host.call(0, TdhLeaf::SERVTD_BIND, Gprs { rcx: target, rdx: service, r10, ..Gprs::ZERO });
+        (seen.note(TdhLeaf::SERVTD_BIND.to_string(), out.rax), out)
+    };
+    host.ok(0, TdhLeaf::SERVTD_PREBIND, Gprs { rcx: target, rdx: SCRATCH, r10: INSTANCE, ..Gprs::ZERO });
+    assert_eq!(bind(service.tdr, INSTANCE).0, C::SERVTD_INFO_HASH_MISMATCH);
+    at(target).tdcs().store(tdcs_fields::SERVTD_BINDINGS, Width::B1, 0);
+    let (bound, handle) = bind(service.tdr, INSTANCE);
+    assert_eq!(bound, C::SUCCESS);
+    assert_eq!(bind(other.tdr, INSTANCE).0, C::SERVTD_UUID_MISMATCH);
+    assert_eq!(bind(service.tdr, 0).0, C::SERVTD_ATTR_MISMATCH);
+    let known = Gprs { rax: 0, rdx: FieldId::NULL.0, r9: u64::MAX, ..handle };
+    let of_field = |id: u64, r8: u64| Gprs { rdx: id, r8, ..known };
+    let accesses = |gprs: Gprs| [(TdgLeaf::SERVTD_RD, gprs), (TdgLeaf::SERVTD_WR, gprs)];
+    let mut calls = Vec::new();
+    for gprs in [
+        known,
+        of_field(td_fields::MIG_DEC_KEY.id.0, 1),
+        of_field(td_fields::MIG_VERSION.id.0, 1),
+        of_field(td_fields::OP_STATE.id.0, 1),
+        of_field(0x123, 0),
+        Gprs { rcx: known.rcx + 1, ..known },
+        Gprs { r10: !known.r10, ..known },
+        Gprs { r10: 1, r11: 2, r12: 3, r13: 4, ..known },
+    ] {
+        calls.extend(accesses(gprs));
+    }
+    for (word, value) in (0u32..).zip(1u64..5) {
+        at(target).tdcs().store_u64(tdcs_fields::PRE_IMPORT_UUID + 8 * word, value);
+    }
+    seen.guest(&host, service.vcpus[0], &calls);
+    let held = hold(target);
+    seen.guest(&host, service.vcpus[0], &accesses(known));
+    drop(held);
+    seen.guest(&host, other.vcpus[0], &accesses(Gprs { rcx: known.rcx, ..known }));
+}
+
 /// PAMT entries on demand.
 fn pamt_pairs(seen: &mut Seen) {
     const POOL: u64 = 2 * TDMR - 0x20_0000;
@@ -337,6 +407,7 @@ fn every_status_code_that_a_leaf_can_return_was_returned_by_it() {
     entry_and_exit(&mut seen);
     pamt_pairs(&mut seen);
     tables_of_l2_vms(&mut seen);
+    service_tds(&mut seen);
     let mut missing = Vec::new();
     let (mut recorded, mut reached) = (0, 0);
     for row in TABLE.iter().filter(|row| row.claim.degree != Degree::Absent) {

@@ -105,6 +105,18 @@ pub mod tdcs {
     pub const CPUID_VALUES: u32 = offset(&td::CPUID_VALUES);
     /// 48 bytes: SERVTD_HASH.
     pub const SERVTD_HASH: u32 = offset(&td::SERVTD_HASH);
+    /// u16: bound service TDs.
+    pub const SERVTD_NUM: u32 = offset(&td::SERVTD_NUM);
+    /// The binding table: one slot of 128 bytes.
+    pub const SERVTD_BINDINGS: u32 = offset(&td::SERVTD_BINDINGS_TABLE);
+    /// u8: the key of what comes in is there.
+    pub const MIG_DEC_KEY_SET: u32 = offset(&td::MIG_DEC_KEY_SET);
+    /// 4 × u64: the key of what goes out in the next session.
+    pub const MIG_ENC_KEY: u32 = offset(&td::MIG_ENC_KEY);
+    /// u16: migration streams.
+    pub const NUM_MIGS: u32 = offset(&td::NUM_MIGS);
+    /// 4 × u64: TD_UUID before an import.
+    pub const PRE_IMPORT_UUID: u32 = offset(&td::PRE_IMPORT_UUID);
     /// Own: lock word of OP_STATE (host priority).
     pub const OP_STATE_LOCK: u32 = 0x1000;
     /// Own: lock word of the Secure-EPT tree.
@@ -113,6 +125,8 @@ pub mod tdcs {
     pub const EPOCH_LOCK: u32 = 0x1080;
     /// Own: lock word of the RTMRs (host priority).
     pub const RTMR_LOCK: u32 = 0x10c0;
+    /// Own: lock word of the service TD bindings.
+    pub const SERVTD_LOCK: u32 = 0x1100;
     /// 576 × u32: x2APIC ids of the VCPUs.
     pub const X2APIC_IDS: u32 = offset(&td::X2APIC_IDS);
     /// MSR bitmap page.

@@ -8,9 +8,9 @@ use tdx_module_iface::{Operand, StatusCode as C, TdgLeaf};
 
 use super::{Call, Step, accept, attributes, metadata, report, rtmr, vcpu, verify};
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite};
-use crate::fidelity::claim::{Claim, LATER_RELEASE, NO_SERVICE_TD, absent, exact, partial};
+use crate::fidelity::claim::{Claim, LATER_RELEASE, absent, exact, partial};
 use crate::guest::GuestState;
-use crate::l2;
+use crate::{l2, servtd};
 
 /// What answers a leaf.
 #[derive(Clone, Copy)]
@@ -57,8 +57,8 @@ pub(crate) const LEAVES: &[GuestLeaf] = &[
     row(TdgLeaf::VP_WR, Run::Leaf(metadata::vp_write), exact(&[FieldId], &[C::OPERAND_INVALID, C::METADATA_FIELD_NOT_WRITABLE, C::METADATA_FIELD_VALUE_NOT_VALID], "")),
     row(TdgLeaf::SYS_RD, Run::Leaf(metadata::sys_read), exact(&[FieldId, FieldRead], &[], "")),
     row(TdgLeaf::SYS_RDALL, Run::Leaf(metadata::sys_read_all), exact(&[], &[C::OPERAND_INVALID, C::METADATA_FIELD_ID_INCORRECT], "")),
-    row(TdgLeaf::SERVTD_RD, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
-    row(TdgLeaf::SERVTD_WR, Run::Refused(Operand::RCX), absent(NO_SERVICE_TD)),
+    row(TdgLeaf::SERVTD_RD, Run::Leaf(servtd::access::read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::TARGET_UUID_MISMATCH, C::TARGET_UUID_UPDATED], "recorded from 1.5.01; for later releases by rule")),
+    row(TdgLeaf::SERVTD_WR, Run::Leaf(servtd::access::write), exact(&[FieldId, FieldWrite], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::TARGET_UUID_MISMATCH, C::TARGET_UUID_UPDATED], "recorded from 1.5.01; for later releases by rule")),
     row(TdgLeaf::MR_VERIFYREPORT, Run::Leaf(verify::verify), exact(&[], &[C::OPERAND_INVALID, C::INVALID_CPUSVN, C::INVALID_REPORTMACSTRUCT], "")),
     row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Leaf(attributes::read), exact(&[], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Leaf(attributes::write), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::PAGE_SIZE_MISMATCH, C::PAGE_ATTR_INVALID, C::L2_SEPT_WALK_FAILED], "")),

@@ -4,19 +4,17 @@
 //! a MAC key of its own and says so by MRSEAM and MRSIGNERSEAM of zero.
 
 use tdx_module_iface::Operand;
-use tdx_module_iface::report::{TdInfo, TdReport};
-use tdx_module_iface::td_params::TdAttributes;
+use tdx_module_iface::report::TdReport;
 use tdx_module_iface::tdg::align;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::memory::{Use, check_operand, locate};
 use super::{Call, End, Step, rtmr};
-use crate::fields::FieldStore;
-use crate::fields::layout::tdcs;
 use crate::guest::GuestState;
 use crate::host::invalid;
 use crate::lock::Mode;
 use crate::machine::Machine;
+use crate::servtd::td_info;
 use crate::td::Tdcs;
 use x86_arch::Gpr;
 
@@ -52,18 +50,4 @@ fn build(machine: &Machine, td: &Tdcs<'_>, report_data: &[u8; 64]) -> TdReport {
     report.td_info = td_info(td);
     report.seal(&machine.module.report_key);
     report
-}
-
-/// TDINFO, from the TD's control structure.
-fn td_info(td: &Tdcs<'_>) -> TdInfo {
-    let mut info = TdInfo::new_zeroed();
-    info.attributes = TdAttributes::from_bits(td.attributes());
-    info.xfam = td.load_u64(tdcs::XFAM).into();
-    td.load_bytes(tdcs::MRTD, &mut info.mr_td);
-    td.load_bytes(tdcs::MRCONFIGID, &mut info.mr_config_id);
-    td.load_bytes(tdcs::MROWNER, &mut info.mr_owner);
-    td.load_bytes(tdcs::MROWNERCONFIG, &mut info.mr_owner_config);
-    td.load_bytes(tdcs::RTMR, info.rtmr.as_mut_bytes());
-    td.load_bytes(tdcs::SERVTD_HASH, &mut info.servtd_hash);
-    info
 }

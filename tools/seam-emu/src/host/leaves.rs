@@ -9,7 +9,7 @@ use tdx_module_iface::{Gprs, StatusCode as C, TdhLeaf};
 use super::{Call, Step, mem, mng, mr, phymem, sys, vp};
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite, Keys, OpState, Page, Tdcs, VcpuPages, Walk};
 use crate::fidelity::claim::{
-    Claim, LATER_RELEASE, MEMORY, MIGRATION, REMOVING, SERVICE_TD, absent, by_rule, exact, never, partial,
+    Claim, LATER_RELEASE, MEMORY, MIGRATION, REMOVING, absent, by_rule, exact, never, partial,
 };
 use crate::metadata;
 
@@ -51,7 +51,7 @@ const fn row(leaf: TdhLeaf, run: Run, claim: Claim) -> HostLeaf {
 /// One row per leaf, by family.
 #[rustfmt::skip]
 pub(crate) const LEAVES: &[HostLeaf] = &[
-    row(TdhLeaf::VP_ENTER, Run::Enter, partial(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TSC_ROLLBACK, C::NON_RECOVERABLE_VCPU, C::NON_RECOVERABLE_TD, C::NON_RECOVERABLE_TD_NON_ACCESSIBLE, C::HOST_PRIORITY_BUSY_TIMEOUT, C::TD_EXIT_BEFORE_L2_ENTRY, C::TD_EXIT_ON_L2_VM_EXIT, C::TD_EXIT_ON_L2_TO_L1], "exits that need service TDs, SMM or the bus-lock and notify detectors do not occur")),
+    row(TdhLeaf::VP_ENTER, Run::Enter, partial(&[Page, Keys, OpState, VcpuPages], &[C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::TSC_ROLLBACK, C::NON_RECOVERABLE_VCPU, C::NON_RECOVERABLE_TD, C::NON_RECOVERABLE_TD_NON_ACCESSIBLE, C::HOST_PRIORITY_BUSY_TIMEOUT, C::TD_EXIT_BEFORE_L2_ENTRY, C::TD_EXIT_ON_L2_VM_EXIT, C::TD_EXIT_ON_L2_TO_L1, C::CROSS_TD_TRAP], "exits that need SMM or the bus-lock and notify detectors do not occur")),
     row(TdhLeaf::VP_ADDCX, Run::Reads(vp::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::VCPU_STATE_INCORRECT], "")),
     row(TdhLeaf::VP_CREATE, Run::Reads(vp::create::create), exact(&[Page, Keys, Tdcs, OpState], &[], "")),
     row(TdhLeaf::VP_FLUSH, Run::Reads(vp::flush::flush), exact(&[Page], &[C::TD_KEYS_NOT_CONFIGURED, C::TDCX_NUM_INCORRECT, C::VCPU_NOT_ASSOCIATED], "")),
@@ -102,10 +102,10 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::SYS_CONFIG, Run::Leaf(sys::config::config), exact(&[], &[C::OPERAND_INVALID, C::SYS_BUSY, C::SYS_CONFIG_NOT_PENDING, C::INVALID_TDMR, C::NON_ORDERED_TDMR, C::INVALID_RESERVED_IN_TDMR, C::NON_ORDERED_RESERVED_IN_TDMR, C::INVALID_PAMT, C::PAMT_OVERLAP, C::PAMT_OUTSIDE_CMRS, C::TDMR_OUTSIDE_CMRS], "")),
     row(TdhLeaf::SYS_SHUTDOWN, Run::Leaf(sys::shutdown::shutdown), partial(&[], &[C::OPERAND_INVALID, C::SYS_BUSY], "no handoff data is written")),
     row(TdhLeaf::SYS_UPDATE, Run::Leaf(|call, _| sys::update::update(call)), never(&[C::SYS_BUSY, C::SYS_STATE_INCORRECT, C::SYS_INVALID_HANDOFF], "always fails: there is no handoff data")),
-    row(TdhLeaf::SERVTD_BIND, Run::Absent, absent(SERVICE_TD)),
-    row(TdhLeaf::SERVTD_PREBIND, Run::Absent, absent(SERVICE_TD)),
+    row(TdhLeaf::SERVTD_BIND, Run::Leaf(crate::servtd::bind::bind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_ATTR_MISMATCH, C::SERVTD_INFO_HASH_MISMATCH, C::SERVTD_UUID_MISMATCH], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::SERVTD_PREBIND, Run::Reads(crate::servtd::bind::prebind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_BOUND], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::SERVTD_REBIND, Run::Absent, absent(LATER_RELEASE)),
-    row(TdhLeaf::MIG_STREAM_CREATE, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::MIG_STREAM_CREATE, Run::Reads(crate::migration::stream::create), exact(&[Page, Keys, Tdcs, OpState], &[C::MAX_MIGS_NUM_EXCEEDED], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::EXPORT_ABORT, Run::Absent, absent(MIGRATION)),
     row(TdhLeaf::EXPORT_BLOCKW, Run::Absent, absent(MIGRATION)),
     row(TdhLeaf::EXPORT_RESTORE, Run::Absent, absent(MIGRATION)),

@@ -7,6 +7,8 @@ use tdx_module_iface::{Release, Status};
 use super::{Element, Fields, NOT_WRITABLE, Write};
 use crate::config::MachineConfig;
 use crate::features::Word;
+use crate::migration::stream::MAX_STREAMS;
+use crate::servtd;
 use crate::sysinfo::{
     CONFIG_FLAGS_FIXED0, MAX_CMRS, MAX_RESERVED_PER_TDMR, MAX_TDMRS, ModuleVersion, PAMT_ENTRY_SIZE,
     TDCS_BASE_SIZE, TDCS_SIZE_PER_L2_VM, TDVPS_BASE_SIZE, TDVPS_SIZE_PER_L2_VM, cpuid_config_entry,
@@ -17,14 +19,10 @@ pub(crate) use super::sys_leaves::{info, read, read_all};
 /// Bits per 4 KiB page in the bitmap that stands for the 4 KiB part of a dynamic PAMT.
 pub const PAMT_PAGE_BITMAP_ENTRY_BITS: u64 = 1;
 
-/// Most migration streams.
-const MAX_MIGS: u64 = 0x200;
 /// Pages of a TD's mutable state in a migration bundle.
 const NUM_TD_STATE_PAGES: u64 = 2;
 /// Pages of a VCPU's state in a migration bundle.
 const NUM_VP_STATE_PAGES: u64 = 5;
-/// Bits that the attributes of a service TD may have.
-const SERVTD_ATTR_FIXED0: u64 = 0x7ff_0000_0001;
 /// Attributes of an L2 page: read, write, execute and their like, and "valid".
 const GUEST_L2_GPA_ATTR_MASK: u64 = 0x807f;
 
@@ -88,12 +86,12 @@ impl SysFields<'_> {
             sys::ALLOWED_FMS if element.index == 0 => u64::from(self.config.cpuid_fms),
             sys::MAX_VCPUS_PER_TD => u64::from(self.config.profile.rules().max_vcpus),
             sys::NUM_HANDOFF_PAGES => u64::from(self.config.num_handoff_pages),
-            sys::MAX_MIGS => MAX_MIGS,
+            sys::MAX_MIGS => MAX_STREAMS,
             sys::NUM_IMMUTABLE_STATE_PAGES => self.config.profile.rules().immutable_state_pages,
             sys::NUM_TD_STATE_PAGES => NUM_TD_STATE_PAGES,
             sys::NUM_VP_STATE_PAGES => NUM_VP_STATE_PAGES,
             sys::MAX_SERV_TDS => 1,
-            sys::SERVTD_ATTR_FIXED0 => SERVTD_ATTR_FIXED0,
+            sys::SERVTD_ATTR_FIXED0 => servtd::bind::ATTRIBUTES,
             sys::GUEST_L2_GPA_ATTR_MASK => GUEST_L2_GPA_ATTR_MASK,
             sys::VM_CTLS_FIXED0 => 1,
             sys::VPCU_L2_CTLS_FIXED0 => self.config.profile.rules().l2_ctls,

@@ -102,6 +102,8 @@ impl TdFields<'_> {
                 }
                 Ok(write.new)
             }
+            // The only version of migration.
+            td::MIG_VERSION if write.new != 0 => Err(VALUE_NOT_VALID),
             _ => Ok(write.new),
         }
     }
@@ -170,6 +172,9 @@ impl Fields for TdFields<'_> {
         };
         if let Some((store, offset)) = self.stored(element) {
             store.store(offset, element.width(), new);
+        }
+        if *element.field == td::MIG_DEC_KEY && element.index == 0 {
+            self.tdcs.store(tdcs::MIG_DEC_KEY_SET, Width::B1, 1);
         }
         Ok(())
     }

@@ -163,6 +163,11 @@ impl<'m> Tdcs<'m> {
         self.try_lock(tdcs::RTMR_LOCK, HostPriority::Yes)
     }
 
+    /// The lock of the service TD bindings.
+    pub(crate) fn servtd_lock(&self) -> Option<TryLock<'m>> {
+        self.try_lock(tdcs::SERVTD_LOCK, HostPriority::No)
+    }
+
     /// The word that holds both epoch reference counts.
     pub(super) fn refcount_word(&self) -> Option<&'m tdvisor_base::sync::AtomicU64> {
         self.word(tdcs::REFCOUNT)

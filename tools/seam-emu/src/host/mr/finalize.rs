@@ -3,7 +3,7 @@
 use tdx_module_iface::op_state::OpState;
 use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 
-use crate::fields::layout::tdcs::{MRTD, NUM_VCPUS};
+use crate::fields::layout::tdcs::{MRTD, NUM_VCPUS, SERVTD_HASH};
 use crate::fields::{FieldStore, Width};
 use crate::host::steps::{check_state, lock_tdr, op_states};
 use crate::host::{Call, Step, plain};
@@ -16,6 +16,7 @@ pub(in crate::host) fn finalize(call: &Call<'_>, regs: &Gprs) -> Step {
         return Err(plain(StatusCode::NO_VCPUS));
     }
     tdcs.store_bytes(MRTD, &call.machine.module.finish_mrtd(owner.tdr.hpa));
+    tdcs.store_bytes(SERVTD_HASH, &crate::servtd::bindings_hash(&tdcs));
     tdcs.set_op_state(OpState::Runnable);
     Ok(())
 }
