@@ -38,6 +38,8 @@ pub mod time;
 #[cfg(any(feature = "ring", feature = "p256"))]
 pub mod trustee;
 #[cfg(feature = "alloc")]
+pub mod verdict;
+#[cfg(feature = "alloc")]
 pub mod verify;
 #[cfg(feature = "alloc")]
 pub mod x509;

@@ -133,7 +133,12 @@ impl Client {
         if left.is_zero() {
             return Err(ClientError::Deadline);
         }
-        let call = self.agent.get(url).config().timeout_global(Some(left)).build().call();
+        let mut request = self.agent.get(url).config().timeout_global(Some(left));
+        if is_on_this_machine(url) {
+            // A proxy would look for it on its own.
+            request = request.proxy(None);
+        }
+        let call = request.build().call();
         let mut response = call.map_err(failed)?;
         let status = response.status().as_u16();
         if status == 429 || status >= 500 {
@@ -161,10 +166,45 @@ enum Attempt {
     Busy { status: u16, retry_after: Option<Duration> },
 }
 
+/// Whether an address is of this machine.
+fn is_on_this_machine(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
 fn failed(error: ureq::Error) -> ClientError {
     match error {
         ureq::Error::Timeout(_) => ClientError::Deadline,
         ureq::Error::BodyExceedsLimit(_) => ClientError::TooLarge,
         error => ClientError::Transport(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_known_by_its_addresses_and_by_nothing_that_only_looks_like_them() {
+        for url in ["http://localhost:8081/x", "http://127.0.0.1:1", "https://127.9.9.9", "http://[::1]:80/"]
+        {
+            assert!(is_on_this_machine(url), "{url}");
+        }
+        for url in [
+            "https://api.trustedservices.intel.com/sgx",
+            "http://localhost.example/",
+            "http://127.0.0.1.example/",
+            "http://localhost@example/",
+            "http://[::2]/",
+            "http://10.0.0.1/localhost",
+        ] {
+            assert!(!is_on_this_machine(url), "{url}");
+        }
     }
 }

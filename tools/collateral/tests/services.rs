@@ -376,3 +376,20 @@ fn requests_that_are_none_get_a_status_and_bind_nobody() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
 }
+
+#[test]
+fn a_service_with_a_certificate_of_its_own_is_asked_only_if_that_is_trusted() {
+    const CERTIFICATE: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-cert.pem");
+    const KEY: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-key.pem");
+    let world = World::new();
+    let certificate = tdvisor_attest::x509::pem::certificate(CERTIFICATE).expect("a certificate");
+    let key = tdvisor_attest::x509::pem::private_key(KEY).expect("a key");
+    let url = faults::over_tls(&world.store, certificate, key);
+    let mut fetcher = world.fetcher(Service::pccs(&url), LONG);
+    fetcher.tls = TlsRoots::from_bytes(CERTIFICATE).expect("certificates");
+    world.verifies(&fetcher.fetch(&world.quote, AT).expect("collateral over TLS"));
+    fetcher.tls = TlsRoots::Web;
+    let refused = faults(fetcher.fetch(&world.quote, AT));
+    assert_eq!(refused.len(), 4);
+    assert!(TlsRoots::from_bytes(KEY).is_err());
+}

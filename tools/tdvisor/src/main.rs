@@ -37,6 +37,7 @@ struct Cli {
 /// What `tdvisor` can be asked to do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    AttestServe(commands::attest_serve::Args),
     Collateral(commands::collateral::Args),
     Conformance(commands::conformance::Args),
     Decode(commands::decode::Args),
@@ -53,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
     let result: Result<outcome::Status, Failure> = match cli.command {
+        Command::AttestServe(args) => commands::attest_serve::run(args),
         Command::Collateral(args) => commands::collateral::run(args),
         Command::Conformance(args) => commands::conformance::run(args),
         Command::Decode(args) => commands::decode::run(args),

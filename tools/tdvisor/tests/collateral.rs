@@ -68,3 +68,30 @@ fn options_of_fetching_without_fetching_are_refused() {
     let said = tdvisor(&["collateral", "serve", &nothing.path(".")]).ends_with(2).one_line_of_error();
     assert!(said.contains("no TCB info"), "{said}");
 }
+
+#[test]
+fn early_and_standard_sets_are_judged_in_one_run_and_each_must_accept() {
+    let folder = Folder::new("collateral-sets");
+    let [quote, collateral, root] = issue(&folder);
+    // The same platform by a newer set, in which it is out of date.
+    let newer = folder.path("newer.json");
+    let unused = folder.path("unused");
+    let call = ["quote", "issue", "--out", &unused, "--collateral", &newer, "--root", &root];
+    tdvisor(&[&call[..], &["--status", "OutOfDate", "--evaluation-number", "18"]].concat()).ends_with(0);
+    let serve = ["collateral", "serve", &collateral, &newer, "--listen", "127.0.0.1:0"];
+    let mut server = Background::start(&serve);
+    let pccs = server.address("http://");
+    let verify = ["verify", &quote, "--fetch", "--pccs", &pccs, "--test-root", &root, "--json", "--update"];
+    for (update, status, early, standard) in
+        [("standard", 0, "", "UpToDate"), ("early", 1, "OutOfDate", ""), ("both", 1, "OutOfDate", "UpToDate")]
+    {
+        let answer = tdvisor(&[&verify[..], &[update]].concat()).ends_with(status).json();
+        if update == "both" {
+            assert_eq!(answer["sets"]["early"]["tcb"], early);
+            assert_eq!(answer["sets"]["standard"]["tcb"], standard);
+        } else {
+            assert_eq!(answer["tcb"], format!("{early}{standard}"));
+        }
+    }
+    tdvisor(&["collateral", "fetch", &quote, "--pccs", &pccs, "--update", "both"]).ends_with(2);
+}

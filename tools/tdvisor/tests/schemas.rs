@@ -48,8 +48,9 @@ fn problem(value: &Value, schema: &Value, at: &str) -> Option<String> {
             (!fits).then(|| format!("{at}: {value} is no {says}"))
         }
         "required" => {
+            let mut names = listed(says).iter().filter_map(Value::as_str);
             let missing =
-                listed(says).iter().filter_map(Value::as_str).find(|name| value.get(name).is_none());
+                names.find(|name| value.as_object().is_some_and(|fields| !fields.contains_key(*name)));
             missing.map(|name| format!("{at}: {name} is missing"))
         }
         "items" => {
@@ -118,6 +119,86 @@ fn everything_that_decode_explains_fits_its_schema() {
         for line in lines.lines() {
             fits(&serde_json::from_str(line).expect("JSON"), &schema, subject);
         }
+    }
+}
+
+/// A quote of the test PKI with what verifies it.
+fn issue(folder: &Folder, name: &str, options: &[&str]) -> [String; 3] {
+    let paths = ["bin", "json", "pem"].map(|ending| folder.path(&format!("{name}.{ending}")));
+    let [quote, collateral, root] = &paths;
+    let call = ["quote", "issue", "--out", quote, "--collateral", collateral, "--root", root];
+    tdvisor(&[&call[..], options].concat()).ends_with(0);
+    paths
+}
+
+#[test]
+fn every_verdict_and_every_kind_of_quote_fits_its_schema() {
+    let (verdicts, quotes) = (schema("verify"), schema("quote-show"));
+    let folder = Folder::new("schemas-verify");
+    for (name, options) in [
+        ("td10", &["--body", "td10"][..]),
+        ("td15", &["--body", "td15", "--status", "OutOfDate", "--advisory", "INTEL-SA-1"]),
+        ("td15ex", &["--body", "td15ex", "--certification", "3"]),
+        ("sgx", &["--body", "sgx"]),
+        ("revoked", &["--revoke", "pck"]),
+    ] {
+        let [quote, collateral, root] = issue(&folder, name, options);
+        fits(&tdvisor(&["quote", "show", &quote, "--json"]).ends_with(0).json(), &quotes, name);
+        let verify = ["verify", &quote, "--collateral", &collateral, "--test-root", &root, "--json"];
+        let answer = tdvisor(&verify);
+        assert!(answer.status() <= 1, "{name}: {}", answer.stderr());
+        fits(&answer.json(), &verdicts, name);
+        let elsewhere = tdvisor(&["verify", &quote, "--collateral", &collateral, "--json"]).ends_with(1);
+        fits(&elsewhere.json(), &verdicts, name);
+    }
+}
+
+#[test]
+fn what_is_measured_fits_its_schema() {
+    let schema = schema("measure");
+    let mrtd = "0".repeat(96);
+    for (call, status) in
+        [(&["measure", "hello-td"][..], 0), (&["measure", "hello-td", "--expect", &mrtd], 1)]
+    {
+        fits(&tdvisor(&[call, &["--json"]].concat()).ends_with(status).json(), &schema, "measure");
+    }
+}
+
+/// A file of the cases of attestation.
+fn case(name: &str) -> String {
+    tdvisor_test_data::vectors::folder("attest-cases").join(name).display().to_string()
+}
+
+#[test]
+#[ignore = "needs recordings"]
+fn what_event_logs_say_fits_its_schemas() {
+    let [log, report, uki, changed, hcl, linux] = [
+        "m-good.bin",
+        "m-good.report",
+        "C12-uki.bin",
+        "C12c-uki-other-cmdline.bin",
+        "C17-hcl-report.bin",
+        "C02-grub-cmdline-forged.bin",
+    ]
+    .map(case);
+    for log in [&log, &uki, &linux] {
+        let show = tdvisor(&["eventlog", "show", log, "--json"]).ends_with(0);
+        fits(&show.json(), &schema("eventlog-show"), log);
+        for more in [&["--report", &report][..], &[]] {
+            let replay = tdvisor(&[&["eventlog", "replay", log, "--json"], more].concat());
+            fits(&replay.json(), &schema("eventlog-replay"), log);
+        }
+    }
+    for (log, reference) in [(&log, &log), (&changed, &uki), (&log, &uki)] {
+        let call = ["eventlog", "explain", log, "--reference", reference, "--report", &report, "--json"];
+        fits(&tdvisor(&call).json(), &schema("eventlog-explain"), log);
+    }
+    for report in [&report, &hcl] {
+        fits(
+            &tdvisor(&["quote", "show", report, "--json"]).ends_with(0).json(),
+            &schema("quote-show"),
+            report,
+        );
     }
 }
 

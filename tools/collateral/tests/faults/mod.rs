@@ -73,7 +73,41 @@ impl FaultServer {
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<String> {
+/// The address of a good server that speaks TLS with this certificate (DER) and key (PKCS #8).
+pub fn over_tls(store: &Store, certificate: Vec<u8>, key: Vec<u8>) -> String {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from(certificate)],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+        )
+        .expect("they belong together");
+    let (config, store) = (Arc::new(config), store.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (config, store) = (Arc::clone(&config), store.clone());
+            std::thread::spawn(move || {
+                let connection = rustls::ServerConnection::new(config).expect("a configuration");
+                let mut stream = rustls::StreamOwned::new(connection, stream);
+                // A client that does not trust the certificate ends the handshake.
+                let Some(target) = read_request(&mut stream) else { return };
+                if let Some(answer) = answer(&store, &target) {
+                    let _ = stream.write_all(&respond(&answer));
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            });
+        }
+    });
+    url
+}
+
+fn read_request(stream: impl Read) -> Option<String> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     for line in lines {

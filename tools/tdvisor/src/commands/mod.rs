@@ -13,6 +13,7 @@ pub fn with_version(mut answer: Value) -> Value {
     answer
 }
 
+pub mod attest_serve;
 pub mod collateral;
 pub mod conformance;
 pub mod decode;

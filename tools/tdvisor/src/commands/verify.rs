@@ -3,13 +3,14 @@
 mod batch;
 mod case;
 pub mod inputs;
-pub mod report;
 
 use std::path::PathBuf;
 
+use tdvisor_attest::UnixSeconds;
+use tdvisor_attest::collateral::{Bundle, UpdateSet};
 use tdvisor_attest::policy::{Policy, Rtmr3};
-use tdvisor_attest::verify::{TrustAnchor, Verifier};
-
+use tdvisor_attest::verdict::Report;
+use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
 use tdvisor_collateral::fetch::FetchError;
 
 use crate::commands::collateral::source::{self, SourceArgs};
@@ -19,8 +20,8 @@ use inputs::{RuntimeLog, evaluate, parse_time, read_collateral, read_policy, rea
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
-/// Ends with status 0 if the quote is accepted, 1 if it is rejected, 2 if an input cannot be used. With --batch:
-/// 0 when every line was answered.
+/// Ends with status 0 if the quote is accepted (with --update both: by each set), 1 if it is rejected, 2 if an input cannot
+/// be used. With --batch: 0 when every line was answered.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The quote: its bytes, hexadecimal, base64, a quote buffer, or the evidence JSON that has it; `-` for standard
@@ -38,7 +39,7 @@ pub struct Args {
     source: SourceArgs,
     /// When to verify for: seconds since 1970 or YYYY-MM-DDThh:mm:ssZ. Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    at: Option<tdvisor_attest::UnixSeconds>,
+    at: Option<UnixSeconds>,
     /// What to accept (TOML or JSON). Default: a TD with an up-to-date TCB and no debug; never an enclave.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -120,33 +121,89 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         None => None,
     };
 
-    // Collateral that cannot be had or read is unusable input; collateral that does not hold is a verdict.
-    let bundle = if args.fetch {
-        match source::fetch(&args.source.fetcher(anchor.clone())?, &bytes, at) {
-            Err(FetchError::Untrusted(error)) => Err(error),
-            fetched => Ok(fetched.map_err(|error| source::failure(&error))?),
-        }
-    } else {
-        Ok(read_collateral(&args.collateral)?.bundle(&bytes)?)
-    };
-    let mut verifier = Verifier::new(anchor);
-    let verified = bundle
-        .and_then(|bundle| verifier.add_collateral(&bundle))
-        .and_then(|()| verifier.verify(&bytes, at))
-        .map_err(Box::new);
-    let verdict = verified.as_ref().ok().map(|verified| evaluate(&policy, verified, log.as_ref()));
-    let accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
-    let report = report::Report {
-        verified: verified.as_ref().map_err(|error| **error),
-        policy: verdict.as_ref(),
+    let judge = Judge {
+        anchor: &anchor,
+        policy: &policy,
+        log: log.as_ref(),
         at,
         test_root: args.test_root.is_some(),
     };
-    let text = if args.json {
-        format!("{:#}\n", crate::commands::with_version(report.to_json()))
+    // Collateral that cannot be had or read is unusable input; collateral that does not hold is a verdict.
+    let mut verdicts = Vec::new();
+    if args.fetch {
+        for set in args.source.sets() {
+            let bundle = match source::fetch(&args.source.fetcher(anchor.clone(), *set)?, &bytes, at) {
+                Err(FetchError::Untrusted(error)) => Err(error),
+                fetched => Ok(fetched.map_err(|error| source::failure(&error))?),
+            };
+            verdicts.push((*set, judge.verdict(&bytes, bundle)));
+        }
     } else {
-        report.to_text()
+        let bundle = read_collateral(&args.collateral)?.bundle(&bytes)?;
+        verdicts.push((None, judge.verdict(&bytes, Ok(bundle))));
+    }
+    let is_accepted = verdicts.iter().all(|(_, verdict)| verdict.is_accepted);
+    print(&if args.json { json(&verdicts) } else { text(&verdicts) })?;
+    Ok(if is_accepted { Status::Success } else { Status::Negative })
+}
+
+/// What does not depend on the collateral.
+struct Judge<'a> {
+    anchor: &'a TrustAnchor,
+    policy: &'a Policy,
+    log: Option<&'a RuntimeLog>,
+    at: UnixSeconds,
+    test_root: bool,
+}
+
+/// A verdict by one set of collateral.
+struct Verdict {
+    is_accepted: bool,
+    json: serde_json::Value,
+    text: String,
+}
+
+impl Judge<'_> {
+    fn verdict(&self, quote: &[u8], bundle: Result<Bundle, VerifyError>) -> Verdict {
+        let mut verifier = Verifier::new(self.anchor.clone());
+        let verified = bundle
+            .and_then(|bundle| verifier.add_collateral(&bundle))
+            .and_then(|()| verifier.verify(quote, self.at))
+            .map_err(Box::new);
+        let verdict = verified.as_ref().ok().map(|verified| evaluate(self.policy, verified, self.log));
+        let report = Report {
+            verified: verified.as_ref().map_err(|error| **error),
+            policy: verdict.as_ref(),
+            at: self.at,
+            test_root: self.test_root,
+        };
+        let is_accepted = verdict.as_ref().is_some_and(|verdict| verdict.is_accepted());
+        Verdict { is_accepted, json: report.to_json(), text: report.to_text() }
+    }
+}
+
+/// One verdict as it is; of two, each under the name of its set.
+fn json(verdicts: &[(Option<UpdateSet>, Verdict)]) -> String {
+    let answer = match verdicts {
+        [(_, verdict)] => verdict.json.clone(),
+        several => {
+            let named =
+                several.iter().filter_map(|(set, verdict)| Some((set.as_ref()?.name(), &verdict.json)));
+            let named: serde_json::Map<_, _> =
+                named.map(|(name, verdict)| (name.to_owned(), verdict.clone())).collect();
+            serde_json::json!({ "sets": named })
+        }
     };
-    print(&text)?;
-    Ok(if accepted { Status::Success } else { Status::Negative })
+    format!("{:#}\n", crate::commands::with_version(answer))
+}
+
+fn text(verdicts: &[(Option<UpdateSet>, Verdict)]) -> String {
+    let mut text = String::new();
+    for (set, verdict) in verdicts {
+        if let (Some(set), true) = (set, verdicts.len() > 1) {
+            text += &format!("set     {}\n", set.name());
+        }
+        text += &verdict.text;
+    }
+    text
 }

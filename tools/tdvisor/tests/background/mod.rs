@@ -1,5 +1,7 @@
 //! A `tdvisor` that serves until the test has seen enough.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 

@@ -33,6 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Status, Failure> {
+    let set = args.source.set()?;
     let quote = open_quote(&args.quote, &read(&args.quote)?)?;
     let anchor = match args.root.as_ref().or(args.test_root.as_ref()) {
         Some(path) => read_root(path)?,
@@ -47,7 +48,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         }
         None => None,
     };
-    let fetcher = args.source.fetcher(anchor)?;
+    let fetcher = args.source.fetcher(anchor, set)?;
     let bundle = fetch(&fetcher, &quote, now()?).map_err(|error| failure(&error))?;
     let text = format!("{}\n", bundle.to_json());
     match out {

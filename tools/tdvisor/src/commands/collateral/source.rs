@@ -48,8 +48,12 @@ pub struct SourceArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Update {
+    /// The new set, from the day that it is published.
     Early,
+    /// The set that becomes the new one when operators have had time to update.
     Standard,
+    /// `verify` alone: a verdict by each.
+    Both,
 }
 
 impl SourceArgs {
@@ -70,20 +74,40 @@ impl SourceArgs {
         .find_map(|(option, is_given)| is_given.then_some(option))
     }
 
-    /// What fetches from here, for a verifier that trusts `anchor`.
+    /// The data sets that are asked for; `None` is the service's own choice.
+    pub const fn sets(&self) -> &'static [Option<UpdateSet>] {
+        match self.update {
+            None => &[None],
+            Some(Update::Early) => &[Some(UpdateSet::Early)],
+            Some(Update::Standard) => &[Some(UpdateSet::Standard)],
+            Some(Update::Both) => &[Some(UpdateSet::Early), Some(UpdateSet::Standard)],
+        }
+    }
+
+    /// The one data set that is asked for.
+    ///
+    /// # Errors
+    /// [`Failure::Input`]: it is two.
+    pub fn set(&self) -> Result<Option<UpdateSet>, Failure> {
+        match self.sets() {
+            [set] => Ok(*set),
+            _ => Err(Failure::input(
+                "--update both",
+                "two sets are for `verify`, which says what each amounts to",
+            )),
+        }
+    }
+
+    /// What fetches `update` from here, for a verifier that trusts `anchor`.
     ///
     /// # Errors
     /// [`Failure::Input`]: a file or folder that cannot be used.
-    pub fn fetcher(&self, anchor: TrustAnchor) -> Result<Fetcher, Failure> {
+    pub fn fetcher(&self, anchor: TrustAnchor, update: Option<UpdateSet>) -> Result<Fetcher, Failure> {
         let service = match (&self.pcs, &self.pccs) {
             (Some(url), _) => Service::pcs(url, self.root_crl.as_deref().unwrap_or(ROOT_CRL)),
             (None, Some(url)) => Service::pccs(url),
             (None, None) => Service::intel(),
         };
-        let update = self.update.map(|update| match update {
-            Update::Early => UpdateSet::Early,
-            Update::Standard => UpdateSet::Standard,
-        });
         let tls = match &self.tls_ca {
             Some(path) => TlsRoots::from_bytes(&read(path)?)
                 .map_err(|error| Failure::input(path.display(), format!("no certificates: {error}")))?,

@@ -47,6 +47,9 @@ pub struct Args {
     /// TCB status of the platform, as the collateral names it.
     #[arg(long, value_name = "STATUS", default_value = "UpToDate", value_parser = parse_status)]
     status: TcbStatus,
+    /// Evaluation number of TCB info and QE identity.
+    #[arg(long, value_name = "NUMBER", default_value_t = 17)]
+    evaluation_number: u32,
     /// Advisories of the platform's TCB level; may be given more than once.
     #[arg(long, value_name = "ID")]
     advisory: Vec<String>,
@@ -187,6 +190,7 @@ fn collateral(
     let until = at.0.saturating_add(u64::from(args.days) * 86_400);
     spec.json_validity = Validity { from: at, until: UnixSeconds(until) };
     spec.crl_validity = spec.json_validity;
+    spec.evaluation_number = args.evaluation_number;
     for level in &mut spec.levels {
         level.status = args.status;
         level.advisories.clone_from(&args.advisory);

@@ -7,10 +7,10 @@ use tdvisor_attest::collateral::{ClaimedPlatform, requests};
 use tdvisor_attest::evidence::{self, Evidence, HclReport};
 use tdvisor_attest::quote::{Quote, SignedPart};
 use tdvisor_attest::report::TdReport;
+use tdvisor_attest::verdict::quote_json;
 use tdvisor_attest::{Hex, UnixSeconds};
 
 use crate::commands::verify::inputs::read;
-use crate::commands::verify::report::quote_json;
 use crate::commands::with_version;
 use crate::outcome::{Failure, Status};
 use crate::streams::print;

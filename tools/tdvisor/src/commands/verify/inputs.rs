@@ -79,6 +79,11 @@ pub fn read_collateral(paths: &[PathBuf]) -> Result<Collateral, Failure> {
 }
 
 impl Collateral {
+    /// All of it, for quotes to come.
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
     /// All of it, by the requests that it answers.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
 //! One verdict, for people and for programs.
 
-use std::fmt::Write;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
 
 use serde_json::{Value, json};
-use tdvisor_attest::policy::PolicyVerdict;
-use tdvisor_attest::quote::{Body, Quote};
-use tdvisor_attest::verify::{Evaluation, Verification, VerifyError};
-use tdvisor_attest::{Hex, UnixSeconds};
+
+use crate::policy::PolicyVerdict;
+use crate::quote::{Body, Quote};
+use crate::verify::{Evaluation, Verification, VerifyError};
+use crate::{Hex, UnixSeconds};
 
 /// Everything that is said about one quote.
 pub struct Report<'a> {
@@ -22,6 +25,7 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     /// The report as text.
+    #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -29,7 +33,7 @@ impl Report<'_> {
         text
     }
 
-    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+    fn write_text(&self, out: &mut String) -> core::fmt::Result {
         writeln!(out, "at      {}", self.at)?;
         if self.test_root {
             writeln!(out, "root    a TEST root is trusted: this says nothing about real hardware")?;
@@ -78,6 +82,7 @@ impl Report<'_> {
     }
 
     /// The report as JSON.
+    #[must_use]
     pub fn to_json(&self) -> Value {
         let mut report = json!({ "at": self.at.0, "test_root": self.test_root });
         let verified = match self.verified {
@@ -160,6 +165,7 @@ fn evaluation_json(evaluation: Option<&Evaluation>) -> Value {
 }
 
 /// A quote's fields as JSON; byte strings as hexadecimal.
+#[must_use]
 pub fn quote_json(quote: &Quote<'_>) -> Value {
     let hex = |bytes: &[u8]| json!(Hex(bytes).to_string());
     let header = quote.header();
@@ -190,9 +196,9 @@ pub fn quote_json(quote: &Quote<'_>) -> Value {
         fields["tee_tcb_svn"] = hex(&td.tee_tcb_svn);
         fields["mr_seam"] = hex(&td.mr_seam);
         fields["mr_signer_seam"] = hex(&td.mr_signer_seam);
-        fields["seam_attributes"] = json!(format!("{:#018x}", td.seam_attributes.get()));
+        fields["seam_attributes"] = json!(alloc::format!("{:#018x}", td.seam_attributes.get()));
         fields["td_attributes"] = json!(td.td_attributes.to_string());
-        fields["xfam"] = json!(format!("{:#018x}", td.xfam.get()));
+        fields["xfam"] = json!(alloc::format!("{:#018x}", td.xfam.get()));
         fields["mr_td"] = hex(&td.mr_td);
         fields["mr_config_id"] = hex(&td.mr_config_id);
         fields["mr_owner"] = hex(&td.mr_owner);
@@ -208,12 +214,12 @@ pub fn quote_json(quote: &Quote<'_>) -> Value {
         fields["td_id"] = hex(&td.td_id);
         fields["dev_info"] = hex(&td.dev_info);
         fields["init_servtd_hash"] = hex(&td.init_servtd_hash);
-        fields["init_servtd_attributes"] = json!(format!("{:#018x}", td.init_servtd_attributes.get()));
+        fields["init_servtd_attributes"] = json!(alloc::format!("{:#018x}", td.init_servtd_attributes.get()));
         fields["init_cpu_svn"] = hex(&td.init_cpu_svn);
         fields["init_tee_tcb_svn"] = hex(&td.init_tee_tcb_svn);
         fields["init_tee_fmspc"] = hex(&td.init_tee_fmspc);
         fields["cur_servtd_hash"] = hex(&td.cur_servtd_hash);
-        fields["cur_servtd_attributes"] = json!(format!("{:#018x}", td.cur_servtd_attributes.get()));
+        fields["cur_servtd_attributes"] = json!(alloc::format!("{:#018x}", td.cur_servtd_attributes.get()));
     }
     fields
 }
