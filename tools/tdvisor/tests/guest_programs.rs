@@ -32,7 +32,9 @@ fn nightly_programs_of_a_distribution_give_their_known_answers() {
     let wrong: Vec<&str> = lines().filter(|line| line.contains("FAILED")).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(lines().any(|line| line == "programs end"), "{console}");
-    let skipped: Vec<&str> = lines().filter(|line| line.ends_with("skipped")).collect();
+    // A kernel may refuse a check the segments or keys that it needs; programs are there.
+    let skipped: Vec<&str> =
+        lines().filter(|line| line.starts_with("program ") && line.ends_with("skipped")).collect();
     assert!(skipped.iter().all(|line| *line == "program go skipped"), "{skipped:#?}");
     for name in ["checks", "python3 hashlib", "perl POSIX", "dd", "gcc -O2", "rust"] {
         assert!(lines().any(|line| line == format!("program {name} ok")), "{name}: {console}");

@@ -12,6 +12,7 @@ mod enter;
 pub(crate) mod extended_state;
 pub(crate) mod far;
 pub(crate) mod float;
+mod gates;
 pub(crate) mod io;
 mod lane_moves;
 mod legacy;

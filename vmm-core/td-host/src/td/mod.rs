@@ -42,8 +42,8 @@ pub use build::BuildProgress;
 pub use ending::{Death, DeathCause, Ending};
 pub use teardown::TeardownReport;
 
-/// Extended processor state that a TD gets where the module supports it: x87 and SSE.
-pub(crate) const XFAM_WANTED: u64 = 0b11;
+/// Extended processor state that a TD gets where the module supports it: x87, SSE and the protection keys' PKRU.
+pub(crate) const XFAM_WANTED: u64 = 0b11 | 1 << 9;
 
 /// Guest-physical address width: the SHARED bit is its topmost bit.
 const GPA_WIDTH: u32 = 48;
