@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod pack;
+pub mod qemu;
 
 /// A guest to run.
 #[derive(Clone, Copy, Debug)]

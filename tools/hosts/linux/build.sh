@@ -93,8 +93,10 @@ rm -rf "$root"
 mkdir -p "$root"/{bin,dev,proc,sys,tmp,mnt}
 install -m 755 "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init" "$root/init"
-gcc -Os -static -Wall -Wextra -Werror -o "$root/bin/kvm-vm-types" "$here/kvm-vm-types.c"
-strip "$root/bin/kvm-vm-types"
+for program in kvm-vm-types run-td; do
+    gcc -Os -static -Wall -Wextra -Werror -o "$root/bin/$program" "$here/$program.c"
+    strip "$root/bin/$program"
+done
 for applet in cat dd dmesg echo grep ls mount nproc poweroff printf reboot sed sh sleep sync umount; do
     ln -s busybox "$root/bin/$applet"
 done

@@ -1,12 +1,9 @@
 /* Prints what KVM_CHECK_EXTENSION(KVM_CAP_VM_TYPES) answers: a bit for each type of VM; bit 5 is a TD. */
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 
-#ifndef KVM_CAP_VM_TYPES
-#define KVM_CAP_VM_TYPES 235
-#endif
+#include "kvm-tdx.h"
 
 int main(void)
 {

@@ -1,4 +1,4 @@
-//! The ACPI tables of a server: RSDP, XSDT, FADT, DSDT and MADT (ACPI 6.5).
+//! The ACPI tables of a server: RSDP, XSDT, FADT, DSDT, MADT and DMAR (ACPI 6.5).
 //!
 //! Hardware-reduced: neither a FACS nor fixed hardware beyond the sleep and reset registers. Processors are started by
 //! the multiprocessor wake-up mailbox, version 1, so that they can also go offline and come back.
@@ -13,7 +13,11 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 
-use crate::layout::{MAILBOX, TABLES, TABLES_BYTES};
+use crate::layout::{MAILBOX, REMAPPING, TABLES, TABLES_BYTES};
+use crate::remapping::IO_APIC_SOURCE;
+
+/// The I/O APIC's id, in MADT and DMAR.
+const IO_APIC_ID: u8 = 0;
 
 const OEM: [u8; 6] = *b"TDVISR";
 const OEM_TABLE: [u8; 8] = *b"TDVSERVR";
@@ -48,8 +52,8 @@ pub enum Described {
 pub struct Description {
     /// x2APIC ids of the processors, in the order in which an operating system shall number them.
     pub apic_ids: Vec<u32>,
-    /// Physical address of the I/O APIC, where an operating system shall know of it.
-    pub io_apic: Option<u32>,
+    /// Physical address of the I/O APIC.
+    pub io_apic: u32,
     /// Code to which a processor jumps that goes offline.
     pub reset_vector: u64,
     /// I/O ports: sleep control, sleep status, reset.
@@ -91,9 +95,11 @@ pub fn tables(of: &Description) -> Result<Vec<u8>, TooLarge> {
     let dsdt = place(&mut area, &dsdt(of));
     let fadt = place(&mut area, &fadt(of, dsdt).finalize());
     let madt = place(&mut area, &madt(of));
+    let dmar = place(&mut area, &dmar());
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    xsdt.add_entry(dmar);
     let xsdt = place(&mut area, &xsdt);
     let mut root = Bytes(Vec::new());
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut root);
@@ -153,11 +159,9 @@ fn madt(of: &Description) -> Sdt {
             madt.append_slice(&word.to_le_bytes());
         }
     }
-    if let Some(address) = of.io_apic {
-        madt.append_slice(&[IO_APIC, 12, 0, 0]);
-        for word in [address, 0] {
-            madt.append_slice(&word.to_le_bytes());
-        }
+    madt.append_slice(&[IO_APIC, 12, IO_APIC_ID, 0]);
+    for word in [of.io_apic, 0] {
+        madt.append_slice(&word.to_le_bytes());
     }
     // Mailbox version 1: with a reset vector, and with the test command.
     madt.append_slice(&[MULTIPROCESSOR_WAKEUP, 24, 1, 0, 0, 0, 0, 0]);
@@ -165,6 +169,41 @@ fn madt(of: &Description) -> Sdt {
         madt.append_slice(&address.to_le_bytes());
     }
     madt
+}
+
+/// DMAR: one unit that remaps the interrupts of the I/O APIC (VT-d specification, "DMA Remapping Reporting Structure").
+fn dmar() -> Sdt {
+    const REVISION: u8 = 1;
+    const HEADER: u32 = 36;
+    /// Bits of a physical address, less one.
+    const ADDRESS_WIDTH: u8 = 51;
+    const INTERRUPT_REMAPPING: u8 = 1;
+    const HARDWARE_UNIT: u16 = 0;
+    const UNIT_BYTES: u16 = 16;
+    const INCLUDE_ALL: u8 = 1;
+    const SCOPE_IO_APIC: u8 = 3;
+    const SCOPE_BYTES: u8 = 8;
+
+    let mut dmar = Sdt::new(*b"DMAR", HEADER, REVISION, OEM, OEM_TABLE, OEM_REVISION);
+    dmar.append_slice(&[ADDRESS_WIDTH, INTERRUPT_REMAPPING]);
+    dmar.append_slice(&[0; 10]);
+    dmar.append_slice(&HARDWARE_UNIT.to_le_bytes());
+    dmar.append_slice(&(UNIT_BYTES + u16::from(SCOPE_BYTES)).to_le_bytes());
+    // Flags, size of the register set (4 KiB), segment.
+    dmar.append_slice(&[INCLUDE_ALL, 0, 0, 0]);
+    dmar.append_slice(&REMAPPING.to_le_bytes());
+    let source = IO_APIC_SOURCE;
+    dmar.append_slice(&[
+        SCOPE_IO_APIC,
+        SCOPE_BYTES,
+        0,
+        0,
+        IO_APIC_ID,
+        source.bus,
+        source.device,
+        source.function,
+    ]);
+    dmar
 }
 
 /// DSDT: how to power off, and the devices that cannot be found otherwise.
@@ -213,7 +252,7 @@ mod tests {
     fn description(processors: u32) -> Description {
         Description {
             apic_ids: (0..processors).collect(),
-            io_apic: Some(0xFEC0_0000),
+            io_apic: 0xFEC0_0000,
             reset_vector: 0xF_3000,
             power_ports: [0x600, 0x601, 0x602],
             reset_value: 6,
@@ -259,7 +298,7 @@ mod tests {
         let found = found(&bytes);
         assert_eq!(
             found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-            ["FACP", "APIC", "DSDT", "XSDT"]
+            ["FACP", "APIC", "DMAR", "DSDT", "XSDT"]
         );
         for (name, table) in &found {
             assert_eq!(sum(table), 0, "{name}");

@@ -110,7 +110,7 @@ impl Bus for HostBus<'_> {
                 to.copy_from_slice(piece);
             }
             let value = u64::from_le_bytes(value);
-            let request = self.server.devices.mmio.write(Gpa::new(at), size, value, self.server);
+            let request = self.server.devices.mmio.write(Gpa::new(at), size, value, &Dma(self.machine()));
             if request != DeviceRequest::None {
                 self.request = request;
             }
@@ -130,13 +130,15 @@ impl Bus for HostBus<'_> {
 }
 
 /// What a device reaches by DMA: all memory, under the default key.
-impl SharedMemory for Server {
+pub(crate) struct Dma<'m>(pub(crate) &'m Machine);
+
+impl SharedMemory for Dma<'_> {
     fn read(&self, gpa: Gpa, out: &mut [u8]) -> Result<(), NotShared> {
-        self.machine.host_read(Hpa::new(gpa.get()), out).map_err(|_| NotShared::At(gpa))
+        self.0.host_read(Hpa::new(gpa.get()), out).map_err(|_| NotShared::At(gpa))
     }
 
     fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), NotShared> {
-        self.machine.host_write(Hpa::new(gpa.get()), data).map_err(|_| NotShared::At(gpa))
+        self.0.host_write(Hpa::new(gpa.get()), data).map_err(|_| NotShared::At(gpa))
     }
 }
 

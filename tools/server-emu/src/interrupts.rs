@@ -19,10 +19,13 @@ use seam_emu::Machine;
 use seam_emu::machine::InterruptController;
 use tdvisor_base::sync::{AtomicBool, Mutex, Ordering};
 use tdvisor_devices::IoApic;
-use tdvisor_vm::interrupt::{Message, mode};
+use tdvisor_vm::interrupt::mode;
 
 use crate::apic::{Delivery, Effect, Ipi, LocalApic, Trigger};
 use crate::bell::Bell;
+use crate::bus::Dma;
+use crate::remapping::Remapping;
+use crate::report::{Notice, Report};
 use crate::turns::{Rest, Turns};
 
 /// One processor's APIC, and what wakes the processor.
@@ -40,6 +43,9 @@ pub struct Interrupts {
     machine: Arc<Machine>,
     ports: Box<[Port]>,
     io_apic: Arc<IoApic>,
+    /// What the I/O APIC's interrupts go through.
+    remapping: Arc<Remapping>,
+    report: Arc<Report>,
     /// Who may run, where a run is to repeat.
     turns: Option<Turns>,
 }
@@ -56,8 +62,15 @@ pub enum Unsupported {
 }
 
 impl Interrupts {
-    /// APICs with these ids, one for each processor of the machine. With a seed, processors take turns.
-    pub fn new(machine: Arc<Machine>, apic_ids: &[u32], io_apic: Arc<IoApic>, seed: Option<u64>) -> Self {
+    /// APICs with these ids, one for each processor of the machine, and the way from an I/O APIC to them. With a seed,
+    /// processors take turns.
+    pub fn new(
+        machine: Arc<Machine>,
+        apic_ids: &[u32],
+        io_apic: Arc<IoApic>,
+        report: Arc<Report>,
+        seed: Option<u64>,
+    ) -> Self {
         let tsc_hz = machine.config().tsc_hz;
         let port = |id: &u32| Port {
             apic: Mutex::new(LocalApic::new(*id, tsc_hz)),
@@ -65,7 +78,13 @@ impl Interrupts {
             nmi_in_guest: AtomicBool::new(false),
         };
         let turns = seed.map(|seed| Turns::new(apic_ids.len(), seed));
-        Self { ports: apic_ids.iter().map(port).collect(), machine, io_apic, turns }
+        let ports = apic_ids.iter().map(port).collect();
+        Self { ports, machine, io_apic, remapping: Arc::default(), report, turns }
+    }
+
+    /// The unit that remaps interrupts.
+    pub(crate) const fn remapping(&self) -> &Arc<Remapping> {
+        &self.remapping
     }
 
     /// The kick flag of a processor, for the CPU that polls it.
@@ -125,6 +144,10 @@ impl Interrupts {
         while turns.sleep(processor, self.machine.tsc()) == Rest::AllAsleep {
             if !self.jump_to_next_timer() {
                 return turns.rest(processor);
+            }
+            if port.bell.is_rung() {
+                // The timer was its own: it is awake, and has the turn.
+                return;
             }
         }
     }
@@ -187,15 +210,22 @@ impl Interrupts {
 
     /// Delivers what devices have raised since the last time.
     pub fn deliver_lines(&self) {
-        for Message { destination, mode, vector } in self.io_apic.take_messages() {
-            let delivery = match mode {
-                mode::FIXED => Delivery::Fixed(vector),
-                mode::LOWEST_PRIORITY => Delivery::LowestPriority(vector),
+        for entry in self.io_apic.take_entries() {
+            let message = match self.remapping.translate(entry, &Dma(&self.machine)) {
+                Ok(message) => message,
+                Err(lost) => {
+                    self.report.note(Notice::LostInterrupt(lost));
+                    continue;
+                }
+            };
+            let delivery = match message.mode {
+                mode::FIXED => Delivery::Fixed(message.vector),
+                mode::LOWEST_PRIORITY => Delivery::LowestPriority(message.vector),
                 mode::NMI => Delivery::Nmi,
                 _ => continue,
             };
             // What a line carries is one of the three above.
-            let _ = self.send(Ipi { destination, delivery });
+            let _ = self.send(Ipi { destination: message.destination, delivery });
         }
     }
 

@@ -8,6 +8,7 @@
 //! | 1 MiB | [`SEAM_BASE`] | memory that TDs may have | usable |
 //! | [`SEAM_BASE`] | 2 GiB | the TDX module's own | reserved |
 //! | [`MAILBOX`] | 4 KiB | the multiprocessor wake-up mailbox | reserved |
+//! | [`REMAPPING`] | 4 KiB | registers of interrupt remapping | – |
 //! | 4 GiB | | memory that TDs may have, where there is more than 2 GiB | usable |
 
 /// One past the conventional memory below 640 KiB.
@@ -32,6 +33,11 @@ pub const HIGH_RAM: u64 = 1 << 32;
 pub const MAILBOX: u64 = 0xFED9_0000;
 /// Bytes of the mailbox.
 pub const MAILBOX_BYTES: u64 = 0x1000;
+
+/// The registers of interrupt remapping.
+pub const REMAPPING: u64 = 0xFED9_1000;
+/// Bytes of those registers.
+pub const REMAPPING_BYTES: u64 = 0x1000;
 
 /// What a range of the memory map is for, with the numbers of the E820 interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@
 //! | | |
 //! |---|---|
 //! | processors | 64-bit, started by the ACPI wake-up mailbox; no real mode, no INIT and SIPI, no SMM |
-//! | VMX | VMXON, VMXOFF, INVEPT, INVVPID; what ordinary VMs need fails (VMfailInvalid) and is reported once |
+//! | VMX | VMXON, VMXOFF, INVEPT; a VMCS can be made and filled, VMLAUNCH fails with error 7 and is reported once |
 //! | SEAMCALL | every leaf that `seam-emu` has; no loader of modules (bit 63 of RAX) |
-//! | interrupts | x2APIC, locked; NMI; no interrupt remapping, and therefore no I/O APIC that an operating system hears of |
+//! | interrupts | x2APIC, locked; NMI; an I/O APIC whose pins are edges, behind interrupt remapping; no remapping of DMA |
 //! | memory | key ids in address bits, the module's range as an abort page; page attributes are ignored |
 //!
 //! What a host asks for that is not there is one line in the [`report::Report`], and what hardware does then: #GP, #UD.
@@ -21,10 +21,10 @@
 //! |---|---|
 //! | [`server`] | the parts and the life of a server |
 //! | `processor` | one processor's thread: slices, exits |
-//! | [`apic`], [`interrupts`], `bell` | local APICs, and the way between processors |
+//! | [`apic`], [`interrupts`], [`remapping`], `bell` | local APICs, and the way between processors |
 //! | [`mailbox`], [`firmware`] | parked processors, and the state in which they begin |
 //! | [`layout`], [`acpi`], [`loader`] | the address space, the tables, the kernel's files |
-//! | `bus`, `msr`, `cpuid`, `vmx`, `seamcall` | what a processor's instructions reach |
+//! | [`msr`], `bus`, `cpuid`, `vmx`, `vmcs`, `seamcall` | what a processor's instructions reach |
 //! | [`record`], [`report`] | what the host did |
 
 #![forbid(unsafe_code)]
@@ -39,13 +39,15 @@ pub mod interrupts;
 pub mod layout;
 pub mod loader;
 pub mod mailbox;
-mod msr;
+pub mod msr;
 mod processor;
 pub mod record;
+pub mod remapping;
 pub mod report;
 mod seamcall;
 pub mod server;
 mod turns;
+mod vmcs;
 mod vmx;
 
 pub use acpi::Described;

@@ -6,6 +6,7 @@
 use seam_emu::MachineConfig;
 
 use crate::layout::{SEAM_BASE, SEAM_BYTES};
+use crate::vmcs::{HIGHEST_INDEX, REVISION};
 
 pub(crate) const TSC: u32 = 0x10;
 pub(crate) const APIC_BASE: u32 = 0x1b;
@@ -20,9 +21,9 @@ const APIC_WINDOW: u64 = 0xfee0_0000;
 const APIC_BSP: u64 = 1 << 8;
 const APIC_X2APIC_ENABLED: u64 = 1 << 10 | 1 << 11;
 
-/// A write that is not allowed, or a register that does not exist: #GP(0).
+/// An access that a register does not allow, or to one that does not exist: #GP(0), and nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GeneralProtection;
+pub struct GeneralProtection;
 
 /// How a register behaves.
 #[derive(Clone, Copy)]
@@ -86,8 +87,8 @@ const TABLE: [Row; 33] = [
     Row { first: 0x268, last: 0x26f, rule: FIXED_RANGE },
     // IA32_MTRR_DEF_TYPE: write-back, fixed ranges enabled, enabled.
     one(0x2ff, Rule::Kept { reset: |_| 6 | 1 << 10 | 1 << 11, bits: 0xcff }),
-    // IA32_VMX_BASIC: revision 1, 4 KiB regions, write-back.
-    one(0x480, Rule::Constant(|_| 1 | 0x1000 << 32 | 6 << 50)),
+    // IA32_VMX_BASIC: revision, 4 KiB regions, write-back.
+    one(0x480, Rule::Constant(|_| REVISION as u64 | 0x1000 << 32 | 6 << 50)),
     // Pin-based controls: external-interrupt and NMI exiting, virtual NMIs, posted interrupts.
     one(0x481, Rule::Constant(|_| controls(0xbf, 0x16))),
     // Processor-based controls: all that a hypervisor asks for, MSR bitmaps, TPR shadow, secondary controls.
@@ -100,7 +101,7 @@ const TABLE: [Row; 33] = [
     // CR0 and CR4 in VMX operation.
     Row { first: 0x486, last: 0x489, rule: Rule::Native },
     // IA32_VMX_VMCS_ENUM.
-    one(0x48a, Rule::Constant(|_| 0x2e)),
+    one(0x48a, Rule::Constant(|_| HIGHEST_INDEX << 1)),
     // Secondary controls: EPT, APIC-register virtualisation, virtual-interrupt delivery.
     one(0x48b, Rule::Constant(|_| controls(1 << 1 | 1 << 8 | 1 << 9, 0))),
     // EPT: 4-level walks, write-back, 2M and 1G pages, INVEPT of one context and all, Accessed and Dirty bits.

@@ -11,6 +11,7 @@
 
 mod exits;
 mod strict;
+mod string_io;
 mod vmx_exits;
 
 use seam_emu::config::TscSource;
@@ -43,6 +44,16 @@ pub(crate) struct Processor<'s> {
 
 /// How the processor goes on after what concerned the machine.
 type Flow = Result<(), Ending>;
+
+/// Does what a device asks of the machine.
+const fn obey(request: DeviceRequest) -> Flow {
+    match request {
+        DeviceRequest::None => Ok(()),
+        DeviceRequest::PowerOff { code } => Err(Ending::PowerOff { code }),
+        DeviceRequest::Reset => Err(Ending::Reset),
+        DeviceRequest::Panicked => Err(Ending::Panicked),
+    }
+}
 
 impl<'s> Processor<'s> {
     /// A processor that begins at `entry`, or parked.
@@ -128,26 +139,25 @@ impl<'s> Processor<'s> {
     }
 
     fn slice(&mut self) -> Exit<crate::bus::PrivateKey> {
-        let machine = &self.server.machine;
         self.bus.tsc_offset = self.msrs.tsc_adjust;
         let Some(bell) = self.server.interrupts.bell(self.index) else { return Exit::Inactive };
         let before = self.cpu.retired();
         let exit = self.cpu.run(&mut self.bus, Budget(SLICE), bell.flag());
-        if machine.config().tsc_source == TscSource::Virtual {
-            let retired = self.cpu.retired().wrapping_sub(before);
-            let retired = if exit == Exit::BudgetExhausted { SLICE } else { retired };
-            machine.advance_tsc(retired.saturating_mul(machine.config().tsc_ticks_per_instruction));
-        }
+        let retired = self.cpu.retired().wrapping_sub(before);
+        self.pass_time(if exit == Exit::BudgetExhausted { SLICE } else { retired });
         exit
     }
 
-    fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
-        match self.bus.take_request() {
-            DeviceRequest::None => {}
-            DeviceRequest::PowerOff { code } => return Err(Ending::PowerOff { code }),
-            DeviceRequest::Reset => return Err(Ending::Reset),
-            DeviceRequest::Panicked => return Err(Ending::Panicked),
+    /// Virtual time passes with what the processor does.
+    fn pass_time(&self, instructions: u64) {
+        let machine = &self.server.machine;
+        if machine.config().tsc_source == TscSource::Virtual {
+            machine.advance_tsc(instructions.saturating_mul(machine.config().tsc_ticks_per_instruction));
         }
+    }
+
+    fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
+        obey(self.bus.take_request())?;
         match exit {
             Exit::BudgetExhausted | Exit::ExternalInterrupt | Exit::InterruptWindow | Exit::NmiWindow => {
                 Ok(())

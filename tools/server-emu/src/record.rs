@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use tdx_module_iface::{Gprs, LeafWord, Reg, Status, StatusCode, TdhLeaf};
-use x86_arch::{CpuState, Gpr};
+use tdx_module_iface::{Gprs, LeafWord, Status, StatusCode, TdhLeaf};
 
 /// One SEAMCALL, complete.
 #[derive(Clone, Copy, Debug)]
@@ -53,42 +52,18 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The registers at a SEAMCALL that has not answered yet.
-pub(crate) struct Pending {
-    processor: usize,
-    before: Gprs,
-}
-
-fn gprs(state: &CpuState) -> Gprs {
-    let mut gprs = Gprs::ZERO;
-    for register in Reg::ALL {
-        gprs.set(register, state.gpr(Gpr::from_index(register.index())));
-    }
-    gprs
-}
-
 impl Record {
     /// A record that shows each call to `observer`.
     pub fn observed_by(observer: Box<dyn Observer>) -> Self {
         Self { counts: Mutex::default(), observer: Some(observer) }
     }
 
-    pub(crate) fn before(&self, processor: usize, state: &CpuState) -> Pending {
-        Pending { processor, before: gprs(state) }
-    }
-
-    pub(crate) fn after(&self, pending: Pending, state: &CpuState, failed_invalid: bool) {
-        let call = ObservedCall {
-            processor: pending.processor,
-            before: pending.before,
-            after: gprs(state),
-            failed_invalid,
-        };
+    pub(crate) fn note(&self, call: &ObservedCall) {
         if let Some(observer) = &self.observer {
-            observer.observe(&call);
+            observer.observe(call);
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed_invalid {
+        if call.failed_invalid {
             counts.failed_invalid += 1;
             return;
         }

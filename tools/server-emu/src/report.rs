@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::interrupts::Unsupported;
+use crate::remapping::Lost;
 
 /// Something that the server's host did and that deserves a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,8 @@ pub enum Notice {
         /// What it was.
         what: Unsupported,
     },
+    /// An interrupt of a device that interrupt remapping did not let pass.
+    LostInterrupt(Lost),
     /// VMLAUNCH or VMRESUME: an ordinary VM.
     OrdinaryVm,
 }
@@ -68,6 +71,7 @@ impl fmt::Display for Notice {
                     "CPU {processor} sent {what}: not emulated; processors start by the ACPI wake-up mailbox"
                 )
             }
+            Self::LostInterrupt(why) => write!(f, "an interrupt of a device was lost: {why}"),
             Self::OrdinaryVm => f.write_str("ordinary VMs are not emulated; start a TD"),
         }
     }

@@ -3,7 +3,7 @@
 //! The host's CPU stands still at its SEAMCALL while the module works; for TDH.VP.ENTER the guest runs on the same
 //! thread, on a CPU of its own. Conditions and flags: Intel TDX Module CPU Architecture Specification, "SEAMCALL".
 
-use tdx_module_iface::{Gprs, LeafWord, Reg, SeamCall, TdhLeaf};
+use tdx_module_iface::{Gprs, LeafWord, Reg, TdhLeaf};
 use x86_arch::{CpuState, Event, Gpr, flags, vector};
 
 /// What SEAMCALL does instead of calling the module.
@@ -47,20 +47,20 @@ pub(crate) fn enters_td(rax: u64) -> bool {
     TdhLeaf(LeafWord(rax).leaf()) == TdhLeaf::VP_ENTER
 }
 
-/// Calls the module with a processor's registers.
-///
-/// # Errors
-/// [`Refused::VmFailInvalid`] where the module has shut down.
-pub(crate) fn call(state: &mut CpuState, lp: &mut impl SeamCall) -> Result<(), Refused> {
+/// The registers that a SEAMCALL hands to the module.
+pub(crate) fn registers(state: &CpuState) -> Gprs {
     let mut gprs = Gprs::ZERO;
     for register in Reg::ALL {
         gprs.set(register, state.gpr(Gpr::from_index(register.index())));
     }
-    lp.seamcall(&mut gprs).map_err(|_| Refused::VmFailInvalid)?;
+    gprs
+}
+
+/// Takes over the registers that the module hands back.
+pub(crate) fn set_registers(state: &mut CpuState, gprs: &Gprs) {
     for register in Reg::ALL {
         state.set_gpr(Gpr::from_index(register.index()), gprs.get(register));
     }
-    Ok(())
 }
 
 /// The flags that a SEAMCALL leaves.

@@ -14,11 +14,14 @@ use x86_emu::exits::Unimplemented;
 use crate::acpi::{self, Described, Description, TooLarge};
 use crate::firmware;
 use crate::interrupts::Interrupts;
-use crate::layout::{self, MAILBOX, MAILBOX_BYTES, SEAM_BASE, SEAM_BYTES, TABLES};
+use crate::layout::{
+    self, MAILBOX, MAILBOX_BYTES, REMAPPING, REMAPPING_BYTES, SEAM_BASE, SEAM_BYTES, TABLES,
+};
 use crate::loader::{self, Boot, BootFiles, LoadError};
 use crate::mailbox::{Mailbox, Parking};
 use crate::processor::Processor;
 use crate::record::Record;
+use crate::remapping::RemappingRegisters;
 use crate::report::Report;
 
 /// The least memory of a server.
@@ -237,13 +240,6 @@ pub enum Ending {
         /// The instruction.
         what: Box<Unimplemented>,
     },
-    /// INS or OUTS, which no device here understands: a limit of this emulator.
-    StringIo {
-        /// Which.
-        processor: usize,
-        /// The port.
-        port: u16,
-    },
 }
 
 /// A server.
@@ -254,7 +250,7 @@ pub struct Server {
     pub(crate) devices: Devices,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) parking: Arc<Parking>,
-    pub(crate) report: Report,
+    pub(crate) report: Arc<Report>,
     pub(crate) record: Record,
     apic_ids: Vec<u32>,
     boot: Boot,
@@ -266,7 +262,7 @@ pub struct Server {
 impl Server {
     /// A server at power-on: memory filled, the first processor at the kernel's entry, the others parked.
     ///
-    /// It brings wake-up mailbox and I/O APIC itself. Of `devices`, an operating system learns of those that are
+    /// It brings wake-up mailbox, I/O APIC and interrupt remapping itself. Of `devices`, an operating system learns of those that are
     /// `described`, and of those whose place is known by convention.
     ///
     /// # Errors
@@ -287,16 +283,17 @@ impl Server {
             Pace::Deterministic { seed } => Some(seed),
         };
         let io_apic = devices.io_apic.clone();
-        let interrupts = Arc::new(Interrupts::new(machine.clone(), &apic_ids, io_apic, seed));
+        let report: Arc<Report> = Arc::default();
+        let interrupts = Arc::new(Interrupts::new(machine.clone(), &apic_ids, io_apic, report.clone(), seed));
         let bells = interrupts.clone();
         let mailbox = Mailbox::new(parking.clone(), move |processor| bells.ring(processor));
         devices.mmio.attach(Gpa::new(MAILBOX), MAILBOX_BYTES, Box::new(mailbox))?;
         devices.mmio.attach(Gpa::new(IO_APIC_BASE), IO_APIC_SIZE, Box::new(devices.io_apic.clone()))?;
+        let remapping = Box::new(RemappingRegisters(interrupts.remapping().clone()));
+        devices.mmio.attach(Gpa::new(REMAPPING), REMAPPING_BYTES, remapping)?;
         let tables = acpi::tables(&Description {
             apic_ids: apic_ids.clone(),
-            // Linux (7.3, setup_IO_APIC) stops where x2APIC mode is locked, an I/O APIC is there and interrupt
-            // remapping is not. Without one it takes interrupts by local APIC and MSI.
-            io_apic: None,
+            io_apic: IO_APIC_BASE as u32,
             reset_vector: firmware::RESET_VECTOR,
             power_ports: [ACPI_POWER_BASE, ACPI_POWER_BASE + 1, ACPI_POWER_BASE + 2],
             reset_value: RESET_VALUE,
@@ -319,7 +316,7 @@ impl Server {
             devices,
             interrupts,
             parking,
-            report: Report::default(),
+            report,
             record,
             apic_ids,
             boot,

@@ -47,8 +47,10 @@ fn linux(arguments: &[&str]) -> (String, serde_json::Value) {
     let (kernel, initrd) =
         (tdvisor_test_data::linux::host_file("vmlinux"), tdvisor_test_data::linux::host_file("initrd"));
     let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
-    let mut call = vec!["server", "--kernel", &kernel, "--initrd", &initrd, "--json"];
+    let mut call = vec!["server", "--kernel", &kernel, "--json"];
     call.extend(arguments);
+    // It is compressed: what arguments bring comes before it.
+    call.extend(["--initrd", &initrd]);
     let answer = tdvisor(&call).ends_with(0);
     (answer.stderr(), answer.json())
 }
@@ -89,6 +91,58 @@ fn nightly_linux_initialises_the_module_and_kvm_offers_tds_with_one_two_and_four
 fn nightly_processors_of_a_linux_host_go_offline_and_come_back() {
     let (console, _) = linux(&["--cpus", "4", "--append", "tdvisor.steps=tdx,cpus"]);
     assert!(without_times(&console).contains(&"tdvisor-host: cpus ok count=4"), "{console}");
+}
+
+/// An archive in the form that Linux unpacks as its first file system ("newc"), with one file in its root.
+fn initramfs_with(name: &str, contents: &[u8]) -> Vec<u8> {
+    const REGULAR_FILE: usize = 0o100_644;
+    let mut archive = Vec::new();
+    for (name, contents, mode) in [(name, contents, REGULAR_FILE), ("TRAILER!!!", &[], 0)] {
+        // Inode, mode, owner, group, links, time, size, two device numbers twice, length of the name, no checksum.
+        let fields = [1, mode, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        archive.extend(b"070701");
+        fields.iter().for_each(|field| archive.extend(format!("{field:08x}").bytes()));
+        archive.extend(name.bytes().chain([0]));
+        archive.resize(archive.len().next_multiple_of(4), 0);
+        archive.extend(contents);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+    archive
+}
+
+/// The lines that a TD's guest printed, on a host's console.
+fn lines_of_td(console: &str) -> Vec<&str> {
+    without_times(console).into_iter().filter_map(|line| line.strip_prefix("TD| ")).collect()
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_kvm_runs_a_td_to_its_end_with_the_mrtd_of_kvms_page_order() {
+    let folder = Folder::new("server-td");
+    let image = tdvisor_guest_images::HELLO_TD.image;
+    let archive = folder.write("td.cpio", initramfs_with("td.fd", image));
+    let sections = tdvisor(&["measure", "hello-td", "--json"]).ends_with(0).json()["sections"].clone();
+    // KVM measures each page right after it has added it.
+    let mrtd = sections.as_array().and_then(|all| all.last()?["mrtd_so_far"]["interleaved"].as_str());
+    let mrtd = mrtd.expect("an image with sections");
+    for (cpus, vcpus) in [("1", "1"), ("2", "2")] {
+        let append = format!("tdvisor.steps=tdx,kvm,td tdvisor.vcpus={vcpus}");
+        let (console, summary) = linux(&["--initrd", &archive, "--cpus", cpus, "--append", &append]);
+        let lines = lines_of_td(&console);
+        for expected in [
+            format!("MRTD {mrtd}"),
+            format!("hello-td: a TD with {vcpus} vCPU(s), GPA width 48, attributes 0x10000000"),
+            "hello-td: done, powering off".to_owned(),
+        ] {
+            assert!(
+                lines.contains(&expected.as_str()),
+                "{vcpus} vCPUs: '{expected}' is missing in\n{console}"
+            );
+        }
+        assert!(without_times(&console).contains(&"tdvisor-host: done failures=0"), "{console}");
+        assert_eq!(summary["violations"], serde_json::json!([]));
+        assert_eq!(summary["audit"], serde_json::json!([]), "everything came back");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use tdvisor_base::{Gpa, Hpa};
-use x86_arch::{Access, Event};
+use x86_arch::{Access, Event, Gpr};
 
 use crate::bus::Refused;
 use crate::cpu::CodeMode;
@@ -208,6 +208,8 @@ pub struct StringIo {
     pub rep: bool,
     /// Linear address of the (first) memory operand.
     pub address: u64,
+    /// The bits of RCX, RSI and RDI that the instruction's address size uses.
+    pub index_mask: u64,
 }
 
 /// A control-register access that the owner's masks intercept.
@@ -280,8 +282,13 @@ pub enum InstructionExit {
     Seamops,
     /// VMCALL; CPL not checked.
     Vmcall,
-    /// Any other VMX instruction, with the mnemonic's lower-case name; none of its operands was read.
-    Vmx(VmxInstruction),
+    /// Any other VMX instruction; neither its privilege was checked nor its memory operand read.
+    Vmx {
+        /// Which.
+        what: VmxInstruction,
+        /// Its operands.
+        operands: VmxOperands,
+    },
     /// INVD at CPL 0.
     Invd,
     /// WBINVD or WBNOINVD at CPL 0.
@@ -314,6 +321,24 @@ pub enum InstructionExit {
     DrAccess(DrAccess),
     /// PAUSE, where [`crate::Controls::intercept_pause`] asks for it.
     Pause,
+}
+
+/// The operands of a VMX instruction, as far as it has any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct VmxOperands {
+    /// The general register that ModRM.reg names; RAX where there is none.
+    pub register: Gpr,
+    /// What ModRM.rm names.
+    pub place: VmxPlace,
+}
+
+/// A register or memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum VmxPlace {
+    /// This general register; RAX where there is no operand.
+    Register(Gpr),
+    /// Memory at this linear address: see [`crate::Cpu::read_operand`].
+    Memory(u64),
 }
 
 /// A VMX instruction other than VMCALL.

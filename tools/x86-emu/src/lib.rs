@@ -29,6 +29,7 @@ mod delivery;
 pub mod exits;
 mod memory;
 mod op;
+mod operand;
 mod ops;
 mod paging;
 mod protection_keys;
@@ -50,5 +51,6 @@ pub use decode::implements;
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };
+pub use operand::NotPerformed;
 pub use registers::MsrError;
 pub use tlb::Tlb;

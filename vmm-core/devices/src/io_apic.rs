@@ -8,7 +8,9 @@
 //! Every pin is edge-triggered: the host of a TD never sees an EOI (the module virtualises it), so a level could
 //! not be lowered in time. A guest that programs a pin as level-triggered gets edges.
 //!
-//! Registers: Intel 82093AA data sheet, section 3; version 0x11 has no EOI register.
+//! Registers: Intel 82093AA data sheet, section 3; version 0x11 has no EOI register. An entry keeps bits 55:48 as well,
+//! which are reserved there, and with interrupt remapping hold a format and part of an index (VT-d specification,
+//! "I/OxAPIC Programming"): whoever delivers says what an entry means.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,7 +41,7 @@ const LOGICAL: u64 = 1 << 11;
 /// Delivery status and remote IRR: read-only.
 const READ_ONLY: u64 = 1 << 12 | 1 << 14;
 /// Every field that an entry has; the rest is reserved.
-const ENTRY_FIELDS: u64 = 0xff00_0000_0001_ffff;
+const ENTRY_FIELDS: u64 = 0xffff_0000_0001_ffff;
 
 /// The I/O APIC of a machine.
 #[derive(Debug)]
@@ -87,28 +89,51 @@ impl IoApic {
         ((gsi as usize) < PINS).then(|| Line { io_apic: self.clone(), pin: gsi })
     }
 
-    /// Takes the messages of every latched pin that is not masked.
-    pub fn take_messages(&self) -> Vec<Message> {
+    /// Takes the entries of every latched pin that is not masked.
+    pub fn take_entries(&self) -> Vec<Redirection> {
         if self.latched.load(Ordering::SeqCst) == 0 {
             return Vec::new();
         }
         let registers = self.registers.lock();
-        let mut messages = Vec::new();
+        let mut taken = Vec::new();
         for (pin, entry) in (0u32..).zip(&registers.redirection) {
             if entry & MASKED == 0 && self.latched.fetch_and(!(1 << pin), Ordering::SeqCst) & 1 << pin != 0 {
-                messages.push(message(*entry));
+                taken.push(Redirection(*entry));
             }
         }
-        messages
+        taken
+    }
+
+    /// Takes the messages of every latched pin that is not masked, where nobody remaps them.
+    pub fn take_messages(&self) -> Vec<Message> {
+        self.take_entries().into_iter().map(Redirection::message).collect()
     }
 }
 
-/// What an entry sends: vector 7:0, delivery mode 10:8, destination mode 11, destination 63:56.
-fn message(entry: u64) -> Message {
-    let id = (entry >> 56) as u32;
-    let destination =
-        if entry & LOGICAL == 0 { Destination::physical_8bit(id) } else { Destination::logical_8bit(id) };
-    Message { destination, mode: (entry >> 8 & 7) as u8, vector: entry as u8 }
+/// What software wrote for a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirection(u64);
+
+impl Redirection {
+    /// The message, where nobody remaps it: vector 7:0, delivery mode 10:8, destination mode 11, destination 63:56.
+    pub const fn message(self) -> Message {
+        let id = (self.0 >> 56) as u32;
+        let destination = if self.0 & LOGICAL == 0 {
+            Destination::physical_8bit(id)
+        } else {
+            Destination::logical_8bit(id)
+        };
+        Message { destination, mode: (self.0 >> 8 & 7) as u8, vector: self.0 as u8 }
+    }
+
+    /// The entry of the interrupt-remapping table that it names, if it is in that format (bit 48): index 14:0 in bits
+    /// 63:49, index 15 in bit 11.
+    pub const fn remapping_index(self) -> Option<u16> {
+        if self.0 >> 48 & 1 == 0 {
+            return None;
+        }
+        Some((self.0 >> 49) as u16 | ((self.0 >> 11 & 1) as u16) << 15)
+    }
 }
 
 impl Registers {
@@ -206,13 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_in_remappable_format_names_its_index() {
+        assert_eq!(Redirection(0x0200_0000_0000_0031).remapping_index(), None);
+        assert_eq!(Redirection(0x0005 << 49 | 1 << 48).remapping_index(), Some(5));
+        assert_eq!(Redirection(0x7fff << 49 | 1 << 48 | 1 << 11).remapping_index(), Some(0xffff));
+    }
+
+    #[test]
     fn registers_read_back_without_reserved_and_status_bits() {
         let mut io_apic = Arc::new(IoApic::new());
         assert_eq!(get(&mut io_apic, 1), 0x0017_0011);
         set(&mut io_apic, 0x3e, u32::MAX);
         set(&mut io_apic, 0x3f, u32::MAX);
         assert_eq!(get(&mut io_apic, 0x3e), 0x0001_afff);
-        assert_eq!(get(&mut io_apic, 0x3f), 0xff00_0000);
+        assert_eq!(get(&mut io_apic, 0x3f), 0xffff_0000);
         set(&mut io_apic, 0x40, u32::MAX);
         assert_eq!(get(&mut io_apic, 0x40), 0, "there is no pin 24");
         assert!(io_apic.line(24).is_none());

@@ -32,7 +32,7 @@ pub mod virtio;
 pub use acpi_power::{ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, RESET_VALUE, S5_TYPE};
 pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::{EXIT_PORT, ExitPort};
-pub use io_apic::{IoApic, Line};
+pub use io_apic::{IoApic, Line, Redirection};
 pub use pvpanic::{PANICKED, PVPANIC_PORT, PvPanic};
 
 pub use tdvisor_vm::{AccessSize, SharedMemory};

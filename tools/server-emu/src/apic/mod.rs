@@ -23,7 +23,7 @@ mod tests;
 mod vectors;
 
 pub use command::{Delivery, Ipi};
-pub use registers::{GeneralProtection, MSR_FIRST, MSR_LAST, MSR_TSC_DEADLINE};
+pub use registers::{MSR_FIRST, MSR_LAST, MSR_TSC_DEADLINE};
 pub use vectors::VectorSet;
 
 use tdvisor_vm::apic_timer::Timer;

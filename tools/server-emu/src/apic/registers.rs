@@ -2,6 +2,8 @@
 
 use tdvisor_vm::interrupt::{Destination, logical_id};
 
+use crate::msr::GeneralProtection;
+
 use super::command::{self, Delivery, Ipi};
 use super::{Effect, FIRST_VECTOR, LVT_MASKED, LocalApic};
 
@@ -53,10 +55,6 @@ const LVT_MODE_FIELDS: u32 = 0x0001_07ff;
 const LVT_PIN_FIELDS: u32 = 0x0001_a7ff;
 /// The error entry has vector and mask only.
 const LVT_ERROR_FIELDS: u32 = 0x0001_00ff;
-
-/// An access that the register does not allow: #GP(0), and nothing changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GeneralProtection;
 
 /// Index of an LVT entry other than the timer's, and the fields that it has.
 const fn lvt_entry(msr: u32) -> Option<(usize, u32)> {

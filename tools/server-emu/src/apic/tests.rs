@@ -3,6 +3,7 @@
 use tdvisor_vm::interrupt::Destination;
 
 use super::*;
+use crate::msr::GeneralProtection;
 
 const TPR: u32 = 0x808;
 const PPR: u32 = 0x80a;

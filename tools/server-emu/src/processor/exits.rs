@@ -1,17 +1,20 @@
 //! Instructions that concern the machine: what each of them does on a host processor.
 
 use tdvisor_devices::{AccessSize, DeviceRequest};
+use tdx_module_iface::SeamCall as _;
 use x86_arch::{Activity, Event, Gpr, vector};
 use x86_emu::exits::{CrAccess, CrOperation};
-use x86_emu::{InstructionExit, Io, IoDirection, MsrError};
+use x86_emu::{InstructionExit, Io, IoDirection, MsrError, NotPerformed};
 
-use super::{Flow, Processor, strict};
-use crate::apic::{self, GeneralProtection};
+use super::{Flow, Processor, obey, strict};
+use crate::apic;
+use crate::bus::Dma;
 use crate::cpuid::{self, Asker};
 use crate::firmware::PARK_PORT;
+use crate::msr::GeneralProtection;
+use crate::record::ObservedCall;
 use crate::report::Notice;
 use crate::seamcall::{self, Conditions, Refused};
-use crate::server::Ending;
 
 impl Processor<'_> {
     /// #GP(0).
@@ -37,7 +40,12 @@ impl Processor<'_> {
     pub(super) fn instruction(&mut self, what: InstructionExit, length: u8) -> Flow {
         match what {
             InstructionExit::Seamcall => self.seamcall(length),
-            InstructionExit::Vmx(operation) => self.vmx(operation, length),
+            InstructionExit::Vmx { what, operands } => {
+                if let Some(exit) = self.vmx(what, operands, length) {
+                    return self.settle(exit);
+                }
+            }
+            InstructionExit::Vmcall => self.vmcall(length),
             InstructionExit::Cpuid => self.cpuid(length),
             InstructionExit::Rdmsr { index } => self.rdmsr(index, length),
             InstructionExit::Wrmsr { index, value } => self.wrmsr(index, value, length),
@@ -61,7 +69,6 @@ impl Processor<'_> {
             InstructionExit::Tdcall
             | InstructionExit::Seamret
             | InstructionExit::Seamops
-            | InstructionExit::Vmcall
             | InstructionExit::Monitor
             | InstructionExit::Mwait
             | InstructionExit::Pconfig
@@ -97,10 +104,14 @@ impl Processor<'_> {
         if enters {
             machine.set_host_xmm(self.index, self.cpu.state.simd.xmm);
         }
-        let before = self.server.record.before(self.index, &self.cpu.state);
-        let result = seamcall::call(&mut self.cpu.state, &mut self.lp);
-        self.server.record.after(before, &self.cpu.state, result.is_err());
-        result?;
+        let before = seamcall::registers(&self.cpu.state);
+        let mut after = before;
+        let failed_invalid = self.lp.seamcall(&mut after).is_err();
+        self.server.record.note(&ObservedCall { processor: self.index, before, after, failed_invalid });
+        if failed_invalid {
+            return Err(Refused::VmFailInvalid);
+        }
+        seamcall::set_registers(&mut self.cpu.state, &after);
         if enters {
             self.cpu.state.simd.xmm = machine.host_xmm(self.index);
             if self.server.interrupts.take_nmi_in_guest(self.index) {
@@ -210,15 +221,22 @@ impl Processor<'_> {
     }
 
     fn port(&mut self, io: Io, length: u8) -> Flow {
-        if io.string.is_some() {
-            return Err(Ending::StringIo { processor: self.index, port: io.port });
-        }
         let Some(size) = AccessSize::from_bytes(io.size.into()) else {
             self.undefined_opcode();
             return Ok(());
         };
         let server = self.server;
         let mut request = DeviceRequest::None;
+        if let Some(string) = io.string {
+            return match self.string_port(io, string, size, length) {
+                Ok(request) => {
+                    server.interrupts.deliver_lines();
+                    obey(request)
+                }
+                Err(NotPerformed::Exception) => Ok(()),
+                Err(NotPerformed::Exit(exit)) => self.settle(exit),
+            };
+        }
         match io.direction {
             IoDirection::In => {
                 let value = server.devices.ports.read(io.port, size);
@@ -229,16 +247,14 @@ impl Processor<'_> {
                 server.parking.park(self.index);
                 return Ok(());
             }
-            IoDirection::Out => request = server.devices.ports.write(io.port, size, io.value.into(), server),
+            IoDirection::Out => {
+                let memory = Dma(&server.machine);
+                request = server.devices.ports.write(io.port, size, io.value.into(), &memory);
+            }
         }
         self.cpu.advance(length);
         server.interrupts.deliver_lines();
-        match request {
-            DeviceRequest::None => Ok(()),
-            DeviceRequest::PowerOff { code } => Err(Ending::PowerOff { code }),
-            DeviceRequest::Reset => Err(Ending::Reset),
-            DeviceRequest::Panicked => Err(Ending::Panicked),
-        }
+        obey(request)
     }
 }
 

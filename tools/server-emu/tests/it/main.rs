@@ -6,7 +6,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use server_emu::{Ending, Pace, ServerConfig};
 
-use support::{Host, LeafNumber, begin_vmx, exit_with, seamcall_or_exit};
+use support::{Host, LeafNumber, VMX_REVISION, begin_vmx, exit_with, seamcall_or_exit};
 
 fn deterministic() -> ServerConfig {
     ServerConfig { pace: Pace::Deterministic { seed: 1 }, ..ServerConfig::default() }
@@ -53,6 +53,64 @@ fn the_loader_of_modules_does_not_answer() -> Result<(), IcedError> {
     a.setb(al)?;
     exit_with(&mut a)?;
     assert_eq!(Host::assemble(deterministic(), a).run(), Ending::PowerOff { code: 1 });
+    Ok(())
+}
+
+#[test]
+fn an_ordinary_vm_can_be_made_and_not_be_started() -> Result<(), IcedError> {
+    const VMCS: u64 = 0x5000;
+    const GUEST_RIP: u64 = 0x681e;
+    const INSTRUCTION_ERROR: u64 = 0x4400;
+    let mut a = CodeAssembler::new(64)?;
+    begin_vmx(&mut a)?;
+    a.mov(rax, VMCS)?;
+    a.mov(dword_ptr(rax), VMX_REVISION)?;
+    a.mov(qword_ptr(rsp - 8), rax)?;
+    a.vmclear(qword_ptr(rsp - 8))?;
+    a.vmptrld(qword_ptr(rsp - 8))?;
+    a.mov(rbx, GUEST_RIP)?;
+    a.mov(qword_ptr(rsp - 16), 0x1230)?;
+    a.vmwrite(rbx, qword_ptr(rsp - 16))?;
+    // RCX has ZF of VMLAUNCH, which says VMfailValid, and RDX its error.
+    a.vmlaunch()?;
+    a.setz(cl)?;
+    a.mov(rbx, INSTRUCTION_ERROR)?;
+    a.vmread(rdx, rbx)?;
+    a.mov(rbx, GUEST_RIP)?;
+    a.vmread(rax, rbx)?;
+    a.add(al, cl)?;
+    a.add(al, dl)?;
+    exit_with(&mut a)?;
+    let host = Host::assemble(deterministic(), a);
+    assert_eq!(host.run(), Ending::PowerOff { code: 0x30 + 1 + 7 });
+    let (notices, _) = host.server().report().notices();
+    assert_eq!(notices, [server_emu::report::Notice::OrdinaryVm]);
+    Ok(())
+}
+
+#[test]
+fn a_string_goes_to_a_port_element_by_element() -> Result<(), IcedError> {
+    /// A port where nobody is.
+    const NOBODY: u32 = 0x80;
+    const STRING: u64 = 0x5000;
+    let mut a = CodeAssembler::new(64)?;
+    a.mov(rsi, STRING)?;
+    a.mov(byte_ptr(rsi + 3), 9)?;
+    a.mov(ecx, 3)?;
+    a.mov(edx, NOBODY)?;
+    a.rep().outsb()?;
+    a.mov(rdi, STRING)?;
+    a.mov(ecx, 2)?;
+    a.rep().insb()?;
+    // What nobody drives reads as ones; the fourth byte was not touched and is the code.
+    a.mov(edx, u32::from(tdvisor_devices::EXIT_PORT))?;
+    a.cmp(word_ptr(STRING), -1)?;
+    let mut wrong = a.create_label();
+    a.jne(wrong)?;
+    a.outsb()?;
+    a.set_label(&mut wrong)?;
+    a.ud2()?;
+    assert_eq!(Host::assemble(deterministic(), a).run(), Ending::PowerOff { code: 9 });
     Ok(())
 }
 

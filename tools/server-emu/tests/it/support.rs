@@ -78,13 +78,20 @@ fn elf(code: &[u8]) -> Vec<u8> {
     file
 }
 
-/// CR4.VMXE and VMXON.
+/// What every VMXON region and VMCS begins with here (IA32_VMX_BASIC).
+pub const VMX_REVISION: i32 = 1;
+
+/// CR4.VMXE, a VMXON region, and VMXON. RSP is usable afterwards.
 pub fn begin_vmx(a: &mut CodeAssembler) -> Result<(), IcedError> {
     const VMXE: i32 = 1 << 13;
+    const REGION: u64 = 0x6000;
     a.mov(rsp, 0x7000u64)?;
     a.mov(rax, cr4)?;
     a.or(rax, VMXE)?;
     a.mov(cr4, rax)?;
+    a.mov(rax, REGION)?;
+    a.mov(dword_ptr(rax), VMX_REVISION)?;
+    a.mov(qword_ptr(rsp - 8), rax)?;
     a.vmxon(qword_ptr(rsp - 8))
 }
 

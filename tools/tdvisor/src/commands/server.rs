@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use seam_emu::ModuleProfile;
 use seam_emu::inject::FaultPlan;
 use server_emu::record::Record;
-use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
+use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
 use tdvisor_devices::EXIT_PORT;
+use tdvisor_devices::virtio::mmio::VIRTIO_MMIO_SIZE;
 use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::Watch as _;
-use tdvisor_runtime::board::Board;
+use tdvisor_runtime::board::serial::{COM1, COM1_GSI};
+use tdvisor_runtime::board::{Board, VIRTIO_BASE, VIRTIO_GSI};
 use tdvisor_runtime::worker::StopFlag;
 
 use super::run::console::Console;
+use super::run::linux::open_disk;
 use super::run::memory_size::MemorySize;
 use super::run::supervisor::{Outlets, StopReason, Supervisor};
 use crate::files::Claims;
@@ -47,9 +50,13 @@ pub struct Args {
     /// system. The TD is the TDVF image given as `--initrd`, or `hello-td`.
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     host_image: Option<Option<PathBuf>>,
-    /// The kernel's initial RAM disk, or the TD of `--host-image`.
+    /// The kernel's initial RAM disk, or the TD of `--host-image`. Several are put behind each other, and a Linux unpacks
+    /// all of them if no archive stands behind a compressed one.
     #[arg(long, value_name = "FILE")]
-    initrd: Option<PathBuf>,
+    initrd: Vec<PathBuf>,
+    /// A disk image, shown to the host as a virtio block device (/dev/vda).
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
     /// The host's command line. Without this option, what a Linux with TDX wants to be told; tdvisor's own host takes
     /// `memory=SIZE`, `vcpus=N` and `command=WORD`, and is always told its exit port.
     #[arg(long, value_name = "TEXT")]
@@ -87,7 +94,7 @@ pub struct Args {
 
 /// What a Linux with TDX wants to be told: its console, TDX in KVM, and to end with the machine where it panics.
 const DEFAULT_COMMAND_LINE: &str =
-    "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 panic=-1";
+    "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 panic=-1 printk.devkmsg=on";
 
 /// What boots.
 enum Host {
@@ -152,15 +159,18 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let mut claims = Claims::new();
     let host = Host::of(&args);
     host.claim(&mut claims)?;
-    args.initrd.as_deref().map_or(Ok(()), |initrd| claims.reads("--initrd", initrd))?;
+    args.initrd.iter().try_for_each(|initrd| claims.reads("--initrd", initrd))?;
+    args.disk.iter().try_for_each(|disk| claims.writes("--disk", disk))?;
     let kernel = host.read()?;
-    let initrd = args.initrd.as_deref().map(read).transpose()?;
+    let initrd = (!args.initrd.is_empty()).then(|| initrds(&args.initrd)).transpose()?;
     let command_line = host.command_line(args.cmdline.as_deref(), args.append.as_deref());
 
     let streams = Streams::of_process();
     let stop = StopFlag::default();
     let outlets = Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: None };
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
+    let disk = args.disk.as_deref().map(|disk| open_disk(disk, stop.clone())).transpose()?;
+    let described = described(disk.is_some());
     let supervisor = Supervisor::start(timeout, outlets, stop);
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
 
@@ -168,8 +178,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(seed) => (Pace::Deterministic { seed }, machine_emu::Pace::Deterministic { seed }),
         None => (Pace::Real, machine_emu::Pace::Real),
     };
-    let board =
-        Board::for_server(console.clone(), clock).map_err(|error| Failure::Internal(error.to_string()))?;
+    let board = Board::for_server(console.clone(), disk, clock)
+        .map_err(|error| Failure::Internal(error.to_string()))?;
     let config = ServerConfig {
         processors: args.cpus,
         packages: args.packages,
@@ -179,7 +189,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         ..ServerConfig::default()
     };
     let files = BootFiles { kernel: &kernel, initrd: initrd.as_deref(), command_line: &command_line };
-    let server = Server::new(config, board.devices, &[], Record::default(), &files)
+    let server = Server::new(config, board.devices, &described, Record::default(), &files)
         .map_err(|error| Failure::input(host.name(), error))?;
     if let Some(plan) = args.inject {
         server.machine().faults().set_plan(plan);
@@ -201,8 +211,18 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Ending::PowerOff { .. } | Ending::Reset | Ending::Panicked => Ok(Status::Negative),
         Ending::Stopped if supervisor.reason() == Some(StopReason::Timeout) => Ok(Status::TimedOut),
         Ending::Stopped | Ending::TripleFault { .. } => Ok(Status::TdDied),
-        Ending::Unimplemented { .. } | Ending::StringIo { .. } => Err(Failure::Limit(summary.ending())),
+        Ending::Unimplemented { .. } => Err(Failure::Limit(summary.ending())),
     }
+}
+
+/// The devices of the server's board that its tables name.
+fn described(with_disk: bool) -> Vec<Described> {
+    let mut all = vec![Described::Serial { port: COM1, gsi: COM1_GSI }];
+    if with_disk {
+        let (base, bytes) = (VIRTIO_BASE as u32, VIRTIO_MMIO_SIZE as u32);
+        all.push(Described::VirtioMmio { base, bytes, gsi: VIRTIO_GSI });
+    }
+    all
 }
 
 /// Runs the server; a second thread switches it off when its watch says so.
@@ -220,6 +240,17 @@ fn drive(server: &Server, supervisor: &Supervisor) -> Ending {
         supervisor.ring();
         ending
     })
+}
+
+/// Initial RAM disks behind each other, each from a multiple of four bytes on.
+fn initrds(paths: &[PathBuf]) -> Result<Vec<u8>, Failure> {
+    const ALIGNMENT: usize = 4;
+    let mut all = Vec::new();
+    for path in paths {
+        all.resize(all.len().next_multiple_of(ALIGNMENT), 0);
+        all.extend(read(path)?);
+    }
+    Ok(all)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -86,7 +86,7 @@ fn ins_outs(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         direction: if out { IoDirection::Out } else { IoDirection::In },
         value: 0,
         immediate: false,
-        string: Some(StringIo { rep, address: linear? }),
+        string: Some(StringIo { rep, address: linear?, index_mask: mask }),
     };
     cpu.meet_port(port, size);
     Err(cpu.instruction_exit(InstructionExit::Io(exit)))

@@ -58,7 +58,7 @@ pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         .or_else(|| direct_store::decode(i, long))
         .or_else(|| bit_fields::decode(i, long))
         .or_else(|| legacy::decode(i, long))
-        .or_else(|| vmx::decode(i))
+        .or_else(|| vmx::decode(i, long))
 }
 
 /// Picks the instance of a generic handler for an operand size in bytes.

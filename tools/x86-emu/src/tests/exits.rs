@@ -1,6 +1,6 @@
 //! Which instructions go to the owner, and which privilege they need.
 
-use crate::exits::{Exit, InstructionExit, Io, IoDirection, StringIo, VmxInstruction};
+use crate::exits::{Exit, InstructionExit, Io, IoDirection, StringIo, VmxInstruction, VmxOperands, VmxPlace};
 use crate::testing::{Machine, layout};
 use x86_arch::{Gpr, cr0, cr4, flags, vector};
 
@@ -14,6 +14,8 @@ fn table() -> Vec<(&'static [u8], InstructionExit, Option<u8>)> {
     use IoDirection::{In, Out};
     const GP: Option<u8> = Some(vector::GP);
     const UD: Option<u8> = Some(vector::UD);
+    const AT_RAX: u64 = 0xFFFF_FFFF_1234_5678;
+    let vmx = |what, register, place| X::Vmx { what, operands: VmxOperands { register, place } };
     vec![
         (&[0xF4], X::Hlt, GP),
         (&[0x0F, 0xA2], X::Cpuid, None),
@@ -23,18 +25,26 @@ fn table() -> Vec<(&'static [u8], InstructionExit, Option<u8>)> {
         (&[0x66, 0x0F, 0x01, 0xCF], X::Seamcall, None),
         (&[0x66, 0x0F, 0x01, 0xCD], X::Seamret, None),
         (&[0x0F, 0x01, 0xC1], X::Vmcall, None),
-        (&[0xF3, 0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmxon), None),
-        (&[0x0F, 0x01, 0xC4], X::Vmx(VmxInstruction::Vmxoff), None),
-        (&[0x66, 0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmclear), None),
-        (&[0x0F, 0xC7, 0x30], X::Vmx(VmxInstruction::Vmptrld), None),
-        (&[0x0F, 0xC7, 0x38], X::Vmx(VmxInstruction::Vmptrst), None),
-        (&[0x0F, 0x78, 0xC8], X::Vmx(VmxInstruction::Vmread), None),
-        (&[0x0F, 0x79, 0xC8], X::Vmx(VmxInstruction::Vmwrite), None),
-        (&[0x0F, 0x01, 0xC2], X::Vmx(VmxInstruction::Vmlaunch), None),
-        (&[0x0F, 0x01, 0xC3], X::Vmx(VmxInstruction::Vmresume), None),
-        (&[0x0F, 0x01, 0xD4], X::Vmx(VmxInstruction::Vmfunc), None),
-        (&[0x66, 0x0F, 0x38, 0x80, 0x08], X::Vmx(VmxInstruction::Invept), None),
-        (&[0x66, 0x0F, 0x38, 0x81, 0x08], X::Vmx(VmxInstruction::Invvpid), None),
+        (&[0xF3, 0x0F, 0xC7, 0x30], vmx(VmxInstruction::Vmxon, Gpr::Rax, VmxPlace::Memory(AT_RAX)), None),
+        (&[0x0F, 0x01, 0xC4], vmx(VmxInstruction::Vmxoff, Gpr::Rax, VmxPlace::Register(Gpr::Rax)), None),
+        (&[0x66, 0x0F, 0xC7, 0x30], vmx(VmxInstruction::Vmclear, Gpr::Rax, VmxPlace::Memory(AT_RAX)), None),
+        (&[0x0F, 0xC7, 0x30], vmx(VmxInstruction::Vmptrld, Gpr::Rax, VmxPlace::Memory(AT_RAX)), None),
+        (&[0x0F, 0xC7, 0x38], vmx(VmxInstruction::Vmptrst, Gpr::Rax, VmxPlace::Memory(AT_RAX)), None),
+        (&[0x0F, 0x78, 0xC8], vmx(VmxInstruction::Vmread, Gpr::Rcx, VmxPlace::Register(Gpr::Rax)), None),
+        (&[0x0F, 0x79, 0xC8], vmx(VmxInstruction::Vmwrite, Gpr::Rcx, VmxPlace::Register(Gpr::Rax)), None),
+        (&[0x0F, 0x01, 0xC2], vmx(VmxInstruction::Vmlaunch, Gpr::Rax, VmxPlace::Register(Gpr::Rax)), None),
+        (&[0x0F, 0x01, 0xC3], vmx(VmxInstruction::Vmresume, Gpr::Rax, VmxPlace::Register(Gpr::Rax)), None),
+        (&[0x0F, 0x01, 0xD4], vmx(VmxInstruction::Vmfunc, Gpr::Rax, VmxPlace::Register(Gpr::Rax)), None),
+        (
+            &[0x66, 0x0F, 0x38, 0x80, 0x08],
+            vmx(VmxInstruction::Invept, Gpr::Rcx, VmxPlace::Memory(AT_RAX)),
+            None,
+        ),
+        (
+            &[0x66, 0x0F, 0x38, 0x81, 0x08],
+            vmx(VmxInstruction::Invvpid, Gpr::Rcx, VmxPlace::Memory(AT_RAX)),
+            None,
+        ),
         (&[0x0F, 0x08], X::Invd, GP),
         (&[0x0F, 0x09], X::Wbinvd, GP),
         (&[0x0F, 0x01, 0xC8], X::Monitor, UD),
@@ -164,7 +174,7 @@ fn the_permission_bitmap_lets_user_code_reach_some_ports() {
 fn string_io_names_its_memory_and_skips_when_there_is_nothing_to_do() {
     let mut m = ready(&[0xF3, 0x6E, 0xF4]);
     m.cpu.state.set_gpr(Gpr::Rsi, layout::DATA);
-    let string = Some(StringIo { rep: true, address: layout::DATA });
+    let string = Some(StringIo { rep: true, address: layout::DATA, index_mask: u64::MAX });
     let what = InstructionExit::Io(Io {
         port: 0x3F8,
         size: 1,

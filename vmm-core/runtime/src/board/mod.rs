@@ -34,7 +34,7 @@ use std::io::Write;
 
 use machine_emu::Pace;
 use td_host::td::SHARED_BIT;
-use tdvisor_base::Gpa;
+use tdvisor_base::{Gpa, SharedBit};
 use tdvisor_devices::Devices;
 use tdvisor_devices::fw_cfg::{FW_CFG_BASE, FW_CFG_PORTS, FileError};
 use tdvisor_devices::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
@@ -54,6 +54,9 @@ use self::serial::{COM1, COM1_GSI, COM2, COM2_GSI, SERIAL_PORTS, SerialInput, Se
 pub const VIRTIO_BASE: u64 = 0xd000_0000;
 /// The interrupt of the virtio-mmio slot.
 pub const VIRTIO_GSI: u32 = 5;
+
+/// A host's addresses do not say whether memory is shared: a bit above all of them.
+const NO_SHARED_BIT: SharedBit = SharedBit::topmost(64);
 
 /// A board cannot be put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,11 +151,15 @@ impl Board {
     }
 
     /// The board of a TDX server, whose I/O APIC and wake-up mailbox the server brings itself: console, exit port,
-    /// pvpanic, ACPI power, clock.
+    /// pvpanic, ACPI power, clock, and the disk, if there is one.
     ///
     /// # Errors
     /// Two devices at one place.
-    pub fn for_server(console: impl Write + Send + 'static, pace: Pace) -> Result<Self, AttachError> {
+    pub fn for_server(
+        console: impl Write + Send + 'static,
+        disk: Option<Box<dyn Disk>>,
+        pace: Pace,
+    ) -> Result<Self, AttachError> {
         let mut devices = Devices::default();
         let input = SerialInput::new(devices.io_apic.line(COM1_GSI).ok_or(AttachError::BadRange)?);
         devices.ports.attach(COM1, SERIAL_PORTS, Box::new(SerialPort::new(console, input.clone())))?;
@@ -161,6 +168,12 @@ impl Board {
         devices.ports.attach(ACPI_POWER_BASE, ACPI_POWER_PORTS, Box::new(AcpiPower))?;
         devices.ports.attach(PIT_BASE, PIT_PORTS, Box::new(NoPit))?;
         devices.ports.attach(CMOS_BASE, CMOS_PORTS, Box::new(Cmos::new(pace)))?;
+        if let Some(disk) = disk {
+            let line = devices.io_apic.line(VIRTIO_GSI).ok_or(AttachError::BadRange)?;
+            // A host shares all its memory: no bit of an address says so.
+            let slot = Box::new(VirtioMmio::new(Box::new(VirtioBlk::new(disk)), line, NO_SHARED_BIT));
+            devices.mmio.attach(Gpa::new(VIRTIO_BASE), VIRTIO_MMIO_SIZE, slot)?;
+        }
         Ok(Self { devices, input })
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn instruction(what: InstructionExit, length: u8) -> VmExit {
         I::Tdcall => plain(ExitReason::TDCALL),
         I::Seamcall | I::Seamret | I::Seamops => plain(ExitReason::SEAMCALL),
         I::Vmcall => plain(ExitReason::VMCALL),
-        I::Vmx(which) => plain(vmx(which)),
+        I::Vmx { what, .. } => plain(vmx(what)),
         I::Invd => plain(ExitReason::INVD),
         I::Wbinvd => plain(ExitReason::WBINVD),
         I::Monitor => plain(ExitReason::MONITOR),

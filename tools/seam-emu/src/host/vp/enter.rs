@@ -112,7 +112,7 @@ fn with_epoch(
         let lock = tdcs.tree_lock().ok_or(refused)?;
         let _tree = lock.acquire(Mode::Exclusive, Side::Host).map_err(|_| refused)?;
         if let Some(gpa) = zero_step::still_unmapped(tdvps, tdcs) {
-            return Ok(repeated_violation(regs, gpa));
+            return Ok(repeated_violation(regs, gpa, tdcs));
         }
     }
     match guest {
@@ -133,13 +133,13 @@ fn with_epoch(
 }
 
 /// What a zero-stepping host gets instead of a further step.
-fn repeated_violation(regs: &mut Gprs, gpa: Gpa) -> Status {
+fn repeated_violation(regs: &mut Gprs, gpa: Gpa, tdcs: &Tdcs<'_>) -> Status {
     let exit = AsyncExit {
         qualification: EptViolation::WRITE,
         gpa,
         ..AsyncExit::new(StatusCode::SUCCESS, ExitReasonField(u32::from(ExitReason::EPT_VIOLATION.0)))
     };
-    give_async(regs, &exit)
+    give_async(regs, &exit, tdcs)
 }
 
 fn run_on(
@@ -198,7 +198,7 @@ fn run_on(
         }
         TdExit::Async(exit) => {
             call.machine.set_host_xmm(call.lp, [0; 16]);
-            (give_async(regs, &exit), exit.kind)
+            (give_async(regs, &exit, tdcs), exit.kind)
         }
     };
     if !entered {
@@ -252,22 +252,26 @@ fn exposed(mask: u64) -> impl Iterator<Item = Reg> {
         .filter(move |reg| !matches!(reg, Reg::Rax | Reg::Rcx) && mask >> reg.index() & 1 != 0)
 }
 
-fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Status {
+/// What an exit leaves in the host's RBP: its own value where the TD was made so, zero otherwise. A host that was
+/// compiled with frame pointers relies on it at every exit, whatever its reason.
+fn rbp_after_exit(host: &Gprs, tdcs: &Tdcs<'_>) -> u64 {
     use tdx_module_iface::td_params::config_flags::NO_RBP_MOD;
-    let keeps_rbp = tdcs.load_u64(td_fields::CONFIG_FLAGS) & NO_RBP_MOD != 0;
-    let rbp = host.rbp;
-    *host = Gprs { rcx: mask & 0xffff_ffff, ..Gprs::ZERO };
-    if keeps_rbp {
-        host.rbp = rbp;
-    }
+    if tdcs.load_u64(td_fields::CONFIG_FLAGS) & NO_RBP_MOD != 0 { host.rbp } else { 0 }
+}
+
+fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Status {
+    let rbp = rbp_after_exit(host, tdcs);
+    *host = Gprs { rcx: mask & 0xffff_ffff, rbp, ..Gprs::ZERO };
     for reg in exposed(mask) {
         host.set(reg, guest.get(reg));
     }
     Status::with_details(StatusCode::SUCCESS, u32::from(ExitReason::TDCALL.0))
 }
 
-fn give_async(host: &mut Gprs, exit: &AsyncExit) -> Status {
+fn give_async(host: &mut Gprs, exit: &AsyncExit, tdcs: &Tdcs<'_>) -> Status {
+    let rbp = rbp_after_exit(host, tdcs);
     *host = Gprs {
+        rbp,
         rcx: exit.qualification & 0xffff_ffff,
         rdx: exit.extended.0,
         r8: exit.gpa.get(),

@@ -85,11 +85,18 @@ impl LinuxArgs {
     /// # Errors
     /// There is none, or it cannot be one.
     pub fn open_disk(&self, stop: StopFlag) -> Result<Option<Box<dyn Disk>>, Failure> {
-        let Some(path) = &self.disk else { return Ok(None) };
-        match FileDisk::open(path) {
-            Ok(disk) => Ok(Some(Box::new(DiskWorker::new(disk, stop)))),
-            Err(error) => Err(Failure::input(path.display(), error)),
-        }
+        self.disk.as_deref().map(|path| open_disk(path, stop)).transpose()
+    }
+}
+
+/// Opens the disk in a file. Its requests end when the flag is set.
+///
+/// # Errors
+/// It cannot be one.
+pub(in crate::commands) fn open_disk(path: &Path, stop: StopFlag) -> Result<Box<dyn Disk>, Failure> {
+    match FileDisk::open(path) {
+        Ok(disk) => Ok(Box::new(DiskWorker::new(disk, stop))),
+        Err(error) => Err(Failure::input(path.display(), error)),
     }
 }
 

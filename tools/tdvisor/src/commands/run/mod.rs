@@ -2,7 +2,7 @@
 
 pub(in crate::commands) mod console;
 pub mod image;
-mod linux;
+pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 mod quotes;
 mod summary;

@@ -61,9 +61,6 @@ impl Summary {
                 )
             }
             Ending::Unimplemented { processor, what } => format!("CPU {processor}: {what}"),
-            Ending::StringIo { processor, port } => {
-                format!("CPU {processor}: INS or OUTS at port {port:#x} is not implemented")
-            }
         }
     }
 
