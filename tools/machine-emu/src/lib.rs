@@ -13,6 +13,7 @@ mod turns;
 use std::sync::Arc;
 
 use seam_emu::machine::HostMemoryError;
+use seam_emu::processor::EmulatedProcessor;
 use seam_emu::{
     Cmr, EmulatorLimit, GuestShutdown, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource,
 };
@@ -53,11 +54,13 @@ pub enum Pace {
     },
 }
 
-/// What a machine is: the release of its TDX module, and more parts as there are more to choose from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hardware {
     /// The release of the TDX module.
     pub module: ModuleProfile,
+    /// The processor.
+    pub processor: EmulatedProcessor,
 }
 
 /// An emulated machine.
@@ -98,6 +101,8 @@ impl EmulatedMachine {
             },
             tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
             profile: hardware.module,
+            cpuid_fms: hardware.processor.model.family_model_stepping(),
+            processor: seam_emu::processor::Processor::Emulated(hardware.processor),
             ..MachineConfig::small()
         };
         let machine = Arc::new(Machine::new(config));

@@ -195,7 +195,7 @@ impl MachineConfig {
             seam_range: SeamRange { base: 0x3000_0000, size: 0x200_0000 },
             attributes: FixedBits { fixed0: 0x8000_0000_7000_0001, fixed1: 0 },
             xfam: FixedBits { fixed0: 0x6_9be7, fixed1: 3 },
-            processor: Processor::Emulated,
+            processor: Processor::default(),
             cpuid_fms: 0x806f8,
             tsc_hz: 2_000_000_000,
             tsc_source: TscSource::Virtual,

@@ -53,13 +53,13 @@ const fn zero(_: &MachineConfig) -> u64 {
 }
 
 /// Ascending.
-const TABLE: [Row; 33] = [
+const TABLE: [Row; 35] = [
     // IA32_PLATFORM_ID.
     one(0x17, Rule::Constant(zero)),
     // IA32_FEATURE_CONTROL: locked, VMX outside of SMX.
     one(0x3a, Rule::Constant(|_| 1 | 1 << 2)),
-    // IA32_SPEC_CTRL: IBRS, STIBP, SSBD; nothing is speculated.
-    one(0x48, Rule::Kept { reset: zero, bits: 0b111 }),
+    // IA32_SPEC_CTRL: IBRS, STIBP, SSBD, and those of CPUID leaf 7.2; nothing is speculated.
+    one(0x48, Rule::Kept { reset: zero, bits: 0x4ff }),
     // IA32_PRED_CMD: IBPB.
     one(0x49, Rule::Command { bits: 1 }),
     // IA32_BIOS_UPDT_TRIG: an update is accepted and changes nothing.
@@ -87,6 +87,8 @@ const TABLE: [Row; 33] = [
     Row { first: 0x268, last: 0x26f, rule: FIXED_RANGE },
     // IA32_MTRR_DEF_TYPE: write-back, fixed ranges enabled, enabled.
     one(0x2ff, Rule::Kept { reset: |_| 6 | 1 << 10 | 1 << 11, bits: 0xcff }),
+    // IA32_PERF_CAPABILITIES.
+    one(0x345, Rule::Native),
     // IA32_VMX_BASIC: revision, 4 KiB regions, write-back.
     one(0x480, Rule::Constant(|_| REVISION as u64 | 0x1000 << 32 | 6 << 50)),
     // Pin-based controls: external-interrupt and NMI exiting, virtual NMIs, posted interrupts.
@@ -106,6 +108,8 @@ const TABLE: [Row; 33] = [
     one(0x48b, Rule::Constant(|_| controls(1 << 1 | 1 << 8 | 1 << 9, 0))),
     // EPT: 4-level walks, write-back, 2M and 1G pages, INVEPT of one context and all, Accessed and Dirty bits.
     one(0x48c, Rule::Constant(|_| 1 << 6 | 1 << 14 | 3 << 16 | 1 << 20 | 1 << 21 | 3 << 25)),
+    // IA32_DS_AREA: nothing is stored there.
+    one(0x600, Rule::Kept { reset: zero, bits: u64::MAX }),
     // IA32_TME_CAPABILITY: AES-XTS-128 with and without integrity, key-id bits, keys.
     one(0x981, Rule::Constant(|config| 0xf | key_bits(config) << 32 | all_key_ids(config) << 36)),
     // IA32_TME_ACTIVATE: locked, enabled, AES-XTS-128, key-id bits.

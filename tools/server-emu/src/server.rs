@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use seam_emu::machine::InterruptController;
+use seam_emu::processor::{EmulatedProcessor, Processor::Emulated};
 use seam_emu::{Cmr, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
 use tdvisor_base::sync::{AtomicBool, AtomicU64, Ordering};
 use tdvisor_base::{Gpa, Hpa};
@@ -82,6 +83,8 @@ pub struct ServerConfig {
     pub memory: u64,
     /// The release of the TDX module.
     pub profile: ModuleProfile,
+    /// The model of its processors.
+    pub processor: EmulatedProcessor,
     /// Real time, or turns in virtual time.
     pub pace: Pace,
     /// What happens to the host's state that a TD exit gives up.
@@ -98,6 +101,7 @@ impl Default for ServerConfig {
             packages: 1,
             memory: 2 << 30,
             profile: ModuleProfile::default(),
+            processor: EmulatedProcessor::default(),
             pace: Pace::Real,
             host_state: HostState::default(),
             seam: Seam::default(),
@@ -125,6 +129,8 @@ impl ServerConfig {
             },
             tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
             profile: self.profile,
+            cpuid_fms: self.processor.model.family_model_stepping(),
+            processor: Emulated(self.processor),
             ..MachineConfig::small()
         }
     }

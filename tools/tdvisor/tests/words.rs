@@ -40,6 +40,31 @@ fn every_profile_of_the_list_runs_a_td_and_says_what_it_rests_on() {
 }
 
 #[test]
+fn every_processor_of_the_list_runs_a_td() {
+    let list = tdvisor(&["list", "--json"]).ends_with(0).json();
+    for processor in list["processors"].as_array().expect("a list") {
+        let name = processor["name"].as_str().expect("a name");
+        let summary = tdvisor(&["run", "--cpu", name, "--feature", "-rdrand", "--json"]).ends_with(0).json();
+        assert_eq!(summary["processor"], name);
+    }
+    assert_eq!(list["processor"], "sapphire-rapids");
+}
+
+#[test]
+fn a_feature_that_cannot_be_hidden_is_answered_with_those_that_can() {
+    for (feature, why) in
+        [("-rdrnd", "no feature has this name"), ("-x2apic", "need it"), ("-vmx", "not offer")]
+    {
+        let said = tdvisor(&["run", "--feature", feature, "--json"]).ends_with(2).stderr();
+        assert!(said.contains(why) && said.contains("rdseed") && !said.contains(", vmx"), "{said}");
+    }
+    let said = tdvisor(&["run", "--feature", "rdrand"]).ends_with(2).stderr();
+    assert!(said.contains("taken away"), "{said}");
+    let said = tdvisor(&["run", "--cpu", "skylake"]).ends_with(2).stderr();
+    assert!(said.contains("sapphire-rapids") && said.contains("granite-rapids"), "{said}");
+}
+
+#[test]
 fn a_profile_that_does_not_exist_is_answered_with_those_that_do() {
     for arguments in [&["run", "--profile", "1.5.5"][..], &["run", "--profile", "1.5.5", "--json"]] {
         let said = tdvisor(arguments).ends_with(2).stderr();

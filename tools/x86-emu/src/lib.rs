@@ -47,10 +47,11 @@ mod tests;
 pub use bus::{Answer, Bus, Translation};
 pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
-pub use decode::implements;
+pub use decode::{implements, offers};
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };
+pub use iced_x86::CpuidFeature;
 pub use operand::NotPerformed;
 pub use registers::MsrError;
 pub use tlb::Tlb;

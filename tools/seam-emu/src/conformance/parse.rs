@@ -112,7 +112,7 @@ fn platform(fields: Fields<'_>) -> Result<Platform, Problem> {
     Ok(Platform {
         module,
         native: fields.has("native").then(|| fields.shared_text("native")).transpose()?,
-        processor: Processor::Emulated,
+        processor: Processor::default(),
         max_pa: fields.count("max_pa")?,
         hkid_start_bit: fields.count("hkid_start_bit")?,
         private_hkids: (fields.count("private_hkid_min")?, fields.count("private_hkid_max")?),

@@ -225,6 +225,7 @@ pub(crate) fn given_topology(params: &TdParams, table: &CpuidTable) -> Topology 
 mod tests {
     use super::*;
     use crate::config::ModuleProfile;
+    use crate::processor::{EmulatedProcessor, Processor};
 
     fn params() -> TdParams {
         TdParams { xfam: 3, max_vcpus: 1, eptp_controls: 0x1e, tsc_frequency: 80, ..TdParams::ZERO }
@@ -267,11 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn a_td_does_not_see_what_is_hidden_of_the_processor() {
+        const RDRAND: u32 = 1 << 30;
+        let hidden = EmulatedProcessor::default().without("rdrand").unwrap();
+        let config = MachineConfig { processor: Processor::Emulated(hidden), ..machine() };
+        let leaf_1 = |config: &MachineConfig| {
+            let leaf = virtual_values(&params(), config).find(|(entry, _)| entry.answers(1, 0));
+            leaf.and_then(|(_, value)| value).unwrap()[2] & RDRAND
+        };
+        assert_eq!([leaf_1(&machine()), leaf_1(&config)], [RDRAND, 0]);
+    }
+
+    #[test]
     fn protection_keys_are_offered_only_to_a_td_that_may_use_their_register() {
         const PKU: u32 = 1 << 3;
         let without = value(7, 0, &params())[2];
         let with = value(7, 0, &TdParams { xfam: 1 << 9 | 3, ..params() })[2];
-        assert_eq!((without & PKU, with & PKU), (0, PKU));
+        let native = machine().native_cpuid(7, 0).ecx & PKU;
+        assert_eq!((without & PKU, with & PKU), (0, native));
     }
 
     #[test]

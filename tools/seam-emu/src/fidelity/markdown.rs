@@ -7,6 +7,8 @@ use tdx_module_iface::Release;
 use super::{Degree, NOT_MODELLED, Row, TABLE};
 use crate::config::ModuleProfile;
 use crate::features::{self, FeatureSet, Word};
+use crate::processor::features::{self as cpu_features, CpuFeature, Needs};
+use crate::processor::{EmulatedProcessor, Model};
 
 const INTRODUCTION: &str = "# Fidelity of the emulated TDX module
 
@@ -31,6 +33,53 @@ behaviour is absent: `run` and every other user present it. A probe for each off
 | release | word | recorded | offered |
 |---|---|---|---|
 ";
+
+const PROCESSOR: &str = "
+## Processor
+
+What CPUID of the emulated processor offers, before the module takes away what it virtualises: a bit that needs
+instructions is offered when x86-emu implements all of their encodings, and lets the bits of CR4 and XCR0 be set.
+
+| feature | leaf | bit | offered | needs |
+|---|---|---|---|---|
+";
+
+/// Which models offer a feature.
+fn offered_by(feature: &CpuFeature) -> String {
+    let offers = |model: &Model| EmulatedProcessor::new(*model).features().any(|of| of.name == feature.name);
+    let models: Vec<_> = Model::ALL.into_iter().filter(offers).map(Model::name).collect();
+    match models.len() {
+        0 => "no".to_owned(),
+        count if count == Model::ALL.len() => "yes".to_owned(),
+        _ => models.join(", "),
+    }
+}
+
+fn processor(out: &mut String) {
+    out.push_str(PROCESSOR);
+    for feature in cpu_features::TABLE {
+        let needs = match feature.needs {
+            Needs::Cpu { instructions, cr4, xcr0 } => {
+                let mut needs: Vec<_> = instructions.iter().map(|of| format!("{of:?}")).collect();
+                needs.extend((cr4 != 0).then(|| format!("CR4 {cr4:#x}")));
+                needs.extend((xcr0 != 0).then(|| format!("XCR0 {xcr0:#x}")));
+                needs.join(", ")
+            }
+            Needs::Behaviour(what) => what.to_owned(),
+            Needs::Missing(what) => format!("missing: {what}"),
+        };
+        let _ = writeln!(
+            out,
+            "| {} | {:x}H.{} {:?} | {} | {} | {needs} |",
+            feature.name,
+            feature.leaf,
+            feature.subleaf,
+            feature.register,
+            feature.bit,
+            offered_by(feature)
+        );
+    }
+}
 
 const fn degree(degree: Degree) -> &'static str {
     match degree {
@@ -118,6 +167,7 @@ pub fn to_markdown() -> String {
         let _ = writeln!(out, "| `{profile}`{default} | {} | {} |", profile.backing(), difference(profile));
     }
     feature_sets(&mut out);
+    processor(&mut out);
     out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
     for (what, how) in NOT_MODELLED {
         let _ = writeln!(out, "| {what} | {how} |");

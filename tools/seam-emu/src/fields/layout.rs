@@ -227,6 +227,8 @@ pub mod tdvps {
     pub const LAST_EPF_GUEST_RIP: u32 = 0x0a40;
     /// u64: IA32_SPEC_CTRL.
     pub const SPEC_CTRL: u32 = offset(&vp::IA32_SPEC_CTRL);
+    /// u64: IA32_DS_AREA.
+    pub const DS_AREA: u32 = offset(&vp::IA32_DS_AREA);
     /// u64: IA32_XSS.
     pub const XSS: u32 = offset(&vp::IA32_XSS);
     /// u64: IA32_STAR.

@@ -1,8 +1,13 @@
 //! CPUID and MSRs of the emulated processor, before any virtualisation.
 //!
-//! It offers what the software CPU executes and no more: x87, SSE and PKRU state, no AVX. XFAM and configuration bits
-//! of features that it lacks are accepted where the platform's masks say so, and read as zero.
+//! Feature bits come from [`features`](super::features); here is what else a server's CPUID says: its names, caches,
+//! frequencies, widths and topology.
 
+use x86_arch::cr4;
+use x86_emu::Controls;
+
+use super::features::Register;
+use super::model::EmulatedProcessor;
 use super::msr;
 use crate::config::MachineConfig;
 use crate::cpuid::{CpuidValues, area_size, xsave_component_leaf};
@@ -13,50 +18,89 @@ const MAX_BASIC: u32 = 0x23;
 const MAX_EXTENDED: u32 = 0x8000_0008;
 /// Crystal clock in Hz, as leaf 15H gives it.
 const CRYSTAL_HZ: u32 = 25_000_000;
+/// The bus in MHz, as leaf 16H gives it.
+const BUS_MHZ: u32 = 100;
+/// Linear-address bits: four levels of tables.
+const LINEAR_BITS: u32 = 48;
+/// Bytes that CLFLUSH flushes, in units of eight: CPUID(1).EBX bits 15:8.
+const CLFLUSH_LINE: u32 = 8 << 8;
+/// CPUID(4).EBX: 64-byte lines, one partition; the ways stand above.
+const CACHE_LINE: u32 = 63;
+/// CPUID(80000006H).ECX: a second level of 2 MiB, 16 ways, 64-byte lines.
+const L2_CACHE: u32 = 2048 << 16 | 8 << 12 | 64;
 
-/// FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH, MMX, FXSR,
-/// SSE, SSE2, SS, HTT.
-const LEAF_1_EDX: u32 = 0x1f8b_fbff;
-/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT, TSC deadline, XSAVE, RDRAND.
-const LEAF_1_ECX: u32 =
-    1 | 1 << 9 | 1 << 13 | 1 << 17 | 3 << 19 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 26 | 1 << 30;
-/// FSGSBASE, SMEP, ERMS, INVPCID, RDSEED, SMAP, CLFLUSHOPT, CLWB.
-const LEAF_7_EBX: u32 = 1 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 18 | 1 << 20 | 1 << 23 | 1 << 24;
-/// UMIP, PKU, bus-lock detection, MOVDIRI, MOVDIR64B.
-const LEAF_7_ECX: u32 = 1 << 2 | 1 << 3 | 1 << 24 | 1 << 27 | 1 << 28;
-/// FSRM, SERIALIZE, IBRS, STIBP, ARCH_CAPABILITIES, SSBD.
-const LEAF_7_EDX: u32 = 1 << 4 | 1 << 14 | 1 << 26 | 1 << 27 | 1 << 29 | 1 << 31;
+/// State components that XSAVE handles.
+fn supported_state() -> u64 {
+    Controls::default().xcr0_supported
+}
 
-/// State components that XSAVE handles: x87, SSE and PKRU.
-const SUPPORTED_STATE: u64 = 3 | 1 << 9;
+/// The feature bits of a leaf.
+fn features(processor: EmulatedProcessor, leaf: u32, subleaf: u32) -> CpuidValues {
+    let mut values = CpuidValues::default();
+    for feature in processor.features().filter(|of| (of.leaf, of.subleaf) == (leaf, subleaf)) {
+        let register = match feature.register {
+            Register::Eax => &mut values.eax,
+            Register::Ebx => &mut values.ebx,
+            Register::Ecx => &mut values.ecx,
+            Register::Edx => &mut values.edx,
+        };
+        *register |= 1 << feature.bit;
+    }
+    values
+}
+
+/// Sixteen bytes of the brand string.
+fn brand(name: &str, leaf: u32) -> CpuidValues {
+    let begin = (leaf & 0xf).saturating_sub(2) as usize * 16;
+    let word = |number: usize| {
+        let byte = |at: usize| name.as_bytes().get(begin + 4 * number + at).copied().unwrap_or(0);
+        u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)])
+    };
+    CpuidValues { eax: word(0), ebx: word(1), ecx: word(2), edx: word(3) }
+}
 
 /// What CPUID gives.
-pub(super) fn cpuid(config: &MachineConfig, leaf: u32, subleaf: u32) -> CpuidValues {
+pub(super) fn cpuid(
+    config: &MachineConfig,
+    processor: EmulatedProcessor,
+    leaf: u32,
+    subleaf: u32,
+) -> CpuidValues {
     let values = |eax, ebx, ecx, edx| CpuidValues { eax, ebx, ecx, edx };
+    let of = |leaf, subleaf| features(processor, leaf, subleaf);
     match (leaf, subleaf) {
         // "GenuineIntel" in EBX, EDX, ECX.
         (0, _) => values(MAX_BASIC, 0x756e_6547, 0x6c65_746e, 0x4965_6e69),
-        (1, _) => values(config.cpuid_fms, 8 << 8, LEAF_1_ECX, LEAF_1_EDX),
-        // One level of each cache; sizes do not matter to anybody here, sharing does.
-        (4, 0) => values(0x0400_0121, 0x02c0_003f, 0x3f, 0),
-        (4, 1) => values(0x0400_0122, 0x01c0_003f, 0x3f, 0),
-        (4, 2) => values(0x0400_0143, 0x03c0_003f, 0x7ff, 0),
-        (4, 3) => values(0x0400_0163, 0x02c0_003f, 0xffff, 4),
-        (6, _) => values(4, 0, 0, 0),
-        (7, 0) => values(2, LEAF_7_EBX, LEAF_7_ECX, LEAF_7_EDX),
+        (1, _) => CpuidValues { eax: config.cpuid_fms, ebx: CLFLUSH_LINE, ..of(1, 0) },
+        (4, level) => match processor.model.caches().get(level as usize) {
+            // The third level is indexed by a hash.
+            Some(cache) => {
+                let complex = if level == 3 { 4 } else { 0 };
+                values(cache.kind, (cache.ways - 1) << 22 | CACHE_LINE, cache.sets - 1, complex)
+            }
+            None => CpuidValues::default(),
+        },
+        (6, _) => of(6, 0),
+        // EAX is the last subleaf.
+        (7, 0) => CpuidValues { eax: 2, ..of(7, 0) },
+        (7, _) => of(7, subleaf),
         (0xd, 0) => {
-            let size = area_size(SUPPORTED_STATE);
-            values(SUPPORTED_STATE as u32, size, size, 0)
+            let state = supported_state();
+            let size = area_size(state);
+            values(state as u32, size, size, (state >> 32) as u32)
         }
-        // XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES.
-        (0xd, component @ 2..) if SUPPORTED_STATE >> component.min(63) & 1 != 0 => {
+        (0xd, 1) => CpuidValues { ebx: area_size(supported_state()), ..of(0xd, 1) },
+        (0xd, component @ 2..) if supported_state() >> component.min(63) & 1 != 0 => {
             let (size, offset, flags) = xsave_component_leaf(component);
             values(size, offset, flags, 0)
         }
-        (0xd, 1) => values(0xf, area_size(SUPPORTED_STATE), 0, 0),
         (0x15, _) => {
             let ratio = u32::try_from(config.tsc_hz / u64::from(CRYSTAL_HZ)).unwrap_or(u32::MAX);
             values(1, ratio, CRYSTAL_HZ, 0)
+        }
+        (0x16, _) => {
+            let base = u32::try_from(config.tsc_hz / 1_000_000).unwrap_or(u32::MAX);
+            values(base, processor.model.max_mhz(), BUS_MHZ, 0)
         }
         (0x1f, 0) => values(0, 1, 0x100, 0),
         // Six bits of an x2APIC id name a processor in its package.
@@ -65,38 +109,46 @@ pub(super) fn cpuid(config: &MachineConfig, leaf: u32, subleaf: u32) -> CpuidVal
         // "IntelTDX    " in EBX, EDX, ECX: the processor says so itself while it runs a TD.
         (0x21, 0) => values(0, 0x6574_6e49, 0x2020_2020, 0x5844_546c),
         (0x8000_0000, _) => values(MAX_EXTENDED, 0, 0, 0),
-        // LAHF, LZCNT; SYSCALL, NX, 1G pages, RDTSCP, 64-bit mode.
-        (0x8000_0001, _) => values(0, 0, 1 | 1 << 5, 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29),
-        (0x8000_0007, _) => values(0, 0, 0, 1 << 8),
-        (0x8000_0008, _) => values(config.max_pa | 57 << 8, 0, 0, 0),
+        (0x8000_0001 | 0x8000_0007, _) => of(leaf, 0),
+        (0x8000_0002..=0x8000_0004, _) => brand(processor.model.brand(), leaf),
+        (0x8000_0006, _) => values(0, 0, L2_CACHE, 0),
+        (0x8000_0008, _) => CpuidValues { eax: config.max_pa | LINEAR_BITS << 8, ..of(0x8000_0008, 0) },
         _ => CpuidValues::default(),
     }
 }
 
-/// "RDCL_NO", "IBRS_ALL", "SKIP_L1DFL_VMENTRY", "MDS_NO", "IF_PSCHANGE_MC_NO", "TAA_NO", MISC_PACKAGE_CTRLS is absent:
-/// the faults of speculation do not exist where nothing is speculated.
-const ARCH_CAPABILITIES: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 7 << 13;
 /// Fast strings, "BTS unavailable", "PEBS unavailable".
 const MISC_ENABLE: u64 = 1 | 3 << 11;
 /// PE, NE and PG.
 const CR0_FIXED0: u64 = 0x8000_0021;
 const CR0_FIXED1: u64 = 0xffff_ffff;
 /// VMXE.
-const CR4_FIXED0: u64 = 1 << 13;
-/// VME to OSXMMEXCPT, UMIP, LA57, VMXE, SMXE, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE.
-const CR4_FIXED1: u64 = 0x0077_7fff;
+const CR4_FIXED0: u64 = cr4::VMXE;
 
 /// What RDMSR gives.
-pub(super) fn msr(index: u32) -> u64 {
+pub(super) fn msr(processor: EmulatedProcessor, index: u32) -> u64 {
     match index {
-        msr::ARCH_CAPABILITIES => ARCH_CAPABILITIES,
+        msr::ARCH_CAPABILITIES => processor.model.arch_capabilities(),
         msr::MISC_ENABLE => MISC_ENABLE,
         // The legacy APIC interface is gone for good.
         msr::XAPIC_DISABLE_STATUS => 1,
         msr::VMX_CR0_FIXED0 => CR0_FIXED0,
         msr::VMX_CR0_FIXED1 => CR0_FIXED1,
         msr::VMX_CR4_FIXED0 => CR4_FIXED0,
-        msr::VMX_CR4_FIXED1 => CR4_FIXED1,
+        // What the software CPU lets be set, and what VMX and SMX bring.
+        msr::VMX_CR4_FIXED1 => Controls::default().cr4_supported | cr4::VMXE | cr4::SMXE,
         _ => 0,
     }
+}
+
+/// Bits of IA32_SPEC_CTRL that the processor has: IBRS, and what CPUID names.
+pub(super) fn spec_ctrl_bits(config: &MachineConfig, processor: EmulatedProcessor) -> u64 {
+    /// CPUID register 7.0.EDX: the bit, and those of IA32_SPEC_CTRL.
+    const FIRST: [(u32, u64); 3] = [(26, 1), (27, 1 << 1), (31, 1 << 2)];
+    /// Of 7.2.EDX.
+    const SECOND: [(u32, u64); 5] = [(0, 1 << 7), (1, 3 << 3), (2, 3 << 5), (3, 1 << 8), (4, 1 << 10)];
+    let bits = |edx: u32, table: &[(u32, u64)]| {
+        table.iter().filter(|(bit, _)| edx >> bit & 1 != 0).fold(0, |all, (_, bits)| all | bits)
+    };
+    bits(cpuid(config, processor, 7, 0).edx, &FIRST) | bits(cpuid(config, processor, 7, 2).edx, &SECOND)
 }

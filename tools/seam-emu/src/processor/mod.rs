@@ -3,23 +3,31 @@
 //! The module samples it when it starts and derives from it what a TD sees ([`crate::cpuid`]).
 
 mod emulated;
+pub mod features;
 mod listed;
+mod model;
 
 use std::sync::Arc;
 
 pub use listed::ListedProcessor;
+pub use model::{EmulatedProcessor, Model, Models, NotMaskable, UnknownModel};
 
 use crate::config::MachineConfig;
 use crate::cpuid::{CpuidValues, area_size};
 
 /// Which processor it is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Processor {
     /// The software CPU of this project, offering what it executes.
-    #[default]
-    Emulated,
+    Emulated(EmulatedProcessor),
     /// A processor that is known by its values only, as recordings name one. It executes nothing.
     Listed(Arc<ListedProcessor>),
+}
+
+impl Default for Processor {
+    fn default() -> Self {
+        Self::Emulated(EmulatedProcessor::default())
+    }
 }
 
 /// MSRs of the processor that the module looks at.
@@ -48,7 +56,7 @@ impl MachineConfig {
     /// What CPUID gives on the processor.
     pub fn native_cpuid(&self, leaf: u32, subleaf: u32) -> CpuidValues {
         match &self.processor {
-            Processor::Emulated => emulated::cpuid(self, leaf, subleaf),
+            Processor::Emulated(processor) => emulated::cpuid(self, *processor, leaf, subleaf),
             Processor::Listed(listed) => listed.cpuid(leaf, subleaf),
         }
     }
@@ -69,7 +77,7 @@ impl MachineConfig {
     /// at XCR0.
     pub fn xsave_bytes(&self, components: u64) -> u32 {
         match &self.processor {
-            Processor::Emulated => area_size(components),
+            Processor::Emulated(_) => area_size(components),
             Processor::Listed(listed) => listed.cpuid(0xd, 0).ebx,
         }
     }
@@ -77,8 +85,16 @@ impl MachineConfig {
     /// What RDMSR gives on the processor.
     pub fn native_msr(&self, index: u32) -> u64 {
         match &self.processor {
-            Processor::Emulated => emulated::msr(index),
+            Processor::Emulated(processor) => emulated::msr(*processor, index),
             Processor::Listed(listed) => listed.msr(index),
+        }
+    }
+
+    /// Bits of IA32_SPEC_CTRL that may be set. A listed processor executes nothing, and takes all.
+    pub fn spec_ctrl_bits(&self) -> u64 {
+        match &self.processor {
+            Processor::Emulated(processor) => emulated::spec_ctrl_bits(self, *processor),
+            Processor::Listed(_) => u64::MAX,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::{Handled, Running, apic, complete, ve};
 use crate::fields::FieldStore;
-use crate::fields::layout::tdcs;
+use crate::fields::layout::{tdcs, tdvps};
 use crate::guest::{GuestState, VmExit};
 use crate::msr::{Decision, MsrAccess, Owner, decide};
 use crate::processor::msr as native;
@@ -25,6 +25,7 @@ mod index {
     pub const SYSENTER_EIP: u32 = 0x176;
     pub const DEBUGCTL: u32 = 0x1d9;
     pub const PAT: u32 = 0x277;
+    pub const DS_AREA: u32 = 0x600;
     pub const VMX_FIRST: u32 = 0x480;
     pub const VMX_LAST: u32 = 0x493;
     pub const X2APIC_ID: u32 = 0x802;
@@ -110,6 +111,7 @@ fn processor_read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Optio
         index::KERNEL_GS_BASE => state.msrs.kernel_gs_base,
         index::TSC_AUX => state.msrs.tsc_aux,
         native::MISC_ENABLE | native::PERF_CAPABILITIES => vcpu.machine.config().native_msr(msr),
+        index::DS_AREA => vcpu.tdvps.load_u64(tdvps::DS_AREA),
         index::X2APIC_FIRST..=index::X2APIC_LAST => return apic::read(vcpu, state, msr),
         _ => return None,
     })
@@ -198,7 +200,9 @@ fn write_debugctl(vcpu: &Running<'_, '_>, state: &mut GuestState, value: u64) ->
 fn processor_write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, value: u64) -> Outcome {
     let canonical = is_canonical(value);
     match msr {
-        index::SPEC_CTRL => state.msrs.spec_ctrl = value,
+        index::SPEC_CTRL if value & !vcpu.machine.config().spec_ctrl_bits() == 0 => {
+            state.msrs.spec_ctrl = value;
+        }
         index::PRED_CMD | index::FLUSH_CMD => {}
         index::SYSENTER_CS => state.msrs.sysenter_cs = value,
         index::SYSENTER_ESP if canonical => state.msrs.sysenter_esp = value,
@@ -208,6 +212,7 @@ fn processor_write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, val
         index::LSTAR if canonical => state.msrs.lstar = value,
         index::FMASK => state.msrs.fmask = value,
         index::KERNEL_GS_BASE if canonical => state.msrs.kernel_gs_base = value,
+        index::DS_AREA if canonical => vcpu.tdvps.store_u64(tdvps::DS_AREA, value),
         index::TSC_AUX => state.msrs.tsc_aux = value & 0xffff_ffff,
         index::FS_BASE | index::GS_BASE if canonical => {
             let segment = if msr == index::FS_BASE { Seg::Fs } else { Seg::Gs };

@@ -2,6 +2,7 @@
 
 use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use seam_emu::ModuleProfile;
+use seam_emu::processor::{EmulatedProcessor, Model};
 use serde_json::{Value, json};
 use tdvisor_guest_images::GUESTS;
 
@@ -52,6 +53,11 @@ fn guests() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
+/// What CPUID of a model offers.
+fn features(model: Model) -> Vec<&'static str> {
+    EmulatedProcessor::new(model).features().map(|feature| feature.name).collect()
+}
+
 fn to_text() -> String {
     let mut text = String::from("guests\n");
     let mut row = |name: &str, what: &str| text.push_str(&format!("  {name:<12} {what}\n"));
@@ -63,6 +69,11 @@ fn to_text() -> String {
     for profile in ModuleProfile::ALL {
         let default = if profile == ModuleProfile::default() { ", if none is named" } else { "" };
         text.push_str(&format!("  {:<12} by {}{default}\n", profile.name(), profile.backing()));
+    }
+    text.push_str("processors (--cpu), and what they offer\n");
+    for model in Model::ALL {
+        let default = if model == Model::default() { ", if none is named" } else { "" };
+        text.push_str(&format!("  {model}{default}\n    {}\n", features(model).join(" ")));
     }
     text.push_str(&format!("TD\n  at most {MAX_TD_VCPUS} vCPUs and {} GiB\n", MAX_TD_MEMORY >> 30));
     text
@@ -77,6 +88,9 @@ fn to_json() -> Value {
         "module_profile": ModuleProfile::default().name(),
         "module_profiles": ModuleProfile::ALL
             .map(|profile| json!({"name": profile.name(), "backed_by": profile.backing().to_string()})),
+        "processor": Model::default().name(),
+        "processors": Model::ALL
+            .map(|model| json!({"name": model.name(), "features": features(model)})),
         "max_vcpus": MAX_TD_VCPUS,
         "max_memory_bytes": MAX_TD_MEMORY,
     })

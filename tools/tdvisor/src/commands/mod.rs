@@ -18,6 +18,7 @@ pub mod collateral;
 pub mod conformance;
 pub mod decode;
 pub mod eventlog;
+mod hardware;
 pub mod image;
 pub mod list;
 pub mod measure;

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use seam_emu::ModuleProfile;
 use seam_emu::inject::FaultPlan;
 use server_emu::record::Record;
 use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
@@ -18,6 +17,7 @@ use tdvisor_runtime::board::serial::{COM1, COM1_GSI};
 use tdvisor_runtime::board::{Board, VIRTIO_BASE, VIRTIO_GSI};
 use tdvisor_runtime::worker::StopFlag;
 
+use super::hardware::HardwareArgs;
 use super::run::console::Console;
 use super::run::linux::open_disk;
 use super::run::memory_size::MemorySize;
@@ -73,9 +73,8 @@ pub struct Args {
     /// Memory: a number of bytes, or one with K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     memory: MemorySize,
-    /// The release of the TDX module (`tdvisor list` names them).
-    #[arg(long, value_name = "NAME", default_value_t)]
-    profile: ModuleProfile,
+    #[command(flatten)]
+    hardware: HardwareArgs,
     /// Run one processor at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// instruction by instruction.
     #[arg(long, value_name = "SEED")]
@@ -156,6 +155,7 @@ impl Host {
 /// Boots the host and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
+    let hardware = args.hardware.hardware()?;
     let mut claims = Claims::new();
     let host = Host::of(&args);
     host.claim(&mut claims)?;
@@ -184,7 +184,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         processors: args.cpus,
         packages: args.packages,
         memory: args.memory.bytes(),
-        profile: args.profile,
+        profile: hardware.module,
+        processor: hardware.processor,
         pace,
         ..ServerConfig::default()
     };

@@ -90,6 +90,12 @@ const fn has(feature: CpuidFeature) -> bool {
     )
 }
 
+/// Whether the CPU has a feature, by the decoder's name: every encoding of it does what it does on a processor that has
+/// it. What CPUID says of instructions is derived from this.
+pub const fn offers(feature: CpuidFeature) -> bool {
+    has(feature)
+}
+
 /// What the CPU does with an instruction of a feature that it lacks; `None` where it has the feature.
 pub(crate) fn fate(i: &Instruction) -> Option<Fate> {
     use Mnemonic as M;
@@ -115,4 +121,73 @@ pub(crate) fn fate(i: &Instruction) -> Option<Fate> {
         _ if i.cpuid_features().iter().all(|feature| has(*feature)) => return None,
         _ => Fate::Undefined,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::super::{CodeMode, MAX_INSTRUCTION, decoder};
+    use super::*;
+    use crate::ops;
+
+    /// Names that stand for no bit of CPUID: INVEPT and INVVPID come with VMX, OSS is an alias, and what is left of the
+    /// space of no-operations does nothing by its fate.
+    const ELSEWHERE: [CpuidFeature; 4] =
+        [CpuidFeature::INVEPT, CpuidFeature::INVVPID, CpuidFeature::OSS, CpuidFeature::MULTIBYTENOP];
+
+    /// For each feature, the forms of 64-bit mode that need it and otherwise nothing that the CPU lacks: all of them, and
+    /// those without an operation.
+    fn forms() -> BTreeMap<u32, (CpuidFeature, usize, BTreeSet<String>)> {
+        let maps: [&[u8]; 8] = [
+            &[],
+            &[0x0F],
+            &[0x0F, 0x38],
+            &[0x0F, 0x3A],
+            &[0xC5, 0xF8],
+            &[0xC4, 0xE2, 0x7D],
+            &[0x62, 0xF1, 0x7C, 0x48],
+            &[0x8F, 0xE8, 0x78],
+        ];
+        let mut seen = BTreeSet::new();
+        let mut forms = BTreeMap::new();
+        for prefix in [&[][..], &[0x66], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2]] {
+            for (rex, map) in [&[][..], &[0x48]].into_iter().flat_map(|rex| maps.map(|map| (rex, map))) {
+                for (opcode, modrm) in (0..=255u8).flat_map(|op| (0..=255u8).map(move |modrm| (op, modrm))) {
+                    let mut bytes = [prefix, rex, map, &[opcode, modrm]].concat();
+                    bytes.resize(MAX_INSTRUCTION, 0);
+                    let i = decoder(CodeMode::Code64, &bytes).decode();
+                    if i.is_invalid() || !seen.insert((i.code(), i.op0_kind() as u8, i.op1_kind() as u8)) {
+                        continue;
+                    }
+                    let features = i.cpuid_features();
+                    let lacking: Vec<_> = features.iter().filter(|feature| !has(**feature)).collect();
+                    for feature in features {
+                        if lacking.iter().any(|other| *other != feature) {
+                            continue;
+                        }
+                        let entry = forms.entry(*feature as u32).or_insert((*feature, 0, BTreeSet::new()));
+                        entry.1 += 1;
+                        if ops::decode(&i, true).is_none() {
+                            entry.2.insert(format!("{:?}", i.code()));
+                        }
+                    }
+                }
+            }
+        }
+        forms
+    }
+
+    #[test]
+    fn a_feature_is_offered_exactly_where_all_of_its_encodings_have_an_operation() {
+        let forms = forms();
+        assert!(forms.len() > 40, "{} features", forms.len());
+        let wrong: Vec<_> = forms
+            .values()
+            .filter(|(feature, ..)| !ELSEWHERE.contains(feature))
+            .filter(|(feature, _, missing)| has(*feature) != missing.is_empty())
+            .map(|(feature, count, missing)| format!("{feature:?}: of {count} forms {missing:?} are missing"))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::ops;
 use crate::paging::Want;
 use crate::stop::Step;
 use absent::Fate;
+pub use absent::offers;
 use cache::Block;
 pub(crate) use operands::{Form, form, operands, segment_bits, width};
 

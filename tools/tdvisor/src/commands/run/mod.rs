@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use machine_emu::outlet::{Loss, Outlet};
 use machine_emu::trace::Trace;
-use machine_emu::{Hardware, MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
-use seam_emu::ModuleProfile;
+use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
 use td_host::td::config::TdConfig;
@@ -30,6 +29,7 @@ use tdvisor_runtime::board::{Board, BoardError};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
 
+use super::hardware::HardwareArgs;
 use crate::files::{Claims, Output};
 use crate::guest_log::GuestLog;
 use crate::outcome::{Failure, Status};
@@ -62,9 +62,8 @@ pub struct Args {
     memory: Option<MemorySize>,
     #[command(flatten)]
     linux: LinuxArgs,
-    /// The release of the TDX module (`tdvisor list` names them).
-    #[arg(long, value_name = "NAME", default_value_t)]
-    profile: ModuleProfile,
+    #[command(flatten)]
+    hardware: HardwareArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -124,6 +123,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(_) => Image::built_in(&BOOT_SHIM),
         None => Image::load(args.image.as_deref(), args.elf.as_deref())?,
     };
+    let hardware = args.hardware.hardware()?;
     let config = td_config(&args, memory)?;
     let predicted = image.predicted_mrtd()?;
     let stop = StopFlag::default();
@@ -149,7 +149,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Event::Ended(_) => supervisor.td_ended(),
     };
     let spec = MachineSpec {
-        hardware: Hardware { module: args.profile },
+        hardware,
         memory: config.memory,
         vcpus: config.vcpus,
         pace,
@@ -183,7 +183,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
     let ending = report.ending.clone();
-    let mut summary = Summary::of(report, predicted, privacy, args.profile);
+    let mut summary = Summary::of(report, predicted, privacy, hardware);
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);

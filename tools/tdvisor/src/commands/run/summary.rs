@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use seam_emu::ModuleProfile;
+use machine_emu::Hardware;
 use serde_json::{Value, json};
 use td_host::td::Ending;
 use td_image::digest::Digest384;
@@ -14,7 +14,7 @@ use crate::outcome::Failure;
 
 /// The facts of a run.
 pub struct Summary {
-    module: ModuleProfile,
+    hardware: Hardware,
     ending: Ending,
     mrtd: Option<[u8; 48]>,
     predicted: Digest384,
@@ -41,8 +41,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What a session's report says, of a TD on this module.
-    pub fn of(report: Report, predicted: Digest384, privacy: Privacy, module: ModuleProfile) -> Self {
+    /// What a session's report says, of a TD on this hardware.
+    pub fn of(report: Report, predicted: Digest384, privacy: Privacy, hardware: Hardware) -> Self {
         let by_level = |counts: &mirror_ept::LevelCounts| {
             BTreeMap::from([("4K", counts.leaves_4k), ("2M", counts.leaves_2m), ("1G", counts.leaves_1g)])
         };
@@ -51,7 +51,7 @@ impl Summary {
             *exits.entry(kind.to_string()).or_insert(0) += count;
         }
         Self {
-            module,
+            hardware,
             mrtd: report.mrtd,
             predicted,
             rtmrs: report.rtmrs,
@@ -127,7 +127,8 @@ impl Summary {
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {label:<10} {value}");
         };
-        line("module", format!("{}, by {}", self.module, self.module.backing()));
+        let Hardware { module, processor } = self.hardware;
+        line("module", format!("{module}, by {}, on {}", module.backing(), processor.model));
         match (self.mrtd, self.matches()) {
             (Some(mrtd), Some(true)) => line("MRTD", format!("{} matches the image", Hex(&mrtd))),
             (Some(mrtd), _) => {
@@ -183,7 +184,11 @@ impl Summary {
             .collect();
         json!({
             "schema": JSON_SCHEMA,
-            "module": {"profile": self.module.name(), "backed_by": self.module.backing().to_string()},
+            "module": {
+                "profile": self.hardware.module.name(),
+                "backed_by": self.hardware.module.backing().to_string(),
+            },
+            "processor": self.hardware.processor.model.name(),
             "ending": ending,
             "console_panic": self.panic,
             "hint": self.hint,

@@ -1,0 +1,53 @@
+//! What the emulated machine is, as `run` and `server` are told.
+
+use std::str::FromStr;
+
+use machine_emu::Hardware;
+use seam_emu::ModuleProfile;
+use seam_emu::processor::{EmulatedProcessor, Model};
+
+use crate::outcome::Failure;
+
+/// Options that choose the machine.
+#[derive(Debug, clap::Args)]
+pub struct HardwareArgs {
+    /// The release of the TDX module (`tdvisor list` names them).
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub profile: ModuleProfile,
+    /// The model of the processor (`tdvisor list` names them).
+    #[arg(long, value_name = "NAME", default_value_t)]
+    cpu: Model,
+    /// Hide a feature of the processor, as `-rdrand`; may be given several times. Its instructions still run.
+    #[arg(long, value_name = "-NAME", allow_hyphen_values = true)]
+    feature: Vec<HiddenFeature>,
+}
+
+/// A feature that is not to be seen.
+#[derive(Clone, Debug)]
+struct HiddenFeature(String);
+
+impl FromStr for HiddenFeature {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let name = text.strip_prefix('-').filter(|name| !name.is_empty());
+        let name = name.ok_or("features can only be taken away: write a '-' before the name")?;
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl HardwareArgs {
+    /// The machine.
+    ///
+    /// # Errors
+    /// A feature that does not exist, or that the processor cannot be without.
+    pub fn hardware(&self) -> Result<Hardware, Failure> {
+        let mut processor = EmulatedProcessor::new(self.cpu);
+        for HiddenFeature(name) in &self.feature {
+            processor = processor
+                .without(name)
+                .map_err(|error| Failure::input(format_args!("--feature -{name}"), error))?;
+        }
+        Ok(Hardware { module: self.profile, processor })
+    }
+}
