@@ -10,10 +10,18 @@ use freestanding_build::{Workspace, variable};
 #[allow(dead_code, missing_docs, reason = "shared with the library, which documents and tests it")]
 mod pack;
 
-const GUESTS: [&str; 3] = ["hello-td", "fault-td", "boot-shim"];
+const GUESTS: [&str; 4] = ["hello-td", "fault-td", "boot-shim", "compliance"];
 /// What the guests are built from, below `tools/guests`.
-const SOURCES: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "guest-rt", "hello-td", "fault-td", "boot-shim"];
+const SOURCES: [&str; 8] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo/config.toml",
+    "guest-rt",
+    "hello-td",
+    "fault-td",
+    "boot-shim",
+    "compliance",
+];
 
 fn main() -> ExitCode {
     match build() {

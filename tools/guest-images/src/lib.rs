@@ -48,8 +48,15 @@ pub static BOOT_SHIM: GuestImage = GuestImage {
     elf: include_bytes!(concat!(env!("OUT_DIR"), "/boot-shim.elf")),
 };
 
+/// Checks what a TD sees of its processor against the tables of TDX module 1.5.05.
+pub static COMPLIANCE: GuestImage = GuestImage {
+    name: "compliance",
+    image: include_bytes!(concat!(env!("OUT_DIR"), "/compliance.fd")),
+    elf: include_bytes!(concat!(env!("OUT_DIR"), "/compliance.elf")),
+};
+
 /// All built-in guests.
-pub static GUESTS: [&GuestImage; 3] = [&HELLO_TD, &FAULT_TD, &BOOT_SHIM];
+pub static GUESTS: [&GuestImage; 4] = [&HELLO_TD, &FAULT_TD, &BOOT_SHIM, &COMPLIANCE];
 
 /// The fw_cfg file in which [`BOOT_SHIM`] finds the kernel: a bzImage or an ELF vmlinux.
 pub const KERNEL_FILE: &str = "opt/org.tdvisor/kernel";

@@ -157,6 +157,11 @@ impl Owner<'_> {
 
 /// Decides an access.
 pub(crate) fn decide(owner: &Owner<'_>, index: u32, access: MsrAccess) -> Decision {
+    /// The id that TDH.VP.INIT gives: a release without it does not list the register.
+    const X2APIC_ID: u32 = 0x802;
+    if index == X2APIC_ID && !owner.config.profile.rules().topology.is_present() {
+        return Decision::Exception;
+    }
     let row = ROWS.partition_point(|row| row.last < index);
     let Some(row) = ROWS.get(row).filter(|row| row.first <= index) else { return Decision::Exception };
     let policy = match access {
