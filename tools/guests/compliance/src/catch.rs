@@ -99,7 +99,7 @@ pub fn install() {
     /// Present interrupt gate of ring 0, on the runtime's fourth exception stack.
     const GATE: u64 = 0x8E << 40 | 4 << 32;
     // SAFETY: one vCPU runs, and calls this once, before anything uses the table.
-    let table = unsafe { &mut *(&raw mut TABLE) };
+    let table = unsafe { &mut *core::ptr::addr_of_mut!(TABLE) };
     let code = u64::from(CS::get_reg().0) << 16;
     for (number, gate) in table.0.iter_mut().enumerate() {
         // SAFETY: only the address of the stub is formed.
