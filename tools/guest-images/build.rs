@@ -12,7 +12,7 @@ mod pack;
 
 const GUESTS: [&str; 4] = ["hello-td", "fault-td", "boot-shim", "compliance"];
 /// What the guests are built from, below `tools/guests`.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "Cargo.toml",
     "Cargo.lock",
     ".cargo/config.toml",
@@ -21,7 +21,10 @@ const SOURCES: [&str; 8] = [
     "fault-td",
     "boot-shim",
     "compliance",
+    BOARD,
 ];
+/// What they share with the hosted workspace.
+const BOARD: &str = "../../vmm-core/board";
 
 fn main() -> ExitCode {
     match build() {
@@ -43,7 +46,9 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/pack.rs");
 
-    let workspace = Workspace { folder: &guests, mapped: &[(&guests, "/guests")], variables: &[] };
+    let board = guests.join(BOARD).canonicalize().map_err(|error| format!("{BOARD}: {error}"))?;
+    let mapped = [(&*guests, "/guests"), (&*board, "/board")];
+    let workspace = Workspace { folder: &guests, mapped: &mapped, variables: &[] };
     let binaries = workspace.build(&out.join("guests"))?;
     for guest in GUESTS {
         let built = binaries.join(guest);

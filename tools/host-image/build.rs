@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use freestanding_build::{Workspace, variable};
 
 /// What the image is built from.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "base",
     "x86-arch",
     "tdx-module-iface",
     "mirror-ept",
     "td-image",
+    "vmm-core/board",
     "vmm-core/vm",
     "vmm-core/devices",
     "vmm-core/monitor",

@@ -23,8 +23,8 @@ use td_host::td::{Ending, Td};
 use tdvisor_base::Gpa;
 use tdvisor_guest_images::BOOT_SHIM;
 use tdvisor_monitor::Monitor;
-use tdvisor_runtime::board::Board;
-use tdvisor_runtime::board::linux_files::LinuxFiles;
+use tdvisor_runtime::board::boot_files::{BootFiles, LinuxFiles};
+use tdvisor_runtime::board::{Board, BoardSpec, Transport};
 
 use crate::MEMORY_MIB;
 use crate::boots::{FIRST_LINE, Files, INIT_LINE};
@@ -93,8 +93,16 @@ fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Endin
     };
     let samples: Samples = Arc::default();
     let console = Watched { line: Vec::new(), ticks: ticks.clone(), samples: samples.clone() };
-    let Board { devices, input: _input } =
-        Board::for_linux(console, std::io::sink(), files, None, machine_pace)?;
+    let spec = BoardSpec {
+        pace: machine_pace,
+        now: Box::new(|| 0),
+        memory: config.memory,
+        vcpus: config.vcpus,
+        boot: BootFiles::Shim(files),
+        virtio: Vec::new(),
+        transport: Transport::Mmio,
+    };
+    let Board { devices, input: _input } = Board::new(console, std::io::sink(), spec)?;
     let td = Td::build(&host, &config, BOOT_SHIM.image, |_| {})?;
     let monitor = Monitor::new(devices, None);
     let nanoseconds = std::thread::scope(|scope| {

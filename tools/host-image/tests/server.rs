@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use server_emu::record::Record;
 use server_emu::server::Seam;
 use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
-use tdvisor_devices::{AccessSize, DeviceRequest, Devices, EXIT_PORT, ExitPort, PortDevice, SharedMemory};
+use tdvisor_board::address;
+use tdvisor_devices::{AccessSize, DeviceRequest, Devices, ExitPort, PortDevice, SharedMemory};
 use tdvisor_host_image::HOST_IMAGE;
 
 /// What was written to the first serial port.
@@ -31,7 +32,7 @@ impl PortDevice for Console {
 fn boot(config: ServerConfig) -> (String, Ending) {
     let console = Console::default();
     let mut devices = Devices::default();
-    devices.ports.attach(EXIT_PORT, 1, Box::new(ExitPort)).expect("the port is free");
+    devices.ports.attach(address::EXIT, 1, Box::new(ExitPort)).expect("the port is free");
     devices.ports.attach(0x3F8, 8, Box::new(console.clone())).expect("the ports are free");
     let files = BootFiles { kernel: HOST_IMAGE, initrd: None, command_line: "exit-port=0x501" };
     let server =

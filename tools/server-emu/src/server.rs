@@ -8,8 +8,8 @@ use seam_emu::processor::{EmulatedProcessor, Processor::Emulated};
 use seam_emu::{Cmr, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
 use tdvisor_base::sync::{AtomicBool, AtomicU64, Ordering};
 use tdvisor_base::{Gpa, Hpa};
-use tdvisor_devices::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
-use tdvisor_devices::{ACPI_POWER_BASE, AttachError, Devices, RESET_VALUE, S5_TYPE};
+use tdvisor_board::{address, pm};
+use tdvisor_devices::{AttachError, Devices};
 use x86_emu::exits::Unimplemented;
 
 use crate::acpi::{self, Described, Description, TooLarge};
@@ -294,16 +294,17 @@ impl Server {
         let bells = interrupts.clone();
         let mailbox = Mailbox::new(parking.clone(), move |processor| bells.ring(processor));
         devices.mmio.attach(Gpa::new(MAILBOX), MAILBOX_BYTES, Box::new(mailbox))?;
-        devices.mmio.attach(Gpa::new(IO_APIC_BASE), IO_APIC_SIZE, Box::new(devices.io_apic.clone()))?;
+        let io_apic = Box::new(devices.io_apic.clone());
+        devices.mmio.attach(Gpa::new(address::IO_APIC), address::IO_APIC_BYTES, io_apic)?;
         let remapping = Box::new(RemappingRegisters(interrupts.remapping().clone()));
         devices.mmio.attach(Gpa::new(REMAPPING), REMAPPING_BYTES, remapping)?;
         let tables = acpi::tables(&Description {
             apic_ids: apic_ids.clone(),
-            io_apic: IO_APIC_BASE as u32,
+            io_apic: address::IO_APIC as u32,
             reset_vector: firmware::RESET_VECTOR,
-            power_ports: [ACPI_POWER_BASE, ACPI_POWER_BASE + 1, ACPI_POWER_BASE + 2],
-            reset_value: RESET_VALUE,
-            sleep_type_off: S5_TYPE,
+            power_ports: [pm::SLEEP_CONTROL, pm::SLEEP_STATUS, address::RESET_CONTROL],
+            reset_value: pm::RESET_VALUE,
+            sleep_type_off: pm::S5_TYPE,
             devices: described.to_vec(),
         })?;
 

@@ -7,7 +7,7 @@ use core::fmt;
 use tdvisor_base::Gpa;
 use tdvisor_base::sync::Mutex;
 
-use super::{AccessSize, DeviceRequest, MmioDevice, PortDevice, SharedMemory};
+use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, SharedMemory};
 
 /// A device cannot have the range it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,14 @@ impl PortBus {
 /// Guest-physical (shared) address space, as far as devices answer in it.
 pub struct MmioBus {
     ranges: Ranges<dyn MmioDevice>,
+    spaces: Vec<Space>,
+}
+
+/// An inclusive range in which a space answers.
+struct Space {
+    first: u64,
+    last: u64,
+    space: Box<dyn MmioSpace>,
 }
 
 impl Default for MmioBus {
@@ -140,7 +148,31 @@ impl fmt::Debug for MmioBus {
 impl MmioBus {
     /// A bus without devices.
     pub const fn new() -> Self {
-        Self { ranges: Ranges::new() }
+        Self { ranges: Ranges::new(), spaces: Vec::new() }
+    }
+
+    /// Gives a space `bytes` bytes from `base` (without the SHARED bit). Where it overlaps devices, or spaces attached before
+    /// it, those answer.
+    ///
+    /// # Errors
+    /// [`AttachError::BadRange`].
+    pub fn attach_space(
+        &mut self,
+        base: Gpa,
+        bytes: u64,
+        space: Box<dyn MmioSpace>,
+    ) -> Result<(), AttachError> {
+        let first = base.get();
+        let last = bytes.checked_sub(1).and_then(|span| first.checked_add(span));
+        self.spaces.push(Space { first, last: last.ok_or(AttachError::BadRange)?, space });
+        Ok(())
+    }
+
+    /// The space that has the whole access, and the offset in it.
+    fn space(&self, at: u64, size: AccessSize) -> Option<(&dyn MmioSpace, u64)> {
+        let last = at.checked_add(size.bytes() - 1)?;
+        let found = self.spaces.iter().find(|space| space.first <= at && last <= space.last)?;
+        Some((&*found.space, at - found.first))
     }
 
     /// Gives a device `bytes` bytes from `base` (without the SHARED bit).
@@ -154,18 +186,23 @@ impl MmioBus {
     /// Whether a device answers at `gpa`.
     pub fn covers(&self, gpa: Gpa) -> bool {
         self.ranges.find(gpa.get(), AccessSize::Byte).is_some()
+            || self.space(gpa.get(), AccessSize::Byte).is_some_and(|(space, offset)| space.covers(offset))
     }
 
     /// Lets every device attend to what the host has for the guest.
     pub fn attend(&self, memory: &dyn SharedMemory) {
         self.ranges.entries.iter().for_each(|entry| entry.device.lock().attend(memory));
+        self.spaces.iter().for_each(|space| space.space.attend(memory));
     }
 
     /// The guest reads.
     pub fn read(&self, gpa: Gpa, size: AccessSize) -> u64 {
         match self.ranges.find(gpa.get(), size) {
             Some((device, offset)) => device.lock().read(offset, size) & size.all_ones(),
-            None => size.all_ones(),
+            None => match self.space(gpa.get(), size) {
+                Some((space, offset)) => space.read(offset, size) & size.all_ones(),
+                None => size.all_ones(),
+            },
         }
     }
 
@@ -173,7 +210,10 @@ impl MmioBus {
     pub fn write(&self, gpa: Gpa, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
         match self.ranges.find(gpa.get(), size) {
             Some((device, offset)) => device.lock().write(offset, size, value & size.all_ones(), memory),
-            None => DeviceRequest::None,
+            None => match self.space(gpa.get(), size) {
+                Some((space, offset)) => space.write(offset, size, value & size.all_ones(), memory),
+                None => DeviceRequest::None,
+            },
         }
     }
 }

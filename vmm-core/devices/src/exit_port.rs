@@ -5,9 +5,6 @@
 
 use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
-/// Where the exit port sits.
-pub const EXIT_PORT: u16 = 0x501;
-
 /// The device.
 #[derive(Debug, Default)]
 pub struct ExitPort;

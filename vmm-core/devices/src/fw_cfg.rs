@@ -3,7 +3,7 @@
 //! # Protocol
 //! The guest selects an item by its key and reads it from its start, byte by byte at the data register or as a
 //! whole through a DMA descriptor in its memory. Item [`KEY_FILE_DIR`] lists the files with their keys and
-//! sizes. A read beyond the end of an item, and of an item that does not exist, gives zeros.
+//! sizes; items of other keys ([`key`]) have a meaning that firmware knows. A read beyond the end of an item, and of an item that does not exist, gives zeros.
 //!
 //! | port | register |
 //! |---|---|
@@ -26,6 +26,7 @@
 //! Source: QEMU's interface specification `docs/specs/fw_cfg`.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -35,11 +36,6 @@ use tdvisor_base::SharedBit;
 
 use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
-/// The first port.
-pub const FW_CFG_BASE: u16 = 0x510;
-/// Ports from the first to the last.
-pub const FW_CFG_PORTS: u16 = 12;
-
 /// The item "QEMU": how a guest finds out that there is a `fw_cfg`.
 pub const KEY_SIGNATURE: u16 = 0x0000;
 /// The item of four bytes, little-endian: bit 0 the registers, bit 1 DMA.
@@ -48,6 +44,36 @@ pub const KEY_FEATURES: u16 = 0x0001;
 pub const KEY_FILE_DIR: u16 = 0x0019;
 /// The key of the first file; the others follow.
 pub const KEY_FIRST_FILE: u16 = 0x0020;
+
+/// Keys of items that firmware knows (QEMU's `standard-headers/linux/qemu_fw_cfg.h` and `hw/nvram/fw_cfg.h` name them).
+pub mod key {
+    /// Bytes of memory: u64.
+    pub const MEMORY_BYTES: u16 = 0x03;
+    /// Whether there is no display: u16.
+    pub const NO_GRAPHIC: u16 = 0x04;
+    /// How many processors run at first: u16.
+    pub const PROCESSORS: u16 = 0x05;
+    /// Bytes of the kernel without its set-up part: u32.
+    pub const KERNEL_BYTES: u16 = 0x08;
+    /// Bytes of the initial RAM disk: u32.
+    pub const INITRD_BYTES: u16 = 0x0b;
+    /// Whether a boot menu is wanted: u16.
+    pub const BOOT_MENU: u16 = 0x0e;
+    /// How many processors there may be: u16.
+    pub const PROCESSORS_MAX: u16 = 0x0f;
+    /// The kernel without its set-up part.
+    pub const KERNEL: u16 = 0x11;
+    /// The initial RAM disk.
+    pub const INITRD: u16 = 0x12;
+    /// Bytes of the command line, its NUL included: u32.
+    pub const COMMAND_LINE_BYTES: u16 = 0x14;
+    /// The command line, and a NUL.
+    pub const COMMAND_LINE: u16 = 0x15;
+    /// Bytes of the kernel's set-up part: u32.
+    pub const SETUP_BYTES: u16 = 0x17;
+    /// The kernel's set-up part.
+    pub const SETUP: u16 = 0x18;
+}
 
 /// Bytes of a file's name at most; the directory has room for these and a NUL.
 pub const NAME_MAX: usize = 55;
@@ -95,6 +121,8 @@ pub enum FileError {
     TooLarge(String),
     /// More than [`FILES_MAX`] files.
     TooMany,
+    /// An item's key is one of those that this device gives out itself.
+    BadKey(u16),
 }
 
 impl fmt::Display for FileError {
@@ -108,6 +136,7 @@ impl fmt::Display for FileError {
             }
             Self::Duplicate(name) => write!(f, "two fw_cfg files are called {name}"),
             Self::TooLarge(name) => write!(f, "the fw_cfg file {name} is too large: less than 4 GiB"),
+            Self::BadKey(key) => write!(f, "no fw_cfg item may have key {key:#x}"),
             Self::TooMany => write!(f, "too many fw_cfg files: at most {FILES_MAX}"),
         }
     }
@@ -135,6 +164,22 @@ impl fmt::Debug for FwCfg {
 }
 
 impl FwCfg {
+    /// The device with an item of a [`key`] that firmware knows.
+    ///
+    /// # Errors
+    /// [`FileError::BadKey`], [`FileError::TooLarge`].
+    pub fn with_item(mut self, key: u16, contents: Arc<[u8]>) -> Result<Self, FileError> {
+        let is_own = matches!(key, KEY_SIGNATURE | KEY_FEATURES | KEY_FILE_DIR) || key >= KEY_FIRST_FILE;
+        if is_own {
+            return Err(FileError::BadKey(key));
+        }
+        if u32::try_from(contents.len()).is_err() {
+            return Err(FileError::TooLarge(format!("of key {key:#x}")));
+        }
+        self.items.insert(key, contents);
+        Ok(self)
+    }
+
     /// A device that offers these files, by name.
     ///
     /// # Errors

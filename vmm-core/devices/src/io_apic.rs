@@ -20,10 +20,6 @@ use tdvisor_vm::{Destination, Message};
 
 use super::{AccessSize, DeviceRequest, MmioDevice, SharedMemory};
 
-/// Where the I/O APIC usually is, without the SHARED bit.
-pub const IO_APIC_BASE: u64 = 0xfec0_0000;
-/// Bytes of its window.
-pub const IO_APIC_SIZE: u64 = 0x1000;
 /// Pins, and with a GSI base of zero, global system interrupts.
 pub const PINS: usize = 24;
 

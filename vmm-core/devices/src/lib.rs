@@ -9,35 +9,39 @@
 //!
 //! # Memory and interrupts
 //! A device reaches guest memory only during an access or while it [attends](MmioDevice::attend) to what its host has for
-//! the guest, and only memory that the guest shares ([`SharedMemory`]). It raises interrupts through a [`Line`] of the machine's I/O APIC, from any thread; the
-//! vCPU that made the access delivers them right after it ([`IoApic::take_messages`]), and whoever made a device raise
-//! its line on its own does the same.
+//! the guest, and only memory that the guest shares ([`SharedMemory`]). It raises interrupts through a [`Line`] of the
+//! machine's I/O APIC or a vector of its own ([`pci::Msix`]), from any thread; the vCPU that made the access delivers them
+//! right after it ([`Devices::take_messages`]), and whoever made a device raise an interrupt on its own does the same.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
-mod acpi_power;
+pub mod acpi_pm;
 #[cfg(test)]
 mod arbitrary;
 mod bus;
 mod exit_port;
 pub mod fw_cfg;
 pub mod io_apic;
+pub mod pci;
 mod pvpanic;
 #[cfg(test)]
 pub(crate) mod test_memory;
 pub mod virtio;
 
-pub use acpi_power::{ACPI_POWER_BASE, ACPI_POWER_PORTS, AcpiPower, RESET_VALUE, S5_TYPE};
 pub use bus::{AttachError, MmioBus, PortBus};
-pub use exit_port::{EXIT_PORT, ExitPort};
+pub use exit_port::ExitPort;
 pub use io_apic::{IoApic, Line, Redirection};
-pub use pvpanic::{PANICKED, PVPANIC_PORT, PvPanic};
+pub use pvpanic::{PANICKED, PvPanic};
 
 pub use tdvisor_vm::{AccessSize, SharedMemory};
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use tdvisor_vm::Message;
 
 /// What a guest can reach beside its memory.
 #[derive(Debug, Default)]
@@ -48,6 +52,23 @@ pub struct Devices {
     pub mmio: MmioBus,
     /// Where devices raise their lines. A guest reaches its registers only if it is attached to [`Self::mmio`] too.
     pub io_apic: Arc<IoApic>,
+    /// What else raises interrupts: the vectors of PCI functions.
+    pub messages: Vec<Arc<dyn MessageSource>>,
+}
+
+impl Devices {
+    /// Takes every interrupt that can be delivered now.
+    pub fn take_messages(&self) -> Vec<Message> {
+        let mut messages = self.io_apic.take_messages();
+        self.messages.iter().for_each(|source| source.take_messages(&mut messages));
+        messages
+    }
+}
+
+/// Something that raises interrupts as messages, and keeps them until somebody delivers them.
+pub trait MessageSource: fmt::Debug + Send + Sync {
+    /// Moves what can be delivered now to `out`.
+    fn take_messages(&self, out: &mut Vec<Message>);
 }
 
 /// What a device asks of its machine after an access.
@@ -95,6 +116,24 @@ pub trait MmioDevice: Send {
 
     /// The host has something for the guest, maybe through this device. Whoever calls this delivers the lines that it raises.
     fn attend(&mut self, memory: &dyn SharedMemory) {
+        let _ = memory;
+    }
+}
+
+/// Several devices in one range of guest-physical (shared) address space, each with a lock of its own. Offsets count from the
+/// start of the range.
+pub trait MmioSpace: Send + Sync {
+    /// Whether a device answers at an offset.
+    fn covers(&self, offset: u64) -> bool;
+
+    /// The guest reads.
+    fn read(&self, offset: u64, size: AccessSize) -> u64;
+
+    /// The guest writes.
+    fn write(&self, offset: u64, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest;
+
+    /// The host has something for the guest: see [`MmioDevice::attend`].
+    fn attend(&self, memory: &dyn SharedMemory) {
         let _ = memory;
     }
 }

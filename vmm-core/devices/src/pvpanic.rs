@@ -9,9 +9,6 @@
 
 use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
-/// Where the device sits.
-pub const PVPANIC_PORT: u16 = 0x505;
-
 /// The kernel panicked.
 pub const PANICKED: u8 = 1 << 0;
 

@@ -78,7 +78,7 @@ impl Monitor {
     /// # Errors
     /// The VM cannot go on.
     pub fn deliver_lines<P: Partition>(&self, vm: &P) -> Result<(), P::Death> {
-        self.devices.io_apic.take_messages().into_iter().try_for_each(|message| vm.deliver(message))
+        self.devices.take_messages().into_iter().try_for_each(|message| vm.deliver(message))
     }
 
     /// Lets every device attend to what the host has for the guest, and delivers what came of it. Whoever has fed a device

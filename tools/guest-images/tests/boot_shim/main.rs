@@ -7,12 +7,6 @@
     reason = "a test that cannot read its subject has failed"
 )]
 
-#[path = "../../../guests/boot-shim/src/acpi/mod.rs"]
-#[allow(dead_code, reason = "the shim uses what the tests do not")]
-mod acpi;
-#[path = "../../../guests/boot-shim/src/board.rs"]
-#[allow(dead_code, reason = "the shim uses what the tests do not")]
-mod board;
 #[path = "../../../guests/boot-shim/src/boot_params.rs"]
 mod boot_params;
 #[path = "../../../guests/boot-shim/src/bytes.rs"]
@@ -33,7 +27,6 @@ mod memory_map;
 #[path = "../../../guests/boot-shim/src/slices.rs"]
 mod slices;
 
-mod test_acpi;
 mod test_boot_params;
 mod test_bzimage;
 mod test_directory;

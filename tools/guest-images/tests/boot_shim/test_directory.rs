@@ -1,7 +1,7 @@
 //! fw_cfg's directory.
 
-use crate::board::{COMMAND_LINE_FILE, INITRD_FILE, KERNEL_FILE};
 use crate::directory::{Directory, DirectoryError, ENTRY, File};
+use tdvisor_board::files::{COMMAND_LINE, INITRD, KERNEL};
 
 fn entry(length: u32, selector: u16, name: &str) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
@@ -14,9 +14,7 @@ fn entry(length: u32, selector: u16, name: &str) -> [u8; ENTRY] {
 #[test]
 fn the_three_files_are_found_among_others() {
     let mut directory = Directory::default();
-    for (index, name) in
-        ["etc/e820", COMMAND_LINE_FILE, KERNEL_FILE, "opt/other", INITRD_FILE].iter().enumerate()
-    {
+    for (index, name) in ["etc/e820", COMMAND_LINE, KERNEL, "opt/other", INITRD].iter().enumerate() {
         directory.note(&entry(100 + index as u32, 0x20 + index as u16, name)).unwrap();
     }
     assert_eq!(directory.command_line, Some(File { selector: 0x21, length: 101 }));
@@ -26,9 +24,9 @@ fn the_three_files_are_found_among_others() {
 
 #[test]
 fn names_are_those_that_hosts_are_told() {
-    assert_eq!(KERNEL_FILE, tdvisor_guest_images::KERNEL_FILE);
-    assert_eq!(INITRD_FILE, tdvisor_guest_images::INITRD_FILE);
-    assert_eq!(COMMAND_LINE_FILE, tdvisor_guest_images::COMMAND_LINE_FILE);
+    assert_eq!(KERNEL, tdvisor_guest_images::KERNEL_FILE);
+    assert_eq!(INITRD, tdvisor_guest_images::INITRD_FILE);
+    assert_eq!(COMMAND_LINE, tdvisor_guest_images::COMMAND_LINE_FILE);
 }
 
 #[test]
@@ -44,8 +42,8 @@ fn a_name_is_compared_as_a_whole() {
 #[test]
 fn a_file_that_is_there_twice_or_is_no_file_is_refused() {
     let mut directory = Directory::default();
-    directory.note(&entry(1, 0x20, KERNEL_FILE)).unwrap();
-    assert_eq!(directory.note(&entry(1, 0x21, KERNEL_FILE)), Err(DirectoryError::Twice(KERNEL_FILE)));
-    let item = directory.note(&entry(1, 0x19, INITRD_FILE));
-    assert_eq!(item, Err(DirectoryError::BadSelector(INITRD_FILE, 0x19)));
+    directory.note(&entry(1, 0x20, KERNEL)).unwrap();
+    assert_eq!(directory.note(&entry(1, 0x21, KERNEL)), Err(DirectoryError::Twice(KERNEL)));
+    let item = directory.note(&entry(1, 0x19, INITRD));
+    assert_eq!(item, Err(DirectoryError::BadSelector(INITRD, 0x19)));
 }

@@ -12,8 +12,6 @@
 #![no_std]
 #![no_main]
 
-mod acpi;
-mod board;
 mod boot_params;
 mod bytes;
 mod event_log;
@@ -33,6 +31,8 @@ use guest_rt::hob;
 use guest_rt::layout::{PAGE_2M, POOL_BASE, POOL_SIZE, TD_HOB_BASE, TD_HOB_SIZE};
 use guest_rt::shared::SharedBuffer;
 use guest_rt::{Outcome, Td, exit, guest, println};
+
+use tdvisor_board::acpi::{self, Area, Ecam, EventLog, Machine, NoRoom, WakeUp};
 
 use event_log::Rtmr;
 use fw_cfg::FwCfg;
@@ -57,39 +57,54 @@ fn main(td: &'static Td) -> Outcome {
 const BIOS_AREA: Range = Range { start: 0xA_0000, end: 0x10_0000 };
 
 fn boot(td: &'static Td) -> Result<Infallible, Problem> {
-    let Statics { mailbox, parking, acpi, log, boot_params, command_line, operand } = Statics::take()?;
+    let Statics { mailbox, acpi, log, boot_params, command_line, operand } = Statics::take()?;
     let (acpi_place, log_place) = (statics::place_of(acpi), statics::place_of(log));
-    let machine = acpi::Machine {
+    let mailbox_place = statics::place_of(mailbox).start;
+    let machine = Machine {
         vcpus: td.vcpus,
-        mailbox: statics::place_of(mailbox).start,
-        event_log: log_place.start,
-        event_log_length: log_place.end - log_place.start,
+        low_ram: low_ram(td),
+        ecam: Ecam::Fixed,
+        wake_up: Some(WakeUp { mailbox: mailbox_place, reset_vector: vcpus::reset_vector(mailbox_place) }),
+        event_log: Some(EventLog { base: log_place.start, bytes: log_place.end - log_place.start }),
     };
     let mut measurer = Measurer::new(log, operand)?;
     measurer.hob(td.hob_bytes())?;
     measurer.separator(Rtmr::Machine)?;
 
-    let buffer = accept_memory(td, mailbox, parking)?;
+    let buffer = accept_memory(td, mailbox)?;
     let mut map = memory_map(td, acpi_place)?;
     let mut fw_cfg = FwCfg::find(SharedBuffer::convert(buffer)?)?;
     let loaded = loader::load(&mut fw_cfg, &mut map, &mut measurer, command_line)?;
     fw_cfg.into_buffer().into_private()?;
 
-    acpi::write(acpi, acpi_place.start, &machine)?;
+    write_acpi(acpi, acpi_place.start, &machine)?;
     loaded.write_boot_params(boot_params, acpi_place.start, &map)?;
     println!("boot-shim: entering the kernel at {:#x}", loaded.entry());
     loaded.enter(boot_params)
+}
+
+/// The end of RAM below 4 GiB, as the host offers it.
+fn low_ram(td: &Td) -> u64 {
+    const FOUR_GIB: u64 = 1 << 32;
+    let ends = td.hob().unaccepted().iter().map(|range| range.end);
+    ends.filter(|end| *end <= FOUR_GIB).max().unwrap_or_default()
+}
+
+/// Writes the tables into their area at `base`: the root pointer, then the others.
+fn write_acpi(area: &mut [u8], base: u64, machine: &Machine) -> Result<(), Problem> {
+    let (rsdp, tables) = area.split_first_chunk_mut().ok_or(NoRoom)?;
+    let mut stays = |_| {};
+    let mut tables = Area::new(tables, base + acpi::RSDP_BYTES as u64, &mut stays);
+    let xsdt = acpi::write(&mut tables, machine)?;
+    *rsdp = acpi::rsdp(xsdt);
+    Ok(())
 }
 
 /// The bounce buffer's place.
 const BUFFER: Range = Range { start: POOL_BASE, end: POOL_BASE + POOL_SIZE };
 
 /// Accepts everything that the host offers, and gives the memory of the bounce buffer.
-fn accept_memory(
-    td: &'static Td,
-    mailbox: &'static mut [u8],
-    parking: &'static mut [u8],
-) -> Result<&'static mut [u8], Problem> {
+fn accept_memory(td: &'static Td, mailbox: &'static mut [u8]) -> Result<&'static mut [u8], Problem> {
     if td.vcpus > vcpus::MAX {
         return Err(Problem::TooManyVcpus(td.vcpus));
     }
@@ -105,7 +120,7 @@ fn accept_memory(
     // SAFETY: the two ranges were just accepted, which the module does once, so nobody else has them; they are
     // apart, and identity mapped because `BUFFER` and 512 areas lie far below 4 GiB.
     let (buffer, areas) = unsafe { (memory(BUFFER), memory(areas)) };
-    let accepted = vcpus::accept_all(slices, vcpus::Places { areas, mailbox, parking })?;
+    let accepted = vcpus::accept_all(slices, vcpus::Places { areas, mailbox })?;
     println!(
         "boot-shim: {} MiB accepted on {} vCPU(s) as {} x 2M and {} x 4K",
         accepted.kib() >> 10,

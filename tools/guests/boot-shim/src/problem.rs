@@ -92,7 +92,7 @@ impl fmt::Display for Problem {
             Self::LostVcpus { parked, released } => write!(f, "vCPUs lost: {parked} of {released} came"),
             Self::Convert(error) => write!(f, "bounce buffer: {error:x?}"),
             Self::FwCfg(error) => write!(f, "fw_cfg: {error}"),
-            Self::NoKernel => write!(f, "no kernel: the host offers no {}", crate::board::KERNEL_FILE),
+            Self::NoKernel => write!(f, "no kernel: the host offers no {}", tdvisor_board::files::KERNEL),
             Self::FileTooLarge { what, length, free } => {
                 write!(
                     f,

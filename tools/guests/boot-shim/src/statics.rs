@@ -11,7 +11,7 @@ use crate::boot_params;
 use crate::hob::Range;
 use crate::problem::Problem;
 
-/// Bytes for the ACPI tables: 512 vCPUs need less than 8 KiB.
+/// Bytes for the ACPI tables: 512 vCPUs need less than 12 KiB.
 const ACPI_AREA: usize = 0x4000;
 /// Bytes for the event log.
 const LOG_AREA: usize = 0x1_0000;
@@ -35,8 +35,6 @@ impl<const SIZE: usize> Pages<SIZE> {
 #[unsafe(link_section = ".bss.resident")]
 static MAILBOX: Pages<PAGE> = Pages::zeroed();
 #[unsafe(link_section = ".bss.resident")]
-static PARKING: Pages<PAGE> = Pages::zeroed();
-#[unsafe(link_section = ".bss.resident")]
 static ACPI: Pages<ACPI_AREA> = Pages::zeroed();
 #[unsafe(link_section = ".bss.resident")]
 static LOG: Pages<LOG_AREA> = Pages::zeroed();
@@ -50,10 +48,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// All of it, for the first vCPU.
 #[derive(Debug)]
 pub struct Statics {
-    /// The multiprocessor wake-up mailbox.
+    /// The multiprocessor wake-up mailbox, and code for vCPUs that wait for it.
     pub mailbox: &'static mut [u8; PAGE],
-    /// Code for vCPUs that wait.
-    pub parking: &'static mut [u8; PAGE],
     /// ACPI tables.
     pub acpi: &'static mut [u8; ACPI_AREA],
     /// Event log.
@@ -79,7 +75,6 @@ impl Statics {
         unsafe {
             Ok(Self {
                 mailbox: &mut *MAILBOX.0.get(),
-                parking: &mut *PARKING.0.get(),
                 acpi: &mut *ACPI.0.get(),
                 log: &mut *LOG.0.get(),
                 boot_params: &mut *BOOT_PARAMS.0.get(),

@@ -28,7 +28,7 @@ const CONSOLE_STATUS: u64 = 0x3fd;
 /// The log's data register.
 const LOG: u64 = 0x2f8;
 /// Ports whose writes end the TD or change its devices' state for good; a flood leaves them out.
-const EXIT_PORTS: [u64; 5] = [0x501, 0x505, 0x600, 0x602, 0x64];
+const EXIT_PORTS: [u64; 5] = [0x501, 0x505, 0x604, 0x605, 0xcf9];
 /// Pages of a quote's buffer.
 const QUOTE_PAGES: u64 = 4;
 

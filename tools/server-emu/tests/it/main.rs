@@ -103,7 +103,7 @@ fn a_string_goes_to_a_port_element_by_element() -> Result<(), IcedError> {
     a.mov(ecx, 2)?;
     a.rep().insb()?;
     // What nobody drives reads as ones; the fourth byte was not touched and is the code.
-    a.mov(edx, u32::from(tdvisor_devices::EXIT_PORT))?;
+    a.mov(edx, u32::from(tdvisor_board::address::EXIT))?;
     a.cmp(word_ptr(STRING), -1)?;
     let mut wrong = a.create_label();
     a.jne(wrong)?;

@@ -4,8 +4,9 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use server_emu::record::Record;
 use server_emu::{BootFiles, Described, Ending, Server, ServerConfig};
+use tdvisor_board::address;
 use tdvisor_devices::Devices;
-use tdvisor_devices::{EXIT_PORT, ExitPort};
+use tdvisor_devices::ExitPort;
 
 /// Where a host is loaded and entered.
 pub const ENTRY: u64 = 0x10_0000;
@@ -29,7 +30,7 @@ impl Host {
         let code = code.assemble(ENTRY).expect("the code can be assembled");
         let kernel = elf(&code);
         let mut devices = Devices::default();
-        devices.ports.attach(EXIT_PORT, 1, Box::new(ExitPort)).expect("the port is free");
+        devices.ports.attach(address::EXIT, 1, Box::new(ExitPort)).expect("the port is free");
         let files = BootFiles { kernel: &kernel, initrd: None, command_line: "" };
         let described: &[Described] = &[];
         Self(
@@ -109,6 +110,6 @@ pub fn seamcall_or_exit(a: &mut CodeAssembler, leaf: LeafNumber, code: u32) -> R
 
 /// Ends the machine with the code in AL.
 pub fn exit_with(a: &mut CodeAssembler) -> Result<(), IcedError> {
-    a.mov(dx, i32::from(EXIT_PORT))?;
+    a.mov(dx, i32::from(address::EXIT))?;
     a.out(dx, al)
 }

@@ -29,16 +29,19 @@ const GUEST_USES: [(&str, &str); 4] = [
 ];
 
 /// The devices of the board, and whether every guest has them.
-const DEVICES: [(&str, &str); 9] = [
+const DEVICES: [(&str, &str); 12] = [
     ("console", "16550 at port 0x3f8, GSI 4"),
     ("log", "16550 at port 0x2f8, GSI 3: defmt frames"),
     ("exit port", "port 0x501: the guest's result"),
     ("pvpanic", "port 0x505"),
-    ("ACPI power", "ports 0x600 to 0x602"),
+    ("fw_cfg", "ports from 0x510"),
+    ("CMOS clock", "port 0x70"),
+    ("ACPI power", "ports from 0x600; reset at port 0xcf9"),
     ("I/O APIC", "0xfec00000"),
-    ("fw_cfg", "port 0x510, with --kernel"),
-    ("CMOS clock", "port 0x70, with --kernel"),
-    ("virtio-blk", "virtio-mmio at 0xd0000000, GSI 5, with --kernel and --disk"),
+    ("PCI bus", "8086:29c0 and 8086:2918; ports 0xcf8 and 0xcfc, ECAM at 0xe0000000"),
+    ("virtio-pci", "from device 2 on, MSI-X; for firmware, and with --virtio pci"),
+    ("virtio-mmio", "8 slots from 0xfeb00000; with --kernel alone, and with --virtio mmio"),
+    ("virtio-blk", "with --disk"),
 ];
 
 /// Runs the command.

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use seam_emu::inject::FaultPlan;
 use server_emu::record::Record;
 use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
-use tdvisor_devices::EXIT_PORT;
-use tdvisor_devices::virtio::mmio::VIRTIO_MMIO_SIZE;
+use tdvisor_board::address;
 use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::Watch as _;
-use tdvisor_runtime::board::serial::{COM1, COM1_GSI};
-use tdvisor_runtime::board::{Board, VIRTIO_BASE, VIRTIO_GSI};
+use tdvisor_runtime::board::Board;
 use tdvisor_runtime::worker::StopFlag;
 
 use super::hardware::HardwareArgs;
@@ -143,7 +141,7 @@ impl Host {
             Self::Kernel(_) => vec![given.unwrap_or(DEFAULT_COMMAND_LINE).to_owned()],
             // The host's status is its power-off code.
             Self::Image(_) | Self::BuiltIn => {
-                let exit_port = format!("exit-port={EXIT_PORT:#x}");
+                let exit_port = format!("exit-port={:#x}", address::EXIT);
                 [exit_port].into_iter().chain(given.map(str::to_owned)).collect()
             }
         };
@@ -218,10 +216,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
 /// The devices of the server's board that its tables name.
 fn described(with_disk: bool) -> Vec<Described> {
-    let mut all = vec![Described::Serial { port: COM1, gsi: COM1_GSI }];
+    let mut all = vec![Described::Serial { port: address::COM1, gsi: address::COM1_GSI }];
     if with_disk {
-        let (base, bytes) = (VIRTIO_BASE as u32, VIRTIO_MMIO_SIZE as u32);
-        all.push(Described::VirtioMmio { base, bytes, gsi: VIRTIO_GSI });
+        let (base, bytes) = (address::VIRTIO_MMIO as u32, address::VIRTIO_MMIO_BYTES as u32);
+        all.push(Described::VirtioMmio { base, bytes, gsi: address::VIRTIO_MMIO_GSIS[0] });
     }
     all
 }

@@ -6,21 +6,23 @@
 //! | log (`defmt` frames): dropped | from 0x2F8 |
 //! | exit port | 0x501 |
 //! | pvpanic | 0x505 |
-//! | ACPI sleep control and status, reset | 0x600 to 0x602 |
+//! | ACPI power management, without its timer | from 0x600 |
+//! | an empty PCI bus, and reset control | 0xCF8 to 0xCFF |
+//!
+//! They are where every TD's board has them ([`tdvisor_board::address`]).
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use tdvisor_board::address;
+use tdvisor_devices::acpi_pm::AcpiPm;
+use tdvisor_devices::pci::{ConfigPorts, PciBus};
 use tdvisor_devices::{
-    ACPI_POWER_BASE, ACPI_POWER_PORTS, AccessSize, AcpiPower, AttachError, DeviceRequest, Devices, EXIT_PORT,
-    ExitPort, PVPANIC_PORT, PortDevice, PvPanic, SharedMemory,
+    AccessSize, AttachError, DeviceRequest, Devices, ExitPort, PortDevice, PvPanic, SharedMemory,
 };
 
 use crate::console;
-
-const COM1: u16 = 0x3F8;
-const COM2: u16 = 0x2F8;
-const SERIAL_PORTS: u16 = 8;
 
 /// A line that is longer is written in pieces.
 const LINE: usize = 512;
@@ -91,10 +93,12 @@ impl PortDevice for Silent {
 pub fn board() -> Result<Devices, AttachError> {
     let mut devices = Devices::default();
     let ports = &mut devices.ports;
-    ports.attach(COM1, SERIAL_PORTS, Box::new(Output::default()))?;
-    ports.attach(COM2, SERIAL_PORTS, Box::new(Silent))?;
-    ports.attach(EXIT_PORT, 1, Box::new(ExitPort))?;
-    ports.attach(PVPANIC_PORT, 1, Box::new(PvPanic))?;
-    ports.attach(ACPI_POWER_BASE, ACPI_POWER_PORTS, Box::new(AcpiPower))?;
+    ports.attach(address::COM1, address::SERIAL_PORTS, Box::new(Output::default()))?;
+    ports.attach(address::COM2, address::SERIAL_PORTS, Box::new(Silent))?;
+    ports.attach(address::EXIT, 1, Box::new(ExitPort))?;
+    ports.attach(address::PVPANIC, 1, Box::new(PvPanic))?;
+    ports.attach(address::PM, address::PM_PORTS, Box::new(AcpiPm::without_timer()))?;
+    let pci = Box::new(ConfigPorts::new(Arc::new(PciBus::new())));
+    ports.attach(address::PCI_CONFIG, address::PCI_CONFIG_PORTS, pci)?;
     Ok(devices)
 }

@@ -1,8 +1,8 @@
 //! virtio: devices that take requests from rings in shared guest memory.
 //!
 //! # Who does what
-//! A [`VirtioDevice`] says what it is and answers one request at a time. [`mmio`] is the transport: registers,
-//! features, status, interrupts. [`queue`] finds requests in a ring and returns them; [`chain`] reads
+//! A [`VirtioDevice`] says what it is and answers one request at a time. `transport` keeps features, status and queues;
+//! [`mmio`] and [`pci`] are the registers and interrupts by which a driver reaches them. [`queue`] finds requests in a ring and returns them; [`chain`] reads
 //! and writes the buffers of one request.
 //!
 //! # What a TD's devices need
@@ -32,10 +32,12 @@ pub mod console;
 pub mod fs;
 pub mod mmio;
 pub mod net;
+pub mod pci;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]
 pub(crate) mod test_driver;
+mod transport;
 pub mod vsock;
 
 use core::fmt;
@@ -102,6 +104,8 @@ pub struct Queues(u64);
 impl Queues {
     /// No queue.
     pub const NONE: Self = Self(0);
+    /// Every queue.
+    pub const ALL: Self = Self(u64::MAX);
 
     /// These, and the queue with this index if the condition holds. There are no queues beyond 63.
     #[must_use]
@@ -110,6 +114,12 @@ impl Queues {
             Some(bit) if condition => Self(self.0 | bit),
             _ => self,
         }
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     /// Whether the queue with this index is among them.

@@ -98,6 +98,24 @@ impl Queue {
         self.rings.is_some()
     }
 
+    /// The number of places that the driver chose; zero after power-on.
+    pub const fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Half of an area's address, as the driver wrote it.
+    pub const fn area(&self, area: Area, half: Half) -> u32 {
+        let address = match area {
+            Area::Descriptors => self.descriptors,
+            Area::Driver => self.driver,
+            Area::Device => self.device,
+        };
+        match half {
+            Half::Low => address as u32,
+            Half::High => (address >> 32) as u32,
+        }
+    }
+
     /// The driver chooses the number of places. Nothing changes while the queue is enabled.
     pub const fn set_size(&mut self, size: u32) {
         if !self.is_ready() {

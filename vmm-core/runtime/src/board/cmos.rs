@@ -1,8 +1,11 @@
 //! The clock of a PC: CMOS registers behind an index port and a data port.
 //!
 //! A kernel reads the date once, and waits for a second or more if nobody answers. Time is kept in BCD and 24 hours;
-//! there are no alarms, no interrupts, and writes have no effect: a guest that sets its clock sets its own.
-//! Registers: Motorola MC146818A data sheet; register 0x32 is the century, as PCs have it.
+//! there are no alarms, no interrupts, and writes have no effect: a guest that sets its clock sets its own. Above the clock is
+//! what firmware looks for: how much memory there is.
+//!
+//! Registers: Motorola MC146818A data sheet; register 0x32 is the century, as PCs have it; memory sizes as QEMU's PCs have
+//! them (`hw/i386/pc.c`).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,11 +13,6 @@ use tdvisor_attest::time::UnixSeconds;
 use tdvisor_devices::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
 use machine_emu::Pace;
-
-/// The index port; the data port follows it.
-pub const CMOS_BASE: u16 = 0x70;
-/// Both ports.
-pub const CMOS_PORTS: u16 = 2;
 
 /// The date that every deterministic run begins at, and stays at: 2020-01-01.
 const DETERMINISTIC: UnixSeconds = UnixSeconds(1_577_836_800);
@@ -30,6 +28,13 @@ mod register {
     pub const STATUS_B: u8 = 0x0b;
     pub const STATUS_D: u8 = 0x0d;
     pub const CENTURY: u8 = 0x32;
+    /// Memory from 16 MiB up to 4 GiB, in units of 64 KiB: two bytes.
+    pub const ABOVE_16M: u8 = 0x34;
+    pub const ABOVE_16M_HIGH: u8 = 0x35;
+    /// Memory above 4 GiB, in units of 64 KiB: three bytes.
+    pub const ABOVE_4G: u8 = 0x5b;
+    pub const ABOVE_4G_MIDDLE: u8 = 0x5c;
+    pub const ABOVE_4G_HIGH: u8 = 0x5d;
 }
 
 /// A 32.768 kHz time base; no update in progress, ever.
@@ -44,12 +49,40 @@ const STATUS_D: u8 = 0x80;
 pub struct Cmos {
     index: u8,
     pace: Pace,
+    ram: Ram,
+}
+
+/// Memory of the board, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ram {
+    /// Below 4 GiB, from zero on.
+    pub low: u64,
+    /// From 4 GiB on.
+    pub high: u64,
+}
+
+impl Ram {
+    /// What memory registers show; `None` for other registers.
+    fn value(self, register: u8) -> Option<u8> {
+        const UNIT: u64 = 64 << 10;
+        const MIB_16: u64 = 16 << 20;
+        let above_16m = (self.low.saturating_sub(MIB_16) / UNIT).min(u16::MAX.into()).to_le_bytes();
+        let above_4g = (self.high / UNIT).min(0xff_ffff).to_le_bytes();
+        Some(match register {
+            register::ABOVE_16M => above_16m[0],
+            register::ABOVE_16M_HIGH => above_16m[1],
+            register::ABOVE_4G => above_4g[0],
+            register::ABOVE_4G_MIDDLE => above_4g[1],
+            register::ABOVE_4G_HIGH => above_4g[2],
+            _ => return None,
+        })
+    }
 }
 
 impl Cmos {
-    /// A clock that shows the host's time, or in a deterministic run always the same.
-    pub const fn new(pace: Pace) -> Self {
-        Self { index: 0, pace }
+    /// A clock that shows the host's time, or in a deterministic run always the same, on a board with this memory.
+    pub const fn new(pace: Pace, ram: Ram) -> Self {
+        Self { index: 0, pace, ram }
     }
 
     fn now(&self) -> UnixSeconds {
@@ -89,7 +122,7 @@ impl PortDevice for Cmos {
     fn read(&mut self, offset: u16, _size: AccessSize) -> u64 {
         match offset {
             0 => 0xff,
-            _ => value(self.index, self.now()).into(),
+            _ => self.ram.value(self.index).unwrap_or_else(|| value(self.index, self.now())).into(),
         }
     }
 
@@ -118,5 +151,14 @@ mod tests {
         let shown = [0x32, 9, 8, 7, 4, 2, 0].map(|register| value(register, now));
         assert_eq!(shown, [0x20, 0x20, 0x02, 0x15, 0x13, 0x59, 0x07]);
         assert_eq!(value(register::STATUS_A, now) & 0x80, 0, "nobody waits for an update");
+    }
+
+    #[test]
+    fn memory_is_told_in_units_of_64_kib() {
+        let ram = Ram { low: 1 << 31, high: 5 << 30 };
+        assert_eq!([0x34, 0x35].map(|register| ram.value(register)), [Some(0), Some(0x7f)]);
+        assert_eq!([0x5b, 0x5c, 0x5d].map(|register| ram.value(register)), [Some(0), Some(0x40), Some(1)]);
+        assert_eq!(Ram { low: 1 << 20, high: 0 }.value(0x34), Some(0));
+        assert_eq!(ram.value(0x32), None);
     }
 }

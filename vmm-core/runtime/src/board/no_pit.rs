@@ -6,11 +6,6 @@
 
 use tdvisor_devices::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
 
-/// The first port.
-pub const PIT_BASE: u16 = 0x40;
-/// Three counters and the control word.
-pub const PIT_PORTS: u16 = 4;
-
 /// A timer that does not count.
 #[derive(Debug)]
 pub struct NoPit;

@@ -11,17 +11,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tdvisor_devices::{AccessSize, DeviceRequest, Line, PortDevice, SharedMemory};
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 
-/// COM1: the console.
-pub const COM1: u16 = 0x3f8;
-/// COM2: `defmt` frames.
-pub const COM2: u16 = 0x2f8;
-/// Ports of one 16550.
-pub const SERIAL_PORTS: u16 = 8;
-/// The interrupt of COM1.
-pub const COM1_GSI: u32 = 4;
-/// The interrupt of COM2.
-pub const COM2_GSI: u32 = 3;
-
 /// Input that waits for the guest at most.
 const INPUT_LIMIT: usize = 64 << 10;
 
@@ -134,6 +123,7 @@ impl<W: Write + Send> PortDevice for SerialPort<W> {
 mod tests {
     use std::io::sink;
 
+    use tdvisor_board::address::COM1_GSI;
     use tdvisor_devices::IoApic;
     use tdvisor_vm::NotShared;
 

@@ -2,7 +2,7 @@
 //!
 //! This file uses `core` only, so that the host-side tests can include it.
 
-use crate::board::{COMMAND_LINE_FILE, INITRD_FILE, KERNEL_FILE};
+use tdvisor_board::files::{COMMAND_LINE, INITRD, KERNEL};
 
 /// Bytes of an entry.
 pub const ENTRY: usize = 64;
@@ -52,9 +52,9 @@ impl Directory {
         let (_, name) = entry.split_at(NAME);
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let (known, slot) = match name {
-            name if name == KERNEL_FILE.as_bytes() => (KERNEL_FILE, &mut self.kernel),
-            name if name == INITRD_FILE.as_bytes() => (INITRD_FILE, &mut self.initrd),
-            name if name == COMMAND_LINE_FILE.as_bytes() => (COMMAND_LINE_FILE, &mut self.command_line),
+            name if name == KERNEL.as_bytes() => (KERNEL, &mut self.kernel),
+            name if name == INITRD.as_bytes() => (INITRD, &mut self.initrd),
+            name if name == COMMAND_LINE.as_bytes() => (COMMAND_LINE, &mut self.command_line),
             _ => return Ok(()),
         };
         let selector = u16::from_be_bytes([e, f]);

@@ -12,8 +12,8 @@ use guest_rt::shared::SharedBuffer;
 use guest_rt::smp::wait_until;
 use tdx_guest::tdvmcall::{IoSize, TdVmcallError, io_read, io_write};
 
-use crate::board::{FW_CFG_DATA, FW_CFG_DMA, FW_CFG_SELECTOR};
 use directory::{Directory, DirectoryError, ENTRY, File, MAX_ENTRIES};
+use tdvisor_board::address::{FW_CFG as FW_CFG_SELECTOR, FW_CFG_DATA, FW_CFG_DMA};
 
 const ITEM_SIGNATURE: u16 = 0x00;
 const ITEM_FEATURES: u16 = 0x01;

@@ -24,19 +24,22 @@ core::arch::global_asm!(include_str!("park.s"));
 
 unsafe extern "C" {
     static park_begin: u8;
+    static park_reset: u8;
+    static park_cr3: u8;
     static park_end: u8;
 }
 
 /// The multiprocessor wake-up mailbox (ACPI 6.5, table 5.44), as far as the firmware cares.
 mod mailbox {
     pub const APIC_ID: usize = 4;
+    /// The firmware's half of the page.
+    pub const OF_FIRMWARE: usize = 2048;
     pub const NOBODY: u32 = u32::MAX;
 }
 
 struct Work {
     slices: Slices<'static>,
     mailbox: u64,
-    parking: u64,
 }
 
 static WORK: Once<Work> = Once::new();
@@ -51,10 +54,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 pub struct Places {
     /// Stacks for the other vCPUs: [`areas_length`] bytes.
     pub areas: &'static mut [u8],
-    /// The mailbox's page.
+    /// The mailbox's page, whose second half gets the code of [`park.s`].
     pub mailbox: &'static mut [u8],
-    /// The page for the code of [`park.s`].
-    pub parking: &'static mut [u8],
 }
 
 /// Bytes of stacks for all of `vcpus` but the first.
@@ -67,13 +68,12 @@ pub fn areas_length(vcpus: u32) -> u64 {
 /// # Errors
 /// A block that was refused, or vCPUs that did not come.
 pub fn accept_all(slices: Slices<'static>, places: Places) -> Result<Accepted, Problem> {
-    let Places { areas, mailbox, parking } = places;
+    let Places { areas, mailbox } = places;
     if let Some(place) = mailbox.get_mut(mailbox::APIC_ID..).and_then(|rest| rest.first_chunk_mut()) {
         *place = mailbox::NOBODY.to_le_bytes();
     }
-    let code = park_code();
-    parking.get_mut(..code.len()).ok_or(Problem::UsedTwice("parking page"))?.copy_from_slice(code);
-    let work = Work { slices, mailbox: mailbox.as_ptr() as u64, parking: parking.as_ptr() as u64 };
+    place_park_code(mailbox).ok_or(Problem::UsedTwice("parking place"))?;
+    let work = Work { slices, mailbox: mailbox.as_ptr() as u64 };
     WORK.set(work).ok_or(Problem::UsedTwice("vCPUs"))?;
     let others = if areas.is_empty() { 0 } else { smp::release_onto(areas, other_vcpu) };
     take_turns();
@@ -136,19 +136,37 @@ fn other_vcpu(index: u32) {
     let Some(work) = WORK.get() else { return };
     // The table of handlers is in memory that will be given away.
     cpu::drop_exception_handlers();
-    // SAFETY: the parking page holds the code of park.s, executable in the identity map, and its contract is kept:
+    // SAFETY: the mailbox's page holds the code of park.s, executable in the identity map, and its contract is kept:
     // mailbox and counter are valid for ever (the counter until the last vCPU has counted itself), this vCPU's APIC
     // id is its index, and it has no use for its stack any more.
     unsafe {
         core::arch::asm!(
             "jmp {code}",
-            code = in(reg) work.parking,
+            code = in(reg) work.mailbox + mailbox::OF_FIRMWARE as u64,
             in("rdi") work.mailbox,
             in("esi") index,
             in("rdx") PARKED.as_ptr(),
             options(noreturn)
         )
     }
+}
+
+/// Where a vCPU waits again that an operating system has no use for, with the mailbox at this address.
+pub fn reset_vector(mailbox: u64) -> u64 {
+    let (begin, reset) = (&raw const park_begin as u64, &raw const park_reset as u64);
+    mailbox + mailbox::OF_FIRMWARE as u64 + (reset - begin)
+}
+
+/// Copies the code of park.s into the mailbox's page, and tells it the page tables in use.
+fn place_park_code(mailbox: &mut [u8]) -> Option<()> {
+    let tables: u64;
+    // SAFETY: reading CR3 changes nothing.
+    unsafe { core::arch::asm!("mov {}, cr3", out(reg) tables, options(nomem, nostack, preserves_flags)) };
+    let code = park_code();
+    let place = mailbox.get_mut(mailbox::OF_FIRMWARE..)?.get_mut(..code.len())?;
+    place.copy_from_slice(code);
+    let (begin, cr3) = (&raw const park_begin as usize, &raw const park_cr3 as usize);
+    place.get_mut(cr3 - begin..)?.first_chunk_mut().map(|word| *word = tables.to_le_bytes())
 }
 
 fn park_code() -> &'static [u8] {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use td_image::digest::Digest384;
 use td_image::mrtd;
-use td_image::tdvf::{HostContents, LoaderModel, TdvfImage};
+use td_image::tdvf::{HostContents, LoaderModel, SectionKind, TdvfImage};
 use tdvisor_guest_images::{GUESTS, GuestImage, HELLO_TD};
 
 use crate::outcome::Failure;
@@ -50,6 +50,31 @@ impl Image {
             }),
             (None, None) => Err(Failure::Internal("no image".to_owned())),
         }
+    }
+
+    /// The UEFI firmware in a file.
+    ///
+    /// # Errors
+    /// There is no such file, or it is no UEFI firmware with TDX support.
+    pub fn firmware(path: &Path) -> Result<Self, Failure> {
+        let bytes = Cow::Owned(read(path, MAX_IMAGE)?);
+        let image = Self { name: path.display().to_string(), bytes, elf: None };
+        image.predicted_mrtd()?;
+        if image.is_uefi() {
+            return Ok(image);
+        }
+        Err(Failure::input(path.display(), "this TDVF image is no UEFI firmware: it has no variable store"))
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is UEFI firmware: that has a variable store.
+    pub fn is_uefi(&self) -> bool {
+        TdvfImage::parse(&self.bytes)
+            .is_ok_and(|image| image.sections().any(|section| section.kind == SectionKind::CFV))
     }
 
     /// A built-in guest.

@@ -1,4 +1,4 @@
-//! The files of a Linux boot: read, bounded, and checked as far as a host can, before a machine is made.
+//! The files of a boot: read, bounded, and checked as far as a host can, before a machine is made.
 //!
 //! The firmware checks them again, for it does not trust its host; but what is plainly unusable is the user's bad
 //! input, and is named here.
@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use td_image::linux::SetupHeader;
-use tdvisor_devices::virtio::blk::Disk;
+use tdvisor_devices::virtio::VirtioDevice;
+use tdvisor_devices::virtio::blk::{Disk, VirtioBlk};
+use tdvisor_runtime::board::Transport;
+use tdvisor_runtime::board::boot_files::LinuxFiles;
 use tdvisor_runtime::board::disk::FileDisk;
 use tdvisor_runtime::board::disk_worker::DiskWorker;
-use tdvisor_runtime::board::linux_files::LinuxFiles;
 use tdvisor_runtime::worker::StopFlag;
 
 use super::memory_size::MemorySize;
@@ -29,21 +31,37 @@ const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONFIG_INTEL_TDX_GUEST; \
     'earlycon=uart8250,io,0x3f8' in --cmdline shows how far it comes.";
 
-/// Options that boot a Linux kernel instead of running a TDVF image.
+/// Options that boot a Linux kernel or a disk instead of running a TDVF image.
 #[derive(Debug, clap::Args)]
 pub struct LinuxArgs {
-    /// Boot this Linux kernel (bzImage or vmlinux) through the built-in firmware, instead of running IMAGE.
+    /// Boot this Linux kernel (bzImage or vmlinux), instead of running IMAGE: through the built-in firmware, or through UEFI
+    /// with --firmware (then a bzImage with an EFI stub).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command"])]
     kernel: Option<PathBuf>,
+    /// UEFI firmware with TDX support (OVMF) that boots --kernel or --disk. Without it and without --kernel, --disk takes
+    /// the firmware of an installed package.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command"])]
+    firmware: Option<PathBuf>,
     /// The kernel's initial RAM disk.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
     /// The kernel's command line.
     #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_CMDLINE)]
     cmdline: String,
-    /// A disk image, shown to the kernel as a virtio block device (/dev/vda).
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    /// A raw disk image, shown to the guest as a virtio block device (/dev/vda). Alone it is booted.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["elf", "command"])]
     disk: Option<PathBuf>,
+    /// How virtio devices are attached: as PCI functions, or in virtio-mmio slots for kernels without PCI. Firmware
+    /// drives PCI only. mmio with --kernel alone, pci otherwise, if not given.
+    #[arg(long, value_name = "TRANSPORT", value_enum)]
+    virtio: Option<VirtioTransport>,
+}
+
+/// How virtio devices are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum VirtioTransport {
+    Pci,
+    Mmio,
 }
 
 impl LinuxArgs {
@@ -62,9 +80,29 @@ impl LinuxArgs {
         Ok(Some(LinuxFiles { kernel: bytes.into(), initrd, command_line: self.cmdline.clone() }))
     }
 
-    /// Whether a kernel was asked for.
+    /// Whether a kernel or a disk boots, instead of a guest that takes commands.
     pub const fn is_given(&self) -> bool {
-        self.kernel.is_some()
+        self.kernel.is_some() || self.firmware.is_some() || self.disk.is_some()
+    }
+
+    /// The firmware that was asked for.
+    pub fn firmware(&self) -> Option<&Path> {
+        self.firmware.as_deref()
+    }
+
+    /// Whether there is a disk.
+    pub const fn has_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// How virtio devices are attached for this image.
+    pub fn transport(&self, boots_by_shim: bool) -> Transport {
+        match self.virtio {
+            Some(VirtioTransport::Pci) => Transport::Pci,
+            Some(VirtioTransport::Mmio) => Transport::Mmio,
+            None if boots_by_shim => Transport::Mmio,
+            None => Transport::Pci,
+        }
     }
 
     /// Notes which files are used, and how.
@@ -72,7 +110,8 @@ impl LinuxArgs {
     /// # Errors
     /// One file is used in two ways.
     pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
-        for (what, path) in [("--kernel", &self.kernel), ("--initrd", &self.initrd)] {
+        let read = [("--kernel", &self.kernel), ("--initrd", &self.initrd), ("--firmware", &self.firmware)];
+        for (what, path) in read {
             if let Some(path) = path {
                 claims.reads(what, path)?;
             }
@@ -84,8 +123,9 @@ impl LinuxArgs {
     ///
     /// # Errors
     /// There is none, or it cannot be one.
-    pub fn open_disk(&self, stop: StopFlag) -> Result<Option<Box<dyn Disk>>, Failure> {
-        self.disk.as_deref().map(|path| open_disk(path, stop)).transpose()
+    pub fn open_disk(&self, stop: StopFlag) -> Result<Vec<Box<dyn VirtioDevice>>, Failure> {
+        let Some(path) = &self.disk else { return Ok(Vec::new()) };
+        Ok(vec![Box::new(VirtioBlk::new(open_disk(path, stop)?))])
     }
 }
 

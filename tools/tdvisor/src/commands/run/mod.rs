@@ -1,6 +1,7 @@
 //! `tdvisor run`: a TD from image to power-off on the emulated machine.
 
 pub(in crate::commands) mod console;
+mod firmware;
 pub mod image;
 pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
@@ -10,6 +11,7 @@ pub(in crate::commands) mod supervisor;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,11 +23,13 @@ use td_host::host::Progress;
 use td_host::td::config::TdConfig;
 use td_host::td::{BuildProgress, Ending};
 use td_host::{Blame, Error};
+use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_guest_images::BOOT_SHIM;
 use tdvisor_monitor::QuoteSource;
 use tdvisor_runtime::bell::Bell;
+use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::serial::SerialInput;
-use tdvisor_runtime::board::{Board, BoardError};
+use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
 
@@ -114,22 +118,20 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     args.claim()?;
     let linux = args.linux.load()?;
-    let default_memory = if linux.is_some() { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
+    let image = args.image(linux.is_some())?;
+    let is_uefi = image.is_uefi();
+    let default_memory = if linux.is_some() || is_uefi { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
     let memory = args.memory.unwrap_or(default_memory);
     if let Some(files) = &linux {
         linux::check_memory(files, memory)?;
     }
-    let image = match linux {
-        Some(_) => Image::built_in(&BOOT_SHIM),
-        None => Image::load(args.image.as_deref(), args.elf.as_deref())?,
-    };
     let hardware = args.hardware.hardware()?;
     let config = td_config(&args, memory)?;
     let predicted = image.predicted_mrtd()?;
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
-    let disk = args.linux.open_disk(stop.clone())?;
+    let virtio = args.linux.open_disk(stop.clone())?;
     let trace = match trace_file {
         Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),
@@ -161,12 +163,24 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
     let guest_log = GuestLog::new(image.elf(), streams.err.clone());
     let is_linux = linux.is_some();
-    let (to_console, to_log) = (console.clone(), guest_log.clone());
-    let board = match linux {
-        None => Board::new(to_console, to_log).map_err(BoardError::Attach),
-        Some(files) => Board::for_linux(to_console, to_log, files, disk, pace),
+    let board = BoardSpec {
+        pace,
+        now: nanoseconds_of(machine.platform().machine()),
+        memory: config.memory,
+        vcpus: config.vcpus,
+        transport: args.linux.transport(is_linux && !is_uefi),
+        boot: match linux {
+            None => BootFiles::None,
+            Some(files) if is_uefi => BootFiles::Uefi(files),
+            Some(files) => BootFiles::Shim(files),
+        },
+        virtio,
     };
-    let Board { devices, input } = board.map_err(|error| Failure::Internal(error.to_string()))?;
+    let board = Board::new(console.clone(), guest_log.clone(), board);
+    let Board { devices, input } = board.map_err(|error| match error {
+        BoardError::TooManyDevices { .. } => Failure::Input(error.to_string()),
+        _ => Failure::Internal(error.to_string()),
+    })?;
     if pace == Pace::Real {
         read_stdin_into(input, supervisor.clone());
     }
@@ -187,7 +201,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);
-    if is_linux && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
+    if is_linux && !is_uefi && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
         summary.hint = Some(linux::SILENT_KERNEL);
     }
     console.finish();
@@ -227,6 +241,23 @@ impl Args {
             (true, _) => Detail::Quiet,
             (_, true) => Detail::Full,
             _ => Detail::Usual,
+        }
+    }
+
+    /// What runs: firmware that boots something, or a guest.
+    fn image(&self, has_kernel: bool) -> Result<Image, Failure> {
+        match (self.linux.firmware(), &self.image) {
+            (Some(path), _) => Image::firmware(path),
+            (None, _) if has_kernel => Ok(Image::built_in(&BOOT_SHIM)),
+            (None, None) if self.linux.has_disk() => Image::firmware(firmware::installed()?),
+            (None, image) => {
+                let image = Image::load(image.as_deref(), self.elf.as_deref())?;
+                if self.linux.has_disk() && !image.is_uefi() {
+                    let why = format!("{} is no UEFI firmware, and looks at no disk", image.name());
+                    return Err(Failure::input("--disk", why));
+                }
+                Ok(image)
+            }
         }
     }
 
@@ -336,6 +367,13 @@ fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
     // Before a machine is made for it, so that nothing is made for what cannot be.
     config.check(MAX_TD_MEMORY, MAX_TD_VCPUS).map_err(|error| Failure::Input(error.to_string()))?;
     Ok(config)
+}
+
+/// The machine's time, for the timers of its board.
+pub(in crate::commands) fn nanoseconds_of(machine: Arc<seam_emu::Machine>) -> Nanoseconds {
+    const NANOSECONDS: u128 = 1_000_000_000;
+    let hertz = u128::from(machine.config().tsc_hz.max(1));
+    Box::new(move || (u128::from(machine.tsc()) * NANOSECONDS / hertz) as u64)
 }
 
 /// Feeds the serial port from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.

@@ -7,11 +7,11 @@ use alloc::vec;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 
 use super::*;
-use crate::virtio::Queues;
 use crate::virtio::chain::Chain;
 use crate::virtio::test_driver::{
     AVAILABLE, BASE, DATA, DESCRIPTORS, END, INDIRECT, NEXT, SHARED_BIT, TestDriver, USED, WRITE,
 };
+use crate::virtio::{Broken, Queues, Served, features};
 
 const ECHO_FEATURE: u64 = 1 << 7;
 const ALL: u64 = ECHO_FEATURE | features::REQUIRED;

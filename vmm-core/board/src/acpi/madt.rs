@@ -1,8 +1,8 @@
-//! The MADT: one local APIC per vCPU, the I/O APIC, and the mailbox by which an operating system wakes vCPUs.
+//! The MADT: one local APIC per vCPU, the I/O APIC, and how an operating system wakes vCPUs.
 
 use super::Machine;
 use super::table::{Area, NoRoom};
-use crate::board;
+use crate::address;
 
 /// The revision of ACPI 6.4, which has the wake-up structure.
 const REVISION: u8 = 5;
@@ -12,21 +12,35 @@ const LOCAL_APIC: u8 = 0;
 const IO_APIC: u8 = 1;
 const LOCAL_X2APIC: u8 = 9;
 const MULTIPROCESSOR_WAKEUP: u8 = 0x10;
+/// Version 1 of the wake-up structure has a reset vector.
+const WAKEUP_VERSION: u8 = 1;
 
 /// Ids from here on need the x2APIC form.
 const FIRST_WIDE_ID: u32 = 255;
 
-pub fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoom> {
+/// The multiprocessor wake-up structure (ACPI 6.5, 5.2.12.19; version 1 by ECR 2023, "MP wakeup").
+#[derive(Clone, Copy, Debug)]
+pub struct WakeUp {
+    /// GPA of the mailbox.
+    pub mailbox: u64,
+    /// GPA at which a vCPU that an operating system has no use for goes back to the firmware, and waits for the mailbox again.
+    pub reset_vector: u64,
+}
+
+pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoom> {
     area.table(b"APIC", REVISION, |table| {
-        table.push(&board::LOCAL_APIC.to_le_bytes())?;
+        table.push(&(address::LOCAL_APIC as u32).to_le_bytes())?;
         // No legacy interrupt controllers.
         table.push(&0u32.to_le_bytes())?;
         (0..machine.vcpus).try_for_each(|index| local_apic(table, index))?;
         table.push(&[IO_APIC, 12, 0, 0])?;
-        table.push(&board::IO_APIC.to_le_bytes())?;
+        table.push(&(address::IO_APIC as u32).to_le_bytes())?;
         table.push(&0u32.to_le_bytes())?;
-        table.push(&[MULTIPROCESSOR_WAKEUP, 16, 0, 0, 0, 0, 0, 0])?;
-        table.push(&machine.mailbox.to_le_bytes())
+        machine.wake_up.map_or(Ok(()), |wake_up| {
+            table.push(&[MULTIPROCESSOR_WAKEUP, 24, WAKEUP_VERSION, 0, 0, 0, 0, 0])?;
+            table.push(&wake_up.mailbox.to_le_bytes())?;
+            table.push(&wake_up.reset_vector.to_le_bytes())
+        })
     })
 }
 

@@ -1,0 +1,133 @@
+//! A disk with one EFI system partition, as firmware boots it: FAT16 in an MBR partition of type 0xEF.
+//!
+//! Layout (Microsoft, "FAT: General Overview of On-Disk Format", 1.03): boot sector, one FAT, root directory, clusters. Names
+//! are of eight and three characters, in capitals.
+
+const SECTOR: usize = 512;
+const CLUSTER: usize = 4 * SECTOR;
+/// Where the partition begins, in sectors.
+const START: u32 = 2048;
+const ROOT_ENTRIES: usize = 512;
+const ENTRY: usize = 32;
+/// What FAT16 has at least and at most.
+const CLUSTERS: std::ops::Range<usize> = 4085..65525;
+const SYSTEM_PARTITION: u8 = 0xef;
+const DIRECTORY: u8 = 0x10;
+const FILE: u8 = 0x20;
+const LAST: u16 = 0xffff;
+
+/// The disk with these files, by paths such as `EFI/BOOT/BOOTX64.EFI`.
+pub fn disk(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let data: usize = files.iter().map(|(_, contents)| contents.len().div_ceil(CLUSTER) + 4).sum();
+    let mut volume = Volume { clusters: Vec::new(), chains: vec![0xfff8, LAST] };
+    let root = volume.directory("", files, 0);
+    assert!(root.len() <= ROOT_ENTRIES * ENTRY, "the root directory is full");
+    let clusters = (data + 1).max(CLUSTERS.start + 16);
+    assert!(volume.chains.len() <= clusters && CLUSTERS.contains(&clusters), "too large for FAT16");
+    let fat_sectors = ((clusters + 2) * 2).div_ceil(SECTOR);
+    let sectors = 1 + fat_sectors + ROOT_ENTRIES * ENTRY / SECTOR + clusters * CLUSTER / SECTOR;
+
+    let mut disk = vec![0; START as usize * SECTOR];
+    disk[446 + 4] = SYSTEM_PARTITION;
+    disk[446 + 8..446 + 12].copy_from_slice(&START.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&(sectors as u32).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk.extend(boot_sector(sectors as u32, fat_sectors as u16));
+    let mut table: Vec<u8> = volume.chains.iter().flat_map(|next| next.to_le_bytes()).collect();
+    table.resize(fat_sectors * SECTOR, 0);
+    disk.extend(table);
+    let mut root = root;
+    root.resize(ROOT_ENTRIES * ENTRY, 0);
+    disk.extend(root);
+    disk.extend(volume.clusters);
+    disk.resize((START as usize + sectors) * SECTOR, 0);
+    disk
+}
+
+fn boot_sector(sectors: u32, fat_sectors: u16) -> Vec<u8> {
+    let mut sector = vec![0xeb, 0x3c, 0x90];
+    sector.extend(b"TDVISOR ");
+    sector.extend((SECTOR as u16).to_le_bytes());
+    sector.push((CLUSTER / SECTOR) as u8);
+    // One reserved sector, one FAT.
+    sector.extend([1, 0, 1]);
+    sector.extend((ROOT_ENTRIES as u16).to_le_bytes());
+    // The number of sectors is below; a fixed disk.
+    sector.extend([0, 0, 0xf8]);
+    sector.extend(fat_sectors.to_le_bytes());
+    // Geometry that nobody uses.
+    sector.extend([63, 0, 255, 0]);
+    sector.extend(START.to_le_bytes());
+    sector.extend(sectors.to_le_bytes());
+    sector.extend([0x80, 0, 0x29, 1, 2, 3, 4]);
+    sector.extend(b"TDVISOR ESPFAT16   ");
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
+struct Volume {
+    /// From cluster 2 on.
+    clusters: Vec<u8>,
+    chains: Vec<u16>,
+}
+
+impl Volume {
+    /// Stores bytes and gives their first cluster; zero for none.
+    fn store(&mut self, bytes: &[u8]) -> u16 {
+        let first = self.chains.len() as u16;
+        let count = bytes.len().div_ceil(CLUSTER) as u16;
+        if count == 0 {
+            return 0;
+        }
+        self.chains.extend((1..count).map(|next| first + next));
+        self.chains.push(LAST);
+        self.clusters.extend_from_slice(bytes);
+        self.clusters.resize(self.clusters.len().next_multiple_of(CLUSTER), 0);
+        first
+    }
+
+    /// The entries of the directory at a path that ends with a slash, or is empty.
+    fn directory(&mut self, path: &str, files: &[(&str, &[u8])], parent: u16) -> Vec<u8> {
+        let mut entries = Vec::new();
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, contents) in files {
+            let Some(rest) = name.strip_prefix(path) else { continue };
+            match rest.split_once('/') {
+                None => {
+                    let first = self.store(contents);
+                    entries.extend(entry(rest, FILE, first, contents.len() as u32));
+                }
+                Some((folder, _)) if !seen.contains(&folder) => {
+                    seen.push(folder);
+                    // Its cluster comes before those of what it holds, so that it can name itself.
+                    let own = self.store(&[0; CLUSTER]);
+                    let inner = self.directory(&format!("{path}{folder}/"), files, own);
+                    let mut bytes = entry(".", DIRECTORY, own, 0);
+                    bytes.extend(entry("..", DIRECTORY, parent, 0));
+                    bytes.extend(inner);
+                    assert!(bytes.len() <= CLUSTER, "{path}{folder}: too many files");
+                    let at = (usize::from(own) - 2) * CLUSTER;
+                    self.clusters[at..at + bytes.len()].copy_from_slice(&bytes);
+                    entries.extend(entry(folder, DIRECTORY, own, 0));
+                }
+                Some(_) => {}
+            }
+        }
+        entries
+    }
+}
+
+fn entry(name: &str, attributes: u8, first: u16, bytes: u32) -> Vec<u8> {
+    let (stem, extension) = match name {
+        "." | ".." => (name, ""),
+        _ => name.split_once('.').unwrap_or((name, "")),
+    };
+    let mut entry = format!("{stem:<8}{extension:<3}").to_uppercase().into_bytes();
+    assert_eq!(entry.len(), 11, "{name}: eight and three characters");
+    entry.push(attributes);
+    entry.resize(26, 0);
+    entry.extend(first.to_le_bytes());
+    entry.extend(bytes.to_le_bytes());
+    entry
+}

@@ -1,0 +1,15 @@
+//! What the board of a TD is: where its devices are, and the ACPI tables that say so.
+//!
+//! Three parties must agree on it: who attaches the devices, the firmware that describes them to an operating system, and
+//! who predicts the measurements of firmware that is handed its tables. They share this crate, which uses `core` only.
+//!
+//! The conventions are those of Intel's Q35 chipset as firmware knows it: a host bridge with ECAM, an LPC bridge that
+//! has the ACPI power-management block, the reset control register, 16550s and an MC146818 clock. The operating system sees a
+//! *hardware-reduced* ACPI machine: there is no system control interrupt, and no legacy interrupt controller or timer.
+
+#![no_std]
+
+pub mod acpi;
+pub mod address;
+pub mod files;
+pub mod pm;
