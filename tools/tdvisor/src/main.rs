@@ -48,6 +48,7 @@ enum Command {
     Quote(commands::quote::Args),
     Run(commands::run::Args),
     Server(commands::server::Args),
+    Test(commands::test::Args),
     Verify(commands::verify::Args),
     Version(commands::version::Args),
 }
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Quote(args) => commands::quote::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Server(args) => commands::server::run(args),
+        Command::Test(args) => commands::test::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Version(args) => commands::version::run(args),
     };

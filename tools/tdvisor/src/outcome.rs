@@ -17,6 +17,10 @@ use crate::streams::say_at_the_end;
 /// | 5 | the guest needs what the emulator does not implement | – | – |
 /// | 6 | the answer would be 0, but an output could not be written | the same, whatever the answer | the same |
 /// | 124 | `--timeout` stopped the TD (the status of timeout(1)) | – | – |
+/// | 125 | what became of the command after `--` is not known | – | – |
+///
+/// `run … -- COMMAND` ends with the command's own status where that is known (128 and the signal's number where one killed
+/// it, 126 or 127 where it could not be started), and not with 1 or 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Status 0.
@@ -29,6 +33,10 @@ pub enum Status {
     OutputLost,
     /// Status 124: the time was up.
     TimedOut,
+    /// Status 125: what became of a command in the guest is not known.
+    CommandLost,
+    /// The status of a command in the guest.
+    OfCommand(u8),
 }
 
 /// A command that could not give an answer.
@@ -74,6 +82,8 @@ pub fn report(result: Result<Status, Failure>) -> ExitCode {
         Ok(Status::TdDied) => ExitCode::from(3),
         Ok(Status::OutputLost) => ExitCode::from(6),
         Ok(Status::TimedOut) => ExitCode::from(124),
+        Ok(Status::CommandLost) => ExitCode::from(125),
+        Ok(Status::OfCommand(status)) => ExitCode::from(status),
         Err(failure) => {
             say_at_the_end(format_args!("tdvisor: {failure}"));
             ExitCode::from(match failure {

@@ -7,6 +7,8 @@
 
 mod cli;
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
@@ -301,4 +303,86 @@ fn boots_in_a_row_neither_hang_nor_fail() {
         println!("boot {boot} of {boots}");
         linux.boot("tdvisor.steps=cpus tdvisor.cpus=2", &["--vcpus", "2"]).ends_with(0).passes("cpus");
     }
+}
+
+/// A command in the guest.
+fn command(linux: &Linux, options: &[&str], words: &[&str]) -> Answer {
+    let mut args = vec!["run", "--kernel", &linux.kernel, "--timeout", "300"];
+    args.extend(options);
+    args.push("--");
+    args.extend(words);
+    tdvisor(&args)
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_command_has_its_own_streams_and_its_own_exit_status() {
+    let linux = Linux::find();
+    let answer = command(&linux, &[], &["sh", "-c", "echo hi; echo oh >&2; exit 7"]).ends_with(7);
+    assert_eq!((answer.stdout().as_str(), answer.stderr().as_str()), ("hi\n", "oh\n"));
+
+    let json = command(&linux, &["--json"], &["sh", "-c", "kill -KILL $$"]).ends_with(137).json();
+    assert_eq!(json["command"], serde_json::json!({"killed": 9}));
+    assert_eq!(json["ending"]["kind"], "powered-off", "the guest itself ends in order");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_script_finds_its_programs_its_folder_and_what_was_copied() {
+    let linux = Linux::find();
+    let folder = Folder::new("command-script");
+    for (name, text) in [
+        ("test.sh", "#!/bin/sh\necho TAP version 14\n./helper.sh \"$1\" | sort\ncat /srv/data\nwc -c\n"),
+        ("helper.sh", "#!/bin/sh\nprintf 'ok 2\\nok 1 - %s\\n' \"$1\"\n"),
+    ] {
+        let path = folder.write(name, text);
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, executable).expect("a script can be made executable");
+    }
+    let copy = format!("{}:/srv/data", folder.write("data", "copied\n"));
+    let mut call = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
+    call.current_dir(folder.path("")).args(["run", "--kernel", &linux.kernel, "--timeout", "300"]);
+    call.args(["--copy", &copy, "--", "./test.sh", "a b"]);
+    let mut call = call.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // More than a serial port or a terminal's buffer holds.
+    let input = vec![b'x'; 20_000];
+    call.stdin.take().unwrap().write_all(&input).unwrap();
+    let output = call.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out, "TAP version 14\nok 1 - a b\nok 2\ncopied\n20000\n", "{err}");
+    assert_eq!(output.status.code(), Some(0), "{err}");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_command_that_cannot_run_and_a_guest_that_does_not_tell_have_statuses_of_their_own() {
+    let linux = Linux::find();
+    let missing = command(&linux, &["--initrd", &linux.initrd], &["no-such-program"]).ends_with(127);
+    assert!(missing.stderr().contains("no-such-program"), "{}", missing.stderr());
+    // The kernel finds no first process, and panics.
+    let lost = command(&linux, &["--append", "rdinit=/no/such/init init=/no/such"], &["true"])
+        .ends_with(125)
+        .stderr();
+    assert!(
+        lost.contains("Kernel panic") && lost.contains("the last lines of the guest's console"),
+        "{lost}"
+    );
+    command(&linux, &[], &["/no/such/program"]).ends_with(2);
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_command_repeats_in_a_deterministic_run() {
+    let linux = Linux::find();
+    let run = || {
+        let options = ["--deterministic", "7", "-v"];
+        let answer = command(&linux, &options, &["sh", "-c", "read x || echo no input"]).ends_with(0);
+        assert_eq!(answer.stdout(), "no input\n");
+        let said = answer.stderr();
+        said.lines()
+            .filter(|line| !line.trim_start().starts_with("time"))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    assert_eq!(run(), run());
 }

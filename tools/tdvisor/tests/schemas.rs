@@ -110,6 +110,13 @@ fn the_answer_of_a_server_fits_its_schema() {
 }
 
 #[test]
+fn the_table_of_a_plan_fits_its_schema() {
+    let plan =
+        Folder::new("schemas-plan").write("plan.toml", "[[target]]\nname = \"a\"\nimage = \"hello-td\"\n");
+    fits(&tdvisor(&["test", &plan, "--json"]).ends_with(0).json(), &schema("test"), "test");
+}
+
+#[test]
 fn everything_that_decode_explains_fits_its_schema() {
     let schema = schema("decode");
     let trace = Folder::new("schemas").path("trace");

@@ -119,3 +119,89 @@ fn what_is_pasted_is_explained() {
     assert!(said.contains("TDH.MEM.PAGE.AUG") && said.contains("TLB_TRACKING_NOT_DONE"), "{said}");
     assert!(said.contains("(3 times)"), "{said}");
 }
+
+#[test]
+fn a_kernel_tree_without_what_a_td_needs_is_refused_with_the_options_to_turn_on() {
+    let folder = Folder::new("statuses-tree");
+    std::fs::create_dir_all(folder.path("arch/x86/boot")).unwrap();
+    folder.write("Kbuild", "");
+    folder.write("arch/x86/boot/bzImage", "");
+    folder.write(
+        ".config",
+        "CONFIG_ACPI=y\nCONFIG_SERIAL_8250_CONSOLE=y\nCONFIG_PROC_FS=y\nCONFIG_BINFMT_ELF=y\n",
+    );
+    let said = |arguments: &[&str]| {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
+        let output = call.current_dir(folder.path("")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let td = said(&["run"]);
+    assert!(td.contains("scripts/config -e INTEL_TDX_GUEST"), "{td}");
+    assert!(said(&["run", "--", "true"]).contains("-e BLK_DEV_INITRD"));
+    assert!(said(&["server"]).contains("-e INTEL_TDX_HOST"));
+}
+
+#[test]
+fn what_is_for_a_kernel_is_refused_without_one() {
+    for arguments in
+        [&["run", "--", "true"][..], &["run", "--append", "quiet"], &["run", "--initrd", "/dev/null"]]
+    {
+        let said = tdvisor(arguments).ends_with(2).one_line_of_error();
+        assert!(said.contains("--kernel"), "{said}");
+    }
+    tdvisor(&["run", "hello-td", "--", "true"]).ends_with(2);
+}
+
+#[test]
+fn a_plan_runs_its_targets_and_reports_those_that_fail() {
+    let folder = Folder::new("statuses-plan");
+    let plan = folder.write(
+        "tdvisor.toml",
+        "[[target]]\nname = \"good\"\nimage = \"hello-td\"\nvcpus = 2\n\
+         [[target]]\nname = \"bad | <one>\"\nimage = \"fault-td\"\nfirmware-command = \"fail\"\n\
+         [[target]]\nname = \"bad as expected\"\nimage = \"fault-td\"\nfirmware-command = \"triple-fault\"\nexpect = 3\n",
+    );
+    let (junit, summary) = (folder.path("junit.xml"), folder.path("summary.md"));
+    let mut call = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
+    call.args(["test", &plan, "--junit", &junit]).env("GITHUB_ACTIONS", "true");
+    let output = call.env("GITHUB_STEP_SUMMARY", &summary).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    assert!(
+        out.contains("PASS  good") && out.contains("FAIL  bad") && out.contains("2 of 3 targets passed"),
+        "{out}"
+    );
+    assert!(err.contains("::error title=bad | <one>::status 1 instead of 0"), "{err}");
+    let report = std::fs::read_to_string(&junit).unwrap();
+    assert!(
+        report.contains("<testsuite name=\"bad | &lt;one&gt;\"") && report.contains("failures=\"1\""),
+        "{report}"
+    );
+    let table = std::fs::read_to_string(&summary).unwrap();
+    assert!(table.contains("| bad \\| <one> | FAIL |"), "{table}");
+
+    tdvisor(&["test", &plan, "--target", "good"]).ends_with(0);
+    let said = tdvisor(&["test", &plan, "--target", "other"]).ends_with(2).one_line_of_error();
+    assert!(said.contains("good"), "{said}");
+    let bad = folder.write("bad.toml", "[[target]]\nname = \"x\"\nkernal = \"bzImage\"\n");
+    let said = tdvisor(&["test", &bad]).ends_with(2).one_line_of_error();
+    assert!(said.contains("line 3") && said.contains("kernal"), "{said}");
+}
+
+#[test]
+fn the_step_of_the_action_makes_a_plan_of_its_inputs() {
+    let folder = Folder::new("statuses-action");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/action");
+    let step = |inputs: &[(&str, &str)]| {
+        let mut call = Command::new(script);
+        call.current_dir(folder.path("")).env("TDVISOR", env!("CARGO_BIN_EXE_tdvisor"));
+        call.envs(inputs.iter().copied()).output().unwrap()
+    };
+    let good = step(&[("INPUT_IMAGE", "hello-td"), ("INPUT_VCPUS", "2"), ("INPUT_JUNIT", "junit.xml")]);
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(std::fs::read_to_string(folder.path("junit.xml")).unwrap().contains("vCPU(s)"));
+    let odd = step(&[("INPUT_IMAGE", "no\"such\\guest\n"), ("INPUT_VCPUS", "1")]);
+    assert_eq!(odd.status.code(), Some(1), "an odd name is data: {}", String::from_utf8_lossy(&odd.stderr));
+    assert_eq!(step(&[("INPUT_IMAGE", "hello-td"), ("INPUT_VCPUS", "1; rm")]).status.code(), Some(2));
+}

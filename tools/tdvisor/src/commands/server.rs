@@ -16,6 +16,7 @@ use tdvisor_runtime::board::Board;
 use tdvisor_runtime::worker::StopFlag;
 
 use super::hardware::HardwareArgs;
+use super::kernel_tree;
 use super::run::console::Console;
 use super::run::linux::open_disk;
 use super::run::memory_size::MemorySize;
@@ -41,8 +42,9 @@ const FILE_LIMIT: u64 = 2 << 30;
 /// the emulator does not implement, 124 the time was up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The host's kernel: a `vmlinux`, a bzImage, or another ELF file with a 64-bit entry.
-    #[arg(long, value_name = "FILE", required_unless_present = "host_image", conflicts_with = "host_image")]
+    /// The host's kernel: a `vmlinux`, a bzImage, or another ELF file with a 64-bit entry. In a kernel tree that was
+    /// built, its arch/x86/boot/bzImage if neither this nor --host-image is given.
+    #[arg(long, value_name = "FILE", conflicts_with = "host_image")]
     kernel: Option<PathBuf>,
     /// tdvisor's own host instead of a kernel, the built-in one or this file: it runs one TD without an operating
     /// system. The TD is the TDVF image given as `--initrd`, or `hello-td`.
@@ -104,13 +106,22 @@ enum Host {
 }
 
 impl Host {
-    fn of(args: &Args) -> Self {
-        match (&args.kernel, &args.host_image) {
+    fn of(args: &Args) -> Result<Self, Failure> {
+        Ok(match (&args.kernel, &args.host_image) {
             (_, Some(Some(file))) => Self::Image(file.clone()),
+            (_, Some(None)) => Self::BuiltIn,
             (Some(kernel), None) => Self::Kernel(kernel.clone()),
-            // One of the two is required.
-            (_, Some(None)) | (None, None) => Self::BuiltIn,
-        }
+            (None, None) => Self::Kernel(Self::of_tree()?),
+        })
+    }
+
+    /// The kernel of the tree in which one stands, if its configuration suits.
+    fn of_tree() -> Result<PathBuf, Failure> {
+        let tree = std::env::current_dir().ok().and_then(|folder| kernel_tree::kernel_of(&folder));
+        let none = "name a kernel, take --host-image, or start in a kernel tree that was built";
+        let kernel = tree.ok_or_else(|| Failure::input("--kernel", none))?;
+        kernel_tree::check(&kernel, &[&kernel_tree::OF_A_HOST])?;
+        Ok(kernel)
     }
 
     fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
@@ -155,7 +166,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     let hardware = args.hardware.hardware()?;
     let mut claims = Claims::new();
-    let host = Host::of(&args);
+    let host = Host::of(&args)?;
     host.claim(&mut claims)?;
     args.initrd.iter().try_for_each(|initrd| claims.reads("--initrd", initrd))?;
     args.disk.iter().try_for_each(|disk| claims.writes("--disk", disk))?;

@@ -142,6 +142,8 @@ pub struct Board {
     pub devices: Devices,
     /// What is typed.
     pub input: SerialInput,
+    /// What goes into the second serial port, where the board has one.
+    pub second_input: Option<SerialInput>,
 }
 
 impl Board {
@@ -159,7 +161,8 @@ impl Board {
         let mut devices = Devices::default();
         let input = legacy(&mut devices, console, Cmos::new(spec.pace, ram), AcpiPm::new(spec.now))?;
         let line = devices.io_apic.line(address::COM2_GSI).ok_or(AttachError::BadRange)?;
-        let com2 = Box::new(SerialPort::new(log, SerialInput::new(line)));
+        let second_input = SerialInput::new(line);
+        let com2 = Box::new(SerialPort::new(log, second_input.clone()));
         devices.ports.attach(address::COM2, address::SERIAL_PORTS, com2)?;
         let io_apic = Box::new(devices.io_apic.clone());
         devices.mmio.attach(Gpa::new(address::IO_APIC), address::IO_APIC_BYTES, io_apic)?;
@@ -177,7 +180,7 @@ impl Board {
         let described = Described { ram, vcpus: spec.vcpus, first_disk };
         let fw_cfg = firmware_files::fw_cfg(described, spec.boot)?;
         devices.ports.attach(address::FW_CFG, address::FW_CFG_PORTS, Box::new(fw_cfg))?;
-        Ok(Self { devices, input })
+        Ok(Self { devices, input, second_input: Some(second_input) })
     }
 
     /// The board of a TDX server, whose I/O APIC and wake-up mailbox the server brings itself: console, exit port,
@@ -200,7 +203,7 @@ impl Board {
             let slot = Box::new(VirtioMmio::new(Box::new(VirtioBlk::new(disk)), line, NO_SHARED_BIT));
             devices.mmio.attach(Gpa::new(base), address::VIRTIO_MMIO_BYTES, slot)?;
         }
-        Ok(Self { devices, input })
+        Ok(Self { devices, input, second_input: None })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing that a guest prints is taken for a fact about its TD: a guest prints what it likes. What is remembered is shown as
 //! the console's words.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,9 @@ const MAX_LINE: usize = 256;
 
 /// Bytes of console that are shown.
 pub const ALLOWANCE: u64 = 1 << 30;
+
+/// Bytes of a console that is not shown, of which the end may be.
+const TAIL: usize = 8 << 10;
 
 /// A console that several owners share.
 #[derive(Clone)]
@@ -26,6 +30,8 @@ struct Inner {
     kernel_spoke: bool,
     /// What the kernel said when it panicked.
     panic: Option<String>,
+    /// The end of what was printed, where it is not shown as it comes.
+    tail: Option<VecDeque<u8>>,
 }
 
 /// How every line of the boot firmware begins.
@@ -42,7 +48,26 @@ impl Console {
             ends_with_newline: true,
             kernel_spoke: false,
             panic: None,
+            tail: None,
         })))
+    }
+
+    /// A console that nobody sees, unless its end is asked for.
+    pub fn unseen() -> Self {
+        let console = Self::new(Outlet::new(io::sink(), TAIL));
+        console.lock().tail = Some(VecDeque::new());
+        console
+    }
+
+    /// The last lines of a console that was not shown, without what would move a terminal's cursor.
+    pub fn tail(&self) -> String {
+        let inner = self.lock();
+        let bytes: Vec<u8> = inner.tail.iter().flatten().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let whole = if bytes.len() < TAIL { 0 } else { 1 };
+        let lines = text.lines().skip(whole).map(str::trim_end).filter(|line| !line.is_empty());
+        let clean = |line: &str| line.chars().filter(|character| !character.is_control()).collect::<String>();
+        lines.map(|line| format!("  {}\n", clean(line))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -78,6 +103,11 @@ impl Write for Console {
         let mut inner = self.lock();
         for byte in bytes {
             inner.note(*byte);
+        }
+        if let Some(tail) = &mut inner.tail {
+            tail.extend(bytes);
+            let surplus = tail.len().saturating_sub(TAIL);
+            tail.drain(..surplus);
         }
         inner.out.send(bytes);
         Ok(bytes.len())

@@ -15,7 +15,9 @@ use tdvisor_runtime::board::disk::FileDisk;
 use tdvisor_runtime::board::disk_worker::DiskWorker;
 use tdvisor_runtime::worker::StopFlag;
 
+use super::in_guest::CommandArgs;
 use super::memory_size::MemorySize;
+use crate::commands::kernel_tree;
 use crate::files::Claims;
 use crate::outcome::Failure;
 use crate::read_bounded::read_bounded;
@@ -27,6 +29,10 @@ const MAX_CMDLINE: usize = 2047;
 /// The command line of who gives none: the console, and a reboot right after a panic instead of a hang.
 const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 
+/// What a kernel and a command get beside the room for their files, in steps of this.
+const BESIDE_A_COMMAND: u64 = 256 << 20;
+const MEMORY_STEP: u64 = 128 << 20;
+
 /// What to try when a kernel ended without a word.
 pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONFIG_INTEL_TDX_GUEST; \
     'earlycon=uart8250,io,0x3f8' in --cmdline shows how far it comes.";
@@ -36,6 +42,8 @@ pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONF
 pub struct LinuxArgs {
     /// Boot this Linux kernel (bzImage or vmlinux), instead of running IMAGE: through the built-in firmware, or through UEFI
     /// with --firmware (then a bzImage with an EFI stub).
+    ///
+    /// In a kernel tree that was built, arch/x86/boot/bzImage if nothing else to boot is given.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command"])]
     kernel: Option<PathBuf>,
     /// UEFI firmware with TDX support (OVMF) that boots --kernel or --disk. Without it and without --kernel, --disk takes
@@ -43,11 +51,14 @@ pub struct LinuxArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "elf", "command"])]
     firmware: Option<PathBuf>,
     /// The kernel's initial RAM disk.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
     initrd: Option<PathBuf>,
     /// The kernel's command line.
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = DEFAULT_CMDLINE)]
+    #[arg(long, value_name = "TEXT", conflicts_with = "image", default_value = DEFAULT_CMDLINE)]
     cmdline: String,
+    /// Text to add to the kernel's command line, the one above or the usual one; may be repeated.
+    #[arg(long, value_name = "TEXT", conflicts_with = "image")]
+    append: Vec<String>,
     /// A raw disk image, shown to the guest as a virtio block device (/dev/vda). Alone it is booted.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["elf", "command"])]
     disk: Option<PathBuf>,
@@ -64,20 +75,78 @@ enum VirtioTransport {
     Mmio,
 }
 
+/// What a run was asked for, beside a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct WhatToRun<'a> {
+    /// A TDVF image or a built-in guest was named.
+    pub image: bool,
+    /// The command after `--`.
+    pub command: &'a CommandArgs,
+}
+
+/// A kernel to boot.
+pub struct LinuxBoot {
+    /// What the firmware gets.
+    pub files: LinuxFiles,
+    /// Bytes of memory that suit a RAM disk made for a command, if they are more than is usual.
+    pub for_command: Option<u64>,
+}
+
 impl LinuxArgs {
+    /// The kernel: the one that was named, or the one of the tree in which one stands where nothing else was asked for.
+    fn find_kernel(&self, of: WhatToRun<'_>) -> Result<Option<PathBuf>, Failure> {
+        let boots_otherwise =
+            of.image || (!of.command.is_given() && (self.firmware.is_some() || self.disk.is_some()));
+        if self.kernel.is_some() || boots_otherwise {
+            return Ok(self.kernel.clone());
+        }
+        let tree = std::env::current_dir().ok().and_then(|folder| kernel_tree::kernel_of(&folder));
+        if let Some(kernel) = &tree {
+            let command: &[_] = if of.command.is_given() { &kernel_tree::OF_A_COMMAND } else { &[] };
+            kernel_tree::check(kernel, &[&kernel_tree::OF_A_TD, command])?;
+        }
+        let needs_one = [
+            (of.command.is_given(), "a command"),
+            (self.initrd.is_some(), "--initrd"),
+            (!self.append.is_empty(), "--append"),
+            (self.cmdline != DEFAULT_CMDLINE, "--cmdline"),
+        ];
+        match (tree, needs_one.iter().find(|(given, _)| *given)) {
+            (None, Some((_, what))) => Err(Failure::input(
+                what,
+                "it is for a Linux kernel: name one with --kernel, or start in a kernel tree that was built",
+            )),
+            (tree, _) => Ok(tree),
+        }
+    }
+
     /// Reads and checks the files; `None` where no kernel was asked for.
     ///
     /// # Errors
     /// A file that is not there, or is not what it should be.
-    pub fn load(&self) -> Result<Option<LinuxFiles>, Failure> {
-        let Some(kernel) = &self.kernel else { return Ok(None) };
-        let bytes = read_bounded(kernel, MAX_FILE)?;
+    pub fn load(&self, of: WhatToRun<'_>) -> Result<Option<LinuxBoot>, Failure> {
+        let Some(kernel) = self.find_kernel(of)? else { return Ok(None) };
+        let bytes = read_bounded(&kernel, MAX_FILE)?;
         check_kernel(&bytes).map_err(|problem| Failure::input(kernel.display(), problem))?;
-        let initrd = self.initrd.as_deref().map(read_initrd).transpose()?;
-        if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
-            return Err(Failure::input("--cmdline", format!("at most {MAX_CMDLINE} bytes, without a NUL")));
+        let mut initrd = self.initrd.as_deref().map(read_initrd).transpose()?;
+        let mut words = vec![self.cmdline.as_str()];
+        words.extend(self.append.iter().map(String::as_str));
+        if of.command.is_given() {
+            initrd = Some(of.command.initrd(initrd)?);
+            words.push(of.command.kernel_parameters());
         }
-        Ok(Some(LinuxFiles { kernel: bytes.into(), initrd, command_line: self.cmdline.clone() }))
+        let command_line = words.join(" ");
+        if command_line.len() > MAX_CMDLINE || command_line.contains('\0') {
+            let what = if self.append.is_empty() { "--cmdline" } else { "--cmdline with --append" };
+            return Err(Failure::input(what, format!("at most {MAX_CMDLINE} bytes, without a NUL")));
+        }
+        let initrd: Option<Arc<[u8]>> = initrd.map(Into::into);
+        let for_command = of.command.is_given().then(|| {
+            // The archive, what is unpacked of it, and the kernel's own.
+            let archive = 2 * initrd.as_deref().map_or(0, <[u8]>::len) as u64;
+            (kernel_room(&bytes) + archive + BESIDE_A_COMMAND).next_multiple_of(MEMORY_STEP)
+        });
+        Ok(Some(LinuxBoot { files: LinuxFiles { kernel: bytes.into(), initrd, command_line }, for_command }))
     }
 
     /// Whether a kernel or a disk boots, instead of a guest that takes commands.
@@ -158,12 +227,12 @@ pub fn check_memory(files: &LinuxFiles, memory: MemorySize) -> Result<(), Failur
     Ok(())
 }
 
-fn read_initrd(path: &Path) -> Result<Arc<[u8]>, Failure> {
+fn read_initrd(path: &Path) -> Result<Vec<u8>, Failure> {
     let bytes = read_bounded(path, MAX_FILE)?;
     if bytes.is_empty() {
         return Err(Failure::input(path.display(), "the file is empty"));
     }
-    Ok(bytes.into())
+    Ok(bytes)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -3,6 +3,7 @@
 pub(in crate::commands) mod console;
 mod firmware;
 pub mod image;
+mod in_guest;
 pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 mod quotes;
@@ -39,8 +40,10 @@ use crate::guest_log::GuestLog;
 use crate::outcome::{Failure, Status};
 use crate::streams::Streams;
 use console::Console;
+use guest_command::channel::Channel;
 use image::Image;
-use linux::LinuxArgs;
+use in_guest::{CommandArgs, ToOutlet, UntilItEnds};
+use linux::{LinuxArgs, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use summary::{Detail, Privacy, Summary};
@@ -54,6 +57,8 @@ use supervisor::{Outlets, StopReason, Supervisor};
 /// Exit status: 0 the guest succeeded, 1 it reported failure, panicked or asked for a reboot (a TD cannot be reset;
 /// start it again), 2 bad usage or input, 3 the TD died or a signal stopped it, 4 a fault of tdvisor, 5 the guest needs
 /// what the emulator does not implement, 6 the guest succeeded but an output could not be written, 124 the time was up.
+/// With a COMMAND, its own status where that is known: 128 and the signal's number where one killed it, 126 or 127 where
+/// it could not be started; 125 where the guest ended without saying what became of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A TDVF image, or the name of a built-in guest (`tdvisor list` names them).
@@ -68,6 +73,8 @@ pub struct Args {
     linux: LinuxArgs,
     #[command(flatten)]
     hardware: HardwareArgs,
+    #[command(flatten)]
+    in_guest: CommandArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -117,16 +124,24 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     args.claim()?;
-    let linux = args.linux.load()?;
+    let linux = args.linux.load(WhatToRun { image: args.image.is_some(), command: &args.in_guest })?;
     let image = args.image(linux.is_some())?;
     let is_uefi = image.is_uefi();
-    let default_memory = if linux.is_some() || is_uefi { MemorySize::FOR_LINUX } else { MemorySize::DEFAULT };
-    let memory = args.memory.unwrap_or(default_memory);
+    let memory = args.memory.unwrap_or_else(|| match &linux {
+        Some(boot) => MemorySize::FOR_LINUX.or_more(boot.for_command),
+        None if is_uefi => MemorySize::FOR_LINUX,
+        None => MemorySize::DEFAULT,
+    });
+    let linux = linux.map(|boot| boot.files);
     if let Some(files) = &linux {
         linux::check_memory(files, memory)?;
     }
     let hardware = args.hardware.hardware()?;
-    let config = td_config(&args, memory)?;
+    let is_linux = linux.is_some();
+    // Built-in guests are told to ask for a quote; kernels and firmware take no commands.
+    let takes_commands = !is_linux && !args.linux.is_given();
+    let for_quote = (args.quote.is_some() && takes_commands).then(|| "quote".to_owned());
+    let config = td_config(&args, memory, args.command.clone().or(for_quote))?;
     let predicted = image.predicted_mrtd()?;
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
@@ -160,9 +175,17 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     };
     let machine = Machine::bring_up(spec, &events).map_err(failure)?;
 
-    let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
-    let guest_log = GuestLog::new(image.elf(), streams.err.clone());
-    let is_linux = linux.is_some();
+    let out = if args.json { streams.err.clone() } else { streams.out.clone() };
+    let has_command = args.in_guest.is_given();
+    let console = match (has_command, args.verbose) {
+        (false, _) => Console::new(out.clone()),
+        (true, true) => Console::new(streams.err.clone()),
+        (true, false) => Console::unseen(),
+    };
+    let log_out =
+        if has_command && !args.verbose { Outlet::new(std::io::sink(), 0) } else { streams.err.clone() };
+    let guest_log = GuestLog::new(image.elf(), log_out);
+    let channel = Channel::default();
     let board = BoardSpec {
         pace,
         now: nanoseconds_of(machine.platform().machine()),
@@ -176,12 +199,19 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         },
         virtio,
     };
-    let board = Board::new(console.clone(), guest_log.clone(), board);
-    let Board { devices, input } = board.map_err(|error| match error {
+    let board = if has_command {
+        let second = channel.port(guest_log.clone(), ToOutlet::new(out), ToOutlet::new(streams.err.clone()));
+        Board::new(console.clone(), second, board)
+    } else {
+        Board::new(console.clone(), guest_log.clone(), board)
+    };
+    let Board { devices, input, second_input } = board.map_err(|error| match error {
         BoardError::TooManyDevices { .. } => Failure::Input(error.to_string()),
         _ => Failure::Internal(error.to_string()),
     })?;
-    if pace == Pace::Real {
+    if let (true, Some(port)) = (has_command, second_input) {
+        in_guest::feed(&channel, port, pace, &supervisor);
+    } else if pace == Pace::Real {
         read_stdin_into(input, supervisor.clone());
     }
     let last_quote = LastQuote::default();
@@ -192,7 +222,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let spec = TdSpec { config, image: image.bytes(), devices, bell: Bell::default(), quotes: Some(quotes) };
     let session = Session::start(&machine, spec, &events);
     bars.finish();
-    let ended = session.map_err(failure)?.drive(&supervisor);
+    let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
+    let ended = session.map_err(failure)?.drive(&watch);
+    channel.close();
     let report = ended.teardown();
 
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
@@ -204,12 +236,26 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if is_linux && !is_uefi && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
         summary.hint = Some(linux::SILENT_KERNEL);
     }
+    if has_command && summary.hint.is_none() && !channel.is_open() && summary.panic.is_none() {
+        summary.hint = Some(in_guest::SILENT_INIT);
+    }
+    summary.command = channel.end();
     console.finish();
     guest_log.finish();
+    // A command that ended says itself how it went.
+    let is_told = has_command && summary.command.is_some() && !args.verbose;
     if args.json {
         streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
-    } else {
+    } else if !is_told {
+        if has_command && !args.verbose {
+            streams
+                .say(format_args!("the last lines of the guest's console:\n{}", console.tail().trim_end()));
+        }
         streams.err.send(summary.to_text(args.detail()).as_bytes());
+    }
+    let command_status = has_command.then(|| in_guest::status_of(summary.command, &args.in_guest.name()));
+    if let Some((_, Some(text))) = &command_status {
+        streams.say(format_args!("tdvisor: {text}"));
     }
     let fault = summary.fault();
     // A quote is written first: what keeps the streams from getting out does not keep the quote.
@@ -222,7 +268,13 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if let Some(fault) = fault {
         return Err(fault);
     }
-    match status_of(&ending, supervisor.reason()) {
+    let status = match (status_of(&ending, supervisor.reason()), command_status) {
+        (Status::TimedOut, Some((Status::CommandLost, _))) => Status::TimedOut,
+        (_, Some((Status::OfCommand(0), _))) => Status::Success,
+        (_, Some((status, _))) => status,
+        (status, None) => status,
+    };
+    match status {
         // A TD that did not come to its end has no quote to write, and its own status says why.
         Status::Success => quote.map(|()| if is_whole { Status::Success } else { Status::OutputLost }),
         status => Ok(status),
@@ -344,7 +396,7 @@ fn status_of(ending: &Ending, stopped: Option<StopReason>) -> Status {
     }
 }
 
-fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
+fn td_config(args: &Args, memory: MemorySize, command: Option<String>) -> Result<TdConfig, Failure> {
     use tdvisor_base::Level;
     use tdx_module_iface::td_params::attributes;
     let mut config = TdConfig {
@@ -356,8 +408,7 @@ fn td_config(args: &Args, memory: MemorySize) -> Result<TdConfig, Failure> {
     if args.debug {
         config.attributes |= attributes::DEBUG;
     }
-    let for_quote = (args.quote.is_some() && !args.linux.is_given()).then(|| "quote".to_owned());
-    if let Some(command) = args.command.clone().or(for_quote) {
+    if let Some(command) = command {
         let limit = tdvisor_guest_images::COMMAND_MAX;
         if command.len() > limit || !command.is_ascii() {
             return Err(Failure::input("--command", format!("at most {limit} ASCII characters")));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use guest_command::protocol::End;
 use machine_emu::Hardware;
 use serde_json::{Value, json};
 use td_host::td::Ending;
@@ -10,6 +11,7 @@ use td_image::digest::Digest384;
 use tdvisor_attest::Hex;
 use tdvisor_runtime::{Audit, Report};
 
+use super::in_guest;
 use crate::outcome::Failure;
 
 /// The facts of a run.
@@ -38,6 +40,8 @@ pub struct Summary {
     pub timed_out: bool,
     /// What a user might try next.
     pub hint: Option<&'static str>,
+    /// How the command after `--` ended, if there was one and it is known.
+    pub command: Option<End>,
 }
 
 impl Summary {
@@ -74,6 +78,7 @@ impl Summary {
             panic: None,
             timed_out: false,
             hint: None,
+            command: None,
         }
     }
 
@@ -192,6 +197,7 @@ impl Summary {
             "ending": ending,
             "console_panic": self.panic,
             "hint": self.hint,
+            "command": in_guest::to_json(self.command),
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),
