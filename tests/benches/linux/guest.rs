@@ -102,7 +102,7 @@ fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Endin
         virtio: Vec::new(),
         transport: Transport::Mmio,
     };
-    let Board { devices, input: _input } = Board::new(console, std::io::sink(), spec)?;
+    let Board { devices, input: _input, second_input: _ } = Board::new(console, std::io::sink(), spec)?;
     let td = Td::build(&host, &config, BOOT_SHIM.image, |_| {})?;
     let monitor = Monitor::new(devices, None);
     let nanoseconds = std::thread::scope(|scope| {

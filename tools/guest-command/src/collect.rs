@@ -262,7 +262,7 @@ fn library_folders(of_the_file: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
         let lines = text.lines().map(str::trim).filter(|line| line.starts_with('/'));
         lines.map(PathBuf::from).collect::<Vec<_>>()
     });
-    of_the_file.to_vec().into_iter().chain(configured).chain(LIBRARY_FOLDERS.map(PathBuf::from))
+    of_the_file.iter().cloned().chain(configured).chain(LIBRARY_FOLDERS.map(PathBuf::from))
 }
 
 fn is_file(path: &Path) -> bool {
