@@ -12,10 +12,11 @@ mod pack;
 
 const GUESTS: [&str; 4] = ["hello-td", "fault-td", "boot-shim", "compliance"];
 /// What the guests are built from, below `tools/guests`.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
     ".cargo/config.toml",
+    "board",
     "guest-rt",
     "hello-td",
     "fault-td",
