@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Linux that boots as a TD: Debian's linux-source-6.1 with our kernel.config, and an initrd of Debian's
-# busybox-static, our init and our test module. Leaves <workspace>/target/linux/{bzImage,vmlinux,initrd}.
+# busybox-static, our init, our test module and our program that speaks with the host. Leaves <workspace>/target/linux/{bzImage,vmlinux,initrd}.
 #
 # Nothing is rebuilt while this folder and the Debian packages are unchanged (target/linux/stamp), and another clone
 # takes what one has built from TDVISOR_CACHE (~/.cache/tdvisor if unset, nothing if empty). The bytes do not depend on
@@ -122,7 +122,10 @@ install -m 755 "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init" "$root/init"
 install -m 644 "$module/tdvisor.ko" "$root/lib/tdvisor.ko"
 strip --strip-debug "$root/lib/tdvisor.ko"
-for applet in base64 cat cmp dd dmesg du echo grep insmod md5sum mount nproc poweroff reboot rm sed sh sleep sync taskset tr umount; do
+gcc -Os -static -Wall -Wextra -Werror -o "$root/bin/talk" "$here/talk.c"
+strip "$root/bin/talk"
+for applet in base64 blkdiscard cat cmp dd dmesg du echo find grep head hexdump insmod ip ls md5sum mkdir mount nproc nslookup \
+    ping poweroff readlink reboot rm sed sh sleep stat sync taskset timeout touch tr udhcpc umount wc; do
     ln -s busybox "$root/bin/$applet"
 done
 find "$root" -exec touch -h -d @0 {} +

@@ -7,13 +7,15 @@
 
 mod cli;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cli::{Answer, Folder, tdvisor};
+use cli::{Answer, Folder, tdvisor, tdvisor_with_input};
 use tdvisor_attest::report::TdReport;
 use tdvisor_test_data::linux;
 
@@ -37,11 +39,16 @@ impl Linux {
 
     /// Boots with these kernel parameters, and these options of `run`.
     fn boot(&self, parameters: &str, options: &[&str]) -> Boot {
+        self.boot_and_type(parameters, options, "")
+    }
+
+    /// Boots in the same way, with a user who types.
+    fn boot_and_type(&self, parameters: &str, options: &[&str], typed: &str) -> Boot {
         let command_line = format!("console=ttyS0 panic=-1 {parameters}");
         let mut args = vec!["run", "--kernel", &self.kernel, "--initrd", &self.initrd];
         args.extend(["--cmdline", &command_line, "--timeout", "300"]);
         args.extend(options);
-        Boot { answer: tdvisor(&args), command_line }
+        Boot { answer: tdvisor_with_input(&args, typed.as_bytes()), command_line }
     }
 }
 
@@ -166,6 +173,209 @@ fn a_disk_keeps_what_is_written_and_memory_can_all_be_touched() {
 
 #[test]
 #[ignore = "needs the Linux test guest"]
+fn several_disks_have_their_serials_and_one_may_be_read_only() {
+    let linux = Linux::find();
+    let folder = Folder::new("linux-disks");
+    let [first, second, third] =
+        ["a,b.img", "second.img", "third.img"].map(|name| folder.write(name, vec![0x5a; 4 << 20]));
+    let disks = [first.replace(',', ",,"), format!("{second},ro,serial=only read"), third];
+    let options: Vec<&str> = disks.iter().flat_map(|disk| ["--disk", disk]).collect();
+    linux
+        .boot("tdvisor.steps=disks,rng", &options)
+        .ends_with(0)
+        .shows("disk=vda sectors=8192 ro=0 serial=tdvisor-disk-0")
+        .shows("disk=vdb sectors=8192 ro=1 serial=only read")
+        .shows("disk=vdc sectors=8192 ro=0 serial=tdvisor-disk-2")
+        .passes("disks")
+        .passes("rng")
+        .leaves_nothing_behind();
+    let bytes = |path: &str| std::fs::read(path).expect("the disk is still there");
+    assert_eq!(bytes(&second), vec![0x5a; 4 << 20], "a disk that is only read stays as it is");
+    let discarded = bytes(&first);
+    assert_eq!(discarded.len(), 4 << 20);
+    assert!(discarded[2 << 20..].iter().all(|byte| *byte == 0x5a), "behind what was discarded");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn the_virtio_console_shows_the_boot_and_takes_what_is_typed() {
+    let linux = Linux::find();
+    let typed = "open sesame\n";
+    linux
+        .boot_and_type("console=hvc0 tdvisor.steps=hvc", &["--vcpus", "2"], typed)
+        .ends_with(0)
+        .shows("tdvisor-hvc: you typed 'open sesame'")
+        .shows("console=ttyS0,hvc0")
+        .passes("hvc")
+        .leaves_nothing_behind();
+}
+
+/// What somebody says until it says no more.
+fn all_of(mut stream: impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("the other side closes in order");
+    all
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn programs_and_guest_call_each_other_over_vsock() {
+    let linux = Linux::find();
+    let socket = Folder::new("linux-vsock").path("v.sock");
+    let [ping, ready] = ["4000", "4001"]
+        .map(|port| UnixListener::bind(format!("{socket}_{port}")).expect("a socket can be made"));
+    let program = std::thread::spawn({
+        let socket = socket.clone();
+        move || {
+            let (mut guest, _) = ping.accept().expect("the guest calls");
+            assert_eq!(all_of(&guest), b"ping\n", "and shuts down its direction");
+            guest.write_all(b"pong").expect("the guest listens");
+            drop(guest);
+            let (guest, _) = ready.accept().expect("the guest says that it can be called");
+            assert_eq!(all_of(&guest), b"ready");
+            drop(guest);
+            // More than every buffer between the two.
+            let said: Vec<u8> = (0..1u32 << 20).map(|at| (at / 253) as u8).collect();
+            let mut guest = UnixStream::connect(&socket).expect("the device listens");
+            guest.write_all(b"CONNECT 5000\n").expect("the device reads");
+            let mut answer = BufReader::new(guest.try_clone().expect("a descriptor"));
+            let mut line = String::new();
+            answer.read_line(&mut line).expect("the guest grants it");
+            assert_eq!(line, "OK 1073741824\n");
+            let listener = std::thread::spawn(move || all_of(answer));
+            guest.write_all(&said).expect("the guest reads");
+            guest.shutdown(Shutdown::Write).expect("the other direction goes on");
+            let heard = listener.join().expect("the guest answers whole");
+            assert!(heard == said, "{} bytes of {} came back", heard.len(), said.len());
+        }
+    });
+    let options = ["--vcpus", "2", "--vsock", &format!("{socket},cid=77")];
+    linux
+        .boot("tdvisor.steps=vsock", &options)
+        .ends_with(0)
+        .passes("vsock")
+        .shows("answer=pong")
+        .leaves_nothing_behind();
+    program.join().expect("the program's side");
+    assert!(!std::path::Path::new(&socket).exists(), "the socket goes with the run");
+}
+
+/// Answers every question: tdvisor.example has an address, and nothing else has anything.
+fn answer_for_names(server: &UdpSocket) {
+    const NAME: &[u8] = b"\x07tdvisor\x07example\0";
+    const A: &[u8] = &[0, 1, 0, 1];
+    let mut question = [0; 512];
+    while let Ok((length, from)) = server.recv_from(&mut question) {
+        let (Some(id), Some(asked)) = (question.get(..2), question.get(12..length)) else { continue };
+        let is_known = asked.starts_with(&[NAME, A].concat());
+        // A response, recursion available, no error; one question, and one answer or none.
+        let header = [id, &[0x81, 0x80, 0, 1, 0, u8::from(is_known), 0, 0, 0, 0], asked].concat();
+        let answer = [&[0xc0, 12][..], A, &[0, 0, 0, 60, 0, 4, 192, 0, 2, 80]].concat();
+        let packet = if is_known { [header, answer].concat() } else { header };
+        server.send_to(&packet, from).expect("the guest hears");
+    }
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn the_user_network_carries_names_connections_and_datagrams_both_ways() {
+    let linux = Linux::find();
+    let here = (Ipv4Addr::LOCALHOST, 0);
+    let names = UdpSocket::bind(here).expect("a port");
+    let (tcp, udp) = (TcpListener::bind(here).expect("a port"), UdpSocket::bind(here).expect("a port"));
+    let port = |address: std::io::Result<std::net::SocketAddr>| address.expect("it is bound").port();
+    let (tcp_port, udp_port, names_port) =
+        (port(tcp.local_addr()), port(udp.local_addr()), port(names.local_addr()));
+    // Ports that were free a moment ago.
+    let into_tcp = port(TcpListener::bind(here).expect("a port").local_addr());
+    let into_udp = port(UdpSocket::bind(here).expect("a port").local_addr());
+    // It ends with the process.
+    std::thread::spawn(move || answer_for_names(&names));
+    let program = std::thread::spawn(move || {
+        let (mut guest, _) = tcp.accept().expect("the guest connects");
+        assert_eq!(all_of(&guest), b"ping\n");
+        guest.write_all(b"pong").expect("the guest listens");
+        drop(guest);
+        let mut datagram = [0; 64];
+        let (length, from) = udp.recv_from(&mut datagram).expect("the guest sends");
+        assert_eq!(&datagram[..length], b"ping\n");
+        udp.send_to(b"pung", from).expect("the guest listens");
+        // It can be called over TCP: more than every buffer between the two.
+        assert_eq!(all_of(tcp.accept().expect("the guest says so").0), b"ready");
+        let said: Vec<u8> = (0..1u32 << 20).map(|at| (at / 253) as u8).collect();
+        let mut guest = TcpStream::connect((Ipv4Addr::LOCALHOST, into_tcp)).expect("the port is forwarded");
+        let answer = guest.try_clone().expect("a descriptor");
+        let listener = std::thread::spawn(move || all_of(answer));
+        guest.write_all(&said).expect("the guest reads");
+        guest.shutdown(Shutdown::Write).expect("the other direction goes on");
+        let heard = listener.join().expect("the guest answers whole");
+        assert!(heard == said, "{} bytes of {} came back", heard.len(), said.len());
+        // And by datagrams.
+        let (length, from) = udp.recv_from(&mut datagram).expect("the guest says so");
+        assert_eq!(&datagram[..length], b"ready");
+        udp.send_to(b"go", from).expect("the guest listens");
+        let caller = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        caller.connect((Ipv4Addr::LOCALHOST, into_udp)).expect("the port is forwarded");
+        for word in [&b"hello"[..], b"", b""] {
+            caller.send(word).expect("the port is forwarded");
+            if !word.is_empty() {
+                let length = caller.recv(&mut datagram).expect("the guest answers");
+                assert_eq!(&datagram[..length], word);
+            }
+        }
+    });
+    let net = format!("user,host,dns=127.0.0.1:{names_port}");
+    let (forward_tcp, forward_udp) = (format!("{into_tcp}:5000"), format!("udp:{into_udp}:5001"));
+    let options = ["--vcpus", "2", "--net", &net, "--forward", &forward_tcp, "--forward", &forward_udp];
+    linux
+        .boot(&format!("tdvisor.steps=net tdvisor.tcp={tcp_port} tdvisor.udp={udp_port}"), &options)
+        .ends_with(0)
+        .shows("lease ip=10.0.2.15/24 router=10.0.2.2 dns=10.0.2.3")
+        .passes("net")
+        .shows("tcp=pong udp=pung")
+        .leaves_nothing_behind();
+    program.join().expect("the program's side");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_folder_of_the_host_is_read_whole_and_neither_written_nor_left() {
+    let linux = Linux::find();
+    let folder = Folder::new("linux-share");
+    let secret = folder.write("secret", "secret");
+    let inside = |name: &str| folder.path(&format!("shared/{name}"));
+    std::fs::create_dir_all(inside("deep/er")).expect("a folder");
+    std::fs::create_dir_all(inside("many")).expect("a folder");
+    // Larger than a request, and not a multiple of one.
+    let large: Vec<u8> = (0..3_000_001u32).map(|at| (at / 251) as u8).collect();
+    for (name, contents) in [("a", &b"hello\n"[..]), ("empty", b""), ("deep/er/large", &large)] {
+        std::fs::write(inside(name), contents).expect("a file");
+    }
+    for number in 0..1500 {
+        std::fs::write(inside(&format!("many/a name that takes some room {number:04}")), "").expect("a file");
+    }
+    for (link, target) in [("link", "deep/er/large"), ("escape", secret.as_str())] {
+        std::os::unix::fs::symlink(target, inside(link)).expect("a link");
+    }
+    let boot = linux
+        .boot("tdvisor.steps=share", &["--vcpus", "2", "--share", &format!("{},ro", folder.path("shared"))])
+        .ends_with(0)
+        .shows("tdvisor-share: ./deep/er/large")
+        .shows("tdvisor-share: ./link -> deep/er/large")
+        .shows(&format!("tdvisor-share: ./escape -> {secret}"))
+        .passes("share")
+        .shows("entries=1500")
+        .leaves_nothing_behind();
+    let md5 =
+        std::process::Command::new("md5sum").arg(inside("deep/er/large")).output().expect("md5sum runs");
+    let sum = String::from_utf8_lossy(&md5.stdout).chars().take(32).collect::<String>();
+    boot.shows(&format!("tdvisor-share: {sum}  ./deep/er/large"));
+    assert_eq!(std::fs::read(inside("a")).expect("it is still there"), b"hello\n");
+    assert!(!std::path::Path::new(&inside("new")).exists());
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
 fn small_pages_make_no_difference_to_the_guest() {
     let linux = Linux::find();
     linux
@@ -243,13 +453,16 @@ fn files_that_cannot_boot_are_named_in_one_line() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     let huge = folder.write("huge", vec![1; 600 << 20]);
-    let cases: [(&[&str], &str); 7] = [
+    let qcow2 = folder.write("qcow2", [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 65536]].concat());
+    let cases: [(&[&str], &str); 9] = [
         (&["--kernel", &folder.path("absent")], "absent"),
         (&["--kernel", &folder.write("damaged", &damaged)], "damaged"),
         (&["--kernel", &folder.write("cut", &whole[..whole.len() / 2])], "cut off"),
         (&["--kernel", &folder.write("text", "not a kernel")], "neither a bzImage nor an ELF"),
         (&["--kernel", &linux.kernel, "--initrd", &huge], "--memory"),
         (&["--kernel", &linux.kernel, "--disk", &folder.path("no.img")], "no.img"),
+        (&["--kernel", &linux.kernel, "--disk", &qcow2], "qemu-img convert -f qcow2 -O raw"),
+        (&["--kernel", &linux.kernel, "--disk", &qcow2, "--disk", &qcow2], "the same file"),
         (&["--kernel", &linux.kernel, "--initrd", &folder.write("empty", "")], "empty"),
     ];
     for (options, named) in cases {

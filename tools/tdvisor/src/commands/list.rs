@@ -29,7 +29,7 @@ const GUEST_USES: [(&str, &str); 4] = [
 ];
 
 /// The devices of the board, and whether every guest has them.
-const DEVICES: [(&str, &str); 12] = [
+const DEVICES: [(&str, &str); 17] = [
     ("console", "16550 at port 0x3f8, GSI 4"),
     ("log", "16550 at port 0x2f8, GSI 3: defmt frames"),
     ("exit port", "port 0x501: the guest's result"),
@@ -41,7 +41,12 @@ const DEVICES: [(&str, &str); 12] = [
     ("PCI bus", "8086:29c0 and 8086:2918; ports 0xcf8 and 0xcfc, ECAM at 0xe0000000"),
     ("virtio-pci", "from device 2 on, MSI-X; for firmware, and with --virtio pci"),
     ("virtio-mmio", "8 slots from 0xfeb00000; with --kernel alone, and with --virtio mmio"),
-    ("virtio-blk", "with --disk"),
+    ("virtio-blk", "one for each --disk, in their order"),
+    ("virtio-rng", "random bytes of the host, or of --deterministic's seed"),
+    ("virtio-vsock", "with --vsock: UNIX sockets of the host"),
+    ("virtio-fs", "one for each --share: a folder of the host"),
+    ("virtio-net", "with --net: a network in user mode, or a tap device"),
+    ("virtio-console", "hvc0, on standard output"),
 ];
 
 /// Runs the command.

@@ -4,12 +4,23 @@
 
 pub mod fat;
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Runs `tdvisor` to its end.
 pub fn tdvisor(args: &[&str]) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_tdvisor")).args(args).output().expect("tdvisor starts");
+    tdvisor_with_input(args, b"")
+}
+
+/// Runs `tdvisor` to its end, with what is typed: no more than a pipe takes at once.
+pub fn tdvisor_with_input(args: &[&str], input: &[u8]) -> Answer {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("tdvisor starts");
+    // A program that ended already, over what it was told, reads nothing.
+    let _ = child.stdin.take().expect("its input is a pipe").write_all(input);
+    let output = child.wait_with_output().expect("tdvisor can be waited for");
     Answer { call: args.join(" "), output }
 }
 

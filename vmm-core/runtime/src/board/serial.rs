@@ -1,60 +1,32 @@
 //! Serial ports: `vm-superio`'s 16550 behind the hypervisor's port bus.
 //!
-//! Input waits in a bounded queue until the guest reads it; who brings more waits for room ([`SerialInput::push`]), so
-//! that nothing is lost and an input without an end costs nothing. Whoever pushes has the port's line delivered.
+//! Whoever brings input ([`SerialInput::push`]) has the port's line delivered.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tdvisor_devices::{AccessSize, DeviceRequest, Line, PortDevice, SharedMemory};
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 
-/// Input that waits for the guest at most.
-const INPUT_LIMIT: usize = 64 << 10;
+use super::input::InputQueue;
 
 /// Bytes on their way to a guest's serial port.
 #[derive(Clone, Debug)]
 pub struct SerialInput {
-    queue: Arc<Queue>,
+    queue: InputQueue,
     wire: Wire,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    bytes: Mutex<VecDeque<u8>>,
-    /// The guest took some.
-    taken: Condvar,
 }
 
 impl SerialInput {
     /// No input yet, for a port on this line.
     pub fn new(line: Line) -> Self {
-        Self { queue: Arc::default(), wire: Wire(line) }
+        Self { queue: InputQueue::default(), wire: Wire(line) }
     }
 
-    /// Waits until there is room, queues what fits of `bytes`, raises the port's line, and gives the number of bytes
-    /// taken: at least one, unless there are none. A guest that never reads makes this wait for ever.
+    /// As [`InputQueue::push`]; raises the port's line.
     pub fn push(&self, bytes: &[u8]) -> usize {
-        let mut queue = self.queue.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.len() >= INPUT_LIMIT {
-            queue = self.queue.taken.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        let room = (INPUT_LIMIT - queue.len()).min(bytes.len());
-        queue.extend(bytes.iter().take(room));
-        drop(queue);
+        let taken = self.queue.push(bytes);
         self.wire.0.raise();
-        room
-    }
-
-    fn take(&self, room: usize) -> Vec<u8> {
-        let mut queue = self.queue.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let take = room.min(queue.len());
-        let taken = queue.drain(..take).collect();
-        if take != 0 {
-            self.queue.taken.notify_one();
-        }
         taken
     }
 }
@@ -94,7 +66,7 @@ impl<W: Write> SerialPort<W> {
 impl<W: Write + Send> PortDevice for SerialPort<W> {
     fn read(&mut self, offset: u16, _size: AccessSize) -> u64 {
         if !self.looped {
-            let waiting = self.input.take(self.serial.fifo_capacity());
+            let waiting = self.input.queue.take(self.serial.fifo_capacity());
             if !waiting.is_empty() {
                 // There is room for as much, and the port is not looped back: it takes all.
                 let _ = self.serial.enqueue_raw_bytes(&waiting);

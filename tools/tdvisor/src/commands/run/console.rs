@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machine_emu::outlet::{Metered, Outlet};
+use rustix::termios::tcgetwinsize;
+use tdvisor_devices::virtio::console::TerminalSize;
 
 /// The longest line that is looked at; of longer ones, the beginning.
 const MAX_LINE: usize = 256;
@@ -17,6 +19,13 @@ pub const ALLOWANCE: u64 = 1 << 30;
 
 /// Bytes of a console that is not shown, of which the end may be.
 const TAIL: usize = 8 << 10;
+
+/// How large the terminal is that standard output is, if it is one.
+pub fn terminal_size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    let known = size.ws_col != 0 && size.ws_row != 0;
+    known.then_some(TerminalSize { columns: size.ws_col, rows: size.ws_row })
+}
 
 /// A console that several owners share.
 #[derive(Clone)]

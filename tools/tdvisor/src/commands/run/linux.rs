@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use td_image::linux::SetupHeader;
-use tdvisor_devices::virtio::VirtioDevice;
-use tdvisor_devices::virtio::blk::{Disk, VirtioBlk};
+use tdvisor_devices::virtio::blk::Disk;
 use tdvisor_runtime::board::Transport;
 use tdvisor_runtime::board::boot_files::LinuxFiles;
 use tdvisor_runtime::board::disk::FileDisk;
 use tdvisor_runtime::board::disk_worker::DiskWorker;
 use tdvisor_runtime::worker::StopFlag;
 
+use super::devices::DeviceArgs;
 use super::in_guest::CommandArgs;
 use super::memory_size::MemorySize;
 use crate::commands::kernel_tree;
@@ -36,6 +36,28 @@ const MEMORY_STEP: u64 = 128 << 20;
 /// What to try when a kernel ended without a word.
 pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONFIG_INTEL_TDX_GUEST; \
     'earlycon=uart8250,io,0x3f8' in --cmdline shows how far it comes.";
+
+/// The console that a kernel's users are at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MainConsole {
+    /// The serial port.
+    Serial,
+    /// The virtio console.
+    Hvc,
+}
+
+impl MainConsole {
+    /// The one that a kernel with this command line makes /dev/console: the last that it names, the serial port if it names
+    /// none.
+    pub fn of(command_line: &str) -> Self {
+        let mut named =
+            command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("console="));
+        match named.next_back() {
+            Some(console) if console.starts_with("hvc") => Self::Hvc,
+            _ => Self::Serial,
+        }
+    }
+}
 
 /// Options that boot a Linux kernel or a disk instead of running a TDVF image.
 #[derive(Debug, clap::Args)]
@@ -59,9 +81,6 @@ pub struct LinuxArgs {
     /// Text to add to the kernel's command line, the one above or the usual one; may be repeated.
     #[arg(long, value_name = "TEXT", conflicts_with = "image")]
     append: Vec<String>,
-    /// A raw disk image, shown to the guest as a virtio block device (/dev/vda). Alone it is booted.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["elf", "command"])]
-    disk: Option<PathBuf>,
     /// How virtio devices are attached: as PCI functions, or in virtio-mmio slots for kernels without PCI. Firmware
     /// drives PCI only. mmio with --kernel alone, pci otherwise, if not given.
     #[arg(long, value_name = "TRANSPORT", value_enum)]
@@ -82,6 +101,8 @@ pub struct WhatToRun<'a> {
     pub image: bool,
     /// The command after `--`.
     pub command: &'a CommandArgs,
+    /// What is attached: a disk boots by itself.
+    pub devices: &'a DeviceArgs,
 }
 
 /// A kernel to boot.
@@ -96,7 +117,7 @@ impl LinuxArgs {
     /// The kernel: the one that was named, or the one of the tree in which one stands where nothing else was asked for.
     fn find_kernel(&self, of: WhatToRun<'_>) -> Result<Option<PathBuf>, Failure> {
         let boots_otherwise =
-            of.image || (!of.command.is_given() && (self.firmware.is_some() || self.disk.is_some()));
+            of.image || (!of.command.is_given() && (self.firmware.is_some() || of.devices.has_disk()));
         if self.kernel.is_some() || boots_otherwise {
             return Ok(self.kernel.clone());
         }
@@ -149,19 +170,14 @@ impl LinuxArgs {
         Ok(Some(LinuxBoot { files: LinuxFiles { kernel: bytes.into(), initrd, command_line }, for_command }))
     }
 
-    /// Whether a kernel or a disk boots, instead of a guest that takes commands.
+    /// Whether a kernel or firmware boots, instead of a guest that takes commands.
     pub const fn is_given(&self) -> bool {
-        self.kernel.is_some() || self.firmware.is_some() || self.disk.is_some()
+        self.kernel.is_some() || self.firmware.is_some()
     }
 
     /// The firmware that was asked for.
     pub fn firmware(&self) -> Option<&Path> {
         self.firmware.as_deref()
-    }
-
-    /// Whether there is a disk.
-    pub const fn has_disk(&self) -> bool {
-        self.disk.is_some()
     }
 
     /// How virtio devices are attached for this image.
@@ -172,6 +188,11 @@ impl LinuxArgs {
             None if boots_by_shim => Transport::Mmio,
             None => Transport::Pci,
         }
+    }
+
+    /// The console that what is typed goes to.
+    pub fn main_console(&self) -> MainConsole {
+        MainConsole::of(&self.cmdline)
     }
 
     /// Notes which files are used, and how.
@@ -185,16 +206,7 @@ impl LinuxArgs {
                 claims.reads(what, path)?;
             }
         }
-        self.disk.as_deref().map_or(Ok(()), |disk| claims.writes("--disk", disk))
-    }
-
-    /// Opens the disk. Its requests end when the flag is set.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be one.
-    pub fn open_disk(&self, stop: StopFlag) -> Result<Vec<Box<dyn VirtioDevice>>, Failure> {
-        let Some(path) = &self.disk else { return Ok(Vec::new()) };
-        Ok(vec![Box::new(VirtioBlk::new(open_disk(path, stop)?))])
+        Ok(())
     }
 }
 
@@ -332,6 +344,19 @@ mod tests {
         }
         assert!(check_kernel(&image[..3000]).unwrap_err().contains("cut off"));
         assert!(check_kernel(b"").is_err());
+    }
+
+    #[test]
+    fn what_is_typed_goes_to_the_console_that_the_kernel_gives_its_users() {
+        for (command_line, console) in [
+            ("", MainConsole::Serial),
+            ("console=ttyS0 panic=-1", MainConsole::Serial),
+            ("console=ttyS0 console=hvc0", MainConsole::Hvc),
+            ("console=hvc0 console=ttyS0,115200", MainConsole::Serial),
+            ("root=/dev/vda earlyconsole=hvc0", MainConsole::Serial),
+        ] {
+            assert_eq!(MainConsole::of(command_line), console, "{command_line}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `tdvisor run`: a TD from image to power-off on the emulated machine.
 
 pub(in crate::commands) mod console;
+mod devices;
 mod firmware;
 pub mod image;
 mod in_guest;
 pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 mod quotes;
+mod suboptions;
 mod summary;
 pub(in crate::commands) mod supervisor;
 
@@ -25,11 +27,12 @@ use td_host::td::config::TdConfig;
 use td_host::td::{BuildProgress, Ending};
 use td_host::{Blame, Error};
 use tdvisor_devices::acpi_pm::Nanoseconds;
+use tdvisor_devices::virtio::console::VirtioConsole;
 use tdvisor_guest_images::BOOT_SHIM;
 use tdvisor_monitor::QuoteSource;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
-use tdvisor_runtime::board::serial::SerialInput;
+use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
@@ -40,10 +43,11 @@ use crate::guest_log::GuestLog;
 use crate::outcome::{Failure, Status};
 use crate::streams::Streams;
 use console::Console;
+use devices::DeviceArgs;
 use guest_command::channel::Channel;
 use image::Image;
 use in_guest::{CommandArgs, ToOutlet, UntilItEnds};
-use linux::{LinuxArgs, WhatToRun};
+use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use summary::{Detail, Privacy, Summary};
@@ -51,8 +55,9 @@ use supervisor::{Outlets, StopReason, Supervisor};
 
 /// Run a TD on the emulated TDX module.
 ///
-/// Without IMAGE, the built-in guest `hello-td` runs; with --kernel, a Linux kernel boots. The guest's console goes
-/// to stdout, what is typed goes to its serial port, and a summary goes to stderr. Ctrl-C ends the TD in order.
+/// Without IMAGE, the built-in guest `hello-td` runs; with --kernel, a Linux kernel boots. The guest's consoles go
+/// to stdout, and a summary goes to stderr; what is typed goes to the serial port, or to the virtio console (hvc0) if that
+/// is the last `console=` of --cmdline. Ctrl-C ends the TD in order.
 ///
 /// Exit status: 0 the guest succeeded, 1 it reported failure, panicked or asked for a reboot (a TD cannot be reset;
 /// start it again), 2 bad usage or input, 3 the TD died or a signal stopped it, 4 a fault of tdvisor, 5 the guest needs
@@ -75,6 +80,8 @@ pub struct Args {
     hardware: HardwareArgs,
     #[command(flatten)]
     in_guest: CommandArgs,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -124,7 +131,11 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     args.claim()?;
-    let linux = args.linux.load(WhatToRun { image: args.image.is_some(), command: &args.in_guest })?;
+    let linux = args.linux.load(WhatToRun {
+        image: args.image.is_some(),
+        command: &args.in_guest,
+        devices: &args.devices,
+    })?;
     let image = args.image(linux.is_some())?;
     let is_uefi = image.is_uefi();
     let memory = args.memory.unwrap_or_else(|| match &linux {
@@ -138,15 +149,17 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let hardware = args.hardware.hardware()?;
     let is_linux = linux.is_some();
-    // Built-in guests are told to ask for a quote; kernels and firmware take no commands.
-    let takes_commands = !is_linux && !args.linux.is_given();
+    // Built-in guests are told to ask for a quote; kernels, firmware and disks take none.
+    let takes_commands = !is_linux && !args.linux.is_given() && !args.devices.has_disk();
     let for_quote = (args.quote.is_some() && takes_commands).then(|| "quote".to_owned());
     let config = td_config(&args, memory, args.command.clone().or(for_quote))?;
     let predicted = image.predicted_mrtd()?;
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
-    let virtio = args.linux.open_disk(stop.clone())?;
+    let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let bell = Bell::default();
+    let mut virtio = args.devices.open(&stop, &bell)?;
     let trace = match trace_file {
         Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),
@@ -157,7 +170,6 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: trace.outlet().cloned() };
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
     let supervisor = Supervisor::start(timeout, outlets, stop.clone());
-    let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let bars = Bars::new();
     let events = |event: Event<'_>| match event {
         Event::BringUp(progress) => bars.bring_up(progress),
@@ -186,6 +198,14 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         if has_command && !args.verbose { Outlet::new(std::io::sink(), 0) } else { streams.err.clone() };
     let guest_log = GuestLog::new(image.elf(), log_out);
     let channel = Channel::default();
+    let hvc_input = HvcInput::new(bell.clone());
+    if is_linux || is_uefi {
+        virtio.push(devices::rng(pace)?);
+        // A run that repeats itself does not depend on where it is shown.
+        let terminal = if pace == Pace::Real { console::terminal_size() } else { None };
+        let hvc = Box::new(Hvc::new(console.clone(), hvc_input.clone()));
+        virtio.push(Box::new(VirtioConsole::new(hvc, terminal)));
+    }
     let board = BoardSpec {
         pace,
         now: nanoseconds_of(machine.platform().machine()),
@@ -205,21 +225,24 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     } else {
         Board::new(console.clone(), guest_log.clone(), board)
     };
-    let Board { devices, input, second_input } = board.map_err(|error| match error {
+    let Board { devices: around, input, second_input } = board.map_err(|error| match error {
         BoardError::TooManyDevices { .. } => Failure::Input(error.to_string()),
         _ => Failure::Internal(error.to_string()),
     })?;
     if let (true, Some(port)) = (has_command, second_input) {
         in_guest::feed(&channel, port, pace, &supervisor);
     } else if pace == Pace::Real {
-        read_stdin_into(input, supervisor.clone());
+        match args.linux.main_console() {
+            MainConsole::Serial => read_stdin_into(move |bytes| input.push(bytes), supervisor.clone()),
+            MainConsole::Hvc => read_stdin_into(move |bytes| hvc_input.push(bytes), supervisor.clone()),
+        }
     }
     let last_quote = LastQuote::default();
     let quotes: Box<dyn QuoteSource> = match &args.qgs {
         Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
         None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
     };
-    let spec = TdSpec { config, image: image.bytes(), devices, bell: Bell::default(), quotes: Some(quotes) };
+    let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes: Some(quotes) };
     let session = Session::start(&machine, spec, &events);
     bars.finish();
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
@@ -301,12 +324,14 @@ impl Args {
         match (self.linux.firmware(), &self.image) {
             (Some(path), _) => Image::firmware(path),
             (None, _) if has_kernel => Ok(Image::built_in(&BOOT_SHIM)),
-            (None, None) if self.linux.has_disk() => Image::firmware(firmware::installed()?),
+            (None, None) if self.devices.has_disk() => Image::firmware(firmware::installed()?),
             (None, image) => {
                 let image = Image::load(image.as_deref(), self.elf.as_deref())?;
-                if self.linux.has_disk() && !image.is_uefi() {
-                    let why = format!("{} is no UEFI firmware, and looks at no disk", image.name());
-                    return Err(Failure::input("--disk", why));
+                if let Some(option) = self.devices.first_given()
+                    && !image.is_uefi()
+                {
+                    let why = format!("{} is no UEFI firmware, and looks at no such device", image.name());
+                    return Err(Failure::input(option, why));
                 }
                 Ok(image)
             }
@@ -317,6 +342,7 @@ impl Args {
     fn claim(&self) -> Result<(), Failure> {
         let mut claims = Claims::new();
         self.linux.claim(&mut claims)?;
+        self.devices.claim(&mut claims)?;
         if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
             claims.reads("the image", image)?;
         }
@@ -427,15 +453,15 @@ pub(in crate::commands) fn nanoseconds_of(machine: Arc<seam_emu::Machine>) -> Na
     Box::new(move || (u128::from(machine.tsc()) * NANOSECONDS / hertz) as u64)
 }
 
-/// Feeds the serial port from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.
-fn read_stdin_into(input: SerialInput, supervisor: Supervisor) {
+/// Feeds a console from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.
+fn read_stdin_into(push: impl Fn(&[u8]) -> usize + Send + 'static, supervisor: Supervisor) {
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 256];
         while let Ok(count @ 1..) = stdin.read(&mut buffer) {
             let mut rest = buffer.get(..count).unwrap_or_default();
             while !rest.is_empty() {
-                let taken = input.push(rest);
+                let taken = push(rest);
                 rest = rest.get(taken..).unwrap_or_default();
                 supervisor.ring();
             }
