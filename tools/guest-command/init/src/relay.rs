@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,8 +23,7 @@ const REST: usize = 16 << 20;
 
 /// Runs the task to its end.
 pub fn run(task: &Task, wire: &mut Wire) -> io::Result<End> {
-    let mut command = command(task);
-    let mut child = match command.spawn() {
+    let mut child = match command(task).and_then(|mut command| command.spawn()) {
         Ok(child) => child,
         Err(error) => return Ok(End::NotStarted(error.raw_os_error().unwrap_or_default())),
     };
@@ -39,10 +39,13 @@ pub fn run(task: &Task, wire: &mut Wire) -> io::Result<End> {
     Ok(end_of(status))
 }
 
-fn command(task: &Task) -> Command {
+/// The command, with its program found and its folder entered: what is left to the child is little enough for
+/// posix_spawn, which needs no sockets of the kernel.
+fn command(task: &Task) -> io::Result<Command> {
+    std::env::set_current_dir(OsStr::from_bytes(&task.directory))?;
     let mut words = task.arguments.iter().map(|word| OsStr::from_bytes(word));
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).env_clear().current_dir(OsStr::from_bytes(&task.directory));
+    let mut command = Command::new(find(task, words.next().unwrap_or_default())?);
+    command.args(words).env_clear();
     for variable in &task.environment {
         let mut halves = variable.splitn(2, |byte| *byte == b'=').map(OsStr::from_bytes);
         if let (Some(name), Some(value)) = (halves.next(), halves.next()) {
@@ -50,7 +53,19 @@ fn command(task: &Task) -> Command {
         }
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    Ok(command)
+}
+
+/// A program by its path, or by its name in the folders of the task's `PATH`.
+fn find(task: &Task, name: &OsStr) -> io::Result<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let path = task.environment.iter().find_map(|variable| variable.strip_prefix(b"PATH="));
+    let folders = path.unwrap_or_default().split(|byte| *byte == b':');
+    let found =
+        folders.map(|folder| Path::new(OsStr::from_bytes(folder)).join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::NOENT.raw_os_error()))
 }
 
 fn end_of(status: ExitStatus) -> End {
