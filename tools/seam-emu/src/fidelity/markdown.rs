@@ -30,6 +30,9 @@ const FEATURES: &str = "
 nobody recorded, it is what is implemented of them, by rule. *Offered* is the recorded set without the bits whose
 behaviour is absent: `run` and every other user present it. A probe for each offered bit fails when its code is removed.
 
+One answer differs with the set. The recorded modules clear RBP at asynchronous TD exits even where NO_RBP_MOD is on, and a
+replay of recordings presents that; everything else keeps the host's RBP there, as hosts without frame pointers need it.
+
 | release | word | recorded | offered |
 |---|---|---|---|
 ";

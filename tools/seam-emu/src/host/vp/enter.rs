@@ -9,6 +9,7 @@ use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
 use tdx_module_iface::{Gprs, Operand, Reg, Status, StatusCode, TdhLeaf};
 
 use super::associate;
+use crate::features::FeatureSet;
 use crate::fields::layout::{tdcs as td_fields, tdvps};
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestCpu, GuestRegisters, GuestState, Windows, gpr};
@@ -112,7 +113,7 @@ fn with_epoch(
         let lock = tdcs.tree_lock().ok_or(refused)?;
         let _tree = lock.acquire(Mode::Exclusive, Side::Host).map_err(|_| refused)?;
         if let Some(gpa) = zero_step::still_unmapped(tdvps, tdcs) {
-            return Ok(repeated_violation(regs, gpa, tdcs));
+            return Ok(repeated_violation(regs, gpa, rbp_after_async_exit(call, regs, tdcs)));
         }
     }
     match guest {
@@ -133,13 +134,13 @@ fn with_epoch(
 }
 
 /// What a zero-stepping host gets instead of a further step.
-fn repeated_violation(regs: &mut Gprs, gpa: Gpa, tdcs: &Tdcs<'_>) -> Status {
+fn repeated_violation(regs: &mut Gprs, gpa: Gpa, rbp: u64) -> Status {
     let exit = AsyncExit {
         qualification: EptViolation::WRITE,
         gpa,
         ..AsyncExit::new(StatusCode::SUCCESS, ExitReasonField(u32::from(ExitReason::EPT_VIOLATION.0)))
     };
-    give_async(regs, &exit, tdcs)
+    give_async(regs, &exit, rbp)
 }
 
 fn run_on(
@@ -198,7 +199,7 @@ fn run_on(
         }
         TdExit::Async(exit) => {
             call.machine.set_host_xmm(call.lp, [0; 16]);
-            (give_async(regs, &exit, tdcs), exit.kind)
+            (give_async(regs, &exit, rbp_after_async_exit(call, regs, tdcs)), exit.kind)
         }
     };
     if !entered {
@@ -252,8 +253,7 @@ fn exposed(mask: u64) -> impl Iterator<Item = Reg> {
         .filter(move |reg| !matches!(reg, Reg::Rax | Reg::Rcx) && mask >> reg.index() & 1 != 0)
 }
 
-/// What an exit leaves in the host's RBP: its own value where the TD was made so, zero otherwise. A host that was
-/// compiled with frame pointers relies on it at every exit, whatever its reason.
+/// What an exit leaves in the host's RBP: its own value where the TD was made so, zero otherwise.
 fn rbp_after_exit(host: &Gprs, tdcs: &Tdcs<'_>) -> u64 {
     use tdx_module_iface::td_params::config_flags::NO_RBP_MOD;
     if tdcs.load_u64(td_fields::CONFIG_FLAGS) & NO_RBP_MOD != 0 { host.rbp } else { 0 }
@@ -268,8 +268,17 @@ fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Sta
     Status::with_details(StatusCode::SUCCESS, u32::from(ExitReason::TDCALL.0))
 }
 
-fn give_async(host: &mut Gprs, exit: &AsyncExit, tdcs: &Tdcs<'_>) -> Status {
-    let rbp = rbp_after_exit(host, tdcs);
+/// What an asynchronous exit leaves in the host's RBP. The recorded modules clear it even where NO_RBP_MOD is on; no host
+/// that is compiled without frame pointers, as Linux is, survives that. So it is cleared where recordings are compared,
+/// and kept where hosts run.
+fn rbp_after_async_exit(call: &Call<'_>, host: &Gprs, tdcs: &Tdcs<'_>) -> u64 {
+    match call.machine.config().features {
+        FeatureSet::Recorded => 0,
+        FeatureSet::Offered => rbp_after_exit(host, tdcs),
+    }
+}
+
+fn give_async(host: &mut Gprs, exit: &AsyncExit, rbp: u64) -> Status {
     *host = Gprs {
         rbp,
         rcx: exit.qualification & 0xffff_ffff,
