@@ -10,6 +10,7 @@ use mirror_ept::Collapsed;
 use seam_emu::guest::GuestProgram;
 use seam_emu::inject::{Effect, FaultPlan, Leaf, Rule, Target};
 use td_host::memory::Resolution;
+use td_host::platform::{Lp as _, Processors as _};
 use tdvisor_base::{Gfn, Level, Side};
 use tdx_module_iface::{Status, StatusCode, TdhLeaf};
 
@@ -42,6 +43,19 @@ fn a_page_that_was_cut_for_a_conversion_is_merged_when_all_of_it_is_alike_again(
         assert_eq!(calls.memory(), expected.into());
         assert_eq!(module_maps(seat, td, huge.start()), Some(Level::L2M));
         assert_eq!(td.memory().statistics().mirror.leaves_2m, 1);
+    });
+}
+
+#[test]
+fn an_interrupt_that_waits_for_the_next_entry_does_not_keep_a_page_from_being_cut() {
+    with_td(|host, td, seat| {
+        let huge = frames(0, 512).start();
+        assert_eq!(touch(seat, huge, Level::L2M), Resolution::Mapped(Level::L2M));
+        // DEMOTE can be interrupted: with the line up it would be, as often as it is called.
+        host.platform().send_ipi(seat.lp().id());
+        convert(seat, frames(200, 1), Side::Shared);
+        assert_eq!(module_maps(seat, td, huge), Some(Level::L4K));
+        assert!(seat.lp().acknowledge_events().ipi, "the interrupt is still to be answered");
     });
 }
 

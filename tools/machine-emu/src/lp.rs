@@ -122,15 +122,39 @@ impl Drop for EmulatedLp<'_> {
 impl SeamCall for EmulatedLp<'_> {
     fn seamcall(&mut self, gprs: &mut Gprs) -> Result<(), SeamCallFault> {
         let before = *gprs;
-        if let Timing::Turns(turns) = self.timing
-            && before.rax as u16 == TdhLeaf::VP_ENTER.0
-        {
-            let machine = self.cpu.machine();
-            machine.set_quantum(self.id.0 as usize, Some(turns.quantum(machine)));
+        let enters = before.rax as u16 == TdhLeaf::VP_ENTER.0;
+        if enters {
+            self.show_events();
+            if let Timing::Turns(turns) = self.timing {
+                let machine = self.cpu.machine();
+                machine.set_quantum(self.id.0 as usize, Some(turns.quantum(machine)));
+            }
         }
         let result = self.cpu.seamcall(gprs);
+        if !enters && gprs.rax != 0 {
+            // A leaf that can be interrupted would be, again and again.
+            self.take_interrupts();
+        }
         self.trace.record(self.id, &before, gprs, result.is_ok());
         result
+    }
+}
+
+impl EmulatedLp<'_> {
+    /// What a host does whose interrupts are on between two calls: its handlers note what came, and the line is quiet.
+    fn take_interrupts(&self) {
+        let state = self.processor.lock();
+        self.cpu.machine().set_interrupt_pending(self.id.0 as usize, false);
+        drop(state);
+    }
+
+    /// What was noted and not acknowledged ends a VP.ENTER as if it came now.
+    fn show_events(&self) {
+        let state = self.processor.lock();
+        if state.pending.ipi || state.pending.timer {
+            self.cpu.machine().set_interrupt_pending(self.id.0 as usize, true);
+        }
+        drop(state);
     }
 }
 
