@@ -53,10 +53,14 @@ impl Wire {
     /// Takes in what the host has sent; gives the next frame that is whole.
     pub fn hear(&mut self) -> io::Result<Option<FromHost>> {
         let mut bytes = [0; 512];
-        match self.port.read(&mut bytes) {
-            Ok(count) => self.come.extend(bytes.iter().take(count)),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+        loop {
+            match self.port.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(count) => self.come.extend(bytes.iter().take(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         FromHost::take(&mut self.come).map_err(|_| io::Error::from(ErrorKind::InvalidData))
     }
