@@ -7,7 +7,7 @@ use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
-use x86_emu::{Answer, Budget, Bus, Cpu, Exit, InstructionExit, Translation};
+use x86_emu::{Answer, Budget, Bus, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation};
 
 /// A private key, so that the arena checks it on every access.
 const KEY: KeyId = KeyId::new(40);
@@ -55,6 +55,7 @@ pub struct Loop {
 /// A loop with its machine, ready to run once.
 pub struct Loaded {
     cpu: Cpu,
+    engine: Interpreter,
     bus: Flat,
     instructions: u64,
 }
@@ -65,7 +66,7 @@ impl Loop {
         let (mut cpu, bus) = machine(self.code);
         let turns = instructions / self.instructions_per_turn;
         cpu.state.set_gpr(Gpr::Rcx, turns);
-        Loaded { cpu, bus, instructions: turns * self.instructions_per_turn }
+        Loaded { cpu, engine: Interpreter::new(), bus, instructions: turns * self.instructions_per_turn }
     }
 }
 
@@ -73,7 +74,7 @@ impl Loaded {
     /// Runs to the end; how many instructions that took.
     pub fn run(&mut self) -> u64 {
         let kick = AtomicBool::new(false);
-        let exit = self.cpu.run(&mut self.bus, Budget::UNLIMITED, &kick);
+        let exit = self.engine.run(&mut self.cpu, &mut self.bus, Budget::UNLIMITED, &kick);
         assert_eq!(exit, Exit::Instruction { what: InstructionExit::Hlt, length: 1 });
         assert_eq!(self.cpu.retired(), self.instructions);
         self.instructions

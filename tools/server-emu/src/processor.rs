@@ -18,7 +18,7 @@ use seam_emu::config::TscSource;
 use seam_emu::{Lp, Machine};
 use tdvisor_devices::DeviceRequest;
 use x86_arch::{Activity, Event, cr4, vector};
-use x86_emu::{Budget, Cpu, Exit};
+use x86_emu::{Budget, Cpu, Engine, Exit, Interpreter};
 
 use crate::bus::HostBus;
 use crate::firmware;
@@ -36,6 +36,7 @@ pub(crate) struct Processor<'s> {
     index: usize,
     apic_id: u32,
     cpu: Cpu,
+    engine: Interpreter,
     bus: HostBus<'s>,
     lp: Lp<&'s Machine>,
     msrs: Msrs,
@@ -68,6 +69,7 @@ impl<'s> Processor<'s> {
             index,
             apic_id,
             cpu,
+            engine: Interpreter::new(),
             lp,
             msrs: Msrs::default(),
             vmx: Vmx::default(),
@@ -142,7 +144,7 @@ impl<'s> Processor<'s> {
         self.bus.tsc_offset = self.msrs.tsc_adjust;
         let Some(bell) = self.server.interrupts.bell(self.index) else { return Exit::Inactive };
         let before = self.cpu.retired();
-        let exit = self.cpu.run(&mut self.bus, Budget(SLICE), bell.flag());
+        let exit = self.engine.run(&mut self.cpu, &mut self.bus, Budget(SLICE), bell.flag());
         let retired = self.cpu.retired().wrapping_sub(before);
         self.pass_time(if exit == Exit::BudgetExhausted { SLICE } else { retired });
         exit

@@ -70,7 +70,7 @@ pub trait Bus {
     /// Why an access does not happen: what an EPT violation is to hardware. The CPU passes it on unread.
     type Refusal;
 
-    /// Physical memory. Called once per [`crate::Cpu::run`].
+    /// Physical memory. Called once per [`crate::Engine::run`].
     fn memory(&self) -> Arc<Arena>;
 
     /// Finds out who answers at `gpa`.

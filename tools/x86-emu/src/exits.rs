@@ -1,4 +1,4 @@
-//! Why [`crate::Cpu::run`] came back.
+//! Why [`crate::Engine::run`] came back.
 //!
 //! An *instruction exit* leaves RIP at the instruction, with nothing of it done. The owner either performs it
 //! (changes registers, then [`crate::Cpu::advance`] by `length`), or injects an event instead.

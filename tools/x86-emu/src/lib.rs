@@ -1,8 +1,8 @@
 //! A software x86-64 CPU: registers and a [`Bus`] in, an [`Exit`] out. It knows nothing of TDX.
 //!
 //! # Protocol
-//! - The owner makes a [`Cpu`], sets its [`Cpu::state`] (an `x86_arch::CpuState`), and calls [`Cpu::run`] with a [`Bus`], a [`Budget`]
-//!   of instructions and a kick flag.
+//! - The owner makes a [`Cpu`], sets its [`Cpu::state`] (an `x86_arch::CpuState`), and gives it to the [`Engine`] of its choice:
+//!   [`Engine::run`] takes a [`Bus`] as well, a [`Budget`] of instructions and a kick flag.
 //! - The kick flag is polled between blocks of instructions; a set flag ends the run with
 //!   [`Exit::ExternalInterrupt`] and stays set.
 //! - An [`Exit::Instruction`] leaves RIP at the instruction. The owner performs it (registers of the state,
@@ -26,6 +26,7 @@ pub mod controls;
 pub mod cpu;
 mod decode;
 mod delivery;
+pub mod engine;
 pub mod exits;
 mod memory;
 mod op;
@@ -48,6 +49,7 @@ pub use bus::{Answer, Bus, Translation};
 pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
 pub use decode::{implements, offers};
+pub use engine::{Engine, Interpreter};
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };

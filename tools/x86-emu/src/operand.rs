@@ -21,7 +21,7 @@ const LONGEST: usize = 16;
 pub enum NotPerformed<R> {
     /// An exception is queued ([`x86_arch::CpuState::event`]); RIP stays at the instruction.
     Exception,
-    /// What [`Cpu::run`] would have come back with.
+    /// What [`crate::Engine::run`] would have come back with.
     Exit(Exit<R>),
 }
 

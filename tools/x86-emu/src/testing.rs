@@ -7,6 +7,7 @@ use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 
 use crate::bus::{Answer, Bus, Translation};
 use crate::cpu::{Budget, Cpu};
+use crate::engine::{Engine, Interpreter};
 use crate::exits::Exit;
 use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
 
@@ -109,6 +110,7 @@ impl Bus for TestBus {
 /// A CPU and its machine.
 pub(crate) struct Machine {
     pub(crate) cpu: Cpu,
+    pub(crate) engine: Interpreter,
     pub(crate) bus: TestBus,
     pub(crate) kick: Arc<AtomicBool>,
 }
@@ -118,6 +120,7 @@ impl Machine {
         let memory = Arc::new(Arena::new(8 << 20, KeySpace::SHARED_ONLY));
         Self {
             cpu: Cpu::new(),
+            engine: Interpreter::new(),
             bus: TestBus {
                 memory,
                 refused: Vec::new(),
@@ -240,7 +243,7 @@ impl Machine {
     }
 
     pub(crate) fn run_for(&mut self, instructions: u64) -> Exit<NotToday> {
-        self.cpu.run(&mut self.bus, Budget(instructions), &self.kick)
+        self.engine.run(&mut self.cpu, &mut self.bus, Budget(instructions), &self.kick)
     }
 
     /// Runs and expects HLT.

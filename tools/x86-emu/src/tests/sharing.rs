@@ -5,6 +5,7 @@ use std::thread;
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gpa, Hpa, KeyId, Pfn};
 
+use crate::engine::Engine;
 use crate::exits::Exit;
 use crate::testing::{Machine, layout};
 use x86_arch::Gpr;
@@ -113,13 +114,13 @@ fn the_owner_sees_every_cached_translation_and_no_flushed_one() {
     assert!(pages.iter().any(|e| e.linear == Some(layout::DATA) && !e.writable));
     assert!(pages.iter().any(|e| e.linear.is_none() && e.gpa == Gpa::new(layout::DATA)));
     let code = Pfn::new(layout::CODE >> 12);
-    assert!(m.cpu.reachable_code().any(|(rip, pfn)| rip == layout::CODE && pfn == code));
+    assert!(m.engine.reachable_code(&m.cpu).any(|(rip, pfn)| rip == layout::CODE && pfn == code));
 
     m.cpu.tlb.flush_guest_page(Gpa::new(layout::DATA));
     assert!(m.cpu.tlb.entries().all(|e| e.hpa != data));
     m.cpu.tlb.flush_all();
     assert_eq!(m.cpu.tlb.entries().count(), 0);
-    assert_eq!(m.cpu.reachable_code().count(), 0);
+    assert_eq!(m.engine.reachable_code(&m.cpu).count(), 0);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
-use x86_emu::{Answer, Budget, Bus, Cpu, Exit, InstructionExit, Translation, Unimplemented};
+use x86_emu::{
+    Answer, Budget, Bus, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation, Unimplemented,
+};
 
 use crate::native::{CODE, DATA, DATA_BYTES, SNIPPET, State};
 
@@ -66,13 +68,14 @@ pub enum End {
 
 pub struct Emulated {
     cpu: Cpu,
+    engine: Interpreter,
     bus: Flat,
 }
 
 impl Emulated {
     pub fn new() -> Self {
         let memory = Arc::new(Arena::new(2 << 20, KeySpace::SHARED_ONLY));
-        let this = Self { cpu: Cpu::new(), bus: Flat(memory) };
+        let this = Self { cpu: Cpu::new(), engine: Interpreter::new(), bus: Flat(memory) };
         this.poke(PML4, PDPT | 7);
         this.poke(PDPT, PD | 7);
         let table = |linear: u64| PD + 8 * (linear >> 21);
@@ -122,7 +125,7 @@ impl Emulated {
         self.write(DATA_PAGES, data);
         self.prepare(before);
         let kick = AtomicBool::new(false);
-        let exit = self.cpu.run(&mut self.bus, Budget(budget), &kick);
+        let exit = self.engine.run(&mut self.cpu, &mut self.bus, Budget(budget), &kick);
         self.bus.0.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).expect("inside the arena");
         let cpu = &self.cpu;
         let mut after = State {

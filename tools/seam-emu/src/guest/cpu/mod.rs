@@ -26,7 +26,7 @@ use tdvisor_base::Gpa;
 use tdx_module_iface::exit::ExitReason;
 use x86_arch::{Activity, Event, vector};
 use x86_emu::exits::{CrAccess, CrOperation};
-use x86_emu::{Budget, Cpu, Exit, InstructionExit, Unimplemented};
+use x86_emu::{Budget, Cpu, Engine, Exit, InstructionExit, Interpreter, Unimplemented};
 
 use super::{GuestCpu, GuestState, VmExit, reason};
 use crate::config::TscSource;
@@ -42,6 +42,7 @@ const VIRTUAL_SLICE: u64 = 2_000;
 #[derive(Debug)]
 pub struct CpuGuest {
     cpu: Box<Cpu>,
+    engine: Interpreter,
     translations: Option<Translations>,
 }
 
@@ -54,7 +55,7 @@ impl Default for CpuGuest {
 impl CpuGuest {
     /// A CPU that has not run anything yet.
     pub fn new() -> Self {
-        Self { cpu: Box::new(Cpu::new()), translations: None }
+        Self { cpu: Box::new(Cpu::new()), engine: Interpreter::new(), translations: None }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -115,7 +116,7 @@ impl CpuGuest {
             // An entry always gets somewhere, if only to deliver what was injected.
             let budget = Budget(slice.min(env.quantum()).max(1));
             let before = self.cpu.retired();
-            let exit = self.cpu.run(&mut bus, budget, line);
+            let exit = self.engine.run(&mut self.cpu, &mut bus, budget, line);
             let retired = self.cpu.retired().wrapping_sub(before);
             // Instructions that fault use the budget up without retiring.
             env.executed(if exit == Exit::BudgetExhausted { budget.0 } else { retired });
