@@ -16,8 +16,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::protocol::{End, FromGuest, FromHost, MAX_PAYLOAD, Task};
 use crate::wire::Wire;
 
-/// Bytes of input that are asked for at a time: with its header no more than a kernel takes out of a port in one interrupt.
-const INPUT: u16 = 240;
+/// Bytes of input that are asked for at a time: with their header they fit into what a terminal keeps for its reader.
+const INPUT: u16 = 2048;
 /// What is still carried after the command has ended, for each stream: others may hold its pipes open.
 const REST: usize = 16 << 20;
 
