@@ -198,7 +198,7 @@ fn several_disks_have_their_serials_and_one_may_be_read_only() {
 
 #[test]
 #[ignore = "needs the Linux test guest"]
-fn nightly_the_virtio_console_shows_the_boot_and_takes_what_is_typed() {
+fn the_virtio_console_shows_the_boot_and_takes_what_is_typed() {
     let linux = Linux::find();
     let typed = "open sesame\n";
     linux
@@ -278,7 +278,7 @@ fn answer_for_names(server: &UdpSocket) {
 
 #[test]
 #[ignore = "needs the Linux test guest"]
-fn nightly_the_user_network_carries_names_connections_and_datagrams_both_ways() {
+fn the_user_network_carries_names_connections_and_datagrams_both_ways() {
     let linux = Linux::find();
     let here = (Ipv4Addr::LOCALHOST, 0);
     let names = UdpSocket::bind(here).expect("a port");

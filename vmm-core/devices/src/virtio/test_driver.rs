@@ -119,7 +119,12 @@ impl TestDriver {
 
     /// Everything up to DRIVER_OK, with every feature that is offered and every queue that there is.
     pub(crate) fn start(&mut self) {
-        let features = self.offered_features();
+        self.start_without(0);
+    }
+
+    /// Everything up to DRIVER_OK, with what is offered but these features.
+    pub(crate) fn start_without(&mut self, left: u64) {
+        let features = self.offered_features() & !left;
         assert_eq!(self.negotiate(features), 3 | 8);
         for queue in (0..QUEUES).rev() {
             self.write(0x30, queue as u32);

@@ -54,8 +54,7 @@ pub struct SerialPort<W: Write> {
     transmitter_waits: bool,
 }
 
-/// The data register, and the interrupt enable register with its bit for received data.
-const DATA: u16 = 0;
+/// The interrupt enable register, and its bit for received data.
 const INTERRUPT_ENABLE: u16 = 1;
 const RECEIVED: u8 = 1 << 0;
 /// The interrupt identification register: no interrupt, transmitter empty, data received, and what says 'FIFOs are on'.
@@ -143,6 +142,9 @@ mod tests {
     use tdvisor_vm::NotShared;
 
     use super::*;
+
+    /// The data register.
+    const DATA: u16 = 0;
 
     struct NoMemory;
 
