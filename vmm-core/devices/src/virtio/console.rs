@@ -97,7 +97,7 @@ impl VirtioConsole {
         Ok(if writer.written() == 0 { Served::Later } else { Served::Used(writer.written()) })
     }
 
-    fn to_driver(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
+    fn say(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let Some(message) = self.control.as_mut().and_then(Control::next) else { return Ok(Served::Later) };
         let mut writer = chain.writer(memory);
         if writer.remaining() < message.len() as u64 {
@@ -107,7 +107,7 @@ impl VirtioConsole {
         Ok(Served::Used(writer.written()))
     }
 
-    fn from_driver(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
+    fn hear(&mut self, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
         let mut reader = chain.reader(memory);
         if reader.remaining() < MESSAGE_BYTES as u64 {
             return Err(Broken::TooShort);
@@ -168,8 +168,8 @@ impl VirtioDevice for VirtioConsole {
             INPUT if !self.takes_input() => Ok(Served::Later),
             INPUT => self.input(chain, memory),
             OUTPUT => self.output(chain, memory),
-            TO_DRIVER => self.to_driver(chain, memory),
-            _ => self.from_driver(chain, memory),
+            TO_DRIVER => self.say(chain, memory),
+            _ => self.hear(chain, memory),
         }
     }
 }
