@@ -30,11 +30,17 @@ impl PortDevice for Console {
 }
 
 fn boot(config: ServerConfig) -> (String, Ending) {
+    boot_with(config, "")
+}
+
+/// Boots the host with these words on its command line.
+fn boot_with(config: ServerConfig, words: &str) -> (String, Ending) {
     let console = Console::default();
     let mut devices = Devices::default();
     devices.ports.attach(address::EXIT, 1, Box::new(ExitPort)).expect("the port is free");
     devices.ports.attach(0x3F8, 8, Box::new(console.clone())).expect("the ports are free");
-    let files = BootFiles { kernel: HOST_IMAGE, initrd: None, command_line: "exit-port=0x501" };
+    let command_line = format!("exit-port={:#x} {words}", address::EXIT);
+    let files = BootFiles { kernel: HOST_IMAGE, initrd: None, command_line: &command_line };
     let server =
         Server::new(config, devices, &[], Record::default(), &files).expect("the host can be loaded");
     let ending = server.run();
@@ -59,4 +65,17 @@ fn the_smallest_server_runs_the_host_as_far_as_its_memory_goes() {
         boot(ServerConfig { pace, memory: server_emu::server::MIN_MEMORY, ..ServerConfig::default() });
     assert_eq!(ending, Ending::PowerOff { code: 2 }, "{console}");
     assert!(console.contains("of memory is more than the machine has"), "{console}");
+}
+
+/// One processor is the host's own, two run a vCPU each: they wait for each other in loops, and sleep.
+#[test]
+fn two_vcpus_on_three_processors_end_and_the_same_seed_gives_the_same_console() {
+    let run = |seed| {
+        let pace = Pace::Deterministic { seed };
+        boot_with(ServerConfig { pace, processors: 3, ..ServerConfig::default() }, "vcpus=2")
+    };
+    let (console, ending) = run(1);
+    assert_eq!(ending, Ending::PowerOff { code: 0 }, "{console}");
+    assert!(console.contains("everything came back"), "{console}");
+    assert_eq!(run(1), (console, ending));
 }

@@ -26,7 +26,7 @@ use crate::bell::Bell;
 use crate::bus::Dma;
 use crate::remapping::Remapping;
 use crate::report::{Notice, Report};
-use crate::turns::{Rest, Turns};
+use crate::turns::Turns;
 
 /// One processor's APIC, and what wakes the processor.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Interrupts {
     report: Arc<Report>,
     /// Who may run, where a run is to repeat.
     turns: Option<Turns>,
+    /// The machine has ended: guests leave their processors.
+    ended: AtomicBool,
 }
 
 /// What nobody emulates when it is asked for.
@@ -79,7 +81,8 @@ impl Interrupts {
         };
         let turns = seed.map(|seed| Turns::new(apic_ids.len(), seed));
         let ports = apic_ids.iter().map(port).collect();
-        Self { ports, machine, io_apic, remapping: Arc::default(), report, turns }
+        let remapping = Arc::default();
+        Self { ports, machine, io_apic, remapping, report, turns, ended: AtomicBool::new(false) }
     }
 
     /// The unit that remaps interrupts.
@@ -102,9 +105,12 @@ impl Interrupts {
         }
     }
 
-    /// The machine has ended: everybody looks.
+    /// The machine has ended: everybody looks, and no guest runs on.
     pub(crate) fn end(&self) {
-        for port in &self.ports {
+        self.ended.store(true, Ordering::SeqCst);
+        for (index, port) in self.ports.iter().enumerate() {
+            // Who changes the APIC from now on sees that it has ended; who did before has set the line already.
+            self.with(index, |_| ());
             port.bell.ring();
         }
         if let Some(turns) = &self.turns {
@@ -122,47 +128,59 @@ impl Interrupts {
     /// A processor's thread ends.
     pub(crate) fn leave(&self, processor: usize) {
         if let Some(turns) = &self.turns {
-            turns.leave(processor, self.machine.tsc());
+            turns.leave(processor, &*self.machine);
         }
     }
 
     /// A point between two slices of instructions at which others may come first.
     pub(crate) fn give_way(&self, processor: usize) {
         if let Some(turns) = &self.turns {
-            turns.look(processor, self.machine.tsc());
+            turns.look(processor, &*self.machine);
         }
     }
 
-    /// Sleeps until somebody rings; in real time, no longer than until the processor's timer.
-    pub(crate) fn sleep(&self, processor: usize) {
-        let until_timer = self.tick(processor);
+    /// The processor executed PAUSE: it waits for another one.
+    pub(crate) fn pause(&self, processor: usize) {
+        if let Some(turns) = &self.turns {
+            turns.spin(processor, &*self.machine);
+        }
+    }
+
+    /// Whether processors take turns, so that a PAUSE is worth an exit.
+    pub(crate) const fn takes_turns(&self) -> bool {
+        self.turns.is_some()
+    }
+
+    /// Sleeps until somebody rings, or until the processor's timer is due; not at all where `wakes` says so of its APIC.
+    ///
+    /// `wakes` is asked once the timer had its say, and before the bell is looked at for the last time: what comes later
+    /// rings.
+    pub(crate) fn sleep(&self, processor: usize, wakes: impl FnOnce(&LocalApic) -> bool) {
+        let now = self.machine.tsc();
+        let looked = self.with(processor, |apic| {
+            apic.tick(now);
+            (wakes(apic), apic.deadline())
+        });
+        let (Some(port), Some((false, deadline))) = (self.ports.get(processor), looked) else { return };
+        match &self.turns {
+            Some(turns) => turns.sleep(processor, deadline, &*self.machine, || port.bell.is_rung()),
+            None => port.bell.sleep(deadline.map(|deadline| self.time_until(deadline, now))),
+        }
+    }
+
+    /// A parked processor sleeps until somebody rings: nothing of its APIC wakes it.
+    pub(crate) fn sleep_parked(&self, processor: usize) {
         let Some(port) = self.ports.get(processor) else { return };
-        let Some(turns) = &self.turns else { return port.bell.sleep(until_timer) };
-        if port.bell.is_rung() {
-            return;
-        }
-        while turns.sleep(processor, self.machine.tsc()) == Rest::AllAsleep {
-            if !self.jump_to_next_timer() {
-                return turns.rest(processor);
-            }
-            if port.bell.is_rung() {
-                // The timer was its own: it is awake, and has the turn.
-                return;
-            }
+        match &self.turns {
+            Some(turns) => turns.sleep(processor, None, &*self.machine, || port.bell.is_rung()),
+            None => port.bell.sleep(None),
         }
     }
 
-    /// In virtual time, when every processor sleeps: moves the clock to the next timer and lets it expire. False where
-    /// there is none.
-    fn jump_to_next_timer(&self) -> bool {
-        let next = (0..self.ports.len())
-            .filter_map(|index| Some((self.with(index, |apic| apic.deadline())??, index)))
-            .min();
-        let Some((deadline, processor)) = next else { return false };
-        self.machine.advance_tsc(deadline.saturating_sub(self.machine.tsc()));
-        let _ = self.tick(processor);
-        self.ring(processor);
-        true
+    fn time_until(&self, deadline: u64, now: u64) -> Duration {
+        let hz = self.machine.config().tsc_hz.max(1);
+        let nanos = u128::from(deadline.saturating_sub(now)) * 1_000_000_000 / u128::from(hz);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Does something with a processor's own APIC and brings its line up to date. `None` for a processor that does not
@@ -171,7 +189,8 @@ impl Interrupts {
         let port = self.ports.get(processor)?;
         let mut apic = port.apic.lock();
         let result = act(&mut apic);
-        let pending = apic.nmi_waits() || apic.deliverable().is_some();
+        let ended = self.ended.load(Ordering::SeqCst);
+        let pending = ended || apic.nmi_waits() || apic.deliverable().is_some();
         self.machine.set_interrupt_pending(processor, pending);
         Some(result)
     }
@@ -260,23 +279,11 @@ impl Interrupts {
         }
     }
 
-    /// A timer that is due sends its interrupt. Gives the time until the next one.
-    fn tick(&self, processor: usize) -> Option<Duration> {
-        let now = self.machine.tsc();
-        let deadline = self.with(processor, |apic| {
-            apic.tick(now);
-            apic.deadline()
-        })??;
-        let ticks = deadline.saturating_sub(now);
-        let hz = self.machine.config().tsc_hz.max(1);
-        let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(hz);
-        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
-    }
-
-    /// Looks at what devices have raised and at the processor's timer.
+    /// Looks at what devices have raised and at the processor's timer: one that is due sends its interrupt.
     pub(crate) fn look(&self, processor: usize) {
         self.deliver_lines();
-        let _ = self.tick(processor);
+        let now = self.machine.tsc();
+        let _ = self.with(processor, |apic| apic.tick(now));
     }
 
     /// Whether a non-maskable interrupt ended a guest on this processor since the last question: the host is then in
@@ -290,6 +297,10 @@ impl InterruptController for Interrupts {
     fn poll(&self, lp: usize) {
         self.give_way(lp);
         self.look(lp);
+    }
+
+    fn spin(&self, lp: usize) {
+        self.pause(lp);
     }
 
     fn take_nmi(&self, lp: usize) -> bool {

@@ -20,6 +20,7 @@ use tdvisor_devices::DeviceRequest;
 use x86_arch::{Activity, Event, cr4, vector};
 use x86_emu::{Budget, Cpu, Engine, Exit, Interpreter};
 
+use crate::apic::LocalApic;
 use crate::bus::HostBus;
 use crate::firmware;
 use crate::msr::Msrs;
@@ -63,6 +64,7 @@ impl<'s> Processor<'s> {
         cpu.controls.cr4_supported |= cr4::VMXE;
         cpu.controls.physical_bits = server.machine.config().max_pa as u8;
         cpu.controls.intercept_cr8_write = true;
+        cpu.controls.intercept_pause = server.interrupts.takes_turns();
         Self {
             bus: HostBus::new(server),
             server,
@@ -108,11 +110,15 @@ impl<'s> Processor<'s> {
             self.begin(entry);
         } else if server.parking.is_parked(self.index) {
             if !server.has_ended() {
-                server.interrupts.sleep(self.index);
+                server.interrupts.sleep_parked(self.index);
             }
             return Ok(());
         }
         server.interrupts.give_way(self.index);
+        // The end may have come in somebody else's turn.
+        if server.has_ended() {
+            return Ok(());
+        }
         self.take_interrupts();
         let exit = self.slice();
         self.settle(exit)
@@ -187,12 +193,9 @@ impl<'s> Processor<'s> {
         }
         let server = self.server;
         let open = self.cpu.state.interrupts_open();
-        let waits = server
-            .interrupts
-            .with(self.index, |apic| apic.nmi_waits() || open && apic.deliverable().is_some())
-            .unwrap_or(true);
-        if !waits && !server.has_ended() {
-            server.interrupts.sleep(self.index);
+        if !server.has_ended() {
+            let wakes = |apic: &LocalApic| apic.nmi_waits() || open && apic.deliverable().is_some();
+            server.interrupts.sleep(self.index, wakes);
         }
     }
 

@@ -138,6 +138,20 @@ impl<'m> GuestEnv<'m> {
         }
     }
 
+    /// Whether others run only when this processor lets them: the time is virtual, and interrupt controllers say whose turn it
+    /// is.
+    pub(crate) fn takes_turns(&self) -> bool {
+        self.machine.config().tsc_source == TscSource::Virtual
+            && self.machine.interrupt_controller().is_some()
+    }
+
+    /// The guest executed PAUSE.
+    pub(crate) fn spin(&self) {
+        if let Some(controller) = self.machine.interrupt_controller() {
+            controller.spin(self.lp);
+        }
+    }
+
     /// The guest executed this many instructions: the quantum shrinks, and a virtual clock moves.
     pub(crate) fn executed(&self, instructions: u64) {
         let config = self.machine.config();

@@ -17,6 +17,9 @@ pub trait InterruptController: Send + Sync {
     /// The processor is between two slices of a guest's instructions: time has passed, and others may run first.
     fn poll(&self, lp: usize);
 
+    /// The guest executed PAUSE: it waits for another processor. Asked for only where the machine's time is virtual.
+    fn spin(&self, lp: usize);
+
     /// Takes a non-maskable interrupt, if one waits.
     fn take_nmi(&self, lp: usize) -> bool;
 

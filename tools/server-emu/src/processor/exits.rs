@@ -63,7 +63,10 @@ impl Processor<'_> {
                 self.finish(result, length);
             }
             InstructionExit::CrAccess(access) => self.control_register(access, length),
-            InstructionExit::Pause => self.cpu.advance(length),
+            InstructionExit::Pause => {
+                self.cpu.advance(length);
+                self.server.interrupts.pause(self.index);
+            }
             InstructionExit::Rdpmc { .. } => self.general_protection(),
             // Absent: TDCALL and SEAMRET belong to SEAM mode, the rest to features that CPUID does not offer.
             InstructionExit::Tdcall

@@ -175,6 +175,101 @@ fn two_processors() -> Result<CodeAssembler, IcedError> {
     Ok(a)
 }
 
+/// Wakes processor 1 by the mailbox, and waits in a loop, without an exit and without PAUSE, for what its timer's handler
+/// writes. Processor 1 sleeps until its timer is due.
+fn one_spins_and_one_sleeps() -> Result<CodeAssembler, IcedError> {
+    const WORD: u64 = 0x8000;
+    const IDT: u64 = 0x9000;
+    const VECTOR: u64 = 0x41;
+    const X2APIC_SVR: u32 = 0x80f;
+    const X2APIC_LVT_TIMER: u32 = 0x832;
+    const TSC_DEADLINE_MODE: u32 = 1 << 18;
+    const TSC_DEADLINE: u32 = 0x6e0;
+    /// A millisecond and a half: some turns.
+    const TICKS: i32 = 3_000_000;
+    const DONE: u32 = 42;
+
+    let mut a = CodeAssembler::new(64)?;
+    let (mut second, mut handler, mut spin, mut descriptor) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    a.mov(rdi, server_emu::layout::MAILBOX)?;
+    a.mov(dword_ptr(rdi + 4), 1)?;
+    a.lea(rbx, qword_ptr(second))?;
+    a.mov(qword_ptr(rdi + 8), rbx)?;
+    a.mov(word_ptr(rdi), 1)?;
+    a.mov(rdi, WORD)?;
+    a.set_label(&mut spin)?;
+    a.mov(eax, dword_ptr(rdi))?;
+    a.cmp(eax, DONE)?;
+    a.jne(spin)?;
+    exit_with(&mut a)?;
+
+    a.set_label(&mut second)?;
+    a.mov(rsp, 0x7000u64)?;
+    a.lea(rbx, qword_ptr(handler))?;
+    a.mov(rdi, IDT + 16 * VECTOR)?;
+    a.mov(word_ptr(rdi), bx)?;
+    a.mov(word_ptr(rdi + 2), 0x10)?;
+    a.mov(word_ptr(rdi + 4), 0x8e00u32 as i32)?;
+    a.shr(rbx, 16)?;
+    a.mov(word_ptr(rdi + 6), bx)?;
+    a.lidt(tword_ptr(descriptor))?;
+    for (register, value) in [(X2APIC_SVR, 0x1ff), (X2APIC_LVT_TIMER, TSC_DEADLINE_MODE | VECTOR as u32)] {
+        a.mov(ecx, register)?;
+        a.mov(eax, value)?;
+        a.xor(edx, edx)?;
+        a.wrmsr()?;
+    }
+    a.rdtsc()?;
+    a.add(eax, TICKS)?;
+    a.adc(edx, 0)?;
+    a.mov(ecx, TSC_DEADLINE)?;
+    a.wrmsr()?;
+    a.sti()?;
+    a.hlt()?;
+    a.set_label(&mut handler)?;
+    a.mov(rdi, WORD)?;
+    a.mov(dword_ptr(rdi), DONE)?;
+    a.cli()?;
+    a.hlt()?;
+
+    a.set_label(&mut descriptor)?;
+    a.dw(&[0xfff])?;
+    a.dq(&[IDT])?;
+    Ok(a)
+}
+
+#[test]
+fn a_timer_wakes_its_processor_while_another_one_never_sleeps() -> Result<(), IcedError> {
+    for pace in [Pace::Real, Pace::Deterministic { seed: 3 }] {
+        let config = ServerConfig { processors: 2, pace, ..ServerConfig::default() };
+        let host = Host::assemble(config, one_spins_and_one_sleeps()?);
+        assert_eq!(host.run(), Ending::PowerOff { code: 42 }, "{pace:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_spins_gives_its_turn_away() -> Result<(), IcedError> {
+    const PAUSES: u32 = 1000;
+    let mut a = CodeAssembler::new(64)?;
+    let mut spin = a.create_label();
+    a.mov(ecx, PAUSES)?;
+    a.set_label(&mut spin)?;
+    a.pause()?;
+    a.dec(ecx)?;
+    a.jne(spin)?;
+    a.mov(eax, 1)?;
+    exit_with(&mut a)?;
+    let host = Host::assemble(deterministic(), a);
+    assert_eq!(host.run(), Ending::PowerOff { code: 1 });
+    // It is as if it had spun through some turns of at least 20,000 instructions, of 8 ticks each.
+    let (ticks, instructions) = (host.server().machine().tsc(), host.server().retired());
+    assert!(ticks > 10 * 160_000, "{ticks} ticks passed");
+    assert!(instructions < 4 * u64::from(PAUSES), "{instructions} instructions were executed");
+    Ok(())
+}
+
 #[test]
 fn a_parked_processor_is_woken_and_interrupts_the_one_that_sleeps() -> Result<(), IcedError> {
     for pace in [Pace::Real, Pace::Deterministic { seed: 3 }] {

@@ -90,6 +90,12 @@ impl CpuGuest {
                 let _ = self.cpu.inject(Event::exception(vector::UD));
                 None
             }
+            // Not the module's: whoever gives turns lets others run.
+            Exit::Instruction { what: InstructionExit::Pause, length } => {
+                self.cpu.advance(length);
+                env.spin();
+                None
+            }
             Exit::Instruction {
                 what:
                     InstructionExit::CrAccess(CrAccess {
@@ -163,8 +169,7 @@ impl CpuGuest {
 
 impl GuestCpu for CpuGuest {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
-        let max_pa = env.machine().config().max_pa;
-        self.cpu.controls = registers::controls(max_pa, env.controls(), &env.windows());
+        self.cpu.controls = registers::controls(env);
         registers::enter(&mut self.cpu, state);
         loop {
             let exit = self.execute(env);

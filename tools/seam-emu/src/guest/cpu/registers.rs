@@ -3,11 +3,13 @@
 use x86_arch::{ControlRegisters, cr0};
 use x86_emu::{Controls, Cpu};
 
-use crate::guest::{GuestState, Window, Windows};
-use crate::vcpu::control::OwnedControls;
+use crate::guest::{GuestState, Window};
+use crate::machine::GuestEnv;
 
 /// What the module owns of the CPU's registers, and what it offers (VMCS of a TD).
-pub(super) fn controls(max_pa: u32, owned: &OwnedControls, windows: &Windows) -> Controls {
+pub(super) fn controls(env: &GuestEnv<'_>) -> Controls {
+    let (owned, windows) = (env.controls(), env.windows());
+    let max_pa = env.machine().config().max_pa;
     Controls {
         cr0_owned: owned.cr0.mask,
         cr0_shadow: owned.cr0.shadow,
@@ -15,6 +17,7 @@ pub(super) fn controls(max_pa: u32, owned: &OwnedControls, windows: &Windows) ->
         cr4_shadow: owned.cr4.shadow,
         physical_bits: u8::try_from(max_pa).unwrap_or(52),
         intercept_cr8_write: true,
+        intercept_pause: env.takes_turns(),
         interrupt_window: windows.interrupt == Window::Wanted,
         nmi_window: windows.nmi == Window::Wanted,
         ..Controls::default()
