@@ -42,6 +42,14 @@ pub struct DebugRegisters {
     pub dr7: u64,
 }
 
+impl DebugRegisters {
+    /// Notes what a #DB is about: the breakpoints of earlier ones give way, everything else in DR6 stays until software
+    /// clears it (SDM vol. 3, "Debug Status Register").
+    pub const fn note(&mut self, cause: u64) {
+        self.dr6 = self.dr6 & !dr6::B | cause;
+    }
+}
+
 impl Default for DebugRegisters {
     fn default() -> Self {
         Self { address: [0; 4], dr6: dr6::FIXED, dr7: dr7::FIXED }

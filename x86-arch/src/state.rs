@@ -211,7 +211,7 @@ impl CpuState {
 
     /// Makes the #DB of a single step due.
     pub const fn queue_single_step(&mut self) {
-        self.debug.dr6 |= dr6::BS;
+        self.debug.note(dr6::BS);
         self.event = Some(Event::exception(vector::DB));
     }
 

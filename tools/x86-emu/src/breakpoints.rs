@@ -6,7 +6,8 @@
 //! - The TLB holds no right to read or write a page with a data breakpoint, and the jump table holds no block with an
 //!   instruction breakpoint. So both are met on the slow paths only, and a CPU without breakpoints pays nothing.
 //! - A data breakpoint is a trap: [`Cpu::met`] collects what an instruction met, and the #DB is due when it has completed.
-//!   An instruction that faults met nothing. A load of SS holds the trap off until the next instruction is over.
+//!   An instruction that faults met nothing. A load of SS holds the trap off until the next instruction is over; where that
+//!   is INT n, the trap comes at the first instruction of its handler.
 //! - An instruction breakpoint is a fault, before anything of the instruction is fetched; RFLAGS.RF and a load of SS just
 //!   before suppress it.
 //! - What the processor accesses on its own behalf (descriptor tables, the TSS, the stack of a handler, page tables) meets
@@ -15,7 +16,7 @@
 use crate::cpu::Cpu;
 use crate::op::Intent;
 use crate::stop::{Reason, Step};
-use x86_arch::{DebugRegisters, Event, Shadow, cr4, dr6, dr7, vector};
+use x86_arch::{DebugRegisters, Event, EventKind, Shadow, cr4, dr6, dr7, vector};
 
 const PAGE: u64 = !0xFFF;
 
@@ -157,7 +158,19 @@ impl Cpu {
     #[cold]
     pub(crate) fn settle_met(&mut self, completed: bool) {
         if !completed && !matches!(self.stop, Reason::Continue) {
-            self.met = 0;
+            let met = core::mem::take(&mut self.met);
+            match self.stop {
+                // What a load of SS held off comes behind the entry into the handler of INT n, INT3 or INTO.
+                Reason::Exception(Event {
+                    kind: EventKind::SoftwareInterrupt | EventKind::SoftwareException,
+                    ..
+                }) => self.queue_breakpoint(met),
+                // INT1 is a #DB already.
+                Reason::Exception(Event { kind: EventKind::PrivilegedSoftwareException, .. }) => {
+                    self.state.debug.note(met);
+                }
+                _ => {}
+            }
         } else if self.state.interruptibility.shadow != Shadow::MovSs {
             let met = core::mem::take(&mut self.met);
             self.queue_breakpoint(met);
@@ -165,7 +178,7 @@ impl Cpu {
     }
 
     fn queue_breakpoint(&mut self, met: u64) {
-        self.state.debug.dr6 |= met;
+        self.state.debug.note(met);
         self.state.event = Some(Event::exception(vector::DB));
     }
 
@@ -180,7 +193,7 @@ impl Cpu {
         if met == 0 {
             return Ok(());
         }
-        self.state.debug.dr6 |= met;
+        self.state.debug.note(met);
         Err(self.raise(Event::exception(vector::DB)))
     }
 
@@ -204,7 +217,7 @@ impl Cpu {
         if self.state.debug.dr7 & dr7::GD == 0 {
             return Ok(());
         }
-        self.state.debug.dr6 |= dr6::BD;
+        self.state.debug.note(dr6::BD);
         self.state.flags.set_rest(self.state.flags.rest() | x86_arch::flags::RF);
         Err(self.raise(Event::exception(vector::DB)))
     }

@@ -53,6 +53,10 @@ impl Cpu {
             self.met = met;
             let Err(_) = delivered else {
                 self.state.interruptibility.shadow = Shadow::None;
+                // A trap that is due behind HLT wakes the CPU as well as one that comes later.
+                if self.state.activity == Activity::Halted {
+                    self.state.activity = Activity::Active;
+                }
                 if event.kind == EventKind::Nmi {
                     self.state.interruptibility.nmi_blocked = true;
                 }

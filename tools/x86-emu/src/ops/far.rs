@@ -117,14 +117,16 @@ impl Cpu {
         Ok(segment)
     }
 
-    /// A return outwards takes segments away that the outer level may not use.
+    /// A return outwards takes segments away that the outer level may not use. Their bases stay: in 64-bit code, those of FS
+    /// and GS are what the kernel's MSR writes made them.
     fn drop_inner_segments(&mut self) {
         let cpl = self.state.cpl();
         for register in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
             let attributes = self.state.segment(register).attributes;
             let conforming_code = attributes.kind() & 0xC == 0xC;
             if !attributes.unusable() && attributes.dpl() < cpl && !conforming_code {
-                *self.state.segment_mut(register) = Segment::NULL;
+                let base = self.state.segment(register).base;
+                *self.state.segment_mut(register) = Segment { base, ..Segment::NULL };
             }
         }
     }

@@ -285,3 +285,58 @@ fn a_breakpoint_in_32_bit_code_is_a_linear_address() {
     m.cpu.state.set_rip(CODE - 0x1000);
     assert_eq!(trap(&mut m), Some(CODE + 1 - 0x1000));
 }
+
+#[test]
+fn a_debug_exception_replaces_the_breakpoints_of_the_last_one_and_nothing_else_in_dr6() {
+    const ONE: [u8; 1] = [0x90];
+    let cases: [(&str, u64, u64, &[u8], u64); 3] = [
+        ("an instruction breakpoint", EXECUTE, CODE, &ONE, B0 | BS),
+        ("a data breakpoint", WRITE4, DATA, &STORE, B0 | BS),
+        ("general detect", GENERAL_DETECT, 0, &[0x0F, 0x21, 0xF8], BD | BS),
+    ];
+    for (name, dr7, dr0, code, expected) in cases {
+        let mut m = machine(dr7, dr0, code);
+        m.cpu.state.debug.dr6 |= B1 | BS;
+        assert!(trap(&mut m).is_some(), "{name}");
+        assert_eq!(dr6(&m), expected, "{name}: B1 is of an earlier exception, BS is software's to clear");
+    }
+    let mut m = machine(0, 0, &ONE);
+    m.cpu.state.debug.dr6 |= B1;
+    m.cpu.state.flags.set(flags::TF);
+    assert_eq!(trap(&mut m), Some(CODE + 1));
+    assert_eq!(dr6(&m), BS, "a single step");
+    let mut m = machine(0, 0, &[0xF1]);
+    m.cpu.state.debug.dr6 |= B1;
+    assert_eq!(trap(&mut m), Some(CODE + 1));
+    assert_eq!(dr6(&m), B1, "INT1 leaves DR6 as it is");
+}
+
+/// Kernels know it as the "MOV SS" problem (SDM vol. 3, "Masking Exceptions and Interrupts When Switching Stacks").
+#[test]
+fn a_trap_that_a_load_of_ss_held_off_comes_behind_the_entry_of_int_n() {
+    const BP: u8 = 3;
+    let entry = |vector: u8| layout::HANDLERS + 16 * u64::from(vector);
+    // mov ss, [DATA], then the instruction.
+    let mov_ss = [0x8E, 0x14, 0x25, 0, 0, 4, 0];
+    let run = |next: &[u8]| {
+        let mut m = machine(ACCESS4, DATA, &[&mov_ss, next].concat());
+        m.gate(BP, 0);
+        m.poke(DATA, u64::from(KERNEL_DATA));
+        let first = trap(&mut m);
+        (m, first)
+    };
+    for (name, next, inner) in [("INT3", &[0xCC][..], BP), ("INT 1", &[0xCD, 1], DB)] {
+        let (m, at) = run(next);
+        assert_eq!(
+            (at, dr6(&m)),
+            (Some(entry(inner)), B0),
+            "{name}: the trap's frame names the handler's start"
+        );
+        let outer = m.peek(m.cpu.state.gpr(Gpr::Rsp) + 24);
+        let after = CODE + (mov_ss.len() + next.len()) as u64;
+        assert_eq!(m.peek(outer), after, "{name}: its own frame is beneath");
+    }
+    let (m, at) = run(&[0xF1]);
+    assert_eq!((at, dr6(&m)), (Some(CODE + mov_ss.len() as u64 + 1), B0), "INT1: one exception for both");
+    assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp) + 24), layout::STACK);
+}

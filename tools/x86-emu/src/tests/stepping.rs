@@ -8,7 +8,7 @@
 
 use crate::segments::selector_code;
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
-use x86_arch::{Attributes, Gpr, Seg, Segment, flags};
+use x86_arch::{Activity, Attributes, Gpr, Seg, Segment, flags};
 
 /// Where kernel entries and user returns lead: `nop; ud2`.
 const ELSEWHERE: u64 = 0x3_0000;
@@ -394,4 +394,20 @@ fn sysenter_and_sysexit_load_flat_segments_from_their_msr() {
         );
     }
     assert_eq!(selector_code(USER_CODE), 0x30);
+}
+
+#[test]
+fn a_step_over_hlt_wakes_the_cpu() {
+    let mut m = Machine::long();
+    m.gate(DB as u8, 0);
+    kernel(&mut m);
+    m.code(&[0xF4, 0x90]);
+    m.run_to_hlt();
+    assert_eq!(m.cpu.state.rip(), CODE);
+    // What an owner does with HLT.
+    m.cpu.advance(1);
+    m.cpu.state.activity = Activity::Halted;
+    m.expect_handler(DB as u8);
+    assert_eq!(m.peek(m.cpu.state.gpr(Gpr::Rsp)), CODE + 1, "the trap comes behind HLT");
+    assert_eq!(m.cpu.state.activity, Activity::Active);
 }

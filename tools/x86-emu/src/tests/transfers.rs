@@ -45,6 +45,39 @@ fn iret_returns_to_user_code_with_its_stack_and_flags() {
     assert!(m.cpu.state.segment(Seg::Ds).attributes.unusable(), "an inner segment is taken away");
 }
 
+#[test]
+fn a_return_to_user_code_nulls_the_kernels_gs_and_keeps_its_base() {
+    const BASE: u64 = 0xFFFF_8000_0000_1000;
+    let far_return: &[u8] = &[0x48, 0xCB];
+    for (name, code, words) in [
+        (
+            "IRET",
+            &[0x48, 0xCF][..],
+            vec![layout::CODE + 0x40, u64::from(USER_CODE), 2, 0x4_8000, u64::from(USER_DATA)],
+        ),
+        (
+            "a far return",
+            far_return,
+            vec![layout::CODE + 0x40, u64::from(USER_CODE), 0x4_8000, u64::from(USER_DATA)],
+        ),
+    ] {
+        let mut m = Machine::long();
+        m.make_user();
+        *m.cpu.state.segment_mut(Seg::Cs) = Segment::flat(KERNEL_CODE, Attributes::CODE64);
+        *m.cpu.state.segment_mut(Seg::Ss) = Segment::flat(KERNEL_DATA, Attributes::DATA);
+        *m.cpu.state.segment_mut(Seg::Gs) =
+            Segment { base: BASE, ..Segment::flat(KERNEL_DATA, Attributes::DATA) };
+        for (n, word) in (0u64..).zip(words) {
+            m.poke(layout::STACK + 8 * n, word);
+        }
+        m.code(code);
+        m.write(layout::CODE + 0x40, &VMCALL);
+        assert!(matches!(m.run(), Exit::Instruction { .. }), "{name}");
+        let gs = m.cpu.state.segment(Seg::Gs);
+        assert_eq!((gs.selector, gs.attributes.unusable(), gs.base), (0, true, BASE), "{name}");
+    }
+}
+
 /// What is on the stack, and what IRET at CPL 0 raises.
 #[test]
 fn iret_refuses_what_the_manual_refuses() {
