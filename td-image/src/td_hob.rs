@@ -43,7 +43,7 @@ impl MemoryRange {
         Self { start, bytes }
     }
 
-    const fn end(&self) -> u64 {
+    pub(crate) const fn end(&self) -> u64 {
         self.start.get().saturating_add(self.bytes)
     }
 }
@@ -141,6 +141,27 @@ pub fn list(
     };
     set_end(&mut bytes, hob.gpa, end);
     Some(Ok(bytes))
+}
+
+/// The list that this project's hosts write for `image`: QEMU's for this `ram` (in ascending order), with extensions under
+/// their GUIDs, and the address of the section that it goes to. `None` where the image has no TD_HOB section.
+///
+/// # Errors
+/// [`HobTooLarge`].
+pub fn with_extensions(
+    image: &TdvfImage<'_>,
+    ram: &[MemoryRange],
+    extensions: &[([u8; 16], Vec<u8>)],
+) -> Result<Option<(Gpa, Vec<u8>)>, HobTooLarge> {
+    let Some(section) = image.sections().find(|section| section.kind == SectionKind::TD_HOB) else {
+        return Ok(None);
+    };
+    let Some(list) = list(image, ram, HobDialect::Qemu) else { return Ok(None) };
+    let mut list = list?;
+    for (guid, data) in extensions {
+        add_guid_extension(&mut list, image, *guid, data)?;
+    }
+    Ok(Some((section.gpa, list)))
 }
 
 /// Adds data under a GUID (in the byte order of memory, padded to 8 bytes) to a list of QEMU's dialect that

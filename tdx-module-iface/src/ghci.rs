@@ -4,7 +4,10 @@
 //! answers with a status in R10 and results from R11 on. A non-zero R10 is a vendor's own call (Linux KVM:
 //! the hypercall number).
 
+use tdvisor_base::Gpa;
+
 use crate::open_enum::open_enum;
+use crate::regs::Gprs;
 
 /// R10 of a call that this interface defines.
 pub const STANDARD: u64 = 0;
@@ -91,6 +94,41 @@ pub const FATAL_ERROR_GPA_VALID: u64 = 1 << 63;
 
 /// ReportFatalError, low half of R12: the guest panicked.
 pub const FATAL_ERROR_PANIC: u32 = 0;
+
+/// Bytes of the message that ReportFatalError carries in registers.
+pub const FATAL_MESSAGE_BYTES: usize = 64;
+
+/// What ReportFatalError says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FatalReport {
+    /// R12: the code in bits 31:0; bit 63 says that `gpa` is valid.
+    pub code: u64,
+    /// R13: a shared page with a longer message, where the code says so.
+    pub gpa: Option<Gpa>,
+    /// The message in R14, R15, RBX, RDI, RSI, R8, R9, RDX, in this order.
+    pub message: [u8; FATAL_MESSAGE_BYTES],
+}
+
+impl FatalReport {
+    /// The report in the registers that a guest exposed.
+    pub fn of(gprs: &Gprs) -> Self {
+        let words = [gprs.r14, gprs.r15, gprs.rbx, gprs.rdi, gprs.rsi, gprs.r8, gprs.r9, gprs.rdx];
+        let mut message = [0; FATAL_MESSAGE_BYTES];
+        for (bytes, word) in message.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let gpa = (gprs.r12 & FATAL_ERROR_GPA_VALID != 0).then(|| Gpa::new(gprs.r13));
+        Self { code: gprs.r12, gpa, message }
+    }
+
+    /// The message up to its first NUL, with what is not printable ASCII replaced.
+    pub fn text(&self) -> impl Iterator<Item = char> + '_ {
+        self.message
+            .iter()
+            .take_while(|byte| **byte != 0)
+            .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '?' })
+    }
+}
 
 /// The register mask that Linux exposes for GHCI calls: RDX, RBX, RSI, RDI and R8 to R15.
 pub const LINUX_REGISTER_MASK: u16 = 0xffcc;

@@ -14,6 +14,7 @@
 
 mod error;
 mod locate;
+mod placement;
 mod plan;
 mod section;
 
@@ -24,6 +25,7 @@ use tdvisor_base::Gpa;
 
 pub use error::{GuidTableProblem, SectionName, SectionProblem, TdvfError};
 pub use locate::MetadataLocation;
+pub use placement::OutsideMemory;
 pub use plan::{
     AddedSections, BuildPlan, BuildStep, HostContents, LoaderModel, MeasuredSections, PageContents,
     PageOrder, SectionPlan,

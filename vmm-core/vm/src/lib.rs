@@ -22,6 +22,7 @@ mod exit;
 pub mod interrupt;
 mod memory;
 mod partition;
+pub mod topology;
 
 pub use ending::Ending;
 pub use exit::{AccessSize, Answer, FaultReason, MemoryFault, Transfer, VmExit};

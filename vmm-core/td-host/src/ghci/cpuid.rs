@@ -6,7 +6,7 @@
 //! The signature is KVM's. Linux keeps the x2APIC without interrupt remapping only under a hypervisor that it
 //! knows, and a TD has no other APIC mode. No paravirtual feature is offered beside it.
 
-use crate::td::topology::{self, Topology};
+use tdvisor_vm::topology::{self, Topology};
 
 /// Where hypervisors describe themselves.
 const SIGNATURE: u32 = 0x4000_0000;

@@ -10,13 +10,13 @@
 //! | WBINVD | nothing: the module keeps TD memory coherent |
 
 use tdvisor_base::Side;
+use tdvisor_vm::topology::Topology;
 use tdvisor_vm::{Answer, Transfer, VmExit};
 use tdx_module_iface::ghci::CallStatus;
 
 use super::{Reply, Request, cpuid, msr};
 use crate::error::Error;
 use crate::platform::Platform;
-use crate::td::topology::Topology;
 use crate::td::{Death, Ending, Td};
 use crate::vcpu::Vcpu;
 

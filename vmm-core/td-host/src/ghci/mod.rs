@@ -7,4 +7,4 @@ mod request;
 
 pub use dispatch::Wake;
 pub(crate) use dispatch::{Response, reply_to, respond};
-pub use request::{FATAL_MESSAGE_BYTES, FatalReport, Reply, Request};
+pub use request::{Reply, Request};

@@ -6,7 +6,7 @@
 use tdvisor_base::Gpa;
 use tdvisor_vm::AccessSize;
 use tdx_module_iface::Gprs;
-use tdx_module_iface::ghci::{CallStatus, Function, STANDARD};
+use tdx_module_iface::ghci::{CallStatus, FatalReport, Function, STANDARD};
 
 /// What a guest asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,30 +106,6 @@ pub enum Request {
     Malformed(Function),
 }
 
-/// Bytes that the registers of a fatal report can carry.
-pub const FATAL_MESSAGE_BYTES: usize = 64;
-
-/// What ReportFatalError says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FatalReport {
-    /// R12: the code in bits 31:0; bit 63 says that `gpa` is valid.
-    pub code: u64,
-    /// R13: a shared page with a longer message, where the code says so.
-    pub gpa: Option<Gpa>,
-    /// The message in R14, R15, RBX, RDI, RSI, R8, R9, RDX, in this order.
-    pub message: [u8; FATAL_MESSAGE_BYTES],
-}
-
-impl FatalReport {
-    /// The message up to its first NUL, with what is not printable ASCII replaced.
-    pub fn text(&self) -> impl Iterator<Item = char> + '_ {
-        self.message
-            .iter()
-            .take_while(|byte| **byte != 0)
-            .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '?' })
-    }
-}
-
 impl Request {
     /// Reads a request from the registers that the guest exposed.
     pub fn parse(gprs: &Gprs) -> Self {
@@ -146,7 +122,7 @@ impl Request {
             Function::GET_TD_VM_CALL_INFO => Self::GetTdVmCallInfo { leaf: gprs.r12 },
             Function::MAP_GPA => Self::MapGpa { gpa: Gpa::new(gprs.r12), size: gprs.r13 },
             Function::GET_QUOTE => Self::GetQuote { gpa: Gpa::new(gprs.r12), size: gprs.r13 },
-            Function::REPORT_FATAL_ERROR => Self::ReportFatalError(fatal_report(gprs)),
+            Function::REPORT_FATAL_ERROR => Self::ReportFatalError(FatalReport::of(gprs)),
             Function::SETUP_EVENT_NOTIFY_INTERRUPT => Self::SetupEventNotifyInterrupt { vector: gprs.r12 },
             Function::CPUID => Self::Cpuid { leaf: gprs.r12 as u32, subleaf: gprs.r13 as u32 },
             Function::HLT => Self::Hlt { interrupts_blocked: gprs.r12 != 0 },
@@ -185,16 +161,6 @@ fn direction(value: u64) -> Option<Direction> {
         1 => Some(Direction::Write),
         _ => None,
     }
-}
-
-fn fatal_report(gprs: &Gprs) -> FatalReport {
-    let words = [gprs.r14, gprs.r15, gprs.rbx, gprs.rdi, gprs.rsi, gprs.r8, gprs.r9, gprs.rdx];
-    let mut message = [0; FATAL_MESSAGE_BYTES];
-    for (bytes, word) in message.chunks_exact_mut(8).zip(words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
-    let gpa = (gprs.r12 & tdx_module_iface::ghci::FATAL_ERROR_GPA_VALID != 0).then(|| Gpa::new(gprs.r13));
-    FatalReport { code: gprs.r12, gpa, message }
 }
 
 /// The host's answer: R10, and results in R11 to R15.

@@ -13,12 +13,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use mirror_ept::GfnRange;
-use td_image::td_hob::{self, HobDialect};
-use td_image::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, SectionKind, TdvfImage};
+use td_image::td_hob;
+use td_image::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, TdvfImage};
 use tdvisor_base::{Gpa, Level, PAGE_SIZE};
 use tdx_module_iface::tdh;
 
-use super::config::{ConfigError, TdConfig, covered, frames_of};
+use super::config::{ConfigError, TdConfig, frames_of};
 use crate::error::Error;
 use crate::memory::Seat;
 use crate::platform::{LpId, Platform};
@@ -42,38 +42,13 @@ pub struct BuildProgress {
 /// # Errors
 /// [`ConfigError::OutsideMemory`] for a section that is neither in RAM nor in the firmware's place.
 pub(crate) fn memory_ranges(config: &TdConfig, image: &TdvfImage<'_>) -> Result<Vec<GfnRange>, ConfigError> {
-    const FOUR_GIB: u64 = 1 << 32;
-    const FIRMWARE_FLOOR: u64 = FOUR_GIB - (16 << 20);
-    let ram = config.ram();
-    let mut firmware: Option<GfnRange> = None;
-    for section in image.sections() {
-        let outside = ConfigError::OutsideMemory { gpa: section.gpa, bytes: section.mem_size };
-        let frames = frames_of(section.gpa, section.mem_size).ok_or(outside)?;
-        if frames.is_empty() || covered(&ram, frames) {
-            continue;
-        }
-        let in_firmware_place = section.gpa.get() >= FIRMWARE_FLOOR && frames.end().base().get() <= FOUR_GIB;
-        if !in_firmware_place {
-            return Err(outside);
-        }
-        firmware = Some(firmware.map_or(frames, |known| known.union(frames)));
-    }
-    let mut ranges = ram;
-    ranges.extend(firmware);
-    Ok(ranges)
+    let ranges = image.memory(&config.ram_ranges()).map_err(ConfigError::OutsideMemory)?;
+    Ok(ranges.iter().filter_map(|range| frames_of(range.start, range.bytes)).collect())
 }
 
 /// The TD HOB for an image, and the section that it goes to: QEMU's list, with what the caller adds.
 pub(crate) fn td_hob(config: &TdConfig, image: &TdvfImage<'_>) -> Result<Option<(Gpa, Vec<u8>)>, Error> {
-    let Some(section) = image.sections().find(|section| section.kind == SectionKind::TD_HOB) else {
-        return Ok(None);
-    };
-    let Some(list) = td_hob::list(image, &config.ram_ranges(), HobDialect::Qemu) else { return Ok(None) };
-    let mut list = list?;
-    for (guid, data) in &config.hob_extensions {
-        td_hob::add_guid_extension(&mut list, image, *guid, data)?;
-    }
-    Ok(Some((section.gpa, list)))
+    Ok(td_hob::with_extensions(image, &config.ram_ranges(), &config.hob_extensions)?)
 }
 
 /// Adds and measures everything that the image's sections ask for.

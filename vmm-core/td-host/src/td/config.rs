@@ -5,6 +5,7 @@ use core::fmt;
 
 use mirror_ept::GfnRange;
 use td_image::td_hob::{MemoryRange, qemu_ram};
+use td_image::tdvf::OutsideMemory;
 use tdvisor_base::{Gfn, Gpa, Level, PAGE_SIZE};
 use tdx_module_iface::td_params::attributes;
 
@@ -84,12 +85,7 @@ pub enum ConfigError {
         limit: u32,
     },
     /// A section of the image lies where the TD has no memory.
-    OutsideMemory {
-        /// The section's address.
-        gpa: Gpa,
-        /// Its size, in bytes.
-        bytes: u64,
-    },
+    OutsideMemory(OutsideMemory),
 }
 
 impl fmt::Display for ConfigError {
@@ -107,9 +103,7 @@ impl fmt::Display for ConfigError {
             Self::TooManyVcpus { asked, limit } => {
                 write!(f, "{asked} vCPUs is more than this machine runs: at most {limit}")
             }
-            Self::OutsideMemory { gpa, bytes } => {
-                write!(f, "the image's section at {gpa} ({bytes} bytes) is outside the TD's memory")
-            }
+            Self::OutsideMemory(section) => section.fmt(f),
         }
     }
 }
@@ -154,11 +148,6 @@ impl TdConfig {
             .filter(|r| !r.is_empty())
             .collect()
     }
-}
-
-/// Whether one of `ranges` holds all of `wanted`.
-pub(crate) fn covered(ranges: &[GfnRange], wanted: GfnRange) -> bool {
-    ranges.iter().any(|range| range.covers(wanted))
 }
 
 /// The frames of `bytes` bytes at `gpa`, rounded outwards.

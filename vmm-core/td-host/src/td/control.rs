@@ -11,15 +11,16 @@
 use alloc::vec::Vec;
 
 use tdvisor_base::{Level, Pfn};
+use tdvisor_vm::topology::{self, Topology};
 use tdx_module_iface::handles::Tdr;
 use tdx_module_iface::metadata::cpuid::CpuidTable;
 use tdx_module_iface::td_params::{CpuidValues, TdParams, eptp};
 use tdx_module_iface::tdh;
+use tdx_module_iface::tdsysinfo::TdhSysInfo;
 use zerocopy::IntoBytes;
 
 use super::config::TdConfig;
 use super::teardown;
-use super::topology::{self, Topology};
 use crate::error::Error;
 use crate::host::hkid::Hkid;
 use crate::host::{Host, on_lp, one_lp_per_package};
@@ -107,6 +108,11 @@ pub(crate) fn tsc_units<P: Platform>(platform: &P) -> u64 {
     (platform.frequency_hz() / TSC_UNIT_HZ).clamp(4, 400)
 }
 
+/// Whether the module shows guests a topology of the host's choice.
+pub(crate) fn shows_topology(module: &TdhSysInfo) -> bool {
+    module.cpuid_config.iter().any(|offered| offered.leaf == topology::LEAF)
+}
+
 /// TD_PARAMS for a configuration: all processor state that the module supports, 48-bit guest addresses, and
 /// every configurable CPUID bit that the host's processor has.
 fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
@@ -128,15 +134,16 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
         let known = CpuidTable::V1_5_05.position(offered.leaf, offered.subleaf);
         let Some(leaf) = known.and_then(|position| CpuidTable::V1_5_05.at(position)) else { continue };
         if offered.leaf == topology::LEAF {
-            *slot = topology.configured(offered.subleaf);
+            let [eax, ebx, ecx, edx] = topology.configured(offered.subleaf);
+            *slot = CpuidValues { eax, ebx, ecx, edx };
             continue;
         }
         let [eax, ebx, ecx, edx] = leaf.allowed;
-        let topology = topology.elsewhere(offered.leaf, offered.subleaf);
+        let of_topology = topology.elsewhere(offered.leaf, offered.subleaf);
         *slot = CpuidValues {
-            eax: (eax | topology.eax) & offered.eax,
-            ebx: (ebx | topology.ebx) & offered.ebx,
-            ecx: (ecx | topology.ecx) & offered.ecx,
+            eax: (eax | of_topology[0]) & offered.eax,
+            ebx: (ebx | of_topology[1]) & offered.ebx,
+            ecx: (ecx | of_topology[2]) & offered.ecx,
             edx: edx & offered.edx,
         };
     }

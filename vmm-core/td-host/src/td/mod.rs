@@ -8,12 +8,11 @@
 
 pub(crate) mod build;
 pub mod config;
-mod control;
+pub(crate) mod control;
 pub(crate) mod core;
 mod ending;
 mod partition;
 pub(crate) mod teardown;
-pub(crate) mod topology;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::host::{Host, on_lp};
 use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
+use crate::td::control::shows_topology;
 use crate::td::core::TdCore;
 use crate::td::teardown::{self, TeardownReport};
-use crate::td::topology;
 
 /// Pin-based control "process posted interrupts".
 const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
@@ -101,7 +101,7 @@ impl VcpuControl {
         on_lp(&host.platform, self.lp, |lp| {
             let entry_value = entry_value.get();
             bounded(Bound::MANAGEMENT, || {
-                if topology::is_configurable(host.module_info()) {
+                if shows_topology(host.module_info()) {
                     tdh::tdh_vp_init_x2apic(lp, self.tdvpr, entry_value, index)
                 } else {
                     tdh::tdh_vp_init(lp, self.tdvpr, entry_value)

@@ -1,32 +1,29 @@
-//! The processor topology of a TD: one package of cores with one thread each.
+//! The processor topology of a VM: one package of cores with one thread each.
 //!
-//! A vCPU's x2APIC id is its index. Three places say the same: CPUID leaf 1FH, which TD_PARAMS configures where the
-//! module can show it; TDH.VP.INIT of version 1; and the answers to CPUID of guests that did not turn it on
+//! A vCPU's x2APIC id is its index. Three places say the same: CPUID leaf 1FH, which a TD's host configures where the
+//! module can show it; the id that a vCPU is made with; and the answers to CPUID of guests that did not turn it on
 //! (TD_CTLS.ENUM_TOPOLOGY), which the module leaves to the host.
 
-use tdx_module_iface::td_params::CpuidValues;
-use tdx_module_iface::tdsysinfo::TdhSysInfo;
-
 /// CPUID leaf that lists the levels of the topology, and its older form.
-pub(crate) const LEAF: u32 = 0x1f;
+pub const LEAF: u32 = 0x1f;
 /// The older form, without levels above the core.
-pub(crate) const OLD_LEAF: u32 = 0xb;
+pub const OLD_LEAF: u32 = 0xb;
 
 /// Level types (SDM, CPUID leaf 1FH, ECX bits 15:8).
 const SMT: u32 = 1;
 const CORE: u32 = 2;
 
-/// The topology of a TD with so many vCPUs.
+/// The topology of a VM with so many vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Topology {
+pub struct Topology {
     /// vCPUs; not zero.
-    pub(crate) vcpus: u32,
+    pub vcpus: u32,
 }
 
 impl Topology {
     /// EAX, EBX, ECX of a subleaf of leaf 1FH: bits of an x2APIC id up to this level, logical processors in it, level
     /// type and subleaf.
-    pub(crate) const fn level(self, subleaf: u32) -> [u32; 3] {
+    pub const fn level(self, subleaf: u32) -> [u32; 3] {
         let vcpus = if self.vcpus == 0 { 1 } else { self.vcpus };
         match subleaf {
             0 => [0, 1, SMT << 8],
@@ -36,24 +33,24 @@ impl Topology {
     }
 
     /// The whole subleaf as a vCPU reads it.
-    pub(crate) const fn cpuid(self, subleaf: u32, x2apic_id: u32) -> [u32; 4] {
+    pub const fn cpuid(self, subleaf: u32, x2apic_id: u32) -> [u32; 4] {
         let [eax, ebx, ecx] = self.level(subleaf);
         [eax, ebx, ecx, x2apic_id]
     }
 
-    /// What TD_PARAMS gets for a subleaf: levels that do not exist stay zero.
-    pub(crate) const fn configured(self, subleaf: u32) -> CpuidValues {
+    /// EAX, EBX, ECX and EDX that a subleaf of leaf 1FH is configured with: levels that do not exist stay zero.
+    pub const fn configured(self, subleaf: u32) -> [u32; 4] {
         match self.level(subleaf) {
-            [0, 0, _] => CpuidValues { eax: 0, ebx: 0, ecx: 0, edx: 0 },
-            [eax, ebx, ecx] => CpuidValues { eax, ebx, ecx, edx: 0 },
+            [0, 0, _] => [0; 4],
+            [eax, ebx, ecx] => [eax, ebx, ecx, 0],
         }
     }
 }
 
 /// CPUID leaf 1, whose EBX bits 23:16 count the logical processors that a package has room for.
-const BASIC: u32 = 1;
+pub const BASIC: u32 = 1;
 /// CPUID leaf 4: caches, and who shares them.
-const CACHES: u32 = 4;
+pub const CACHES: u32 = 4;
 
 impl Topology {
     /// Logical processors that the package has room for: a power of two, as x2APIC ids are bits.
@@ -61,25 +58,24 @@ impl Topology {
         if self.vcpus == 0 { 1 } else { self.vcpus.next_power_of_two() }
     }
 
-    /// What the topology says in a leaf other than 1FH; zeros where that leaf does not speak of it.
+    /// What the topology says in a leaf other than 1FH, as EAX, EBX, ECX and EDX; zeros where that leaf does not speak of it.
     ///
     /// A module that takes these bits as given (release 1.5.05) shows the guest what stands here and nothing of the
     /// processor's own: a guest that finds no processor in leaf 1 divides by it.
-    pub(crate) const fn elsewhere(self, leaf: u32, subleaf: u32) -> CpuidValues {
-        const NONE: CpuidValues = CpuidValues { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+    pub const fn elsewhere(self, leaf: u32, subleaf: u32) -> [u32; 4] {
         match leaf {
             BASIC => {
                 let room = if self.room() > 255 { 255 } else { self.room() };
-                CpuidValues { ebx: room << 16, ..NONE }
+                [0, room << 16, 0, 0]
             }
             CACHES => self.cache(subleaf),
-            _ => NONE,
+            _ => [0; 4],
         }
     }
 
     /// A subleaf of leaf 4 (SDM volume 2, CPUID, "Deterministic Cache Parameters"): 48 KiB and 32 KiB of first level and
     /// 2 MiB of second for each vCPU, 48 MiB of third level for all.
-    const fn cache(self, subleaf: u32) -> CpuidValues {
+    const fn cache(self, subleaf: u32) -> [u32; 4] {
         const DATA: u32 = 1;
         const CODE: u32 = 2;
         const UNIFIED: u32 = 3;
@@ -90,22 +86,17 @@ impl Topology {
             1 => (CODE, 1, 8, 64, 1),
             2 => (UNIFIED, 2, 16, 2048, 1),
             3 => (UNIFIED, 3, 12, 65536, self.room()),
-            _ => return CpuidValues { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            _ => return [0; 4],
         };
         // The field for cores has six bits.
         let cores = if self.room() > 64 { 64 } else { self.room() };
-        CpuidValues {
-            eax: (cores - 1) << 26 | (sharing - 1) << 14 | SELF_INITIALISING | level << 5 | kind,
-            ebx: (ways - 1) << 22 | (LINE - 1),
-            ecx: sets - 1,
-            edx: 0,
-        }
+        [
+            (cores - 1) << 26 | (sharing - 1) << 14 | SELF_INITIALISING | level << 5 | kind,
+            (ways - 1) << 22 | (LINE - 1),
+            sets - 1,
+            0,
+        ]
     }
-}
-
-/// Whether the module shows guests a topology of the host's choice.
-pub(crate) fn is_configurable(module: &TdhSysInfo) -> bool {
-    module.cpuid_config.iter().any(|offered| offered.leaf == LEAF)
 }
 
 #[cfg(test)]
@@ -123,16 +114,16 @@ mod tests {
     fn leaf_1_and_the_caches_count_at_least_the_vcpus_that_there_are() {
         for vcpus in [1, 2, 3, 8, 64, 576] {
             let topology = Topology { vcpus };
-            let logical = topology.elsewhere(BASIC, 0).ebx >> 16;
+            let logical = topology.elsewhere(BASIC, 0)[1] >> 16;
             assert!(logical >= vcpus.min(255), "{vcpus} vCPUs");
-            let last_level = topology.elsewhere(CACHES, 3).eax;
+            let last_level = topology.elsewhere(CACHES, 3)[0];
             assert!((last_level >> 14 & 0xfff) + 1 >= vcpus, "{vcpus} vCPUs");
             assert!((last_level >> 26) + 1 >= vcpus.min(64), "{vcpus} vCPUs");
-            let first_level = topology.elsewhere(CACHES, 0).eax;
+            let first_level = topology.elsewhere(CACHES, 0)[0];
             assert_eq!(first_level >> 14 & 0xfff, 0, "a first-level cache belongs to one vCPU");
         }
-        assert_eq!(Topology { vcpus: 2 }.elsewhere(CACHES, 4), CpuidValues::default());
-        assert_eq!(Topology { vcpus: 2 }.elsewhere(7, 0), CpuidValues::default());
+        assert_eq!(Topology { vcpus: 2 }.elsewhere(CACHES, 4), [0; 4]);
+        assert_eq!(Topology { vcpus: 2 }.elsewhere(7, 0), [0; 4]);
     }
 
     #[test]
@@ -140,6 +131,6 @@ mod tests {
         let topology = Topology { vcpus: 4 };
         assert_eq!(topology.cpuid(0, 3), [0, 1, 0x100, 3]);
         assert_eq!(topology.cpuid(2, 3), [0, 0, 2, 3]);
-        assert_eq!(topology.configured(2), CpuidValues::default());
+        assert_eq!(topology.configured(2), [0; 4]);
     }
 }
