@@ -12,6 +12,8 @@
 
 pub mod bell;
 pub mod board;
+mod drive;
+pub mod kvm;
 mod machine;
 mod report;
 mod session;

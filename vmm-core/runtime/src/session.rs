@@ -1,7 +1,5 @@
 //! One TD, from its specification to its teardown.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use machine_emu::EmulatedMachine;
 use td_host::Error;
 use td_host::host::hkid::HkidCounts;
@@ -11,6 +9,7 @@ use tdvisor_devices::Devices;
 use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
+use crate::drive::Driver;
 use crate::machine::{Event, Machine};
 use crate::report::{Audit, Report};
 
@@ -93,65 +92,19 @@ impl<'m, 'e> Session<'m, 'e> {
 
     /// Runs every vCPU on a thread of its own until the TD has ended, or is stopped because the watch wants it.
     pub fn drive(self, watch: &impl Watch) -> Ended<'m> {
-        let finished = AtomicBool::new(false);
-        let run = |index: u32| {
-            self.monitor.run_vcpu(&self.td, index);
-            if let Some(vcpu) = self.td.vcpus().get(index as usize) {
-                self.machine.platform().vcpu_has_ended(vcpu.lp());
-            }
-        };
-        std::thread::scope(|scope| {
-            let run = &run;
-            let vcpus: Vec<_> = self
-                .td
-                .vcpus()
-                .iter()
-                .map(|vcpu| {
-                    let index = vcpu.index();
-                    scope.spawn(move || run(index))
-                })
-                .collect();
-            scope.spawn(|| self.watch(watch, &finished));
-            scope.spawn(|| self.attend(&finished));
-            for vcpu in vcpus {
-                if vcpu.join().is_err() {
-                    self.td.stop();
+        let driver = Driver {
+            vm: &self.td,
+            monitor: &self.monitor,
+            bell: &self.bell,
+            has_ended: &|ending| (self.events)(Event::Ended(ending)),
+            vcpu_done: &|index| {
+                if let Some(vcpu) = self.td.vcpus().get(index as usize) {
+                    self.machine.platform().vcpu_has_ended(vcpu.lp());
                 }
-            }
-            finished.store(true, Ordering::SeqCst);
-            watch.ring();
-            self.bell.ring();
-        });
-        let ending = self.td.ending().unwrap_or(Ending::Stopped);
+            },
+        };
+        let ending = driver.drive(watch);
         Ended { machine: self.machine, td: self.td, before: self.before, ending }
-    }
-
-    /// Lets devices attend to what the host has for them, until all vCPUs are done.
-    fn attend(&self, finished: &AtomicBool) {
-        loop {
-            self.bell.wait();
-            if finished.load(Ordering::SeqCst) {
-                return;
-            }
-            if self.monitor.attend(&self.td).is_err() {
-                self.td.stop();
-            }
-        }
-    }
-
-    /// Stops the TD when it has to end, and delivers the interrupts of typed input; returns when all vCPUs are done.
-    fn watch(&self, watch: &impl Watch, finished: &AtomicBool) {
-        let mut has_ended = false;
-        while !finished.load(Ordering::SeqCst) {
-            if watch.wants_stop() || self.monitor.deliver_lines(&self.td).is_err() {
-                self.td.stop();
-            }
-            if !has_ended && let Some(ending) = self.td.ending() {
-                has_ended = true;
-                (self.events)(Event::Ended(&ending));
-            }
-            watch.wait();
-        }
     }
 }
 
