@@ -20,6 +20,7 @@ fn status_0_is_yes() {
         &["version"],
         &["version", "--verbose"],
         &["version", "--json"],
+        &["completions", "bash"],
         &["--help"],
     ] {
         tdvisor(arguments).ends_with(0);
@@ -44,6 +45,8 @@ fn status_2_is_unusable_input() {
         &["run", "--profile", "1.5", "--json"],
         &["server", "--kernel", "/no/such/file", "--profile", "1.5"],
         &["rnu"],
+        &["completions", "csh"],
+        &["man", "/no/such/folder"],
         &["decode", "no/such/thing"],
         &["measure", "/no/such/image"],
         &["verify", "/no/such/quote", "--collateral", "/no/such/file"],

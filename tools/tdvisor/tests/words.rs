@@ -92,3 +92,26 @@ fn a_number_that_is_no_status_is_none() {
     assert!(said.contains("SGX_QL_TCB_NOT_SUPPORTED") && !said.contains("SUCCESS"), "{said}");
     tdvisor(&["decode", "0xe0ff"]).ends_with(2);
 }
+
+#[test]
+fn every_command_has_a_manual_page_and_every_shell_its_completions() {
+    let folder = Folder::new("words-man");
+    tdvisor(&["man", &folder.path("")]).ends_with(0);
+    let help = tdvisor(&["--help"]).ends_with(0).stdout();
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.contains(&"run") && commands.contains(&"man"), "{help}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = tdvisor(&["completions", shell]).ends_with(0).stdout();
+        for command in &commands {
+            let page = std::fs::read_to_string(folder.path(&format!("tdvisor-{command}.1"))).expect(command);
+            assert!(page.contains("NAME"), "{command}");
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+}

@@ -15,6 +15,7 @@ pub fn with_version(mut answer: Value) -> Value {
 
 pub mod attest_serve;
 pub mod collateral;
+pub mod completions;
 pub mod conformance;
 pub mod decode;
 pub mod eventlog;
@@ -22,6 +23,7 @@ mod hardware;
 pub mod image;
 mod kernel_tree;
 pub mod list;
+pub mod man;
 pub mod measure;
 pub mod quote;
 pub mod run;

@@ -1,6 +1,7 @@
 //! `tdvisor version`: which build this is, and what its built-in images measure to.
 
 use seam_emu::ModuleProfile;
+use seam_emu::features::{FeatureSet, Word};
 use serde_json::{Value, json};
 use tdvisor_guest_images::GUESTS;
 
@@ -8,7 +9,8 @@ use super::run::image::Image;
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 
-/// Print the version; with --verbose also the emulated module's profile and the MRTD of each built-in image.
+/// Print the version; with --verbose also the commit, the emulated module's profiles and what they offer, and the MRTD of
+/// each built-in image.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print everything that tells two builds apart.
@@ -27,7 +29,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!("tdvisor {version}\n");
     if args.json || args.verbose {
-        let profile = ModuleProfile::default().name();
+        let commit = option_env!("TDVISOR_COMMIT").unwrap_or("unknown");
+        let linkage = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
         let mut mrtds = Vec::new();
         for guest in GUESTS {
             mrtds.push((guest.name, Image::built_in(guest).predicted_mrtd()?.to_string()));
@@ -38,12 +41,26 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             let whole = json!({
                 "schema": JSON_SCHEMA,
                 "version": version,
-                "module_profile": profile,
+                "commit": commit,
+                "linkage": linkage,
+                "module_profile": ModuleProfile::default().name(),
+                "module_profiles": ModuleProfile::ALL.map(|profile| json!({
+                    "name": profile.name(),
+                    "tdx_features0": format!("{:#x}", features0(profile)),
+                })),
                 "mrtd": mrtds,
             });
             text = format!("{whole:#}\n");
         } else {
-            text.push_str(&format!("module     {profile}\n"));
+            text.push_str(&format!("commit     {commit}, {linkage} executable\n"));
+            for profile in ModuleProfile::ALL {
+                let default = if profile == ModuleProfile::default() { ", if none is named" } else { "" };
+                let features = features0(profile);
+                text.push_str(&format!(
+                    "module     {:<10} TDX_FEATURES0 {features:#x}{default}\n",
+                    profile.name()
+                ));
+            }
             for (name, mrtd) in mrtds {
                 text.push_str(&format!("MRTD       {name:<10} {mrtd}\n"));
             }
@@ -51,4 +68,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     print(&text)?;
     Ok(Status::Success)
+}
+
+/// What a profile offers.
+fn features0(profile: ModuleProfile) -> u64 {
+    FeatureSet::Offered.bits(Word::Features0, profile.release())
 }
