@@ -165,6 +165,8 @@ impl EptViolation {
     pub const GLA_VALID: u64 = 1 << 7;
     /// Bit 8: the access was to the translation of a linear address, not to a paging structure.
     pub const GLA_TRANSLATED: u64 = 1 << 8;
+    /// Bit 12: an IRET had unblocked NMIs before.
+    pub const NMI_UNBLOCKED: u64 = 1 << 12;
     /// Bits 12:7, hidden from the host.
     pub const HIDDEN_FROM_HOST: u64 = 0x3f << 7;
 

@@ -36,30 +36,39 @@ const fn for_l1(encoding: u32) -> RdWr {
         | 0x6c00..=0x6cff => RdWr { rd: NONE, wr: NONE },
         0x0002 | 0x2000 | 0x2002 | 0x2016 | 0x2018 | 0x202a | 0x202e | 0x2036 | 0x4000 | 0x400c | 0x4024
         | 0x4826 => RdWr { rd: ALL, wr: NONE },
+        // The address of the tables is the host's.
+        0x201a => RdWr { rd: 0xfff0_0000_0000_0fff, wr: SUPERVISOR_SHADOW_STACK },
+        // Uncore PMI is the processor's own.
+        0x2802 => RdWr { rd: !(1 << 13), wr: 0xffc7 },
         _ => RdWr { rd: ALL, wr: written_by_l1(encoding) },
     }
 }
+
+/// EPTP: supervisor shadow-stack control.
+const SUPERVISOR_SHADOW_STACK: u64 = 0x80;
+/// Bits of the HLAT pointer.
+const HLAT_POINTER: u64 = 0x000f_ffff_ffff_f018;
+/// Bits of CR0 and CR4 that an L2 VM may have.
+const CR0: u64 = 0x8005_001f;
+const CR4: u64 = 0x03ff_1fbf;
 
 /// The bits that L1 may write of a field of which it may write any.
 const fn written_by_l1(encoding: u32) -> u64 {
     match encoding {
         // Virtual-APIC page: a page of the TD.
         0x2012 => 0xffff_ffff_ffff_f000,
-        // Supervisor shadow-stack control.
-        0x201a => 0x80,
         0x2034 => 0xe,
-        0x2040 => 0x000f_ffff_ffff_f018,
-        0x2802 => 0xffc7,
+        0x2040 => HLAT_POINTER,
         // SCE, LME, LMA.
         0x2806 => 0x501,
-        0x4002 => 0x68d9_9e04,
+        0x4002 => 0x48d9_9a04,
         // Machine checks always exit.
         0x4004 => 0xfffb_ffff,
         // IA-32e mode guest.
         0x4012 => 0x200,
-        0x401e => 0x0051_3e0c,
-        0x6800 => 0x8005_001f,
-        0x6804 => 0x03ff_1fbf,
+        0x401e => 0x0c51_3e0c,
+        0x6800 => CR0,
+        0x6804 => CR4,
         _ => ALL,
     }
 }
@@ -70,6 +79,8 @@ const fn for_host(encoding: u32, own: RdWr) -> RdWr {
     match encoding {
         0x4000 => RdWr { rd: NONE, wr: NONE },
         0x0002 | 0x2016 => RdWr { rd: own.rd, wr: NONE },
+        // Also what the module keeps beside the address.
+        0x203c => RdWr { rd: ALL, wr: own.wr },
         _ => own,
     }
 }
@@ -77,6 +88,12 @@ const fn for_host(encoding: u32, own: RdWr) -> RdWr {
 const fn for_debug_host(encoding: u32, own: RdWr) -> RdWr {
     match encoding {
         0x0002 | 0x2016 | 0x4000 | 0x6000..=0x6006 => RdWr { rd: own.rd, wr: NONE },
+        0x0006 => RdWr { rd: own.rd, wr: ALL },
+        0x2012 => RdWr { rd: ALL, wr: NONE },
+        0x201a => RdWr { rd: ALL, wr: SUPERVISOR_SHADOW_STACK },
+        0x2040 => RdWr { rd: ALL, wr: HLAT_POINTER },
+        0x6800 => RdWr { rd: own.rd, wr: CR0 },
+        0x6804 => RdWr { rd: own.rd, wr: CR4 },
         _ => own,
     }
 }

@@ -40,8 +40,7 @@ fields! {
     DR1: row(0x1120_0003_0000_0001, 1, 1, Tdvps(0x0a08), [N, N, A, A, N, N, N, N], Stored);
     DR2: row(0x1120_0003_0000_0002, 1, 1, Tdvps(0x0a10), [N, N, A, A, N, N, N, N], Stored);
     DR3: row(0x1120_0003_0000_0003, 1, 1, Tdvps(0x0a18), [N, N, A, A, N, N, N, N], Stored);
-    DR6: row(0x1120_0003_0000_0006, 1, 1, Tdvps(0x0a20), [N, N, A, A, N, N, N, N], Stored)
-        .debug_host_writes_since(V1_5_05, 0xffff_ffff);
+    DR6: row(0x1120_0003_0000_0006, 1, 1, Tdvps(0x0a20), [N, N, A, 0xffff_ffff, N, N, N, N], Stored);
     XCR0: row(0x1120_0003_0000_0020, 1, 1, Tdvps(0x0a28), [N, N, A, N, N, N, N, N], Checked);
     CR2: row(0x1120_0003_0000_0028, 1, 1, Tdvps(0x0a30), [N, N, A, A, N, N, N, N], Stored);
     VCPU_STATE_DETAILS: row(0x9120_0003_0000_0100, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed);

@@ -181,6 +181,11 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// The rules of the module on this machine.
+    pub const fn rules(&self) -> Rules {
+        Rules::on_machine(self.profile, self.features)
+    }
+
     /// A small server: two logical processors in one package, 2 GiB of memory of which the upper half is
     /// convertible, 32 private keys.
     pub fn small() -> Self {

@@ -8,6 +8,7 @@ use tdx_module_iface::Operand;
 use tdx_module_iface::metadata::cpuid::CpuidTable;
 
 use crate::config::ModuleProfile;
+use crate::features::FeatureSet;
 
 /// The rules of one release.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +23,6 @@ pub struct Rules {
     pub max_vcpus: u16,
     /// Pages of a TD's immutable state in a migration bundle.
     pub immutable_state_pages: u64,
-    /// Bits that L2_CTLS may have.
-    pub l2_ctls: u64,
     /// What of IA32_ARCH_CAPABILITIES a host may choose.
     pub arch_capabilities: ArchCapabilities,
     /// CR4 bits that no TD may set.
@@ -32,6 +31,8 @@ pub struct Rules {
     pub monitor_mwait: Intercept,
     /// Whether IA32_DEBUGCTL refuses bits of features that the TD does not have.
     pub debugctl_features: Check,
+    /// What an asynchronous exit of a TD with NO_RBP_MOD leaves in the host's RBP.
+    pub rbp_after_async_exit: HostRbp,
     /// The operand of TLB_TRACKING_NOT_DONE in TDH.MEM.RANGE.UNBLOCK.
     pub untracked_unblock: Operand,
     /// Whether PAMT pages of 4 KiB entries come and go by TDH.PHYMEM.PAMT.ADD and .REMOVE.
@@ -81,6 +82,15 @@ pub enum Intercept {
     UndefinedOpcode,
 }
 
+/// What an exit does to a register of the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostRbp {
+    /// It is zero.
+    Cleared,
+    /// It keeps its value.
+    Kept,
+}
+
 /// The treatment of IA32_ARCH_CAPABILITIES.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArchCapabilities {
@@ -101,7 +111,6 @@ const V1_5_01: Rules = Rules {
     topology: Support::Absent,
     max_vcpus: u16::MAX,
     immutable_state_pages: 3,
-    l2_ctls: 7,
     arch_capabilities: ArchCapabilities {
         configurable: 0x0044_d060,
         zero: ARCH_CAPABILITIES_ZERO & !(1 << 16 | 1 << 22) | 1 << 21,
@@ -110,6 +119,7 @@ const V1_5_01: Rules = Rules {
     cr4_reserved: 1 << 15 | u64::MAX << 26,
     monitor_mwait: Intercept::VirtualisationException,
     debugctl_features: Check::Omitted,
+    rbp_after_async_exit: HostRbp::Cleared,
     untracked_unblock: Operand::SEPT_TREE,
     dynamic_pamt: Support::Absent,
 };
@@ -120,7 +130,6 @@ const V1_5_05: Rules = Rules {
     topology: Support::Present,
     max_vcpus: 576,
     immutable_state_pages: 4,
-    l2_ctls: 3,
     // SSB_NO, RRSBA, BHI_NO, and bit 24.
     arch_capabilities: ArchCapabilities {
         configurable: 1 << 4 | 1 << 19 | 1 << 20 | 1 << 24,
@@ -144,6 +153,17 @@ impl Rules {
             ModuleProfile::V1_5_01 => &V1_5_01,
             ModuleProfile::V1_5_05 | ModuleProfile::V1_5Late => &V1_5_05,
             ModuleProfile::V2_0 => &V2_0,
+        }
+    }
+
+    /// The rules of a release as a machine has them. What no host could live with, the recorded modules do only where
+    /// recordings are compared: a host that is compiled without frame pointers, as Linux is, needs its RBP after
+    /// every exit.
+    pub const fn on_machine(profile: ModuleProfile, features: FeatureSet) -> Self {
+        let release = *Self::of(profile);
+        match features {
+            FeatureSet::Recorded => release,
+            FeatureSet::Offered => Self { rbp_after_async_exit: HostRbp::Kept, ..release },
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) const LEAVES: &[CpuidLeaf] = &[
     native(0x0, None, [0xffff_ffdc, 0, 0, 0], [0x23, 0, 0, 0], [0, 0, 0, 0]),
     native(0x3, None, [F, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0]),
     native(0x4, Some(4), [F, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0]),
-    faulting(0x6),
+    faulting(0x6, None),
     configurable(10, 0x7, Some(2), [F, F, F, 0xffff_ffc0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0x28], [0, 0, 0, 0]),
     native(0x8, None, [F, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0]),
     native(0xd, Some(0), [0xfff9_fd18, 0, 0, F], [0, 0, 0, 0], [0, F, 0, 0]),
@@ -63,7 +63,7 @@ pub(super) const LEAVES: &[CpuidLeaf] = &[
     native(0x21, Some(0), [F, 0x9a8b_91b6, 0xdfdf_dfdf, 0xa7bb_ab93], [0, 0x6574_6e49, 0x2020_2020, 0x5844_546c], [0, 0, 0, 0]),
     native(0x8000_0000, None, [0x7fff_fff7, F, F, F], [0x8000_0008, 0, 0, 0], [0, 0, 0, 0]),
     native(0x8000_0001, None, [F, F, 0xffff_fede, 0xd3ef_f7ff], [0, 0, 0, 0], [0, 0, 0, 0x800]),
-    faulting(0x8000_0006),
+    faulting(0x8000_0006, None),
     native(0x8000_0007, None, [F, F, F, 0xffff_feff], [0, 0, 0, 0], [0, 0, 0, 0]),
     native(0x22, None, [F, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0]),
     configurable(11, 0x23, Some(0), [0xffff_fff0, 0, F, F], [0, 0, 0, 0], [0, 0, 0, 0], [0xf, 0, 0, 0], [0, 0, 0, 0]),
@@ -77,14 +77,17 @@ pub(super) const LEAVES: &[CpuidLeaf] = &[
     native(0x1a, None, [0, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0]),
 ];
 
-/// Before the topology could be configured, leaf 1FH was the processor's own; AVX-IFMA and LAM did not exist yet.
+/// The leaves of release 1.5.01: leaf 0BH and, of a processor with several kinds of cores, leaf 1AH came later.
+pub(super) const WITHOUT_TOPOLOGY: &[CpuidLeaf] = LEAVES.split_at(64).0;
+
+/// Before the topology could be configured, leaf 1FH gave #VE; AVX-IFMA and LAM did not exist yet.
 #[rustfmt::skip]
 pub(super) const BEFORE_TOPOLOGY: &[CpuidLeaf] = &[
     configurable(6, 0x7, Some(1), [0xffff_e2cf, F, F, F], [0, 0, 0, 0], [0, 0, 0, 0], [0x1d30, 0, 0, 0], [0, 0, 0, 0]),
-    native(0x1f, Some(0), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
-    native(0x1f, Some(1), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
-    native(0x1f, Some(2), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
-    native(0x1f, Some(3), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
-    native(0x1f, Some(4), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
-    native(0x1f, Some(5), [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, F]),
+    faulting(0x1f, Some(0)),
+    faulting(0x1f, Some(1)),
+    faulting(0x1f, Some(2)),
+    faulting(0x1f, Some(3)),
+    faulting(0x1f, Some(4)),
+    faulting(0x1f, Some(5)),
 ];

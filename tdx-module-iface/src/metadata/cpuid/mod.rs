@@ -19,7 +19,7 @@
 mod leaves;
 
 use crate::release::Release;
-use leaves::{BEFORE_TOPOLOGY, LEAVES};
+use leaves::{BEFORE_TOPOLOGY, LEAVES, WITHOUT_TOPOLOGY};
 
 /// EAX, EBX, ECX, EDX, in that order.
 pub type CpuidRegs = [u32; 4];
@@ -102,8 +102,8 @@ pub struct CpuidTable {
 }
 
 impl CpuidTable {
-    /// Release 1.5.01: twelve configurable leaves, no topology among them.
-    pub const V1_5_01: Self = Self { leaves: LEAVES, changed: BEFORE_TOPOLOGY };
+    /// Release 1.5.01: twelve configurable leaves, and no topology.
+    pub const V1_5_01: Self = Self { leaves: WITHOUT_TOPOLOGY, changed: BEFORE_TOPOLOGY };
     /// Release 1.5.05: eighteen configurable leaves.
     pub const V1_5_05: Self = Self { leaves: LEAVES, changed: &[] };
 
@@ -165,8 +165,8 @@ const fn native(
     CpuidLeaf { leaf, subleaf, presence, config: None, fixed_zero, fixed_one, given, allowed, dynamic }
 }
 
-const fn faulting(leaf: u32) -> CpuidLeaf {
-    let value = native(leaf, None, [0; 4], [0; 4], [0; 4]);
+const fn faulting(leaf: u32, subleaf: Option<u32>) -> CpuidLeaf {
+    let value = native(leaf, subleaf, [0; 4], [0; 4], [0; 4]);
     CpuidLeaf { presence: Presence::Faulting, ..value }
 }
 
@@ -218,6 +218,19 @@ mod tests {
                     assert_eq!((all, bits), (u32::MAX, 32), "leaf {:#x}, register {register}", leaf.leaf);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_first_release_has_no_leaf_that_names_a_place_in_the_topology() {
+        let table = CpuidTable::V1_5_01;
+        assert_eq!((table.len(), CpuidTable::V1_5_05.len()), (64, 68));
+        for (leaf, subleaf) in [(0xb, 0), (0xb, 1), (0xb, 2), (0x1a, 0)] {
+            assert_eq!(table.position(leaf, subleaf), None, "leaf {leaf:#x}.{subleaf}");
+        }
+        for subleaf in 0..6 {
+            let leaf = table.position(0x1f, subleaf).and_then(|at| table.at(at)).unwrap();
+            assert_eq!(leaf.presence, Presence::Faulting, "leaf 0x1f.{subleaf}");
         }
     }
 

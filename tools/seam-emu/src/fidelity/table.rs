@@ -33,7 +33,6 @@ pub const NOT_MODELLED: &[(&str, &str)] = &[
     ("Machine-check banks", "a broken page ends its TD; no error is logged in MSRs"),
     ("TD preserving update", "the module cannot be replaced while TDs live"),
     ("Bus-lock and notify exits", "the detectors do not exist"),
-    ("Notification of zero-stepping", "NOTIFY_ENABLES can be read and written; no #VE follows from it"),
     (
         "Single-stepping",
         "a guest that is interrupted soon is not let run on for a random number of instructions",

@@ -223,8 +223,6 @@ pub mod tdvps {
     pub const XCR0: u32 = offset(&vp::XCR0);
     /// u64: CR2.
     pub const CR2: u32 = offset(&vp::CR2);
-    /// Own: u64, RIP of the last private EPT violation.
-    pub const LAST_EPF_GUEST_RIP: u32 = 0x0a40;
     /// u64: IA32_SPEC_CTRL.
     pub const SPEC_CTRL: u32 = offset(&vp::IA32_SPEC_CTRL);
     /// u64: IA32_DS_AREA.

@@ -8,6 +8,7 @@ use tdx_module_iface::sept::{SeptEntry, SeptState, SeptStateId};
 use tdx_module_iface::{Operand, Status, StatusCode, TdgLeaf};
 use x86_arch::Gpr;
 
+use super::memory::RIGHTS_SHIFT;
 use super::{Call, End, Step};
 use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
@@ -30,8 +31,6 @@ const VM_BITS: u32 = 16;
 const VMS: u32 = 4;
 /// Attributes of a VM: they are meant.
 const VALID: u64 = 1 << 15;
-/// Where the qualification has the rights that the entry gives.
-const RIGHTS_SHIFT: u32 = 3;
 /// R8: the VM's translations are flushed.
 const FLUSH: u64 = 1 << 15;
 
@@ -122,22 +121,25 @@ pub(super) fn write(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
         Some(Walk::Found(slot) | Walk::Stopped(slot)) => slot,
         None => return Err(invalid(Operand::RCX).into()),
     };
-    let found = slot.state();
-    let writable = accepts(TdgLeaf::MEM_PAGE_ATTR_WR, &slot);
-    if writable && slot.level == level {
+    if slot.level == level {
         let lock = slot.lock(Side::Guest).map_err(|busy| End::Busy(Operand::RCX, busy))?;
-        return set(call, state, &lock, GpaLevel { gpa, level }, &requests).map_err(|end| match end {
-            Refusal::Status(status) => status.into(),
-            Refusal::NoTables(extended) => {
-                (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (attributes, flags);
-                fault(state, rcx, EptViolation::WRITE, extended, gpa)
-            }
-        });
+        let found = lock.state();
+        // A table, blocked or not: the guest asked for the wrong size.
+        if !found.is_leaf() && found != SeptState::Free {
+            let details = u32::from(level.index());
+            return Err(Status::with_details(StatusCode::PAGE_SIZE_MISMATCH, details).into());
+        }
+        if accepts(TdgLeaf::MEM_PAGE_ATTR_WR, &slot) {
+            return set(call, state, &lock, GpaLevel { gpa, level }, &requests).map_err(|end| match end {
+                Refusal::Status(status) => status.into(),
+                Refusal::NoTables(extended) => {
+                    (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (attributes, flags);
+                    fault(state, rcx, EptViolation::WRITE, extended, gpa)
+                }
+            });
+        }
     }
-    if found == SeptState::NlMapped && slot.level == level {
-        let details = u32::from(slot.level.index());
-        return Err(Status::with_details(StatusCode::PAGE_SIZE_MISMATCH, details).into());
-    }
+    let found = slot.state();
     let leaf = if found.is_leaf() { EntryIs::Leaf } else { EntryIs::NotLeaf };
     let extended = ExtendedQualification::attr_wr(level, slot.level, found.into(), leaf, 0);
     (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (attributes, flags);

@@ -3,13 +3,16 @@
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use tdx_module_iface::Operand;
 use tdx_module_iface::exit::EptViolation;
-use tdx_module_iface::sept::SeptStates;
+use tdx_module_iface::sept::{SeptEntry, SeptStates};
 
 use super::{Call, End, Step, violation};
 use crate::guest::{GuestState, VmExit};
 use crate::host::invalid;
 use crate::td::sept::Walk;
-use crate::vcpu::run_ept_violation;
+use crate::vcpu::violation_of_leaf;
+
+/// Where the qualification has the rights that the entry gives.
+pub(crate) const RIGHTS_SHIFT: u32 = 3;
 
 /// What a leaf does with an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,9 +41,11 @@ pub(crate) fn check_operand(call: &Call<'_, '_, '_>, gpa: u64, align: u64, opera
 /// Finds an operand by a walk; what is not mapped, or not accepted, acts as the guest's own access would.
 pub(crate) fn locate(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, how: Use) -> Step<Place> {
     let tdcs = call.vcpu.tdcs;
-    if let Some(Walk::Found(slot) | Walk::Stopped(slot)) = tdcs.walk(gpa, Level::L4K)
-        && usable(how).contains(slot.state())
-    {
+    let slot = match tdcs.walk(gpa, Level::L4K) {
+        Some(Walk::Found(slot) | Walk::Stopped(slot)) => Some(slot),
+        None => None,
+    };
+    if let Some(slot) = slot.as_ref().filter(|slot| usable(how).contains(slot.state())) {
         let offset = gpa.get() & (slot.level.bytes() - 1);
         let hpa = slot.entry().hpa().align_down(slot.level.bytes()).wrapping_add(offset);
         return Ok(Place { hpa, key: call.vcpu.tdr.key() });
@@ -49,7 +54,10 @@ pub(crate) fn locate(call: &Call<'_, '_, '_>, state: &mut GuestState, gpa: Gpa, 
         Use::Read => EptViolation::READ,
         Use::ReadWrite => EptViolation::READ | EptViolation::WRITE,
     };
-    Err(End::Fault(run_ept_violation(call.vcpu, state, &violation(gpa, access))))
+    // What the entry allows is no reason, but is reported.
+    let given = slot.map_or(0, |slot| slot.entry().0 & SeptEntry::RWX);
+    let qualification = access & !given | given << RIGHTS_SHIFT;
+    Err(End::Fault(violation_of_leaf(call.vcpu, state, &violation(gpa, qualification))))
 }
 
 const fn usable(how: Use) -> SeptStates {

@@ -162,9 +162,9 @@ fn run(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
 }
 
 /// An EPT violation that a leaf meets at an operand: as if the guest's own access had met it.
-fn violation(gpa: tdvisor_base::Gpa, access: u64) -> VmExit {
+fn violation(gpa: tdvisor_base::Gpa, qualification: u64) -> VmExit {
     let mut exit = VmExit::plain(ExitReason::EPT_VIOLATION);
-    exit.qualification = access;
+    exit.qualification = qualification;
     exit.gpa = gpa;
     // The instruction is the TDCALL itself.
     exit.instruction_length = VmExit::tdcall().instruction_length;

@@ -14,7 +14,7 @@ use crate::guest::{GuestRegisters, GuestState, VmExit, reason};
 use crate::guest_leaf;
 use crate::msr::{self, MsrAccess};
 use crate::td::sept::Walk;
-use crate::vcpu::{AsyncExit, Handled, Running, apic, exits};
+use crate::vcpu::{AsyncExit, Handled, Running, apic, exits, zero_step};
 
 /// L2_CTLS: TDG.VP.VMCALL of the VM goes to the host.
 const ENABLE_TDVMCALL: u64 = 1 << 1;
@@ -141,8 +141,13 @@ fn msr(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit, access: Ms
     exits::handle(vcpu, state, exit)
 }
 
-/// An EPT violation: L1 gets it if the page is there and only the VM's alias is in the way.
+/// An EPT violation: L1 gets it if the page is there and only the VM's alias is in the way, and if the address is none
+/// that the TD can have.
 fn violation(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
+    let is_too_wide = exit.gpa.get() >> vcpu.tdcs.gpa_bits() != 0;
+    if is_too_wide && exit.qualification & EptViolation::GLA_VALID != 0 {
+        return to_l1(exit);
+    }
     let slot = vcpu.tdcs.walk(exit.gpa.align_down(PAGE_SIZE), Level::L4K);
     if !vcpu.is_shared(exit.gpa)
         && let Some(Walk::Found(slot) | Walk::Stopped(slot)) = slot
@@ -153,6 +158,9 @@ fn violation(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
         if SeptStates::ANY_PENDING_AND_GUEST_ACCEPTABLE.contains(slot.state()) {
             return Handled::ToL1(L1Exit { extended: ExtendedQualification::PENDING, ..L1Exit::new(exit) });
         }
+    }
+    if !vcpu.is_shared(exit.gpa) {
+        zero_step::log(vcpu.tdvps, exit.gpa);
     }
     let mut out = AsyncExit::pass(exit);
     out.qualification = EptViolation(exit.qualification).for_host().0 & 0xffff_ffff;

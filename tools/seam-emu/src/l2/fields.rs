@@ -36,6 +36,7 @@ const CR4_MASK: u32 = code(&own::CR4_GUEST_HOST_MASK);
 const CR0_SHADOW: u32 = code(&own::CR0_READ_SHADOW);
 const CR4_SHADOW: u32 = code(&own::CR4_READ_SHADOW);
 const CR3: u32 = code(&own::GUEST_CR3);
+const CR0: u32 = code(&own::GUEST_CR0);
 const CR4: u32 = code(&own::GUEST_CR4);
 const PROCBASED: u32 = code(&own::PROCBASED_CONTROLS);
 const PROCBASED2: u32 = code(&own::PROCBASED_CONTROLS2);
@@ -80,11 +81,31 @@ impl L2Field<'_> {
     /// Its value.
     pub(crate) fn load(&self) -> u64 {
         match apart(self.encoding) {
-            Some((array, width)) if self.who == Accessor::Guest => {
+            Some((array, width)) if self.who == Accessor::Guest || self.encoding == VAPIC_ADDRESS => {
                 self.tdvps.load(self.element(array, width), width)
             }
-            _ => place(self.vm, self.encoding).map_or(0, |offset| self.tdvps.load_u64(offset)),
+            _ => {
+                let stored = place(self.vm, self.encoding).map_or(0, |offset| self.tdvps.load_u64(offset));
+                match self.owned() {
+                    Some((mask, shadow)) if self.who == Accessor::Guest => stored & !mask | shadow & mask,
+                    _ => stored,
+                }
+            }
         }
+    }
+
+    /// The bits of CR0 and CR4 that the module owns in every L2 VM, and what is read of them.
+    fn owned(&self) -> Option<(u64, u64)> {
+        let (mask, shadow) = match self.encoding {
+            CR0 => (vp::BASE_L2_CR0_GUEST_HOST_MASK, vp::BASE_L2_CR0_READ_SHADOW),
+            CR4 => (vp::BASE_L2_CR4_GUEST_HOST_MASK, vp::BASE_L2_CR4_READ_SHADOW),
+            _ => return None,
+        };
+        Some((self.own(mask), self.own(shadow)))
+    }
+
+    fn own(&self, field: Field) -> u64 {
+        field.offset().map_or(0, |offset| self.tdvps.load_u64(offset))
     }
 
     fn element(&self, array: u32, width: Width) -> u32 {
@@ -96,53 +117,66 @@ impl L2Field<'_> {
     /// # Errors
     /// `METADATA_FIELD_VALUE_NOT_VALID`.
     pub(crate) fn store(&self, old: u64, new: u64) -> Result<(), Status> {
-        if self.who == Accessor::Guest {
-            self.check(old, new)?;
-        }
+        self.check(old, new)?;
         match apart(self.encoding) {
             Some((array, width)) if self.who == Accessor::Guest => {
                 self.tdvps.store(self.element(array, width), width, new);
-                return self.combine(new);
+                return self.combine();
             }
-            _ => set(self.tdvps, self.vm, self.encoding, new),
+            _ => set(self.tdvps, self.vm, self.encoding, self.with_owned_bits(new)),
         }
         Ok(())
     }
 
+    /// A value of CR0 or CR4 with the real bits that the module owns.
+    fn with_owned_bits(&self, new: u64) -> u64 {
+        let Some((mask, _)) = self.owned() else { return new };
+        let real = place(self.vm, self.encoding).map_or(0, |offset| self.tdvps.load_u64(offset));
+        real & mask | new & !mask
+    }
+
     /// What follows from a value of L1's that lies apart.
-    fn combine(&self, new: u64) -> Result<(), Status> {
-        let base = |field: Field| field.offset().map_or(0, |offset| self.tdvps.load_u64(offset));
-        let effective = match self.encoding {
-            VAPIC_ADDRESS => {
-                self.tdvps.store_u64(of_vm(tdvps::L2_VAPIC_HPA, self.vm), NOT_SET);
-                return Ok(());
-            }
+    fn combine(&self) -> Result<(), Status> {
+        match self.encoding {
+            VAPIC_ADDRESS => self.tdvps.store_u64(of_vm(tdvps::L2_VAPIC_HPA, self.vm), NOT_SET),
             // Stored all the same (recorded: the value is read back).
             PLE_GAP | PLE_WINDOW => return Err(VALUE_NOT_VALID),
-            CR0_MASK => base(vp::BASE_L2_CR0_GUEST_HOST_MASK) | new,
-            CR4_MASK => base(vp::BASE_L2_CR4_GUEST_HOST_MASK) | new,
-            CR0_SHADOW => {
-                shadow(base(vp::BASE_L2_CR0_GUEST_HOST_MASK), base(vp::BASE_L2_CR0_READ_SHADOW), new)
-            }
-            _ => shadow(base(vp::BASE_L2_CR4_GUEST_HOST_MASK), base(vp::BASE_L2_CR4_READ_SHADOW), new),
-        };
-        set(self.tdvps, self.vm, self.encoding, effective);
+            CR0_MASK | CR0_SHADOW => self.combine_owners(&CR0_OWNERS),
+            _ => self.combine_owners(&CR4_OWNERS),
+        }
         Ok(())
     }
 
+    /// A bit belongs to L1 if L1 says so, otherwise to the module if it does in every L2 VM; what the VM reads of it is
+    /// its owner's affair.
+    fn combine_owners(&self, owners: &Owners) {
+        let of_l1 = |field: Field| field.offset().map_or(0, |at| self.tdvps.load_u64(of_vm(at, self.vm)));
+        let (l1_mask, l1_shadow) = (of_l1(owners.l1_mask), of_l1(owners.l1_shadow));
+        let (base_mask, base_shadow) = (self.own(owners.base_mask), self.own(owners.base_shadow));
+        set(self.tdvps, self.vm, owners.mask, base_mask | l1_mask);
+        set(self.tdvps, self.vm, owners.shadow, base_mask & !l1_mask & base_shadow | l1_mask & l1_shadow);
+    }
+
+    /// What depends on the TD's configuration binds L1 and not a debugger.
     fn check(&self, old: u64, new: u64) -> Result<(), Status> {
+        let is_l1 = self.who == Accessor::Guest;
         let valid = match self.encoding {
             VAPIC_ADDRESS | HLAT_POINTER => new < self.shared_bit(),
             EPTP => new & SUPERVISOR_SHADOW_STACK == 0 || self.may(EPT_VPID_CAP, 1 << 23),
+            CR0 => self.keeps_owned_bits(new),
             DEBUGCTL => new & 0xc0 != 0x40 || self.is_debuggable(),
             PDPTE..=LAST_PDPTE => new & PDPTE_RESERVED == 0 && new < self.shared_bit(),
             CR3 => new < self.shared_bit(),
-            CR4 => new & refused_features(self.tdcs) == 0,
-            PROCBASED => (old ^ new) & !self.flexible(TRUE_PROCBASED) == 0,
-            PROCBASED2 => (old ^ new) & !self.flexible(PROCBASED_CTLS2) == 0,
+            CR4 => self.keeps_owned_bits(new) && new & refused_features(self.tdcs) == 0,
+            PROCBASED => !is_l1 || (old ^ new) & !self.flexible(TRUE_PROCBASED) == 0,
+            PROCBASED2 => !is_l1 || (old ^ new) & !self.flexible(PROCBASED_CTLS2) == 0,
             _ => true,
         };
         if valid { Ok(()) } else { Err(VALUE_NOT_VALID) }
+    }
+
+    fn keeps_owned_bits(&self, new: u64) -> bool {
+        self.owned().is_none_or(|(mask, shadow)| (new ^ shadow) & mask == 0)
     }
 
     /// A capability MSR as the TD reads it.
@@ -169,10 +203,33 @@ impl L2Field<'_> {
     }
 }
 
-/// What an L2 VM reads of the bits that the module owns, and otherwise what L1 says.
-const fn shadow(owned: u64, base: u64, l1: u64) -> u64 {
-    base & owned | l1 & !owned
+/// Where it stands who owns the bits of a control register.
+struct Owners {
+    mask: u32,
+    shadow: u32,
+    base_mask: Field,
+    base_shadow: Field,
+    l1_mask: Field,
+    l1_shadow: Field,
 }
+
+const CR0_OWNERS: Owners = Owners {
+    mask: CR0_MASK,
+    shadow: CR0_SHADOW,
+    base_mask: vp::BASE_L2_CR0_GUEST_HOST_MASK,
+    base_shadow: vp::BASE_L2_CR0_READ_SHADOW,
+    l1_mask: vp::SHADOW_CR0_GUEST_HOST_MASK,
+    l1_shadow: vp::SHADOW_CR0_READ_SHADOW,
+};
+
+const CR4_OWNERS: Owners = Owners {
+    mask: CR4_MASK,
+    shadow: CR4_SHADOW,
+    base_mask: vp::BASE_L2_CR4_GUEST_HOST_MASK,
+    base_shadow: vp::BASE_L2_CR4_READ_SHADOW,
+    l1_mask: vp::SHADOW_CR4_GUEST_HOST_MASK,
+    l1_shadow: vp::SHADOW_CR4_READ_SHADOW,
+};
 
 const SUPERVISOR_SHADOW_STACK: u64 = 1 << 7;
 const PDPTE_RESERVED: u64 = 0x1e6;
@@ -226,11 +283,11 @@ const INITIAL: [(u32, u64); 44] = [
     (0x681a, 0x400),
     (0x681e, 0xffff_fff0),
     (0x6820, 2),
-    // Shadow of NE and of MCE.
-    (0x6004, 0x20),
-    (0x6006, 0x40),
-    (0x6000, 0),
-    (0x6002, 0),
+    // Shadows of PE and NE, of MCE and VMXE; L1 owns every bit until it says otherwise.
+    (0x6004, 0x21),
+    (0x6006, 0x2040),
+    (0x6000, NOT_SET),
+    (0x6002, NOT_SET),
 ];
 
 /// Writes what the L2 VMs of a new vCPU begin with. The fields of the TD's own VM are there already.
@@ -257,14 +314,10 @@ pub(crate) fn initialise(tdcs: &Tdcs<'_>, tdvps: &Tdvps<'_>) {
             tdvps.store_u64(l1_msr_bitmaps(vm) + word, u64::MAX);
             tdvps.store_u64(msr_bitmaps(vm) + word, u64::MAX);
         }
-        for (field, base) in [
-            (vp::BASE_L2_CR0_GUEST_HOST_MASK, CR0_MASK),
-            (vp::BASE_L2_CR0_READ_SHADOW, CR0_SHADOW),
-            (vp::BASE_L2_CR4_GUEST_HOST_MASK, CR4_MASK),
-            (vp::BASE_L2_CR4_READ_SHADOW, CR4_SHADOW),
-        ] {
-            let value = field.offset().map_or(0, |offset| tdvps.load_u64(offset));
-            set(tdvps, vm, base, value);
+        for mask in [vp::SHADOW_CR0_GUEST_HOST_MASK, vp::SHADOW_CR4_GUEST_HOST_MASK] {
+            if let Some(offset) = mask.offset() {
+                tdvps.store_u64(of_vm(offset, vm), u64::MAX);
+            }
         }
     }
 }

@@ -5,9 +5,11 @@
 //! its elements, eight bytes each. Fields follow each other in a sequence as long as their codes are
 //! consecutive and their elements equal in number and size.
 
-use tdx_module_iface::metadata::{Field, FieldId};
+use core::cmp::Ordering;
 
-use super::{Accessor, Element, Fields, ID_INCORRECT, locate};
+use tdx_module_iface::metadata::{Field, FieldId, find};
+
+use super::{Accessor, Element, Fields, ID_INCORRECT};
 use tdx_module_iface::{Status, StatusCode};
 
 /// Bytes of a list: one page.
@@ -50,6 +52,27 @@ impl Single {
     }
 }
 
+/// Where a list begins: a field by its position in the context's tables, and the element of an array.
+struct Start {
+    position: Option<usize>,
+    index: u32,
+}
+
+fn position(fields: &dyn Fields, field: &Field) -> Option<usize> {
+    fields.tables().iter().flat_map(|table| table.iter()).position(|other| core::ptr::eq(other, field))
+}
+
+/// The field that an identifier names as the first of a list: by class, code and element size; nothing else of it is
+/// looked at. A field that the reader may not read stands for the next one that it may.
+fn start_of(fields: &dyn Fields, id: FieldId) -> Result<Start, Status> {
+    let found = fields.tables().iter().find_map(|table| find(table, id)).ok_or(ID_INCORRECT)?;
+    let starts_field = found.index.is_multiple_of(u32::from(found.field.elems));
+    if !fields.exists(found.field) || !starts_field || id.element_bytes() != found.field.id.element_bytes() {
+        return Err(ID_INCORRECT);
+    }
+    Ok(Start { position: position(fields, found.field), index: found.index })
+}
+
 /// Writes as many fields as fit into a page, from `start` on (all ones: from the first).
 ///
 /// # Errors
@@ -70,13 +93,13 @@ pub fn write_list(fields: &dyn Fields, who: Accessor, start: FieldId) -> Result<
         })
         .peekable();
     if !super::is_null(start) {
-        let element = locate(fields, start)?;
-        let elems = u32::from(element.field.elems);
-        if !element.index.is_multiple_of(elems) || start.element_bytes() != element.field.id.element_bytes() {
-            return Err(ID_INCORRECT);
-        }
-        while singles.next_if(|single| !core::ptr::eq(single.field, element.field)).is_some() {}
-        while singles.next_if(|single| single.index < element.index).is_some() {}
+        let begin = start_of(fields, start)?;
+        let is_before = |single: &Single| match position(fields, single.field).cmp(&begin.position) {
+            Ordering::Less => true,
+            Ordering::Equal => single.index < begin.index,
+            Ordering::Greater => false,
+        };
+        while singles.next_if(is_before).is_some() {}
     }
     let mut writer = Writer::new();
     let mut before: Option<Single> = None;

@@ -26,6 +26,11 @@ const NUM_VP_STATE_PAGES: u64 = 5;
 /// Attributes of an L2 page: read, write, execute and their like, and "valid".
 const GUEST_L2_GPA_ATTR_MASK: u64 = 0x807f;
 
+/// L2_CTLS that the module says may be one: a shared EPT, and #VE of the L2 VM for L1. (L1 may write one more in 1.5.01.)
+const L2_CTLS: u64 = 3;
+/// L2_DEBUG_CTLS that may be one.
+const L2_DEBUG_CTLS: u64 = 7;
+
 /// The module as metadata.
 #[derive(Clone, Copy)]
 pub struct SysFields<'a> {
@@ -94,8 +99,8 @@ impl SysFields<'_> {
             sys::SERVTD_ATTR_FIXED0 => servtd::bind::ATTRIBUTES,
             sys::GUEST_L2_GPA_ATTR_MASK => GUEST_L2_GPA_ATTR_MASK,
             sys::VM_CTLS_FIXED0 => 1,
-            sys::VPCU_L2_CTLS_FIXED0 => self.config.profile.rules().l2_ctls,
-            sys::VPCU_L2_DEBUG_CTLS_FIXED0 => 7,
+            sys::VPCU_L2_CTLS_FIXED0 => L2_CTLS,
+            sys::VPCU_L2_DEBUG_CTLS_FIXED0 => L2_DEBUG_CTLS,
             // Handoff data, which never exists, and versions of migration, which begin at 0.
             _ => 0,
         }

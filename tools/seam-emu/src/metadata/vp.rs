@@ -23,7 +23,8 @@ const ENABLE_PML: u64 = 1 << 17;
 
 /// Pin-based controls: external interrupts and NMIs exit, virtual NMIs; posted interrupts off (SDM, default-1 bits set).
 const INITIAL_PINBASED: u64 = 0x3f;
-const CR4_MCE: u64 = 1 << 6;
+/// CR4.LAM_SUP: a release that lets a guest have it knows LAM.
+const CR4_LAM_SUP: u64 = 1 << 28;
 
 /// Writes the controls that a VMM may set, as TDH.VP.INIT leaves them, but for those of CR0 and CR4.
 pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
@@ -35,6 +36,7 @@ pub fn initial_controls(tdvps: &dyn FieldStore, num_l2_vms: u16) {
     set(vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR, VECTOR_NOT_SET);
     set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, ADDRESS_NOT_SET);
     set(vmcs::SHARED_EPTP, ADDRESS_NOT_SET);
+    set(vmcs::PML_ADDRESS, ADDRESS_NOT_SET);
     set(vmcs::PIN_BASED_CONTROLS, INITIAL_PINBASED);
     for vm in 0..=u32::from(num_l2_vms.min(MAX_L2_VMS)) {
         for array in PER_VM_NOT_SET {
@@ -74,6 +76,15 @@ pub struct VpFields<'a> {
     /// Who asks: L1 and the host see different things of L2 VMs.
     pub who: Accessor,
 }
+
+/// VMCS fields that name a page and begin as all ones, which counts as no bit outside the writable ones.
+const ADDRESSES: [u32; 5] = [
+    vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS.id.code(),
+    vmcs::SHARED_EPTP.id.code(),
+    vmcs::PML_ADDRESS.id.code(),
+    vmcs::VIRTUAL_APIC_ADDRESS.id.code(),
+    vmcs::HLAT_POINTER.id.code(),
+];
 
 /// Bytes of a posted-interrupt descriptor, and its alignment.
 const POSTED_INTERRUPT_DESCRIPTOR_BYTES: u64 = 64;
@@ -147,7 +158,9 @@ impl VpFields<'_> {
                 }
             }
             vmcs::GUEST_CR3 if !self.is_page_table_base(new) => Err(VALUE_NOT_VALID),
-            vmcs::PROCBASED_CONTROLS2 if new & ENABLE_PML != 0 => Err(VALUE_NOT_VALID),
+            vmcs::PROCBASED_CONTROLS2 if new & ENABLE_PML != 0 && !self.may_log_writes() => {
+                Err(VALUE_NOT_VALID)
+            }
             vmcs::IA32_DEBUGCTL if new & 0xc0 == 0x40 && !self.is_debuggable() => Err(VALUE_NOT_VALID),
             vmcs::GUEST_CR0 => {
                 let mask = self.vmcs(&vmcs::CR0_GUEST_HOST_MASK);
@@ -155,12 +168,9 @@ impl VpFields<'_> {
                 self.control_register(&vmcs::GUEST_CR0, mask, shadow, new)
             }
             vmcs::GUEST_CR4 => {
-                // The guest may choose what it reads in CR4.MCE; the processor's own bit stays one.
-                let shadow = self.vmcs(&vmcs::CR4_READ_SHADOW) & !CR4_MCE | new & CR4_MCE;
-                let mask = self.vmcs(&vmcs::CR4_GUEST_HOST_MASK) & !CR4_MCE;
-                let value = self.control_register(&vmcs::GUEST_CR4, mask, shadow, new | CR4_MCE)?;
-                self.set_vmcs_at(vmcs::CR4_READ_SHADOW.id.code(), shadow);
-                Ok(value)
+                let mask = self.vmcs(&vmcs::CR4_GUEST_HOST_MASK);
+                let shadow = self.vmcs(&vmcs::CR4_READ_SHADOW);
+                self.control_register(&vmcs::GUEST_CR4, mask, shadow, new)
             }
             _ => Ok(new),
         }
@@ -172,7 +182,9 @@ impl VpFields<'_> {
         const RESERVED: u64 = 0x1ff << 52 | 1 << 63;
         /// CPUID(7, 1).EAX.
         const LAM_FEATURE: u32 = 1 << 26;
-        let has_lam = self.machine.config().native_cpuid(7, 1).eax & LAM_FEATURE != 0;
+        let config = self.machine.config();
+        let has_lam = config.rules().cr4_reserved & CR4_LAM_SUP == 0
+            && config.native_cpuid(7, 1).eax & LAM_FEATURE != 0;
         let reserved = if has_lam { RESERVED } else { RESERVED | LAM };
         let wide = self.tdcs.load(tdcs::GPAW, Width::B1) != 0;
         let shared_bit: u64 = if wide { 1 << 51 } else { 1 << 47 };
@@ -195,6 +207,11 @@ impl VpFields<'_> {
         self.machine.shared_hpa(pa, bytes).is_some()
     }
 
+    /// Whether the host has said where page-modification logging writes to, and may see it.
+    fn may_log_writes(&self) -> bool {
+        self.is_debuggable() && self.vmcs(&vmcs::PML_ADDRESS) >> 63 == 0
+    }
+
     fn is_debuggable(&self) -> bool {
         self.tdcs.load_u64(tdcs::ATTRIBUTES) & tdx_module_iface::td_params::attributes::DEBUG != 0
     }
@@ -207,8 +224,18 @@ impl VpFields<'_> {
             vp::XCR0 if write.new & !self.tdcs.load_u64(tdcs::XFAM) != 0 => Err(VALUE_NOT_VALID),
             // The XSAVE header, and what follows it up to the extended region, belongs to the module.
             vp::XBUFF if (512 / 8..576 / 8).contains(&write.element.index) => Err(NOT_WRITABLE),
+            // So does the image of IA32_RTIT_CTL, with which the processor-trace component begins.
+            vp::XBUFF if self.processor_trace() == Some(write.element.index) => Err(NOT_WRITABLE),
             _ => Ok(write.new),
         }
+    }
+
+    /// The element of XBUFF with which the processor-trace component begins, where the TD has one.
+    fn processor_trace(&self) -> Option<u32> {
+        const COMPONENT: u32 = 8;
+        let has = self.tdcs.load_u64(tdcs::XFAM) >> COMPONENT & 1 != 0;
+        let offset = self.tdcs.load(tdcs::XBUFF_OFFSETS + 4 * COMPONENT, Width::B4) as u32;
+        has.then_some(offset / 8)
     }
 
     fn computed_value(&self, field: &Field) -> u64 {
@@ -274,13 +301,7 @@ impl Fields for VpFields<'_> {
     }
 
     fn value_to_write_over(&self, element: &Element, old: u64, writable: u64) -> u64 {
-        let is_l2_apic =
-            element.field.l2_vm != 0 && element.id.code() == vmcs::VIRTUAL_APIC_ADDRESS.id.code();
-        let is_address = is_l2_apic
-            || matches!(
-                *element.field,
-                vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS | vmcs::SHARED_EPTP | vmcs::PML_ADDRESS
-            );
+        let is_address = is_vmcs(element.field) && ADDRESSES.contains(&element.id.code());
         if is_address && old >> 63 != 0 { old & writable } else { old }
     }
 }
@@ -303,6 +324,12 @@ impl VpFields<'_> {
     fn store_of_l2(&self, vm: Vm, write: &Write) -> Result<(), Status> {
         let element = &write.element;
         if is_vmcs(element.field) {
+            let encoding = element.id.code();
+            let is_shared_page =
+                encoding == vmcs::SHARED_EPTP.id.code() || encoding == vmcs::PML_ADDRESS.id.code();
+            if is_shared_page && !self.is_shared(write.new, PAGE_SIZE) {
+                return Err(VALUE_NOT_VALID);
+            }
             return self.l2_field(vm, element).store(write.old, write.new);
         }
         if self.is_l1_bitmap(element) {

@@ -67,6 +67,8 @@ pub struct Td {
     pub tdcx: Vec<u64>,
     /// The TDVPX pages of all vCPUs.
     pub vcpu_pages: Vec<u64>,
+    /// How many L2 VMs it has.
+    pub l2_vms: u8,
 }
 
 impl Host {
@@ -192,20 +194,21 @@ impl Host {
         for (lp, _) in packages {
             self.ok(lp, TdhLeaf::MNG_KEY_CONFIG, Gprs { rcx: tdr, ..Gprs::ZERO });
         }
-        let tdcx: Vec<_> = (0..6).map(|_| self.page()).collect();
+        let tdcx: Vec<_> = (0..6 + params.num_l2_vms).map(|_| self.page()).collect();
         for page in &tdcx {
             self.ok(0, TdhLeaf::MNG_ADDCX, Gprs { rcx: *page, rdx: tdr, ..Gprs::ZERO });
         }
         self.write(SCRATCH, params.as_bytes());
         let status = self.status(0, TdhLeaf::MNG_INIT, Gprs { rcx: tdr, rdx: SCRATCH, ..Gprs::ZERO });
-        (Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new() }, status)
+        let l2_vms = params.num_l2_vms;
+        (Td { tdr, hkid, vcpus: Vec::new(), tdcx, vcpu_pages: Vec::new(), l2_vms }, status)
     }
 
     /// Gives the TD a vCPU with its pages, before TDH.VP.INIT; its TDVPR.
     pub fn create_vcpu(&self, td: &mut Td) -> u64 {
         let tdvpr = self.page();
         self.ok(0, TdhLeaf::VP_CREATE, Gprs { rcx: tdvpr, rdx: td.tdr, ..Gprs::ZERO });
-        for _ in 0..5 {
+        for _ in 0..5 + 3 * td.l2_vms {
             let page = self.page();
             self.ok(0, TdhLeaf::VP_ADDCX, Gprs { rcx: page, rdx: tdvpr, ..Gprs::ZERO });
             td.vcpu_pages.push(page);

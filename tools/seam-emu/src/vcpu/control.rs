@@ -86,7 +86,7 @@ impl OwnedControls {
             (vp::BASE_L2_CR0_GUEST_HOST_MASK, self.cr0.mask & !cr0::PE),
             (vp::BASE_L2_CR0_READ_SHADOW, self.cr0.shadow & !cr0::PE),
             (vp::BASE_L2_CR4_GUEST_HOST_MASK, self.cr4.mask),
-            (vp::BASE_L2_CR4_READ_SHADOW, self.cr4.shadow),
+            (vp::BASE_L2_CR4_READ_SHADOW, self.cr4.shadow | cr4::VMXE),
         ];
         for (field, value) in base_l2 {
             if let Some(offset) = field.offset() {

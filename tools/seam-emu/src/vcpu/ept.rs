@@ -14,8 +14,11 @@ use crate::td::sept::Walk;
 
 /// Bits that a physical address can have.
 const PHYSICAL_BITS: u64 = (1 << 52) - 1;
-/// #PF with reserved bit set, by a supervisor or user access.
+/// Error code of #PF: a reserved bit of a present entry.
 const PF_RESERVED: u32 = 1 << 3 | 1;
+const PF_WRITE: u32 = 1 << 1;
+const PF_USER: u32 = 1 << 2;
+const PF_FETCH: u32 = 1 << 4;
 
 impl Running<'_, '_> {
     /// Whether an address lies in the shared half.
@@ -34,13 +37,26 @@ impl Running<'_, '_> {
     }
 }
 
-/// Handles an EPT violation, whether the guest's processor met it or a guest leaf.
+/// Handles an EPT violation of the guest itself.
 pub(crate) fn violation(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
+    let handled = violation_of_leaf(vcpu, state, exit);
+    if let Handled::Exit(_) = handled
+        && !vcpu.is_shared(exit.gpa)
+    {
+        zero_step::log(vcpu.tdvps, exit.gpa);
+    }
+    handled
+}
+
+/// Handles an EPT violation that a guest leaf met in the guest's stead. It is no step: the guest was not run.
+pub(crate) fn violation_of_leaf(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
     if (exit.gpa.get() & PHYSICAL_BITS) >> vcpu.tdcs.gpa_bits() != 0 {
         // Bits above the guest's width are reserved in its page tables.
         state.control.cr2 = exit.gla;
-        let write = if exit.qualification & EptViolation::WRITE != 0 { 2 } else { 0 };
-        return Handled::Inject(Event::exception_with_code(vector::PF, PF_RESERVED | write));
+        let has = |bit: u64, code: u32| if exit.qualification & bit != 0 { code } else { 0 };
+        let code = has(EptViolation::WRITE, PF_WRITE) | has(EptViolation::FETCH, PF_FETCH);
+        let user = if state.cpl() == 3 { PF_USER } else { 0 };
+        return Handled::Inject(Event::exception_with_code(vector::PF, PF_RESERVED | code | user));
     }
     let mut out = AsyncExit::pass(exit);
     out.qualification = EptViolation(exit.qualification).for_host().0 & 0xffff_ffff;
@@ -56,9 +72,7 @@ pub(crate) fn violation(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &V
             return ve::inject(vcpu, exit);
         }
         out.extended = ExtendedQualification::PENDING;
-        return Handled::exit(out);
     }
-    zero_step::log(vcpu.tdvps, state.rip(), out.gpa);
     Handled::exit(out)
 }
 

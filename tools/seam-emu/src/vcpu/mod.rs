@@ -26,7 +26,7 @@ use tdx_module_iface::lifecycle::LastTdExit;
 use tdx_module_iface::{Status, StatusCode};
 use x86_arch::{Event, vector};
 
-pub(crate) use ept::violation as run_ept_violation;
+pub(crate) use ept::violation_of_leaf;
 pub(crate) use exits::not_accessible;
 
 use crate::fields::layout::{tdcs, tdvps};
@@ -50,6 +50,8 @@ pub(crate) struct Running<'a, 'm> {
     pub(crate) env: GuestEnv<'m>,
     /// The VM that runs.
     pub(crate) running: Cell<Vm>,
+    /// Where the host entered the guest.
+    pub(crate) entered_at: u64,
 }
 
 impl<'m> Running<'_, 'm> {

@@ -6,7 +6,7 @@ use x86_arch::{Event, InterruptionInfo};
 use tdx_module_iface::StatusCode;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
-use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt};
+use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt, zero_step};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
@@ -45,6 +45,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
         let exit = cpu.run(state, &vcpu.surroundings(windows));
         let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
         record(vcpu, &exit);
+        zero_step::note_exit(vcpu.tdvps, vcpu.entered_at, state.rip());
         let interrupted = vectoring(&exit);
         let handled = match vcpu.vm().is_l2() {
             true => l2::exit::handle(vcpu, state, &exit),
@@ -71,9 +72,11 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
     }
 }
 
-/// An NMI that the VMM asked for comes as soon as the guest can take it.
+/// An NMI that the VMM asked for comes as soon as the guest can take it; first it reads what a #VE was about.
 fn nmi_window(vcpu: &Running<'_, '_>) -> Window {
-    if vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0 { Window::Wanted } else { Window::Closed }
+    let asked = vcpu.tdvps.load(tdvps::PEND_NMI, Width::B1) != 0;
+    let unread = vcpu.tdvps.load(tdvps::VE_VALID, Width::B4) != 0;
+    if asked && !unread { Window::Wanted } else { Window::Closed }
 }
 
 /// An exit that was taken in place of the one that a bus lock asks for tells the host of the bus lock, too: where the

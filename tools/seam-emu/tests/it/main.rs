@@ -3,9 +3,12 @@
 #![cfg(not(shuttle))]
 #![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
 
+mod accepting;
 mod concurrency;
 mod dynamic_pamt;
 mod host_mistakes;
 mod linux_calls;
+mod metadata;
 mod secrets;
+mod stepping;
 mod vcpu;

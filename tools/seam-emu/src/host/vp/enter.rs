@@ -9,22 +9,23 @@ use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
 use tdx_module_iface::{Gprs, Operand, Reg, Status, StatusCode, TdhLeaf};
 
 use super::associate;
-use crate::features::FeatureSet;
 use crate::fields::layout::{tdcs as td_fields, tdvps};
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestCpu, GuestRegisters, GuestState, Windows, gpr};
+use crate::guest::{GuestCpu, GuestRegisters, GuestState, VmExit, Windows, gpr};
 use crate::host::steps::{LockedVcpu, check_and_lock_state, check_vcpu_pages, lock_vcpu, op_states};
 use crate::host::{Call, Step, busy, invalid, plain};
 use crate::l2::Vm;
+use crate::l2::exit::recorded;
 use crate::l2::resume;
 use crate::l2::state::{current_vm, forget_pages};
 use crate::l2::store::VmView;
 use crate::lock::{Mode, Side};
 use crate::machine::{Asid, GuestEnv, GuestSpace, GuestTime};
+use crate::rules::HostRbp;
 use crate::td::{Tdcs, Tdvps};
 use crate::vcpu::control::OwnedControls;
 use crate::vcpu::run::{Presence, run};
-use crate::vcpu::{AsyncExit, Running, TdExit, state, zero_step};
+use crate::vcpu::{AsyncExit, Handled, Running, TdExit, state, ve, zero_step};
 use x86_arch::Gpr;
 
 /// RCX bit 52: the host knows why the last exit was trap-like.
@@ -113,7 +114,8 @@ fn with_epoch(
         let lock = tdcs.tree_lock().ok_or(refused)?;
         let _tree = lock.acquire(Mode::Exclusive, Side::Host).map_err(|_| refused)?;
         if let Some(gpa) = zero_step::still_unmapped(tdvps, tdcs) {
-            return Ok(repeated_violation(regs, gpa, rbp_after_async_exit(call, regs, tdcs)));
+            call.machine.set_host_xmm(call.lp, [0; 16]);
+            return Ok(repeated_violation(regs, tdvps, gpa));
         }
     }
     match guest {
@@ -133,14 +135,31 @@ fn with_epoch(
     }
 }
 
-/// What a zero-stepping host gets instead of a further step.
-fn repeated_violation(regs: &mut Gprs, gpa: Gpa, rbp: u64) -> Status {
+/// What a zero-stepping host gets instead of a further step. The guest did not run: the host's RBP is its own.
+fn repeated_violation(regs: &mut Gprs, tdvps: &Tdvps<'_>, gpa: Gpa) -> Status {
     let exit = AsyncExit {
-        qualification: EptViolation::WRITE,
+        qualification: EptViolation::WRITE | u64::from(current_vm(tdvps).number()) << VM_SHIFT,
         gpa,
         ..AsyncExit::new(StatusCode::SUCCESS, ExitReasonField(u32::from(ExitReason::EPT_VIOLATION.0)))
     };
+    tdvps.store(tdvps::LAST_TD_EXIT, Width::B1, u64::from(LastTdExit::ASYNC_FAULT.0));
+    let rbp = regs.rbp;
     give_async(regs, &exit, rbp)
+}
+
+/// Tells a guest of the zero-steps that it may have been made to do: L1 by #VE, or by the exit of its L2 VM.
+fn tell_of_steps(running: &Running<'_, '_>, guest: &mut GuestState) {
+    let last = recorded(running, running.vm());
+    if !zero_step::is_suspicious(running.tdvps) || !zero_step::is_to_be_told(running.tdcs, &last) {
+        return;
+    }
+    if running.vm().is_l2() {
+        resume::ask_for_l1(running.tdvps, last_exit(running.tdvps));
+    } else if zero_step::can_be_told(running.tdvps, guest, &last)
+        && let Handled::Inject(event) = ve::inject(running, &VmExit { gla: 0, ..last })
+    {
+        guest.event = Some(event);
+    }
 }
 
 fn run_on(
@@ -178,8 +197,17 @@ fn run_on(
         windows: Windows::default(),
         controls: OwnedControls::load(tdvps),
     };
-    let running =
-        Running { machine: call.machine, lp: call.lp, tdr, tdcs, tdvps, env, running: Cell::new(vm) };
+    let running = Running {
+        machine: call.machine,
+        lp: call.lp,
+        tdr,
+        tdcs,
+        tdvps,
+        env,
+        running: Cell::new(vm),
+        entered_at: guest.rip(),
+    };
+    tell_of_steps(&running, &mut guest);
     let prepared = if vm.is_l2() { resume::prepare(&running, &mut guest) } else { Ok(()) };
     let rbp = regs.rbp;
     let entered = prepared.is_ok();
@@ -268,20 +296,18 @@ fn give_vmcall(host: &mut Gprs, guest: &Gprs, mask: u64, tdcs: &Tdcs<'_>) -> Sta
     Status::with_details(StatusCode::SUCCESS, u32::from(ExitReason::TDCALL.0))
 }
 
-/// What an asynchronous exit leaves in the host's RBP. The recorded modules clear it even where NO_RBP_MOD is on; no host
-/// that is compiled without frame pointers, as Linux is, survives that. So it is cleared where recordings are compared,
-/// and kept where hosts run.
+/// What an asynchronous exit leaves there.
 fn rbp_after_async_exit(call: &Call<'_>, host: &Gprs, tdcs: &Tdcs<'_>) -> u64 {
-    match call.machine.config().features {
-        FeatureSet::Recorded => 0,
-        FeatureSet::Offered => rbp_after_exit(host, tdcs),
+    match call.machine.config().rules().rbp_after_async_exit {
+        HostRbp::Cleared => 0,
+        HostRbp::Kept => rbp_after_exit(host, tdcs),
     }
 }
 
 fn give_async(host: &mut Gprs, exit: &AsyncExit, rbp: u64) -> Status {
     *host = Gprs {
         rbp,
-        rcx: exit.qualification & 0xffff_ffff,
+        rcx: exit.qualification,
         rdx: exit.extended.0,
         r8: exit.gpa.get(),
         r9: u64::from(exit.interruption_info),
