@@ -1,6 +1,7 @@
 //! Metadata: every field of every release through every leaf that reads or writes fields, judged by tables of its own;
 //! and what single calls of Intel's module gave, by name.
 
+mod kvm_cpuid;
 mod rules;
 
 use rules::{MUST_BE_ZERO, Of, Read, Row, Table, Who};
