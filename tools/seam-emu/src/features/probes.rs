@@ -230,6 +230,8 @@ fn an_entry_after_a_trap_like_exit_takes_the_recoverability_hint() {
 /// host chose.
 fn a_host_sets_the_time_out_of_host_priority() {
     const ONE_TENTH_OF_A_SECOND: u64 = 100_000;
+    /// A guest that is still refused then is never sent to its host.
+    const FAR_TOO_MANY: u32 = 50;
     let host = Host::ready();
     let td = running(&host, |_| ());
     let field = Gprs { rcx: td.tdr, rdx: td::HP_LOCK_TIMEOUT.id.0, ..Gprs::ZERO };
@@ -245,6 +247,9 @@ fn a_host_sets_the_time_out_of_host_priority() {
     let mut cpu = ScriptedGuest(|state: &mut GuestState, env: &GuestEnv<'_>| {
         state.enter_64_bit_mode();
         refusals += u32::from(code(&state.gprs()) == C::OPERAND_BUSY);
+        if refusals > FAR_TOO_MANY {
+            return VmExit::plain(ExitReason::EXTERNAL_INTERRUPT);
+        }
         env.machine().advance_tsc(env.machine().config().tsc_hz / 25);
         state.set_gprs(tdcall(TdgLeaf::MEM_PAGE_ACCEPT, Gprs { rcx: PENDING, ..Gprs::ZERO }).0);
         VmExit::tdcall()
