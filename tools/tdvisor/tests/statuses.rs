@@ -74,6 +74,20 @@ fn status_124_is_a_timeout() {
 }
 
 #[test]
+fn a_guest_that_waits_for_what_cannot_come_is_explained() {
+    for (command, words) in [
+        ("halt", "hint: one vCPU halted with interrupts off"),
+        ("wait", "and nothing is there. Other machines have a keyboard controller"),
+    ] {
+        let arguments = ["run", "fault-td", "--command", command, "--timeout", "2"];
+        let said = tdvisor(&arguments).ends_with(124).stderr();
+        assert!(said.contains(words), "{command}: {said}");
+    }
+    let said = tdvisor(&["run", "fault-td", "--command", "spin", "--timeout", "1"]).stderr();
+    assert!(!said.contains("hint:"), "nothing is known of a loop: {said}");
+}
+
+#[test]
 fn a_quote_that_never_came_does_not_hide_why() {
     let quote = Folder::new("statuses-quote").path("quote");
     for (command, status) in [("spin", 124), ("triple-fault", 3), ("fail", 1)] {

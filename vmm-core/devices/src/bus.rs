@@ -7,6 +7,7 @@ use core::fmt;
 use tdvisor_base::Gpa;
 use tdvisor_base::sync::Mutex;
 
+use super::unclaimed::{Place, Unclaimed};
 use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, SharedMemory};
 
 /// A device cannot have the range it was offered.
@@ -73,6 +74,7 @@ impl<D: ?Sized> Ranges<D> {
 /// Port I/O space.
 pub struct PortBus {
     ranges: Ranges<dyn PortDevice>,
+    unclaimed: Unclaimed,
 }
 
 impl Default for PortBus {
@@ -90,7 +92,7 @@ impl fmt::Debug for PortBus {
 impl PortBus {
     /// A bus without devices.
     pub const fn new() -> Self {
-        Self { ranges: Ranges::new() }
+        Self { ranges: Ranges::new(), unclaimed: Unclaimed::new() }
     }
 
     /// Gives a device `ports` ports from `first`.
@@ -105,8 +107,16 @@ impl PortBus {
     pub fn read(&self, port: u16, size: AccessSize) -> u64 {
         match self.ranges.find(port.into(), size) {
             Some((device, offset)) => device.lock().read(offset as u16, size) & size.all_ones(),
-            None => size.all_ones(),
+            None => {
+                self.unclaimed.note(Place::Port(port));
+                size.all_ones()
+            }
         }
+    }
+
+    /// The port without a device that was read most, and how often.
+    pub(crate) fn most_read_unclaimed(&self) -> Option<(Place, u64)> {
+        self.unclaimed.most_read()
     }
 
     /// The guest writes a port.
@@ -124,6 +134,7 @@ impl PortBus {
 pub struct MmioBus {
     ranges: Ranges<dyn MmioDevice>,
     spaces: Vec<Space>,
+    unclaimed: Unclaimed,
 }
 
 /// An inclusive range in which a space answers.
@@ -148,7 +159,7 @@ impl fmt::Debug for MmioBus {
 impl MmioBus {
     /// A bus without devices.
     pub const fn new() -> Self {
-        Self { ranges: Ranges::new(), spaces: Vec::new() }
+        Self { ranges: Ranges::new(), spaces: Vec::new(), unclaimed: Unclaimed::new() }
     }
 
     /// Gives a space `bytes` bytes from `base` (without the SHARED bit). Where it overlaps devices, or spaces attached before
@@ -201,9 +212,17 @@ impl MmioBus {
             Some((device, offset)) => device.lock().read(offset, size) & size.all_ones(),
             None => match self.space(gpa.get(), size) {
                 Some((space, offset)) => space.read(offset, size) & size.all_ones(),
-                None => size.all_ones(),
+                None => {
+                    self.unclaimed.note(Place::Memory(gpa));
+                    size.all_ones()
+                }
             },
         }
+    }
+
+    /// The address without a device that was read most, and how often.
+    pub(crate) fn most_read_unclaimed(&self) -> Option<(Place, u64)> {
+        self.unclaimed.most_read()
     }
 
     /// The guest writes.

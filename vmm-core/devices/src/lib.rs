@@ -28,12 +28,14 @@ pub mod pci;
 mod pvpanic;
 #[cfg(test)]
 pub(crate) mod test_memory;
+mod unclaimed;
 pub mod virtio;
 
 pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::ExitPort;
 pub use io_apic::{IoApic, Line, Redirection};
 pub use pvpanic::{PANICKED, PvPanic};
+pub use unclaimed::Place;
 
 pub use tdvisor_vm::{AccessSize, SharedMemory};
 
@@ -57,6 +59,12 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// The place without a device that the guest read most, and how often.
+    pub fn most_read_unclaimed(&self) -> Option<(Place, u64)> {
+        let both = [self.ports.most_read_unclaimed(), self.mmio.most_read_unclaimed()];
+        both.into_iter().flatten().max_by_key(|(_, reads)| *reads)
+    }
+
     /// Takes every interrupt that can be delivered now.
     pub fn take_messages(&self) -> Vec<Message> {
         let mut messages = self.io_apic.take_messages();

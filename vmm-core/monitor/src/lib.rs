@@ -61,6 +61,11 @@ impl Monitor {
         Self { devices, quotes }
     }
 
+    /// What the VM finds around it.
+    pub const fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
     /// Runs a vCPU on this thread until its VM has ended.
     pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32) {
         match vm.vcpu(index) {

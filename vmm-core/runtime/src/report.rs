@@ -7,6 +7,7 @@ use seam_emu::{EmulatorLimit, GuestShutdown, HostViolation};
 use td_host::Error;
 use td_host::td::{Ending, TeardownReport};
 use td_host::vcpu::ExitKind;
+use tdvisor_devices::Place;
 
 /// The comparison of mirror, Secure EPT and PAMT at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub struct Report {
     pub rtmrs: Option<[[u8; 48]; 4]>,
     /// How often each vCPU left the guest, by reason.
     pub vcpu_exits: Vec<BTreeMap<ExitKind, u64>>,
+    /// vCPUs that halted with interrupts blocked and were still so at the end.
+    pub halted_for_good: usize,
+    /// The place without a device that the guest read most, and how often.
+    pub most_read_unclaimed: Option<(Place, u64)>,
     /// SEAMCALLs by leaf, the machine's whole life.
     pub calls: BTreeMap<String, u64>,
     /// Private mappings at the end.

@@ -5,7 +5,7 @@ use td_host::Error;
 use td_host::host::hkid::HkidCounts;
 use td_host::td::config::TdConfig;
 use td_host::td::{Ending, Td};
-use tdvisor_devices::Devices;
+use tdvisor_devices::{Devices, Place};
 use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
@@ -104,7 +104,8 @@ impl<'m, 'e> Session<'m, 'e> {
             },
         };
         let ending = driver.drive(watch);
-        Ended { machine: self.machine, td: self.td, before: self.before, ending }
+        let most_read_unclaimed = self.monitor.devices().most_read_unclaimed();
+        Ended { machine: self.machine, td: self.td, before: self.before, ending, most_read_unclaimed }
     }
 }
 
@@ -114,6 +115,7 @@ pub struct Ended<'m> {
     td: Td<'m, EmulatedMachine>,
     before: Before,
     ending: Ending,
+    most_read_unclaimed: Option<(Place, u64)>,
 }
 
 impl std::fmt::Debug for Ended<'_> {
@@ -135,7 +137,7 @@ impl<'m> Ended<'m> {
 
     /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.
     pub fn teardown(self) -> Report {
-        let Self { machine, td, before, ending } = self;
+        let Self { machine, td, before, ending, most_read_unclaimed } = self;
         let audit = match td.audit() {
             Ok(report) => Audit::Agreed { entries: report.compared },
             // A TD that the module calls dead cannot be read.
@@ -150,6 +152,8 @@ impl<'m> Ended<'m> {
             mrtd: td.mrtd().ok(),
             rtmrs: platform.machine().rtmrs(td.tdr().hpa()),
             vcpu_exits,
+            halted_for_good: td.vcpus().iter().filter(|vcpu| vcpu.is_halted_for_good()).count(),
+            most_read_unclaimed,
             private: statistics.mirror,
             shared: statistics.direct,
             frames_converted: td.memory().frames_converted(),

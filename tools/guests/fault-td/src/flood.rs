@@ -52,7 +52,8 @@ fn write_port(port: u64, value: u64) {
     call(0, function::IO, [1, WRITE, port, value]);
 }
 
-fn read_port(port: u64) -> u64 {
+/// Reads a byte of a port.
+pub fn read_port(port: u64) -> u64 {
     call(0, function::IO, [1, READ, port, 0]).1
 }
 

@@ -6,6 +6,8 @@
 //! | `triple-fault` | an exception without any handler |
 //! | `fatal` | TDG.VP.VMCALL\<ReportFatalError\> with a message |
 //! | `spin` | never ends |
+//! | `halt` | halts with interrupts off |
+//! | `wait` | waits for a keyboard controller, which no board of a TD has |
 //! | `fail` | powers off with the result "failure" |
 //! | `print` | prints without end |
 //! | `count-input` | counts what comes on its console, up to the first NUL |
@@ -20,6 +22,10 @@ use guest_rt::{Outcome, Td, cpu, guest, memory, println};
 use tdx_guest::tdvmcall::report_fatal_error_simple;
 
 guest!(main);
+
+/// The status port of a keyboard controller, and its bit that says 'not yet'.
+const KEYBOARD_STATUS: u64 = 0x64;
+const INPUT_FULL: u64 = 1 << 1;
 
 fn main(td: &'static Td) -> Outcome {
     defmt::info!("fault-td starts, command {=str}", td.command());
@@ -36,6 +42,15 @@ fn main(td: &'static Td) -> Outcome {
                 core::hint::spin_loop();
             }
         }
+        "halt" => {
+            println!("fault-td: halting");
+            guest_rt::exit::halt()
+        }
+        "wait" => {
+            println!("fault-td: waiting for a keyboard controller");
+            while flood::read_port(KEYBOARD_STATUS) & INPUT_FULL != 0 {}
+            Outcome::Failure
+        }
         "print" => flood::print_forever(),
         "count-input" => flood::count_input(),
         command if command.starts_with("flood:") => {
@@ -51,7 +66,7 @@ fn main(td: &'static Td) -> Outcome {
         }
         other => {
             println!(
-                "fault-td: unknown command '{other}'; one of: unaccepted, triple-fault, fatal, spin, fail, print, \
+                "fault-td: unknown command '{other}'; one of: unaccepted, triple-fault, fatal, spin, halt, wait, fail, print, \
                  count-input, flood:KIND:COUNT"
             );
             Outcome::Failure

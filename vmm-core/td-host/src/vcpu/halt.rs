@@ -8,6 +8,8 @@
 //!
 //! How a sleep misses nothing: [`super::sleep`].
 
+use tdvisor_base::sync::Ordering;
+
 use super::sleep::{Sleeper, sleep};
 use super::{Vcpu, state};
 use crate::error::Error;
@@ -65,7 +67,12 @@ pub(super) fn halt<'h, P: Platform>(
     alarm: &mut Alarm,
     wake: Wake,
 ) -> Result<(), Error> {
-    sleep(&mut Halted { td, vcpu, seat, alarm }, wake)
+    sleep(&mut Halted { td, vcpu, seat, alarm }, wake)?;
+    if wake == Wake::NmiOnly && td.core().ending().is_some() {
+        // Read once the vCPU's thread is joined.
+        vcpu.halted_for_good.store(true, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// A vCPU whose guest executed HLT.

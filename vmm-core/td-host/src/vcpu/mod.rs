@@ -12,7 +12,7 @@ mod state;
 
 use alloc::collections::BTreeMap;
 
-use tdvisor_base::sync::{Mutex, MutexGuard};
+use tdvisor_base::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use tdx_module_iface::handles::Tdvpr;
 
 pub use counts::ExitKind;
@@ -31,6 +31,7 @@ pub struct Vcpu {
     exits: Mutex<BTreeMap<ExitKind, u64>>,
     apic: Mutex<LocalApic>,
     mtrrs: Mutex<Mtrrs>,
+    halted_for_good: AtomicBool,
 }
 
 impl Vcpu {
@@ -42,6 +43,7 @@ impl Vcpu {
             exits: Mutex::new(BTreeMap::new()),
             apic: Mutex::new(LocalApic::new(index, tsc_hz)),
             mtrrs: Mutex::new(Mtrrs::default()),
+            halted_for_good: AtomicBool::new(false),
         }
     }
 
@@ -53,6 +55,11 @@ impl Vcpu {
     /// Its memory-type range registers.
     pub(crate) fn mtrrs(&self) -> MutexGuard<'_, Mtrrs> {
         self.mtrrs.lock()
+    }
+
+    /// Whether it halted with interrupts blocked, and the TD ended before anything woke it.
+    pub fn is_halted_for_good(&self) -> bool {
+        self.halted_for_good.load(Ordering::Relaxed)
     }
 
     /// Its number in the TD.

@@ -11,6 +11,8 @@ use machine_emu::outlet::{Metered, Outlet};
 use rustix::termios::tcgetwinsize;
 use tdvisor_devices::virtio::console::TerminalSize;
 
+use super::hints::Remark;
+
 /// The longest line that is looked at; of longer ones, the beginning.
 const MAX_LINE: usize = 256;
 
@@ -39,6 +41,8 @@ struct Inner {
     kernel_spoke: bool,
     /// What the kernel said when it panicked.
     panic: Option<String>,
+    /// The last thing printed that says what a guest lacks.
+    remark: Option<Remark>,
     /// The end of what was printed, where it is not shown as it comes.
     tail: Option<VecDeque<u8>>,
 }
@@ -57,6 +61,7 @@ impl Console {
             ends_with_newline: true,
             kernel_spoke: false,
             panic: None,
+            remark: None,
             tail: None,
         })))
     }
@@ -91,6 +96,11 @@ impl Console {
     /// The line with which Linux panicked, if it did.
     pub fn panic(&self) -> Option<String> {
         self.lock().panic.clone()
+    }
+
+    /// The last thing printed that says what a guest lacks.
+    pub fn remark(&self) -> Option<Remark> {
+        self.lock().remark
     }
 
     /// Bytes beyond [`ALLOWANCE`].
@@ -139,6 +149,7 @@ impl Inner {
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim();
         self.kernel_spoke |= !line.is_empty() && !line.starts_with(FIRMWARE);
+        self.remark = Remark::in_line(line).or(self.remark);
         // The kernel puts the time in front; whoever mentions a panic in the middle of a line quotes one.
         let message =
             line.split_once("] ").filter(|(time, _)| time.starts_with('[')).map_or(line, |(_, text)| text);

@@ -25,11 +25,6 @@ use crate::outcome::{Failure, Status};
 /// How long a guest may take to power off once its command has ended.
 const TO_POWER_OFF: Duration = Duration::from_secs(10);
 
-/// What to try when a kernel booted and the init never spoke.
-pub const SILENT_INIT: &str = "hint: the command never ran: the kernel has to unpack an initial RAM disk (CONFIG_BLK_DEV_INITRD), run \
-    static programs and scripts (CONFIG_BINFMT_ELF, CONFIG_BINFMT_SCRIPT), and have a second serial port \
-    (CONFIG_SERIAL_8250_NR_UARTS of 2 or more); -v shows its console.";
-
 /// Options that run a command in the guest.
 #[derive(Debug, clap::Args)]
 pub struct CommandArgs {

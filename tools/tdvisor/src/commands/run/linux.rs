@@ -33,10 +33,6 @@ const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 const BESIDE_A_COMMAND: u64 = 256 << 20;
 const MEMORY_STEP: u64 = 128 << 20;
 
-/// What to try when a kernel ended without a word.
-pub const SILENT_KERNEL: &str = "hint: the kernel printed nothing. It needs CONFIG_INTEL_TDX_GUEST; \
-    'earlycon=uart8250,io,0x3f8' in --cmdline shows how far it comes.";
-
 /// The console that a kernel's users are at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MainConsole {

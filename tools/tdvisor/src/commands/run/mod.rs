@@ -3,6 +3,7 @@
 pub(in crate::commands) mod console;
 mod devices;
 mod firmware;
+mod hints;
 pub mod image;
 mod in_guest;
 pub(in crate::commands) mod linux;
@@ -45,6 +46,7 @@ use crate::streams::Streams;
 use console::Console;
 use devices::DeviceArgs;
 use guest_command::channel::Channel;
+use hints::Silence;
 use image::Image;
 use in_guest::{CommandArgs, ToOutlet, UntilItEnds};
 use linux::{LinuxArgs, MainConsole, WhatToRun};
@@ -252,16 +254,20 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
     let ending = report.ending.clone();
+    let (waited_for, halted) = (report.most_read_unclaimed, report.halted_for_good);
     let mut summary = Summary::of(report, predicted, privacy, hardware);
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);
-    if is_linux && !is_uefi && !console.kernel_spoke() && !matches!(ending, Ending::PoweredOff { .. }) {
-        summary.hint = Some(linux::SILENT_KERNEL);
+    summary.hint = Silence {
+        ending: &ending,
+        waited: waited_for,
+        halted,
+        kernel_spoke: (is_linux && !is_uefi).then(|| console.kernel_spoke()),
+        command_spoke: (has_command && summary.panic.is_none()).then(|| channel.is_open()),
+        said: console.remark(),
     }
-    if has_command && summary.hint.is_none() && !channel.is_open() && summary.panic.is_none() {
-        summary.hint = Some(in_guest::SILENT_INIT);
-    }
+    .hint();
     summary.command = channel.end();
     console.finish();
     guest_log.finish();

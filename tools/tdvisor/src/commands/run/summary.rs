@@ -39,7 +39,7 @@ pub struct Summary {
     /// The time was up.
     pub timed_out: bool,
     /// What a user might try next.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
     /// How the command after `--` ended, if there was one and it is known.
     pub command: Option<End>,
 }
@@ -124,7 +124,7 @@ impl Summary {
         }
         let most = if detail == Detail::Full { usize::MAX } else { MOST_COUNTS };
         let mut text = format!("\n{}\n", self.headline());
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             text.push_str(hint);
             text.push('\n');
         }
