@@ -14,6 +14,8 @@ pub(crate) struct Asker {
     pub(crate) cr4: u64,
     /// Its XCR0.
     pub(crate) xcr0: u64,
+    /// Its IA32_XSS.
+    pub(crate) xss: u64,
 }
 
 /// A register of CPUID's answer.
@@ -34,11 +36,9 @@ const SET: [(u32, u32, Output, u32); 3] = [
 ];
 
 /// A bit that says "a hypervisor is there", or is of no use to a host here.
-const CLEAR: [(u32, u32, Output, u32); 3] = [
+const CLEAR: [(u32, u32, Output, u32); 2] = [
     // Hypervisor.
     (1, 0, Output::Ecx, 31),
-    // PKU: the software CPU has no protection keys.
-    (7, 0, Output::Ecx, 3),
     // Bus-lock detection: there is no bus to lock.
     (7, 0, Output::Ecx, 24),
 ];
@@ -72,6 +72,7 @@ pub(crate) fn host(config: &MachineConfig, asker: Asker, leaf: u32, subleaf: u32
         }
         (7, 0) => values.ecx = show(values.ecx, 4, asker.cr4 & cr4::PKE != 0),
         (0xd, 0) => values.ebx = seam_emu::cpuid::area_size(asker.xcr0),
+        (0xd, 1) => values.ebx = seam_emu::cpuid::compacted_size(asker.xcr0 | asker.xss),
         (EXTENDED_TOPOLOGY | V2_EXTENDED_TOPOLOGY, _) => values.edx = asker.apic_id,
         _ => {}
     }
@@ -81,4 +82,29 @@ pub(crate) fn host(config: &MachineConfig, asker: Asker, leaf: u32, subleaf: u32
 /// A register with a bit that follows the processor's state.
 const fn show(register: u32, bit: u32, on: bool) -> u32 {
     register & !(1 << bit) | (on as u32) << bit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> CpuidValues {
+        host(&MachineConfig::small(), Asker { apic_id: 0, cr4, xcr0, xss: 0 }, leaf, subleaf)
+    }
+
+    /// Operating systems compare the two: a state component whose feature CPUID hides is a contradiction.
+    #[test]
+    fn protection_keys_are_offered_as_a_feature_where_their_state_is() {
+        let state = ask(0xd, 0, 0, 3).eax >> 9 & 1;
+        let (off, on) = (ask(7, 0, 0, 3).ecx, ask(7, 0, cr4::PKE, 3).ecx);
+        assert_eq!(off >> 3 & 1, state, "PKU");
+        assert_eq!((off >> 4 & 1, on >> 4 & 1), (0, state), "OSPKE follows CR4");
+    }
+
+    #[test]
+    fn the_sizes_of_the_extended_states_area_are_those_of_what_is_enabled() {
+        let sizes = |xcr0| (ask(0xd, 0, 0, xcr0).ebx, ask(0xd, 1, 0, xcr0).ebx);
+        assert_eq!(sizes(0x3), (576, 576));
+        assert_eq!(sizes(0x203), (2696, 584));
+    }
 }

@@ -21,7 +21,7 @@ pub use topology::{LEVELS, Topology, TopologyProblem};
 pub(crate) use virtual_values::given_topology;
 pub use virtual_values::{store_virtual_values, virtual_cpuid, virtual_values};
 pub(crate) use xsave::enumerate as xsave_component_leaf;
-pub use xsave::{area_size, component as xsave_component};
+pub use xsave::{area_size, compacted_size, component as xsave_component};
 
 use tdx_module_iface::metadata::cpuid::CpuidRegs;
 

@@ -53,6 +53,15 @@ pub fn area_size(components: u64) -> u32 {
         .unwrap_or(LEGACY_BYTES)
 }
 
+/// Size of the compacted area that holds these components: what XSAVEC and XSAVES write.
+pub fn compacted_size(components: u64) -> u32 {
+    (2..=18).filter(|bit| components >> bit & 1 != 0).fold(LEGACY_BYTES, |end, bit| {
+        let (size, aligned) = component(bit);
+        let begin = if aligned && size != 0 { end.next_multiple_of(64) } else { end };
+        begin + size
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +71,13 @@ mod tests {
         assert_eq!(area_size(3), 576);
         assert_eq!(area_size(7), 832);
         assert_eq!(area_size(0xe7), 2688);
+    }
+
+    #[test]
+    fn a_compacted_area_has_no_gaps_but_those_of_alignment() {
+        assert_eq!(compacted_size(3), 576);
+        assert_eq!(compacted_size(0x203), 584, "PKRU directly behind the header");
+        assert_eq!(area_size(0x203), 2696);
+        assert_eq!(compacted_size(1 << 9 | 1 << 17), 640 + 64);
     }
 }

@@ -130,7 +130,8 @@ impl Processor<'_> {
     fn cpuid(&mut self, length: u8) {
         let state = &self.cpu.state;
         let (leaf, subleaf) = (state.gpr(Gpr::Rax) as u32, state.gpr(Gpr::Rcx) as u32);
-        let asker = Asker { apic_id: self.apic_id, cr4: state.control.cr4, xcr0: state.control.xcr0 };
+        let (cr4, xcr0, xss) = (state.control.cr4, state.control.xcr0, state.msrs.xss);
+        let asker = Asker { apic_id: self.apic_id, cr4, xcr0, xss };
         let values = cpuid::host(self.server.machine.config(), asker, leaf, subleaf);
         if leaf == 1 {
             self.msrs.note_cpuid_1();
