@@ -179,9 +179,10 @@ fn a_plan_runs_its_targets_and_reports_those_that_fail() {
          [[target]]\nname = \"bad | <one>\"\nimage = \"fault-td\"\nfirmware-command = \"fail\"\n\
          [[target]]\nname = \"bad as expected\"\nimage = \"fault-td\"\nfirmware-command = \"triple-fault\"\nexpect = 3\n",
     );
-    let (junit, summary) = (folder.path("junit.xml"), folder.path("summary.md"));
+    let (junit, sarif) = (folder.path("junit.xml"), folder.path("results.sarif"));
+    let summary = folder.path("summary.md");
     let mut call = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
-    call.args(["test", &plan, "--junit", &junit]).env("GITHUB_ACTIONS", "true");
+    call.args(["test", &plan, "--junit", &junit, "--sarif", &sarif]).env("GITHUB_ACTIONS", "true");
     let output = call.env("GITHUB_STEP_SUMMARY", &summary).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{out}{err}");
@@ -194,6 +195,19 @@ fn a_plan_runs_its_targets_and_reports_those_that_fail() {
     assert!(
         report.contains("<testsuite name=\"bad | &lt;one&gt;\"") && report.contains("failures=\"1\""),
         "{report}"
+    );
+    let log: serde_json::Value = serde_json::from_slice(&std::fs::read(&sarif).unwrap()).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(
+        (log["version"].as_str(), results.len()),
+        (Some("2.1.0"), 1),
+        "what passed is no result: {log}"
+    );
+    assert_eq!(results[0]["message"]["text"], "bad | <one>: status 1 instead of 0");
+    let place = &results[0]["locations"][0]["physicalLocation"];
+    assert_eq!(
+        (&place["artifactLocation"]["uri"], &place["region"]["startLine"]),
+        (&plan.as_str().into(), &5.into())
     );
     let table = std::fs::read_to_string(&summary).unwrap();
     assert!(table.contains("| bad \\| <one> | FAIL |"), "{table}");

@@ -34,9 +34,10 @@ pub enum Remark {
 }
 
 /// Words, and what they mean.
-const WORDS: [(&str, Remark); 8] = [
+const WORDS: [(&str, Remark); 9] = [
     ("No bootable option or device was found", Remark::NothingToBoot),
     ("No mapping found", Remark::NothingToBoot),
+    ("UEFI Interactive Shell", Remark::NothingToBoot),
     ("Security Violation", Remark::NotSigned),
     ("Access Denied", Remark::NotSigned),
     ("VFS: Unable to mount root fs", Remark::NoRoot),

@@ -3,6 +3,7 @@
 mod ci;
 mod junit;
 mod plan;
+mod sarif;
 mod target;
 
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ pub struct Args {
     /// Also write the results to FILE, in JUnit's form. A command that prints TAP has a test case for each of its points.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Also write what failed to FILE, in SARIF, each at the line of the plan where its target begins.
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
     /// Print the table as JSON.
     #[arg(long)]
     json: bool,
@@ -51,8 +55,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let mut claims = Claims::new();
     claims.reads("the plan", &args.plan)?;
     args.junit.as_deref().map_or(Ok(()), |junit| claims.writes("--junit", junit))?;
+    args.sarif.as_deref().map_or(Ok(()), |sarif| claims.writes("--sarif", sarif))?;
     let plan = Plan::load(&args.plan)?.only(&args.target)?;
     let junit = args.junit.as_deref().map(Output::open).transpose()?;
+    let sarif = args.sarif.as_deref().map(Output::open).transpose()?;
 
     let mut outcomes = Vec::new();
     for target in &plan.targets {
@@ -75,6 +81,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     ci::summarise(&outcomes);
     if let Some(file) = junit {
         file.write(junit::report(&outcomes)?.as_bytes())?;
+    }
+    if let Some(file) = sarif {
+        file.write(format!("{:#}\n", sarif::log(&args.plan, &outcomes)).as_bytes())?;
     }
     Ok(if passed == outcomes.len() { Status::Success } else { Status::Negative })
 }

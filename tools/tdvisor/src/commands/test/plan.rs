@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::outcome::Failure;
 use crate::read_bounded::read_text_bounded;
@@ -28,7 +29,7 @@ pub struct Plan {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    target: Vec<Target>,
+    target: Vec<Spanned<Target>>,
 }
 
 /// One run.
@@ -37,6 +38,9 @@ struct File {
 pub struct Target {
     /// Its name, once in a plan.
     pub name: String,
+    /// The line of the plan in which it begins, from 1.
+    #[serde(skip)]
+    pub line: usize,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     cmdline: Option<String>,
@@ -79,12 +83,14 @@ impl Plan {
         let text = read_text_bounded(path, MAX_PLAN)?;
         let refused = |problem: String| Failure::input(path.display(), problem);
         let file: File = toml::from_str(&text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+            let line = error.span().map_or(1, |span| line_of(&text, span.start));
             refused(format!("line {line}: {}", error.message()))
         })?;
-        let targets = file.target;
+        let begun = |target: Spanned<Target>| {
+            let line = line_of(&text, target.span().start);
+            Target { line, ..target.into_inner() }
+        };
+        let targets: Vec<_> = file.target.into_iter().map(begun).collect();
         if targets.is_empty() || targets.len() > MAX_TARGETS {
             return Err(refused(format!("{} targets: a plan has 1 to {MAX_TARGETS}", targets.len())));
         }
@@ -119,6 +125,11 @@ impl Plan {
         }
         Ok(self)
     }
+}
+
+/// The line that a byte of the plan is in, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
 impl Target {
@@ -162,8 +173,12 @@ mod tests {
     fn a_target_becomes_the_words_that_a_person_would_type() {
         let text = "[[target]]\nname = 'a'\nkernel = 'bzImage'\nvcpus = 2\ncommand = 'exit 7'\nexpect = 7\n";
         let file: File = toml::from_str(text).unwrap();
-        let words: Vec<_> =
-            file.target[0].arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let words: Vec<_> = file.target[0]
+            .get_ref()
+            .arguments()
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         assert_eq!(words.join(" "), "run --timeout 600 --kernel bzImage --vcpus 2 -- sh -c exit 7");
     }
 

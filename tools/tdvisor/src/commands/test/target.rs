@@ -23,6 +23,8 @@ const TO_END: Duration = Duration::from_secs(60);
 pub struct Outcome {
     /// The target.
     pub name: String,
+    /// The line of the plan in which it begins, from 1.
+    pub line: usize,
     /// Whether it passed.
     pub verdict: Verdict,
     /// Its exit status; none if it was killed.
@@ -161,6 +163,7 @@ pub fn run(target: &Target, folder: &Path) -> Result<Outcome, Failure> {
     let [out, err] = outputs;
     let mut outcome = Outcome {
         name: target.name.clone(),
+        line: target.line,
         verdict: Verdict::Fail,
         status: status.code().filter(|_| is_in_time),
         expected: target.expect,
@@ -193,6 +196,7 @@ mod tests {
     fn outcome(out: &str, status: i32) -> Outcome {
         Outcome {
             name: "x".into(),
+            line: 1,
             verdict: Verdict::Fail,
             status: Some(status),
             expected: 0,
