@@ -2,7 +2,6 @@
 
 use tdx_module_iface::lifecycle::VcpuState;
 use tdx_module_iface::metadata::FieldId;
-use tdx_module_iface::op_state::OpStates;
 use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
 
 use super::leaves::{NextField, read_field, write_field};
@@ -14,12 +13,17 @@ use crate::host::{Call, Step, invalid, plain};
 use crate::lock::{Guard, Mode};
 use crate::td::Tdcs;
 
-/// The gates of both leaves.
-fn enter<'m>(call: &Call<'m>, tdvpr: u64, allowed: OpStates) -> Step<(LockedVcpu<'m>, Tdcs<'m>, Guard<'m>)> {
+/// The gates of both leaves. A vCPU that a triple fault has disabled can still be read, not written.
+fn enter<'m>(call: &Call<'m>, tdvpr: u64, leaf: TdhLeaf) -> Step<(LockedVcpu<'m>, Tdcs<'m>, Guard<'m>)> {
     let vcpu = lock_vcpu(call, tdvpr, Mode::Shared, Operand::RCX)?;
-    let (tdcs, state) = check_and_lock_state(&vcpu.owner.tdr, allowed, Mode::Shared)?;
+    let (tdcs, state) = check_and_lock_state(&vcpu.owner.tdr, op_states(leaf), Mode::Shared)?;
     check_vcpu_pages(&vcpu.tdvps, &tdcs)?;
-    if matches!(vcpu.tdvps.state(), VcpuState::UNINITIALIZED | VcpuState::ACTIVE) {
+    let is_allowed = match vcpu.tdvps.state() {
+        VcpuState::READY => true,
+        VcpuState::DISABLED => leaf == TdhLeaf::VP_RD,
+        _ => false,
+    };
+    if !is_allowed {
         return Err(plain(StatusCode::VCPU_STATE_INCORRECT));
     }
     associate(call, &vcpu, &tdcs)?;
@@ -34,7 +38,7 @@ pub(crate) fn read(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
     if version > LATEST_VERSION {
         return Err(invalid(Operand::RAX));
     }
-    let (vcpu, tdcs, _state) = enter(call, regs.rcx, op_states(TdhLeaf::VP_RD))?;
+    let (vcpu, tdcs, _state) = enter(call, regs.rcx, TdhLeaf::VP_RD)?;
     let who = Accessor::host_of(tdcs.attributes());
     let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs, who);
     read_field(&fields, who, mode, id, regs)
@@ -44,7 +48,7 @@ pub(crate) fn read(call: &Call<'_>, regs: &mut Gprs, version: u8) -> Step {
 pub(crate) fn write(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let (id, value, mask) = (FieldId(regs.rdx), regs.r8, regs.r9);
     regs.r8 = 0;
-    let (vcpu, tdcs, _state) = enter(call, regs.rcx, op_states(TdhLeaf::VP_WR))?;
+    let (vcpu, tdcs, _state) = enter(call, regs.rcx, TdhLeaf::VP_WR)?;
     let who = Accessor::host_of(tdcs.attributes());
     let fields = VpFields::new(call.machine, &vcpu.owner.tdr, &vcpu.tdvps, &tdcs, who);
     write_field(&fields, who, id, value, mask, regs)

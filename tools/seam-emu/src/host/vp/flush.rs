@@ -8,6 +8,8 @@ use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
 use crate::host::steps::{check_vcpu_pages, lock_vcpu};
 use crate::host::{Call, Step, plain};
+use crate::l2::Vm;
+use crate::l2::state::forget_pages;
 use crate::lock::Mode;
 
 pub(in crate::host) fn flush(call: &Call<'_>, regs: &Gprs) -> Step {
@@ -24,8 +26,11 @@ pub(in crate::host) fn flush(call: &Call<'_>, regs: &Gprs) -> Step {
     if let Some(processor) = call.machine.processors().get(call.lp) {
         processor.tlb.flush(tdr.hpa);
     }
-    // VMCLEAR: the next entry launches again.
-    vcpu.tdvps.store(tdvps::VM_LAUNCHED, Width::B1, 0);
+    // VMCLEAR of each VM: the next entry launches again, and finds L1's pages anew.
+    for vm in 0..=u32::from(Vm::MAX_L2) {
+        vcpu.tdvps.store(tdvps::VM_LAUNCHED + vm, Width::B1, 0);
+    }
+    forget_pages(&vcpu.tdvps);
     vcpu.tdvps.set_associated_lp(None);
     count_associated(&tdcs, -1);
     Ok(())

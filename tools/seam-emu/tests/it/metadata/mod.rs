@@ -517,6 +517,22 @@ mod single_calls {
     }
 
     #[test]
+    fn a_vcpu_that_a_triple_fault_disabled_is_read_and_not_written() {
+        const PEND_NMI: u64 = 0x2020_0000_0000_000b;
+        let world = World::new(ModuleProfile::V1_5_05, 0, 0);
+        let mut guest = ScriptedGuest(|state: &mut GuestState, _: &GuestEnv<'_>| {
+            state.enter_64_bit_mode();
+            VmExit::plain(ExitReason::TRIPLE_FAULT)
+        });
+        let mut gprs = Gprs { rcx: world.td.vcpus[0], ..Gprs::ZERO };
+        world.host.machine.lp(0).unwrap().seamcall_with(&mut gprs, &mut guest).unwrap();
+        assert_eq!(code(&gprs), StatusCode::NON_RECOVERABLE_VCPU);
+        let read = world.reads(Of::Vcpu, Who::Host, 0, &[PEND_NMI])[0];
+        let write = world.writes(Of::Vcpu, Who::Host, &[(PEND_NMI, 1, 1)])[0];
+        assert_eq!([code(&read), code(&write)], [StatusCode::SUCCESS, StatusCode::VCPU_STATE_INCORRECT]);
+    }
+
+    #[test]
     fn a_list_that_is_refused_for_its_address_leaves_no_field() {
         for profile in RELEASES {
             let world = World::new(profile, 0, 0);
