@@ -188,6 +188,23 @@ fn inv_15_a_page_whose_cache_lines_could_not_be_written_back_is_never_used_again
 }
 
 #[test]
+fn a_teardown_that_cannot_release_the_key_names_every_frame_that_it_keeps() {
+    let host = host(128 * MIB);
+    let before = host.platform().free_frames();
+    let td = td_with_vcpus(&host, 16 * MIB, Level::L4K, 2);
+    fail(
+        &host,
+        TdhLeaf::MNG_KEY_FREEID,
+        1..=u64::MAX,
+        Status::with_operand(StatusCode::OPERAND_INVALID, Operand::RCX),
+    );
+    let report = td.teardown();
+    fail_no_more(&host);
+    assert!(!report.is_clean());
+    assert_eq!(before - host.platform().free_frames(), report.quarantined_frames);
+}
+
+#[test]
 fn inv_19_a_teardown_keeps_its_order_and_the_tdr_goes_last() {
     let path = std::env::temp_dir().join(format!("tdvisor-inv-19-{}.jsonl", std::process::id()));
     let trace = Trace::to_file(std::fs::File::create(&path).expect("a file for the trace"));

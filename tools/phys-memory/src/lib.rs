@@ -158,6 +158,15 @@ impl Arena {
         self.owners.lock().live.iter().flatten().count() as u64 * CHUNK_BYTES
     }
 
+    /// The distance between two addresses for which [`Self::is_absent`] gives answers of its own, in bytes.
+    pub const GRANULE: u64 = CHUNK_BYTES;
+
+    /// Whether nothing in the [granule](Self::GRANULE) of an address was ever written, so that all of it is zeros under the
+    /// default key; also where there is no memory.
+    pub fn is_absent(&self, hpa: Hpa) -> bool {
+        !matches!(self.readable(hpa), Ok(Some(_)))
+    }
+
     /// Reads one word that does not cross a page.
     ///
     /// # Errors

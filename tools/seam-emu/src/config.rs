@@ -11,7 +11,7 @@ use crate::processor::Processor;
 use crate::rules::Rules;
 
 /// Which release of the module answers. Everything that differs between releases asks this and nothing else.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub enum ModuleProfile {
     /// Release 1.5.01, as recorded.
     V1_5_01,

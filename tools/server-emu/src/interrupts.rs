@@ -21,12 +21,12 @@ use tdvisor_base::sync::{AtomicBool, Mutex, Ordering};
 use tdvisor_devices::IoApic;
 use tdvisor_vm::interrupt::mode;
 
-use crate::apic::{Delivery, Effect, Ipi, LocalApic, Trigger};
+use crate::apic::{Delivery, Effect, Ipi, LocalApic, SavedApic, Trigger};
 use crate::bell::Bell;
 use crate::bus::Dma;
 use crate::remapping::Remapping;
 use crate::report::{Notice, Report};
-use crate::turns::Turns;
+use crate::turns::{SavedTurns, Turns};
 
 /// One processor's APIC, and what wakes the processor.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Interrupts {
 }
 
 /// What nobody emulates when it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Unsupported {
     /// INIT: processors start by the wake-up mailbox.
     Init,
@@ -88,6 +88,38 @@ impl Interrupts {
     /// The unit that remaps interrupts.
     pub(crate) const fn remapping(&self) -> &Arc<Remapping> {
         &self.remapping
+    }
+
+    /// Every processor's APIC, as a snapshot holds it.
+    pub(crate) fn save(&self) -> Vec<SavedApic> {
+        self.ports.iter().map(|port| port.apic.lock().save()).collect()
+    }
+
+    /// Whose turn it is and who sleeps, where processors take turns.
+    pub(crate) fn save_turns(&self) -> Option<SavedTurns> {
+        self.turns.as_ref().map(Turns::save)
+    }
+
+    /// Takes saved APICs and turns over; `None` where they are not of such a server. Nobody runs yet.
+    pub(crate) fn restore(&self, apics: Vec<SavedApic>, turns: Option<SavedTurns>) -> Option<()> {
+        if apics.len() != self.ports.len() {
+            return None;
+        }
+        match (&self.turns, turns) {
+            (Some(turns), Some(saved)) => turns.restore(saved)?,
+            (None, None) => {}
+            _ => return None,
+        }
+        let tsc_hz = self.machine.config().tsc_hz;
+        for (port, saved) in self.ports.iter().zip(apics) {
+            let id = port.apic.lock().id();
+            *port.apic.lock() = LocalApic::restore(id, tsc_hz, saved);
+        }
+        // The processors' lines follow their APICs.
+        for index in 0..self.ports.len() {
+            let _ = self.with(index, |_| ());
+        }
+        Some(())
     }
 
     /// The kick flag of a processor, for the CPU that polls it.

@@ -26,6 +26,7 @@
 //! | [`layout`], [`acpi`], [`loader`] | the address space, the tables, the kernel's files |
 //! | [`msr`], `bus`, `cpuid`, `vmx`, `vmcs`, `seamcall` | what a processor's instructions reach |
 //! | [`record`], [`report`] | what the host did |
+//! | `freeze`, [`saved`] | stopping the server, and its state as a snapshot holds it |
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +36,7 @@ mod bell;
 mod bus;
 mod cpuid;
 pub mod firmware;
+mod freeze;
 pub mod interrupts;
 pub mod layout;
 pub mod loader;
@@ -44,6 +46,7 @@ mod processor;
 pub mod record;
 pub mod remapping;
 pub mod report;
+pub mod saved;
 mod seamcall;
 pub mod server;
 mod turns;

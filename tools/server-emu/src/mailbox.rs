@@ -21,7 +21,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tdvisor_devices::{AccessSize, DeviceRequest, MmioDevice, SharedMemory};
+use serde::{Deserialize, Serialize};
+use tdvisor_devices::saved::{narrow, numbers};
+use tdvisor_devices::{AccessSize, BadState, DeviceRequest, MmioDevice, SharedMemory};
 
 const COMMAND: u64 = 0;
 const APIC_ID: u64 = 4;
@@ -43,8 +45,9 @@ struct Place {
     state: State,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+/// Whether a processor is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
     Parked,
     Woken { entry: u64 },
     Running,
@@ -58,6 +61,18 @@ impl Parking {
             state: if index == 0 { State::Running } else { State::Parked },
         };
         Self(Mutex::new(apic_ids.iter().enumerate().map(place).collect()))
+    }
+
+    /// Every processor's state, in the order of their numbers.
+    pub(crate) fn save(&self) -> Vec<State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|place| place.state).collect()
+    }
+
+    /// Processors with these ids in these states; `None` where those are not as many.
+    pub(crate) fn restore(apic_ids: &[u32], saved: &[State]) -> Option<Self> {
+        let place = |(apic_id, state): (&u32, &State)| Place { apic_id: *apic_id, state: *state };
+        let places = apic_ids.iter().zip(saved).map(place).collect();
+        (apic_ids.len() == saved.len()).then_some(Self(Mutex::new(places)))
     }
 
     /// The processor with this number has come back to firmware.
@@ -166,6 +181,18 @@ impl MmioDevice for Mailbox {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { parking: _, ring: _, command, apic_id, wakeup_vector } = self;
+        Some(vec![(*command).into(), (*apic_id).into(), *wakeup_vector])
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [command, apic_id, wakeup_vector] = numbers(saved)?;
+        (self.command, self.apic_id) = (narrow(command)?, narrow(apic_id)?);
+        self.wakeup_vector = wakeup_vector;
+        Ok(())
     }
 }
 

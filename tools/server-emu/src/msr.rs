@@ -6,6 +6,7 @@
 use seam_emu::MachineConfig;
 
 use crate::layout::{SEAM_BASE, SEAM_BYTES};
+use crate::server::Seam;
 use crate::vmcs::{HIGHEST_INDEX, REVISION};
 
 pub(crate) const TSC: u32 = 0x10;
@@ -116,10 +117,15 @@ const TABLE: [Row; 35] = [
     one(0x982, Rule::Constant(|config| 0b11 | key_bits(config) << 32 | 1 << 48)),
     // IA32_XSS: no supervisor state.
     one(0xda0, Rule::Kept { reset: zero, bits: 0 }),
-    // IA32_SEAMRR_PHYS_BASE: configured; IA32_SEAMRR_PHYS_MASK: locked, enabled.
+    // IA32_SEAMRR_PHYS_BASE: configured.
     one(0x1400, Rule::Constant(|_| SEAM_BASE | 1 << 3)),
-    one(0x1401, Rule::Constant(|config| low_bits(config.max_pa) & !(SEAM_BYTES - 1) | 1 << 10 | 1 << 11)),
+    one(SEAMRR_MASK, Rule::Constant(|config| low_bits(config.max_pa) & !(SEAM_BYTES - 1) | SEAMRR_LOCKED)),
 ];
+
+/// IA32_SEAMRR_PHYS_MASK.
+const SEAMRR_MASK: u32 = 0x1401;
+const SEAMRR_LOCKED: u64 = 1 << 10;
+const SEAMRR_ENABLED: u64 = 1 << 11;
 
 const VARIABLE_RANGES: u32 = 8;
 const FIXED_RANGE: Rule = Rule::Kept { reset: |_| 0x0606_0606_0606_0606, bits: u64::MAX };
@@ -152,8 +158,16 @@ fn row(index: u32) -> Option<&'static Row> {
     TABLE.iter().find(|row| (row.first..=row.last).contains(&index))
 }
 
+/// What a register shows where firmware set the module's range up, or did not.
+pub(crate) const fn with_seam_range(index: u32, value: u64, seam: Seam) -> u64 {
+    match (index, seam) {
+        (SEAMRR_MASK, Seam::Loaded) => value | SEAMRR_ENABLED,
+        _ => value,
+    }
+}
+
 /// The MSRs of one processor.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Msrs {
     /// Values that differ from those of reset; bounded by the table.
     kept: std::collections::BTreeMap<u32, u64>,
@@ -244,6 +258,13 @@ mod tests {
     fn the_table_is_ascending_so_that_each_register_has_one_row() {
         assert!(TABLE.windows(2).all(|pair| pair[0].last < pair[1].first));
         assert!(TABLE.iter().all(|row| row.first <= row.last));
+    }
+
+    #[test]
+    fn the_modules_range_is_enabled_where_firmware_set_it_up_and_locked_always() {
+        let mask = Msrs::default().read(&config(), SEAMRR_MASK, 0, 0).unwrap();
+        let bits = |seam| with_seam_range(SEAMRR_MASK, mask, seam) >> 10 & 0b11;
+        assert_eq!((bits(Seam::Loaded), bits(Seam::Disabled)), (0b11, 0b01));
     }
 
     #[test]

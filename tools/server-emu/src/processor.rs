@@ -10,6 +10,7 @@
 //! A guest that TDH.VP.ENTER runs is on this thread as well; the host's CPU stands at its SEAMCALL meanwhile.
 
 mod exits;
+mod saved;
 mod strict;
 mod string_io;
 mod vmx_exits;
@@ -28,6 +29,8 @@ use crate::report::Notice;
 use crate::server::{Ending, Server};
 use crate::vmx::Vmx;
 
+pub(crate) use saved::SavedProcessor;
+
 /// Instructions of one slice.
 const SLICE: u64 = 20_000;
 
@@ -42,6 +45,10 @@ pub(crate) struct Processor<'s> {
     lp: Lp<&'s Machine>,
     msrs: Msrs,
     vmx: Vmx,
+    /// Instructions that it had retired where it goes on from a saved state.
+    retired_before: u64,
+    /// It has come to the point where the server freezes.
+    arrived: bool,
 }
 
 /// How the processor goes on after what concerned the machine.
@@ -75,6 +82,8 @@ impl<'s> Processor<'s> {
             lp,
             msrs: Msrs::default(),
             vmx: Vmx::default(),
+            retired_before: 0,
+            arrived: false,
         }
     }
 
@@ -89,22 +98,30 @@ impl<'s> Processor<'s> {
         self.cpu.tlb.flush_all();
     }
 
-    /// Runs until the machine has ended.
-    pub(crate) fn run(mut self) {
+    /// Runs until the machine has ended, or freezes. Gives the processor's state then.
+    pub(crate) fn run(mut self) -> SavedProcessor {
         self.server.interrupts.begin(self.index);
-        while !self.server.has_ended() {
+        while !self.server.has_ended() && !self.arrived {
             if let Err(ending) = self.turn() {
                 self.server.end(ending);
             }
         }
         self.server.interrupts.leave(self.index);
-        self.server.note_retired(self.cpu.retired());
+        self.server.note_retired(self.retired_before.wrapping_add(self.cpu.retired()));
+        self.save()
     }
 
     fn turn(&mut self) -> Flow {
         let server = self.server;
         if let Some(bell) = server.interrupts.bell(self.index) {
             bell.clear();
+        }
+        if server.freeze.takes_in(&server.interrupts) {
+            self.arrived = true;
+            if server.freeze.is_complete(server.machine.num_lps()) {
+                server.end(Ending::Frozen);
+            }
+            return Ok(());
         }
         if let Some(entry) = server.parking.take(self.index) {
             self.begin(entry);
@@ -118,6 +135,9 @@ impl<'s> Processor<'s> {
         // The end may have come in somebody else's turn.
         if server.has_ended() {
             return Ok(());
+        }
+        if server.freeze.is_now(&server.interrupts) {
+            return Err(Ending::Frozen);
         }
         self.take_interrupts();
         let exit = self.slice();

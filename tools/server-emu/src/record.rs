@@ -75,6 +75,11 @@ impl Record {
         }
     }
 
+    /// Goes on from these counts.
+    pub(crate) fn restore(&self, counts: Counts) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -19,9 +19,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tdvisor_base::Gpa;
 use tdvisor_base::sync::Mutex;
-use tdvisor_devices::{AccessSize, DeviceRequest, MmioDevice, Redirection, SharedMemory};
+use tdvisor_devices::saved::{narrow, numbers};
+use tdvisor_devices::{AccessSize, BadState, DeviceRequest, MmioDevice, Redirection, SharedMemory};
 use tdvisor_vm::interrupt::{Destination, Message};
 
 /// What the I/O APIC's interrupts carry as their source (bus 31:8, device 7:3, function 2:0), and the DMAR table names.
@@ -96,7 +98,7 @@ const TABLE_SIZE: u64 = 0xf;
 const ENTRY_BYTES: u64 = 16;
 
 /// Why an interrupt did not arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lost {
     /// It names no entry, and only interrupts that do may pass.
     NotRemappable,
@@ -364,6 +366,62 @@ impl MmioDevice for RemappingRegisters {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let Registers {
+            status,
+            fault_status,
+            completion_status,
+            events: [fault, completion],
+            queue_address,
+            head,
+            tail,
+            table_address,
+            table,
+        } = *self.0.0.lock();
+        let narrow = [status, fault_status, completion_status].into_iter().chain(fault).chain(completion);
+        let wide = [queue_address, head, tail, table_address, table];
+        Some(narrow.map(u64::from).chain(wide).collect())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [
+            status,
+            fault_status,
+            completion_status,
+            f0,
+            f1,
+            f2,
+            f3,
+            c0,
+            c1,
+            c2,
+            c3,
+            queue_address,
+            head,
+            tail,
+            table_address,
+            table,
+        ] = numbers(saved)?;
+        let event = |[a, b, c, d]: [u64; 4]| Ok([narrow(a)?, narrow(b)?, narrow(c)?, narrow(d)?]);
+        let registers = Registers {
+            status: narrow(status)?,
+            fault_status: narrow(fault_status)?,
+            completion_status: narrow(completion_status)?,
+            events: [event([f0, f1, f2, f3])?, event([c0, c1, c2, c3])?],
+            queue_address,
+            head,
+            tail,
+            table_address,
+            table,
+        };
+        // Offsets in the queue are offsets of descriptors: the unit walks from head to tail.
+        if (head | tail) & !registers.queue_mask() != 0 {
+            return Err(BadState);
+        }
+        *self.0.0.lock() = registers;
+        Ok(())
     }
 }
 

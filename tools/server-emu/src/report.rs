@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::interrupts::Unsupported;
 use crate::remapping::Lost;
 
 /// Something that the server's host did and that deserves a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Notice {
     /// An MSR that the processor has not, or a value that it does not take: the host got #GP.
     UnknownMsr {
@@ -106,6 +108,11 @@ impl Report {
         }
         seen.known.insert(notice);
         seen.in_order.push(notice);
+    }
+
+    /// A report that goes on from such notices.
+    pub(crate) fn restore(in_order: Vec<Notice>, lost: u64) -> Self {
+        Self { seen: Mutex::new(Seen { known: in_order.iter().copied().collect(), in_order, lost }) }
     }
 
     /// The notices in the order in which they came first, and the number of those that were too many.

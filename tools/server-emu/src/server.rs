@@ -1,11 +1,12 @@
 //! The server: its parts, and its life from power-on to its end.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use seam_emu::machine::InterruptController;
 use seam_emu::processor::{EmulatedProcessor, Processor::Emulated};
 use seam_emu::{Cmr, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
+use serde::{Deserialize, Serialize};
 use tdvisor_base::sync::{AtomicBool, AtomicU64, Ordering};
 use tdvisor_base::{Gpa, Hpa};
 use tdvisor_board::{address, pm};
@@ -14,13 +15,14 @@ use x86_emu::exits::Unimplemented;
 
 use crate::acpi::{self, Described, Description, TooLarge};
 use crate::firmware;
+use crate::freeze::Freeze;
 use crate::interrupts::Interrupts;
 use crate::layout::{
     self, MAILBOX, MAILBOX_BYTES, REMAPPING, REMAPPING_BYTES, SEAM_BASE, SEAM_BYTES, TABLES,
 };
 use crate::loader::{self, Boot, BootFiles, LoadError};
 use crate::mailbox::{Mailbox, Parking};
-use crate::processor::Processor;
+use crate::processor::{Processor, SavedProcessor};
 use crate::record::Record;
 use crate::remapping::RemappingRegisters;
 use crate::report::Report;
@@ -35,7 +37,7 @@ pub const MAX_PROCESSORS: u32 = 64;
 pub const MAX_PACKAGES: u32 = 2;
 
 /// What happens to the host's state that a TD exit gives up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostState {
     /// It is overwritten, as on hardware: hosts that rely on luck fail here as well.
     #[default]
@@ -51,7 +53,7 @@ impl HostState {
 }
 
 /// Whether firmware set the TDX module's memory up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seam {
     /// Range enabled, module loaded.
     #[default]
@@ -61,7 +63,7 @@ pub enum Seam {
 }
 
 /// How a server runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pace {
     /// Processors are threads that run side by side; time is the host's.
     Real,
@@ -73,7 +75,7 @@ pub enum Pace {
 }
 
 /// What a server is made from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerConfig {
     /// Logical processors, spread evenly over the packages.
     pub processors: u32,
@@ -114,7 +116,7 @@ const TICKS_PER_INSTRUCTION: u64 = 8;
 
 impl ServerConfig {
     /// The machine under the server.
-    fn machine(&self) -> MachineConfig {
+    pub(crate) fn machine(&self) -> MachineConfig {
         let top = layout::memory_map(self.memory).last().map_or(0, |range| range.base + range.bytes);
         let cmrs =
             layout::convertible(self.memory).into_iter().map(|(base, size)| Cmr { base, size }).collect();
@@ -142,11 +144,11 @@ impl ServerConfig {
     }
 
     /// x2APIC ids: the package above, the number in it in the low eight bits.
-    fn apic_ids(&self) -> Vec<u32> {
+    pub(crate) fn apic_ids(&self) -> Vec<u32> {
         self.places().map(|(package, number)| package << 8 | number).collect()
     }
 
-    fn check(&self) -> Result<(), ServerError> {
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&self.memory) || !self.memory.is_multiple_of(1 << 20) {
             return Err(ServerError::Memory(self.memory));
         }
@@ -232,6 +234,8 @@ pub enum Ending {
     Panicked,
     /// Whoever runs the server stopped it.
     Stopped,
+    /// It froze, as somebody asked ([`Server::freeze`]): it can be saved.
+    Frozen,
     /// A processor met an exception while it delivered a double fault.
     TripleFault {
         /// Which.
@@ -248,6 +252,17 @@ pub enum Ending {
     },
 }
 
+/// Where the processors of a server stand while it does not run.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// The first one at a kernel's entry, the others parked.
+    Boot(Boot),
+    /// Where a server froze or ended, in the order of their numbers.
+    Saved(Vec<SavedProcessor>),
+    /// It runs, or has run.
+    Spent,
+}
+
 /// A server.
 #[derive(Debug)]
 pub struct Server {
@@ -258,8 +273,10 @@ pub struct Server {
     pub(crate) parking: Arc<Parking>,
     pub(crate) report: Arc<Report>,
     pub(crate) record: Record,
-    apic_ids: Vec<u32>,
-    boot: Boot,
+    pub(crate) freeze: Freeze,
+    pub(crate) apic_ids: Vec<u32>,
+    /// Where the processors begin; of a server that has ended, where they stand.
+    pub(crate) start: Mutex<Start>,
     has_ended: AtomicBool,
     ending: Mutex<Option<Ending>>,
     retired: AtomicU64,
@@ -275,21 +292,48 @@ impl Server {
     /// [`ServerError`].
     pub fn new(
         config: ServerConfig,
-        mut devices: Devices,
+        devices: Devices,
         described: &[Described],
         record: Record,
         files: &BootFiles<'_>,
     ) -> Result<Self, ServerError> {
         config.check()?;
+        let parking = Parking::new(&config.apic_ids());
+        let machine = Machine::new(config.machine());
+        let tables = acpi::tables(&Description {
+            apic_ids: config.apic_ids(),
+            io_apic: address::IO_APIC as u32,
+            reset_vector: firmware::RESET_VECTOR,
+            power_ports: [pm::SLEEP_CONTROL, pm::SLEEP_STATUS, address::RESET_CONTROL],
+            reset_value: pm::RESET_VALUE,
+            sleep_type_off: pm::S5_TYPE,
+            devices: described.to_vec(),
+        })?;
+        for (at, bytes) in firmware::contents().into_iter().chain([(Hpa::new(TABLES), tables)]) {
+            let _ = machine.host_write(at, &bytes);
+        }
+        let boot = loader::load(&machine, config.memory, files)?;
+        let notes = (record, Report::default());
+        Self::assemble(config, machine, parking, devices, notes, Start::Boot(boot))
+    }
+
+    /// Puts the parts of a server together.
+    pub(crate) fn assemble(
+        config: ServerConfig,
+        machine: Machine,
+        parking: Parking,
+        mut devices: Devices,
+        (record, report): (Record, Report),
+        start: Start,
+    ) -> Result<Self, ServerError> {
         let apic_ids = config.apic_ids();
-        let parking = Arc::new(Parking::new(&apic_ids));
-        let machine = Arc::new(Machine::new(config.machine()));
+        let (machine, parking) = (Arc::new(machine), Arc::new(parking));
         let seed = match config.pace {
             Pace::Real => None,
             Pace::Deterministic { seed } => Some(seed),
         };
         let io_apic = devices.io_apic.clone();
-        let report: Arc<Report> = Arc::default();
+        let report = Arc::new(report);
         let interrupts = Arc::new(Interrupts::new(machine.clone(), &apic_ids, io_apic, report.clone(), seed));
         let bells = interrupts.clone();
         let mailbox = Mailbox::new(parking.clone(), move |processor| bells.ring(processor));
@@ -298,20 +342,6 @@ impl Server {
         devices.mmio.attach(Gpa::new(address::IO_APIC), address::IO_APIC_BYTES, io_apic)?;
         let remapping = Box::new(RemappingRegisters(interrupts.remapping().clone()));
         devices.mmio.attach(Gpa::new(REMAPPING), REMAPPING_BYTES, remapping)?;
-        let tables = acpi::tables(&Description {
-            apic_ids: apic_ids.clone(),
-            io_apic: address::IO_APIC as u32,
-            reset_vector: firmware::RESET_VECTOR,
-            power_ports: [pm::SLEEP_CONTROL, pm::SLEEP_STATUS, address::RESET_CONTROL],
-            reset_value: pm::RESET_VALUE,
-            sleep_type_off: pm::S5_TYPE,
-            devices: described.to_vec(),
-        })?;
-
-        for (at, bytes) in firmware::contents().into_iter().chain([(Hpa::new(TABLES), tables)]) {
-            let _ = machine.host_write(at, &bytes);
-        }
-        let boot = loader::load(&machine, config.memory, files)?;
         for lp in 0..machine.num_lps() {
             machine.set_guest_cpu(lp, Box::new(seam_emu::CpuGuest::new()));
         }
@@ -325,30 +355,70 @@ impl Server {
             parking,
             report,
             record,
+            freeze: Freeze::default(),
             apic_ids,
-            boot,
+            start: Mutex::new(start),
             has_ended: AtomicBool::new(false),
             ending: Mutex::new(None),
             retired: AtomicU64::new(0),
         })
     }
 
-    /// Runs the server until it ends; one thread for each processor.
+    /// Runs the server until it ends; one thread for each processor. A server runs once.
     pub fn run(&self) -> Ending {
-        std::thread::scope(|scope| {
-            for (index, apic_id) in self.apic_ids.iter().enumerate() {
-                let Some(lp) = self.machine.lp(index) else { continue };
-                let mut processor = Processor::new(self, index, *apic_id, lp);
-                if index == 0 {
-                    processor.boot(self.boot.entry, self.boot.zero_page);
-                }
-                let thread = std::thread::Builder::new().name(format!("cpu{index}"));
-                if thread.spawn_scoped(scope, || processor.run()).is_err() {
-                    self.end(Ending::Stopped);
+        let start = std::mem::replace(&mut *self.lock_start(), Start::Spent);
+        let mut processors: Vec<Processor<'_>> = self
+            .apic_ids
+            .iter()
+            .enumerate()
+            .filter_map(|(index, apic_id)| {
+                let lp = self.machine.lp(index)?;
+                Some(Processor::new(self, index, *apic_id, lp))
+            })
+            .collect();
+        match start {
+            Start::Boot(boot) => {
+                if let Some(first) = processors.first_mut() {
+                    first.boot(boot.entry, boot.zero_page);
                 }
             }
+            Start::Saved(saved) => {
+                processors.iter_mut().zip(saved).for_each(|(processor, saved)| processor.restore(saved));
+            }
+            Start::Spent => self.end(Ending::Stopped),
+        }
+        let states = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (index, processor) in processors.into_iter().enumerate() {
+                let thread = std::thread::Builder::new().name(format!("cpu{index}"));
+                match thread.spawn_scoped(scope, || processor.run()) {
+                    Ok(thread) => threads.push(thread),
+                    Err(_) => self.end(Ending::Stopped),
+                }
+            }
+            threads.into_iter().map_while(|thread| thread.join().ok()).collect()
         });
+        *self.lock_start() = Start::Saved(states);
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Ending::Stopped)
+    }
+
+    pub(crate) fn lock_start(&self) -> MutexGuard<'_, Start> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the server to stop as soon as no TD runs, and to end with [`Ending::Frozen`]; then it can be saved. May be called
+    /// from any thread.
+    pub fn freeze(&self) {
+        self.freeze.request();
+        // Who takes turns looks when its turn begins: nobody's sleep or slice ends for it.
+        if !self.interrupts.takes_turns() {
+            (0..self.machine.num_lps()).for_each(|processor| self.interrupts.ring(processor));
+        }
+    }
+
+    /// Whether it ended by freezing.
+    pub(crate) fn is_frozen(&self) -> bool {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) == Some(Ending::Frozen)
     }
 
     /// Ends the server; the first ending counts. May be called from any thread.

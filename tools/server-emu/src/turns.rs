@@ -21,6 +21,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use seam_emu::{Machine, Random};
+use serde::{Deserialize, Serialize};
 
 /// Ticks of one turn: at least, and the range above that.
 const TURN_MIN: u64 = 160_000;
@@ -68,7 +69,7 @@ struct State {
     over: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Member {
     Awake,
     /// Until it is woken, or the clock reaches its timer.
@@ -79,7 +80,36 @@ enum Member {
     Gone,
 }
 
+/// Whose turn it is, how long, and who sleeps: as a snapshot holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedTurns {
+    members: Vec<Member>,
+    current: Option<usize>,
+    until: u64,
+    spins: u32,
+    random: u64,
+}
+
 impl Turns {
+    /// Where the turns stand.
+    pub(crate) fn save(&self) -> SavedTurns {
+        let State { members, current, until, spins, random, over: _ } = &*self.lock();
+        let (members, random) = (members.clone(), random.seed());
+        SavedTurns { members, current: *current, until: *until, spins: *spins, random }
+    }
+
+    /// Goes on where the turns of as many processors stood; `None` where they were not as many. Nobody runs yet.
+    pub(crate) fn restore(&self, saved: SavedTurns) -> Option<()> {
+        let SavedTurns { members, current, until, spins, random } = saved;
+        let processors = self.changed.len();
+        if members.len() != processors || current.is_some_and(|current| current >= processors) {
+            return None;
+        }
+        let random = Random::new(random);
+        *self.lock() = State { members, current, until, spins, random, over: false };
+        Some(())
+    }
+
     /// Turns of this many processors; the first begins.
     pub(crate) fn new(members: usize, seed: u64) -> Self {
         let state = State {

@@ -14,11 +14,14 @@
 //! Source: ACPI specification 6.5, sections 4.8.3.1 to 4.8.3.3; Intel ICH9 data sheet, 13.8.3.
 
 use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 use tdvisor_board::pm::{PM1_CONTROL, PM1_ENABLE, S5_TYPE, TIMER, TIMER_BITS, TIMER_HZ};
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use super::saved::{narrow, numbers};
+use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory};
 
 const CONTROL_HIGH: u16 = PM1_CONTROL + 1;
 
@@ -88,6 +91,17 @@ impl PortDevice for AcpiPm {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { now: _, enabled } = self;
+        Some(vec![(*enabled).into()])
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [enabled] = numbers(saved)?;
+        self.enabled = narrow(enabled)?;
+        Ok(())
     }
 }
 

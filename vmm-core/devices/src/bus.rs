@@ -7,6 +7,7 @@ use core::fmt;
 use tdvisor_base::Gpa;
 use tdvisor_base::sync::Mutex;
 
+use super::saved::{BadState, DeviceStateError, SavedDevice};
 use super::unclaimed::{Place, Unclaimed};
 use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, SharedMemory};
 
@@ -62,6 +63,31 @@ impl<D: ?Sized> Ranges<D> {
         Ok(())
     }
 
+    fn save(&self, of: impl Fn(&D) -> Option<Vec<u64>>) -> Result<Vec<SavedDevice>, DeviceStateError> {
+        let save = |entry: &Entry<D>| {
+            let state = of(&entry.device.lock());
+            state.map(|state| SavedDevice { at: entry.first, state }).ok_or(entry.first)
+        };
+        self.entries.iter().map(|entry| save(entry).map_err(|at| DeviceStateError::NotSaved { at })).collect()
+    }
+
+    fn restore(
+        &self,
+        saved: &[SavedDevice],
+        take: impl Fn(&mut D, &[u64]) -> Result<(), BadState>,
+    ) -> Result<(), DeviceStateError> {
+        if saved.len() != self.entries.len() {
+            return Err(DeviceStateError::OtherDevices);
+        }
+        for (saved, entry) in saved.iter().zip(&self.entries) {
+            let wrong = DeviceStateError::NotThisDevice { at: saved.at };
+            if saved.at != entry.first || take(&mut entry.device.lock(), &saved.state).is_err() {
+                return Err(wrong);
+            }
+        }
+        Ok(())
+    }
+
     /// The device that has the whole access, and the offset in it.
     fn find(&self, at: u64, size: AccessSize) -> Option<(&Mutex<Box<D>>, u64)> {
         let index = self.entries.partition_point(|entry| entry.first <= at).checked_sub(1)?;
@@ -101,6 +127,22 @@ impl PortBus {
     /// [`AttachError`].
     pub fn attach(&mut self, first: u16, ports: u16, device: Box<dyn PortDevice>) -> Result<(), AttachError> {
         self.ranges.attach(first.into(), ports.into(), u16::MAX.into(), device)
+    }
+
+    /// What all devices keep: see [`crate::saved`].
+    ///
+    /// # Errors
+    /// [`DeviceStateError::NotSaved`].
+    pub fn save(&self) -> Result<Vec<SavedDevice>, DeviceStateError> {
+        self.ranges.save(|device| device.save())
+    }
+
+    /// Takes over what [`Self::save`] gave. The devices are as they were when they were made.
+    ///
+    /// # Errors
+    /// [`DeviceStateError`]; some devices have taken their state over.
+    pub fn restore(&self, saved: &[SavedDevice]) -> Result<(), DeviceStateError> {
+        self.ranges.restore(saved, |device, state| device.restore(state))
     }
 
     /// The guest reads a port.
@@ -200,6 +242,25 @@ impl MmioBus {
             || self.space(gpa.get(), AccessSize::Byte).is_some_and(|(space, offset)| space.covers(offset))
     }
 
+    /// What all devices keep: see [`crate::saved`].
+    ///
+    /// # Errors
+    /// [`DeviceStateError::NotSaved`].
+    pub fn save(&self) -> Result<Vec<SavedDevice>, DeviceStateError> {
+        if let Some(space) = self.spaces.first() {
+            return Err(DeviceStateError::NotSaved { at: space.first });
+        }
+        self.ranges.save(|device| device.save())
+    }
+
+    /// Takes over what [`Self::save`] gave. The devices are as they were when they were made.
+    ///
+    /// # Errors
+    /// [`DeviceStateError`]; some devices have taken their state over.
+    pub fn restore(&self, saved: &[SavedDevice]) -> Result<(), DeviceStateError> {
+        self.ranges.restore(saved, |device, state| device.restore(state))
+    }
+
     /// Lets every device attend to what the host has for the guest.
     pub fn attend(&self, memory: &dyn SharedMemory) {
         self.ranges.entries.iter().for_each(|entry| entry.device.lock().attend(memory));
@@ -267,5 +328,73 @@ mod tests {
         assert_eq!(bus.attach(0x3e0, 0x20, Box::new(ExitPort)), Err(AttachError::Overlap));
         assert_eq!(bus.attach(0xffff, 2, Box::new(ExitPort)), Err(AttachError::BadRange));
         assert_eq!(bus.attach(0x10, 0, Box::new(ExitPort)), Err(AttachError::BadRange));
+    }
+
+    /// Keeps the last value written.
+    struct Latch(u64);
+
+    impl PortDevice for Latch {
+        fn read(&mut self, _: u16, _: AccessSize) -> u64 {
+            self.0
+        }
+
+        fn write(&mut self, _: u16, _: AccessSize, value: u64, _: &dyn SharedMemory) -> DeviceRequest {
+            self.0 = value;
+            DeviceRequest::None
+        }
+
+        fn save(&self) -> Option<Vec<u64>> {
+            Some(alloc::vec![self.0])
+        }
+
+        fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+            [self.0] = crate::saved::numbers(saved)?;
+            Ok(())
+        }
+    }
+
+    /// Keeps something, and does not say what.
+    struct Silent;
+
+    impl PortDevice for Silent {
+        fn read(&mut self, _: u16, size: AccessSize) -> u64 {
+            size.all_ones()
+        }
+
+        fn write(&mut self, _: u16, _: AccessSize, _: u64, _: &dyn SharedMemory) -> DeviceRequest {
+            DeviceRequest::None
+        }
+    }
+
+    fn latches(first: &[u16]) -> PortBus {
+        let mut bus = PortBus::new();
+        for first in first {
+            bus.attach(*first, 1, Box::new(Latch(0))).unwrap();
+        }
+        bus
+    }
+
+    #[test]
+    fn the_state_of_a_bus_goes_back_to_the_same_devices_only() {
+        let bus = latches(&[0x10, 0x20]);
+        let _ = bus.write(0x20, AccessSize::Byte, 7, &NoMemory);
+        let saved = bus.save().unwrap();
+        let again = latches(&[0x10, 0x20]);
+        assert_eq!(again.restore(&saved), Ok(()));
+        assert_eq!((again.read(0x10, AccessSize::Byte), again.read(0x20, AccessSize::Byte)), (0, 7));
+        assert_eq!(latches(&[0x10]).restore(&saved), Err(DeviceStateError::OtherDevices));
+        let moved = latches(&[0x10, 0x21]).restore(&saved);
+        assert_eq!(moved, Err(DeviceStateError::NotThisDevice { at: 0x20 }));
+        let mut other = PortBus::new();
+        other.attach(0x10, 1, Box::new(ExitPort)).unwrap();
+        other.attach(0x20, 1, Box::new(Latch(0))).unwrap();
+        assert_eq!(other.restore(&saved), Err(DeviceStateError::NotThisDevice { at: 0x10 }));
+    }
+
+    #[test]
+    fn a_device_that_does_not_say_what_it_keeps_cannot_be_saved() {
+        let mut bus = latches(&[0x10]);
+        bus.attach(0x30, 1, Box::new(Silent)).unwrap();
+        assert_eq!(bus.save(), Err(DeviceStateError::NotSaved { at: 0x30 }));
     }
 }

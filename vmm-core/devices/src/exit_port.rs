@@ -3,7 +3,9 @@
 //! A byte written to port 0x501 ends the TD; its value is the guest's exit code, 0 for success. The number
 //! is the one that QEMU users know from `isa-debug-exit`; the value is passed on as it is.
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use alloc::vec::Vec;
+
+use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory, saved};
 
 /// The device.
 #[derive(Debug, Default)]
@@ -22,6 +24,14 @@ impl PortDevice for ExitPort {
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         DeviceRequest::PowerOff { code: value as u8 }
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(Vec::new())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        saved::nothing(saved)
     }
 }
 

@@ -13,12 +13,14 @@
 //! "I/OxAPIC Programming"): whoever delivers says what an entry means.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use tdvisor_base::sync::{AtomicU32, Mutex, Ordering};
 use tdvisor_vm::{Destination, Message};
 
-use super::{AccessSize, DeviceRequest, MmioDevice, SharedMemory};
+use super::saved::narrow;
+use super::{AccessSize, BadState, DeviceRequest, MmioDevice, SharedMemory};
 
 /// Pins, and with a GSI base of zero, global system interrupts.
 pub const PINS: usize = 24;
@@ -193,6 +195,23 @@ impl MmioDevice for Arc<IoApic> {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let IoApic { latched, registers } = &**self;
+        let Registers { select, id, redirection } = &*registers.lock();
+        let mut saved = vec![latched.load(Ordering::SeqCst).into(), (*select).into(), (*id).into()];
+        saved.extend(redirection);
+        Some(saved)
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [latched, select, id, redirection @ ..] = saved else { return Err(BadState) };
+        let redirection = redirection.try_into().map_err(|_| BadState)?;
+        let (select, id) = (narrow(*select)?, narrow(*id)?);
+        self.latched.store(narrow(*latched)?, Ordering::SeqCst);
+        *self.registers.lock() = Registers { select, id, redirection };
+        Ok(())
     }
 }
 

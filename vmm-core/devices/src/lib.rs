@@ -26,6 +26,7 @@ pub mod fw_cfg;
 pub mod io_apic;
 pub mod pci;
 mod pvpanic;
+pub mod saved;
 #[cfg(test)]
 pub(crate) mod test_memory;
 mod unclaimed;
@@ -35,6 +36,7 @@ pub use bus::{AttachError, MmioBus, PortBus};
 pub use exit_port::ExitPort;
 pub use io_apic::{IoApic, Line, Redirection};
 pub use pvpanic::{PANICKED, PvPanic};
+pub use saved::{BadState, DeviceStateError, SavedDevice};
 pub use unclaimed::Place;
 
 pub use tdvisor_vm::{AccessSize, SharedMemory};
@@ -107,6 +109,20 @@ pub trait PortDevice: Send {
         value: u64,
         memory: &dyn SharedMemory,
     ) -> DeviceRequest;
+
+    /// What the device keeps between two accesses: see [`saved`]. `None` where it cannot be saved.
+    fn save(&self) -> Option<Vec<u64>> {
+        None
+    }
+
+    /// Takes over what [`Self::save`] gave.
+    ///
+    /// # Errors
+    /// [`BadState`]; the device is as it was.
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let _ = saved;
+        Err(BadState)
+    }
 }
 
 /// A device in guest-physical (shared) address space. Offsets count from the start of its range.
@@ -125,6 +141,20 @@ pub trait MmioDevice: Send {
     /// The host has something for the guest, maybe through this device. Whoever calls this delivers the lines that it raises.
     fn attend(&mut self, memory: &dyn SharedMemory) {
         let _ = memory;
+    }
+
+    /// What the device keeps between two accesses: see [`saved`]. `None` where it cannot be saved.
+    fn save(&self) -> Option<Vec<u64>> {
+        None
+    }
+
+    /// Takes over what [`Self::save`] gave.
+    ///
+    /// # Errors
+    /// [`BadState`]; the device is as it was.
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let _ = saved;
+        Err(BadState)
     }
 }
 

@@ -7,7 +7,9 @@
 //!
 //! Source: QEMU's interface specification `docs/specs/pvpanic`.
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use alloc::vec::Vec;
+
+use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory, saved};
 
 /// The kernel panicked.
 pub const PANICKED: u8 = 1 << 0;
@@ -29,6 +31,14 @@ impl PortDevice for PvPanic {
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         if value as u8 & PANICKED == 0 { DeviceRequest::None } else { DeviceRequest::Panicked }
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(Vec::new())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        saved::nothing(saved)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod kvm;
 mod machine;
 mod report;
 mod session;
+pub mod snapshot;
 pub mod worker;
 
 pub use machine::{Event, Machine, MachineSpec};

@@ -32,7 +32,33 @@ pub struct Timer {
     deadline: Option<u64>,
 }
 
+/// What a timer keeps, for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerState {
+    /// LVT Timer.
+    pub lvt: u32,
+    /// Initial count.
+    pub initial: u32,
+    /// Divide configuration.
+    pub divide: u32,
+    /// When it expires, in guest time.
+    pub deadline: Option<u64>,
+}
+
 impl Timer {
+    /// What it keeps.
+    pub const fn state(&self) -> TimerState {
+        let Self { lvt, initial, divide, ratio: _, deadline } = *self;
+        TimerState { lvt, initial, divide, deadline }
+    }
+
+    /// A timer of a TD whose TSC has this frequency, in a state.
+    pub const fn with_state(tsc_hz: u64, state: TimerState) -> Self {
+        let TimerState { lvt, initial, divide, deadline } = state;
+        let (lvt, divide) = (lvt & LVT_FIELDS, divide & DIVIDE_FIELDS);
+        Self { lvt, initial, divide, deadline, ..Self::new(tsc_hz) }
+    }
+
     /// A stopped timer of a TD whose TSC has this frequency.
     pub const fn new(tsc_hz: u64) -> Self {
         let ratio = tsc_hz / CRYSTAL_HZ;

@@ -121,6 +121,11 @@ impl Injector {
         self.armed.store(armed, Ordering::Release);
     }
 
+    /// Whether a plan is followed.
+    pub fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
     /// The faults so far, oldest first (the first 4096).
     pub fn log(&self) -> Vec<Injected> {
         self.active.lock().log.clone()

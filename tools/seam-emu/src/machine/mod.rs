@@ -8,6 +8,7 @@ mod limit;
 mod log;
 mod lp;
 mod report;
+mod saved;
 mod shutdown;
 mod snapshot;
 mod stale;
@@ -21,6 +22,7 @@ pub use host::HostMemoryError;
 pub use interrupts::InterruptController;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
+pub use saved::{CannotSave, NotThisMachine, SavedMachine};
 pub use shutdown::GuestShutdown;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
 pub(crate) use tlb::{Asid, Tlb};
@@ -118,9 +120,14 @@ impl Machine {
     /// A machine at power-on: memory zero, the module loaded but not initialised.
     pub fn new(config: MachineConfig) -> Self {
         let config = config.presented();
+        let module = Module::new(&config);
+        Self::assemble_empty(config, module)
+    }
+
+    /// A machine with this module, whose memory is zero.
+    fn assemble_empty(config: MachineConfig, module: Module) -> Self {
         let keys = KeySpace { first_private: *config.private_hkids.start() };
         let memory = Arena::new(config.phys_mem_bytes, keys);
-        let module = Module::new(&config);
         Self::assemble(config, memory, module)
     }
 

@@ -51,6 +51,21 @@ impl DirtyLines {
         self.change(pfn, |pages| pages.remove(&pfn))?
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<(u64, KeyId)> {
+        let of_shard = |shard: &Shard| -> Vec<(u64, KeyId)> {
+            shard.pages.lock().iter().map(|(pfn, key)| (*pfn, *key)).collect()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// Takes over what [`Self::all`] gave.
+    pub(super) fn restore(&self, pages: impl Iterator<Item = (u64, KeyId)>) {
+        for (pfn, key) in pages {
+            let _ = self.change(pfn, |pages| pages.insert(pfn, key));
+        }
+    }
+
     fn forget_key(&self, key: KeyId) {
         for shard in &self.shards {
             let mut pages = shard.pages.lock();

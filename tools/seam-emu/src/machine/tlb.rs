@@ -49,6 +49,11 @@ impl Tlb {
         result
     }
 
+    /// Every translation.
+    pub(crate) fn all(&self) -> Vec<((Asid, Gpa), Entry)> {
+        self.entries.lock().iter().map(|(at, entry)| (*at, *entry)).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }

@@ -39,6 +39,18 @@ impl DynamicPamt {
         Self { base: self.base, bitmap: self.bitmap, pairs: self.pairs.iter().map(copy).collect() }
     }
 
+    /// The pages of all ranges, as a snapshot holds them.
+    pub(super) fn save(&self) -> Vec<[u64; 2]> {
+        let Self { base: _, bitmap: _, pairs } = self;
+        pairs.iter().map(|pair| pair.0.each_ref().map(|word| word.load(Ordering::Acquire))).collect()
+    }
+
+    /// Takes over what [`Self::save`] gave; `None` where that is of another TDMR.
+    pub(super) fn restore(self, saved: &[[u64; 2]]) -> Option<Self> {
+        let pairs: Box<[Pair]> = saved.iter().map(|pair| Pair(pair.map(AtomicU64::new))).collect();
+        (pairs.len() == self.pairs.len()).then_some(Self { pairs, ..self })
+    }
+
     fn slot(&self, hpa: Hpa) -> Option<&Pair> {
         let index = hpa.get().checked_sub(self.base)? >> RANGE_SHIFT;
         self.pairs.get(usize::try_from(index).ok()?)

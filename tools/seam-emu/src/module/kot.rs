@@ -36,6 +36,18 @@ impl Kot {
         }
     }
 
+    /// All slots, as a snapshot holds them.
+    pub(super) fn save(&self) -> Vec<u64> {
+        let Self { first: _, slots, lock: _ } = self;
+        slots.iter().map(|slot| slot.0.load(Ordering::Acquire)).collect()
+    }
+
+    /// Takes over what [`Self::save`] gave; `None` where that is of another machine.
+    pub(super) fn restore(self, saved: &[u64]) -> Option<Self> {
+        let slots: Box<[Slot]> = saved.iter().map(|slot| Slot(AtomicU64::new(*slot))).collect();
+        (slots.len() == self.slots.len()).then_some(Self { slots, ..self })
+    }
+
     pub(crate) fn lock(&self, mode: Mode) -> Result<Guard<'_>, Busy> {
         TryLock::new(&self.lock, HostPriority::No).acquire(mode, Side::Host)
     }

@@ -7,6 +7,7 @@ pub(crate) mod dynamic_pamt;
 pub(crate) mod kot;
 pub(crate) mod pamt;
 pub(crate) mod random;
+pub(crate) mod saved;
 pub(crate) mod tdmr;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,11 @@ impl Random {
         Self(AtomicU64::new(self.0.load(Ordering::Acquire)))
     }
 
+    /// The seed of a generator that goes on from here.
+    pub fn seed(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// The next number.
     pub fn next(&self) -> u64 {
         mix(self.0.fetch_add(STEP, Ordering::AcqRel))

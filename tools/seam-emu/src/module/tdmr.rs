@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
 use phys_memory::Arena;
 use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Hpa, Level};
@@ -28,6 +31,17 @@ impl Block {
         let [word, bepoch] = [&self.word, &self.bepoch].map(|w| AtomicU64::new(w.load(Ordering::Acquire)));
         Self { word, bepoch }
     }
+}
+
+/// A TDMR as a snapshot holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedTdmr {
+    /// TDMR_INFO, byte for byte.
+    info: Vec<u8>,
+    /// Word and BEPOCH of each 1 GiB block.
+    blocks: Vec<[u64; 2]>,
+    dynamic: Option<Vec<[u64; 2]>>,
+    next: u64,
 }
 
 /// One TDMR as SYS.CONFIG accepted it.
@@ -73,6 +87,47 @@ impl Tdmr {
             next: AtomicU64::new(self.next.load(Ordering::Acquire)),
             lock: AtomicU64::new(0),
         }
+    }
+
+    fn save(&self) -> SavedTdmr {
+        let Self { info, blocks, dynamic, next, lock: _ } = self;
+        let block = |block: &Block| {
+            let Block { word, bepoch } = block;
+            [word, bepoch].map(|word| word.load(Ordering::Acquire))
+        };
+        SavedTdmr {
+            info: info.as_bytes().to_vec(),
+            blocks: blocks.iter().map(block).collect(),
+            dynamic: dynamic.as_ref().map(DynamicPamt::save),
+            next: next.load(Ordering::Acquire),
+        }
+    }
+
+    /// `None` where what was saved does not fit together.
+    fn restore(saved: &SavedTdmr) -> Option<Self> {
+        /// No TDMR is larger than the address space.
+        const MOST: u64 = 1 << 52;
+        let SavedTdmr { info, blocks, dynamic, next } = saved;
+        let info = TdmrInfo::read_from_bytes(info).ok().filter(|info| info.size <= MOST)?;
+        if blocks.len() as u64 != info.size / TDMR_ALIGN {
+            return None;
+        }
+        let blocks = blocks.iter().map(|words| {
+            let [word, bepoch] = words.map(AtomicU64::new);
+            Block { word, bepoch }
+        });
+        Some(Self {
+            info,
+            blocks: blocks.collect(),
+            dynamic: match dynamic {
+                Some(pairs) => {
+                    Some(DynamicPamt::new(info.base, info.size, info.pamt_4k_base).restore(pairs)?)
+                }
+                None => None,
+            },
+            next: AtomicU64::new(*next),
+            lock: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn lock(&self) -> Result<Guard<'_>, Busy> {
@@ -223,6 +278,20 @@ impl TdmrTable {
             fork.set(tdmrs.iter().map(Tdmr::fork).collect());
         }
         fork
+    }
+
+    /// All TDMRs as a snapshot holds them; `None` before SYS.CONFIG.
+    pub(super) fn save(&self) -> Option<Vec<SavedTdmr>> {
+        Some(self.0.get()?.iter().map(Tdmr::save).collect())
+    }
+
+    /// Takes over what [`Self::save`] gave; `None` where that does not fit together.
+    pub(super) fn restore(saved: Option<&[SavedTdmr]>) -> Option<Self> {
+        let table = Self::default();
+        if let Some(tdmrs) = saved {
+            table.set(tdmrs.iter().map(Tdmr::restore).collect::<Option<_>>()?);
+        }
+        Some(table)
     }
 
     /// The TDMR of an address whose 1 GiB block is initialised.

@@ -6,7 +6,7 @@ use core::str::FromStr;
 use super::features::{self, Masking, TABLE};
 
 /// A model.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub enum Model {
     /// Fourth-generation Xeon Scalable.
     #[default]
@@ -149,7 +149,7 @@ impl FromStr for Model {
 
 /// An emulated processor: a model, and which of its features CPUID does not show. Their instructions still run, as they
 /// do on a processor whose firmware hides a bit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct EmulatedProcessor {
     /// The model.
     pub model: Model,

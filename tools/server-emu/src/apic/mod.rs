@@ -18,12 +18,14 @@
 
 mod command;
 mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod vectors;
 
 pub use command::{Delivery, Ipi};
 pub use registers::{MSR_FIRST, MSR_LAST, MSR_TSC_DEADLINE};
+pub(crate) use saved::SavedApic;
 pub use vectors::VectorSet;
 
 use tdvisor_vm::apic_timer::Timer;

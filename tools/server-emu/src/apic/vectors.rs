@@ -1,7 +1,9 @@
 //! A set of interrupt vectors, as IRR, ISR and TMR hold it.
 
+use serde::{Deserialize, Serialize};
+
 /// Which of the 256 vectors are set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VectorSet([u32; 8]);
 
 impl VectorSet {

@@ -11,7 +11,7 @@ use crate::apic;
 use crate::bus::Dma;
 use crate::cpuid::{self, Asker};
 use crate::firmware::PARK_PORT;
-use crate::msr::GeneralProtection;
+use crate::msr::{self, GeneralProtection};
 use crate::record::ObservedCall;
 use crate::report::Notice;
 use crate::seamcall::{self, Conditions, Refused};
@@ -109,7 +109,9 @@ impl Processor<'_> {
         }
         let before = seamcall::registers(&self.cpu.state);
         let mut after = before;
+        let in_guest = enters.then(|| self.server.freeze.enter_guest());
         let failed_invalid = self.lp.seamcall(&mut after).is_err();
+        drop(in_guest);
         self.server.record.note(&ObservedCall { processor: self.index, before, after, failed_invalid });
         if failed_invalid {
             return Err(Refused::VmFailInvalid);
@@ -154,7 +156,10 @@ impl Processor<'_> {
                 let read = self.server.interrupts.with(self.index, |apic| apic.read(index, ticks));
                 read.and_then(Result::ok)
             }
-            Err(_) => self.msrs.read(machine.config(), index, now, self.index).ok(),
+            Err(_) => {
+                let value = self.msrs.read(machine.config(), index, now, self.index).ok();
+                value.map(|value| msr::with_seam_range(index, value, self.server.config.seam))
+            }
         };
         match value {
             Some(value) => {

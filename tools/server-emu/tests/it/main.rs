@@ -292,3 +292,49 @@ fn the_same_seed_gives_the_same_run() -> Result<(), IcedError> {
     assert_eq!(run(5)?, run(5)?);
     Ok(())
 }
+
+/// A server of two processors that is frozen at its first turn, and goes on in another one.
+fn frozen_and_resumed(seed: u64) -> Result<(), IcedError> {
+    let config =
+        ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..ServerConfig::default() };
+    let through = Host::assemble(config.clone(), two_processors()?);
+    let ending = through.run();
+
+    let host = Host::assemble(config, two_processors()?);
+    host.server().freeze();
+    assert_eq!(host.run(), Ending::Frozen);
+    let saved = host.server().save().expect("a frozen server can be saved");
+    assert!(host.server().save().is_err(), "it is taken once");
+    let resumed = host.resume(saved);
+    assert_eq!(resumed.run(), ending);
+    let facts = |host: &Host| (host.server().retired(), host.server().machine().tsc());
+    assert_eq!(facts(&resumed), facts(&through));
+    Ok(())
+}
+
+#[test]
+fn a_server_that_was_frozen_and_resumed_ends_as_if_it_never_was() -> Result<(), IcedError> {
+    (1..5).try_for_each(frozen_and_resumed)
+}
+
+#[test]
+fn a_server_that_did_not_freeze_cannot_be_saved() -> Result<(), IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    a.mov(eax, 1)?;
+    exit_with(&mut a)?;
+    let host = Host::assemble(deterministic(), a);
+    assert_eq!(host.run(), Ending::PowerOff { code: 1 });
+    assert!(host.server().save().is_err());
+    Ok(())
+}
+
+#[test]
+fn processors_side_by_side_freeze_where_each_of_them_stands() -> Result<(), IcedError> {
+    let config = ServerConfig { processors: 2, ..ServerConfig::default() };
+    let host = Host::assemble(config, two_processors()?);
+    host.server().freeze();
+    assert_eq!(host.run(), Ending::Frozen);
+    let saved = host.server().save().expect("a frozen server can be saved");
+    assert_eq!(host.resume(saved).run(), Ending::PowerOff { code: 42 });
+    Ok(())
+}

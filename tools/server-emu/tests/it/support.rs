@@ -3,7 +3,9 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use server_emu::record::Record;
+use server_emu::saved::SavedServer;
 use server_emu::{BootFiles, Described, Ending, Server, ServerConfig};
+use tdvisor_base::{PAGE_SIZE, Pfn};
 use tdvisor_board::address;
 use tdvisor_devices::Devices;
 use tdvisor_devices::ExitPort;
@@ -29,14 +31,26 @@ impl Host {
     pub fn assemble(config: ServerConfig, mut code: CodeAssembler) -> Self {
         let code = code.assemble(ENTRY).expect("the code can be assembled");
         let kernel = elf(&code);
-        let mut devices = Devices::default();
-        devices.ports.attach(address::EXIT, 1, Box::new(ExitPort)).expect("the port is free");
         let files = BootFiles { kernel: &kernel, initrd: None, command_line: "" };
         let described: &[Described] = &[];
         Self(
-            Server::new(config, devices, described, Record::default(), &files)
+            Server::new(config, devices(), described, Record::default(), &files)
                 .expect("the host can be loaded"),
         )
+    }
+
+    /// A server that goes on from the saved state of this one, with its memory.
+    pub fn resume(&self, saved: SavedServer) -> Self {
+        let server = Server::resume(saved, devices(), Record::default()).expect("it is a server's state");
+        let (from, to) = (self.0.machine().memory(), server.machine().memory());
+        let mut page = [0; PAGE_SIZE as usize];
+        for pfn in (0..from.bytes() / PAGE_SIZE).map(Pfn::new).filter(|pfn| !from.is_absent(pfn.base())) {
+            let key = from.page_key(pfn).expect("it is memory");
+            from.read(pfn.base(), key, &mut page).expect("it is the page's key");
+            to.clear_page(pfn, key).expect("it is memory");
+            let _ = to.write(pfn.base(), key, &page).expect("it is the page's key");
+        }
+        Self(server)
     }
 
     /// Runs it to its end.
@@ -48,6 +62,12 @@ impl Host {
     pub fn server(&self) -> &Server {
         &self.0
     }
+}
+
+fn devices() -> Devices {
+    let mut devices = Devices::default();
+    devices.ports.attach(address::EXIT, 1, Box::new(ExitPort)).expect("the port is free");
+    devices
 }
 
 /// An ELF file with one segment.

@@ -1,15 +1,19 @@
 //! `tdvisor server`: a TDX host, with its own kernel, on the emulated TDX server.
 
+mod snapshot;
 mod summary;
+mod trace;
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seam_emu::inject::FaultPlan;
-use server_emu::record::Record;
 use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
 use tdvisor_board::address;
+use tdvisor_devices::virtio::blk::Disk;
 use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::Watch as _;
 use tdvisor_runtime::board::Board;
@@ -25,7 +29,9 @@ use crate::files::Claims;
 use crate::outcome::{Failure, Status};
 use crate::read_bounded::read_bounded;
 use crate::streams::Streams;
+use snapshot::{Resumed, SnapshotArgs};
 use summary::Summary;
+use trace::{CallTrace, TraceArgs};
 
 /// The largest kernel or initrd that is read.
 const FILE_LIMIT: u64 = 2 << 30;
@@ -37,7 +43,8 @@ const FILE_LIMIT: u64 = 2 << 30;
 /// With --host-image it is tdvisor's own host, which runs a TD without an operating system.
 /// The host's console goes to stdout, a summary goes to stderr. Ctrl-C switches the machine off.
 ///
-/// Exit status: 0 the host powered off, 1 it powered off with a code, panicked or asked for a reset, 2 bad usage or input,
+/// Exit status: 0 the host powered off, or its snapshot was written, 1 it powered off with a code, panicked or asked for a
+/// reset, or ended before its snapshot, 2 bad usage or input,
 /// 3 a processor shut down (triple fault) or a signal stopped the machine, 4 a fault of tdvisor, 5 the host needs what
 /// the emulator does not implement, 124 the time was up.
 #[derive(Debug, clap::Args)]
@@ -79,6 +86,10 @@ pub struct Args {
     /// instruction by instruction.
     #[arg(long, value_name = "SEED")]
     deterministic: Option<u64>,
+    /// Boot again where the host asks for a reset, until it has booted so many times: with zero memory, and the module and its
+    /// keys as at power-on.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    boots: u32,
     /// Switch the machine off after so many seconds, and end with status 124; 0 is never.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     timeout: u64,
@@ -86,6 +97,10 @@ pub struct Args {
     /// commas.
     #[arg(long, value_name = "PLAN")]
     inject: Option<FaultPlan>,
+    #[command(flatten)]
+    snapshots: SnapshotArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Print the summary as JSON on stdout; the host's console goes to stderr.
     #[arg(long)]
     json: bool,
@@ -164,65 +179,163 @@ impl Host {
 /// Boots the host and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
-    let hardware = args.hardware.hardware()?;
     let mut claims = Claims::new();
-    let host = Host::of(&args)?;
-    host.claim(&mut claims)?;
-    args.initrd.iter().try_for_each(|initrd| claims.reads("--initrd", initrd))?;
-    args.disk.iter().try_for_each(|disk| claims.writes("--disk", disk))?;
-    let kernel = host.read()?;
-    let initrd = (!args.initrd.is_empty()).then(|| initrds(&args.initrd)).transpose()?;
-    let command_line = host.command_line(args.cmdline.as_deref(), args.append.as_deref());
-
+    args.snapshots.claim(&mut claims)?;
+    args.trace.claim(&mut claims)?;
+    let resumed = args.snapshots.open()?;
+    let parts = if resumed.is_none() { Some(Parts::of(&args, &mut claims)?) } else { None };
     let streams = Streams::of_process();
     let stop = StopFlag::default();
-    let outlets = Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: None };
+    let trace = args.trace.open()?;
+    let outlets = Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: trace.outlet() };
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
-    let disk = args.disk.as_deref().map(|disk| open_disk(disk, stop.clone())).transpose()?;
-    let described = described(disk.is_some());
-    let supervisor = Supervisor::start(timeout, outlets, stop);
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
-
-    let (pace, clock) = match args.deterministic {
-        Some(seed) => (Pace::Deterministic { seed }, machine_emu::Pace::Deterministic { seed }),
-        None => (Pace::Real, machine_emu::Pace::Real),
-    };
-    let board = Board::for_server(console.clone(), disk, clock)
-        .map_err(|error| Failure::Internal(error.to_string()))?;
-    let config = ServerConfig {
-        processors: args.cpus,
-        packages: args.packages,
-        memory: args.memory.bytes(),
-        profile: hardware.module,
-        processor: hardware.processor,
-        pace,
-        ..ServerConfig::default()
-    };
-    let files = BootFiles { kernel: &kernel, initrd: initrd.as_deref(), command_line: &command_line };
-    let server = Server::new(config, board.devices, &described, Record::default(), &files)
-        .map_err(|error| Failure::input(host.name(), error))?;
-    if let Some(plan) = args.inject {
-        server.machine().faults().set_plan(plan);
+    let mut making = Making { args: &args, parts, resumed, console: &console, trace: &trace, stop: &stop };
+    let mut server = making.next()?;
+    let supervisor = Supervisor::start(timeout, outlets, stop.clone());
+    let mut ending = drive(&server, &supervisor);
+    for _ in 1..args.boots {
+        if ending != Ending::Reset {
+            break;
+        }
+        server = making.next()?;
+        ending = drive(&server, &supervisor);
     }
-
-    let ending = drive(&server, &supervisor);
     console.finish();
-    let summary = Summary::of(&server, &ending, console.panic(), started.elapsed());
+    let saved = if ending == Ending::Frozen { args.snapshots.save(&server)? } else { None };
+    let summary = Summary::of(&server, &ending, console.panic(), saved, started.elapsed());
     if args.json {
         streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
     } else {
         streams.err.send(summary.to_text().as_bytes());
     }
     let give_up = supervisor.give_up();
+    let untraced = trace.drain(&give_up);
+    if let Some(text) = &untraced {
+        streams.say(format_args!("tdvisor: {text}"));
+    }
     streams.out.drain(&give_up);
     streams.err.drain(&give_up);
     match ending {
+        Ending::Frozen | Ending::PowerOff { code: 0 } if untraced.is_some() => Ok(Status::OutputLost),
+        Ending::Frozen => Ok(Status::Success),
+        // Whoever waits for the snapshot waits in vain.
+        Ending::PowerOff { code: 0 } if args.snapshots.is_wanted() => Ok(Status::Negative),
         Ending::PowerOff { code: 0 } => Ok(Status::Success),
         Ending::PowerOff { .. } | Ending::Reset | Ending::Panicked => Ok(Status::Negative),
         Ending::Stopped if supervisor.reason() == Some(StopReason::Timeout) => Ok(Status::TimedOut),
         Ending::Stopped | Ending::TripleFault { .. } => Ok(Status::TdDied),
         Ending::Unimplemented { .. } => Err(Failure::Limit(summary.ending())),
     }
+}
+
+/// Makes the server, and after a reset the next one: its memory is zero, the module and its keys are as at power-on.
+struct Making<'a> {
+    args: &'a Args,
+    /// What it boots from, unless it is resumed.
+    parts: Option<Parts>,
+    resumed: Option<Resumed>,
+    console: &'a Console,
+    trace: &'a CallTrace,
+    stop: &'a StopFlag,
+}
+
+impl Making<'_> {
+    fn next(&mut self) -> Result<Arc<Server>, Failure> {
+        let watched = self.args.snapshots.watch(self.console.clone());
+        let its_server = watched.server();
+        let server = match (self.resumed.take(), &self.parts) {
+            (Some(resumed), _) => resume(resumed, watched, self.trace)?,
+            (None, Some(parts)) => {
+                let disk = self.args.disk.as_deref();
+                let disk = disk.map(|disk| open_disk(disk, self.stop.clone())).transpose()?;
+                parts.boot(watched, disk, self.trace)?
+            }
+            // `--boots` is refused beside `--resume`.
+            (None, None) => return Err(Failure::Internal("a snapshot is resumed once".to_owned())),
+        };
+        let server = Arc::new(server);
+        let _ = its_server.set(Arc::downgrade(&server));
+        if let Some(plan) = &self.args.inject {
+            server.machine().faults().set_plan(plan.clone());
+        }
+        Ok(server)
+    }
+}
+
+/// What a server that boots is made from.
+struct Parts {
+    host: Host,
+    kernel: Cow<'static, [u8]>,
+    initrd: Option<Vec<u8>>,
+    command_line: String,
+    config: ServerConfig,
+}
+
+impl Parts {
+    fn of(args: &Args, claims: &mut Claims) -> Result<Self, Failure> {
+        let hardware = args.hardware.hardware()?;
+        let host = Host::of(args)?;
+        host.claim(claims)?;
+        args.initrd.iter().try_for_each(|initrd| claims.reads("--initrd", initrd))?;
+        args.disk.iter().try_for_each(|disk| claims.writes("--disk", disk))?;
+        let kernel = host.read()?;
+        let initrd = (!args.initrd.is_empty()).then(|| initrds(&args.initrd)).transpose()?;
+        let command_line = host.command_line(args.cmdline.as_deref(), args.append.as_deref());
+        let config = ServerConfig {
+            processors: args.cpus,
+            packages: args.packages,
+            memory: args.memory.bytes(),
+            profile: hardware.module,
+            processor: hardware.processor,
+            pace: args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed }),
+            ..ServerConfig::default()
+        };
+        Ok(Self { host, kernel, initrd, command_line, config })
+    }
+
+    fn boot(
+        &self,
+        console: impl Write + Send + 'static,
+        disk: Option<Box<dyn Disk>>,
+        trace: &CallTrace,
+    ) -> Result<Server, Failure> {
+        let described = described(disk.is_some());
+        let board = board(console, disk, self.config.pace)?;
+        let files = BootFiles {
+            kernel: &self.kernel,
+            initrd: self.initrd.as_deref(),
+            command_line: &self.command_line,
+        };
+        Server::new(self.config.clone(), board.devices, &described, trace.record(), &files)
+            .map_err(|error| Failure::input(self.host.name(), error))
+    }
+}
+
+/// A server that goes on from a snapshot.
+fn resume(
+    resumed: Resumed,
+    console: impl Write + Send + 'static,
+    trace: &CallTrace,
+) -> Result<Server, Failure> {
+    let Resumed { file, state, rest } = resumed;
+    let board = board(console, None, state.config().pace)?;
+    let server = Server::resume(state, board.devices, trace.record())
+        .map_err(|error| Resumed::problem(&file, error))?;
+    rest.fill(server.machine().memory()).map_err(|error| Resumed::problem(&file, error))?;
+    Ok(server)
+}
+
+fn board(
+    console: impl Write + Send + 'static,
+    disk: Option<Box<dyn Disk>>,
+    pace: Pace,
+) -> Result<Board, Failure> {
+    let clock = match pace {
+        Pace::Deterministic { seed } => machine_emu::Pace::Deterministic { seed },
+        Pace::Real => machine_emu::Pace::Real,
+    };
+    Board::for_server(console, disk, clock).map_err(|error| Failure::Internal(error.to_string()))
 }
 
 /// The devices of the server's board that its tables name.

@@ -10,10 +10,13 @@
 //! says.
 
 use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use super::PciBus;
 use super::config;
-use crate::{AccessSize, DeviceRequest, MmioSpace, PortDevice, SharedMemory};
+use crate::saved::{narrow, numbers};
+use crate::{AccessSize, BadState, DeviceRequest, MmioSpace, PortDevice, SharedMemory};
 
 const ADDRESS: u16 = 0;
 const RESET: u16 = 1;
@@ -86,6 +89,22 @@ impl PortDevice for ConfigPorts {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    /// Functions keep more than a bus can save: only one without any can be.
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { bus, address, reset } = self;
+        bus.is_empty().then(|| vec![(*address).into(), *reset])
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [address, reset] = numbers(saved)?;
+        let address = narrow(address)?;
+        if !self.bus.is_empty() || reset & !RESET_KEPT != 0 {
+            return Err(BadState);
+        }
+        (self.address, self.reset) = (address, reset);
+        Ok(())
     }
 }
 

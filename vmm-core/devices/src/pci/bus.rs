@@ -105,6 +105,11 @@ impl PciBus {
         Self::default()
     }
 
+    /// Whether there are no functions.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Adds a function as a device.
     ///
     /// # Errors

@@ -10,7 +10,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::time::UnixSeconds;
-use tdvisor_devices::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use tdvisor_devices::saved::{narrow, numbers};
+use tdvisor_devices::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory};
 
 use machine_emu::Pace;
 
@@ -138,6 +139,17 @@ impl PortDevice for Cmos {
             self.index = data as u8 & 0x7f;
         }
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { index, pace: _, ram: _ } = self;
+        Some(vec![(*index).into()])
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [index] = numbers(saved)?;
+        self.index = narrow(index)?;
+        Ok(())
     }
 }
 

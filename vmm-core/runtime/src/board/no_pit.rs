@@ -4,7 +4,7 @@
 //! timer: it would read them 100 000 times, an exit each, before it believes CPUID instead. Zeros say at once that
 //! nothing counts here.
 
-use tdvisor_devices::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use tdvisor_devices::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory, saved};
 
 /// A timer that does not count.
 #[derive(Debug)]
@@ -23,5 +23,13 @@ impl PortDevice for NoPit {
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(Vec::new())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        saved::nothing(saved)
     }
 }

@@ -3,10 +3,13 @@
 //! Whoever brings input ([`SerialInput::push`]) has the port's line delivered.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tdvisor_devices::{AccessSize, DeviceRequest, Line, PortDevice, SharedMemory};
-use vm_superio::{Serial, Trigger, serial::NoEvents};
+use tdvisor_devices::saved::narrow;
+use tdvisor_devices::{AccessSize, BadState, DeviceRequest, Line, PortDevice, SharedMemory};
+use vm_superio::serial::{NoEvents, SerialState};
+use vm_superio::{Serial, Trigger};
 
 use super::input::InputQueue;
 
@@ -44,9 +47,30 @@ impl Trigger for Wire {
     }
 }
 
+/// Where a port's output goes: it stays when the port takes a saved state over.
+#[derive(Debug)]
+struct Output<W>(Arc<Mutex<W>>);
+
+impl<W> Clone for Output<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
 /// One 16550 whose output goes to `W`.
 pub struct SerialPort<W: Write> {
-    serial: Serial<Wire, NoEvents, W>,
+    serial: Serial<Wire, NoEvents, Output<W>>,
+    output: Output<W>,
     input: SerialInput,
     /// The guest has the port looped back on itself: nothing comes in from outside.
     looped: bool,
@@ -76,7 +100,9 @@ const DATA_READY: u8 = 1 << 0;
 impl<W: Write> SerialPort<W> {
     /// A port that writes to `out` and reads from `input`.
     pub fn new(out: W, input: SerialInput) -> Self {
-        Self { serial: Serial::new(input.wire.clone(), out), input, looped: false, transmitter_waits: false }
+        let output = Output(Arc::new(Mutex::new(out)));
+        let serial = Serial::new(input.wire.clone(), output.clone());
+        Self { serial, output, input, looped: false, transmitter_waits: false }
     }
 
     /// Whether data waits whose interrupt the guest has enabled.
@@ -130,6 +156,75 @@ impl<W: Write + Send> PortDevice for SerialPort<W> {
         // A console that is gone (a closed pipe) does not stop the guest.
         let _ = self.serial.write(offset as u8, value as u8);
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { serial, output: _, input: _, looped, transmitter_waits } = self;
+        let SerialState {
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable,
+            interrupt_identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            in_buffer,
+        } = serial.state();
+        let registers = [
+            u8::from(*looped),
+            u8::from(*transmitter_waits),
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable,
+            interrupt_identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+        ];
+        Some(registers.into_iter().chain(in_buffer).map(u64::from).collect())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let bytes: Vec<u8> = saved.iter().map(|number| narrow(*number)).collect::<Result<_, _>>()?;
+        let [
+            looped,
+            transmitter_waits,
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable,
+            interrupt_identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            in_buffer @ ..,
+        ] = &bytes[..]
+        else {
+            return Err(BadState);
+        };
+        let state = SerialState {
+            baud_divisor_low: *baud_divisor_low,
+            baud_divisor_high: *baud_divisor_high,
+            interrupt_enable: *interrupt_enable,
+            interrupt_identification: *interrupt_identification,
+            line_control: *line_control,
+            line_status: *line_status,
+            modem_control: *modem_control,
+            modem_status: *modem_status,
+            scratch: *scratch,
+            in_buffer: in_buffer.to_vec(),
+        };
+        let wire = self.input.wire.clone();
+        // Interrupts that it raises once more are those that the guest waits for; the lines' state is the I/O APIC's.
+        self.serial =
+            Serial::from_state(&state, wire, NoEvents, self.output.clone()).map_err(|_| BadState)?;
+        (self.looped, self.transmitter_waits) = (*looped != 0, *transmitter_waits != 0);
+        Ok(())
     }
 }
 

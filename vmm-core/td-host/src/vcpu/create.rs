@@ -140,6 +140,6 @@ impl VcpuControl {
             report.quarantined_frames += 1;
         }
         // The descriptor is host memory, but the module may still write to it.
-        self.posted.abandon(host);
+        self.posted.abandon(host, report);
     }
 }

@@ -11,6 +11,7 @@ use tdvisor_base::{Hpa, Level, Pfn};
 use crate::error::Error;
 use crate::host::Host;
 use crate::platform::Platform;
+use crate::td::teardown::TeardownReport;
 
 /// The notification vector. Nothing else uses it on the host.
 pub const NOTIFICATION_VECTOR: u8 = 0xf2;
@@ -66,8 +67,10 @@ impl PostedInterrupts {
         host.platform.table(self.page).is_ok_and(|words| is_outstanding(words))
     }
 
-    pub(crate) fn abandon<P: Platform>(self, host: &Host<P>) {
+    /// Quarantines the descriptor's page.
+    pub(crate) fn abandon<P: Platform>(self, host: &Host<P>, report: &mut TeardownReport) {
         host.quarantine(self.page, Level::L4K);
+        report.quarantined_frames += 1;
     }
 
     pub(crate) fn free<P: Platform>(self, host: &Host<P>) {

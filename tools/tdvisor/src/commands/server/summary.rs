@@ -15,6 +15,7 @@ const SCHEMA: u32 = 1;
 pub struct Summary {
     ending: Ending,
     panic: Option<String>,
+    snapshot: Option<String>,
     counts: Counts,
     notices: Vec<Notice>,
     lost_notices: u64,
@@ -25,12 +26,20 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The summary of a server that has ended; `panic` is the line with which its kernel panicked, if it did.
-    pub fn of(server: &Server, ending: &Ending, panic: Option<String>, time: Duration) -> Self {
+    /// The summary of a server that has ended; `panic` is the line with which its kernel panicked, if it did, and `snapshot`
+    /// what was saved of it, if anything was.
+    pub fn of(
+        server: &Server,
+        ending: &Ending,
+        panic: Option<String>,
+        snapshot: Option<String>,
+        time: Duration,
+    ) -> Self {
         let (notices, lost_notices) = server.report().notices();
         Self {
             ending: ending.clone(),
             panic,
+            snapshot,
             counts: server.record().counts(),
             notices,
             lost_notices,
@@ -55,6 +64,9 @@ impl Summary {
                 None => "the host's kernel panicked".to_owned(),
             },
             Ending::Stopped => "the machine was switched off".to_owned(),
+            Ending::Frozen => {
+                format!("the machine was frozen: {}", self.snapshot.as_deref().unwrap_or("not saved"))
+            }
             Ending::TripleFault { processor, rip } => {
                 format!(
                     "CPU {processor} shut down at {rip:#x}: an exception while it delivered a double fault"
