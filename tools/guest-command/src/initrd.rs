@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::Archive;
 use crate::collect::{CollectError, Collector};
-use crate::protocol::{COMMAND_FILE, Task};
+use crate::protocol::{COMMAND_FILE, Root, Task};
 
 /// The init, a static program: `init/`, built by this crate's build script.
 static INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/command-init"));
@@ -36,6 +36,8 @@ pub enum Source {
     Host,
     /// An initial RAM disk of the user's, to which only the init is added.
     Initrd(Vec<u8>),
+    /// A folder that the guest gets as its root file system: nothing is taken along.
+    Rootfs(PathBuf),
 }
 
 /// Something to take along: from where, and to where if not to the same path.
@@ -73,11 +75,20 @@ pub fn initrd(
     }
     let mut archive = collector.into_archive();
     // The folder exists in the guest even where nothing of it is needed. One that a link leads to is there already.
-    let directory = if is_host { directory } else { Path::new("/") };
+    let directory = match &source {
+        Source::Host => directory,
+        // The folder in which the command was typed, where the other root has it as well.
+        Source::Rootfs(root) if directory.strip_prefix("/").is_ok_and(|below| root.join(below).is_dir()) => {
+            directory
+        }
+        Source::Initrd(_) | Source::Rootfs(_) => Path::new("/"),
+    };
+    let root = if matches!(source, Source::Rootfs(_)) { Root::Shared } else { Root::RamDisk };
     if !archive.has(directory) {
         archive.folder(directory, 0o755);
     }
     let task = Task {
+        root,
         directory: directory.as_os_str().as_bytes().to_vec(),
         environment: [format!("PATH={SEARCH_PATH}"), "HOME=/root".into(), "TERM=dumb".into()]
             .map(String::into_bytes)
@@ -123,6 +134,17 @@ mod tests {
         let words: Vec<OsString> = vec!["no-such-program-here".into()];
         let made = initrd(Source::Initrd(mine), Path::new("/"), &words, &[]).unwrap();
         assert!(made.starts_with(b"070701") && made.ends_with(b"TRAILER!!!\0\0\0\0mine!"));
+    }
+
+    #[test]
+    fn a_command_of_a_root_file_system_begins_where_it_was_typed_if_that_is_there() {
+        let words: Vec<OsString> = vec!["no-such-program-here".into()];
+        let root = Source::Rootfs(concat!(env!("CARGO_MANIFEST_DIR"), "/src/..").into());
+        for (typed, begins) in [("/src", "/src"), ("/init/src", "/init/src"), ("/nowhere", "/")] {
+            let made = initrd(root.clone(), Path::new(typed), &words, &[]).unwrap();
+            let wanted = format!("{}\0{begins}\0", crate::protocol::ROOT_TAG);
+            assert!(made.windows(wanted.len()).any(|part| part == wanted.as_bytes()), "{typed}");
+        }
     }
 
     #[test]

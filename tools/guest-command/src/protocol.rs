@@ -156,9 +156,24 @@ fn take(bytes: &mut Vec<u8>) -> Result<Option<(u8, Vec<u8>)>, Malformed> {
     Ok(Some((kind, payload)))
 }
 
+/// The tag of the virtio-fs file system that is a command's root, where it has one.
+pub const ROOT_TAG: &str = "tdvisor-root";
+
+/// The root file system of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// The initial RAM disk.
+    #[default]
+    RamDisk,
+    /// The virtio-fs file system with the tag [`ROOT_TAG`], read-only.
+    Shared,
+}
+
 /// What to run in the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Task {
+    /// What it sees as `/`.
+    pub root: Root,
     /// The folder in which it runs, an absolute path.
     pub directory: Vec<u8>,
     /// Its environment: `NAME=value`.
@@ -168,11 +183,16 @@ pub struct Task {
 }
 
 impl Task {
-    /// As the file [`COMMAND_FILE`] has it: the folder, the number of variables, the variables, the arguments, each
-    /// ended by a zero byte. No part may have one inside.
+    /// As the file [`COMMAND_FILE`] has it: the root ([`ROOT_TAG`], or nothing), the folder, the number of variables, the
+    /// variables, the arguments, each ended by a zero byte. No part may have one inside.
     pub fn encode(&self) -> Vec<u8> {
+        let root = match self.root {
+            Root::RamDisk => Vec::new(),
+            Root::Shared => ROOT_TAG.into(),
+        };
         let count = self.environment.len().to_string().into_bytes();
-        let parts = [&self.directory, &count].into_iter().chain(&self.environment).chain(&self.arguments);
+        let parts =
+            [&root, &self.directory, &count].into_iter().chain(&self.environment).chain(&self.arguments);
         parts.flat_map(|part| part.iter().copied().chain([0])).collect()
     }
 
@@ -183,6 +203,11 @@ impl Task {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let whole = bytes.strip_suffix(&[0]).ok_or(Malformed)?;
         let mut parts = whole.split(|byte| *byte == 0).map(<[u8]>::to_vec);
+        let root = match &*parts.next().ok_or(Malformed)? {
+            [] => Root::RamDisk,
+            tag if tag == ROOT_TAG.as_bytes() => Root::Shared,
+            _ => return Err(Malformed),
+        };
         let directory = parts.next().ok_or(Malformed)?;
         let count = parts.next().and_then(|count| String::from_utf8(count).ok()?.parse::<usize>().ok());
         let environment: Vec<_> = parts.by_ref().take(count.ok_or(Malformed)?).collect();
@@ -190,6 +215,6 @@ impl Task {
         if Some(environment.len()) != count || arguments.is_empty() {
             return Err(Malformed);
         }
-        Ok(Self { directory, environment, arguments })
+        Ok(Self { root, directory, environment, arguments })
     }
 }

@@ -597,3 +597,28 @@ fn a_command_repeats_in_a_deterministic_run() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_command_has_a_folder_of_this_machine_as_its_root_and_cannot_write_there() {
+    let linux = Linux::find();
+    let kernel = ["run", "--kernel", &linux.kernel, "--timeout", "300", "--rootfs", "/", "--", "sh", "-c"];
+    let run = |script: &str| {
+        let mut words = kernel.to_vec();
+        words.push(script);
+        tdvisor(&words)
+    };
+    let here = std::fs::read_to_string("/etc/os-release").expect("a distribution");
+    let answer = run(
+        "cat /etc/os-release; pwd; uname -v; echo x >/tmp/x && cat /tmp/x; echo lost >/etc/tdvisor-was-here; exit 7",
+    );
+    let (out, err) = (answer.stdout(), answer.stderr());
+    answer.ends_with(7);
+    assert!(out.starts_with(&here), "{out}{err}");
+    assert!(out.contains(env!("CARGO_MANIFEST_DIR")), "it begins where it was typed: {out}");
+    assert!(out.ends_with("\nx\n"), "/tmp is memory: {out}");
+    assert!(err.contains("Read-only file system"), "{err}");
+    assert!(!std::path::Path::new("/etc/tdvisor-was-here").exists());
+    let refused = tdvisor(&["run", "--kernel", &linux.kernel, "--rootfs", "/no/such/folder", "--", "true"]);
+    assert!(refused.ends_with(2).one_line_of_error().contains("/no/such/folder"));
+}

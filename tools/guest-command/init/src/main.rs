@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use rustix::system::RebootCommand;
 
-use protocol::{COMMAND_FILE, Task};
+use protocol::{COMMAND_FILE, Root, Task};
 use wire::Wire;
 
 fn main() -> ExitCode {
@@ -35,6 +35,10 @@ fn serve() -> Result<(), String> {
     let mut wire = Wire::open()?;
     let task = std::fs::read(COMMAND_FILE).map_err(|error| format!("{COMMAND_FILE}: {error}"))?;
     let task = Task::decode(&task).map_err(|_| format!("{COMMAND_FILE} is not what it should be"))?;
+    if task.root == Root::Shared {
+        mounts::enter_shared_root()
+            .map_err(|(what, error)| format!("the root file system: {what}: {error}"))?;
+    }
     wire.greet().map_err(|error| format!("{}: {error}", wire::PORT))?;
     let end = relay::run(&task, &mut wire).map_err(|error| format!("{}: {error}", wire::PORT))?;
     wire.finish(end).map_err(|error| format!("{}: {error}", wire::PORT))

@@ -1,8 +1,13 @@
 //! The file systems that programs expect. What a kernel does not have is left out.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind_recursive};
+use rustix::process::{chdir, chroot};
+
+use crate::protocol::ROOT_TAG;
 
 /// Type, place, options.
 const MOUNTS: [(&str, &str, &str); 12] = [
@@ -37,4 +42,29 @@ pub fn mount_all() {
     ] {
         let _ = std::os::unix::fs::symlink(target, link);
     }
+}
+
+/// Where the other root is before it is entered.
+const ROOT: &str = "/tdvisor/root";
+/// What the other root has of this one: devices, the kernel's own file systems, and where programs may write.
+const TAKEN_ALONG: [&str; 5] = ["dev", "proc", "sys", "tmp", "run"];
+
+/// Makes the virtio-fs file system of the host the root of this process and its children: read-only, with this one's
+/// devices, kernel file systems, /tmp and /run where it has folders for them.
+///
+/// # Errors
+/// What was to be done, and the kernel's answer.
+pub fn enter_shared_root() -> Result<(), (&'static str, io::Error)> {
+    fs::create_dir_all(ROOT).map_err(|error| (ROOT, error))?;
+    mount(ROOT_TAG, ROOT, "virtiofs", MountFlags::RDONLY, None)
+        .map_err(|error| ("mounting virtiofs (CONFIG_VIRTIO_FS)", error.into()))?;
+    for folder in TAKEN_ALONG {
+        let place = Path::new(ROOT).join(folder);
+        if fs::symlink_metadata(&place).is_ok_and(|found| found.is_dir()) {
+            mount_bind_recursive(Path::new("/").join(folder), place)
+                .map_err(|error| (folder, error.into()))?;
+        }
+    }
+    chroot(ROOT).map_err(|error| ("chroot", error.into()))?;
+    chdir("/").map_err(|error| ("chdir", error.into()))
 }

@@ -1,9 +1,10 @@
 //! The devices of a Linux boot: what the options say, opened before a machine is made.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use guest_command::protocol::ROOT_TAG;
 use machine_emu::Pace;
 use tdvisor_devices::virtio::VirtioDevice;
 use tdvisor_devices::virtio::blk::{DiskAccess, Serial, VirtioBlk};
@@ -278,12 +279,17 @@ impl DeviceArgs {
         }
     }
 
-    /// Opens what the devices are made of: the disks, in their order, sockets, folders, networks. What they do ends
-    /// when the flag is set.
+    /// Opens what the devices are made of: the disks, in their order, sockets, folders (the root file system of a command
+    /// beside the others), networks. What they do ends when the flag is set.
     ///
     /// # Errors
     /// Something is not there, or cannot be what it should be.
-    pub fn open(&self, stop: &StopFlag, bell: &Bell) -> Result<Vec<Box<dyn VirtioDevice>>, Failure> {
+    pub fn open(
+        &self,
+        rootfs: Option<&Path>,
+        stop: &StopFlag,
+        bell: &Bell,
+    ) -> Result<Vec<Box<dyn VirtioDevice>>, Failure> {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for (index, DiskArg { path, access, serial }) in self.disks.iter().enumerate() {
             let disk =
@@ -299,19 +305,30 @@ impl DeviceArgs {
             devices.push(Box::new(VirtioVsock::new(*cid, Box::new(sockets))));
         }
         for (index, ShareArg { path, tag }) in self.shares.iter().enumerate() {
-            if self.shares.iter().take(index).any(|other| other.tag == *tag) {
+            let is_root = rootfs.is_some() && Tag::new(ROOT_TAG) == Some(*tag);
+            if is_root || self.shares.iter().take(index).any(|other| other.tag == *tag) {
                 let problem = "another folder has the same tag: give each its own with ',tag=TAG'";
                 return Err(Failure::input(path.display(), problem));
             }
-            let share = Share::read_only(path, stop.clone())
-                .map_err(|error| Failure::input(path.display(), error))?;
-            devices.push(Box::new(VirtioFs::new(*tag, Box::new(share))));
+            devices.push(shared(path, *tag, stop)?);
+        }
+        if let Some(path) = rootfs {
+            let tag =
+                Tag::new(ROOT_TAG).ok_or_else(|| Failure::Internal("a tag that is too long".to_owned()))?;
+            devices.push(shared(path, tag, stop)?);
         }
         if let Some(net) = &self.net {
             devices.push(self.card(net, bell)?);
         }
         Ok(devices)
     }
+}
+
+/// A folder that the guest may read.
+fn shared(path: &Path, tag: Tag, stop: &StopFlag) -> Result<Box<dyn VirtioDevice>, Failure> {
+    let share =
+        Share::read_only(path, stop.clone()).map_err(|error| Failure::input(path.display(), error))?;
+    Ok(Box::new(VirtioFs::new(tag, Box::new(share))))
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub struct CommandArgs {
     /// Take this file or folder along for the command, to the same place in the guest or to DEST; may be repeated.
     #[arg(long = "copy", value_name = "PATH[:DEST]", value_parser = parse_copy, requires = "words")]
     copies: Vec<Copy>,
+    /// Run the command with this folder of this machine as its root file system, read-only, instead of taking it along; what it
+    /// writes goes to /tmp and /run, which are memory. The kernel needs CONFIG_VIRTIO_FS built in.
+    #[arg(long, value_name = "DIR", requires = "words", conflicts_with_all = ["copies", "initrd"])]
+    rootfs: Option<PathBuf>,
     /// Run this command of this machine in the guest, under the kernel: its output and exit status become tdvisor's own.
     /// The program comes with its libraries, a script with its interpreter and the programs that its words name.
     /// With --initrd, the command is one of that RAM disk.
@@ -62,9 +66,18 @@ impl CommandArgs {
     pub fn initrd(&self, own: Option<Vec<u8>>) -> Result<Vec<u8>, Failure> {
         let directory =
             std::env::current_dir().map_err(|error| Failure::input("the current folder", error))?;
-        let source = own.map_or(Source::Host, Source::Initrd);
+        let source = match (&self.rootfs, own) {
+            (Some(root), _) => Source::Rootfs(root.clone()),
+            (None, Some(own)) => Source::Initrd(own),
+            (None, None) => Source::Host,
+        };
         initrd(source, &directory, &self.words, &self.copies)
             .map_err(|error| Failure::Input(error.to_string()))
+    }
+
+    /// The folder that is the command's root file system.
+    pub fn rootfs(&self) -> Option<&Path> {
+        self.rootfs.as_deref()
     }
 
     /// What the kernel's command line needs for it.

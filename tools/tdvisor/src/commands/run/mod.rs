@@ -161,7 +161,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let bell = Bell::default();
-    let mut virtio = args.devices.open(&stop, &bell)?;
+    let mut virtio = args.devices.open(args.in_guest.rootfs(), &stop, &bell)?;
     let trace = match trace_file {
         Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),
