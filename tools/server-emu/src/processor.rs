@@ -187,7 +187,12 @@ impl<'s> Processor<'s> {
     fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
         obey(self.bus.take_request())?;
         match exit {
-            Exit::BudgetExhausted | Exit::ExternalInterrupt | Exit::InterruptWindow | Exit::NmiWindow => {
+            // Nobody sets stop points here.
+            Exit::BudgetExhausted
+            | Exit::ExternalInterrupt
+            | Exit::InterruptWindow
+            | Exit::NmiWindow
+            | Exit::StopPoint(_) => {
                 Ok(())
             }
             Exit::Instruction { what, length } => self.instruction(what, length),

@@ -16,6 +16,7 @@
 use crate::cpu::Cpu;
 use crate::op::Intent;
 use crate::stop::{Reason, Step};
+use crate::stop_points::{StopOn, StopPoint};
 use x86_arch::{DebugRegisters, Event, EventKind, Shadow, cr4, dr6, dr7, vector};
 
 const PAGE: u64 = !0xFFF;
@@ -70,28 +71,58 @@ impl Breakpoint {
     }
 }
 
-/// What the debug registers ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What the debug registers ask for, and the owner of the CPU.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Breakpoints {
     armed: [Option<Breakpoint>; 4],
-    /// There is an instruction breakpoint.
+    stop_points: Vec<StopPoint>,
+    /// There is an instruction breakpoint, or a stop point for execution.
     pub(crate) code: bool,
-    /// There is a data breakpoint.
+    /// There is a data breakpoint, or a stop point for data.
     pub(crate) data: bool,
 }
 
 impl Breakpoints {
-    fn new(debug: &DebugRegisters, extensions: bool) -> Self {
+    fn of_registers(debug: &DebugRegisters, extensions: bool) -> [Option<Breakpoint>; 4] {
         if debug.dr7 & dr7::ENABLES == 0 {
-            return Self::default();
+            return [None; 4];
         }
-        let armed = core::array::from_fn(|n| Breakpoint::from_registers(debug, extensions, n));
-        let has = |wanted: fn(Condition) -> bool| armed.iter().flatten().any(|b| wanted(b.condition));
-        Self {
-            armed,
-            code: has(|c| c == Condition::Execution),
-            data: has(|c| matches!(c, Condition::Write | Condition::Access)),
+        core::array::from_fn(|n| Breakpoint::from_registers(debug, extensions, n))
+    }
+
+    /// Takes what the debug registers ask for; whether it is something new.
+    fn arm(&mut self, armed: [Option<Breakpoint>; 4]) -> bool {
+        let changed = armed != self.armed;
+        self.armed = armed;
+        self.summarize();
+        changed
+    }
+
+    /// Takes what the owner asks for; whether it is something new.
+    pub(crate) fn set_stop_points(&mut self, points: &[StopPoint]) -> bool {
+        let changed = self.stop_points != points;
+        if changed {
+            self.stop_points = points.to_vec();
+            self.summarize();
         }
+        changed
+    }
+
+    fn summarize(&mut self) {
+        let has = |wanted: fn(Condition) -> bool| self.armed.iter().flatten().any(|b| wanted(b.condition));
+        let stops = |code: bool| self.stop_points.iter().any(|p| (p.on == StopOn::Execution) == code);
+        self.code = has(|c| c == Condition::Execution) || stops(true);
+        self.data = has(|c| matches!(c, Condition::Write | Condition::Access)) || stops(false);
+    }
+
+    /// The first stop point that waits for this and covers any of these bytes.
+    pub(crate) fn stop_point(
+        &self,
+        wanted: impl Fn(StopOn) -> bool,
+        first: u64,
+        last: u64,
+    ) -> Option<StopPoint> {
+        self.stop_points.iter().find(|p| wanted(p.on) && p.covers(first, last)).copied()
     }
 
     /// The breakpoints that wait for this and cover any of these bytes, as bits of DR6.
@@ -103,14 +134,18 @@ impl Breakpoints {
     /// Whether a data breakpoint lies in the page of this address.
     pub(crate) fn watch_page(&self, linear: u64) -> bool {
         let data = |c| matches!(c, Condition::Write | Condition::Access);
-        self.data && self.met(data, linear & PAGE, linear | !PAGE) != 0
+        let (first, last) = (linear & PAGE, linear | !PAGE);
+        self.data
+            && (self.met(data, first, last) != 0
+                || self.stop_point(|on| on != StopOn::Execution, first, last).is_some())
     }
 
-    /// Whether an instruction breakpoint lies among these bytes of code.
+    /// Whether an instruction breakpoint or a stop point for execution lies among these bytes of code.
     pub(crate) fn stop_inside(&self, linear: u64, bytes: u64) -> bool {
+        let last = linear.wrapping_add(bytes.saturating_sub(1));
         self.code
-            && self.met(|c| c == Condition::Execution, linear, linear.wrapping_add(bytes.saturating_sub(1)))
-                != 0
+            && (self.met(|c| c == Condition::Execution, linear, last) != 0
+                || self.stop_point(|on| on == StopOn::Execution, linear, last).is_some())
     }
 }
 
@@ -129,9 +164,8 @@ pub(crate) enum Pace {
 impl Cpu {
     /// Brings what is watched up to date with the debug registers.
     pub(crate) fn arm_breakpoints(&mut self) {
-        let now = Breakpoints::new(&self.state.debug, self.state.control.cr4 & cr4::DE != 0);
-        if now != self.breakpoints {
-            self.breakpoints = now;
+        let now = Breakpoints::of_registers(&self.state.debug, self.state.control.cr4 & cr4::DE != 0);
+        if self.breakpoints.arm(now) {
             self.tlb.flush_linear();
         }
     }
@@ -146,10 +180,20 @@ impl Cpu {
 
     #[cold]
     fn meet_armed(&mut self, linear: u64, bytes: usize, intent: Intent) {
-        let waits = |c| c == Condition::Access || c == Condition::Write && intent == Intent::Write;
-        let met = self.breakpoints.met(waits, linear, linear.wrapping_add(bytes.saturating_sub(1) as u64));
-        if met != 0 {
+        let last = linear.wrapping_add(bytes.saturating_sub(1) as u64);
+        let writes = intent == Intent::Write;
+        let waits = |c| c == Condition::Access || c == Condition::Write && writes;
+        let met = self.breakpoints.met(waits, linear, last);
+        let stops = |on| match on {
+            StopOn::Execution => false,
+            StopOn::Write => writes,
+            StopOn::Read => !writes,
+            StopOn::Access => true,
+        };
+        let stop_point = self.breakpoints.stop_point(stops, linear, last);
+        if met != 0 || stop_point.is_some() {
             self.met |= met;
+            self.met_stop_point = self.met_stop_point.or(stop_point);
             self.attention = true;
         }
     }
@@ -182,13 +226,17 @@ impl Cpu {
         self.state.event = Some(Event::exception(vector::DB));
     }
 
-    /// #DB if an instruction breakpoint lies here and nothing suppresses it.
+    /// Ends the run if a stop point for execution lies here; #DB if an instruction breakpoint does and nothing
+    /// suppresses it.
     #[cold]
     pub(crate) fn check_code_breakpoint(&mut self, rip: u64) -> Step {
+        let linear = self.code_linear(rip);
+        if let Some(point) = self.stop_point_at(linear) {
+            return Err(self.stop_for(Reason::StopPoint(point)));
+        }
         if self.pace == Pace::SinglePastBreakpoint {
             return Ok(());
         }
-        let linear = self.code_linear(rip);
         let met = self.breakpoints.met(|c| c == Condition::Execution, linear, linear);
         if met == 0 {
             return Ok(());

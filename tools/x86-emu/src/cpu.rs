@@ -8,6 +8,7 @@ use crate::bus::Surroundings;
 use crate::controls::Controls;
 use crate::exits::Shutdown;
 use crate::stop::Reason;
+use crate::stop_points::{Passed, StopPoint};
 use crate::tlb::{Tlb, View};
 use x86_arch::{Activity, CpuState, Event, Seg, cr0, cr4, flags};
 
@@ -73,6 +74,10 @@ pub struct Cpu {
     pub(crate) met: u64,
     /// Port breakpoints that the access meets which the owner was asked for.
     pub(crate) met_port: u64,
+    /// The stop point for data that the running instruction met.
+    pub(crate) met_stop_point: Option<StopPoint>,
+    /// The instruction that may execute although a stop point lies at it.
+    pub(crate) passed: Option<Passed>,
     pub(crate) pace: Pace,
     /// The block at RIP holds an instruction breakpoint further on.
     pub(crate) near_breakpoint: bool,
@@ -108,6 +113,8 @@ impl Cpu {
             breakpoints: Breakpoints::default(),
             met: 0,
             met_port: 0,
+            met_stop_point: None,
+            passed: None,
             pace: Pace::Block,
             near_breakpoint: false,
             stack_mask: 0xFFFF_FFFF,

@@ -11,6 +11,7 @@ use x86_arch::{Access, Event, Gpr};
 use crate::bus::Refused;
 use crate::cpu::CodeMode;
 use crate::decode;
+use crate::stop_points::StopPoint;
 
 /// Why the CPU stopped. `R` is what the [`crate::Bus`] refuses with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +38,9 @@ pub enum Exit<R> {
     Refused(RefusedAccess<R>),
     /// The next instruction, or what it would do in this state, is not implemented. Nothing of it was done.
     Unimplemented(Box<Unimplemented>),
+    /// A stop point of the owner ([`crate::Cpu::set_stop_points`]): before the instruction at its address, or behind one
+    /// that accessed what it covers.
+    StopPoint(StopPoint),
     /// The CPU is not active: the owner wakes it (inject, or the activity in its state) before it runs again.
     Inactive,
 }
@@ -52,6 +56,7 @@ impl Exit<Refused> {
             Self::NmiWindow => Exit::NmiWindow,
             Self::TripleFault => Exit::TripleFault,
             Self::Unimplemented(what) => Exit::Unimplemented(what),
+            Self::StopPoint(point) => Exit::StopPoint(point),
             Self::Inactive => Exit::Inactive,
             Self::Refused(access) => match (access.by, refusal) {
                 (RefusedBy::Memory(hpa), _) => Exit::Refused(access.by(RefusedBy::Memory(hpa))),

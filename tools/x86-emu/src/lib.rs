@@ -28,6 +28,7 @@ mod decode;
 mod delivery;
 pub mod engine;
 pub mod exits;
+mod inspect;
 mod memory;
 mod op;
 mod operand;
@@ -38,6 +39,7 @@ pub mod registers;
 mod segments;
 mod softfloat;
 mod stop;
+mod stop_points;
 pub mod tlb;
 
 #[cfg(test)]
@@ -54,6 +56,8 @@ pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };
 pub use iced_x86::CpuidFeature;
+pub use inspect::guest_physical;
 pub use operand::NotPerformed;
 pub use registers::MsrError;
+pub use stop_points::{StopOn, StopPoint};
 pub use tlb::Tlb;

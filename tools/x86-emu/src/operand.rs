@@ -106,9 +106,11 @@ impl Cpu {
                 NotPerformed::Exit(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))))
             }
             // No access stops for another reason than an address that is not canonical.
-            Reason::NonCanonical | Reason::None | Reason::Continue | Reason::Instruction(_) => {
-                self.queue(Event::exception_with_code(vector::GP, 0))
-            }
+            Reason::NonCanonical
+            | Reason::None
+            | Reason::Continue
+            | Reason::StopPoint(_)
+            | Reason::Instruction(_) => self.queue(Event::exception_with_code(vector::GP, 0)),
         }
     }
 

@@ -17,15 +17,15 @@ use crate::stop::Stop;
 use crate::tlb::{Fill, View};
 use x86_arch::{Access, cr0, cr4, efer};
 
-const PRESENT: u64 = 1;
+pub(crate) const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const PAGE_SIZE: u64 = 1 << 7;
+pub(crate) const PAGE_SIZE: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+pub(crate) const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// Bits of the page-fault error code.
 mod code {

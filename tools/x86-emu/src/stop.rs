@@ -5,6 +5,7 @@
 use crate::bus::Refused;
 use crate::cpu::Cpu;
 use crate::exits::{InstructionExit, RefusedAccess, RefusedBy};
+use crate::stop_points::StopPoint;
 use tdvisor_base::Gpa;
 use x86_arch::{Access, Event, vector};
 
@@ -30,6 +31,8 @@ pub(crate) enum Reason {
     Refused(RefusedAccess<Refused>),
     /// Not implemented, and what exactly.
     Unimplemented(&'static str),
+    /// The owner wants the CPU back before this instruction.
+    StopPoint(StopPoint),
     /// A string instruction made progress and is to be continued after interrupts had their chance.
     Continue,
 }

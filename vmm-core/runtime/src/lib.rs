@@ -12,6 +12,7 @@
 
 pub mod bell;
 pub mod board;
+pub mod debugger;
 mod drive;
 pub mod kvm;
 mod machine;

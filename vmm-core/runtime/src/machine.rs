@@ -1,7 +1,11 @@
 //! The machine under one or more sessions.
 
+use std::sync::Arc;
+
 use machine_emu::trace::Trace;
 use machine_emu::{EmulatedMachine, Hardware, Pace};
+use seam_emu::CpuGuest;
+use seam_emu::guest::debug::DebugPort;
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
 use td_host::platform::Frames;
@@ -35,6 +39,8 @@ pub struct MachineSpec {
     pub trace: Trace,
     /// Calls that fail on purpose.
     pub faults: Option<FaultPlan>,
+    /// What can stop its processors. Guests wait before their first instruction until it lets them go.
+    pub debug: Option<Arc<DebugPort>>,
 }
 
 impl std::fmt::Debug for MachineSpec {
@@ -62,6 +68,12 @@ impl Machine {
     pub fn bring_up(spec: MachineSpec, events: &dyn Fn(Event<'_>)) -> Result<Self, Error> {
         let machine =
             EmulatedMachine::with_hardware(&spec.hardware, spec.memory, spec.vcpus, spec.pace, spec.trace);
+        if let Some(port) = &spec.debug {
+            let machine = machine.machine();
+            for lp in 0..machine.num_lps() {
+                machine.set_guest_cpu(lp, Box::new(CpuGuest::debugged(port.clone())));
+            }
+        }
         if let Some(plan) = spec.faults {
             machine.machine().faults().set_plan(plan);
         }

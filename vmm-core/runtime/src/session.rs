@@ -1,5 +1,7 @@
 //! One TD, from its specification to its teardown.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use machine_emu::EmulatedMachine;
 use td_host::Error;
 use td_host::host::hkid::HkidCounts;
@@ -9,6 +11,7 @@ use tdvisor_devices::{Devices, Place};
 use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
+use crate::debugger::{Debuggee, Debugger};
 use crate::drive::Driver;
 use crate::machine::{Event, Machine};
 use crate::report::{Audit, Report};
@@ -25,6 +28,8 @@ pub struct TdSpec<'i> {
     pub bell: Bell,
     /// Where its quotes come from.
     pub quotes: Option<Box<dyn QuoteSource>>,
+    /// Who may stop it and look inside. Its machine was brought up with the same debug port.
+    pub debugger: Option<Debugger>,
 }
 
 impl std::fmt::Debug for TdSpec<'_> {
@@ -57,6 +62,7 @@ pub struct Session<'m, 'e> {
     td: Td<'m, EmulatedMachine>,
     monitor: Monitor,
     bell: Bell,
+    debugger: Option<Debugger>,
     events: &'e (dyn Fn(Event<'_>) + Sync),
     before: Before,
 }
@@ -82,7 +88,7 @@ impl<'m, 'e> Session<'m, 'e> {
         let td = Td::build(host, &spec.config, spec.image, |progress| events(Event::Build(progress)))?;
         events(Event::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
-        Ok(Self { machine, td, monitor, bell: spec.bell, events, before })
+        Ok(Self { machine, td, monitor, bell: spec.bell, debugger: spec.debugger, events, before })
     }
 
     /// The TD.
@@ -103,9 +109,27 @@ impl<'m, 'e> Session<'m, 'e> {
                 }
             },
         };
-        let ending = driver.drive(watch);
+        let finished = AtomicBool::new(false);
+        let ending = std::thread::scope(|scope| {
+            if let Some(debugger) = &self.debugger {
+                scope.spawn(|| debugger.serve(&self.debuggee(&finished)));
+            }
+            let ending = driver.drive(watch);
+            finished.store(true, Ordering::SeqCst);
+            ending
+        });
         let most_read_unclaimed = self.monitor.devices().most_read_unclaimed();
         Ended { machine: self.machine, td: self.td, before: self.before, ending, most_read_unclaimed }
+    }
+
+    /// What its debugger is told of the TD.
+    fn debuggee<'s>(&'s self, finished: &'s AtomicBool) -> Debuggee<'s, 'm> {
+        Debuggee {
+            machine: self.machine.platform().machine(),
+            lps: self.td.vcpus().iter().map(|vcpu| vcpu.lp().0 as usize).collect(),
+            finished,
+            td: &self.td,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod exit;
 mod program;
 mod state;
 
-pub use cpu::CpuGuest;
+pub use cpu::{CpuGuest, debug};
 pub use exit::{VmExit, reason};
 pub use program::{GuestError, GuestProgram, TdGuest, VpInfo};
 pub use state::{GuestRegisters, GuestState, Window, Windows, gpr};

@@ -87,6 +87,11 @@ impl<'m> GuestEnv<'m> {
         self.windows
     }
 
+    /// The guest's physical address space.
+    pub(crate) const fn space(&self) -> &GuestSpace {
+        &self.space
+    }
+
     /// The SHARED bit of guest addresses.
     pub const fn shared_bit(&self) -> u64 {
         self.space.shared_bit

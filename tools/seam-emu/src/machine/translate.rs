@@ -2,7 +2,7 @@
 //! of the shared EPT for shared addresses.
 
 use tdvisor_base::sync::Ordering;
-use tdvisor_base::{Gpa, Hpa, Level, PAGE_SIZE};
+use tdvisor_base::{Gpa, Hpa, KeyId, Level, PAGE_SIZE};
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::sept::SeptEntry;
 use x86_arch::Access;
@@ -44,24 +44,32 @@ impl Machine {
         {
             return Ok(place(entry, gpa));
         }
-        let shared = gpa.get() & space.shared_bit != 0;
-        let (root, level, key) = if shared {
-            (space.shared_root, space.root_level, tdvisor_base::KeyId::DEFAULT)
-        } else {
-            (space.sept_root, space.root_level, space.key)
-        };
-        let (hpa, level, rights) = self.walk(root, level, gpa, access)?;
-        // Entries of the shared EPT may carry a shared key id; private pages have the TD's key.
-        let (hpa, key) = if shared { self.split_pa(hpa.get()) } else { (hpa, key) };
-        if shared && access.is_write() {
-            let page = hpa.wrapping_add(gpa.align_down(PAGE_SIZE).get() & (level.bytes() - 1));
+        let entry = self.walk_space(space, gpa, access)?;
+        if entry.shared && access.is_write() {
+            let page = entry.hpa.wrapping_add(gpa.align_down(PAGE_SIZE).get() & (entry.level.bytes() - 1));
             self.note_host_write(page, 1);
         }
-        let entry = Entry { hpa, key, level, rights, shared };
         if let Some(tlb) = tlb {
             tlb.insert(asid, gpa, entry);
         }
         Ok(place(entry, gpa))
+    }
+
+    /// Where a byte of a guest lies and with which key, by the EPTs as they are now: no TLB is asked or filled. `None`
+    /// where the access would leave the guest.
+    pub(crate) fn look_up(&self, space: &GuestSpace, gpa: Gpa, access: Access) -> Option<(Hpa, KeyId)> {
+        let place = place(self.walk_space(space, gpa, access).ok()?, gpa);
+        Some((place.byte(gpa), place.key))
+    }
+
+    /// Walks the Secure EPT for private and the shared EPT for shared addresses.
+    fn walk_space(&self, space: &GuestSpace, gpa: Gpa, access: Access) -> Result<Entry, VmExit> {
+        let shared = gpa.get() & space.shared_bit != 0;
+        let root = if shared { space.shared_root } else { space.sept_root };
+        let (hpa, level, rights) = self.walk(root, space.root_level, gpa, access)?;
+        // Entries of the shared EPT may carry a shared key id; private pages have the TD's key.
+        let (hpa, key) = if shared { self.split_pa(hpa.get()) } else { (hpa, space.key) };
+        Ok(Entry { hpa, key, level, rights, shared })
     }
 
     /// Walks an EPT; gives the base, level and rights of the mapping.

@@ -43,7 +43,7 @@ impl Cpu {
         // The owner may have brought another PKRU.
         let pkru = core::mem::replace(&mut self.state.pkru, self.last_pkru);
         self.write_pkru(pkru);
-        (self.met, self.met_port) = (0, 0);
+        (self.met, self.met_port, self.met_stop_point) = (0, 0, None);
         self.attention = false;
         let mut left = budget;
         loop {
@@ -73,6 +73,12 @@ impl Cpu {
             let done = self.step_block(env, blocks, &mut left);
             if self.met != 0 {
                 self.settle_met(done.is_ok());
+            }
+            if self.met_stop_point.is_some()
+                && let Some(exit) = self.settle_stop_point(done.is_ok())
+            {
+                self.stop = Reason::None;
+                return exit;
             }
             if done.is_err()
                 && let Some(exit) = self.resolve_stop(env)
@@ -180,6 +186,7 @@ impl Cpu {
                 self.deliver(env, event).err()
             }
             Reason::NonCanonical => self.deliver(env, Event::exception_with_code(vector::GP, 0)).err(),
+            Reason::StopPoint(point) => Some(Exit::StopPoint(point)),
             Reason::Instruction(what) => Some(Exit::Instruction { what, length }),
             Reason::Refused(access) => Some(Exit::Refused(access)),
             Reason::Unimplemented(what) => {

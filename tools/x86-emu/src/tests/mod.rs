@@ -16,6 +16,7 @@ mod restart;
 mod sharing;
 mod smoke;
 mod stepping;
+mod stop_points;
 mod stores;
 mod transfers;
 mod unprivileged;

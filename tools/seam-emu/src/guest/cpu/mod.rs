@@ -17,12 +17,16 @@
 //! [`reason::EMULATOR_LIMIT`]: super::reason::EMULATOR_LIMIT
 
 mod bus;
+pub mod debug;
 mod exits;
 mod registers;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use tdvisor_base::Gpa;
+use tdvisor_base::sync::AtomicBool;
 use tdx_module_iface::exit::ExitReason;
 use x86_arch::{Activity, Event, vector};
 use x86_emu::exits::{CrAccess, CrOperation};
@@ -32,6 +36,7 @@ use super::{GuestCpu, GuestState, VmExit, reason};
 use crate::config::TscSource;
 use crate::machine::{EmulatorLimit, GuestEnv, GuestShutdown, Translations};
 use bus::GuestBus;
+use debug::{DebugLine, DebugPort, Next, StopReason};
 
 /// Instructions between two looks at the TLB registry.
 const SLICE: u64 = 20_000;
@@ -44,6 +49,7 @@ pub struct CpuGuest {
     cpu: Box<Cpu>,
     engine: Interpreter,
     translations: Option<Translations>,
+    debug: Option<DebugLine>,
 }
 
 impl Default for CpuGuest {
@@ -55,7 +61,12 @@ impl Default for CpuGuest {
 impl CpuGuest {
     /// A CPU that has not run anything yet.
     pub fn new() -> Self {
-        Self { cpu: Box::new(Cpu::new()), engine: Interpreter::new(), translations: None }
+        Self { cpu: Box::new(Cpu::new()), engine: Interpreter::new(), translations: None, debug: None }
+    }
+
+    /// A CPU that a debugger can stop.
+    pub fn debugged(port: Arc<DebugPort>) -> Self {
+        Self { debug: Some(DebugLine::new(port)), ..Self::new() }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -119,6 +130,14 @@ impl CpuGuest {
         loop {
             env.poll_interrupts();
             self.follow_registry(env);
+            match self.debug.as_mut().map_or(Next::Run, |debug| debug.next(&mut self.cpu, env)) {
+                Next::Run => {}
+                Next::Leave => return Exit::ExternalInterrupt,
+                Next::Step => match self.step(&mut bus, env) {
+                    Some(exit) => return exit,
+                    None => continue,
+                },
+            }
             // An entry always gets somewhere, if only to deliver what was injected.
             let budget = Budget(slice.min(env.quantum()).max(1));
             let before = self.cpu.retired();
@@ -129,6 +148,7 @@ impl CpuGuest {
             match exit {
                 Exit::BudgetExhausted if env.quantum() == 0 => return Exit::ExternalInterrupt,
                 Exit::BudgetExhausted => {}
+                Exit::StopPoint(point) => self.tell_debugger(env, StopReason::Point(point)),
                 Exit::Inactive if self.cpu.state.activity != Activity::Shutdown => {
                     // A processor that takes turns gives its turn away instead of waiting.
                     if env.interrupt_pending() || env.quantum() != u64::MAX {
@@ -141,6 +161,44 @@ impl CpuGuest {
         }
     }
 
+    /// Executes one instruction for a debugger: interrupts do not come in between, and nor does the host. Gives the exit
+    /// of an instruction that is to be done outside.
+    fn step(&mut self, bus: &mut GuestBus<'_, '_>, env: &GuestEnv<'_>) -> Option<Exit<VmExit>> {
+        let quiet = AtomicBool::new(false);
+        let windows = (self.cpu.controls.interrupt_window, self.cpu.controls.nmi_window);
+        (self.cpu.controls.interrupt_window, self.cpu.controls.nmi_window) = (false, false);
+        self.cpu.pass_stop_point();
+        // With an event that waits, the step is to its handler.
+        let budget = Budget(u64::from(self.cpu.state.event.is_none()));
+        let exit = self.engine.run(&mut self.cpu, bus, budget, &quiet);
+        env.executed(budget.0);
+        (self.cpu.controls.interrupt_window, self.cpu.controls.nmi_window) = windows;
+        match exit {
+            Exit::BudgetExhausted => self.tell_debugger(env, StopReason::Step),
+            Exit::StopPoint(point) => self.tell_debugger(env, StopReason::Point(point)),
+            exit => return Some(exit),
+        }
+        None
+    }
+
+    fn tell_debugger(&mut self, env: &GuestEnv<'_>, reason: StopReason) {
+        if let Some(debug) = &mut self.debug {
+            debug.stopped(env, reason);
+        }
+    }
+
+    /// Lets a debugger look at a guest that is about to end.
+    fn hold_for_debugger(&mut self, env: &GuestEnv<'_>, exit: &Exit<VmExit>) {
+        let reason = match exit {
+            Exit::TripleFault => StopReason::TripleFault,
+            Exit::Unimplemented(_) => StopReason::Unimplemented,
+            _ => return,
+        };
+        if let Some(debug) = &mut self.debug {
+            debug.hold(&self.cpu, env, reason);
+        }
+    }
+
     /// Names what the CPU cannot do, and stops the vCPU.
     fn limit(&mut self, env: &GuestEnv<'_>, what: Unimplemented) -> VmExit {
         env.machine().report_limit(EmulatorLimit { lp: env.lp(), what });
@@ -150,7 +208,8 @@ impl CpuGuest {
     fn vm_exit(&mut self, env: &GuestEnv<'_>, exit: Exit<VmExit>) -> VmExit {
         match exit {
             Exit::Instruction { what, length } => exits::instruction(what, length),
-            Exit::ExternalInterrupt => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
+            // A stop point is told to the debugger and ends no run.
+            Exit::ExternalInterrupt | Exit::StopPoint(_) => VmExit::plain(ExitReason::EXTERNAL_INTERRUPT),
             Exit::InterruptWindow => VmExit::plain(ExitReason::INTERRUPT_WINDOW),
             Exit::NmiWindow => VmExit::plain(ExitReason::NMI_WINDOW),
             Exit::TripleFault | Exit::Inactive | Exit::BudgetExhausted => {
@@ -171,9 +230,16 @@ impl GuestCpu for CpuGuest {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
         self.cpu.controls = registers::controls(env);
         registers::enter(&mut self.cpu, state);
+        if let Some(debug) = &mut self.debug {
+            debug.enter();
+        }
         loop {
             let exit = self.execute(env);
+            self.hold_for_debugger(env, &exit);
             let Some(exit) = self.settle(env, exit) else { continue };
+            if let Some(debug) = &mut self.debug {
+                debug.leave(&self.cpu, env);
+            }
             registers::leave(&mut self.cpu, state);
             return exit;
         }

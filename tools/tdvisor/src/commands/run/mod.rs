@@ -3,6 +3,7 @@
 pub(in crate::commands) mod console;
 mod devices;
 mod firmware;
+mod gdb;
 mod hints;
 pub mod image;
 mod in_guest;
@@ -45,6 +46,7 @@ use crate::outcome::{Failure, Status};
 use crate::streams::Streams;
 use console::Console;
 use devices::DeviceArgs;
+use gdb::GdbArgs;
 use guest_command::channel::Channel;
 use hints::Silence;
 use image::Image;
@@ -84,6 +86,8 @@ pub struct Args {
     in_guest: CommandArgs,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    gdb: GdbArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -160,6 +164,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let debug = args.gdb.listen(args.vcpus, args.deterministic.is_some())?;
     let bell = Bell::default();
     let mut virtio = args.devices.open(args.in_guest.rootfs(), &stop, &bell)?;
     let trace = match trace_file {
@@ -186,6 +191,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         pace,
         trace,
         faults: args.inject.clone(),
+        debug: debug.as_ref().map(gdb::Waiting::port),
     };
     let machine = Machine::bring_up(spec, &events).map_err(failure)?;
 
@@ -244,7 +250,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
         None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
     };
-    let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes: Some(quotes) };
+    let debugger = debug.map(|waiting| waiting.into_debugger(&streams, args.debug));
+    let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes: Some(quotes), debugger };
     let session = Session::start(&machine, spec, &events);
     bars.finish();
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };

@@ -1,0 +1,180 @@
+//! The debugger: gdb's remote protocol over the emulated processors' debug port.
+//!
+//! # Protocol
+//! - A TD that is made with a debugger is halted before its first instruction, until a client comes, and runs on when the client
+//!   detaches or goes away. The next client halts it again. One client at a time.
+//! - Threads are vCPUs, numbered from 1. All stop together, and a step is of one of them alone.
+//! - Breakpoints and watchpoints are addresses that the CPU compares: nothing is written into the guest for them, so measured
+//!   text, pages that are not accepted yet and code that checks itself stay whole.
+//! - Memory is read and written through the page tables of the thread's vCPU.
+//!
+//! # Whose secrets
+//! A debugger sees and changes a TD that is not in debug mode. Only an emulator can do this: hardware keeps such a TD's
+//! registers and memory sealed. There is one only where whoever started the TD asked for it, at the start.
+//!
+//! The client is not authenticated: an [`Endpoint`] is a socket file of its owner alone, or an address of this machine only.
+
+mod connection;
+mod endpoint;
+mod monitor;
+mod points;
+mod registers;
+mod target;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gdbstub::common::{Signal, Tid};
+use gdbstub::stub::state_machine::GdbStubStateMachine;
+use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
+use machine_emu::EmulatedMachine;
+use seam_emu::guest::debug::{DebugPort, Stop, StopReason};
+use td_host::td::{Ending, Td};
+
+use connection::Client;
+pub use endpoint::{Endpoint, EndpointError, Listener};
+use target::Guest;
+
+/// How long what happens on one side may go unnoticed while the other is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How long vCPUs may take to halt before a client is told that they have.
+const HALTING: Duration = Duration::from_secs(10);
+
+/// A debugger that waits for its client.
+#[derive(Debug)]
+pub struct Debugger {
+    listener: Listener,
+    port: Arc<DebugPort>,
+}
+
+/// The TD that is debugged, as its session knows it.
+pub(crate) struct Debuggee<'s, 'm> {
+    /// The machine that it runs on.
+    pub(crate) machine: Arc<seam_emu::Machine>,
+    /// The logical processor of each vCPU.
+    pub(crate) lps: Vec<usize>,
+    /// All its vCPUs are done.
+    pub(crate) finished: &'s AtomicBool,
+    /// The TD.
+    pub(crate) td: &'s Td<'m, EmulatedMachine>,
+}
+
+/// How a client went away.
+enum Farewell {
+    Gone,
+    /// It wants the TD dead.
+    Kill,
+}
+
+impl Debugger {
+    /// A debugger for the TDs of a machine that is brought up with its port.
+    pub fn new(listener: Listener, port: Arc<DebugPort>) -> Self {
+        Self { listener, port }
+    }
+
+    /// Serves one client after the other until the TD is done.
+    pub(crate) fn serve(&self, debuggee: &Debuggee<'_, '_>) {
+        while !debuggee.finished.load(Ordering::SeqCst) {
+            let Some(client) = self.listener.accept(LOOK_AGAIN) else { continue };
+            self.port.halt();
+            self.port.wait_until_quiet(&debuggee.lps, HALTING);
+            let farewell = self.converse(client, debuggee);
+            self.port.release();
+            if matches!(farewell, Farewell::Kill) {
+                debuggee.td.stop();
+            }
+        }
+    }
+
+    /// Talks with one client until it goes away, or the TD has ended and it knows. A client that breaks the protocol has
+    /// gone.
+    fn converse(&self, client: Client, debuggee: &Debuggee<'_, '_>) -> Farewell {
+        // Stops of before its time are not its own.
+        while self.port.take_stop(Duration::ZERO).is_some() {}
+        let mut guest = Guest::new(&self.port, debuggee);
+        let mut machine = match GdbStub::new(client).run_state_machine(&mut guest) {
+            Ok(machine) => machine,
+            Err(_) => return Farewell::Gone,
+        };
+        loop {
+            let next = match machine {
+                GdbStubStateMachine::Disconnected(end) => {
+                    return match end.get_reason() {
+                        DisconnectReason::Kill => Farewell::Kill,
+                        _ => Farewell::Gone,
+                    };
+                }
+                GdbStubStateMachine::CtrlCInterrupt(interrupted) => {
+                    self.port.halt();
+                    self.port.wait_until_quiet(&debuggee.lps, HALTING);
+                    interrupted.interrupt_handled(&mut guest, Some(MultiThreadStopReason::Signal(Signal::SIGINT)))
+                }
+                GdbStubStateMachine::Running(mut running) => {
+                    if debuggee.finished.load(Ordering::SeqCst) {
+                        running.report_stop(&mut guest, reason_of_end(debuggee.td.ending()))
+                    } else if let Some(stop) = self.port.take_stop(LOOK_AGAIN) {
+                        self.port.wait_until_quiet(&debuggee.lps, HALTING);
+                        match guest.reason(stop) {
+                            Some(reason) => running.report_stop(&mut guest, reason),
+                            // Of a processor or a point that is not the client's: go on.
+                            None => {
+                                guest.go_on();
+                                Ok(running.into())
+                            }
+                        }
+                    } else {
+                        match running.borrow_conn().next_byte(Duration::ZERO) {
+                            Ok(Some(byte)) => running.incoming_data(&mut guest, byte),
+                            Ok(None) => Ok(running.into()),
+                            Err(_) => return Farewell::Gone,
+                        }
+                    }
+                }
+                GdbStubStateMachine::Idle(mut idle) => match idle.borrow_conn().next_byte(LOOK_AGAIN) {
+                    Ok(Some(byte)) => idle.incoming_data(&mut guest, byte),
+                    // Whoever has stopped the TD is not told that the host ended it before it goes on.
+                    Ok(None) if debuggee.finished.load(Ordering::SeqCst) => return Farewell::Gone,
+                    Ok(None) => Ok(idle.into()),
+                    Err(_) => return Farewell::Gone,
+                },
+            };
+            machine = match next {
+                Ok(next) => next,
+                Err(_) => return Farewell::Gone,
+            };
+        }
+    }
+}
+
+impl Drop for Debugger {
+    fn drop(&mut self) {
+        self.port.release();
+    }
+}
+
+/// How gdb names the end of a TD: an exit status where the guest gave one, a signal otherwise.
+fn reason_of_end(ending: Option<Ending>) -> MultiThreadStopReason<u64> {
+    match ending {
+        Some(Ending::PoweredOff { code }) => MultiThreadStopReason::Exited(code),
+        Some(Ending::Stopped) | None => MultiThreadStopReason::Terminated(Signal::SIGTERM),
+        Some(Ending::Reset) => MultiThreadStopReason::Terminated(Signal::SIGHUP),
+        Some(Ending::FatalError { .. } | Ending::Panicked) => {
+            MultiThreadStopReason::Terminated(Signal::SIGABRT)
+        }
+        Some(Ending::Died(_)) => MultiThreadStopReason::Terminated(Signal::SIGKILL),
+    }
+}
+
+impl Guest<'_> {
+    /// A stop as the client is told it; `None` where it is about nothing of this client's.
+    fn reason(&self, stop: Stop) -> Option<MultiThreadStopReason<u64>> {
+        let tid: Tid = self.tid_of(stop.lp)?;
+        Some(match stop.reason {
+            StopReason::Point(point) => self.points().reason(tid, &point)?,
+            StopReason::Step => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
+            StopReason::TripleFault => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGSEGV },
+            StopReason::Unimplemented => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGILL },
+        })
+    }
+}
