@@ -34,7 +34,7 @@ pub mod table;
 
 pub use lock::{notifier, stale};
 use ops::emptied;
-pub use ops::{age, audit, collapse, dirty, dismantle, map_range, root, split, zap};
+pub use ops::{age, audit, collapse, dirty, dismantle, list, map_range, root, split, zap};
 use table::{cache, find, once, reclaim, slab, spte, walk};
 
 pub use age::Age;

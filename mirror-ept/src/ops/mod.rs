@@ -5,7 +5,7 @@
 //! | [`map_range`], [`split`], [`collapse`], [`zap`], [`dismantle`], [`root`] | exclusive |
 //! | [`dirty`] | exclusive, or shared where it says so |
 //! | [`age`] | read-side section |
-//! | [`audit`] | exclusive |
+//! | [`audit`], [`list`] | exclusive |
 
 pub mod age;
 pub mod audit;
@@ -13,6 +13,7 @@ pub mod collapse;
 pub mod dirty;
 pub mod dismantle;
 pub(crate) mod emptied;
+pub mod list;
 pub mod map_range;
 pub mod root;
 pub mod split;

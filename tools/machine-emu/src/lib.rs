@@ -4,6 +4,7 @@
 //! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
 
 mod frames;
+pub mod journal;
 pub mod lp;
 pub mod outlet;
 mod timer;
@@ -108,6 +109,10 @@ impl EmulatedMachine {
         let machine = Arc::new(Machine::new(config));
         for index in 0..lps {
             machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::new()));
+        }
+        if let Some(journal) = trace.journal() {
+            let (journal, machine_of) = (journal.clone(), Arc::downgrade(&machine));
+            machine.observe_tdcalls(Arc::new(journal::JournalOf { journal, machine: machine_of }));
         }
         let turns = match pace {
             Pace::Real => None,

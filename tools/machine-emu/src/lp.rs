@@ -7,6 +7,7 @@ use td_host::platform::{Lp, LpId, PendingEvents};
 use tdvisor_base::{Hpa, Ticks};
 use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, TdhLeaf};
 
+use crate::journal::{Caller, Recorded};
 use crate::timer::Timers;
 use crate::trace::Trace;
 use crate::turns::Turns;
@@ -130,12 +131,19 @@ impl SeamCall for EmulatedLp<'_> {
                 machine.set_quantum(self.id.0 as usize, Some(turns.quantum(machine)));
             }
         }
+        let began = self.trace.journal().map(|_| self.cpu.machine().tsc());
         let result = self.cpu.seamcall(gprs);
         if !enters && gprs.rax != 0 {
             // A leaf that can be interrupted would be, again and again.
             self.take_interrupts();
         }
         self.trace.record(self.id, &before, gprs, result.is_ok());
+        if let (Some(journal), Some(began)) = (self.trace.journal(), began) {
+            let (at, now) = (Ticks::new(began), Ticks::new(self.cpu.machine().tsc()));
+            let after = result.is_ok().then_some(*gprs);
+            let (took, lp) = (now.saturating_since(at), self.id.0);
+            journal.note(Recorded { number: 0, at, took, lp, by: Caller::Host, before, after });
+        }
         result
     }
 }

@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use td_host::platform::LpId;
 use tdx_module_iface::{Gprs, TdhLeaf};
 
+use crate::journal::Journal;
 use crate::outlet::{Metered, Outlet};
 
 /// The largest trace that is written.
@@ -29,6 +30,7 @@ const LEAVES: usize = 256;
 pub struct Trace {
     counts: Box<[AtomicU64]>,
     file: Option<Log>,
+    journal: Option<Arc<Journal>>,
 }
 
 struct Log {
@@ -46,7 +48,7 @@ struct Writer {
 impl Trace {
     /// Counts only.
     pub fn counting() -> Self {
-        Self { counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(), file: None }
+        Self { counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(), file: None, journal: None }
     }
 
     /// Counts, and writes every call to this file.
@@ -54,6 +56,17 @@ impl Trace {
         let outlet = Outlet::new(file, QUEUE);
         let writer = Mutex::new(Writer { out: Metered::new(outlet.clone(), MAX_BYTES), next: 0 });
         Self { file: Some(Log { outlet, writer }), ..Self::counting() }
+    }
+
+    /// Keeps the last calls in this journal, too.
+    #[must_use]
+    pub fn with_journal(self, journal: Arc<Journal>) -> Self {
+        Self { journal: Some(journal), ..self }
+    }
+
+    /// The journal, if there is one.
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
     }
 
     /// Where the calls are written, if they are.

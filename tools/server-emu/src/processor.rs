@@ -192,9 +192,7 @@ impl<'s> Processor<'s> {
             | Exit::ExternalInterrupt
             | Exit::InterruptWindow
             | Exit::NmiWindow
-            | Exit::StopPoint(_) => {
-                Ok(())
-            }
+            | Exit::StopPoint(_) => Ok(()),
             Exit::Instruction { what, length } => self.instruction(what, length),
             Exit::Refused(access) => {
                 self.refused(&access);

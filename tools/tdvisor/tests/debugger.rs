@@ -209,7 +209,11 @@ fn nightly_gdb_breaks_at_start_kernel_by_symbol_steps_reads_memory_and_detaches(
     let output = gdb.output().expect("gdb runs");
     let said = String::from_utf8_lossy(&output.stdout);
     for wanted in ["Breakpoint 1, ", "start_kernel", "Linux version", "lstar", "detached"] {
-        assert!(said.contains(wanted), "'{wanted}' is not in:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            said.contains(wanted),
+            "'{wanted}' is not in:\n{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     td.ends_with(0);
 }

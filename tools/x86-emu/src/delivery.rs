@@ -74,7 +74,9 @@ impl Cpu {
                 Reason::Unimplemented(what) => {
                     return Err(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))));
                 }
-                Reason::None | Reason::Instruction(_) | Reason::StopPoint(_) | Reason::Continue => return Ok(()),
+                Reason::None | Reason::Instruction(_) | Reason::StopPoint(_) | Reason::Continue => {
+                    return Ok(());
+                }
             };
             if second.vector == vector::PF {
                 self.state.control.cr2 = self.pending_cr2;

@@ -14,6 +14,7 @@ pub mod bell;
 pub mod board;
 pub mod debugger;
 mod drive;
+pub mod inspect;
 pub mod kvm;
 mod machine;
 mod report;

@@ -13,6 +13,7 @@ use tdvisor_monitor::{Monitor, QuoteSource};
 use crate::bell::Bell;
 use crate::debugger::{Debuggee, Debugger};
 use crate::drive::Driver;
+use crate::inspect::Inspection;
 use crate::machine::{Event, Machine};
 use crate::report::{Audit, Report};
 
@@ -157,6 +158,14 @@ impl<'m> Ended<'m> {
     /// The TD.
     pub fn td(&self) -> &Td<'m, EmulatedMachine> {
         &self.td
+    }
+
+    /// What an inspector shows of it.
+    ///
+    /// # Errors
+    /// The host's processor cannot be had.
+    pub fn inspect(&self) -> Result<Inspection, Error> {
+        Inspection::of(&self.td, self.machine.platform())
     }
 
     /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.

@@ -14,9 +14,12 @@
 //! 6. A key id in use belongs to one TD, and its state goes with the TD's life cycle.
 
 mod pages;
+mod secure_ept;
 mod td;
 #[cfg(test)]
 mod tests;
+
+pub use secure_ept::{PamtView, SecureEptView};
 
 use core::fmt;
 

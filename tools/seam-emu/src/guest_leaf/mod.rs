@@ -60,8 +60,17 @@ pub(crate) struct Call<'a, 'v, 'm> {
     pub(crate) vcpu: &'a Running<'v, 'm>,
 }
 
-/// Handles the VM exit of a TDCALL.
+/// Handles the VM exit of a TDCALL, and tells whoever listens of it.
 pub(crate) fn dispatch(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
+    let Some(observer) = vcpu.machine.tdcall_observer() else { return perform(vcpu, state, exit) };
+    let (before, rip) = (state.gprs(), state.rip());
+    let handled = perform(vcpu, state, exit);
+    let after = (state.rip() != rip).then(|| state.gprs());
+    observer.tdcall(vcpu.lp, &before, after.as_ref());
+    handled
+}
+
+fn perform(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
     let privileged = state.cpl() == 0;
     if !state.is_64_bit() || !privileged {
         return Handled::GENERAL_PROTECTION;

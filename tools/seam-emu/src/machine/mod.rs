@@ -7,6 +7,7 @@ mod interrupts;
 mod limit;
 mod log;
 mod lp;
+mod observer;
 mod report;
 mod saved;
 mod shutdown;
@@ -22,6 +23,7 @@ pub use host::HostMemoryError;
 pub use interrupts::InterruptController;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
+pub use observer::TdcallObserver;
 pub use saved::{CannotSave, NotThisMachine, SavedMachine};
 pub use shutdown::GuestShutdown;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
@@ -105,6 +107,7 @@ pub struct Machine {
     rdseed: AtomicU8,
     pconfig: AtomicU8,
     faults: Injector,
+    tdcalls: std::sync::OnceLock<Arc<dyn TdcallObserver>>,
     interrupts: std::sync::OnceLock<std::sync::Weak<dyn InterruptController>>,
     clock: VirtualClock,
     started: std::time::Instant,
@@ -159,6 +162,7 @@ impl Machine {
             rdseed: AtomicU8::new(0),
             pconfig: AtomicU8::new(0),
             faults: Injector::default(),
+            tdcalls: std::sync::OnceLock::new(),
             interrupts: std::sync::OnceLock::new(),
             clock,
             started: std::time::Instant::now(),

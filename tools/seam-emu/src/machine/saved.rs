@@ -246,6 +246,7 @@ impl Machine {
             rdseed: _,
             pconfig: _,
             faults,
+            tdcalls: _,
             interrupts: _,
             clock: _,
             started: _,

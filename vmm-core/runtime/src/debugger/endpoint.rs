@@ -100,7 +100,9 @@ impl Listener {
     /// The system refuses; there already is a file of this name.
     pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         Ok(match endpoint {
-            Endpoint::File(path) => Self { socket: Socket::Unix(of_owner(path)?), endpoint: endpoint.clone() },
+            Endpoint::File(path) => {
+                Self { socket: Socket::Unix(of_owner(path)?), endpoint: endpoint.clone() }
+            }
             Endpoint::Tcp(address) => {
                 let socket = TcpListener::bind(address)?;
                 socket.set_nonblocking(true)?;

@@ -108,7 +108,8 @@ impl Debugger {
                 GdbStubStateMachine::CtrlCInterrupt(interrupted) => {
                     self.port.halt();
                     self.port.wait_until_quiet(&debuggee.lps, HALTING);
-                    interrupted.interrupt_handled(&mut guest, Some(MultiThreadStopReason::Signal(Signal::SIGINT)))
+                    interrupted
+                        .interrupt_handled(&mut guest, Some(MultiThreadStopReason::Signal(Signal::SIGINT)))
                 }
                 GdbStubStateMachine::Running(mut running) => {
                     if debuggee.finished.load(Ordering::SeqCst) {
@@ -173,8 +174,12 @@ impl Guest<'_> {
         Some(match stop.reason {
             StopReason::Point(point) => self.points().reason(tid, &point)?,
             StopReason::Step => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
-            StopReason::TripleFault => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGSEGV },
-            StopReason::Unimplemented => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGILL },
+            StopReason::TripleFault => {
+                MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGSEGV }
+            }
+            StopReason::Unimplemented => {
+                MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGILL }
+            }
         })
     }
 }

@@ -21,8 +21,14 @@ pub(super) fn answer(command: &str, port: &DebugPort, lps: &[usize]) -> String {
 
 fn vcpus(port: &DebugPort, lps: &[usize]) -> String {
     let line = |(index, lp): (usize, &usize)| {
-        let rip = port.state(*lp).map_or_else(|| "has not run yet".to_owned(), |state| format!("rip {:#x}", state.rip()));
-        let place = if port.is_parked(*lp) { "in its guest" } else { "outside of its guest: registers can be read only" };
+        let rip = port
+            .state(*lp)
+            .map_or_else(|| "has not run yet".to_owned(), |state| format!("rip {:#x}", state.rip()));
+        let place = if port.is_parked(*lp) {
+            "in its guest"
+        } else {
+            "outside of its guest: registers can be read only"
+        };
         format!("vCPU {index}: {rip}, {place}\n")
     };
     lps.iter().enumerate().map(line).collect()

@@ -108,7 +108,11 @@ impl GdbRegisters {
             wanted.segment_mut(segment).base = u64::from_le_bytes(rest.take()?);
         }
         // A client sends back what it was told of what is shown only.
-        if shown.x87_bytes() == x87 && shown.control_bytes() == rest.0 { Ok(wanted) } else { Err(NotChangeable) }
+        if shown.x87_bytes() == x87 && shown.control_bytes() == rest.0 {
+            Ok(wanted)
+        } else {
+            Err(NotChangeable)
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -244,7 +244,12 @@ impl HwWatchpoint for Guest<'_> {
         self.change_points(|points| points.add(Kind::Watch(kind), address, bytes))
     }
 
-    fn remove_hw_watchpoint(&mut self, address: u64, bytes: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+    fn remove_hw_watchpoint(
+        &mut self,
+        address: u64,
+        bytes: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
         self.change_points(|points| points.remove(Kind::Watch(kind), address, bytes))
     }
 }

@@ -24,6 +24,7 @@ mod dirty;
 mod fault;
 mod hooks;
 mod host_access;
+mod list;
 mod prefault;
 mod remove;
 mod seat;

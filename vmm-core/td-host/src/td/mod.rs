@@ -148,6 +148,15 @@ impl<'h, P: Platform> Td<'h, P> {
         self.memory.audit(&mut seat)
     }
 
+    /// What its private and its shared memory are mapped to, as the host has it. Call it at rest.
+    ///
+    /// # Errors
+    /// The host's processor cannot be had.
+    pub fn mappings(&self) -> Result<Vec<mirror_ept::list::Listed>, Error> {
+        let mut seat = self.memory.take_seat(LpId(0))?;
+        Ok(self.memory.list(&mut seat))
+    }
+
     /// The measurement of the TD's initial contents, as the module has it.
     ///
     /// # Errors

@@ -32,7 +32,8 @@ impl GdbArgs {
     pub fn listen(&self, vcpus: u32, is_deterministic: bool) -> Result<Option<Waiting>, Failure> {
         let Some(endpoint) = &self.gdb else { return Ok(None) };
         if is_deterministic && vcpus > 1 {
-            let why = "a vCPU that gdb halts keeps its turn, so with --deterministic there can be one vCPU only";
+            let why =
+                "a vCPU that gdb halts keeps its turn, so with --deterministic there can be one vCPU only";
             return Err(Failure::input("--gdb", why));
         }
         let listener = Listener::bind(endpoint)

@@ -10,6 +10,7 @@ mod in_guest;
 pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 mod quotes;
+mod report;
 mod suboptions;
 mod summary;
 pub(in crate::commands) mod supervisor;
@@ -54,6 +55,7 @@ use in_guest::{CommandArgs, ToOutlet, UntilItEnds};
 use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
+use report::ReportArgs;
 use summary::{Detail, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
 
@@ -88,6 +90,8 @@ pub struct Args {
     devices: DeviceArgs,
     #[command(flatten)]
     gdb: GdbArgs,
+    #[command(flatten)]
+    report: ReportArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -164,12 +168,17 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let page = args.report.open()?;
     let debug = args.gdb.listen(args.vcpus, args.deterministic.is_some())?;
     let bell = Bell::default();
     let mut virtio = args.devices.open(args.in_guest.rootfs(), &stop, &bell)?;
     let trace = match trace_file {
         Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),
+    };
+    let trace = match &page {
+        Some(page) => page.keep_calls(trace),
+        None => trace,
     };
 
     let streams = Streams::of_process();
@@ -251,13 +260,21 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
     };
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, args.debug));
+    let attributes = config.attributes;
     let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes: Some(quotes), debugger };
     let session = Session::start(&machine, spec, &events);
     bars.finish();
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
     let ended = session.map_err(failure)?.drive(&watch);
     channel.close();
+    let inspection = page.as_ref().map(|page| page.inspect(&ended)).transpose()?;
     let report = ended.teardown();
+    let page_written = match (page, inspection) {
+        (Some(page), Some(inspection)) => page.write(&inspection, &report, attributes),
+        _ => Ok(()),
+    };
+    // It is said before the streams are drained.
+    let has_page = page_written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
 
     let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
     let ending = report.ending.clone();
@@ -300,7 +317,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         _ => Ok(()),
     };
     let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
-    let is_whole = losses.drain(&supervisor, machine.platform().trace(), &args);
+    let is_whole = has_page & losses.drain(&supervisor, machine.platform().trace(), &args);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -356,6 +373,7 @@ impl Args {
         let mut claims = Claims::new();
         self.linux.claim(&mut claims)?;
         self.devices.claim(&mut claims)?;
+        self.report.claim(&mut claims)?;
         if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
             claims.reads("the image", image)?;
         }

@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 pub(in super::super) enum Next {
     /// Execute.
     Run,
-    /// Execute one instruction and tell [`DebugLine::stepped`].
+    /// Execute one instruction, and tell the debugger.
     Step,
     /// Leave the guest: the host has an interrupt here.
     Leave,
@@ -97,7 +97,8 @@ impl DebugLine {
         let mut inner = self.port.lock();
         // Whoever halted everybody meanwhile does not expect a stop any more, except of what cannot be met again.
         let is_halted = inner.processors.get(env.lp()).is_some_and(|at| at.order == Order::Halt);
-        let comes_again = matches!(reason, StopReason::Point(point) if point.on == x86_emu::StopOn::Execution);
+        let comes_again =
+            matches!(reason, StopReason::Point(point) if point.on == x86_emu::StopOn::Execution);
         if !(is_halted && comes_again) {
             stop(&mut inner, Stop { lp: env.lp(), reason });
         }

@@ -20,7 +20,9 @@ impl DebugPort {
     pub fn read_memory(&self, machine: &Machine, lp: usize, linear: u64, out: &mut [u8]) -> usize {
         let mut done = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let Some(place) = self.place(machine, lp, linear.wrapping_add(done as u64), Access::Read) else { break };
+            let Some(place) = self.place(machine, lp, linear.wrapping_add(done as u64), Access::Read) else {
+                break;
+            };
             let Some(piece) = rest.get_mut(..place.bytes.min(rest.len())) else { break };
             let count = piece.len();
             if machine.memory().read(place.hpa, place.key, piece).is_err() {
@@ -36,7 +38,9 @@ impl DebugPort {
     pub fn write_memory(&self, machine: &Machine, lp: usize, linear: u64, data: &[u8]) -> usize {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let Some(place) = self.place(machine, lp, linear.wrapping_add(done as u64), Access::Write) else { break };
+            let Some(place) = self.place(machine, lp, linear.wrapping_add(done as u64), Access::Write) else {
+                break;
+            };
             let Some(piece) = rest.get(..place.bytes.min(rest.len())) else { break };
             if machine.memory().write(place.hpa, place.key, piece).is_err() {
                 break;

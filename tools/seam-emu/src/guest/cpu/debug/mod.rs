@@ -129,11 +129,7 @@ impl DebugPort {
             stop_points: Arc::new([]),
             stops: VecDeque::new(),
         };
-        Arc::new(Self {
-            inner: Mutex::new(inner),
-            changed: Condvar::new(),
-            generation: AtomicU64::new(1),
-        })
+        Arc::new(Self { inner: Mutex::new(inner), changed: Condvar::new(), generation: AtomicU64::new(1) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

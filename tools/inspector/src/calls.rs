@@ -1,0 +1,134 @@
+//! Calls as the page lists them.
+
+use machine_emu::journal::{Caller, Recorded, is_memory_leaf};
+use serde_json::{Map, Value, json};
+use td_host::ghci::Request;
+use tdvisor_base::{Gpa, Ticks};
+use tdvisor_runtime::inspect::Inspection;
+use tdx_module_iface::exit::{ExitReason, ExtendedType};
+use tdx_module_iface::handles::GpaLevel;
+use tdx_module_iface::tdh::{AsyncKind, TdExit};
+use tdx_module_iface::{Gprs, LeafWord, Status, TdgLeaf, TdhLeaf};
+
+use crate::data::number_of;
+
+/// All calls that are kept, with their times from the first on.
+pub(crate) fn calls(inspection: &Inspection) -> Vec<Value> {
+    let start = inspection.calls.iter().map(|call| call.at).min().unwrap_or(Ticks::new(0));
+    let microseconds = |ticks: Ticks| ticks.duration(inspection.ticks_hz.max(1)).as_nanos() as f64 / 1_000.0;
+    inspection
+        .calls
+        .iter()
+        .map(|call| {
+            let mut row = describe(call);
+            row.insert("n".to_owned(), json!(call.number));
+            row.insert("t".to_owned(), json!(microseconds(call.at.saturating_since(start))));
+            row.insert("d".to_owned(), json!(microseconds(call.took)));
+            row.insert("lp".to_owned(), json!(call.lp));
+            row.insert("vcpu".to_owned(), json!(inspection.lps.iter().position(|lp| *lp == call.lp)));
+            row.into_iter().collect()
+        })
+        .collect()
+}
+
+fn describe(call: &Recorded) -> Map<String, Value> {
+    let mut row = Map::new();
+    let mut set = |name: &str, value: Value| row.insert(name.to_owned(), value);
+    let leaf = LeafWord(call.before.rax).leaf();
+    set("guest", json!(call.by == Caller::Guest));
+    set("in", registers(&call.before));
+    set("out", call.after.as_ref().map_or(json!({}), registers));
+    let range = GpaLevel::from_word(call.before.rcx);
+    if call.by == Caller::Guest {
+        set("leaf", json!(TdgLeaf(leaf).to_string()));
+        let status = call.after.map(|after| Status::from_raw(after.rax));
+        set("status", json!(status.map_or("did not return".to_owned(), |status| status.code().to_string())));
+        set("ok", json!(status.is_some_and(Status::is_success)));
+        place(&mut set, range);
+        return row;
+    }
+    let leaf = TdhLeaf(leaf);
+    set("leaf", json!(leaf.to_string()));
+    let Some(after) = call.after else {
+        set("status", json!("not reached"));
+        set("ok", json!(false));
+        return row;
+    };
+    let status = Status::from_raw(after.rax);
+    if leaf == TdhLeaf::VP_ENTER
+        && let Some(exit) = TdExit::from_gprs(&after)
+    {
+        let told = told(&exit, &after);
+        set("exit", json!(told.reason));
+        set("detail", json!(told.detail));
+        set("status", json!(status.code().to_string()));
+        set("ok", json!(told.goes_on));
+        place(&mut set, told.gpa.map(GpaLevel::page));
+        return row;
+    }
+    set("status", json!(status.code().to_string()));
+    set("ok", json!(status.is_success()));
+    if is_memory_leaf(leaf) {
+        place(&mut set, range);
+        set("detail", json!(page_of(leaf, &call.before)));
+    }
+    row
+}
+
+fn place(set: &mut dyn FnMut(&str, Value) -> Option<Value>, range: Option<GpaLevel>) {
+    if let Some(range) = range {
+        set("gpa", json!(range.gpa().get()));
+        set("level", json!(number_of(range.level())));
+    }
+}
+
+/// The page that a call gives to the TD.
+fn page_of(leaf: TdhLeaf, before: &Gprs) -> Option<String> {
+    let gives =
+        [TdhLeaf::MEM_PAGE_ADD, TdhLeaf::MEM_PAGE_AUG, TdhLeaf::MEM_SEPT_ADD, TdhLeaf::MEM_PAGE_DEMOTE];
+    gives.contains(&leaf).then(|| format!("page {:#x}", before.r8))
+}
+
+/// An exit in words.
+struct Told {
+    reason: String,
+    detail: String,
+    gpa: Option<Gpa>,
+    /// The vCPU may be entered again.
+    goes_on: bool,
+}
+
+fn told(exit: &TdExit, after: &Gprs) -> Told {
+    match exit {
+        TdExit::TdVmCall(_) => {
+            let request = format!("{:?}", Request::parse(after));
+            let name: String = request.chars().take_while(|c| c.is_alphanumeric()).collect();
+            let rest = request.get(name.len()..).unwrap_or_default().trim().to_owned();
+            Told { reason: format!("TDVMCALL {name}"), detail: rest, gpa: None, goes_on: true }
+        }
+        TdExit::Async(exit) => {
+            let is_violation = exit.reason.basic() == ExitReason::EPT_VIOLATION;
+            let detail = match exit.kind {
+                // Most exits have none.
+                AsyncKind::Resumable if exit.extended.kind() == ExtendedType::NONE => String::new(),
+                AsyncKind::Resumable => exit.extended.to_string(),
+                kind => format!("{kind:?}"),
+            };
+            Told {
+                reason: exit.reason.to_string(),
+                detail,
+                gpa: is_violation.then_some(exit.gpa),
+                goes_on: exit.kind == AsyncKind::Resumable,
+            }
+        }
+    }
+}
+
+/// The registers that are not zero.
+fn registers(gprs: &Gprs) -> Value {
+    let shown = gprs.iter().filter(|(_, value)| *value != 0);
+    shown
+        .map(|(reg, value)| (reg.name().to_owned(), json!(format!("{value:#x}"))))
+        .collect::<Map<_, _>>()
+        .into()
+}

@@ -1,0 +1,104 @@
+//! `--report`: the run as a page of the inspector.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use machine_emu::journal::Journal;
+use machine_emu::trace::Trace;
+use td_host::td::Ending;
+use tdvisor_attest::Hex;
+use tdvisor_inspector::About;
+use tdvisor_runtime::inspect::Inspection;
+use tdvisor_runtime::{Audit, Ended, Report};
+
+use crate::files::{Claims, Output};
+use crate::outcome::Failure;
+
+/// Options of the inspector's page.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Write a page to FILE that shows the run in any browser: the TD's mirror, Secure EPT and PAMT entry by entry, every call
+    /// that touched a page, the exits, and why a TD died. It holds nothing of the guest's memory.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+/// A page that is not written yet.
+pub struct ReportPage {
+    file: Output,
+    journal: Arc<Journal>,
+}
+
+impl ReportArgs {
+    /// Notes which file is written.
+    pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
+        self.report.as_deref().map_or(Ok(()), |report| claims.writes("--report", report))
+    }
+
+    /// Opens the file, if a page is asked for.
+    pub fn open(&self) -> Result<Option<ReportPage>, Failure> {
+        let Some(path) = &self.report else { return Ok(None) };
+        Ok(Some(ReportPage { file: Output::open(path)?, journal: Arc::default() }))
+    }
+}
+
+impl ReportPage {
+    /// The trace of a machine whose calls the page shows.
+    pub fn keep_calls(&self, trace: Trace) -> Trace {
+        trace.with_journal(self.journal.clone())
+    }
+
+    /// What is left of a TD that has ended, before it is torn down.
+    pub fn inspect(&self, ended: &Ended<'_>) -> Result<Inspection, Failure> {
+        ended.inspect().map_err(|error| Failure::Internal(format!("--report: {error}")))
+    }
+
+    /// Writes the page.
+    pub fn write(self, inspection: &Inspection, report: &Report, attributes: u64) -> Result<(), Failure> {
+        let about = About {
+            ending: report.ending.clone(),
+            ve_disabled: attributes & tdx_module_iface::td_params::attributes::SEPT_VE_DISABLE != 0,
+            facts: facts(report),
+            counts: report.calls.iter().map(|(leaf, count)| (leaf.clone(), *count)).collect(),
+        };
+        self.file.write(tdvisor_inspector::page(inspection, &about).as_bytes())
+    }
+}
+
+fn facts(report: &Report) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
+    if let Some(mrtd) = &report.mrtd {
+        fact("MRTD", Hex(mrtd).to_string());
+    }
+    for (index, rtmr) in report.rtmrs.iter().flatten().enumerate() {
+        fact(&format!("RTMR{index}"), Hex(rtmr).to_string());
+    }
+    let audit = match &report.audit {
+        Audit::Agreed { entries } => format!("mirror = S-EPT = PAMT in all {entries} entries"),
+        Audit::NotPossible => "not possible by the module's own calls: the TD is dead".to_owned(),
+        Audit::Failed(error) => format!("FAILED: {error}"),
+    };
+    fact("audit", audit);
+    fact("private pages", levels(&report.private));
+    fact("shared pages", levels(&report.shared));
+    fact("converted", format!("{} pages of 4K", report.frames_converted));
+    let exits: Vec<_> = report.exits().iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    fact("exits", exits.join(", "));
+    for shutdown in &report.shutdowns {
+        fact("shutdown", shutdown.to_string());
+    }
+    for limit in &report.limits {
+        fact("limit of the emulator", limit.to_string());
+    }
+    let lost = report.losses();
+    fact("teardown", if lost.is_empty() { "everything came back".to_owned() } else { lost.join("; ") });
+    if let Ending::Died(death) = &report.ending {
+        fact("to blame", format!("{:?}", death.blame()));
+    }
+    facts
+}
+
+fn levels(counts: &mirror_ept::LevelCounts) -> String {
+    format!("{} of 4K, {} of 2M, {} of 1G", counts.leaves_4k, counts.leaves_2m, counts.leaves_1g)
+}
