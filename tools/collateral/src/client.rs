@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use tdvisor_attest::x509::pem;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::names::Names;
 
 use crate::answer::{Answer, CHAIN_HEADERS, MAX_BODY};
 
@@ -104,7 +107,12 @@ impl Client {
             .max_response_header_size(MAX_HEAD)
             .user_agent(USER_AGENT)
             .tls_config(TlsConfig::builder().root_certs(roots).build());
-        Self { agent: config.build().new_agent(), first_pause }
+        let agent = if cfg!(target_feature = "crt-static") {
+            Agent::with_parts(config.build(), DefaultConnector::default(), Names::of_this_machine())
+        } else {
+            config.build().new_agent()
+        };
+        Self { agent, first_pause }
     }
 
     /// The answer to one request.

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod cache;
 mod client;
 pub mod fetch;
+mod names;
 pub mod serve;
 pub mod store;
 
