@@ -30,17 +30,20 @@ impl World {
     }
 
     fn on(config: MachineConfig, attributes: u64, l2_vms: u8) -> Self {
+        Self::with(config, |params| (params.attributes, params.num_l2_vms) = (attributes, l2_vms))
+    }
+
+    fn with(config: MachineConfig, change: impl FnOnce(&mut TdParams)) -> Self {
         let release = config.profile.release();
         let host = Host::with(MachineConfig { features: FeatureSet::Recorded, ..config });
-        let params = TdParams {
-            attributes,
+        let mut params = TdParams {
             xfam: 3,
             max_vcpus: 1,
-            num_l2_vms: l2_vms,
             eptp_controls: eptp::LEVELS_4,
             tsc_frequency: 100,
             ..TdParams::ZERO
         };
+        change(&mut params);
         let (mut td, status) = host.td_with(&params);
         assert!(status.is_success(), "TDH.MNG.INIT: {status}");
         host.add_vcpu(&mut td, 0);
@@ -513,6 +516,66 @@ mod single_calls {
             let cr4 = [(0x0024_0003_0000_6804, 0x20, u64::MAX), (0x0024_0003_0000_6804, 0x60, u64::MAX)];
             let seen: Vec<_> = world.writes(Of::Vcpu, Who::DebugHost, &cr4).iter().map(code).collect();
             assert_eq!(seen, [StatusCode::METADATA_FIELD_VALUE_NOT_VALID, StatusCode::SUCCESS], "{profile}");
+        }
+    }
+
+    #[test]
+    fn what_an_l2_vm_reads_of_a_control_bit_is_its_owner_s_affair() {
+        const MASK: u64 = 0x2424_0003_0000_6000;
+        const SHADOW: u64 = 0x2424_0003_0000_6004;
+        const NE: u64 = 1 << 5;
+        const WP: u64 = 1 << 16;
+        let world = World::new(ModuleProfile::V1_5_05, attributes::DEBUG, 1);
+        let effective = || {
+            let seen = world.reads(Of::Vcpu, Who::DebugHost, 0, &[MASK, SHADOW]);
+            [seen[0].r8, seen[1].r8 & (NE | WP)]
+        };
+        assert_eq!(effective(), [u64::MAX, NE], "L1 owns every bit until it says otherwise");
+        // The module owns NE as well; L1 comes first.
+        for (l1_mask, l1_shadow, expected) in [(WP, WP, NE | WP), (NE | WP, WP, WP), (0, WP, NE)] {
+            let writes = [(SHADOW, l1_shadow, u64::MAX), (MASK, l1_mask, u64::MAX)];
+            assert!(world.writes(Of::Vcpu, Who::Guest, &writes).iter().all(|seen| seen.rax == 0));
+            let [mask, shadow] = effective();
+            assert_eq!((mask & (NE | WP), shadow), (NE | l1_mask, expected), "mask {l1_mask:#x}");
+            let own = world.reads(Of::Vcpu, Who::Guest, 0, &[MASK, SHADOW]);
+            assert_eq!([own[0].r8, own[1].r8], [l1_mask, l1_shadow], "L1 reads what it wrote");
+        }
+    }
+
+    #[test]
+    fn page_modification_logging_needs_a_place_and_a_debuggable_td() {
+        const PML_ADDRESS: u64 = 0x0024_0003_0000_200e;
+        const PROCBASED2: u64 = 0x0024_0002_0000_401e;
+        const ENABLE_PML: u64 = 1 << 17;
+        let world = World::new(ModuleProfile::V1_5_05, attributes::DEBUG, 0);
+        let turn_on = (PROCBASED2, ENABLE_PML, ENABLE_PML);
+        let writes =
+            [turn_on, (PML_ADDRESS, 1 << 30 | 32 << 46, u64::MAX), (PML_ADDRESS, SCRATCH, u64::MAX), turn_on];
+        let seen: Vec<_> = world.writes(Of::Vcpu, Who::DebugHost, &writes).iter().map(code).collect();
+        let refused = StatusCode::METADATA_FIELD_VALUE_NOT_VALID;
+        assert_eq!(seen, [refused, refused, StatusCode::SUCCESS, StatusCode::SUCCESS]);
+    }
+
+    #[test]
+    fn the_module_s_parts_of_the_extended_state_are_not_written() {
+        const XBUFF: u64 = 0x1220_0003_0000_0000;
+        const XBUFF_OFFSETS: u64 = 0x9110_0002_0000_0800;
+        const PROCESSOR_TRACE: u64 = 8;
+        let config = MachineConfig { profile: ModuleProfile::V1_5_05, ..MachineConfig::small() };
+        let world = World::with(config, |params| {
+            params.attributes = attributes::DEBUG;
+            params.xfam |= 1 << PROCESSOR_TRACE;
+        });
+        let trace = world.reads(Of::Td, Who::DebugHost, 0, &[XBUFF_OFFSETS + PROCESSOR_TRACE])[0].r8 / 8;
+        for (element, expected) in [
+            (63, StatusCode::SUCCESS),
+            (64, StatusCode::METADATA_FIELD_NOT_WRITABLE),
+            (71, StatusCode::METADATA_FIELD_NOT_WRITABLE),
+            (trace, StatusCode::METADATA_FIELD_NOT_WRITABLE),
+            (trace + 1, StatusCode::SUCCESS),
+        ] {
+            let seen = world.writes(Of::Vcpu, Who::DebugHost, &[(XBUFF + element, 0, u64::MAX)])[0];
+            assert_eq!(code(&seen), expected, "element {element} of XBUFF");
         }
     }
 
