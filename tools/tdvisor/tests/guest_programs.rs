@@ -32,6 +32,9 @@ fn nightly_programs_of_a_distribution_give_their_known_answers() {
     let wrong: Vec<&str> = lines().filter(|line| line.contains("FAILED")).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(lines().any(|line| line == "programs end"), "{console}");
+    // The kernel found the XSAVE area to be what CPUID says: otherwise it does without it, and without protection keys.
+    let begin = lines().find(|line| line.starts_with("programs begin, flags")).unwrap_or_default();
+    assert!(begin.split(' ').any(|flag| flag == "pku"), "{begin}");
     // A kernel may refuse a check the segments or keys that it needs; programs are there.
     let skipped: Vec<&str> =
         lines().filter(|line| line.starts_with("program ") && line.ends_with("skipped")).collect();

@@ -96,7 +96,7 @@ fn fill_in(values: &mut CpuidValues, vcpu: &VcpuFacts, leaf: u32, subleaf: u32) 
             }
         }
         (0xd, 0) => values.ebx = xsave::area_size(vcpu.xcr0),
-        (0xd, 1) => values.ebx = xsave::area_size(vcpu.xcr0 | vcpu.xss),
+        (0xd, 1) => values.ebx = xsave::compacted_size(vcpu.xcr0 | vcpu.xss),
         (0xb | 0x1f, _) => values.edx = id,
         (0x8000_0001, _) => set(&mut values.edx, 11, vcpu.mode == CodeMode::Long),
         _ => {}

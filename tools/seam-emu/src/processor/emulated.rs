@@ -10,7 +10,7 @@ use super::features::Register;
 use super::model::EmulatedProcessor;
 use super::msr;
 use crate::config::MachineConfig;
-use crate::cpuid::{CpuidValues, area_size, xsave_component_leaf};
+use crate::cpuid::{CpuidValues, area_size, compacted_size, xsave_component_leaf};
 
 /// Highest basic leaf.
 const MAX_BASIC: u32 = 0x23;
@@ -89,7 +89,7 @@ pub(super) fn cpuid(
             let size = area_size(state);
             values(state as u32, size, size, (state >> 32) as u32)
         }
-        (0xd, 1) => CpuidValues { ebx: area_size(supported_state()), ..of(0xd, 1) },
+        (0xd, 1) => CpuidValues { ebx: compacted_size(supported_state()), ..of(0xd, 1) },
         (0xd, component @ 2..) if supported_state() >> component.min(63) & 1 != 0 => {
             let (size, offset, flags) = xsave_component_leaf(component);
             values(size, offset, flags, 0)
