@@ -15,6 +15,7 @@
 //! context, increment, write-mask and the top bit are ignored, while a non-zero reserved, last-element or
 //! last-field part is refused (recorded).
 
+mod carried;
 pub mod cpuid;
 mod field;
 mod id;
@@ -24,6 +25,7 @@ pub mod td;
 pub mod vmcs;
 pub mod vp;
 
+pub use carried::{Carried, Demand, StateList};
 pub use field::{ALL, Amendment, Field, FieldElement, Masks, NONE, Place, RdWr, Transform, find};
 pub use id::{Context, FieldId, Increment};
 pub use l2_vmcs::VCPU;

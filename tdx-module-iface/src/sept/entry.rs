@@ -57,6 +57,8 @@ impl SeptEntry {
     pub const LOCK: u64 = 1 << 11;
     /// Bits 51:12: host-physical address (with the key id of the TD while a processor walks it).
     pub const HPA: u64 = 0x000f_ffff_ffff_f000;
+    /// Bit 44 of a removed entry: bits 43:12 are the migration epoch of the removal.
+    pub const REMOVED_EPOCH_VALID: u64 = 1 << 44;
     /// Bits 20:12: how many 4 KiB pieces of a pending 2 MiB page the guest has accepted so far.
     pub const ACCEPT_COUNTER: u64 = 0x1ff << 12;
     /// Bit 52: the host tried to lock while the guest held the lock.
@@ -118,6 +120,17 @@ impl SeptEntry {
         )
     }
 
+    /// A removed entry, whose page left in this migration epoch.
+    pub const fn removed_in(epoch: u32) -> Self {
+        let state = Self::state_bits(SeptState::Removed);
+        Self(Self::SUPPRESS_VE | state | Self::REMOVED_EPOCH_VALID | (epoch as u64) << 12)
+    }
+
+    /// The migration epoch in which the page of a removed entry left, where it is known.
+    pub const fn removed_epoch(self) -> Option<u32> {
+        if self.has(Self::REMOVED_EPOCH_VALID) { Some((self.0 >> 12) as u32) } else { None }
+    }
+
     /// The seven encoding bits.
     pub const fn state_encoding(self) -> u8 {
         ((self.0 >> 9 & 1) | (self.0 >> 53 & 0xf) << 1 | (self.0 >> 6 & 3) << 5) as u8
@@ -158,6 +171,7 @@ impl SeptEntry {
                         | Self::SUPPRESS_VE)
             }
             Some(SeptState::NlMapped | SeptState::NlBlocked) => self.0 & (Self::RWX | Self::LEAF),
+            Some(SeptState::Removed) => 0,
             _ => Self::SUPPRESS_VE,
         }
     }
@@ -210,6 +224,9 @@ mod tests {
         let blocked_table = SeptEntry(table.with_state(SeptState::NlBlocked).0 & !SeptEntry::RWX);
         assert_eq!(blocked_table.arch_view(), 0);
         assert_eq!(SeptEntry::FREE.arch_view(), 0x8000_0000_0000_0000);
-        assert_eq!(SeptEntry::FREE.with_state(SeptState::Removed).arch_view(), 0x8000_0000_0000_0000);
+        assert_eq!(SeptEntry::FREE.with_state(SeptState::Removed).arch_view(), 0);
+        let removed = SeptEntry::removed_in(u32::MAX);
+        assert_eq!((removed.arch_view(), removed.state()), (0, Some(SeptState::Removed)));
+        assert_eq!(removed.removed_epoch(), Some(u32::MAX));
     }
 }

@@ -64,7 +64,7 @@ pub enum Details {
 impl Details {
     pub(super) fn of(status: Status) -> Self {
         let raw = status.details();
-        let kind = status.code().info().map_or(DetailsKind::NoDetails, |info| info.details);
+        let kind = status.cause().info().map_or(DetailsKind::NoDetails, |info| info.details);
         match kind {
             DetailsKind::NoDetails => Self::None(raw),
             DetailsKind::OperandId => Self::Operand(Operand(raw)),

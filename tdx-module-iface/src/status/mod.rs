@@ -55,6 +55,12 @@ impl Status {
         Self((code.0 as u64) << 32 | details as u64)
     }
 
+    /// The status with bit 61 set: what it is about does not go on.
+    #[must_use]
+    pub const fn fatal(self) -> Self {
+        Self(self.0 | 1 << 61)
+    }
+
     /// A code that names an operand.
     pub const fn with_operand(code: StatusCode, operand: Operand) -> Self {
         Self::with_details(code, operand.0)
@@ -63,6 +69,14 @@ impl Status {
     /// Bits 63:32.
     pub const fn code(self) -> StatusCode {
         StatusCode((self.0 >> 32) as u32)
+    }
+
+    /// The code that says what happened: the whole code where the table knows it, and otherwise the code without
+    /// the bit that [`Self::fatal`] sets.
+    pub fn cause(self) -> StatusCode {
+        let code = self.code();
+        let without_fatal = StatusCode(code.0 & !(1 << 29));
+        if code.info().is_none() && without_fatal.info().is_some() { without_fatal } else { code }
     }
 
     /// Bits 31:0.
@@ -129,7 +143,7 @@ impl From<StatusCode> for Status {
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Status({:#018x} {})", self.0, self.code())
+        write!(f, "Status({:#018x} {})", self.0, self.cause())
     }
 }
 
@@ -142,8 +156,11 @@ impl fmt::LowerHex for Status {
 impl fmt::Display for Status {
     /// One line that a person can act on: code, operand, recoverability, usual cause, and what to do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code();
+        let code = self.cause();
         write!(f, "{code}")?;
+        if code != self.code() {
+            write!(f, ", fatal")?;
+        }
         let details = self.typed_details();
         if !details.is_empty() {
             write!(f, ", {details}")?;

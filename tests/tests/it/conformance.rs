@@ -45,24 +45,28 @@ fn every_recorded_call_of_td_partitioning_agrees() {
     assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
 }
 
-/// The recordings of migration.
-fn migration() -> PathBuf {
-    vectors::folder(vectors::PARTITION_MIGRATION).join("mig.jsonl.gz")
+/// The recordings of migration: sessions, and bundles that were forged.
+fn migration() -> [PathBuf; 2] {
+    ["mig.jsonl.gz", "migforge.jsonl.gz"].map(|file| vectors::folder(vectors::PARTITION_MIGRATION).join(file))
 }
-
-/// The shape of the sequences in it that are about service TDs and streams only.
-const SERVICE_TDS: &str = "servtd";
 
 #[test]
 #[ignore = "needs recordings"]
-fn every_recorded_call_about_service_tds_agrees() {
-    let sequences = Sequences::open(&migration()).unwrap().map(Result::unwrap);
-    let found = sequences.filter(|sequence| &*sequence.shape == SERVICE_TDS).count();
-    assert!(found > 50, "only {found} sequences were found");
-    let report = conformance::run(&[migration()], &Options::default(), &|_| ()).unwrap();
-    let differing: Vec<_> =
-        report.differing.iter().filter(|outcome| &*outcome.shape == SERVICE_TDS).collect();
-    assert!(differing.is_empty(), "{differing:#?}");
+fn every_recorded_call_of_migration_agrees() {
+    let report = conformance::run(&migration(), &Options::default(), &|_| ()).unwrap();
+    let total = report.total();
+    assert!(total.calls > 22_000, "only {} calls were found", total.calls);
+    assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
+}
+
+#[test]
+#[ignore = "needs recordings"]
+fn every_recorded_call_of_the_configurations_agrees() {
+    let file = vectors::folder(vectors::PARTITION_MIGRATION).join("cfg.jsonl.gz");
+    let report = conformance::run(&[file], &Options::default(), &|_| ()).unwrap();
+    let total = report.total();
+    assert!(total.calls > 2_800, "only {} calls were found", total.calls);
+    assert!(report.agrees() && total.agreeing == total.calls, "\n{report}");
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn note(step: &Step, codes: &mut Codes) {
 }
 
 fn note_code(codes: &mut Codes, leaf: &str, rax: u64) {
-    codes.entry(leaf.to_owned()).or_default().insert(Status::from_raw(rax).code());
+    codes.entry(leaf.to_owned()).or_default().insert(Status::from_raw(rax).cause());
 }
 
 /// A TDG.VP.ENTER whose L2 VM exited to the host returns when the host enters the TD again.
@@ -124,14 +128,10 @@ fn note_host_routed(run: &GuestRun, codes: &mut Codes) {
 fn the_fidelity_table_knows_which_codes_the_recordings_contain() {
     let mut paths = [vectors::MODULE, vectors::MODULE_1_5_05].map(vectors::folder).to_vec();
     paths.extend([vectors::folder(vectors::MODULE_1_5_05).join("ext"), partitioning()]);
+    paths.extend(migration());
     let mut codes = Codes::new();
     for file in conformance::files(&paths).unwrap() {
         for sequence in Sequences::open(&file).unwrap().map(Result::unwrap) {
-            sequence.steps.iter().for_each(|step| note(step, &mut codes));
-        }
-    }
-    for sequence in Sequences::open(&migration()).unwrap().map(Result::unwrap) {
-        if &*sequence.shape == SERVICE_TDS {
             sequence.steps.iter().for_each(|step| note(step, &mut codes));
         }
     }

@@ -35,6 +35,8 @@ pub struct Rules {
     pub rbp_after_async_exit: HostRbp,
     /// The operand of TLB_TRACKING_NOT_DONE in TDH.MEM.RANGE.UNBLOCK.
     pub untracked_unblock: Operand,
+    /// Whether an import asks that the exporting module is of this very release. 1.5.01 does not look (recorded).
+    pub bundle_origin: Check,
     /// Whether PAMT pages of 4 KiB entries come and go by TDH.PHYMEM.PAMT.ADD and .REMOVE.
     pub dynamic_pamt: Support,
 }
@@ -121,6 +123,7 @@ const V1_5_01: Rules = Rules {
     debugctl_features: Check::Omitted,
     rbp_after_async_exit: HostRbp::Cleared,
     untracked_unblock: Operand::SEPT_TREE,
+    bundle_origin: Check::Omitted,
     dynamic_pamt: Support::Absent,
 };
 
@@ -140,6 +143,7 @@ const V1_5_05: Rules = Rules {
     cr4_reserved: 1 << 15 | 1 << 26 | 7 << 29 | u64::MAX << 33,
     monitor_mwait: Intercept::UndefinedOpcode,
     debugctl_features: Check::Made,
+    bundle_origin: Check::Made,
     untracked_unblock: Operand::RCX,
     ..V1_5_01
 };

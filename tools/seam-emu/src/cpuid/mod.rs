@@ -10,6 +10,7 @@
 //! [`CpuidTable`]: tdx_module_iface::metadata::cpuid::CpuidTable
 
 mod guest;
+mod imported;
 mod topology;
 mod virtual_values;
 mod xfam;
@@ -17,6 +18,7 @@ mod xsave;
 
 pub use guest::{CodeMode, GuestCpuid, VcpuFacts, guest_cpuid};
 pub(crate) use guest::{known_leaf, offers};
+pub(crate) use imported::can_be_imported;
 pub use topology::{LEVELS, Topology, TopologyProblem};
 pub(crate) use virtual_values::given_topology;
 pub use virtual_values::{store_virtual_values, virtual_cpuid, virtual_values};

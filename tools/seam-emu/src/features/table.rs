@@ -15,7 +15,8 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
     Feature { word, bit, name, since, absent: Some(why) }
 }
 
-const MIGRATION: &str = "live migration is not emulated";
+const MIGRATION: &str =
+    "the leaves are there (recorded), but no host here drives them and no migration TD agrees on keys";
 const PARTITIONING: &str =
     "the emulated processor does not apply the intercepts, virtual interrupts and timer of an L2 VM";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
@@ -30,7 +31,7 @@ pub const TD_PARTITIONING: Feature = absent(Features0, 7, "TD_PARTITIONING", V1_
 pub const TABLE: &[Feature] = &[
     absent(Features0, 0, "TD_MIGRATION", V1_5_01, MIGRATION),
     absent(Features0, 1, "TD_PRESERVING_UPDATE", V1_5_01, "the module cannot be replaced while TDs live"),
-    absent(Features0, 2, "SERVICE_TD", V1_5_01, "the only service TD is a migration TD, and live migration is not emulated"),
+    absent(Features0, 2, "SERVICE_TD", V1_5_01, "the only service TD is a migration TD, and there is none here"),
     offered(Features0, 3, "TDG_VP_RDWR", V1_5_01),
     offered(Features0, 4, "RELAXED_MEM_MNG_CONCURRENCY", V1_5_01),
     offered(Features0, 5, "CPUID_VIRT_GUEST_CTRL", V1_5_01),

@@ -46,9 +46,6 @@ pub(crate) const fn absent(note: &'static str) -> Claim {
     Claim { degree: Degree::Absent, backing: Backing::None, gates: &[], codes, note }
 }
 
-/// Note: live migration.
-pub(crate) const MIGRATION: &str =
-    "migration is not emulated: OPERAND_INVALID on RAX, as for an unknown leaf";
 /// Note: a leaf that no emulated release has.
 pub(crate) const LATER_RELEASE: &str = "of a release that is not emulated: OPERAND_INVALID on RAX";
 /// The steps of a leaf that names a Secure-EPT entry.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tdx_module_iface::Release;
 
-use super::{Degree, NOT_MODELLED, Row, TABLE};
+use super::{Degree, NOT_COMPARED, NOT_MODELLED, Row, TABLE};
 use crate::config::ModuleProfile;
 use crate::features::{self, FeatureSet, Word};
 use crate::processor::features::{self as cpu_features, CpuFeature, Needs};
@@ -35,6 +35,18 @@ replay of recordings presents that; everything else keeps the host's RBP there, 
 
 | release | word | recorded | offered |
 |---|---|---|---|
+";
+
+const MIGRATION: &str = "
+## Migration
+
+All of it is recorded from release 1.5.01: registers, tags, and what is inside of the bundles, except for what stands
+below. Later releases have it by rule: their immutable state has the x2APIC ids and TOPOLOGY_ENUM_CONFIGURED too, and
+their imports refuse the immutable state of a module that is not of their own release. An import does not compare CPUID
+values with a processor that the recordings do not list.
+
+| not compared | because |
+|---|---|
 ";
 
 const PROCESSOR: &str = "
@@ -171,6 +183,10 @@ pub fn to_markdown() -> String {
     }
     feature_sets(&mut out);
     processor(&mut out);
+    out.push_str(MIGRATION);
+    for (what, why) in NOT_COMPARED {
+        let _ = writeln!(out, "| {what} | {why} |");
+    }
     out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
     for (what, how) in NOT_MODELLED {
         let _ = writeln!(out, "| {what} | {how} |");

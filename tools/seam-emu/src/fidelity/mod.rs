@@ -11,6 +11,8 @@ mod table;
 
 #[cfg(test)]
 mod reach;
+#[cfg(test)]
+mod reach_migration;
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -20,7 +22,7 @@ use tdx_module_iface::StatusCode;
 pub use claim::Claim;
 pub use markdown::to_markdown;
 pub use recorded::RECORDED;
-pub use table::{NOT_MODELLED, TABLE};
+pub use table::{NOT_COMPARED, NOT_MODELLED, TABLE};
 
 /// How much of a leaf is there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

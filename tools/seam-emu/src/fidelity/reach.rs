@@ -9,7 +9,7 @@ use tdx_module_iface::metadata::{FieldId, td as td_fields};
 use tdx_module_iface::op_state::OpState;
 use tdx_module_iface::{Gprs, Operand, SeamCall, Status, StatusCode as C, TdgLeaf, TdhLeaf};
 
-use super::{Degree, TABLE};
+use super::{Degree, TABLE, reach_migration};
 use crate::features::FeatureSet;
 use crate::fields::layout::{tdcs as tdcs_fields, tdvps};
 use crate::fields::{FieldStore, Width};
@@ -26,21 +26,21 @@ use x86_arch::Gpr;
 
 const GPA: u64 = 0x10_0000;
 /// Outside every TDMR.
-const OUTSIDE: u64 = 0x20_0000;
+pub(super) const OUTSIDE: u64 = 0x20_0000;
 
 /// Codes that dispatch gives for every leaf: reserved bits of RAX, and a module that is not ready.
 const DISPATCH: [C; 3] = [C::OPERAND_INVALID, C::SYS_NOT_READY, C::SYS_SHUTDOWN];
 
 #[derive(Default)]
-struct Seen(BTreeSet<(String, C)>);
+pub(super) struct Seen(BTreeSet<(String, C)>);
 
 impl Seen {
-    fn call(&mut self, host: &Host, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> C {
+    pub(super) fn call(&mut self, host: &Host, lp: usize, leaf: TdhLeaf, gprs: Gprs) -> C {
         self.note(leaf.to_string(), host.call(lp, leaf, gprs).rax)
     }
 
-    fn note(&mut self, leaf: String, rax: u64) -> C {
-        let code = Status::from_raw(rax).code();
+    pub(super) fn note(&mut self, leaf: String, rax: u64) -> C {
+        let code = Status::from_raw(rax).cause();
         self.0.insert((leaf, code));
         code
     }
@@ -81,11 +81,11 @@ fn tdcs<'m>(host: &'m Host, td: &Td) -> Tdcs<'m> {
     Tdr::at(host.machine.memory(), Hpa::new(td.tdr)).unwrap().tdcs()
 }
 
-fn named(leaf: TdhLeaf) -> String {
+pub(super) fn named(leaf: TdhLeaf) -> String {
     leaf.to_string()
 }
 
-fn leaves(prefix: &str) -> impl Iterator<Item = TdhLeaf> + '_ {
+pub(super) fn leaves(prefix: &str) -> impl Iterator<Item = TdhLeaf> + '_ {
     let exists = |leaf: &TdhLeaf| {
         TABLE.iter().any(|row| row.leaf == named(*leaf) && row.claim.degree != Degree::Absent)
     };
@@ -408,6 +408,9 @@ fn every_status_code_that_a_leaf_can_return_was_returned_by_it() {
     pamt_pairs(&mut seen);
     tables_of_l2_vms(&mut seen);
     service_tds(&mut seen);
+    reach_migration::wrong_tds(&mut seen);
+    reach_migration::exports(&mut seen);
+    reach_migration::imports(&mut seen);
     let mut missing = Vec::new();
     let (mut recorded, mut reached) = (0, 0);
     for row in TABLE.iter().filter(|row| row.claim.degree != Degree::Absent) {

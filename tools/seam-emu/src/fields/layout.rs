@@ -111,8 +111,34 @@ pub mod tdcs {
     pub const SERVTD_BINDINGS: u32 = offset(&td::SERVTD_BINDINGS_TABLE);
     /// u8: the key of what comes in is there.
     pub const MIG_DEC_KEY_SET: u32 = offset(&td::MIG_DEC_KEY_SET);
+    /// u32: export sessions that began.
+    pub const EXPORT_COUNT: u32 = offset(&td::EXPORT_COUNT);
+    /// u32: imports that succeeded.
+    pub const IMPORT_COUNT: u32 = offset(&td::IMPORT_COUNT);
+    /// u32: migration epoch of the session.
+    pub const MIG_EPOCH: u32 = offset(&td::MIG_EPOCH);
+    /// u64: TD epoch of the last TDH.EXPORT.BLOCKW.
+    pub const BW_EPOCH: u32 = offset(&td::BW_EPOCH);
+    /// u64: bundles of the session.
+    pub const TOTAL_MB_COUNT: u32 = offset(&td::TOTAL_MB_COUNT);
+    /// 4 × u64: the key of what comes in in the next session.
+    pub const MIG_DEC_KEY: u32 = offset(&td::MIG_DEC_KEY);
+    /// 4 × u64: the key of what comes in in this session.
+    pub const MIG_DEC_WORKING_KEY: u32 = offset(&td::MIG_DEC_WORKING_KEY);
     /// 4 × u64: the key of what goes out in the next session.
     pub const MIG_ENC_KEY: u32 = offset(&td::MIG_ENC_KEY);
+    /// 4 × u64: the key of what goes out in this session.
+    pub const MIG_ENC_WORKING_KEY: u32 = offset(&td::MIG_ENC_WORKING_KEY);
+    /// u16: version of migration in the next session.
+    pub const MIG_VERSION: u32 = offset(&td::MIG_VERSION);
+    /// u16: version of migration in this session.
+    pub const MIG_WORKING_VERSION: u32 = offset(&td::MIG_WORKING_VERSION);
+    /// u64: pages that changed since they were exported.
+    pub const DIRTY_COUNT: u32 = offset(&td::DIRTY_COUNT);
+    /// u64: pages that are exported.
+    pub const MIG_COUNT: u32 = offset(&td::MIG_COUNT);
+    /// u32: VCPUs that were imported.
+    pub const NUM_MIGRATED_VCPUS: u32 = offset(&td::NUM_MIGRATED_VCPUS);
     /// u16: migration streams.
     pub const NUM_MIGS: u32 = offset(&td::NUM_MIGS);
     /// 4 × u64: TD_UUID before an import.
@@ -127,6 +153,10 @@ pub mod tdcs {
     pub const RTMR_LOCK: u32 = 0x10c0;
     /// Own: lock word of the service TD bindings.
     pub const SERVTD_LOCK: u32 = 0x1100;
+    /// Own: lock word of the migration session.
+    pub const MIG_LOCK: u32 = 0x1140;
+    /// Own: what a walk finds before the TD has a Secure EPT; always zero, but for its lock.
+    pub const NO_SEPT_ENTRY: u32 = 0x1180;
     /// 576 × u32: x2APIC ids of the VCPUs.
     pub const X2APIC_IDS: u32 = offset(&td::X2APIC_IDS);
     /// MSR bitmap page.
@@ -173,6 +203,8 @@ pub mod tdvps {
     pub const TDVPS_PAGE_PA: u32 = offset(&vp::TDVPS_PAGE_PA);
     /// Own: u64, address of the TDR.
     pub const TDR_PA: u32 = 0x0180;
+    /// Own: u32, EXPORT_COUNT of the session in which the vCPU was exported last.
+    pub const EXPORT_COUNT: u32 = 0x0188;
     /// u32: logical processor that the vCPU is associated with; all ones: none.
     pub const ASSOC_LPID: u32 = offset(&vp::ASSOC_LPID);
     /// u64: TD epoch of the last entry.

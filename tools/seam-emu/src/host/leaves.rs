@@ -9,9 +9,10 @@ use tdx_module_iface::{Gprs, StatusCode as C, TdhLeaf};
 use super::{Call, Step, mem, mng, mr, phymem, sys, vp};
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite, Keys, OpState, Page, Tdcs, VcpuPages, Walk};
 use crate::fidelity::claim::{
-    Claim, LATER_RELEASE, MEMORY, MIGRATION, REMOVING, absent, by_rule, exact, never, partial,
+    Claim, LATER_RELEASE, MEMORY, REMOVING, absent, by_rule, exact, never, partial,
 };
 use crate::metadata;
+use crate::migration::{export, import};
 
 /// What answers a leaf.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::MNG_ADDCX, Run::Reads(mng::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::RND_NO_ENTROPY], "")),
     row(TdhLeaf::MNG_KEY_CONFIG, Run::Reads(mng::key_config::key_config), exact(&[Page], &[C::TD_FATAL, C::LIFECYCLE_STATE_INCORRECT, C::KEY_CONFIGURED, C::KEY_GENERATION_FAILED], "")),
     row(TdhLeaf::MNG_CREATE, Run::Reads(mng::create::create), exact(&[Page], &[C::HKID_NOT_FREE, C::RND_NO_ENTROPY], "")),
-    row(TdhLeaf::MNG_RD, Run::Versioned(metadata::td_leaves::read), partial(&[Page, Keys, Tdcs, OpState, FieldId, FieldRead], &[], "virtual VMX MSRs, extended-state layout and migration fields read as zero or as plain values")),
+    row(TdhLeaf::MNG_RD, Run::Versioned(metadata::td_leaves::read), partial(&[Page, Keys, Tdcs, OpState, FieldId, FieldRead], &[], "virtual VMX MSRs and extended-state layout read as zero or as plain values")),
     row(TdhLeaf::MNG_WR, Run::Leaf(metadata::td_leaves::write), exact(&[Page, Keys, Tdcs, OpState, FieldId, FieldWrite], &[C::METADATA_WR_MASK_NOT_VALID], "")),
     row(TdhLeaf::MNG_VPFLUSHDONE, Run::Reads(mng::vpflushdone::vpflushdone), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::FLUSHVP_NOT_DONE], "")),
     row(TdhLeaf::MNG_KEY_FREEID, Run::Reads(mng::key_freeid::key_freeid), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::WBCACHE_NOT_COMPLETE], "")),
@@ -105,25 +106,25 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::SERVTD_BIND, Run::Leaf(crate::servtd::bind::bind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_ATTR_MISMATCH, C::SERVTD_INFO_HASH_MISMATCH, C::SERVTD_UUID_MISMATCH], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::SERVTD_PREBIND, Run::Reads(crate::servtd::bind::prebind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_BOUND], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::SERVTD_REBIND, Run::Absent, absent(LATER_RELEASE)),
-    row(TdhLeaf::MIG_STREAM_CREATE, Run::Reads(crate::migration::stream::create), exact(&[Page, Keys, Tdcs, OpState], &[C::MAX_MIGS_NUM_EXCEEDED], "recorded from 1.5.01; for later releases by rule")),
-    row(TdhLeaf::EXPORT_ABORT, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_BLOCKW, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_RESTORE, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_MEM, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_PAUSE, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_TRACK, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_STATE_IMMUTABLE, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_STATE_TD, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_STATE_VP, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::EXPORT_UNBLOCKW, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_ABORT, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_END, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_COMMIT, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_MEM, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_TRACK, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_STATE_IMMUTABLE, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_STATE_TD, Run::Absent, absent(MIGRATION)),
-    row(TdhLeaf::IMPORT_STATE_VP, Run::Absent, absent(MIGRATION)),
+    row(TdhLeaf::MIG_STREAM_CREATE, Run::Reads(crate::migration::stream_create::create), exact(&[Page, Keys, Tdcs, OpState], &[C::MAX_MIGS_NUM_EXCEEDED], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_ABORT, Run::Reads(export::abort::abort), exact(&[Page, Keys, Tdcs, OpState], &[C::INVALID_MBMD, C::INCORRECT_MBMD_MAC], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_BLOCKW, Run::Leaf(export::blockw::blockw), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_RESTORE, Run::Leaf(export::restore::restore), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_MEM, Run::Leaf(export::mem::export), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::MIGRATION_STREAM_STATE_INCORRECT], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_PAUSE, Run::Reads(export::pause::pause), exact(&[Page, Keys, Tdcs, OpState], &[], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_TRACK, Run::Reads(export::track::track), exact(&[Page, Keys, Tdcs, OpState], &[C::EXPORTED_DIRTY_PAGES_REMAIN, C::MIGRATION_EPOCH_OVERFLOW], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_STATE_IMMUTABLE, Run::Leaf(export::immutable::export), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::TD_NOT_MIGRATABLE, C::PREVIOUS_EXPORT_CLEANUP_INCOMPLETE, C::MIN_MIGS_NOT_CREATED, C::MIGRATION_STREAM_STATE_INCORRECT, C::MIGRATION_DECRYPTION_KEY_NOT_SET, C::MAX_EXPORTS_EXCEEDED], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_STATE_TD, Run::Leaf(export::td::export), exact(&[Page, Keys, Tdcs, OpState], &[C::INVALID_RESUMPTION], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_STATE_VP, Run::Leaf(export::vp::export), exact(&[Page, Keys, OpState, VcpuPages], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::VCPU_ALREADY_EXPORTED, C::MIGRATION_STREAM_STATE_INCORRECT], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::EXPORT_UNBLOCKW, Run::Leaf(export::unblockw::unblockw), exact(MEMORY, &[], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_ABORT, Run::Reads(import::abort::abort), exact(&[Page, Keys, Tdcs, OpState], &[], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_END, Run::Reads(import::end::end), exact(&[Page, Keys, Tdcs, OpState], &[], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_COMMIT, Run::Reads(import::end::commit), exact(&[Page, Keys, Tdcs, OpState], &[], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_MEM, Run::Leaf(import::mem::import), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::MIGRATION_STREAM_STATE_INCORRECT, C::INVALID_MBMD, C::INCORRECT_MBMD_MAC, C::EPT_WALK_FAILED, C::EPT_ENTRY_STATE_INCORRECT, C::INVALID_PAGE_MAC, C::MIGRATED_IN_CURRENT_EPOCH, C::DISALLOWED_IMPORT_OVER_REMOVED, C::IMPORT_MISMATCH], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_TRACK, Run::Reads(import::track::track), exact(&[Page, Keys, Tdcs, OpState], &[C::INVALID_MBMD, C::INCORRECT_MBMD_MAC, C::SOME_VCPUS_NOT_MIGRATED], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_STATE_IMMUTABLE, Run::Leaf(import::immutable::import), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::MIN_MIGS_NOT_CREATED, C::MIGRATION_STREAM_STATE_INCORRECT, C::MIGRATION_DECRYPTION_KEY_NOT_SET, C::INVALID_MBMD, C::INCORRECT_MBMD_MAC, C::NUM_MIGS_HIGHER_THAN_CREATED, C::METADATA_FIELD_ID_INCORRECT, C::METADATA_FIELD_VALUE_NOT_VALID, C::METADATA_LIST_OVERFLOW, C::INVALID_METADATA_LIST_HEADER, C::REQUIRED_METADATA_FIELD_MISSING], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_STATE_TD, Run::Leaf(import::td::import), exact(&[Page, Keys, Tdcs, OpState], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::INVALID_MBMD, C::INCORRECT_MBMD_MAC, C::METADATA_FIELD_ID_INCORRECT, C::METADATA_FIELD_VALUE_NOT_VALID, C::METADATA_LIST_OVERFLOW, C::INVALID_METADATA_LIST_HEADER, C::REQUIRED_METADATA_FIELD_MISSING], "recorded from 1.5.01; for later releases by rule")),
+    row(TdhLeaf::IMPORT_STATE_VP, Run::Leaf(import::vp::import), exact(&[Page, Keys, OpState, VcpuPages], &[C::INTERRUPTED_RESUMABLE, C::INVALID_RESUMPTION, C::VCPU_STATE_INCORRECT, C::VCPU_ASSOCIATED, C::INVALID_MBMD, C::INCORRECT_MBMD_MAC, C::ALL_VCPUS_IMPORTED, C::METADATA_FIELD_ID_INCORRECT, C::METADATA_FIELD_VALUE_NOT_VALID, C::METADATA_LIST_OVERFLOW, C::INVALID_METADATA_LIST_HEADER, C::REQUIRED_METADATA_FIELD_MISSING], "recorded from 1.5.01; for later releases by rule")),
 ];
 
 /// The rows by leaf number, and the proof that every leaf of the ABI has one.

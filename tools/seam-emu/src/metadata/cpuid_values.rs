@@ -24,7 +24,7 @@ fn decode(code: u32) -> Option<(u32, u32)> {
     Some((leaf, subleaf))
 }
 
-const fn encode(key: &CpuidLeaf) -> u32 {
+pub(super) const fn encode(key: &CpuidLeaf) -> u32 {
     let subleaf = match key.subleaf {
         Some(subleaf) => (subleaf & 0x7f) << 1,
         None => 1 << 8 | 0x7f << 1,

@@ -5,12 +5,11 @@
 //! its elements, eight bytes each. Fields follow each other in a sequence as long as their codes are
 //! consecutive and their elements equal in number and size.
 
-use core::cmp::Ordering;
-
-use tdx_module_iface::metadata::{Field, FieldId, find};
-
-use super::{Accessor, Element, Fields, ID_INCORRECT};
+use tdx_module_iface::metadata::{FieldId, find};
 use tdx_module_iface::{Status, StatusCode};
+
+use super::single::{Single, singles};
+use super::{Accessor, Fields, ID_INCORRECT};
 
 /// Bytes of a list: one page.
 pub const LIST_BYTES: usize = 4096;
@@ -25,82 +24,34 @@ pub struct List {
     pub next: FieldId,
 }
 
-/// One field of an array.
-#[derive(Clone, Copy)]
-struct Single {
-    field: &'static Field,
-    /// The identifier of the array's first element in the release that answers.
-    array: FieldId,
-    /// Number of its first element.
-    index: u32,
-}
-
-impl Single {
-    fn code(self) -> u32 {
-        self.array.code() + self.index * self.field.code_step()
-    }
-
-    fn id(self) -> FieldId {
-        self.array.with_code(self.code())
-    }
-
-    fn continues(self, before: Self) -> bool {
-        self.array.class() == before.array.class()
-            && self.field.elems == before.field.elems
-            && self.array.element_bytes() == before.array.element_bytes()
-            && self.code() == before.code() + u32::from(before.field.elems) * before.field.code_step()
-    }
-}
-
-/// Where a list begins: a field by its position in the context's tables, and the element of an array.
-struct Start {
-    position: Option<usize>,
-    index: u32,
-}
-
-fn position(fields: &dyn Fields, field: &Field) -> Option<usize> {
-    fields.tables().iter().flat_map(|table| table.iter()).position(|other| core::ptr::eq(other, field))
-}
-
-/// The field that an identifier names as the first of a list: by class, code and element size; nothing else of it is
-/// looked at. A field that the reader may not read stands for the next one that it may.
-fn start_of(fields: &dyn Fields, id: FieldId) -> Result<Start, Status> {
+/// Whether an identifier names the first element of a field: by class, code and element size; nothing else of it is
+/// looked at.
+fn check_start(fields: &dyn Fields, id: FieldId) -> Result<(), Status> {
     let found = fields.tables().iter().find_map(|table| find(table, id)).ok_or(ID_INCORRECT)?;
     let starts_field = found.index.is_multiple_of(u32::from(found.field.elems));
     if !fields.exists(found.field) || !starts_field || id.element_bytes() != found.field.id.element_bytes() {
         return Err(ID_INCORRECT);
     }
-    Ok(Start { position: position(fields, found.field), index: found.index })
+    Ok(())
 }
 
-/// Writes as many fields as fit into a page, from `start` on (all ones: from the first).
+/// Writes as many fields as fit into a page, from `start` on (all ones: from the first). A `start` that `who` may not
+/// read stands for the next one that it may.
 ///
 /// # Errors
 /// `METADATA_FIELD_ID_INCORRECT` if `start` is not the first element of a field.
 pub fn write_list(fields: &dyn Fields, who: Accessor, start: FieldId) -> Result<List, Status> {
     let release = fields.release();
-    let mut singles = fields
-        .tables()
-        .iter()
-        .flat_map(|table| table.iter())
-        .filter(|field| fields.exists(field) && who.masks(field, release).rd != 0 && !field.is_sparse())
-        .flat_map(|field| {
-            (0..u32::from(field.fields)).map(move |number| Single {
-                field,
-                array: field.id_in(release),
-                index: number * u32::from(field.elems),
-            })
-        })
-        .peekable();
-    if !super::is_null(start) {
-        let begin = start_of(fields, start)?;
-        let is_before = |single: &Single| match position(fields, single.field).cmp(&begin.position) {
-            Ordering::Less => true,
-            Ordering::Equal => single.index < begin.index,
-            Ordering::Greater => false,
-        };
-        while singles.next_if(is_before).is_some() {}
+    let from_first = super::is_null(start);
+    if !from_first {
+        check_start(fields, start)?;
     }
+    // A CPUID leaf that a TD does not have has no value to write.
+    let has_value = |single: &Single| !single.field.is_sparse() || fields.load(&single.element(0)).is_ok();
+    let mut singles = singles(fields)
+        .skip_while(|single| !from_first && !single.is(start))
+        .filter(|single| who.masks(single.field, release).rd != 0 && has_value(single))
+        .peekable();
     let mut writer = Writer::new();
     let mut before: Option<Single> = None;
     while let Some(single) = singles.peek().copied() {
@@ -174,9 +125,7 @@ impl Writer {
             }
         }
         for number in 0..u32::from(single.field.elems) {
-            let index = single.index + number;
-            let id = single.field.element_id(index).unwrap_or(single.field.id);
-            let element = Element { field: single.field, index, id };
+            let element = single.element(number);
             let value = fields.load(&element)?
                 & who.masks(single.field, fields.release()).rd
                 & element.width().mask();

@@ -19,6 +19,7 @@ pub(crate) mod guest_leaves;
 pub mod leaves;
 mod list;
 mod order;
+pub(crate) mod single;
 pub mod sys;
 pub(crate) mod sys_leaves;
 pub mod td;
@@ -26,7 +27,7 @@ pub(crate) mod td_leaves;
 pub mod vp;
 pub(crate) mod vp_leaves;
 
-use tdx_module_iface::metadata::{Field, FieldId, RdWr, find};
+use tdx_module_iface::metadata::{ALL, Field, FieldId, NONE, RdWr, StateList, find};
 use tdx_module_iface::{Release, Status, StatusCode};
 
 pub use list::{List, write_list};
@@ -48,6 +49,10 @@ pub enum Accessor {
     Guest,
     /// A migration TD that is bound to the TD.
     MigrationTd,
+    /// The module, which writes this list of a TD that leaves.
+    Exporter(StateList),
+    /// The module, which reads this list of a TD that arrives.
+    Importer(StateList),
 }
 
 impl Accessor {
@@ -61,13 +66,20 @@ impl Accessor {
     }
 
     /// Which bits of a field this accessor may read and write in a release.
-    pub const fn masks(self, field: &Field, release: Release) -> RdWr {
+    pub fn masks(self, field: &Field, release: Release) -> RdWr {
         let masks = field.masks_in(release);
+        let carried = |list| field.carried(release).filter(|carried| carried.list == list);
         match self {
             Self::Host => masks.host,
             Self::DebugHost => masks.host_debug,
             Self::Guest => masks.guest,
             Self::MigrationTd => masks.migtd,
+            Self::Exporter(list) => {
+                RdWr { rd: carried(list).map_or(NONE, |carried| carried.exported), wr: NONE }
+            }
+            Self::Importer(list) => {
+                RdWr { rd: ALL, wr: carried(list).map_or(NONE, |carried| carried.imported) }
+            }
         }
     }
 }
@@ -161,9 +173,9 @@ pub const fn is_null(id: FieldId) -> bool {
     id.0 | 7 << 52 == u64::MAX
 }
 
-const ID_INCORRECT: Status = Status::new(StatusCode::METADATA_FIELD_ID_INCORRECT);
+pub(crate) const ID_INCORRECT: Status = Status::new(StatusCode::METADATA_FIELD_ID_INCORRECT);
 const NOT_READABLE: Status = Status::new(StatusCode::METADATA_FIELD_NOT_READABLE);
-const NOT_WRITABLE: Status = Status::new(StatusCode::METADATA_FIELD_NOT_WRITABLE);
+pub(crate) const NOT_WRITABLE: Status = Status::new(StatusCode::METADATA_FIELD_NOT_WRITABLE);
 pub(crate) const VALUE_NOT_VALID: Status = Status::new(StatusCode::METADATA_FIELD_VALUE_NOT_VALID);
 
 /// The element that an identifier names.

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr};
 
 /// Bounds of HP_LOCK_TIMEOUT in microseconds: 10 ms and 100 s.
-const HP_LOCK_TIMEOUT_USEC: core::ops::RangeInclusive<u64> = 10_000..=100_000_000;
+pub(crate) const HP_LOCK_TIMEOUT_USEC: core::ops::RangeInclusive<u64> = 10_000..=100_000_000;
 
 /// TD_CTLS bit 0: a pending page exits instead of raising #VE.
 pub const TD_CTLS_PENDING_VE_DISABLE: u64 = 1;
@@ -33,6 +33,8 @@ pub struct TdFields<'a> {
     pub release: Release,
     /// Frequency of the processor's TSC.
     pub tsc_hz: u64,
+    /// The processor's TSC.
+    pub tsc: u64,
     /// The TD's key id where a physical address carries it: pages are shown with it.
     pub key_bits: u64,
 }
@@ -46,6 +48,7 @@ impl<'a> TdFields<'a> {
             tdcs,
             release: config.profile.release(),
             tsc_hz: config.tsc_hz,
+            tsc: machine.tsc(),
             key_bits: key_bits(config, tdr),
         }
     }
@@ -59,7 +62,7 @@ pub(super) fn key_bits(config: &MachineConfig, tdr: &dyn FieldStore) -> u64 {
 
 impl TdFields<'_> {
     /// Where an element is stored; `None` if it is not.
-    fn stored(&self, element: &Element) -> Option<(&dyn FieldStore, u32)> {
+    pub(crate) fn stored(&self, element: &Element) -> Option<(&dyn FieldStore, u32)> {
         let store = match element.field.place {
             Place::Tdr(_) => self.tdr,
             Place::Tdcs(_) => self.tdcs,
@@ -111,9 +114,18 @@ impl TdFields<'_> {
     fn computed_value(&self, field: &Field) -> u64 {
         match *field {
             td::NUM_CPUID_VALUES => CpuidTable::of(self.release).len() as u64,
+            td::VIRTUAL_TSC => {
+                let multiplier = self.tdcs.load_u64(tdcs::TSC_MULTIPLIER);
+                scaled_tsc(self.tsc, multiplier).wrapping_add(self.tdcs.load_u64(tdcs::TSC_OFFSET))
+            }
             _ => 0,
         }
     }
+}
+
+/// A TSC at the guest's frequency: the multiplier has 48 fraction bits.
+pub(crate) fn scaled_tsc(tsc: u64, multiplier: u64) -> u64 {
+    ((u128::from(tsc) * u128::from(multiplier)) >> 48) as u64
 }
 
 /// Bit 63 of an EPT entry.

@@ -11,6 +11,7 @@ use crate::l2::Vm;
 use crate::l2::fields::{L2Field, load_msr_bitmap, store_msr_bitmap};
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
+use crate::vcpu::control::OwnedControls;
 
 /// The value of an address field that nobody set yet.
 pub const ADDRESS_NOT_SET: u64 = u64::MAX;
@@ -21,8 +22,8 @@ const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
 /// Secondary control: enable PML.
 const ENABLE_PML: u64 = 1 << 17;
 
-/// Pin-based controls: external interrupts and NMIs exit, virtual NMIs; posted interrupts off (SDM, default-1 bits set).
-const INITIAL_PINBASED: u64 = 0x3f;
+/// Pin-based controls: external interrupts and NMIs exit, virtual NMIs; posted interrupts off.
+const INITIAL_PINBASED: u64 = 0x29;
 /// CR4.LAM_SUP: a release that lets a guest have it knows LAM.
 const CR4_LAM_SUP: u64 = 1 << 28;
 
@@ -202,6 +203,11 @@ impl VpFields<'_> {
         .map(|(field, _)| field)
     }
 
+    /// Whether the module asks on behalf of a TD that migrates: registers are what the guest reads in them.
+    const fn migrates(&self) -> bool {
+        matches!(self.who, Accessor::Exporter(_) | Accessor::Importer(_))
+    }
+
     /// Whether the host may hand `bytes` bytes at `pa`, aligned to their size, to a VCPU.
     fn is_shared(&self, pa: u64, bytes: u64) -> bool {
         self.machine.shared_hpa(pa, bytes).is_some()
@@ -222,6 +228,7 @@ impl VpFields<'_> {
             // Recorded as not writable even by the host of a debuggable TD.
             vp::XFAM => Err(NOT_WRITABLE),
             vp::XCR0 if write.new & !self.tdcs.load_u64(tdcs::XFAM) != 0 => Err(VALUE_NOT_VALID),
+            _ if self.migrates() => Ok(write.new),
             // The XSAVE header, and what follows it up to the extended region, belongs to the module.
             vp::XBUFF if (512 / 8..576 / 8).contains(&write.element.index) => Err(NOT_WRITABLE),
             // So does the image of IA32_RTIT_CTL, with which the processor-trace component begins.
@@ -270,8 +277,12 @@ impl Fields for VpFields<'_> {
         if is_vmcs(element.field) {
             let value = self.vmcs_at(element.id.code());
             // Before a host sets one, the shared EPT is the TD's zero page.
-            let is_unset = *element.field == vmcs::SHARED_EPTP && value == ADDRESS_NOT_SET;
-            return Ok(if is_unset { self.zero_page | self.key_bits } else { value });
+            return Ok(match *element.field {
+                vmcs::SHARED_EPTP if value == ADDRESS_NOT_SET => self.zero_page | self.key_bits,
+                vmcs::GUEST_CR0 if self.migrates() => OwnedControls::load(self.tdvps).cr0.seen(value),
+                vmcs::GUEST_CR4 if self.migrates() => OwnedControls::load(self.tdvps).cr4.seen(value),
+                _ => value,
+            });
         }
         let stored = element.offset().map_or(0, |offset| self.tdvps.load(offset, element.width()));
         Ok(match element.field.transform {

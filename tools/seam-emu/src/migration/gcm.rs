@@ -42,6 +42,21 @@ impl GcmKey {
         tag
     }
 
+    /// Encrypts or decrypts a piece of a message that begins at `offset`, a multiple of 16. Whether what is decrypted
+    /// is what somebody encrypted, only the tag of the whole message tells.
+    pub(crate) fn cipher(&self, iv: [u8; IV_BYTES], offset: usize, piece: &[u8]) -> Vec<u8> {
+        // Counter mode: the key stream of a place does not depend on the data.
+        let mut message = vec![0; offset];
+        message.extend_from_slice(piece);
+        let _ = self.seal(iv, &[], &mut message);
+        message.split_off(offset)
+    }
+
+    /// The tag of a whole message, from its plaintext.
+    pub(crate) fn tag(&self, iv: [u8; IV_BYTES], aad: &[u8], plain: &[u8]) -> [u8; TAG_BYTES] {
+        self.seal(iv, aad, &mut plain.to_vec())
+    }
+
     /// Checks the tag and decrypts in place.
     ///
     /// # Errors
@@ -72,5 +87,20 @@ mod tests {
         assert_eq!(opened(b"header", tag), Ok(()));
         assert_eq!(opened(b"Header", tag), Err(WrongTag));
         assert_eq!(opened(b"header", [0; TAG_BYTES]), Err(WrongTag));
+    }
+
+    #[test]
+    fn pieces_of_a_message_are_ciphered_one_by_one_as_in_one_run() {
+        let key = GcmKey::new([5, 6, 7, 8]);
+        let plain: Vec<u8> = (0..96).collect();
+        let mut whole = plain.clone();
+        let tag = key.seal([3; IV_BYTES], b"header", &mut whole);
+        let pieces: Vec<u8> = plain
+            .chunks(32)
+            .enumerate()
+            .flat_map(|(number, piece)| key.cipher([3; IV_BYTES], 32 * number, piece))
+            .collect();
+        assert_eq!((pieces, key.tag([3; IV_BYTES], b"header", &plain)), (whole, tag));
+        assert_eq!(key.cipher([3; IV_BYTES], 64, &key.cipher([3; IV_BYTES], 64, &plain[64..])), plain[64..]);
     }
 }

@@ -20,6 +20,7 @@ use tdx_module_iface::report::ReportKey;
 
 use crate::config::MachineConfig;
 use crate::lock::{Busy, Guard, HostPriority, Mode, Side, TryLock};
+use crate::migration::pending::PendingBundles;
 use kot::Kot;
 use random::Random;
 use tdmr::TdmrTable;
@@ -80,6 +81,8 @@ pub(crate) struct Module {
     pub(crate) write_back: Box<[WriteBack]>,
     /// Running MRTD hashes of TDs that are being built, by TDR.
     mrtd: Mutex<BTreeMap<Hpa, Sha384>>,
+    /// Pages of migration bundles whose call was interrupted.
+    pub(crate) pending_bundles: PendingBundles,
     pub(crate) random: Random,
     /// Set once the module met memory that failed its integrity check.
     shut_down: AtomicBool,
@@ -101,6 +104,7 @@ impl Module {
             kot: Kot::new(&config.private_hkids),
             write_back: (0..config.num_packages()).map(|_| WriteBack::default()).collect(),
             mrtd: Mutex::new(BTreeMap::new()),
+            pending_bundles: PendingBundles::default(),
             random: Random::new(0x7464_7669_736f_7221),
             shut_down: AtomicBool::new(false),
             report_key: ReportKey(*b"tdvisor emulated SEAMREPORT key."),
@@ -123,6 +127,7 @@ impl Module {
             kot: self.kot.fork(),
             write_back: self.write_back.iter().map(WriteBack::fork).collect(),
             mrtd: Mutex::new(self.mrtd.lock().clone()),
+            pending_bundles: self.pending_bundles.fork(),
             random: self.random.fork(),
             shut_down: AtomicBool::new(self.has_shut_down()),
             report_key: self.report_key.clone(),

@@ -14,6 +14,7 @@ use super::random::Random;
 use super::tdmr::{SavedTdmr, TdmrTable};
 use super::{Module, WriteBack};
 use crate::config::MachineConfig;
+use crate::migration::pending::{PendingBundles, SavedBundles};
 
 /// A package's TDH.PHYMEM.CACHE.WB.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +35,7 @@ pub(crate) struct SavedModule {
     write_back: Vec<SavedWriteBack>,
     /// Running MRTD hashes, by TDR.
     mrtd: Vec<(u64, Vec<u8>)>,
+    pending_bundles: SavedBundles,
     random: u64,
     shut_down: bool,
 }
@@ -51,6 +53,7 @@ impl Module {
             kot,
             write_back: packages,
             mrtd,
+            pending_bundles,
             random,
             shut_down,
             // The same for every module.
@@ -70,6 +73,7 @@ impl Module {
             kot: kot.save(),
             write_back: packages.iter().map(write_back).collect(),
             mrtd: mrtd.lock().iter().map(|(tdr, hash)| (tdr.get(), hash.serialize().to_vec())).collect(),
+            pending_bundles: pending_bundles.save(),
             random: random.seed(),
             shut_down: shut_down.load(Ordering::Acquire),
         }
@@ -87,6 +91,7 @@ impl Module {
             kot,
             write_back,
             mrtd,
+            pending_bundles,
             random,
             shut_down,
         } = saved;
@@ -113,6 +118,7 @@ impl Module {
             kot: Kot::new(&config.private_hkids).restore(&kot)?,
             write_back: write_back.into_iter().map(package).collect(),
             mrtd: Mutex::new(mrtd.into_iter().map(hash).collect::<Option<_>>()?),
+            pending_bundles: PendingBundles::restore(pending_bundles),
             random: Random::new(random),
             shut_down: AtomicBool::new(shut_down),
             report_key: fresh.report_key,

@@ -14,6 +14,7 @@ pub use model::{EmulatedProcessor, Model, Models, NotMaskable, UnknownModel};
 
 use crate::config::MachineConfig;
 use crate::cpuid::{CpuidValues, area_size};
+use crate::features::FeatureSet;
 
 /// Which processor it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,6 +81,12 @@ impl MachineConfig {
             Processor::Emulated(_) => area_size(components),
             Processor::Listed(listed) => listed.cpuid(0xd, 0).ebx,
         }
+    }
+
+    /// Whether the values above are those of the processor that is presented. A replay of recordings that list none runs
+    /// on the emulated one in its place.
+    pub fn processor_is_known(&self) -> bool {
+        self.features == FeatureSet::Offered || matches!(self.processor, Processor::Listed(_))
     }
 
     /// What RDMSR gives on the processor.

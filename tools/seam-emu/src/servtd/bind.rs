@@ -13,7 +13,7 @@ use crate::td::Tdcs;
 /// Attributes that a binding can have.
 pub(crate) const ATTRIBUTES: u64 = 0x7ff_0000_0001;
 /// The only type: a migration TD.
-const MIGRATION_TD: u64 = 0;
+pub(super) const MIGRATION_TD: u64 = 0;
 /// The states in which a TD gets a service TD that it did not have.
 const FIRST: OpStates = OpStates::of(&[OpState::Uninitialized, OpState::Initialized]);
 

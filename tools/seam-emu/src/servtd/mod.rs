@@ -145,6 +145,27 @@ fn info_hash(service: &Tdcs<'_>, attributes: u64) -> [u8; 48] {
     Sha384::digest(info.as_bytes()).into()
 }
 
+/// Whether a slot as another module has it is one that this TD can have. Of itself nothing is taken over: the binding here
+/// is with a service TD of this machine.
+pub(crate) fn accepts(own: &Tdcs<'_>, words: &[u64]) -> bool {
+    let word = |offset: u32| words.get(offset as usize / 8).copied().unwrap_or(0) >> (offset % 8 * 8);
+    let kind = word(slot::TYPE) & 0xffff;
+    let attributes = word(slot::ATTRIBUTES);
+    let binding = Binding(own);
+    match word(slot::STATE) & 0xff {
+        NOT_BOUND => return true,
+        PRE_BOUND | BOUND => {}
+        _ => return false,
+    }
+    let agrees = binding.state() == SlotState::NotBound
+        || (binding.kind() == kind && binding.attributes() == attributes);
+    kind == bind::MIGRATION_TD && attributes & !bind::ATTRIBUTES == 0 && agrees
+}
+
+const NOT_BOUND: u64 = SlotState::NotBound as u64;
+const PRE_BOUND: u64 = SlotState::PreBound as u64;
+const BOUND: u64 = SlotState::Bound as u64;
+
 /// The hash of the bindings of a TD when its measurement ends, part of its TDINFO; zero where it has none.
 pub(crate) fn bindings_hash(tdcs: &Tdcs<'_>) -> [u8; 48] {
     let binding = Binding(tdcs);

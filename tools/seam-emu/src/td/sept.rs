@@ -110,6 +110,10 @@ impl<'m> Tdcs<'m> {
     ///
     /// `None` only where a table is not in memory, which the module's own bookkeeping rules out.
     pub(crate) fn walk(&self, gpa: Gpa, target: Level) -> Option<Walk<'m>> {
+        if let Some(word) = self.missing_tree() {
+            let slot = SeptSlot::new(word, Level::L4K);
+            return Some(if target == Level::L4K { Walk::Found(slot) } else { Walk::Stopped(slot) });
+        }
         self.walk_from(self.sept_root(), gpa, target)
     }
 

@@ -168,6 +168,26 @@ impl<'m> Tdcs<'m> {
         self.try_lock(tdcs::SERVTD_LOCK, HostPriority::No)
     }
 
+    /// The lock of the migration session.
+    pub(crate) fn migration_lock(&self) -> Option<TryLock<'m>> {
+        self.try_lock(tdcs::MIG_LOCK, HostPriority::No)
+    }
+
+    /// The word that leads to a migration stream's page, in the order in which streams were created.
+    pub(crate) fn stream_link(&self, stream: u32) -> Option<&'m tdvisor_base::sync::AtomicU64> {
+        self.word(tdcs::MIGSC_LINKS + 8 * stream)
+    }
+
+    /// The word that stands for an entry before the TD has a Secure EPT: an import that failed early leaves it so.
+    pub(super) fn missing_tree(&self) -> Option<&'m tdvisor_base::sync::AtomicU64> {
+        if self.load_u64(tdcs::EPTP) == 0 { self.word(tdcs::NO_SEPT_ENTRY) } else { None }
+    }
+
+    /// A page of this TD as fields.
+    pub(crate) fn field_page(&self, page: Hpa) -> Option<FieldPage<'m>> {
+        self.table(page).map(FieldPage::new)
+    }
+
     /// The word that holds both epoch reference counts.
     pub(super) fn refcount_word(&self) -> Option<&'m tdvisor_base::sync::AtomicU64> {
         self.word(tdcs::REFCOUNT)

@@ -79,18 +79,18 @@ pub fn check_topology(params: &TdParams, config: &MachineConfig) -> Result<(), R
     require(params.attributes & attributes::MIGRATABLE == 0 || params.num_l2_vms == 0, Operand::RDX)
 }
 
-fn attributes_are_valid(value: u64, config: &MachineConfig) -> bool {
+pub(crate) fn attributes_are_valid(value: u64, config: &MachineConfig) -> bool {
     let excludes_migration = attributes::DEBUG | attributes::PERFMON;
     config.attributes.allows(value)
         && (value & attributes::MIGRATABLE == 0 || value & excludes_migration == 0)
 }
 
-fn xfam_is_valid(value: u64, config: &MachineConfig) -> bool {
+pub(crate) fn xfam_is_valid(value: u64, config: &MachineConfig) -> bool {
     config.xfam.allows(value) && xfam_is_consistent(value)
 }
 
 /// Write-back tables without accessed and dirty bits, of four or five levels; wide addresses need five.
-fn eptp_is_valid(controls: u64, flags: u64) -> bool {
+pub(crate) fn eptp_is_valid(controls: u64, flags: u64) -> bool {
     match controls {
         eptp::LEVELS_5 => true,
         eptp::LEVELS_4 => flags & config_flags::GPAW == 0,
@@ -111,7 +111,7 @@ fn check_cpuid(params: &TdParams, config: &MachineConfig, rules: &Rules) -> Resu
         let given = [given.eax, given.ebx, given.ecx, given.edx];
         let strays = given.iter().zip(leaf.settable()).any(|(given, settable)| given & !settable != 0);
         let accepted = match (leaf.leaf, leaf.subleaf) {
-            (1, _) => family_is_valid(given, params, config),
+            (1, _) => family_is_valid(given, params.attributes, config),
             (7, Some(0)) => tsx_is_valid(given, config),
             _ => true,
         };
@@ -124,11 +124,11 @@ fn check_cpuid(params: &TdParams, config: &MachineConfig, rules: &Rules) -> Resu
 
 /// CPUID(1).EAX is the processor's own, by its value or by zero; a TD that is to migrate may also call itself an
 /// earlier stepping of the same model.
-fn family_is_valid([eax, ..]: [u32; 4], params: &TdParams, config: &MachineConfig) -> bool {
+pub(crate) fn family_is_valid([eax, ..]: [u32; 4], td_attributes: u64, config: &MachineConfig) -> bool {
     /// CPUID(1).EAX bits 3:0.
     const STEPPING: u32 = 0xf;
     let own = config.cpuid_fms;
-    let migrates = params.attributes & attributes::MIGRATABLE != 0;
+    let migrates = td_attributes & attributes::MIGRATABLE != 0;
     let earlier = eax & !STEPPING == own & !STEPPING && eax & STEPPING <= own & STEPPING;
     eax == 0 || eax == own || (migrates && earlier)
 }

@@ -4,9 +4,9 @@
 //! reserved bytes 20..24, CONFIG_FLAGS, EPTP_CONTROLS, TSC_FREQUENCY, reserved bytes 42..80 and MSR_CONFIG_CTLS,
 //! CPUID_CONFIG leaf by leaf in the order of the release's table, the topology, the other reserved bytes, IA32_ARCH_CAPABILITIES_CONFIG, MIGRATABLE with L2 VMs.
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod leaf;
-mod state;
+pub(crate) mod state;
 pub(crate) mod vmx;
 
 pub use check::{Refusal, check, check_topology};

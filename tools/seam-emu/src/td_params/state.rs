@@ -48,11 +48,15 @@ pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa,
 /// The guest's TSC starts at zero and runs at the frequency that the host chose: the multiplier has 48 fraction
 /// bits.
 fn virtual_tsc(params: &TdParams, config: &MachineConfig, td: &dyn FieldStore) {
-    let wanted = u128::from(params.tsc_frequency) * u128::from(TSC_FREQUENCY_UNIT);
-    let multiplier = (wanted << 48) / u128::from(config.tsc_hz.max(1));
     td.store(tdcs::TSC_FREQUENCY, Width::B2, u64::from(params.tsc_frequency));
-    td.store_u64(tdcs::TSC_MULTIPLIER, u64::try_from(multiplier).unwrap_or(u64::MAX));
+    td.store_u64(tdcs::TSC_MULTIPLIER, tsc_multiplier(u64::from(params.tsc_frequency), config.tsc_hz));
     td.store_u64(tdcs::TSC_OFFSET, 0);
+}
+
+/// What turns the processor's TSC into one of this frequency, in units of 25 MHz.
+pub(crate) fn tsc_multiplier(frequency: u64, tsc_hz: u64) -> u64 {
+    let wanted = u128::from(frequency) * u128::from(TSC_FREQUENCY_UNIT);
+    u64::try_from((wanted << 48) / u128::from(tsc_hz.max(1))).unwrap_or(u64::MAX)
 }
 
 /// IA32_ARCH_CAPABILITIES as the guest reads it: the processor's, with what the host chose and what the release fixes.

@@ -42,6 +42,11 @@ impl Owned {
     pub(crate) const fn intercepts(self, value: u64) -> bool {
         (value ^ self.shadow) & self.mask != 0
     }
+
+    /// What the guest reads in a register that holds this value.
+    pub(crate) const fn seen(self, value: u64) -> u64 {
+        value & !self.mask | self.shadow & self.mask
+    }
 }
 
 /// Both registers.

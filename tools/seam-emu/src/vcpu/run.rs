@@ -6,7 +6,7 @@ use x86_arch::{Event, InterruptionInfo};
 use tdx_module_iface::StatusCode;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 
-use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt, zero_step};
+use super::{AsyncExit, Handled, Running, TdExit, apic, exits, interrupt, state, zero_step};
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
@@ -42,6 +42,9 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
             }
             Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) }
         };
+        if let Some(event) = state.event {
+            state::note_entry_event(&vcpu.view(vcpu.vm()), event);
+        }
         let exit = cpu.run(state, &vcpu.surroundings(windows));
         let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
         record(vcpu, &exit);

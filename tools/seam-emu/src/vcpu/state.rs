@@ -5,8 +5,9 @@
 
 use tdvisor_base::Hpa;
 use tdx_module_iface::Gprs;
+use tdx_module_iface::metadata::vmcs as own;
 use x86_arch::{
-    Activity, Attributes, ControlRegisters, CpuState, DebugRegisters, Gpr, Interruptibility,
+    Activity, Attributes, ControlRegisters, CpuState, DebugRegisters, Event, Gpr, Interruptibility,
     InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer,
 };
 
@@ -31,14 +32,26 @@ const NO_LDT: Segment = Segment {
 };
 
 /// Primary and secondary execution controls of a TD (bits that a VMM sees through VP.RD).
-const INITIAL_PROCBASED: u64 = 0x9100_0000;
-const INITIAL_PROCBASED2: u64 = 0x0000_1182;
+const INITIAL_PROCBASED: u64 = 0xb122_0c88;
+const INITIAL_PROCBASED2: u64 = 0x133c_b3fa;
+/// IA32_SPEC_CTRL is virtual.
+const INITIAL_PROCBASED3: u64 = 1 << 7;
+const INITIAL_EXIT_CONTROLS: u64 = 0x1f3c_8204;
+const INITIAL_ENTRY_CONTROLS: u64 = 0x003e_c004;
+/// Machine checks exit.
+const INITIAL_EXCEPTIONS: u64 = 1 << 18;
+/// VM and IF.
+const INITIAL_FMASK: u64 = 0x0002_0200;
+/// The XSAVE area is compacted.
+const COMPACTED: u64 = 1 << 63;
 
 /// The state in which a vCPU starts, with these registers.
 pub(crate) fn initial(gprs: Gprs) -> CpuState {
     let mut state = CpuState {
         ldtr: NO_LDT,
         tr: BUSY_TSS,
+        gdtr: TableRegister { base: 0, limit: 0xffff },
+        msrs: Msrs { fmask: INITIAL_FMASK, ..Msrs::default() },
         control: ControlRegisters {
             cr0: INITIAL_CR0,
             cr4: INITIAL_CR4,
@@ -75,11 +88,39 @@ pub(crate) fn initialise(
     tdvps.store_u64(vmcs::TSC_OFFSET, tdcs.load_u64(tdcs::TSC_OFFSET));
     tdvps.store_u64(vmcs::TSC_MULTIPLIER, tdcs.load_u64(tdcs::TSC_MULTIPLIER));
     tdvps.store_u64(vmcs::TD_HKID, u64::from(tdr.hkid()));
-    tdvps.store_u64(vmcs::PROCBASED, INITIAL_PROCBASED);
-    tdvps.store_u64(vmcs::PROCBASED2, INITIAL_PROCBASED2);
+    tdvps.store_u64(xsave::XCOMP_BV, COMPACTED);
+    for (field, value) in [
+        (own::PROCBASED_CONTROLS, INITIAL_PROCBASED),
+        (own::PROCBASED_CONTROLS2, INITIAL_PROCBASED2),
+        (own::PROCBASED_CONTROLS3, INITIAL_PROCBASED3),
+        (own::VM_EXIT_CONTROLS, INITIAL_EXIT_CONTROLS),
+        (own::VM_ENTRY_CONTROLS, INITIAL_ENTRY_CONTROLS),
+        (own::EXCEPTION_BITMAP, INITIAL_EXCEPTIONS),
+        (own::IA32_PERF_GLOBAL_CTRL, 0xff),
+        (own::IA32_SPEC_CTRL_MASK, spec_ctrl_mask(machine, tdcs)),
+    ] {
+        set_vmcs(tdvps, field.id.code(), value);
+    }
+    for pdpte in 0..u32::from(own::PDPTE.fields) {
+        set_vmcs(tdvps, own::PDPTE.id.code() + 2 * pdpte, u64::MAX);
+    }
     crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
     OwnedControls::initial(machine.config(), tdcs).store(tdvps);
     crate::l2::fields::initialise(tdcs, tdvps);
+}
+
+fn set_vmcs(tdvps: &Tdvps<'_>, encoding: u32, value: u64) {
+    if let Some(offset) = vmcs::offset(encoding) {
+        tdvps.store_u64(offset, value);
+    }
+}
+
+/// The bits of IA32_SPEC_CTRL that a TD does not have: DDPD_U where CPUID(7,2) does not offer it.
+fn spec_ctrl_mask(machine: &Machine, tdcs: &Tdcs<'_>) -> u64 {
+    const DDPD: u32 = 1 << 3;
+    const DDPD_U: u64 = 1 << 8;
+    let table = machine.config().profile.rules().cpuid;
+    if crate::cpuid::offers(&table, tdcs, (7, 2), 3, DDPD) { 0 } else { DDPD_U }
 }
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
@@ -163,6 +204,8 @@ mod xsave {
     pub(super) const PKRU: u32 = XBUFF + 576;
     /// The header's word that says which components are not in their initial state.
     pub(super) const XSTATE_BV: u32 = XBUFF + 512;
+    /// The header's word that says how components are laid out.
+    pub(super) const XCOMP_BV: u32 = XBUFF + 520;
     /// Components, as XSTATE_BV has them.
     pub(super) const X87: u64 = 1 << 0;
     pub(super) const SSE: u64 = 1 << 1;
@@ -456,11 +499,33 @@ pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
     let in_use = components_in_use(state);
     CPU.each(&mut |row, offset, n| {
         let component = xsave::component(row.offset);
-        if component & in_use == component {
+        // The fields of an event that was delivered stay.
+        let delivered = is_entry_event(row.offset) && state.event.is_none();
+        if component & in_use == component && !delivered {
             tdvps.store(offset, row.width, (row.get)(state, n));
         }
     });
     tdvps.store_u64(xsave::XSTATE_BV, in_use);
+    if state.event.is_none() {
+        let stale = tdvps.load_u64(vmcs::ENTRY_INTERRUPTION_INFO);
+        tdvps.store_u64(vmcs::ENTRY_INTERRUPTION_INFO, stale & !EVENT_VALID);
+    }
+}
+
+const fn is_entry_event(offset: u32) -> bool {
+    matches!(offset, vmcs::ENTRY_INTERRUPTION_INFO | vmcs::ENTRY_ERROR_CODE | vmcs::ENTRY_INSTRUCTION_LENGTH)
+}
+
+/// Bit 31 of the VM-entry interruption information: the entry delivers an event. It is clear behind an entry.
+const EVENT_VALID: u64 = 1 << 31;
+
+/// Notes the event that an entry is about to deliver.
+pub(crate) fn note_entry_event(tdvps: &impl FieldStore, event: Event) {
+    let packed = InterruptionInfo::pack(Some(event));
+    tdvps.store_u64(vmcs::ENTRY_INTERRUPTION_INFO, u64::from(packed.info));
+    if event.error_code.is_some() {
+        tdvps.store_u64(vmcs::ENTRY_ERROR_CODE, u64::from(packed.error_code));
+    }
 }
 
 /// As XSAVES does: a component in its initial state is marked as such and not written.

@@ -41,13 +41,13 @@ const PAGES: RangeInclusive<Level> = Level::L4K..=Level::L1G;
 const LARGE: RangeInclusive<Level> = Level::L2M..=Level::L1G;
 
 /// RCX and RDX as the caller gave them; both registers are zero from here on.
-struct Operands {
-    rcx: u64,
-    rdx: u64,
+pub(crate) struct Operands {
+    pub(crate) rcx: u64,
+    pub(crate) rdx: u64,
 }
 
 impl Operands {
-    const fn take(regs: &mut Gprs) -> Self {
+    pub(crate) const fn take(regs: &mut Gprs) -> Self {
         Self { rcx: core::mem::replace(&mut regs.rcx, 0), rdx: core::mem::replace(&mut regs.rdx, 0) }
     }
 
@@ -59,28 +59,28 @@ impl Operands {
 }
 
 /// The TD of a memory leaf with the locks that all of them take.
-struct Context<'m> {
-    owner: LockedTdr<'m>,
-    tdcs: Tdcs<'m>,
+pub(crate) struct Context<'m> {
+    pub(crate) owner: LockedTdr<'m>,
+    pub(crate) tdcs: Tdcs<'m>,
     _state: Guard<'m>,
 }
 
 /// TDR shared, OP_STATE shared and allowed.
-fn context<'m>(call: &Call<'m>, tdr: u64, states: OpStates) -> Step<Context<'m>> {
+pub(crate) fn context<'m>(call: &Call<'m>, tdr: u64, states: OpStates) -> Step<Context<'m>> {
     let owner = lock_tdr(call, tdr, Mode::Shared, Operand::RDX)?;
     let (tdcs, state) = check_and_lock_state(&owner.tdr, states, Mode::Shared)?;
     Ok(Context { owner, tdcs, _state: state })
 }
 
 /// The entry that RCX names, locked, with the tree lock.
-struct Target<'m> {
-    what: GpaLevel,
-    entry: SeptLock<'m>,
+pub(crate) struct Target<'m> {
+    pub(crate) what: GpaLevel,
+    pub(crate) entry: SeptLock<'m>,
     _tree: Guard<'m>,
 }
 
 /// RCX, tree lock, walk, entry lock.
-fn target<'m>(
+pub(crate) fn target<'m>(
     tdcs: &Tdcs<'m>,
     rcx: u64,
     levels: RangeInclusive<Level>,
@@ -130,12 +130,17 @@ fn lock_free_range<'m>(
 }
 
 /// The PAMT entry of a page that the Secure EPT points to, without a lock: the entry's lock protects it.
-fn implicit_entry<'m>(call: &Call<'m>, hpa: Hpa, level: Level) -> Option<PamtEntry<'m>> {
+pub(crate) fn implicit_entry<'m>(call: &Call<'m>, hpa: Hpa, level: Level) -> Option<PamtEntry<'m>> {
     call.machine.module.tdmrs.of_page(hpa)?.entry(call.machine.memory(), level, hpa)
 }
 
 /// The PAMT entry of a page that the Secure EPT points to, locked exclusively.
-fn lock_implicit<'m>(call: &Call<'m>, hpa: Hpa, level: Level, operand: Operand) -> Step<PamtPage<'m>> {
+pub(crate) fn lock_implicit<'m>(
+    call: &Call<'m>,
+    hpa: Hpa,
+    level: Level,
+    operand: Operand,
+) -> Step<PamtPage<'m>> {
     let tdmr = super::steps::tdmr_of(call, hpa, operand)?;
     pamt::walk(call.machine.memory(), tdmr, hpa, level, Mode::Exclusive, Side::Host)
         .map_err(|_| super::busy(operand))

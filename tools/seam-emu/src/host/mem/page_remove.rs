@@ -2,13 +2,14 @@
 //!
 //! The contents stay where they are, under the TD's key; the host writes the cache back and clears the page.
 
-use tdx_module_iface::sept::{SeptEntry, SeptState};
+use tdx_module_iface::sept::SeptEntry;
 use tdx_module_iface::{Gprs, Operand, TdhLeaf};
 
 use super::{Operands, PAGES, context, lock_implicit, target};
 use crate::host::steps::{check_blocked, check_entry_state, check_tracked, op_states, sept_states};
 use crate::host::{Call, Step};
 use crate::lock::Mode;
+use crate::migration::session::Session;
 use crate::td::l2;
 use tdx_module_iface::op_state::OpStates;
 
@@ -26,7 +27,8 @@ pub(in crate::host) fn page_remove(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let importing = OpStates::IMPORT_IN_PROGRESS.contains(context.tdcs.op_state());
     l2::remove_aliases(&context.tdcs, target.entry.entry(), target.what);
     target.entry.set(if importing {
-        SeptEntry::FREE.with_state(SeptState::Removed)
+        // Nothing of this epoch may be imported over it.
+        SeptEntry::removed_in(Session(&context.tdcs).epoch())
     } else {
         SeptEntry::FREE
     });

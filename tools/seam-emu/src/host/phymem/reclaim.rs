@@ -37,6 +37,7 @@ pub(in crate::host) fn reclaim(call: &Call<'_>, regs: &mut Gprs) -> Step {
             return Err(plain(StatusCode::TD_ASSOCIATED_PAGES_EXIST));
         }
         call.machine.module.drop_mrtd(hpa);
+        call.machine.module.pending_bundles.forget(hpa);
     } else {
         let owner = lock_owner(call, &page, Mode::Shared)?;
         if owner.tdr.lifecycle() != LifecycleState::TEARDOWN {
