@@ -16,7 +16,8 @@ use std::sync::Arc;
 use seam_emu::machine::HostMemoryError;
 use seam_emu::processor::EmulatedProcessor;
 use seam_emu::{
-    Cmr, EmulatorLimit, GuestShutdown, HostViolation, Machine, MachineConfig, ModuleProfile, TscSource,
+    Cmr, EmulatorLimit, GuestExit, GuestShutdown, HostViolation, Machine, MachineConfig, ModuleProfile,
+    TscSource,
 };
 use td_host::host::MemoryRange;
 use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
@@ -151,6 +152,14 @@ impl EmulatedMachine {
     /// Where guests ended in a triple fault.
     pub fn shutdowns(&self) -> Vec<GuestShutdown> {
         self.machine.shutdowns()
+    }
+
+    /// The last exits of the guest on each processor to the module, oldest first; processors without any are left out.
+    pub fn guest_exits(&self) -> Vec<(LpId, Vec<GuestExit>)> {
+        (0..self.machine.num_lps())
+            .map(|lp| (LpId(lp as u32), self.machine.guest_exits(lp)))
+            .filter(|(_, exits)| !exits.is_empty())
+            .collect()
     }
 
     /// The vCPU on a processor will not run any more: nobody waits for its turn.

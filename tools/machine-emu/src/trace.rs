@@ -7,13 +7,15 @@
 //! A file has [`MAX_BYTES`] at most; calls beyond that are counted and not written.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use seam_emu::machine::Recent;
 use serde_json::{Map, Value, json};
 use td_host::platform::LpId;
-use tdx_module_iface::{Gprs, TdhLeaf};
+use tdx_module_iface::{Gprs, Status, TdhLeaf};
 
 use crate::journal::Journal;
 use crate::outlet::{Metered, Outlet};
@@ -26,9 +28,31 @@ const QUEUE: usize = 1 << 20;
 /// Leaf numbers that are counted apart; the module has none above.
 const LEAVES: usize = 256;
 
-/// Counts, and the file if there is one.
+/// A SEAMCALL, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The processor.
+    pub lp: LpId,
+    /// Which.
+    pub leaf: TdhLeaf,
+    /// What the module answered; `None` where it was not reached.
+    pub status: Option<Status>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on LP {}: ", self.leaf, self.lp.0)?;
+        match self.status {
+            Some(status) => status.code().fmt(f),
+            None => f.write_str("the module was not reached"),
+        }
+    }
+}
+
+/// Counts, the last calls, and the file if there is one.
 pub struct Trace {
     counts: Box<[AtomicU64]>,
+    last: Recent<Call>,
     file: Option<Log>,
     journal: Option<Arc<Journal>>,
 }
@@ -48,7 +72,12 @@ struct Writer {
 impl Trace {
     /// Counts only.
     pub fn counting() -> Self {
-        Self { counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(), file: None, journal: None }
+        Self {
+            counts: (0..LEAVES).map(|_| AtomicU64::new(0)).collect(),
+            last: Recent::default(),
+            file: None,
+            journal: None,
+        }
     }
 
     /// Counts, and writes every call to this file.
@@ -96,9 +125,16 @@ impl Trace {
         if let Some(count) = self.counts.get(usize::from(leaf)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        let status = reached.then_some(Status::from_raw(after.rax));
+        self.last.push(Call { lp, leaf: TdhLeaf(leaf), status });
         if let Some(log) = &self.file {
             log.write(lp, before, after, reached);
         }
+    }
+
+    /// The last calls, oldest first.
+    pub fn last_calls(&self) -> Vec<Call> {
+        self.last.all()
     }
 
     /// Calls by leaf, those that were made.

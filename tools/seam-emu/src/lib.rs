@@ -78,8 +78,8 @@ pub use config::{Cmr, FixedBits, MachineConfig, ModuleProfile, SeamRange, TscSou
 pub use guest::{CpuGuest, GuestCpu, GuestState, ScriptedGuest, VmExit};
 pub use l2::Vm;
 pub use machine::{
-    CannotSave, EmulatorLimit, GuestEnv, GuestShutdown, HostViolation, Lp, Machine, MachineSnapshot,
-    NotThisMachine, PconfigMode, RdseedMode, SavedMachine,
+    CannotSave, EmulatorLimit, GuestCall, GuestEnv, GuestExit, GuestShutdown, HostViolation, Lp, Machine,
+    MachineSnapshot, NotThisMachine, PconfigMode, RdseedMode, SavedMachine,
 };
 pub use module::random::Random;
 pub use processor::Processor;

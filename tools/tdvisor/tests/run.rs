@@ -172,6 +172,30 @@ fn fault_td_ends_as_its_command_says() {
 }
 
 #[test]
+fn a_td_that_died_leaves_its_last_exits_and_the_last_seamcalls() {
+    let died = |options: &[&str]| {
+        let output = tdvisor(&[&["run", "fault-td", "--command", "triple-fault", "-v"], options].concat());
+        text(&output.stderr)
+    };
+    let told = |summary: &str, what: &str| {
+        let line =
+            summary.lines().find_map(|line| line.trim().strip_prefix("last")?.trim().strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{what}: {summary}")).to_owned()
+    };
+    let debug = died(&["--debug"]);
+    let exits = told(&debug, "exits on LP 1:");
+    let last = exits.rsplit(", ").next().unwrap_or_default();
+    assert!(last.starts_with("triple fault at 0x"), "{exits}");
+    let calls = told(&debug, "SEAMCALLs:");
+    assert!(calls.contains("TDH.VP.ENTER on LP 1: NON_RECOVERABLE_VCPU"), "{calls}");
+    let confidential = died(&[]);
+    let exits = told(&confidential, "exits on LP 1:");
+    assert!(exits.contains("TDVMCALL") && !exits.contains(" at 0x") && !exits.contains("TDG.MEM"), "{exits}");
+    let alive = text(&tdvisor(&["run", "hello-td", "-v"]).stderr);
+    assert!(!alive.lines().any(|line| line.trim().starts_with("last ")), "{alive}");
+}
+
+#[test]
 fn a_guest_that_never_ends_is_stopped_in_order() {
     let output = tdvisor(&["run", "fault-td", "--command", "spin", "--timeout", "1"]);
     let stderr = text(&output.stderr);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use machine_emu::trace::Call;
 use mirror_ept::LevelCounts;
-use seam_emu::{EmulatorLimit, GuestShutdown, HostViolation};
+use seam_emu::{EmulatorLimit, GuestExit, GuestShutdown, HostViolation};
 use td_host::Error;
+use td_host::platform::LpId;
 use td_host::td::{Ending, TeardownReport};
 use td_host::vcpu::ExitKind;
 use tdvisor_devices::Place;
@@ -52,6 +54,10 @@ pub struct Report {
     pub limits: Vec<EmulatorLimit>,
     /// Where the guest ended in a triple fault.
     pub shutdowns: Vec<GuestShutdown>,
+    /// The last exits of the guest on each processor to the module, oldest first.
+    pub last_exits: Vec<(LpId, Vec<GuestExit>)>,
+    /// The last SEAMCALLs before the teardown, oldest first.
+    pub last_calls: Vec<Call>,
     /// What the teardown gave back.
     pub teardown: TeardownReport,
     /// Frames that the machine has more or less than before.

@@ -171,6 +171,7 @@ impl<'m> Ended<'m> {
     /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.
     pub fn teardown(self) -> Report {
         let Self { machine, td, before, ending, most_read_unclaimed } = self;
+        let last_calls = machine.platform().trace().last_calls();
         let audit = match td.audit() {
             Ok(report) => Audit::Agreed { entries: report.compared },
             // A TD that the module calls dead cannot be read.
@@ -193,6 +194,8 @@ impl<'m> Ended<'m> {
             audit,
             limits: platform.limits(),
             shutdowns: platform.shutdowns(),
+            last_exits: platform.guest_exits(),
+            last_calls,
             teardown: td.teardown(),
             calls: platform.trace().calls(),
             frames_lost: 0,

@@ -8,6 +8,7 @@ mod limit;
 mod log;
 mod lp;
 mod observer;
+mod recent;
 mod report;
 mod saved;
 mod shutdown;
@@ -24,6 +25,7 @@ pub use interrupts::InterruptController;
 pub use limit::EmulatorLimit;
 pub use lp::Lp;
 pub use observer::TdcallObserver;
+pub use recent::{GuestCall, GuestExit, Recent};
 pub use saved::{CannotSave, NotThisMachine, SavedMachine};
 pub use shutdown::GuestShutdown;
 pub use snapshot::{MachineSnapshot, SnapshotRefused};
@@ -83,6 +85,8 @@ pub(crate) struct Processor {
     pub(crate) quantum: AtomicU64,
     /// The VMM's XMM registers.
     pub(crate) xmm: Mutex<[u128; 16]>,
+    /// The last exits of guests to the module.
+    guest_exits: Recent<GuestExit>,
     /// The CPU that executes guests on this processor, while it does not.
     pub(crate) guest_cpu: Mutex<Option<Box<dyn GuestCpu + Send>>>,
 }
@@ -146,6 +150,7 @@ impl Machine {
                 running: AtomicU64::new(0),
                 xmm: Mutex::new([0; 16]),
                 quantum: AtomicU64::new(u64::MAX),
+                guest_exits: Recent::default(),
                 guest_cpu: Mutex::new(None),
             })
             .collect();
@@ -315,6 +320,25 @@ impl Machine {
     /// Where guests ended in a triple fault, oldest first.
     pub fn shutdowns(&self) -> Vec<GuestShutdown> {
         self.shutdowns.all()
+    }
+
+    /// The last exits of guests on a processor to the module, oldest first.
+    pub fn guest_exits(&self, lp: usize) -> Vec<GuestExit> {
+        self.processors.get(lp).map_or_else(Vec::new, |processor| processor.guest_exits.all())
+    }
+
+    /// Remembers an exit of the guest on a processor.
+    pub(crate) fn note_guest_exit(&self, lp: usize, exit: GuestExit) {
+        if let Some(processor) = self.processors.get(lp) {
+            processor.guest_exits.push(exit);
+        }
+    }
+
+    /// The last exit that was noted on a processor ended in the host.
+    pub(crate) fn note_td_exit(&self, lp: usize) {
+        if let Some(processor) = self.processors.get(lp) {
+            processor.guest_exits.amend(|exit| exit.reached_host = true);
+        }
     }
 
     /// Records where a guest ended in a triple fault.

@@ -202,6 +202,7 @@ impl SavedProcessor {
             running,
             quantum,
             xmm,
+            guest_exits: _,
             guest_cpu: _,
         } = processor;
         if running.load(Ordering::Acquire) != 0 {

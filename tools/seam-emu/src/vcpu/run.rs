@@ -11,7 +11,7 @@ use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::{GuestCpu, GuestState, VmExit, Window, Windows};
 use crate::l2::{self, Vm};
-use crate::machine::Tlb;
+use crate::machine::{GuestExit, Tlb};
 
 impl Running<'_, '_> {
     /// The time-stamp counter as the guest sees it.
@@ -49,6 +49,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
         let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
         record(vcpu, &exit);
         zero_step::note_exit(vcpu.tdvps, vcpu.entered_at, state.rip());
+        vcpu.machine.note_guest_exit(vcpu.lp, GuestExit::new(&exit, state));
         let interrupted = vectoring(&exit);
         let handled = match vcpu.vm().is_l2() {
             true => l2::exit::handle(vcpu, state, &exit),
@@ -62,6 +63,7 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
                 vcpu.resume_l1(state, &l1);
             }
             Handled::Exit(td_exit) => {
+                vcpu.machine.note_td_exit(vcpu.lp);
                 // An event whose delivery the exit cut short is delivered when the vCPU comes back.
                 state.event = state.event.or(interrupted);
                 match (vcpu.vm(), &td_exit) {

@@ -32,6 +32,9 @@ pub struct Summary {
     violations: Vec<String>,
     limits: Vec<String>,
     shutdowns: Vec<String>,
+    /// Of a TD that died or met a limit: its last exits by processor, and the last SEAMCALLs.
+    last_exits: BTreeMap<u32, Vec<String>>,
+    last_calls: Vec<String>,
     /// From the start of the program to the end of the teardown.
     pub wall_time: Duration,
     /// What the guest's kernel said, on its console, when it panicked.
@@ -54,8 +57,19 @@ impl Summary {
         for (kind, count) in report.exits() {
             *exits.entry(kind.to_string()).or_insert(0) += count;
         }
+        let needs_a_trail = matches!(report.ending, Ending::Died(_)) || !report.limits.is_empty();
+        let mut last_exits = BTreeMap::new();
+        let mut last_calls = Vec::new();
+        if needs_a_trail {
+            for (lp, exits) in &report.last_exits {
+                last_exits.insert(lp.0, exits.iter().filter_map(|exit| privacy.exit(exit)).collect());
+            }
+            last_calls = report.last_calls.iter().map(ToString::to_string).collect();
+        }
         Self {
             hardware,
+            last_exits,
+            last_calls,
             mrtd: report.mrtd,
             predicted,
             rtmrs: report.rtmrs,
@@ -166,6 +180,12 @@ impl Summary {
         for shutdown in &self.shutdowns {
             line("shutdown", shutdown.clone());
         }
+        for (lp, exits) in &self.last_exits {
+            line("last", format!("exits on LP {lp}: {}", newest(exits, most)));
+        }
+        if !self.last_calls.is_empty() {
+            line("last", format!("SEAMCALLs: {}", newest(&self.last_calls, most)));
+        }
         line("time", format!("{:.3} s", self.wall_time.as_secs_f64()));
         text
     }
@@ -215,6 +235,8 @@ impl Summary {
             "violations": self.violations,
             "limits": self.limits,
             "shutdowns": self.shutdowns,
+            "last_exits": self.last_exits,
+            "last_calls": self.last_calls,
             "wall_seconds": self.wall_time.as_secs_f64(),
         })
     }
@@ -238,6 +260,17 @@ fn list<K: std::fmt::Display + Ord>(counts: &BTreeMap<K, u64>, most: usize) -> S
         items.push(format!("{} other kinds {sum}", others.len()));
     }
     items.join(", ")
+}
+
+/// The newest entries, at most so many, oldest first; equal neighbours are one.
+fn newest(entries: &[String], most: usize) -> String {
+    let runs: Vec<String> = entries
+        .chunk_by(|one, next| one == next)
+        .filter_map(|run| Some((run.first()?, run.len())))
+        .map(|(entry, times)| if times == 1 { entry.clone() } else { format!("{entry} ({times} times)") })
+        .collect();
+    let from = runs.len().saturating_sub(most);
+    runs.get(from..).unwrap_or(&runs).join(", ")
 }
 
 /// How much of a summary is shown.
@@ -271,6 +304,14 @@ impl Privacy {
         }
     }
 
+    /// An exit, with where it was or without; nothing of one that only the module saw.
+    fn exit(self, exit: &seam_emu::GuestExit) -> Option<String> {
+        match self {
+            Self::Debug => Some(format!("{exit} at {:#x}", exit.rip)),
+            Self::Confidential => exit.reached_host.then(|| exit.to_string()),
+        }
+    }
+
     fn shutdown(self, shutdown: &seam_emu::GuestShutdown) -> String {
         match self {
             Self::Debug => format!("emulated processor {}: {}", shutdown.lp, shutdown.what),
@@ -281,7 +322,9 @@ impl Privacy {
 
 #[cfg(test)]
 mod tests {
-    use seam_emu::{EmulatorLimit, Unimplemented};
+    use seam_emu::{EmulatorLimit, GuestCall, GuestExit, Unimplemented};
+    use tdx_module_iface::TdgLeaf;
+    use tdx_module_iface::exit::ExitReason;
 
     use super::*;
 
@@ -303,5 +346,20 @@ mod tests {
         assert!(shown.contains("fld") && shown.contains("--debug"), "{shown}");
         assert!(!shown.contains("0xffff") && !shown.contains("db 2c") && !shown.contains("rsp"), "{shown}");
         assert!(Privacy::Debug.limit(&limit).contains("0xffff, bytes db 2c 24"));
+    }
+
+    #[test]
+    fn of_a_confidential_guests_exits_those_are_shown_that_reached_the_host_and_not_where_they_were() {
+        let exit = |reached_host| GuestExit {
+            reason: ExitReason::TDCALL,
+            call: Some(GuestCall::Module(TdgLeaf::MEM_PAGE_ACCEPT)),
+            rip: 0xffff,
+            reached_host,
+        };
+        assert_eq!(Privacy::Debug.exit(&exit(false)).as_deref(), Some("TDG.MEM.PAGE.ACCEPT at 0xffff"));
+        assert_eq!(Privacy::Confidential.exit(&exit(false)), None);
+        assert_eq!(Privacy::Confidential.exit(&exit(true)).as_deref(), Some("TDG.MEM.PAGE.ACCEPT"));
+        let entries = ["a", "b", "b", "c"].map(ToOwned::to_owned);
+        assert_eq!(newest(&entries, 2), "b (2 times), c");
     }
 }
