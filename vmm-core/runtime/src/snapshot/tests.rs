@@ -17,7 +17,9 @@ fn memory() -> Arena {
         arena.clear_page(Pfn::new(page), PRIVATE).unwrap();
         arena.write(Pfn::new(page).base(), PRIVATE, &[data; 4096]).unwrap();
     }
-    arena.write(Hpa::new(BYTES - 1), KeyId::new(2), &[9]).unwrap();
+    let last = Hpa::new(BYTES - 1);
+    arena.clear_page(last.frame(), KeyId::new(2)).unwrap();
+    arena.write(last, KeyId::new(2), &[9]).unwrap();
     arena
 }
 
@@ -34,19 +36,21 @@ fn open(file: &[u8]) -> Result<(String, Arena), SnapshotError> {
     Ok((state, arena))
 }
 
+/// Whether two memories hold the same under the same keys.
+fn are_equal(one: &Arena, other: &Arena) -> bool {
+    let (mut bytes, mut same) = ([0; 4096], [0; 4096]);
+    (0..BYTES / PAGE_SIZE).map(Pfn::new).all(|pfn| {
+        let key = one.page_key(pfn).unwrap();
+        one.read(pfn.base(), key, &mut bytes).unwrap();
+        other.page_key(pfn) == Ok(key) && other.read(pfn.base(), key, &mut same).is_ok() && bytes == same
+    })
+}
+
 #[test]
 fn state_and_memory_come_back_with_the_keys_of_all_pages() {
     let (state, arena) = open(&saved()).unwrap();
     assert_eq!(state, "the state");
-    let (before, mut bytes, mut same) = (memory(), [0; 4096], [0; 4096]);
-    for page in 0..BYTES / PAGE_SIZE {
-        let pfn = Pfn::new(page);
-        let key = before.page_key(pfn).unwrap();
-        assert_eq!(arena.page_key(pfn).unwrap(), key, "page {page:#x}");
-        before.read(pfn.base(), key, &mut bytes).unwrap();
-        arena.read(pfn.base(), key, &mut same).unwrap();
-        assert_eq!(bytes, same, "page {page:#x}");
-    }
+    assert!(are_equal(&memory(), &arena));
 }
 
 #[test]
@@ -57,14 +61,17 @@ fn memory_that_was_never_written_costs_nothing_in_the_file_and_afterwards() {
 }
 
 #[test]
-fn a_file_with_any_byte_changed_or_cut_anywhere_is_refused() {
+fn a_file_with_any_byte_changed_or_cut_anywhere_is_refused_unless_the_byte_says_nothing() {
     let file = saved();
     // Not of gzip's own header: when it was made, and by what, concerns nobody.
     const GZIP_HEADER: core::ops::Range<usize> = 24..34;
     for at in (0..file.len()).filter(|at| !GZIP_HEADER.contains(at)) {
         let mut damaged = file.clone();
         damaged[at] ^= 0x10;
-        assert!(open(&damaged).is_err(), "byte {at} of {}", file.len());
+        // Bits that fill a byte up are nobody's: what is read with them changed is what was written.
+        if let Ok((state, arena)) = open(&damaged) {
+            assert!(state == "the state" && are_equal(&memory(), &arena), "byte {at} of {}", file.len());
+        }
         assert!(open(&file[..at]).is_err(), "cut at {at}");
     }
     let mut longer = file;
