@@ -9,7 +9,7 @@
 //!   `tools/guests/linux/distribution.sh` brings, or that `TDVISOR_DISTRIBUTION_KERNEL` names.
 //!
 //! Two sets of bars: what the interpreter holds today, which no change may lose, and with `--goal` what a compiling tier
-//! is to reach. Writes `target/bench/engine.json`. Needs QEMU, gcc, busybox and cpio.
+//! is to reach; `--engine` names the engine of our side. Writes `target/bench/engine.json`. Needs QEMU, gcc, busybox and cpio.
 
 #[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
 #[path = "linux/boots.rs"]
@@ -26,6 +26,7 @@ use std::process::{Command, ExitCode};
 
 use boots::Files;
 use process::Process;
+use seam_emu::EngineKind;
 use tdvisor_test_data::linux;
 use tdvisor_tests::bench::clock::median;
 use tdvisor_tests::bench::{self, Bar, Report};
@@ -43,6 +44,8 @@ const CONSOLE: &str = "console=ttyS0 earlycon=uart8250,io,0x3f8,115200 panic=-1"
 /// A kernel's last line.
 const POWER_DOWN: &str = "Power down";
 const GOAL: &str = "--goal";
+/// Names our side's engine.
+const ENGINE: &str = "--engine";
 
 /// A figure, what holds today, and what is wanted: at most so many times QEMU's time.
 struct Figure {
@@ -82,6 +85,7 @@ struct Run {
 struct Boot<'a> {
     kernel: &'a Path,
     initrd: &'a Path,
+    engine: EngineKind,
 }
 
 impl Boot<'_> {
@@ -90,7 +94,7 @@ impl Boot<'_> {
         let mut command = match side {
             Side::Ours => {
                 let files = Files { vmlinux: self.kernel.into(), initrd: self.initrd.into() };
-                guest::command(guest::Pace::Real, &files, &cmdline)?
+                guest::command(guest::Pace::Real, self.engine, &files, &cmdline)?
             }
             Side::Qemu => {
                 let mut qemu = Command::new("qemu-system-x86_64");
@@ -179,11 +183,19 @@ fn main() -> ExitCode {
         return guest::main(rest);
     }
     let goal = arguments.iter().any(|argument| argument == GOAL);
+    let named = arguments.iter().skip_while(|argument| *argument != ENGINE).nth(1);
+    let engine = match named.map_or(Ok(EngineKind::default()), |name| name.parse()) {
+        Ok(engine) => engine,
+        Err(unknown) => {
+            eprintln!("{ENGINE}: {unknown}");
+            return ExitCode::from(2);
+        }
+    };
     let initrd = initrd();
     let work = |report: &mut Report| {
         let measured = (|| {
             let kernel = linux::find("vmlinux").map_err(|missing| missing.to_string())?;
-            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)? };
+            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)?, engine };
             in_turns(|side| boot.work(side))
         })();
         let figures: Vec<&Figure> = std::iter::once(&BOOT).chain(&WORK).collect();
@@ -192,7 +204,7 @@ fn main() -> ExitCode {
     let distribution = |report: &mut Report| {
         let measured = (|| {
             let kernel = linux::find_distribution_kernel().map_err(|missing| missing.to_string())?;
-            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)? };
+            let boot = Boot { kernel: &kernel, initrd: initrd.as_deref().map_err(Clone::clone)?, engine };
             in_turns(|side| boot.to_power_off(side))
         })();
         put(report, &[&DISTRIBUTION], measured, goal);

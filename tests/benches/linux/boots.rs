@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use seam_emu::EngineKind;
 use tdvisor_test_data::linux;
 
 use crate::guest;
@@ -40,7 +41,7 @@ impl Vmm {
     fn command(self, files: &Files, switches: &str) -> Result<Command, String> {
         let cmdline = format!("{CONSOLE} {switches}");
         match self {
-            Self::Tdvisor => guest::command(guest::Pace::Real, files, &cmdline),
+            Self::Tdvisor => guest::command(guest::Pace::Real, EngineKind::default(), files, &cmdline),
             Self::Qemu => {
                 let mut qemu = Command::new("qemu-system-x86_64");
                 qemu.args(["-accel", "tcg", "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot"]);
@@ -78,7 +79,12 @@ impl Counted {
 /// kernel's first line to init.
 pub fn counted(files: &Files) -> Result<[Counted; 2], String> {
     let cmdline = format!("{CONSOLE} tdvisor.steps=none");
-    let mut process = Process::start(&mut guest::command(guest::Pace::Deterministic, files, &cmdline)?)?;
+    let mut process = Process::start(&mut guest::command(
+        guest::Pace::Deterministic,
+        EngineKind::default(),
+        files,
+        &cmdline,
+    )?)?;
     let (line, _) = process.wait_for(guest::COUNTED)?;
     let numbers = line.split_once(guest::COUNTED).map_or("", |(_, numbers)| numbers);
     let numbers: Result<Vec<u64>, _> = numbers.split_whitespace().map(str::parse).collect();

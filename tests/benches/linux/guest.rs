@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use machine_emu::trace::Trace;
-use machine_emu::{EmulatedMachine, Pace as MachinePace};
+use machine_emu::{EmulatedMachine, Hardware, Pace as MachinePace};
 use nix::time::{ClockId, clock_gettime};
 use seam_emu::guest::{GuestCpu, GuestState, VmExit};
-use seam_emu::{CpuGuest, GuestEnv};
+use seam_emu::{CpuGuest, EngineKind, GuestEnv};
 use td_host::Host;
 use td_host::td::config::TdConfig;
 use td_host::td::{Ending, Td};
@@ -44,20 +44,21 @@ pub enum Pace {
 
 const DETERMINISTIC: &str = "deterministic";
 
-/// This program, to boot these files in a TD.
-pub fn command(pace: Pace, files: &Files, cmdline: &str) -> Result<Command, String> {
+/// This program, to boot these files in a TD whose processors have this engine.
+pub fn command(pace: Pace, engine: EngineKind, files: &Files, cmdline: &str) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     let pace = if pace == Pace::Deterministic { DETERMINISTIC } else { "real" };
-    command.args([ROLE, pace]).arg(&files.vmlinux).arg(&files.initrd).arg(cmdline);
+    command.args([ROLE, pace, engine.name()]).arg(&files.vmlinux).arg(&files.initrd).arg(cmdline);
     Ok(command)
 }
 
 /// Boots what the arguments say.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let [pace, kernel, initrd, cmdline] = arguments else { return ExitCode::from(2) };
+    let [pace, engine, kernel, initrd, cmdline] = arguments else { return ExitCode::from(2) };
+    let Ok(engine) = engine.parse() else { return ExitCode::from(2) };
     let pace = if pace == DETERMINISTIC { Pace::Deterministic } else { Pace::Real };
-    match boot(pace, kernel.as_ref(), initrd.as_ref(), cmdline) {
+    match boot(pace, engine, kernel.as_ref(), initrd.as_ref(), cmdline) {
         Ok(Ending::PoweredOff { code: 0 }) => ExitCode::SUCCESS,
         Ok(ending) => {
             println!("the TD ended otherwise: {ending}");
@@ -70,18 +71,33 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn boot(pace: Pace, kernel: &Path, initrd: &Path, cmdline: &str) -> Result<Ending, Box<dyn Error>> {
+fn boot(
+    pace: Pace,
+    engine: EngineKind,
+    kernel: &Path,
+    initrd: &Path,
+    cmdline: &str,
+) -> Result<Ending, Box<dyn Error>> {
     let config = TdConfig { memory: MEMORY_MIB << 20, ..TdConfig::default() };
     let machine_pace = match pace {
         Pace::Real => MachinePace::Real,
         Pace::Deterministic => MachinePace::Deterministic { seed: 1 },
     };
-    let machine = EmulatedMachine::with_pace(config.memory, config.vcpus, machine_pace, Trace::counting());
+    let machine = EmulatedMachine::with_hardware(
+        &Hardware { engine, ..Hardware::default() },
+        config.memory,
+        config.vcpus,
+        machine_pace,
+        Trace::counting(),
+    );
     let ticks = Arc::new(AtomicU64::new(0));
     if pace == Pace::Deterministic {
         let emulated = machine.machine();
         for lp in 0..emulated.num_lps() {
-            emulated.set_guest_cpu(lp, Box::new(Counting { cpu: CpuGuest::new(), ticks: ticks.clone() }));
+            emulated.set_guest_cpu(
+                lp,
+                Box::new(Counting { cpu: CpuGuest::with_engine(engine), ticks: ticks.clone() }),
+            );
         }
     }
     let ticks_per_instruction = machine.machine().config().tsc_ticks_per_instruction;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use seam_emu::machine::HostMemoryError;
 use seam_emu::processor::EmulatedProcessor;
 use seam_emu::{
-    Cmr, EmulatorLimit, GuestExit, GuestShutdown, HostViolation, Machine, MachineConfig, ModuleProfile,
-    TscSource,
+    Cmr, EmulatorLimit, EngineKind, GuestExit, GuestShutdown, HostViolation, Machine, MachineConfig,
+    ModuleProfile, TscSource,
 };
 use td_host::host::MemoryRange;
 use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
@@ -63,6 +63,8 @@ pub struct Hardware {
     pub module: ModuleProfile,
     /// The processor.
     pub processor: EmulatedProcessor,
+    /// What runs its instructions; a guest does not notice.
+    pub engine: EngineKind,
 }
 
 /// An emulated machine.
@@ -109,7 +111,7 @@ impl EmulatedMachine {
         };
         let machine = Arc::new(Machine::new(config));
         for index in 0..lps {
-            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::new()));
+            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::with_engine(hardware.engine)));
         }
         if let Some(journal) = trace.journal() {
             let (journal, machine_of) = (journal.clone(), Arc::downgrade(&machine));

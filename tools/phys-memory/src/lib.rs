@@ -32,6 +32,7 @@ mod access;
 mod chunk;
 mod page;
 mod snapshot;
+mod window;
 
 #[cfg(all(test, not(shuttle)))]
 mod tests;
@@ -50,6 +51,7 @@ pub use access::{Atomic, Word};
 use chunk::{CHUNK_BYTES, Chunk, PAGES_PER_CHUNK};
 use page::PageWord;
 pub use snapshot::Snapshot;
+pub use window::{Incarnation, Window};
 
 /// The largest arena: 1 TiB, whose chunk index is 4 MiB.
 pub const MAX_ARENA_BYTES: u64 = 1 << 40;
@@ -112,6 +114,7 @@ pub struct Arena {
     bus_lock: Mutex<()>,
     bytes: u64,
     keys: KeySpace,
+    incarnation: Incarnation,
 }
 
 #[derive(Default)]
@@ -138,6 +141,7 @@ impl Arena {
             bus_lock: Mutex::new(()),
             bytes: chunks as u64 * CHUNK_BYTES,
             keys,
+            incarnation: Incarnation::next(),
         }
     }
 
@@ -385,6 +389,16 @@ impl Arena {
         }
         // SAFETY: as in `readable`; the tag is clear.
         Ok(unsafe { &*tagged })
+    }
+
+    /// The chunk of an address, if this arena alone has it.
+    fn owned_already(&self, hpa: Hpa) -> Option<&Chunk> {
+        let tagged = self.slots.get((hpa.get() / CHUNK_BYTES) as usize)?.load(Ordering::Acquire);
+        if tagged.addr() & SHARED_TAG != 0 {
+            return None;
+        }
+        // SAFETY: as in `readable`; the tag is clear.
+        unsafe { tagged.as_ref() }
     }
 
     /// The chunk of an address for a write under `key`, with what that write does to the page's state.

@@ -5,7 +5,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::chunk::{CHUNK_BYTES, Chunk};
-use super::{Arena, KeySpace, Owners, SHARED_TAG};
+use super::{Arena, Incarnation, KeySpace, Owners, SHARED_TAG};
 use tdvisor_base::sync::{Arc, Mutex};
 
 /// Frozen contents of an arena. Cheap to clone; arenas made from it share its memory until they write.
@@ -24,6 +24,7 @@ impl core::fmt::Debug for Snapshot {
 impl Arena {
     /// Freezes the contents. The arena goes on and copies what it writes from now on.
     pub fn snapshot(&mut self) -> Snapshot {
+        self.incarnation = Incarnation::next();
         let mut owners = self.owners.lock();
         owners.retired.clear();
         for slot in &self.slots {
@@ -55,6 +56,7 @@ impl Snapshot {
             bus_lock: Mutex::new(()),
             bytes: self.chunks.len() as u64 * CHUNK_BYTES,
             keys: self.keys,
+            incarnation: Incarnation::next(),
         }
     }
 }

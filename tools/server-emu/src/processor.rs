@@ -19,7 +19,7 @@ use seam_emu::config::TscSource;
 use seam_emu::{Lp, Machine};
 use tdvisor_devices::DeviceRequest;
 use x86_arch::{Activity, Event, cr4, vector};
-use x86_emu::{Budget, Cpu, Engine, Exit, Interpreter};
+use x86_emu::{AnyEngine, Budget, Cpu, Engine, Exit};
 
 use crate::apic::LocalApic;
 use crate::bus::HostBus;
@@ -40,7 +40,7 @@ pub(crate) struct Processor<'s> {
     index: usize,
     apic_id: u32,
     cpu: Cpu,
-    engine: Interpreter,
+    engine: AnyEngine,
     bus: HostBus<'s>,
     lp: Lp<&'s Machine>,
     msrs: Msrs,
@@ -78,7 +78,7 @@ impl<'s> Processor<'s> {
             index,
             apic_id,
             cpu,
-            engine: Interpreter::new(),
+            engine: server.config.engine.engine(),
             lp,
             msrs: Msrs::default(),
             vmx: Vmx::default(),

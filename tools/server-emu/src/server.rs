@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use seam_emu::machine::InterruptController;
 use seam_emu::processor::{EmulatedProcessor, Processor::Emulated};
-use seam_emu::{Cmr, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
+use seam_emu::{Cmr, EngineKind, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
 use serde::{Deserialize, Serialize};
 use tdvisor_base::sync::{AtomicBool, AtomicU64, Ordering};
 use tdvisor_base::{Gpa, Hpa};
@@ -87,6 +87,9 @@ pub struct ServerConfig {
     pub profile: ModuleProfile,
     /// The model of its processors.
     pub processor: EmulatedProcessor,
+    /// What runs the instructions of hosts and guests; neither notices, and a snapshot does not say.
+    #[serde(skip)]
+    pub engine: EngineKind,
     /// Real time, or turns in virtual time.
     pub pace: Pace,
     /// What happens to the host's state that a TD exit gives up.
@@ -104,6 +107,7 @@ impl Default for ServerConfig {
             memory: 2 << 30,
             profile: ModuleProfile::default(),
             processor: EmulatedProcessor::default(),
+            engine: EngineKind::default(),
             pace: Pace::Real,
             host_state: HostState::default(),
             seam: Seam::default(),
@@ -343,7 +347,7 @@ impl Server {
         let remapping = Box::new(RemappingRegisters(interrupts.remapping().clone()));
         devices.mmio.attach(Gpa::new(REMAPPING), REMAPPING_BYTES, remapping)?;
         for lp in 0..machine.num_lps() {
-            machine.set_guest_cpu(lp, Box::new(seam_emu::CpuGuest::new()));
+            machine.set_guest_cpu(lp, Box::new(seam_emu::CpuGuest::with_engine(config.engine)));
         }
         let controller: Weak<Interrupts> = Arc::downgrade(&interrupts);
         machine.attach_interrupt_controller(controller as Weak<dyn InterruptController>);

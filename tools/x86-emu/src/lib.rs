@@ -51,7 +51,7 @@ pub use bus::{Answer, Bus, Translation};
 pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
 pub use decode::{implements, offers};
-pub use engine::{Engine, Interpreter};
+pub use engine::{AnyEngine, Compiler, Engine, EngineKind, Interpreter};
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };
@@ -61,3 +61,4 @@ pub use operand::NotPerformed;
 pub use registers::MsrError;
 pub use stop_points::{StopOn, StopPoint};
 pub use tlb::Tlb;
+pub use x86_jit::Unavailable;

@@ -12,7 +12,9 @@
 //!   stage live until the owner calls [`Tlb::flush_all`] or [`Tlb::flush_guest_page`]. Nothing here ever
 //!   notices by itself that a second-stage table changed: a flush that is missing shows.
 
+use phys_memory::Arena;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
+use x86_jit::{HostTlb, Right};
 
 use crate::bus::Translation;
 use crate::memory::Place;
@@ -156,6 +158,8 @@ pub struct Tlb {
     /// Per half of the address space, first and last byte of what large guest pages were cached for: an
     /// invalidation inside must drop all pieces of such a page.
     large: [Option<(u64, u64)>; 2],
+    /// A part of the linear entries, for compiled code: what goes here goes there.
+    host: Option<Box<HostTlb>>,
 }
 
 impl Default for Tlb {
@@ -169,6 +173,7 @@ impl Default for Tlb {
             misses: 0,
             keys: 0,
             large: [None; 2],
+            host: None,
         }
     }
 }
@@ -210,6 +215,9 @@ impl Tlb {
             self.upper_has_local = false;
         }
         self.touch_half(half);
+        if let Some(host) = &mut self.host {
+            host.clear_half(half);
+        }
         if let Some(large) = self.large.get_mut(half) {
             *large = None;
         }
@@ -239,6 +247,9 @@ impl Tlb {
             if let Some(entry) = self.linear.get_mut(index) {
                 *entry = EMPTY;
             }
+            if let Some(host) = &mut self.host {
+                host.clear_slot(view, linear);
+            }
         }
     }
 
@@ -249,8 +260,11 @@ impl Tlb {
         for entry in self.guest.iter_mut().filter(|e| e.gpa == page) {
             *entry = NO_GUEST;
         }
-        for entry in self.linear.iter_mut().filter(|e| e.gpa.get() == page) {
+        for (n, entry) in self.linear.iter_mut().enumerate().filter(|(_, e)| e.gpa.get() == page) {
             *entry = EMPTY;
+            if let Some(host) = &mut self.host {
+                host.clear_slot(n / LINEAR_ENTRIES, (n as u64 % LINEAR_ENTRIES as u64) << 12);
+            }
         }
     }
 
@@ -344,7 +358,26 @@ impl Tlb {
         if let Some(slot) = self.linear.get_mut(Self::index(view as u8, linear)) {
             *slot = entry;
         }
+        if let Some(host) = &mut self.host {
+            host.clear_slot(view as usize, linear);
+        }
         entry
+    }
+
+    /// The pages that compiled code may access by itself.
+    pub(crate) fn host(&mut self) -> &mut HostTlb {
+        self.host.get_or_insert_default()
+    }
+
+    /// Lets compiled code access the page of an address, as far as there is an entry that allows it.
+    pub(crate) fn expose(&mut self, view: View, linear: u64, arena: &Arena) {
+        let (Some(entry), tag) = self.probe(view, linear) else { return };
+        let entry = *entry;
+        for (have, right) in [(entry.read, Right::Read), (entry.write, Right::Write)] {
+            if have == tag {
+                self.host().fill(view as usize, linear, right, arena, entry.hpa, entry.key);
+            }
+        }
     }
 
     #[inline]

@@ -71,7 +71,7 @@ impl Machine {
         if let Some(port) = &spec.debug {
             let machine = machine.machine();
             for lp in 0..machine.num_lps() {
-                machine.set_guest_cpu(lp, Box::new(CpuGuest::debugged(port.clone())));
+                machine.set_guest_cpu(lp, Box::new(CpuGuest::debugged(spec.hardware.engine, port.clone())));
             }
         }
         if let Some(plan) = spec.faults {

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use machine_emu::Hardware;
-use seam_emu::ModuleProfile;
 use seam_emu::processor::{EmulatedProcessor, Model};
+use seam_emu::{EngineKind, ModuleProfile};
 
 use crate::outcome::Failure;
 
@@ -20,6 +20,9 @@ pub struct HardwareArgs {
     /// Hide a feature of the processor, as `-rdrand`; may be given several times. Its instructions still run.
     #[arg(long, value_name = "-NAME", allow_hyphen_values = true)]
     feature: Vec<HiddenFeature>,
+    /// What runs the instructions of guests and hosts: `interpreter`, or `compiler`, which makes host code of what runs often.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    engine: EngineKind,
 }
 
 /// A feature that is not to be seen.
@@ -48,6 +51,7 @@ impl HardwareArgs {
                 .without(name)
                 .map_err(|error| Failure::input(format_args!("--feature -{name}"), error))?;
         }
-        Ok(Hardware { module: self.profile, processor })
+        self.engine.check().map_err(|error| Failure::input("--engine", error))?;
+        Ok(Hardware { module: self.profile, processor, engine: self.engine })
     }
 }

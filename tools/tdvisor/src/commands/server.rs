@@ -288,6 +288,7 @@ impl Parts {
             memory: args.memory.bytes(),
             profile: hardware.module,
             processor: hardware.processor,
+            engine: hardware.engine,
             pace: args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed }),
             ..ServerConfig::default()
         };

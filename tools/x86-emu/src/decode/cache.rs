@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use tdvisor_base::{Hpa, KeyId, Pfn};
 
@@ -42,7 +43,7 @@ const MAX_OPS: usize = 1 << 19;
 /// A run of operations.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) ops: Box<[Op]>,
+    pub(crate) ops: Arc<[Op]>,
     /// The last operation sets RIP.
     pub(crate) sets_rip: bool,
     /// Bytes up to the end of the last operation.
@@ -55,9 +56,40 @@ pub(crate) struct Block {
     read_in: u64,
     bytes: Box<[u8]>,
     crosses_page: bool,
+    /// For engines that do more than run operations.
+    pub(crate) tier: Tier,
+}
+
+/// What an engine has made of a block, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Tier {
+    /// How often operations of the block were run.
+    pub(crate) heat: u32,
+    /// Compiled code, by the linear address it is for.
+    pub(crate) codes: Vec<(u64, x86_jit::CodeId)>,
 }
 
 impl Block {
+    /// Where its bytes are: the page, and the generation in which they were last looked at.
+    pub(crate) fn page(&self) -> (Pfn, u32) {
+        (self.hpa.frame(), self.generation)
+    }
+
+    /// The bytes that it was decoded from.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether its bytes lie in two pages.
+    pub(crate) fn crosses_page(&self) -> bool {
+        self.crosses_page
+    }
+
+    /// Whether nobody has to compare its bytes any more, unless its page is written.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
     /// Whether the bytes are to be compared in this turn.
     #[inline(always)]
     fn is_due(&self, turn: u64) -> bool {
@@ -67,7 +99,7 @@ impl Block {
     pub(super) fn new(ops: Vec<Op>, sets_rip: bool, bytes: &[u8]) -> Self {
         Self {
             end: ops.last().map_or(0, |op| op.end() as u16),
-            ops: ops.into_boxed_slice(),
+            ops: ops.into(),
             sets_rip,
             hpa: Hpa::new(0),
             key: KeyId::DEFAULT,
@@ -76,6 +108,7 @@ impl Block {
             read_in: 0,
             bytes: bytes.into(),
             crosses_page: false,
+            tier: Tier::default(),
         }
     }
 }
@@ -126,7 +159,12 @@ pub(crate) struct CodeCache {
 
 /// The state of translation that a jump entry is good for.
 fn stamp(cpu: &Cpu) -> u64 {
-    cpu.tlb.stamp(cpu.state.rip()) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view.is_user())
+    stamp_at(cpu, cpu.state.rip())
+}
+
+/// As [`stamp`], for an address in the same half of the address space as this one.
+pub(crate) fn stamp_at(cpu: &Cpu, linear: u64) -> u64 {
+    cpu.tlb.stamp(linear) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view.is_user())
 }
 
 impl CodeCache {
@@ -145,13 +183,25 @@ impl CodeCache {
     /// The block at RIP, valid at this moment.
     #[inline(always)]
     pub(crate) fn lookup(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&Block, Stop> {
+        let number = self.number(cpu, env)?;
+        self.blocks.get(number as usize).ok_or_else(|| cpu.unimplemented("a block that was lost"))
+    }
+
+    /// As [`Self::lookup`], for an engine that keeps something with the block.
+    #[inline(always)]
+    pub(crate) fn lookup_mut(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<&mut Block, Stop> {
+        let number = self.number(cpu, env)?;
+        self.blocks.get_mut(number as usize).ok_or_else(|| cpu.unimplemented("a block that was lost"))
+    }
+
+    #[inline(always)]
+    fn number(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<u32, Stop> {
         let rip = cpu.state.rip();
         let stamp = stamp(cpu);
-        let number = match self.jumps.get(Self::jump_index(rip)) {
+        Ok(match self.jumps.get(Self::jump_index(rip)) {
             Some(jump) if jump.rip == rip && jump.stamp == stamp && jump.checked == self.epoch => jump.block,
             _ => self.check(cpu, env, rip, stamp)?,
-        };
-        self.blocks.get(number as usize).ok_or_else(|| cpu.unimplemented("a block that was lost"))
+        })
     }
 
     #[inline(always)]

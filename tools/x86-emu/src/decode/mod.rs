@@ -5,6 +5,8 @@
 
 mod absent;
 pub(crate) mod cache;
+mod lower;
+mod lower_vector;
 mod operands;
 
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
@@ -119,6 +121,18 @@ fn decode_block(cpu: &Cpu, bytes: &[u8]) -> Option<Block> {
         return None;
     }
     Some(Block::new(ops, sets_rip, bytes.get(..used).unwrap_or(bytes)))
+}
+
+/// The instructions of a block as data, from its bytes; `None` stands for one that has no such form.
+pub(crate) fn described(bytes: &[u8]) -> Vec<x86_jit::Step> {
+    decoder(CodeMode::Code64, bytes)
+        .iter()
+        .map(|i| {
+            // What a processor without a feature does with an instruction of that feature is not in its operands.
+            let insn = if absent::fate(&i).is_none() { lower::lower(&i) } else { None };
+            x86_jit::Step { insn, end: i.next_ip() as u16 }
+        })
+        .collect()
 }
 
 /// Decodes one instruction, whatever it is.

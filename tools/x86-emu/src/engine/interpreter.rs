@@ -53,35 +53,49 @@ impl Blocks for Interpreter {
                 self.cache.begin_epoch();
             }
             let block = self.cache.lookup(cpu, env)?;
-            let count = block.ops.len() as u64;
-            if count > *left {
+            if block.ops.len() as u64 > *left {
                 return run_part(cpu, env, block, left);
             }
-            let mut rest = block.ops.iter();
-            while let Some(op) = rest.next() {
-                if let Err(stop) = (op.run)(cpu, env, op) {
-                    *left -= count - 1 - rest.len() as u64;
-                    cpu.fault_at(op);
-                    return Err(stop);
-                }
-                if cpu.attention {
-                    *left -= count - rest.len() as u64;
-                    cpu.attention = false;
-                    if !(block.sets_rip && rest.len() == 0) {
-                        cpu.move_on(op.end());
-                    }
-                    return Ok(());
-                }
-            }
-            *left -= count;
-            if !block.sets_rip {
-                cpu.move_on(u64::from(block.end));
+            if run_block(cpu, env, block, left)? {
+                return Ok(());
             }
             if *left == 0 || env.kick.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
     }
+}
+
+/// Runs all operations of a block, and moves RIP behind it; says whether something has to be looked at.
+#[inline(always)]
+pub(super) fn run_block(
+    cpu: &mut Cpu,
+    env: &mut Env<'_>,
+    block: &Block,
+    left: &mut u64,
+) -> Result<bool, crate::stop::Stop> {
+    let count = block.ops.len() as u64;
+    let mut rest = block.ops.iter();
+    while let Some(op) = rest.next() {
+        if let Err(stop) = (op.run)(cpu, env, op) {
+            *left -= count - 1 - rest.len() as u64;
+            cpu.fault_at(op);
+            return Err(stop);
+        }
+        if cpu.attention {
+            *left -= count - rest.len() as u64;
+            cpu.attention = false;
+            if !(block.sets_rip && rest.len() == 0) {
+                cpu.move_on(op.end());
+            }
+            return Ok(true);
+        }
+    }
+    *left -= count;
+    if !block.sets_rip {
+        cpu.move_on(u64::from(block.end));
+    }
+    Ok(false)
 }
 
 /// Runs the first `left` operations of a block that has more.

@@ -4,6 +4,8 @@
 //! from one engine to another between two runs. Every engine retires the same instructions with the same effects, budgets
 //! and exits: the choice is one of speed alone.
 
+mod choice;
+mod compiler;
 mod interpreter;
 mod turn;
 
@@ -16,6 +18,8 @@ use crate::decode::cache::CodeCache;
 use crate::exits::Exit;
 use crate::stop::Step;
 
+pub use choice::{AnyEngine, EngineKind, UnknownEngine};
+pub use compiler::Compiler;
 pub use interpreter::Interpreter;
 
 /// Runs the instructions of a [`Cpu`].

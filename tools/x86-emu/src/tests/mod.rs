@@ -4,6 +4,7 @@ mod address_spaces;
 mod breakpoints;
 mod compatibility;
 mod devices;
+mod engines;
 mod events;
 mod every_encoding;
 mod exits;

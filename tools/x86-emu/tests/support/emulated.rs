@@ -7,7 +7,8 @@ use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
 use x86_emu::{
-    Answer, Budget, Bus, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation, Unimplemented,
+    Answer, Budget, Bus, Compiler, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation,
+    Unimplemented,
 };
 
 use crate::native::{CODE, DATA, DATA_BYTES, SNIPPET, State};
@@ -66,16 +67,54 @@ pub enum End {
     Unimplemented(Unimplemented),
 }
 
+/// Both engines, each with a machine of its own. What they come to is compared: there is no flag and no register in which they
+/// may differ.
 pub struct Emulated {
-    cpu: Cpu,
-    engine: Interpreter,
-    bus: Flat,
+    interpreted: Machine<Interpreter>,
+    compiled: Machine<Compiler>,
 }
 
 impl Emulated {
     pub fn new() -> Self {
+        Self {
+            interpreted: Machine::new(Interpreter::new()),
+            compiled: Machine::new(Compiler::eager().expect("memory for code")),
+        }
+    }
+
+    /// Runs a snippet of at most `budget` instructions; gives the state at its end or at its fault.
+    pub fn run(
+        &mut self,
+        snippet: &[u8],
+        before: &State,
+        data: &mut [u8; DATA_BYTES],
+        budget: u64,
+    ) -> (State, End) {
+        let initial = Box::new(*data);
+        let expected = self.interpreted.run(snippet, before, data, budget);
+        // The first time compiled code finds no page that it may access by itself.
+        for time in ["first", "second"] {
+            let mut theirs = initial.clone();
+            let got = self.compiled.run(snippet, before, &mut theirs, budget);
+            assert_eq!(got, expected, "{snippet:02x?} compiled, the {time} time, from {before:x?}");
+            assert!(*theirs == *data, "{snippet:02x?} compiled, the {time} time, leaves other memory");
+            let (compiled, interpreted) = (&self.compiled.cpu, &self.interpreted.cpu);
+            assert!(compiled.state == interpreted.state, "{snippet:02x?}: {:x?}", compiled.state);
+        }
+        expected
+    }
+}
+
+struct Machine<E> {
+    cpu: Cpu,
+    engine: E,
+    bus: Flat,
+}
+
+impl<E: Engine> Machine<E> {
+    fn new(engine: E) -> Self {
         let memory = Arc::new(Arena::new(2 << 20, KeySpace::SHARED_ONLY));
-        let this = Self { cpu: Cpu::new(), engine: Interpreter::new(), bus: Flat(memory) };
+        let this = Self { cpu: Cpu::new(), engine, bus: Flat(memory) };
         this.poke(PML4, PDPT | 7);
         this.poke(PDPT, PD | 7);
         let table = |linear: u64| PD + 8 * (linear >> 21);
@@ -111,8 +150,7 @@ impl Emulated {
         self.bus.0.load(Hpa::new(at), KeyId::DEFAULT).expect("inside the arena")
     }
 
-    /// Runs a snippet of at most `budget` instructions; gives the state at its end or at its fault.
-    pub fn run(
+    fn run(
         &mut self,
         snippet: &[u8],
         before: &State,

@@ -30,7 +30,7 @@ use tdvisor_base::sync::AtomicBool;
 use tdx_module_iface::exit::ExitReason;
 use x86_arch::{Activity, Event, vector};
 use x86_emu::exits::{CrAccess, CrOperation};
-use x86_emu::{Budget, Cpu, Engine, Exit, InstructionExit, Interpreter, Unimplemented};
+use x86_emu::{AnyEngine, Budget, Cpu, Engine, EngineKind, Exit, InstructionExit, Unimplemented};
 
 use super::{GuestCpu, GuestState, VmExit, reason};
 use crate::config::TscSource;
@@ -47,7 +47,7 @@ const VIRTUAL_SLICE: u64 = 2_000;
 #[derive(Debug)]
 pub struct CpuGuest {
     cpu: Box<Cpu>,
-    engine: Interpreter,
+    engine: AnyEngine,
     translations: Option<Translations>,
     debug: Option<DebugLine>,
 }
@@ -61,12 +61,17 @@ impl Default for CpuGuest {
 impl CpuGuest {
     /// A CPU that has not run anything yet.
     pub fn new() -> Self {
-        Self { cpu: Box::new(Cpu::new()), engine: Interpreter::new(), translations: None, debug: None }
+        Self::with_engine(EngineKind::default())
     }
 
-    /// A CPU that a debugger can stop.
-    pub fn debugged(port: Arc<DebugPort>) -> Self {
-        Self { debug: Some(DebugLine::new(port)), ..Self::new() }
+    /// As [`Self::new`], with an engine of choice.
+    pub fn with_engine(engine: EngineKind) -> Self {
+        Self { cpu: Box::new(Cpu::new()), engine: engine.engine(), translations: None, debug: None }
+    }
+
+    /// A CPU that a debugger can stop, with an engine of choice.
+    pub fn debugged(engine: EngineKind, port: Arc<DebugPort>) -> Self {
+        Self { debug: Some(DebugLine::new(port)), ..Self::with_engine(engine) }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.

@@ -146,7 +146,7 @@ impl Summary {
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {label:<10} {value}");
         };
-        let Hardware { module, processor } = self.hardware;
+        let Hardware { module, processor, .. } = self.hardware;
         line("module", format!("{module}, by {}, on {}", module.backing(), processor.model));
         match (self.mrtd, self.matches()) {
             (Some(mrtd), Some(true)) => line("MRTD", format!("{} matches the image", Hex(&mrtd))),

@@ -27,7 +27,7 @@ pub struct SnapshotArgs {
     /// build of tdvisor. What the machine is, is in the snapshot.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "kernel", "host_image", "initrd", "disk", "cmdline", "append", "cpus", "packages", "memory", "profile", "cpu",
-        "feature", "deterministic", "boots",
+        "feature", "engine", "deterministic", "boots",
     ])]
     resume: Option<PathBuf>,
 }

@@ -1,0 +1,243 @@
+//! From decoded instructions to the data that a compiler takes.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use x86_jit::ir::{
+    Address, Arithmetic, Atomicity, Condition, Count, Fetch, Insn, Operand, Reg, Segment, Shift,
+    SignExtension, Source, Unary, Width,
+};
+
+use super::lower_vector;
+use super::operands::{register_index, width};
+use x86_arch::registers::HIGH_BYTES;
+
+/// What a 64-bit instruction of a block does, decoded as if the block began at address zero; `None` where that is left to the
+/// interpreter.
+pub(crate) fn lower(i: &Instruction) -> Option<Insn> {
+    if i.has_rep_prefix() || i.has_repne_prefix() {
+        return None;
+    }
+    if i.has_lock_prefix() || i.mnemonic() == Mnemonic::Xchg && i.op0_kind() == OpKind::Memory {
+        return locked(i);
+    }
+    moves(i).or_else(|| arithmetic(i)).or_else(|| transfers(i)).or_else(|| lower_vector::lower(i))
+}
+
+fn reg(register: Register) -> Option<Reg> {
+    let number = register_index(register);
+    (register.is_gpr() && number < HIGH_BYTES).then(|| Reg::new(number)).flatten()
+}
+
+fn size(i: &Instruction, n: u32) -> Option<Width> {
+    Width::from_bytes(width(i, n))
+}
+
+pub(super) fn address(i: &Instruction) -> Option<Address> {
+    let (base, index) = (i.memory_base(), i.memory_index());
+    let wide = |register: Register| register == Register::None || register.size() == 8;
+    if !wide(base) || !wide(index) || index.is_vector_register() {
+        return None;
+    }
+    let none = base == Register::None && index == Register::None;
+    if none && i.memory_displ_size() < 4 {
+        return None;
+    }
+    let segment = match i.memory_segment() {
+        Register::FS => Some(Segment::Fs),
+        Register::GS => Some(Segment::Gs),
+        _ => None,
+    };
+    let optional = |register| if register == Register::None { Some(None) } else { reg(register).map(Some) };
+    let (relative, base) = match base {
+        Register::RIP => (true, None),
+        base => (false, optional(base)?),
+    };
+    Some(Address {
+        base,
+        index: optional(index)?,
+        scale: i.memory_index_scale().trailing_zeros() as u8,
+        displacement: if relative { i.ip_rel_memory_address() } else { i.memory_displacement64() },
+        relative,
+        segment,
+    })
+}
+
+pub(super) fn operand(i: &Instruction, n: u32) -> Option<Operand> {
+    match i.op_kind(n) {
+        OpKind::Register => reg(i.op_register(n)).map(Operand::Register),
+        OpKind::Memory => address(i).map(Operand::Memory),
+        _ => None,
+    }
+}
+
+pub(super) fn register(i: &Instruction, n: u32) -> Option<Reg> {
+    (i.op_kind(n) == OpKind::Register).then(|| reg(i.op_register(n))).flatten()
+}
+
+fn is_immediate(i: &Instruction, n: u32) -> bool {
+    matches!(
+        i.op_kind(n),
+        OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64
+    )
+}
+
+fn source(i: &Instruction, n: u32) -> Option<Source> {
+    match i.op_kind(n) {
+        OpKind::Register => reg(i.op_register(n)).map(Source::Register),
+        OpKind::Memory => address(i).map(Source::Memory),
+        _ => is_immediate(i, n).then(|| Source::Immediate(i.immediate(n))),
+    }
+}
+
+fn condition(i: &Instruction) -> Option<Condition> {
+    // iced numbers conditions as the opcodes do, counting from 1.
+    Condition::new((i.condition_code() as u8).checked_sub(1)?)
+}
+
+/// Locked operations on memory.
+fn locked(i: &Instruction) -> Option<Insn> {
+    if i.op0_kind() != OpKind::Memory {
+        return None;
+    }
+    let fetch =
+        |kind| Some(Insn::Fetch { kind, width: size(i, 0)?, at: address(i)?, register: register(i, 1)? });
+    match i.mnemonic() {
+        Mnemonic::Xchg => fetch(Fetch::Exchange),
+        Mnemonic::Xadd => fetch(Fetch::Add),
+        Mnemonic::Cmpxchg => fetch(Fetch::Compare),
+        _ => match arithmetic(i)? {
+            insn @ (Insn::Arithmetic { .. } | Insn::Unary { .. }) => Some(insn),
+            _ => None,
+        },
+    }
+}
+
+fn moves(i: &Instruction) -> Option<Insn> {
+    use Mnemonic as M;
+    Some(match i.mnemonic() {
+        M::Nop | M::Endbr64 | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta => Insn::Nothing,
+        M::Mov => Insn::Move { width: size(i, 0)?, to: operand(i, 0)?, from: source(i, 1)? },
+        M::Movzx | M::Movsx | M::Movsxd => Insn::Extend {
+            signed: i.mnemonic() != M::Movzx,
+            from_width: size(i, 1)?,
+            from: operand(i, 1)?,
+            width: size(i, 0)?,
+            to: register(i, 0)?,
+        },
+        M::Lea => {
+            let address = Address { segment: None, ..address(i)? };
+            Insn::LoadAddress { width: size(i, 0)?, to: register(i, 0)?, address }
+        }
+        M::Xchg => Insn::Exchange { width: size(i, 0)?, a: register(i, 0)?, b: register(i, 1)? },
+        M::Bswap => Insn::SwapBytes { width: size(i, 0)?, of: register(i, 0)? },
+        M::Cbw => Insn::SignExtend { kind: SignExtension::Within, width: Width::Word },
+        M::Cwde => Insn::SignExtend { kind: SignExtension::Within, width: Width::Dword },
+        M::Cdqe => Insn::SignExtend { kind: SignExtension::Within, width: Width::Qword },
+        M::Cwd => Insn::SignExtend { kind: SignExtension::Across, width: Width::Word },
+        M::Cdq => Insn::SignExtend { kind: SignExtension::Across, width: Width::Dword },
+        M::Cqo => Insn::SignExtend { kind: SignExtension::Across, width: Width::Qword },
+        _ if i.flow_control() != FlowControl::Next => return None,
+        // SETcc and CMOVcc.
+        _ => match i.op_count() {
+            1 => Insn::Set { condition: condition(i)?, to: register(i, 0)? },
+            2 => Insn::ConditionalMove {
+                condition: condition(i)?,
+                width: size(i, 0)?,
+                to: register(i, 0)?,
+                from: operand(i, 1)?,
+            },
+            _ => return None,
+        },
+    })
+}
+
+fn arithmetic(i: &Instruction) -> Option<Insn> {
+    use Mnemonic as M;
+    let atomicity = if i.has_lock_prefix() { Atomicity::Locked } else { Atomicity::Plain };
+    let two = |kind| {
+        let (to, from) = (operand(i, 0)?, source(i, 1)?);
+        Some(Insn::Arithmetic { kind, width: size(i, 0)?, to, from, atomicity })
+    };
+    let one = |kind| Some(Insn::Unary { kind, width: size(i, 0)?, to: operand(i, 0)?, atomicity });
+    match i.mnemonic() {
+        M::Add => two(Arithmetic::Add),
+        M::Or => two(Arithmetic::Or),
+        M::Adc => two(Arithmetic::Adc),
+        M::Sbb => two(Arithmetic::Sbb),
+        M::And => two(Arithmetic::And),
+        M::Sub => two(Arithmetic::Sub),
+        M::Xor => two(Arithmetic::Xor),
+        M::Cmp => two(Arithmetic::Cmp),
+        M::Test => two(Arithmetic::Test),
+        M::Inc => one(Unary::Increment),
+        M::Dec => one(Unary::Decrement),
+        M::Neg => one(Unary::Negate),
+        M::Not => one(Unary::Not),
+        M::Shl | M::Sal => shift(i, Shift::Shl),
+        M::Shr => shift(i, Shift::Shr),
+        M::Sar => shift(i, Shift::Sar),
+        M::Rol => shift(i, Shift::Rol),
+        M::Ror => shift(i, Shift::Ror),
+        M::Imul if i.op_count() == 1 => {
+            Some(Insn::MultiplyWide { signed: true, width: size(i, 0)?, by: operand(i, 0)? })
+        }
+        M::Imul => {
+            let by = (i.op_count() == 3).then(|| i.immediate(2) as i32);
+            Some(Insn::Multiply { width: size(i, 0)?, to: register(i, 0)?, from: operand(i, 1)?, by })
+        }
+        M::Mul => Some(Insn::MultiplyWide { signed: false, width: size(i, 0)?, by: operand(i, 0)? }),
+        M::Div => Some(Insn::Divide { signed: false, width: size(i, 0)?, by: operand(i, 0)? }),
+        M::Idiv => Some(Insn::Divide { signed: true, width: size(i, 0)?, by: operand(i, 0)? }),
+        M::Bt if is_immediate(i, 1) => {
+            Some(Insn::TestBit { width: size(i, 0)?, of: register(i, 0)?, bit: i.immediate8() })
+        }
+        _ => None,
+    }
+}
+
+/// Shifts that move something, and not all there is.
+fn shift(i: &Instruction, kind: Shift) -> Option<Insn> {
+    let width = size(i, 0)?;
+    let count = if i.op1_kind() == OpKind::Register {
+        Count::Cl
+    } else {
+        let count = i.immediate8() & if width == Width::Qword { 63 } else { 31 };
+        if count == 0 || count >= 8 * width.bytes() {
+            return None;
+        }
+        Count::Immediate(count)
+    };
+    Some(Insn::Shift { kind, width, to: register(i, 0)?, count })
+}
+
+fn transfers(i: &Instruction) -> Option<Insn> {
+    use Mnemonic as M;
+    let native = i.stack_pointer_increment().unsigned_abs() == 8;
+    let direct = i.op0_kind() == OpKind::NearBranch64;
+    Some(match i.mnemonic() {
+        M::Push if native && i.op0_kind() != OpKind::Memory => Insn::Push { from: source(i, 0)? },
+        M::Pop if native => Insn::Pop { to: register(i, 0)? },
+        M::Leave if i.code().op_code().operand_size() == 64 => Insn::Leave,
+        M::Jmp if direct => Insn::Jump { to: i.near_branch_target() },
+        M::Call if direct => Insn::Call { to: i.near_branch_target() },
+        M::Jmp if i.is_jmp_near_indirect() && width(i, 0) == 8 => Insn::JumpIndirect { to: operand(i, 0)? },
+        M::Call if i.is_call_near_indirect() && width(i, 0) == 8 => Insn::CallIndirect { to: operand(i, 0)? },
+        M::Ret => {
+            let drop = if i.op_count() == 1 { i.immediate16() } else { 0 };
+            if i.stack_pointer_increment() != 8 + i32::from(drop) {
+                return None;
+            }
+            Insn::Return { drop }
+        }
+        _ if direct && i.is_jcc_short_or_near() => {
+            Insn::JumpIf { condition: condition(i)?, to: i.near_branch_target() }
+        }
+        _ => return None,
+    })
+}
