@@ -54,7 +54,7 @@ pub(crate) const LEAVES: &[GuestLeaf] = &[
     row(TdgLeaf::VM_RD, Run::Versioned(metadata::vm_read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::VM_WR, Run::Leaf(metadata::vm_write), exact(&[FieldId, FieldWrite], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::VP_RD, Run::Leaf(metadata::vp_read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID], "")),
-    row(TdgLeaf::VP_WR, Run::Leaf(metadata::vp_write), exact(&[FieldId], &[C::OPERAND_INVALID, C::METADATA_FIELD_NOT_WRITABLE, C::METADATA_FIELD_VALUE_NOT_VALID], "")),
+    row(TdgLeaf::VP_WR, Run::Leaf(metadata::vp_write), partial(&[FieldId], &[C::OPERAND_INVALID, C::METADATA_FIELD_NOT_WRITABLE, C::METADATA_FIELD_VALUE_NOT_VALID], "the TSC deadline of an L2 VM is kept, and nothing comes of it")),
     row(TdgLeaf::SYS_RD, Run::Leaf(metadata::sys_read), exact(&[FieldId, FieldRead], &[], "")),
     row(TdgLeaf::SYS_RDALL, Run::Leaf(metadata::sys_read_all), exact(&[], &[C::OPERAND_INVALID, C::METADATA_FIELD_ID_INCORRECT], "")),
     row(TdgLeaf::SERVTD_RD, Run::Leaf(servtd::access::read), exact(&[FieldId, FieldRead], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::TARGET_UUID_MISMATCH, C::TARGET_UUID_UPDATED], "recorded from 1.5.01; for later releases by rule")),

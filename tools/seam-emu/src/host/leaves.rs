@@ -62,7 +62,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::MNG_ADDCX, Run::Reads(mng::addcx::addcx), exact(&[Page, Keys, OpState], &[C::TDCX_NUM_INCORRECT, C::RND_NO_ENTROPY], "")),
     row(TdhLeaf::MNG_KEY_CONFIG, Run::Reads(mng::key_config::key_config), exact(&[Page], &[C::TD_FATAL, C::LIFECYCLE_STATE_INCORRECT, C::KEY_CONFIGURED, C::KEY_GENERATION_FAILED], "")),
     row(TdhLeaf::MNG_CREATE, Run::Reads(mng::create::create), exact(&[Page], &[C::HKID_NOT_FREE, C::RND_NO_ENTROPY], "")),
-    row(TdhLeaf::MNG_RD, Run::Versioned(metadata::td_leaves::read), partial(&[Page, Keys, Tdcs, OpState, FieldId, FieldRead], &[], "virtual VMX MSRs and extended-state layout read as zero or as plain values")),
+    row(TdhLeaf::MNG_RD, Run::Versioned(metadata::td_leaves::read), partial(&[Page, Keys, Tdcs, OpState, FieldId, FieldRead], &[], "the fields of TD-preserving update read as zero")),
     row(TdhLeaf::MNG_WR, Run::Leaf(metadata::td_leaves::write), exact(&[Page, Keys, Tdcs, OpState, FieldId, FieldWrite], &[C::METADATA_WR_MASK_NOT_VALID], "")),
     row(TdhLeaf::MNG_VPFLUSHDONE, Run::Reads(mng::vpflushdone::vpflushdone), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::FLUSHVP_NOT_DONE], "")),
     row(TdhLeaf::MNG_KEY_FREEID, Run::Reads(mng::key_freeid::key_freeid), exact(&[Page], &[C::LIFECYCLE_STATE_INCORRECT, C::WBCACHE_NOT_COMPLETE], "")),
