@@ -86,7 +86,8 @@ fn an_sgx_quote_never_satisfies_a_policy_for_a_td() {
     let verified = verifier.verify(&quote, RECORDED).unwrap();
     for name in ["pin.toml", "pin2.toml"] {
         let policy = Policy::from_text(&read(name)).unwrap();
-        let verdict = policy.evaluate(&verified, &Context { rtmr3_replay: Some([0; 48]) });
+        let verdict =
+            policy.evaluate(&verified, &Context { rtmr3_replay: Some([0; 48]), ..Context::default() });
         assert!(verdict.findings.iter().any(|finding| finding.code() == "tee"), "{name}: {verdict:?}");
     }
 }
@@ -190,7 +191,10 @@ fn a_log_that_is_given_must_be_borne_out_whatever_the_policy_says_of_rtmr3() {
         (&sevens, true, true, false),
     ] {
         let policy = Policy::from_text(&format!("[td]\n{rule}")).unwrap();
-        let accepts = |rtmr3_replay| policy.evaluate(&verified, &Context { rtmr3_replay }).is_accepted();
+        let accepts = |rtmr3_replay| {
+            let context = Context { rtmr3_replay, ..Context::default() };
+            policy.evaluate(&verified, &context).is_accepted()
+        };
         let found = (accepts(None), accepts(Some([7; 48])), accepts(Some([0; 48])));
         assert_eq!(found, (without, with_right, with_wrong), "{rule}");
     }

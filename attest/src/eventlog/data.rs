@@ -51,6 +51,12 @@ impl Utf16<'_> {
     pub(super) fn ascii(self) -> impl Iterator<Item = u8> {
         self.0.as_chunks::<2>().0.iter().map(|[low, _]| *low).take_while(|byte| *byte != 0)
     }
+
+    /// Whether it is the name of a variable of EFI_GLOBAL_VARIABLE that the Secure Boot configuration has.
+    pub(super) fn is_secure_boot(self) -> bool {
+        const NAMES: [&[u8]; 5] = [b"SecureBoot", b"PK", b"KEK", b"AuditMode", b"DeployedMode"];
+        NAMES.iter().any(|name| self.ascii().eq(name.iter().copied()))
+    }
 }
 
 impl fmt::Display for Utf16<'_> {
@@ -297,6 +303,11 @@ const LINUX_TAGS: [(u32, &[u8]); 2] = [
 /// The texts before what grub and the boot shim measured of a command.
 const COMMANDS: [&[u8]; 3] = [b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: "];
 
+/// The command in a boot loader's text.
+pub(super) fn command(text: &[u8]) -> Option<&[u8]> {
+    COMMANDS.iter().find_map(|prefix| text.strip_prefix(*prefix))
+}
+
 /// Whether an event's digest is the hash of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
@@ -371,7 +382,7 @@ impl Consistency {
     /// A boot loader's text. Commands are measured as text, without the NUL; files by their contents, under their name.
     fn of_loader(data: &[u8], is: impl Fn(&[u8]) -> bool) -> Self {
         let without_nul = data.strip_suffix(&[0]).unwrap_or(data);
-        let command = COMMANDS.iter().find_map(|prefix| without_nul.strip_prefix(*prefix));
+        let command = command(without_nul);
         if is(data) || is(without_nul) {
             return Self::Measured;
         }

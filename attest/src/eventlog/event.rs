@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+#[cfg(feature = "alloc")]
+use super::data::command;
 use super::data::{Consistency, EventData, Guid, Section};
 use super::header::Header;
 use crate::bytes::Cursor;
@@ -305,30 +307,73 @@ impl<'a> Event<'a> {
         EventData::of(self.kind, self.raw_data)
     }
 
-    /// Whether a variable of the Secure Boot configuration stands here under a type that is not of variables, with the
-    /// digest of a variable.
+    /// Whether firmware measures this before the separator of its register and never after it: the Secure Boot
+    /// configuration, its own version, the TD HOB and its variable store (TCG PC Client Platform Firmware Profile; edk2
+    /// OvmfPkg).
+    #[must_use]
+    pub fn belongs_before_separator(&self) -> bool {
+        match self.kind {
+            EventType::EFI_VARIABLE_DRIVER_CONFIG
+            | EventType::S_CRTM_CONTENTS
+            | EventType::S_CRTM_VERSION => true,
+            EventType::EFI_HANDOFF_TABLES2 => {
+                matches!(self.data(), EventData::Tables { description, .. } if description.starts_with(b"TdxTable"))
+            }
+            // td-shim measures its payload into RTMR1, and after the separator.
+            EventType::EFI_PLATFORM_FIRMWARE_BLOB | EventType::EFI_PLATFORM_FIRMWARE_BLOB2 => {
+                self.mr.register() == Some(Register::Rtmr0)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a variable of the Secure Boot configuration stands here under a type that is not of the configuration, with
+    /// the digest of a variable or of its value.
     #[must_use]
     pub fn is_renamed_variable(&self) -> bool {
         let of_variable = EventType::EFI_VARIABLE_DRIVER_CONFIG;
-        let is_of_variables = matches!(
-            self.kind,
-            EventType::EFI_VARIABLE_DRIVER_CONFIG
-                | EventType::EFI_VARIABLE_BOOT
-                | EventType::EFI_VARIABLE_BOOT2
-                | EventType::EFI_VARIABLE_AUTHORITY
-        );
-        let is_configuration = match EventData::of(of_variable, self.raw_data) {
-            EventData::Variable { guid, .. } => {
-                [Guid::GLOBAL_VARIABLE, Guid::IMAGE_SECURITY_DATABASE].contains(&guid)
-            }
-            _ => false,
+        let (is_of_boot, is_of_variables) = match self.kind {
+            EventType::EFI_VARIABLE_BOOT | EventType::EFI_VARIABLE_BOOT2 => (true, true),
+            EventType::EFI_VARIABLE_DRIVER_CONFIG | EventType::EFI_VARIABLE_AUTHORITY => (false, true),
+            _ => (false, false),
         };
+        let (is_configuration, is_secure_boot) = match EventData::of(of_variable, self.raw_data) {
+            EventData::Variable { guid, name, .. } => {
+                let of_lists = guid == Guid::IMAGE_SECURITY_DATABASE;
+                (guid == Guid::GLOBAL_VARIABLE || of_lists, of_lists || name.is_secure_boot())
+            }
+            _ => (false, false),
+        };
+        if is_of_boot {
+            return is_secure_boot;
+        }
         let digest = self.digest();
         !is_of_variables
             && is_configuration
             && digest.is_some_and(|digest| {
                 Consistency::of(of_variable, self.raw_data, &digest) == Consistency::Measured
             })
+    }
+
+    /// The text that was measured: all of it, and nothing that is only the log's word. `None` where the log does not have
+    /// what was measured, or it is no text.
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub fn measured_text(&self) -> Option<alloc::string::String> {
+        use super::text::Whole;
+        use alloc::string::ToString;
+        match (self.consistency(), self.data()) {
+            (Consistency::Measured, EventData::Text(text) | EventData::Tagged { data: text, .. }) => {
+                Some(Whole(text).to_string())
+            }
+            (Consistency::Measured, EventData::WideText(text)) => Some(text.to_string()),
+            (Consistency::Measured, EventData::Runtime { .. }) => Some(Whole(self.raw_data).to_string()),
+            (Consistency::ValueMeasured, EventData::Text(text)) => Some(Whole(command(text)?).to_string()),
+            (Consistency::ValueMeasured, EventData::Tagged { data: text, .. }) => {
+                Some(Whole(text).to_string())
+            }
+            _ => None,
+        }
     }
 
     /// Whether the digest is a hash of the data.

@@ -55,10 +55,15 @@ impl<'a> EventLog<'a> {
             return Err(LogError::NoSha384);
         }
         let log = Self { area, header };
-        match log.events().find(|event| event.kind != EventType::NO_ACTION && event.mr.is_of_pcrs()) {
-            Some(event) => Err(LogError::OfPcrs(event.mr)),
-            None => Ok(log),
+        let measured = || log.events().filter(|event| event.kind != EventType::NO_ACTION);
+        if let Some(event) = measured().find(|event| event.mr.is_of_pcrs()) {
+            return Err(LogError::OfPcrs(event.mr));
         }
+        // A bank that is declared and empty.
+        if measured().next().is_some() && measured().all(|event| event.digest().is_none()) {
+            return Err(LogError::NoSha384);
+        }
+        Ok(log)
     }
 
     /// The first entry.

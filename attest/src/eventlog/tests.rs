@@ -201,10 +201,18 @@ fn a_log_that_extends_pcrs_or_has_no_sha384_is_refused() {
             .fill(0xff, 8);
         assert_eq!(EventLog::parse(&log.bytes).unwrap_err(), LogError::OfPcrs(MrIndex(index)));
     }
-    let sha256 = LogWriter::with_algorithms(&[(4, 20), (0xb, 32)])
-        .event(1, EventType::SEPARATOR, &[(4, &[1; 20]), (0xb, &[1; 32])], &[0; 4])
+    // Without the bank, and with one that is declared and empty.
+    for algorithms in [&[(4, 20), (0xb, 32)][..], &[(4, 20), (0xb, 32), (0xc, 48)]] {
+        let sha256 = LogWriter::with_algorithms(algorithms)
+            .event(1, EventType::SEPARATOR, &[(4, &[1; 20]), (0xb, &[1; 32])], &[0; 4])
+            .fill(0xff, 8);
+        assert_eq!(EventLog::parse(&sha256.bytes).unwrap_err(), LogError::NoSha384);
+    }
+    let one_without = LogWriter::with_algorithms(&[(0xb, 32), (0xc, 48)])
+        .measured(1, EventType::SEPARATOR, &[0; 4])
+        .event(3, EventType::IPL, &[(0xb, &[1; 32])], b"kernel_cmdline: quiet\0")
         .fill(0xff, 8);
-    assert_eq!(EventLog::parse(&sha256.bytes).unwrap_err(), LogError::NoSha384);
+    assert_eq!(kinds_of(&one_without.bytes), [WarningKind::NoSha384], "its text is in no register");
     assert_eq!(EventLog::parse(b"CCEL\x38\0\0\0").unwrap_err(), LogError::AcpiTable);
 }
 
@@ -325,6 +333,7 @@ fn every_event_whose_text_is_measured_is_pointed_out_when_any_byte_of_it_is_anot
             }
         }
     }
+    println!("{altered} texts of {} kinds altered", kinds_with_text().len());
     assert!(altered > 1000, "{altered}");
 }
 
@@ -368,11 +377,41 @@ fn secure_boot_is_measured_before_its_separator_and_under_its_own_type() {
     let separator = (1, EventType::SEPARATOR, &[0; 4][..]);
     assert_eq!(log(&[(1, config, &on), separator]), []);
     assert_eq!(log(&[separator, (1, config, &on)]), [WarningKind::AfterSeparator]);
+    for kind in [EventType::S_CRTM_VERSION, EventType::EFI_PLATFORM_FIRMWARE_BLOB2] {
+        assert_eq!(log(&[(1, kind, b"x"), separator]), [], "{kind}");
+        assert_eq!(log(&[separator, (1, kind, b"x")]), [WarningKind::AfterSeparator], "{kind}");
+    }
+    let hob = (1, EventType::EFI_HANDOFF_TABLES2, &b"\x08TdxTable\0\0\0\0\0\0\0\0"[..]);
+    assert_eq!(log(&[separator, hob]), [WarningKind::AfterSeparator]);
     // The separator of another register closes nothing here.
     assert_eq!(log(&[(2, EventType::SEPARATOR, &[0; 4]), (1, config, &on)]), []);
     for kind in [EventType::POST_CODE, EventType::NONHOST_INFO, EventType::IPL, EventType(0x1234)] {
         assert_eq!(log(&[(1, kind, &on), separator]), [WarningKind::VariableOfOtherType], "{kind}");
     }
+    // Of a boot variable only the value is measured: its name could be any.
+    for name in ["SecureBoot", "PK", "KEK"] {
+        let forged = variable(Guid::GLOBAL_VARIABLE, name, &[1]);
+        let found = log(&[(1, EventType::EFI_VARIABLE_BOOT, &forged), separator]);
+        assert_eq!(found, [WarningKind::VariableOfOtherType], "{name}");
+    }
+    let order = variable(Guid::GLOBAL_VARIABLE, "BootOrder", &[1, 0]);
+    assert_eq!(log(&[separator, (1, EventType::EFI_VARIABLE_BOOT, &order)]), []);
+}
+
+#[test]
+fn firmware_measures_nothing_after_it_has_left_the_machine() {
+    let left = (2, EventType::EFI_ACTION, &b"Exit Boot Services Returned with Success"[..]);
+    let log = |events: &[(u32, EventType, &[u8])]| {
+        let log =
+            events.iter().fold(LogWriter::new(), |log, (mr, kind, data)| log.measured(*mr, *kind, data));
+        kinds_of(&log.fill(0xff, 8).bytes)
+    };
+    let image = (2, EventType::EFI_BOOT_SERVICES_APPLICATION, &[0; 40][..]);
+    assert_eq!(log(&[image, left]), []);
+    assert_eq!(log(&[left, image]), [WarningKind::AfterExit]);
+    assert_eq!(log(&[left, (1, EventType::NONHOST_INFO, b"x")]), [WarningKind::AfterExit]);
+    // RTMR2 and RTMR3 are the system's.
+    assert_eq!(log(&[left, (3, EventType::IPL, b"x"), (4, EventType::IPL, b"x")]), []);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::bytes::{Cursor, Truncated};
 
 /// More digests than this are no list.
 const MAX_DIGESTS: u32 = 16;
+/// What firmware measures last, into RTMR1 (TCG PC Client Platform Firmware Profile, "EV_EFI_ACTION").
+const BOOT_SERVICES_LEFT: &[u8] = b"Exit Boot Services Returned with Success";
 /// Index and type: an entry needs at least these to be told from the log's end.
 const MIN_ENTRY: usize = 8;
 
@@ -67,14 +69,16 @@ pub enum WarningKind {
     NoRegister(MrIndex),
     /// An event for MRTD, which cannot be extended: skipped.
     ForMrtd,
-    /// No SHA-384 digest: the event cannot be replayed.
+    /// No SHA-384 digest: nothing of the event is in a register.
     NoSha384,
     /// Digests of other algorithms beside the SHA-384: ignored.
     OtherDigests,
     /// The digest is not the hash of the data, and for this type it should be.
     DigestNotOfData,
-    /// A variable of the Secure Boot configuration after the separator of its register, which closes it.
+    /// What firmware measures before the separator of its register, after it: the separator closes that phase.
     AfterSeparator,
+    /// An event of firmware's registers after firmware had left the machine to the system.
+    AfterExit,
     /// The data are of a UEFI variable, and the type is not: someone gave the event another name.
     VariableOfOtherType,
     /// An EV_EVENT_TAG without its id and length (older Linux stubs).
@@ -110,13 +114,16 @@ impl fmt::Display for WarningKind {
                 write!(f, "index {index:#x} is no measurement register, not extended")
             }
             Self::ForMrtd => f.write_str("an event for MRTD, which nothing extends: skipped"),
-            Self::NoSha384 => f.write_str("no SHA-384 digest, so it cannot be replayed"),
+            Self::NoSha384 => f.write_str("no SHA-384 digest: nothing of this event is in a register"),
             Self::OtherDigests => f.write_str("digests of other algorithms are ignored"),
             Self::DigestNotOfData => {
                 f.write_str("the digest is not the hash of the data: what the log says here is not measured")
             }
             Self::AfterSeparator => f.write_str(
-                "a Secure Boot variable after the separator of its register: the boot had measured it before",
+                "after the separator of its register, before which firmware measures this: something else did, or again",
+            ),
+            Self::AfterExit => f.write_str(
+                "after firmware had left the machine to the system: firmware did not measure this",
             ),
             Self::VariableOfOtherType => {
                 f.write_str("the data are of a UEFI variable and the type is not: the event was renamed")
@@ -145,7 +152,14 @@ impl WarningKind {
     /// Whether the log contradicts itself here; the rest is merely odd.
     #[must_use]
     pub const fn is_contradiction(self) -> bool {
-        matches!(self, Self::DigestNotOfData | Self::AfterSeparator | Self::VariableOfOtherType)
+        matches!(
+            self,
+            Self::DigestNotOfData
+                | Self::AfterSeparator
+                | Self::AfterExit
+                | Self::VariableOfOtherType
+                | Self::NoSha384
+        )
     }
 }
 
@@ -182,6 +196,8 @@ pub struct Walk<'a> {
     /// Per RTMR: whether its separator has been seen, and the section whose contents come next.
     closed: [bool; 4],
     named: [Option<&'a [u8]>; 4],
+    /// Whether firmware has left the machine to the system.
+    left: bool,
     pending: Pending<'a>,
     state: State,
 }
@@ -246,6 +262,7 @@ impl<'a> Walk<'a> {
             separators_rtmr0: 0,
             closed: [false; 4],
             named: [None; 4],
+            left: false,
             pending: Pending { slots: [None; 8], given: 0, filled: 0 },
             state: State::Header,
         }
@@ -376,7 +393,9 @@ impl<'a> Walk<'a> {
             return;
         }
         if event.digest().is_none() {
-            self.warn(number, offset, WarningKind::NoSha384);
+            if event.mr.register().is_some() {
+                self.warn(number, offset, WarningKind::NoSha384);
+            }
         } else if event.digests.iter().count() > 1 {
             self.warn(number, offset, WarningKind::OtherDigests);
         }
@@ -385,9 +404,13 @@ impl<'a> Walk<'a> {
         }
         let register = event.extends().and_then(Register::rtmr);
         let is_closed = register.and_then(|number| self.closed.get(number)).copied().unwrap_or(false);
-        if is_closed && event.kind == EventType::EFI_VARIABLE_DRIVER_CONFIG {
+        if is_closed && event.belongs_before_separator() {
             self.warn(number, offset, WarningKind::AfterSeparator);
         }
+        if self.left && matches!(event.extends(), Some(Register::Rtmr0 | Register::Rtmr1)) {
+            self.warn(number, offset, WarningKind::AfterExit);
+        }
+        self.left |= event.kind == EventType::EFI_ACTION && event.raw_data == BOOT_SERVICES_LEFT;
         if register.is_some() && event.is_renamed_variable() {
             self.warn(number, offset, WarningKind::VariableOfOtherType);
         }

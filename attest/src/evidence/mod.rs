@@ -1,12 +1,13 @@
 //! Evidence in the forms in which people have it.
 //!
 //! Quotes and TDREPORTs travel as they are, as hexadecimal or base64 text with line breaks, in the buffer of the
-//! guest's driver, as JSON arrays of bytes, and inside the evidence JSON of Trustee, dstack and others; event logs
-//! beside them. [`open`] and [`open_log`] unwrap all of these. What comes out is exactly the bytes that were put in: they
+//! guest's driver, as JSON arrays of bytes, as protocol buffers of Google's tools, and inside the evidence JSON of Trustee,
+//! dstack and others; event logs beside them. [`open`] and [`open_log`] unwrap all of these. What comes out is exactly the bytes that were put in: they
 //! are verified elsewhere, and nothing is taken on trust here.
 //!
 //! Everything is bounded: the size of a file, how deep forms lie in each other, how deep JSON nests.
 
+mod google;
 mod hcl;
 mod json;
 mod text;
@@ -45,6 +46,8 @@ pub enum Form {
     Json,
     /// An Azure HCL report.
     Hcl,
+    /// A protocol buffer of Google's tools (`tdx.QuoteV4`, `tdx.QuoteV5`).
+    Protobuf,
 }
 
 impl fmt::Display for Form {
@@ -56,6 +59,7 @@ impl fmt::Display for Form {
             Self::ByteArray => "byte array",
             Self::Json => "JSON",
             Self::Hcl => "HCL report",
+            Self::Protobuf => "protobuf",
         })
     }
 }
@@ -160,6 +164,10 @@ fn unwrap(bytes: &[u8], forms: &mut Vec<Form>) -> Result<Evidence, EvidenceError
     }
     if begins_like_a_quote(bytes) {
         return Ok(Evidence::Quote(bytes.to_vec()));
+    }
+    if let Some(quote) = google::quote(bytes) {
+        forms.push(Form::Protobuf);
+        return unwrap(&quote, forms);
     }
     let text = core::str::from_utf8(bytes).map_err(|_| EvidenceError::NotAQuote)?;
     let text =

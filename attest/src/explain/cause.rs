@@ -20,6 +20,8 @@ pub enum Cause {
     SecureBoot,
     /// The ACPI blobs: vCPU count, devices, QEMU's version.
     Acpi,
+    /// The SMBIOS tables: firmware's version, or the machine's names.
+    Smbios,
     /// A fw_cfg file.
     FirmwareConfig,
     /// BootOrder or Boot####.
@@ -73,6 +75,7 @@ impl Cause {
             Self::VariableStore => "variable-store-differs",
             Self::SecureBoot => "secure-boot-differs",
             Self::Acpi => "acpi-differs",
+            Self::Smbios => "smbios-differs",
             Self::FirmwareConfig => "fw-cfg-differs",
             Self::BootVariables => "boot-variables-differ",
             Self::Kernel => "kernel-differs",
@@ -102,6 +105,7 @@ impl Cause {
             Self::VariableStore => "compare the firmware image: its CFV section is measured as it is",
             Self::SecureBoot => "compare the enrolled Secure Boot keys and whether it is on",
             Self::Acpi => "compare vCPU count, devices and QEMU version, and dump etc/acpi/tables again",
+            Self::Smbios => "compare firmware versions and what the host says of the machine",
             Self::FirmwareConfig => "compare the boot devices and the boot menu option",
             Self::BootVariables => "compare boot order and boot devices",
             Self::Kernel => "compare the kernel file; QEMU before 10.2 also writes into its header",
@@ -126,6 +130,7 @@ impl Cause {
     fn of(part: &Part, images: Images) -> Self {
         match part {
             Part::TdHob => Self::MemorySize,
+            Part::Smbios => Self::Smbios,
             Part::VariableStore => Self::VariableStore,
             Part::SecureBootVariable(_) | Part::Authority(_) => Self::SecureBoot,
             Part::Separator => Self::Separator,
@@ -163,6 +168,7 @@ impl fmt::Display for Cause {
             Self::VariableStore => "variable store differs: another firmware build, or changed variables",
             Self::SecureBoot => "Secure Boot configuration differs",
             Self::Acpi => "vCPU count or ACPI differs",
+            Self::Smbios => "SMBIOS tables differ: firmware version or machine",
             Self::FirmwareConfig => "fw_cfg differs",
             Self::BootVariables => "boot order or boot options differ",
             Self::Kernel => "kernel differs",

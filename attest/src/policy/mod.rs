@@ -27,6 +27,7 @@
 //! | `td.mr_service_td` | `"none"` | bodies before TDX 1.5 count as having none |
 //! | `td.init_service_td`, `td.current_service_td` | `"any"` if `mr_service_td` is, else `"none"` | bodies without the field count as having none |
 //! | `td.vm_id` | `[0]`: the TD itself, no partition of it | bodies without the field count as 0 |
+//! | `td.events` | any events; but a log that is given must account for RTMR0 to RTMR2 | rules without a log are not kept; text that was not measured keeps none |
 //! | `enclave.mr_enclave`, `enclave.mr_signer` | one of the two must be stated; the other is any value | – |
 //! | `enclave.debug` | `"forbid"` | – |
 //! | `enclave.isv_prod_id` | any | – |
@@ -35,17 +36,22 @@
 //! A policy is for one TEE: the evidence of another never keeps it, and rules for another are errors.
 
 mod evaluate;
+mod events;
 mod file;
+mod finding;
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-pub use evaluate::{Finding, PolicyVerdict, Register};
+pub use events::{EventRule, Quantifier};
 pub use file::PolicyError;
+pub use finding::{Finding, PolicyVerdict, Register};
 
 use crate::collateral::TcbStatus;
+use crate::eventlog::EventLog;
+use crate::predict::Prediction;
 use crate::quote::Measurement;
 use crate::verify::Component;
 use crate::{Hex, UnixSeconds};
@@ -252,6 +258,8 @@ pub struct TdRules {
     pub current_service_td: ServiceTd,
     /// VM_ID of an extended report.
     pub vm_id: VmId,
+    /// Rules on the contents of the event log.
+    pub events: Vec<EventRule>,
 }
 
 /// Rules about an SGX enclave.
@@ -325,6 +333,7 @@ impl Default for Policy {
                 init_service_td: ServiceTd::None,
                 current_service_td: ServiceTd::None,
                 vm_id: VmId::OneOf(alloc::vec![0]),
+                events: Vec::new(),
             },
             enclave: EnclaveRules {
                 debug: Rule::Forbid,
@@ -340,10 +349,15 @@ impl Default for Policy {
 
 /// What a policy may need beside the quote.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Context {
+pub struct Context<'a> {
     /// Replay of the runtime log. A log that is given must be borne out by the quote, whatever the policy says of
     /// RTMR3.
     pub rtmr3_replay: Option<Measurement>,
+    /// The event log. One that is given must account for RTMR0 to RTMR2 and say nothing that was not measured, whatever
+    /// the policy says of events.
+    pub log: Option<&'a EventLog<'a>>,
+    /// What the running system listed that it extended after the log, into any register.
+    pub runtime: Option<&'a Prediction>,
 }
 
 /// Prints a measurement as hexadecimal.

@@ -30,6 +30,12 @@ fn toml_and_json_say_the_same() {
         rtmr3 = "zero"
         mr_service_td = ["{register}"]
         vm_id = [0, 2]
+        [[td.events]]
+        register = "RTMR2"
+        part = "command line"
+        which = "some"
+        contains = ["a"]
+        digest = ["{register}"]
         "#
     );
     let json = format!(
@@ -37,7 +43,8 @@ fn toml_and_json_say_the_same() {
         "minimum_evaluation_number":17,"allowed_advisories":["INTEL-SA-1"]}},
         "platform":{{"smt":"forbid","fmspc":["B0c06f000000"]}},
         "td":{{"debug":"any","attributes":{{"mask":"80000000","value":"0x0"}},"mr_td":["{register}"],
-        "rtmr3":"zero","mr_service_td":["{register}"],"vm_id":[0,2]}}}}"#
+        "rtmr3":"zero","mr_service_td":["{register}"],"vm_id":[0,2],"events":[{{"register":"rtmr2",
+        "part":"command line","which":"some","contains":["a"],"digest":["{register}"]}}]}}}}"#
     );
     let policy = Policy::from_text(&toml).unwrap();
     assert_eq!(Policy::from_text(&json).as_ref(), Ok(&policy));
@@ -65,6 +72,19 @@ fn mistakes_are_errors_and_never_a_weaker_policy() {
         r#"{"td":{"vm_id":[]}}"#,
         r#"{"td":{"vm_id":[4]}}"#,
         r#"{"td":{"vm_id":0}}"#,
+        r#"{"td":{"events":{}}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2"}]}}"#,
+        r#"{"td":{"events":[{"part":"initrd"}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR4","part":"initrd"}]}}"#,
+        r#"{"td":{"events":[{"register":"MRTD","part":"initrd"}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":""}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":" x"}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","which":"any"}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","contains":[]}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","contains":[""]}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","lacks":"y"}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","digest":["00"]}]}}"#,
+        r#"{"td":{"events":[{"register":"RTMR2","part":"x","digests":[]}]}}"#,
         "[]",
         "{} {}",
     ] {

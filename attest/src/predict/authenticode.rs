@@ -1,9 +1,10 @@
-//! The Authenticode digest of a PE image, which is what firmware measures of a kernel.
+//! The Authenticode digest of a PE image, which is what firmware measures of a kernel, and an image's sections.
 //!
 //! Hashed are the headers without the checksum and without the certificate table's entry, then the sections in
 //! file order, then whatever follows them except the certificates (Microsoft, "Windows Authenticode Portable
 //! Executable Signature Format"; edk2's HashPeImage).
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -14,6 +15,8 @@ use td_image::digest::{Digest384, Sha384};
 const MAX_SECTIONS: usize = 96;
 const SECTION_BYTES: usize = 40;
 const SECURITY_DIRECTORY: usize = 4;
+/// The most zeros that a section has in memory beyond what the file has.
+const MAX_FILL: usize = 64 << 20;
 
 /// Why bytes are not a PE image that can be hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,32 +79,116 @@ pub fn sha384_padded(image: &[u8]) -> Result<Option<Digest384>, PeError> {
     Ok(Some(hasher.finish()))
 }
 
-fn hash(image: &[u8]) -> Result<Sha384, PeError> {
-    let headers = PeError::Truncated("headers");
-    if !image.starts_with(b"MZ") {
-        return Err(PeError::NoPe);
+/// Where the headers' tables lie; offsets in the file.
+struct Headers {
+    checksum: usize,
+    security: usize,
+    end: usize,
+    directory_count: usize,
+    sections: usize,
+    section_count: usize,
+}
+
+impl Headers {
+    fn of(image: &[u8]) -> Result<Self, PeError> {
+        let headers = PeError::Truncated("headers");
+        if !image.starts_with(b"MZ") {
+            return Err(PeError::NoPe);
+        }
+        // Every offset below is at most 2^32 plus a few hundred; usize has 64 bits, or the read fails.
+        let pe = usize_at(image, 0x3c).ok_or(headers)?;
+        if image.get(pe..).is_none_or(|rest| !rest.starts_with(b"PE\0\0")) {
+            return Err(PeError::NoPe);
+        }
+        let coff = pe.saturating_add(4);
+        let optional = coff.saturating_add(20);
+        let section_count = usize::from(u16_at(image, coff.saturating_add(2)).ok_or(headers)?);
+        let optional_size = usize::from(u16_at(image, coff.saturating_add(16)).ok_or(headers)?);
+        let directories = match u16_at(image, optional).ok_or(headers)? {
+            0x10b => optional.saturating_add(96),
+            0x20b => optional.saturating_add(112),
+            magic => return Err(PeError::Magic(magic)),
+        };
+        if section_count > MAX_SECTIONS {
+            return Err(PeError::Sections(section_count));
+        }
+        Ok(Self {
+            checksum: optional.saturating_add(64),
+            security: directories.saturating_add(SECURITY_DIRECTORY * 8),
+            end: usize_at(image, optional.saturating_add(60)).ok_or(headers)?,
+            directory_count: usize_at(image, directories.saturating_sub(4)).ok_or(headers)?,
+            sections: optional.saturating_add(optional_size),
+            section_count,
+        })
     }
-    // Every offset below is at most 2^32 plus a few hundred; usize has 64 bits, or the read fails.
-    let pe = usize_at(image, 0x3c).ok_or(headers)?;
-    if image.get(pe..).is_none_or(|rest| !rest.starts_with(b"PE\0\0")) {
-        return Err(PeError::NoPe);
+
+    /// The entry of a section in its table.
+    fn section<'a>(&self, image: &'a [u8], index: usize) -> Result<&'a [u8; SECTION_BYTES], PeError> {
+        let at = self.sections.saturating_add(index * SECTION_BYTES);
+        let entry = image.get(at..).and_then(<[u8]>::first_chunk);
+        entry.ok_or(PeError::Truncated("section table"))
     }
-    let coff = pe.saturating_add(4);
-    let optional = coff.saturating_add(20);
-    let section_count = usize::from(u16_at(image, coff.saturating_add(2)).ok_or(headers)?);
-    let optional_size = usize::from(u16_at(image, coff.saturating_add(16)).ok_or(headers)?);
-    let directories = match u16_at(image, optional).ok_or(headers)? {
-        0x10b => optional.saturating_add(96),
-        0x20b => optional.saturating_add(112),
-        magic => return Err(PeError::Magic(magic)),
+}
+
+/// A section of an image, as it is in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct PeSection<'a> {
+    name: [u8; 8],
+    /// What the file has of it.
+    file: &'a [u8],
+    /// Its size in memory; zeros follow what the file has.
+    bytes: usize,
+}
+
+impl<'a> PeSection<'a> {
+    /// Whether it has this name.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        self.name.get(..end) == Some(name.as_bytes())
+    }
+
+    /// What it holds in memory.
+    #[must_use]
+    pub fn contents(&self) -> Cow<'a, [u8]> {
+        match self.file.get(..self.bytes) {
+            Some(contents) => Cow::Borrowed(contents),
+            None => {
+                let mut contents = self.file.to_vec();
+                contents.resize(self.bytes, 0);
+                Cow::Owned(contents)
+            }
+        }
+    }
+}
+
+/// The sections of an image, in the order of its table.
+///
+/// # Errors
+/// [`PeError`]; also for a section that is far larger in memory than in the file.
+pub fn sections(image: &[u8]) -> Result<Vec<PeSection<'_>>, PeError> {
+    let headers = Headers::of(image)?;
+    let section = |index| {
+        let entry = headers.section(image, index)?;
+        let [virtual_size, size, start] = [8, 16, 20].map(|at| usize_at(entry, at).unwrap_or_default());
+        let file = image.get(start..).and_then(|rest| rest.get(..size));
+        let file = if size == 0 { &[] } else { file.ok_or(PeError::Truncated("sections"))? };
+        // A section whose size in memory is not stated has that of the file.
+        let bytes = if virtual_size == 0 { size } else { virtual_size };
+        if bytes > size.saturating_add(MAX_FILL) {
+            return Err(PeError::Truncated("sections"));
+        }
+        let mut name = [0; 8];
+        name.iter_mut().zip(entry).for_each(|(to, from)| *to = *from);
+        Ok(PeSection { name, file, bytes })
     };
-    if section_count > MAX_SECTIONS {
-        return Err(PeError::Sections(section_count));
-    }
-    let checksum = optional.saturating_add(64);
-    let headers_end = usize_at(image, optional.saturating_add(60)).ok_or(headers)?;
-    let directory_count = usize_at(image, directories.saturating_sub(4)).ok_or(headers)?;
-    let security = directories.saturating_add(SECURITY_DIRECTORY * 8);
+    (0..headers.section_count).map(section).collect()
+}
+
+fn hash(image: &[u8]) -> Result<Sha384, PeError> {
+    let table = Headers::of(image)?;
+    let headers = PeError::Truncated("headers");
+    let Headers { checksum, security, end: headers_end, directory_count, section_count, .. } = table;
 
     let mut hasher = Sha384::new();
     let mut take = |range: Range<usize>| -> Result<(), PeError> {
@@ -126,12 +213,10 @@ fn hash(image: &[u8]) -> Result<Sha384, PeError> {
         0
     };
 
-    let table = optional.saturating_add(optional_size);
     let mut sections = Vec::with_capacity(section_count);
     for index in 0..section_count {
-        let at = table.saturating_add(index * SECTION_BYTES);
-        let size = usize_at(image, at.saturating_add(16)).ok_or(PeError::Truncated("section table"))?;
-        let start = usize_at(image, at.saturating_add(20)).ok_or(PeError::Truncated("section table"))?;
+        let entry = table.section(image, index)?;
+        let [size, start] = [16, 20].map(|at| usize_at(entry, at).unwrap_or_default());
         if size != 0 {
             sections.push((start, size));
         }

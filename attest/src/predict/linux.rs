@@ -126,22 +126,33 @@ fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, 
     Ok(Some(image))
 }
 
-/// The command line as the EFI stub measures it: UTF-16LE with its final NUL. OVMF appends the name under which
-/// the initrd can be loaded.
+/// The command line as the EFI stub measures it: UTF-16LE with its final NUL.
+fn measured(text: &str) -> Digest384 {
+    let mut bytes = utf16(text);
+    bytes.extend([0, 0]);
+    Digest384::of(&bytes)
+}
+
+/// A command line that the EFI stub is given as it is.
+pub(super) fn given_command_line(text: &str) -> Expectation {
+    Expectation::Exactly(measured(text))
+}
+
+/// A command line that the EFI stub is given by OVMF, which adds the name under which the initrd can be loaded: behind it, and
+/// in newer builds (2026.08, by a boot of it) before it.
 #[must_use]
 pub fn command_line(text: &str) -> Expectation {
-    let measured = |text: &str| {
-        let mut bytes = utf16(text);
-        bytes.extend([0, 0]);
-        Digest384::of(&bytes)
-    };
     let text = text.trim_end_matches(['\n', '\0']);
-    let with_initrd = alloc::format!("{text} initrd=initrd");
+    let (behind, before) = (alloc::format!("{text} initrd=initrd"), alloc::format!("initrd=initrd {text}"));
     Expectation::OneOf(vec![
         Alternative { when: Cow::Borrowed("as given"), digest: measured(text) },
         Alternative {
             when: Cow::Borrowed("with \" initrd=initrd\" appended by OVMF"),
-            digest: measured(&with_initrd),
+            digest: measured(&behind),
+        },
+        Alternative {
+            when: Cow::Borrowed("with \"initrd=initrd \" put before it by OVMF"),
+            digest: measured(&before),
         },
     ])
 }

@@ -96,8 +96,10 @@ pub struct ListedEvent {
     pub name: String,
     /// Its type, where the list has types.
     pub kind: Option<EventType>,
-    /// Its data as a log has them: for dstack's run-time events, name and payload with a colon between.
+    /// Its data as a log has them: for dstack's run-time events, name and payload with a colon between; for IMA's, the data
+    /// of the template.
     pub data: Vec<u8>,
+    pub(super) consistency: Consistency,
 }
 
 /// A list.
@@ -146,9 +148,12 @@ impl Line {
             Some(_) => payload,
             None => name.as_deref().unwrap_or_default().as_bytes().to_vec(),
         };
+        let digest = self.digest.parse().map_err(|_| ListError::Digest { line })?;
+        let consistency = kind.map_or(Consistency::NotInLog, |kind| Consistency::of(kind, &data, &digest));
         Ok(ListedEvent {
             register: register.ok_or(ListError::Register { line })?,
-            digest: self.digest.parse().map_err(|_| ListError::Digest { line })?,
+            digest,
+            consistency,
             name: name.unwrap_or_else(|| alloc::format!("{line}")),
             kind,
             data,
@@ -159,8 +164,8 @@ impl Line {
 impl ListedEvent {
     /// Whether the digest is a hash of what the list says.
     #[must_use]
-    pub fn consistency(&self) -> Consistency {
-        self.kind.map_or(Consistency::NotInLog, |kind| Consistency::of(kind, &self.data, &self.digest))
+    pub const fn consistency(&self) -> Consistency {
+        self.consistency
     }
 }
 

@@ -7,20 +7,28 @@
 //! | module | predicts |
 //! |---|---|
 //! | [`ovmf`] | RTMR0 and RTMR1 of OVMF with QEMU's direct kernel boot, RTMR2 of Linux's EFI stub |
+//! | [`disk_boot`] | RTMR1 of OVMF that boots GRUB or a unified kernel image, RTMR2 of the latter |
 //! | [`boot_shim`] | RTMR0, RTMR1 and RTMR2 of Linux under this project's boot shim |
 //! | [`td_shim`] | RTMR0 and RTMR1 of td-shim |
 //! | [`guest`] | the registers of this project's own guests |
 //! | [`Prediction::from_log`] | the events of a reference log, to compare one boot with another |
 //! | [`list`] | events from a list that an application keeps (RTMR3) |
+//! | [`ima`] | events from the list of Linux's integrity measurements (RTMR2) |
 
 pub mod authenticode;
 pub mod boot_shim;
+pub mod disk_boot;
+pub mod gpt;
 pub mod guest;
+pub mod ima;
 pub mod linux;
 pub mod list;
 pub mod ovmf;
 mod part;
+pub mod smbios;
 pub mod td_shim;
+pub mod uki;
+mod variable_store;
 pub mod variables;
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::linux::{self, KernelError, Machine};
+use super::smbios;
+use super::variable_store::VariableStore;
 use super::variables::{firmware_file_option, variable};
 use super::{Alternative, Expectation, Part, Prediction};
 use crate::eventlog::{Guid, Register};
@@ -43,6 +45,10 @@ pub enum Generation {
     Before202505,
     /// From edk2-stable202505 on: fw_cfg files are measured, and there is a second boot option.
     From202505,
+    /// As edk2-stable202608 does it for a kernel of its host's: the SMBIOS tables are measured, and there is one boot option.
+    From202608,
+    /// None at all.
+    Unmeasured,
 }
 
 /// Where a build extends the separator that closes the boot of RTMR1.
@@ -66,7 +72,7 @@ pub struct Profile {
 }
 
 /// The builds that are known.
-pub const PROFILES: [Profile; 3] = [
+pub const PROFILES: [Profile; 4] = [
     Profile { name: "ovmf", generation: Generation::Before202505, separator: SeparatorPlace::Rtmr1 },
     Profile {
         name: "ovmf-separator-rtmr0",
@@ -74,7 +80,23 @@ pub const PROFILES: [Profile; 3] = [
         separator: SeparatorPlace::Rtmr0,
     },
     Profile { name: "ovmf-202505", generation: Generation::From202505, separator: SeparatorPlace::Rtmr1 },
+    Profile { name: "ovmf-202608", generation: Generation::From202608, separator: SeparatorPlace::Rtmr1 },
 ];
+
+/// A build without UEFI's measurement protocol for confidential computing, such as Debian's of 2022.11: it leaves RTMR0 and
+/// RTMR1 zero, and a kernel that asks it to measure finds nobody. No reference value of such a build says anything about
+/// what it started.
+pub const UNMEASURED: Profile = Profile {
+    name: "ovmf-without-measurement",
+    generation: Generation::Unmeasured,
+    separator: SeparatorPlace::Rtmr1,
+};
+
+/// What firmware measures before it starts something.
+pub(super) const CALLING: &str = "Calling EFI Application from Boot Option";
+/// What it measures when the system takes over.
+pub(super) const LEAVING: [&str; 2] =
+    ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
 
 /// What a boot is made of. What is not given stays unknown in the prediction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +111,8 @@ pub struct Inputs<'a> {
     pub acpi_rsdp: Option<&'a [u8]>,
     /// fw_cfg's etc/acpi/tables.
     pub acpi_tables: Option<&'a [u8]>,
+    /// The SMBIOS tables that firmware publishes on this machine: its own versions are in them.
+    pub smbios: Option<&'a [u8]>,
     /// The kernel.
     pub kernel: Option<&'a [u8]>,
     /// The initrd.
@@ -128,6 +152,9 @@ fn unknown(needs: &'static str) -> Expectation {
 /// [`InputError`] for inputs that are no such thing; missing ones are no error.
 pub fn direct_boot(inputs: &Inputs<'_>, profile: Profile) -> Result<Prediction, InputError> {
     let mut prediction = Prediction { events: Vec::new(), silent: vec![Register::Rtmr3] };
+    if profile.generation == Generation::Unmeasured {
+        return Ok(prediction);
+    }
     configuration(&mut prediction, inputs, profile)?;
     started(&mut prediction, inputs, profile)?;
     if inputs.kernel.is_none() && inputs.command_line.is_none() && inputs.initrd.is_none() {
@@ -142,14 +169,38 @@ pub fn direct_boot(inputs: &Inputs<'_>, profile: Profile) -> Result<Prediction, 
     Ok(prediction)
 }
 
+fn published(smbios: Option<&[u8]>) -> Expectation {
+    match smbios.map(smbios::measured) {
+        Some(Some(tables)) => Expectation::Exactly(Digest384::of(&tables)),
+        Some(None) => unknown(
+            "SMBIOS tables with structures of types 0, 1 and 127 alone, without serial number and UUID",
+        ),
+        None => unknown("the SMBIOS tables"),
+    }
+}
+
+/// The option that starts edk2's boot menu.
+fn boot_menu() -> Vec<u8> {
+    firmware_file_option(APPLICATION | HIDDEN, "BootManagerMenuApp", MAIN_VOLUME, BOOT_MANAGER_MENU)
+}
+
 fn separator() -> Expectation {
     Expectation::Exactly(Digest384::of(&[0; 4]))
 }
 
-fn configuration(
+/// RTMR0 of a build before edk2-stable202505 up to its boot variables.
+pub(super) fn before_boot_variables(
     prediction: &mut Prediction,
     inputs: &Inputs<'_>,
-    profile: Profile,
+) -> Result<(), InputError> {
+    firmware(prediction, inputs, &[])
+}
+
+/// The TD HOB, the variable store, these files of fw_cfg, the Secure Boot configuration, and ACPI.
+fn firmware(
+    prediction: &mut Prediction,
+    inputs: &Inputs<'_>,
+    files: &[(&str, &[u8])],
 ) -> Result<(), InputError> {
     let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
     add(Part::TdHob, hob(inputs).map_err(InputError::TdHob)?);
@@ -158,20 +209,24 @@ fn configuration(
         Some(firmware.raw(&cfv))
     });
     add(Part::VariableStore, Expectation::of_optional(store, "the firmware image"));
-    let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
-    if profile.generation == Generation::From202505 {
-        add(Part::FirmwareConfig("BootMenu".to_string()), exactly(&[0, 0]));
-        add(Part::FirmwareConfig("bootorder".to_string()), exactly(BOOT_ORDER_FILE));
+    for (name, contents) in files {
+        add(Part::FirmwareConfig((*name).to_string()), Expectation::Exactly(Digest384::of(contents)));
     }
-    add(Part::SecureBootVariable("SecureBoot".to_string()), secure_boot());
+    let enrolled = store.map(VariableStore::of);
+    add(Part::SecureBootVariable("SecureBoot".to_string()), secure_boot(enrolled));
     for (name, vendor) in [
         ("PK", Guid::GLOBAL_VARIABLE),
         ("KEK", Guid::GLOBAL_VARIABLE),
         ("db", Guid::IMAGE_SECURITY_DATABASE),
         ("dbx", Guid::IMAGE_SECURITY_DATABASE),
     ] {
-        let empty = Expectation::Exactly(variable(vendor, name, &[]));
-        add(Part::SecureBootVariable(name.to_string()), empty);
+        let value = match enrolled {
+            // Whose keys nobody knows are expected to be none.
+            None => Expectation::Exactly(variable(vendor, name, &[])),
+            Some(Some(store)) => Expectation::Exactly(variable(vendor, name, store.value(vendor, name))),
+            Some(None) => unknown("a variable store in the firmware image that can be read"),
+        };
+        add(Part::SecureBootVariable(name.to_string()), value);
     }
     add(Part::Separator, separator());
     for (bytes, needs) in [
@@ -181,24 +236,41 @@ fn configuration(
     ] {
         add(Part::Acpi, Expectation::of_optional(bytes, needs));
     }
+    Ok(())
+}
+
+fn configuration(
+    prediction: &mut Prediction,
+    inputs: &Inputs<'_>,
+    profile: Profile,
+) -> Result<(), InputError> {
+    let files: &[(&str, &[u8])] = match profile.generation {
+        Generation::From202505 | Generation::From202608 => {
+            &[("BootMenu", &[0, 0]), ("bootorder", BOOT_ORDER_FILE)]
+        }
+        Generation::Before202505 | Generation::Unmeasured => &[],
+    };
+    firmware(prediction, inputs, files)?;
+    let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
+    let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
     let boot = |name: &str| Part::BootVariable(name.to_string());
     match profile.generation {
+        Generation::Unmeasured => {}
+        Generation::From202608 => {
+            add(Part::Smbios, published(inputs.smbios));
+            add(boot("BootOrder"), exactly(&[0, 0]));
+            add(boot("Boot0000"), exactly(&boot_menu()));
+        }
         Generation::Before202505 => {
             let ui_app = firmware_file_option(APPLICATION | HIDDEN, "UiApp", MAIN_VOLUME, UI_APP);
             add(boot("BootOrder"), exactly(&[0, 0]));
             add(boot("Boot0000"), exactly(&ui_app));
         }
         Generation::From202505 => {
-            let menu = firmware_file_option(
-                APPLICATION | HIDDEN,
-                "BootManagerMenuApp",
-                MAIN_VOLUME,
-                BOOT_MANAGER_MENU,
-            );
             let setup = firmware_file_option(APPLICATION, "EFI Firmware Setup", MAIN_VOLUME, UI_APP);
             add(Part::Authority(alloc::string::String::new()), unknown("the firmware's own authority event"));
             add(boot("BootOrder"), exactly(&[0, 0, 1, 0]));
-            add(boot("Boot0000"), exactly(&menu));
+            add(boot("Boot0000"), exactly(&boot_menu()));
             add(boot("Boot0001"), exactly(&setup));
         }
     }
@@ -221,12 +293,12 @@ fn started(prediction: &mut Prediction, inputs: &Inputs<'_>, profile: Profile) -
     add(Part::Image, kernel);
     let action =
         |text: &str| (Part::Action(text.to_string()), Expectation::Exactly(Digest384::of(text.as_bytes())));
-    let (part, expectation) = action("Calling EFI Application from Boot Option");
+    let (part, expectation) = action(CALLING);
     add(part, expectation);
     if profile.separator == SeparatorPlace::Rtmr1 {
         add(Part::Separator, separator());
     }
-    for text in ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"] {
+    for text in LEAVING {
         let (part, expectation) = action(text);
         add(part, expectation);
     }
@@ -252,11 +324,16 @@ fn hob(inputs: &Inputs<'_>) -> Result<Expectation, td_hob::HobTooLarge> {
     Ok(Expectation::OneOf(alternatives))
 }
 
-fn secure_boot() -> Expectation {
+/// What SecureBoot may be. The variable store says it where it is known; whether the build has Secure Boot at all, nothing.
+fn secure_boot(enrolled: Option<Option<VariableStore<'_>>>) -> Expectation {
     let of = |value: &[u8]| variable(Guid::GLOBAL_VARIABLE, "SecureBoot", value);
-    Expectation::OneOf(vec![
-        Alternative { when: Cow::Borrowed("no Secure Boot in the build"), digest: of(&[]) },
-        Alternative { when: Cow::Borrowed("Secure Boot off"), digest: of(&[0]) },
-        Alternative { when: Cow::Borrowed("Secure Boot on"), digest: of(&[1]) },
-    ])
+    let none = || Alternative { when: Cow::Borrowed("no Secure Boot in the build"), digest: of(&[]) };
+    let off = || Alternative { when: Cow::Borrowed("Secure Boot off"), digest: of(&[0]) };
+    let on = || Alternative { when: Cow::Borrowed("Secure Boot on"), digest: of(&[1]) };
+    match enrolled {
+        Some(None) => unknown("a variable store in the firmware image that can be read"),
+        Some(Some(store)) if store.enforces_secure_boot() => Expectation::OneOf(vec![none(), on()]),
+        Some(Some(_)) => Expectation::OneOf(vec![none(), off()]),
+        None => Expectation::OneOf(vec![none(), off(), on()]),
+    }
 }

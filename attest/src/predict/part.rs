@@ -11,6 +11,8 @@ use crate::eventlog::{Event, EventData, EventType, Printable, Section};
 pub enum Part {
     /// The TD HOB.
     TdHob,
+    /// The SMBIOS tables.
+    Smbios,
     /// The variable store (CFV) of the firmware image.
     VariableStore,
     /// A variable of the Secure Boot configuration.
@@ -53,12 +55,23 @@ pub enum Part {
     Other(String),
 }
 
+/// Whether hand-off tables are those of SMBIOS: one pointer, whose table's GUID is that of SMBIOS 2 or 3 (UEFI 2.10,
+/// "EFI Configuration Table").
+fn is_smbios(data: &[u8]) -> bool {
+    const SMBIOS_3: [u8; 16] =
+        [0x44, 0x15, 0xfd, 0xf2, 0x94, 0x97, 0x2c, 0x4a, 0x99, 0x2e, 0xe5, 0xbb, 0xcf, 0x20, 0xe3, 0x94];
+    const SMBIOS_2: [u8; 16] =
+        [0x31, 0x2d, 0x9d, 0xeb, 0x88, 0x2d, 0xd3, 0x11, 0x9a, 0x16, 0x00, 0x90, 0x27, 0x3f, 0xc1, 0x4d];
+    data.get(8..24).is_some_and(|guid| guid == SMBIOS_3 || guid == SMBIOS_2)
+}
+
 impl Part {
     /// What an event of a log measures.
     #[must_use]
     pub fn of(event: &Event<'_>) -> Self {
         match (event.kind, event.data()) {
             (EventType::SEPARATOR, _) => Self::Separator,
+            (EventType::EFI_HANDOFF_TABLES, _) if is_smbios(event.raw_data) => Self::Smbios,
             (EventType::EFI_HANDOFF_TABLES | EventType::EFI_HANDOFF_TABLES2, _)
             | (_, EventData::Named { name: b"td_hob", .. }) => Self::TdHob,
             (_, EventData::Named { name: b"td_payload_info", .. }) => Self::PayloadParameters,
@@ -118,6 +131,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TdHob => f.write_str("TD HOB"),
+            Self::Smbios => f.write_str("SMBIOS tables"),
             Self::VariableStore => f.write_str("variable store (CFV)"),
             Self::SecureBootVariable(name) => write!(f, "Secure Boot variable {name}"),
             Self::Authority(name) => write!(f, "authority {name}"),

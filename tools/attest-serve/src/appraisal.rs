@@ -223,8 +223,11 @@ impl Appraiser {
         let mut verifier = Verifier::new(self.anchor.clone());
         verifier.add_collateral(&bundle).map_err(Refusal::Invalid)?;
         let verified = verifier.verify(&question.quote, at).map_err(Refusal::Invalid)?;
-        let context =
-            Context { rtmr3_replay: log.as_ref().map(|log| log.replay()).and_then(|replay| rtmr3(&replay)) };
+        let context = Context {
+            rtmr3_replay: log.as_ref().map(|log| log.replay()).and_then(|replay| rtmr3(&replay)),
+            log: log.as_ref(),
+            runtime: None,
+        };
         let verdict = self.policy.evaluate(&verified, &context);
         if !verdict.is_accepted() {
             return Err(Refusal::Policy(verdict));

@@ -6,7 +6,7 @@ mod cli;
 
 use cli::{Answer, Folder, tdvisor};
 use serde_json::Value;
-use tdvisor_test_data::vectors;
+use tdvisor_test_data::{ovmf, vectors};
 
 /// When the test quote of the cases is valid.
 const AT: &str = "1780000100";
@@ -112,6 +112,31 @@ fn c04_a_run_time_event_whose_payload_was_not_measured_is_refused() {
     let refused = tdvisor(&[&call[..], &["--events", &forged, "--json"]].concat()).ends_with(1).json();
     assert_eq!(refused["findings"][0]["code"], "event-text");
     tdvisor(&call).ends_with(1);
+}
+
+#[test]
+#[ignore = "needs the package ovmf"]
+fn c06_under_ovmf_registers_are_ovmfs_with_every_build_named_or_not_given_at_all() {
+    let image = ovmf::file(ovmf::COMBINED).display().to_string();
+    let folder = Folder::new("c06");
+    let kernel = folder.write("vmlinuz", cli::pe::pe(&[(".text", b"a kernel")]));
+    let boot = ["--kernel", &kernel, "--cmdline", "console=ttyS0", "--memory", "2G", "--json"];
+    let of_shim = tdvisor(&[&["measure"][..], &boot].concat()).ends_with(0).json();
+    let of_shim = &of_shim["boot"]["registers"];
+    let measured = tdvisor(&[&["measure", &image][..], &boot].concat()).ends_with(0).json();
+    let builds = measured["boot"]["builds"].as_array().expect("several builds");
+    assert!(builds.len() >= 2 && builds.iter().all(|build| build["build"].is_string()));
+    for build in builds {
+        for register in ["rtmr0", "rtmr1", "rtmr2"] {
+            let here = &build["registers"][register];
+            assert!(here["values"].is_array() || here["not_predicted"].is_string(), "{register}: {here}");
+            let values = here["values"].as_array().into_iter().flatten();
+            assert!(
+                values.clone().all(|one| one["value"] != of_shim[register]["value"]),
+                "{register}: {here}"
+            );
+        }
+    }
 }
 
 #[test]

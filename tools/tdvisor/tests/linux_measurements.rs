@@ -197,7 +197,16 @@ fn ovmf_like() -> Vec<u8> {
         attributes: Attributes(0),
         ..Entry::default()
     });
-    image.build()
+    let mut image = image.build();
+    // A volume with a store of no variables.
+    let store = [
+        0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92, 0, 8,
+        0, 0,
+    ];
+    image[40..44].copy_from_slice(b"_FVH");
+    image[48..50].copy_from_slice(&72u16.to_le_bytes());
+    image[72..92].copy_from_slice(&store);
+    image
 }
 
 #[test]
@@ -208,19 +217,25 @@ fn under_ovmf_the_registers_are_ovmfs_and_each_build_is_named() {
     let json = tdvisor(&[&call[..], &["--json"]].concat()).ends_with(0).json();
     let builds = json["boot"]["builds"].as_array().expect("builds");
     let names: Vec<&str> = builds.iter().filter_map(|build| build["build"].as_str()).collect();
-    assert_eq!(names, ["ovmf", "ovmf-separator-rtmr0", "ovmf-202505"]);
+    assert_eq!(
+        names,
+        ["ovmf", "ovmf-separator-rtmr0", "ovmf-202505", "ovmf-202608", "ovmf-without-measurement"]
+    );
+    for register in ["rtmr0", "rtmr1", "rtmr2"] {
+        assert_eq!(builds[4]["registers"][register]["value"], Digest384::ZERO.to_string());
+    }
     let shim = tdvisor(&["measure", "--kernel", &kernel, "--cmdline", "console=ttyS0", "--json"])
         .ends_with(0)
         .json();
     let of_shim = shim["boot"]["registers"]["rtmr1"]["value"].as_str().expect("the shim's RTMR1").to_owned();
     let mut values = Vec::new();
-    for build in builds {
+    for build in &builds[..4] {
         let of =
             |register: &str| build["registers"][register]["values"].as_array().cloned().unwrap_or_default();
         // The kernel as it is in the file, and as QEMU before 10.2 wrote into it.
         assert_eq!(of("rtmr1").len(), 2, "{build}");
-        // With and without what OVMF appends for the initrd.
-        assert_eq!(of("rtmr2").len(), 2, "{build}");
+        // With and without what OVMF adds for the initrd, behind or before.
+        assert_eq!(of("rtmr2").len(), 3, "{build}");
         assert!(
             of("rtmr1")
                 .iter()
@@ -233,6 +248,7 @@ fn under_ovmf_the_registers_are_ovmfs_and_each_build_is_named() {
     assert!(!values.contains(&of_shim), "never the boot shim's registers under OVMF");
     let text = tdvisor(&call).ends_with(0).stdout();
     assert!(values.iter().all(|value| text.contains(value)), "{text}");
+    assert!(text.contains("a build that measures nothing leaves these zero"), "{text}");
     let one = tdvisor(&[&call[..], &["--profile", "ovmf", "--json"]].concat()).ends_with(0).json();
     assert_eq!(one["boot"]["builds"].as_array().map(Vec::len), Some(1));
     // As reference values: what is predicted, all of it, and nothing else.
@@ -242,6 +258,10 @@ fn under_ovmf_the_registers_are_ovmfs_and_each_build_is_named() {
     let rtmr1: Vec<&str> =
         reference["rtmr_1"].as_array().expect("values").iter().filter_map(|one| one.as_str()).collect();
     assert!(values.iter().all(|value| rtmr1.contains(&value.as_str())));
+    assert!(
+        !rtmr1.contains(&&*Digest384::ZERO.to_string()),
+        "a register that nobody extends is no reference"
+    );
     // With the machine's ACPI blobs, RTMR0 is known too.
     let [loader, rsdp, tables] = ["loader", "rsdp", "tables"].map(|name| folder.write(name, name));
     let acpi = [

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
-pub(super) use inputs::parse_memory;
+pub(super) use inputs::{parse_memory, read_ima};
 
 /// Where Linux shows a TD its own log.
 const OWN_LOG: &str = "/sys/firmware/acpi/tables/data/CCEL";
@@ -51,6 +51,10 @@ struct RegisterArgs {
     /// of all events counts those of the log once.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Linux's integrity measurements, which extend RTMR2 after the log: ascii_runtime_measurements_sha384 of
+    /// /sys/kernel/security/integrity/ima.
+    #[arg(long, value_name = "FILE")]
+    ima: Option<PathBuf>,
 }
 
 /// Runs the command.

@@ -1,6 +1,7 @@
 //! `tdvisor measure`: the MRTD of an image by calculation alone, section by section, and the RTMRs of a Linux boot.
 
 mod boot;
+mod disk;
 mod igvm;
 mod report;
 
@@ -25,7 +26,7 @@ const MAX_IMAGE_BYTES: u64 = 1 << 30;
 ///
 /// With --kernel also RTMR0 to RTMR2 of Linux under the image: under OVMF every kind of build is told apart, and QEMU
 /// before 10.2, which writes into the kernel's header; under td-shim and this project's boot shim their own rules hold.
-/// What is not known is said to be not predicted.
+/// With --uki or --boot-loader those of OVMF that boots a disk. What is not known is said to be not predicted.
 ///
 /// Ends with status 0; with --expect, 0 if a variant gives the expected MRTD and 1 if none does; 2 if the image
 /// cannot be used.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Bundle, UpdateSet};
-use tdvisor_attest::policy::{Policy, Rtmr3};
+use tdvisor_attest::policy::Policy;
 use tdvisor_attest::verdict::Report;
 use tdvisor_attest::verify::{TrustAnchor, Verifier, VerifyError};
 use tdvisor_collateral::fetch::FetchError;
@@ -16,7 +16,7 @@ use tdvisor_collateral::fetch::FetchError;
 use crate::commands::collateral::source::{self, SourceArgs};
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
-use inputs::{RuntimeLog, evaluate, parse_time, read_collateral, read_policy, read_root};
+use inputs::{LogFiles, Logs, evaluate, parse_time, read_collateral, read_policy, read_root};
 
 /// Verify a quote: cryptography, TCB status and policy, as three verdicts.
 ///
@@ -52,8 +52,15 @@ pub struct Args {
     /// digest, imr or register, event or name). The quote must bear out a list that is given.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// The event log (an area, a list, or evidence JSON), for a policy with rules on events, which else takes the log beside
+    /// the quote in its evidence. A log that is given must account for RTMR0 to RTMR2.
+    #[arg(long, value_name = "LOG")]
+    event_log: Option<PathBuf>,
+    /// Linux's integrity measurements (ascii_runtime_measurements_sha384), which extend RTMR2 after the event log.
+    #[arg(long, value_name = "FILE", requires = "event_log")]
+    ima: Option<PathBuf>,
     /// Verify every line of this file; paths in it are relative to it.
-    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at", "events", "report_data"])]
+    #[arg(long, value_name = "CASES", conflicts_with_all = ["quote", "collateral", "at", "events", "event_log", "report_data"])]
     batch: Option<PathBuf>,
     /// Trust this root certificate (DER or PEM) instead of Intel's.
     #[arg(long, value_name = "FILE")]
@@ -115,19 +122,15 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let Some((path, bytes, file)) = quote else { return Err(Failure::input("QUOTE", "missing")) };
     let at = args.at.map_or_else(inputs::now, Ok)?;
-    let log = match &args.events {
-        Some(path) => Some(RuntimeLog::read(path)?),
-        None if policy.td.rtmr3 == Rtmr3::Log => RuntimeLog::beside_quote(path, &file)?,
-        None => None,
+    let files = LogFiles {
+        event_log: args.event_log.as_deref(),
+        events: args.events.as_deref(),
+        ima: args.ima.as_deref(),
     };
+    let logs = Logs::read(files, Some((path, &file)), &policy)?;
 
-    let judge = Judge {
-        anchor: &anchor,
-        policy: &policy,
-        log: log.as_ref(),
-        at,
-        test_root: args.test_root.is_some(),
-    };
+    let judge =
+        Judge { anchor: &anchor, policy: &policy, logs: &logs, at, test_root: args.test_root.is_some() };
     // Collateral that cannot be had or read is unusable input; collateral that does not hold is a verdict.
     let mut verdicts = Vec::new();
     if args.fetch {
@@ -151,7 +154,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 struct Judge<'a> {
     anchor: &'a TrustAnchor,
     policy: &'a Policy,
-    log: Option<&'a RuntimeLog>,
+    logs: &'a Logs,
     at: UnixSeconds,
     test_root: bool,
 }
@@ -170,7 +173,7 @@ impl Judge<'_> {
             .and_then(|bundle| verifier.add_collateral(&bundle))
             .and_then(|()| verifier.verify(quote, self.at))
             .map_err(Box::new);
-        let verdict = verified.as_ref().ok().map(|verified| evaluate(self.policy, verified, self.log));
+        let verdict = verified.as_ref().ok().map(|verified| evaluate(self.policy, verified, self.logs));
         let report = Report {
             verified: verified.as_ref().map_err(|error| **error),
             policy: verdict.as_ref(),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod fat;
+pub mod pe;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -7,7 +7,6 @@ use tdvisor_attest::eventlog::EventLog;
 use tdvisor_attest::explain::{Evidence, explain_by_best};
 use tdvisor_attest::predict::boot_shim;
 use tdvisor_attest::predict::guest::Guest;
-use tdvisor_attest::predict::list::EventList;
 use tdvisor_attest::predict::ovmf::{Inputs, PROFILES, direct_boot};
 use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_guest_images::BOOT_SHIM;
@@ -110,6 +109,7 @@ fn page(args: &Args) -> Result<Option<Output>, Failure> {
         ("--quote", &args.registers.quote),
         ("--report", &args.registers.report),
         ("--events", &args.registers.events),
+        ("--ima", &args.registers.ima),
     ] {
         if let Some(path) = path {
             claims.reads(what, path)?;
@@ -124,7 +124,7 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     let logs = inputs::Logs::read(&args.log, &args.registers)?;
     let log = EventLog::parse(&logs.area).map_err(|error| Failure::input("LOG", error))?;
     let given = inputs::registers(&args.registers)?;
-    let mut runtime = logs.list.as_ref().map(EventList::prediction);
+    let mut runtime = logs.runtime();
     if args.hello_td {
         runtime.get_or_insert_default().extend(Guest::HelloTd.prediction());
     }
@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     let predictions = predictions(args, &log)?;
     let mut explanation = explain_by_best(&log, &predictions, &evidence)
         .ok_or_else(|| Failure::Internal("no prediction to explain by".to_owned()))?;
-    inputs::add_contradictions(&mut explanation, logs.list.as_ref(), given.as_ref());
+    inputs::add_contradictions(&mut explanation, &logs, given.as_ref());
     if let Some(page) = page {
         page.write(explanation.to_html().as_bytes())?;
     }
@@ -193,6 +193,7 @@ fn predictions(args: &Args, log: &EventLog<'_>) -> Result<Vec<(String, Predictio
         acpi_loader: loader.as_deref(),
         acpi_rsdp: rsdp.as_deref(),
         acpi_tables: tables.as_deref(),
+        smbios: None,
         kernel: kernel.as_deref(),
         initrd: initrd.as_deref(),
         command_line: args.cmdline.as_deref(),

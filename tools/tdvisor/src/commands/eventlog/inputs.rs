@@ -5,6 +5,8 @@ use std::path::Path;
 use tdvisor_attest::eventlog::Registers;
 use tdvisor_attest::evidence::{self, Evidence, HclReport};
 use tdvisor_attest::explain::Explanation;
+use tdvisor_attest::predict::Prediction;
+use tdvisor_attest::predict::ima;
 use tdvisor_attest::predict::list::{self, EventList};
 use tdvisor_attest::quote::Quote;
 use tdvisor_attest::report::{ReportError, TdReport};
@@ -33,19 +35,38 @@ pub(super) struct Logs {
     /// The area of the log.
     pub(super) area: Vec<u8>,
     /// The running system's own list beside it.
-    pub(super) list: Option<EventList>,
+    list: Option<EventList>,
+    /// The list of its integrity measurements.
+    ima: Option<EventList>,
 }
 
 impl Logs {
     /// The log that the arguments name, and the list beside it. A list without a log is the log.
     pub(super) fn read(log: &LogArgs, registers: &RegisterArgs) -> Result<Self, Failure> {
         let list = registers.events.as_deref().map(read_list).transpose()?;
-        match (&log.log, list) {
-            (Some(path), list) => Ok(Self { area: read_log(path)?, list }),
-            (None, Some(list)) => Ok(Self { area: list.to_log(), list: None }),
-            (None, None) => Ok(Self { area: read_log(Path::new(OWN_LOG))?, list: None }),
-        }
+        let ima = registers.ima.as_deref().map(read_ima).transpose()?;
+        let (area, list) = match (&log.log, list) {
+            (Some(path), list) => (read_log(path)?, list),
+            (None, Some(list)) => (list.to_log(), None),
+            (None, None) => (read_log(Path::new(OWN_LOG))?, None),
+        };
+        Ok(Self { area, list, ima })
     }
+
+    /// What the running system says that it extended after the log.
+    pub(super) fn runtime(&self) -> Option<Prediction> {
+        let lists = [&self.list, &self.ima].into_iter().flatten().map(EventList::prediction);
+        lists.reduce(|mut all, next| {
+            all.extend(next);
+            all
+        })
+    }
+}
+
+/// Reads the list of Linux's integrity measurements.
+pub(in crate::commands) fn read_ima(path: &Path) -> Result<EventList, Failure> {
+    ima::parse(&read_text_bounded(path, ima::MAX_LIST_BYTES as u64)?)
+        .map_err(|error| Failure::input(path.display(), error))
 }
 
 fn read_list(path: &Path) -> Result<EventList, Failure> {
@@ -87,18 +108,14 @@ pub(super) fn registers(args: &RegisterArgs) -> Result<Option<Given>, Failure> {
     }
 }
 
-/// Counts what a list and a TDREPORT contradict among the contradictions of the log.
-pub(super) fn add_contradictions(
-    explanation: &mut Explanation,
-    list: Option<&EventList>,
-    given: Option<&Given>,
-) {
-    let forged = list.into_iter().flat_map(EventList::contradictions);
-    explanation.contradictions.extend(
-        forged.map(|(line, name)| {
-            format!("event {line} of the list, {name}: it is not what its digest measured")
-        }),
-    );
+/// Counts what the lists and a TDREPORT contradict among the contradictions of the log.
+pub(super) fn add_contradictions(explanation: &mut Explanation, logs: &Logs, given: Option<&Given>) {
+    for (list, called) in [(&logs.list, "the list"), (&logs.ima, "the IMA list")] {
+        let forged = list.iter().flat_map(EventList::contradictions);
+        explanation.contradictions.extend(forged.map(|(line, name)| {
+            format!("event {line} of {called}, {name}: it is not what its digest measured")
+        }));
+    }
     if let Some(Err(error)) = given.map(|given| given.report) {
         explanation.contradictions.push(format!("the TDREPORT does not hold: {error}"));
     }

@@ -6,7 +6,6 @@ use serde_json::json;
 use tdvisor_attest::eventlog::{EventLog, Register};
 use tdvisor_attest::explain::{Evidence, explain};
 use tdvisor_attest::predict::Prediction;
-use tdvisor_attest::predict::list::EventList;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
 use crate::commands::JSON_VERSION;
@@ -31,13 +30,13 @@ pub(super) fn run(args: &Args) -> Result<Status, Failure> {
     let logs = inputs::Logs::read(&args.log, &args.registers)?;
     let log = EventLog::parse(&logs.area).map_err(|error| Failure::input("LOG", error))?;
     let given = inputs::registers(&args.registers)?;
-    let runtime = logs.list.as_ref().map(EventList::prediction);
+    let runtime = logs.runtime();
     let evidence =
         Evidence { registers: given.as_ref().map(|given| &given.registers), runtime: runtime.as_ref() };
     // Without a prediction, every register is silent: only the registers are explained.
     let silent = Prediction { events: Vec::new(), silent: Register::RTMRS.to_vec() };
     let mut explanation = explain(&log, &silent, "nothing", &evidence);
-    inputs::add_contradictions(&mut explanation, logs.list.as_ref(), given.as_ref());
+    inputs::add_contradictions(&mut explanation, &logs, given.as_ref());
     let replay = log.replay();
     let mut text = String::new();
     if args.json {

@@ -1,17 +1,22 @@
-//! The registers of a Linux boot under the firmware that is given: this project's boot shim, OVMF, or td-shim.
+//! The registers of a Linux boot under the firmware that is given: this project's boot shim, OVMF (a kernel of its host's, or
+//! a disk), or td-shim.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use td_image::td_hob::qemu_ram;
 use td_image::tdvf::{HostContents, MetadataLocation, SectionKind, TdvfImage};
 use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::predict::boot_shim::{self, DEFAULT_COMMAND_LINE, Inputs};
-use tdvisor_attest::predict::ovmf::{self, PROFILES};
+use tdvisor_attest::predict::ovmf::{self, PROFILES, UNMEASURED};
+use tdvisor_attest::predict::uki::Uki;
 use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_guest_images::BOOT_SHIM;
+use tdvisor_runtime::board::acpi_files::AcpiFiles;
 
+use super::disk::{self, DiskArgs};
 use super::read;
 use crate::commands::eventlog::parse_memory;
 use crate::outcome::Failure;
@@ -30,27 +35,53 @@ pub(super) struct LinuxArgs {
     cmdline: String,
     /// Memory of the TD, such as 512M: it tells the TD HOB, and so RTMR0; and where QEMU before 10.2 puts the initrd, and
     /// so RTMR1.
-    #[arg(long, value_name = "SIZE", requires = "kernel", value_parser = parse_memory)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
     /// The TD HOB itself, where something is passed in it, or where the image has it measured into MRTD.
     #[arg(long, value_name = "FILE", conflicts_with = "memory")]
     pub(super) td_hob: Option<PathBuf>,
     /// QEMU's etc/table-loader, for OVMF.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE")]
     acpi_loader: Option<PathBuf>,
     /// QEMU's etc/acpi/rsdp, for OVMF.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE")]
     acpi_rsdp: Option<PathBuf>,
     /// QEMU's etc/acpi/tables, for OVMF.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE")]
     acpi_tables: Option<PathBuf>,
+    /// The machine is that of `tdvisor run --firmware` with so many vCPUs: the ACPI tables are this project's board's, in
+    /// place of the three files.
+    #[arg(long, value_name = "VCPUS", requires = "memory", value_parser = clap::value_parser!(u32).range(1..=512),
+        conflicts_with_all = ["acpi_loader", "acpi_rsdp", "acpi_tables"])]
+    board_vcpus: Option<u32>,
+    /// The SMBIOS tables of the machine with this firmware (in Linux /sys/firmware/dmi/tables/DMI), for OVMF from 2026.08 on.
+    #[arg(long, value_name = "FILE")]
+    smbios: Option<PathBuf>,
     /// Whose boot it is, where the image does not tell: a kind of OVMF build, or this project's boot shim.
-    #[arg(long, value_name = "NAME", requires = "kernel", value_parser = profile_names())]
+    #[arg(long, value_name = "NAME", value_parser = profile_names())]
     profile: Option<String>,
+    #[command(flatten)]
+    disk: DiskArgs,
+}
+
+impl LinuxArgs {
+    /// An option that says how something is booted, although nothing is.
+    fn of_no_boot(&self) -> Option<&'static str> {
+        let given = [
+            (self.memory.is_some(), "--memory"),
+            (self.acpi_loader.is_some(), "--acpi-loader"),
+            (self.acpi_rsdp.is_some(), "--acpi-rsdp"),
+            (self.acpi_tables.is_some(), "--acpi-tables"),
+            (self.smbios.is_some(), "--smbios"),
+            (self.profile.is_some(), "--profile"),
+            (self.disk.names_disk(), "--disk"),
+        ];
+        given.iter().find(|(given, _)| *given).map(|(_, option)| *option)
+    }
 }
 
 fn profile_names() -> Vec<&'static str> {
-    PROFILES.iter().map(|profile| profile.name).chain([BOOT_SHIM.name]).collect()
+    PROFILES.iter().chain([&UNMEASURED]).map(|profile| profile.name).chain([BOOT_SHIM.name]).collect()
 }
 
 /// Whose firmware an image is.
@@ -78,7 +109,7 @@ impl Firmware {
 /// The predictions: one for each kind of build that the image may be.
 pub(super) struct Boot {
     firmware: Firmware,
-    builds: Vec<(&'static str, Prediction)>,
+    builds: Vec<(String, Prediction)>,
 }
 
 impl Boot {
@@ -89,8 +120,14 @@ impl Boot {
         image: Option<&TdvfImage<'_>>,
         host: &HostContents<'_>,
     ) -> Result<Option<Self>, Failure> {
-        if args.kernel.is_none() {
-            return Ok(None);
+        if args.kernel.is_none() && !args.disk.is_given() {
+            return match args.of_no_boot() {
+                Some(option) => Err(Failure::input(
+                    option,
+                    "nothing is booted: --kernel, --uki or --boot-loader is missing",
+                )),
+                None => Ok(None),
+            };
         }
         let unknown = "nothing is known of how this image measures a kernel; --profile says whose boot it is";
         let firmware = match (args.profile.as_deref(), image) {
@@ -101,10 +138,13 @@ impl Boot {
             }
             (None, None) => return Err(Failure::input(path.display(), unknown)),
         };
+        if args.disk.is_given() && firmware != Firmware::Ovmf {
+            return Err(Failure::input(path.display(), "boots no disk: UEFI firmware (OVMF) does"));
+        }
         let builds = match firmware {
-            Firmware::BootShim => vec![(BOOT_SHIM.name, boot_shim(args, image)?)],
+            Firmware::BootShim => vec![(BOOT_SHIM.name.to_owned(), boot_shim(args, image)?)],
             Firmware::Ovmf => ovmf(args, image)?,
-            Firmware::TdShim => vec![("td-shim", under_td_shim(args, path, image, host)?)],
+            Firmware::TdShim => vec![("td-shim".to_owned(), under_td_shim(args, path, image, host)?)],
         };
         Ok(Some(Self { firmware, builds }))
     }
@@ -125,17 +165,18 @@ impl Boot {
         })
     }
 
-    /// Every value of every register that is predicted by all builds, by Trustee's names.
+    /// Every value of every register that is predicted by all builds, by Trustee's names. What builds leave zero that measure
+    /// nothing is no reference: it would be kept by whatever they start.
     pub(super) fn reference_values(&self) -> Vec<(String, BTreeSet<String>)> {
         let numbered = Register::RTMRS.into_iter().enumerate();
         numbered
             .filter_map(|(number, register)| {
                 let mut all = BTreeSet::new();
-                for (_, prediction) in &self.builds {
+                for (_, prediction) in self.builds.iter().filter(|(_, one)| !one.events.is_empty()) {
                     let values = prediction.values(register).ok()?;
                     all.extend(values.into_iter().map(|one| one.value.to_string()));
                 }
-                Some((format!("rtmr_{number}"), all))
+                (!all.is_empty()).then(|| (format!("rtmr_{number}"), all))
             })
             .collect()
     }
@@ -203,34 +244,62 @@ fn boot_shim(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Predicti
     }))
 }
 
-/// OVMF with QEMU's direct boot, one prediction for each kind of build.
-fn ovmf(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Vec<(&'static str, Prediction)>, Failure> {
+/// OVMF with QEMU's direct boot or a disk, one prediction for each kind of build.
+fn ovmf(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Vec<(String, Prediction)>, Failure> {
     if let Some(path) = &args.td_hob {
         let why = "a TD HOB is of use for td-shim and the boot shim only: for OVMF give --memory";
         return Err(Failure::input(path.display(), why));
     }
     let file = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
-    let (kernel, initrd) = (file(&args.kernel)?, file(&args.initrd)?);
-    let (loader, rsdp, tables) = (file(&args.acpi_loader)?, file(&args.acpi_rsdp)?, file(&args.acpi_tables)?);
+    let (kernel, initrd, smbios) = (file(&args.kernel)?, file(&args.initrd)?, file(&args.smbios)?);
+    let (mut loader, mut rsdp, mut tables) =
+        (file(&args.acpi_loader)?, file(&args.acpi_rsdp)?, file(&args.acpi_tables)?);
+    if let (Some(vcpus), Some(memory)) = (args.board_vcpus, args.memory) {
+        let [low, _] = qemu_ram(memory);
+        let files =
+            AcpiFiles::new(vcpus, low.bytes).map_err(|error| Failure::input("--board-vcpus", error))?;
+        (loader, rsdp, tables) = (Some(files.loader), Some(files.rsdp), Some(files.tables));
+    }
     let inputs = ovmf::Inputs {
         firmware: image.copied(),
         memory: args.memory,
         acpi_loader: loader.as_deref(),
         acpi_rsdp: rsdp.as_deref(),
         acpi_tables: tables.as_deref(),
+        smbios: smbios.as_deref(),
         kernel: kernel.as_deref(),
         initrd: initrd.as_deref(),
         command_line: Some(&args.cmdline),
     };
-    PROFILES
-        .iter()
-        .filter(|profile| args.profile.as_deref().is_none_or(|name| name == profile.name))
-        .map(|profile| {
-            let prediction =
-                ovmf::direct_boot(&inputs, *profile).map_err(|error| Failure::Input(error.to_string()))?;
-            Ok((profile.name, prediction))
-        })
-        .collect()
+    let is_wanted = |name: &str| args.profile.as_deref().is_none_or(|wanted| wanted == name);
+    let unmeasured = || {
+        let prediction = ovmf::direct_boot(&inputs, UNMEASURED);
+        prediction.map_err(|error| Failure::Input(error.to_string()))
+    };
+    let mut builds = if args.disk.is_given() {
+        disk::builds(&args.disk, inputs, args.kernel.as_deref(), &is_wanted)?
+    } else {
+        if let (Some(path), Some(bytes)) = (&args.kernel, &kernel)
+            && Uki::parse(bytes).is_ok()
+        {
+            let why = "a unified kernel image, which measures its sections: name it with --uki";
+            return Err(Failure::input(path.display(), why));
+        }
+        let profiles = PROFILES.iter().filter(|profile| is_wanted(profile.name));
+        let builds = profiles.map(|profile| {
+            let prediction = ovmf::direct_boot(&inputs, *profile);
+            let prediction = prediction.map_err(|error| Failure::Input(error.to_string()))?;
+            Ok((profile.name.to_owned(), prediction))
+        });
+        builds.collect::<Result<Vec<_>, Failure>>()?
+    };
+    if is_wanted(UNMEASURED.name) {
+        builds.push((UNMEASURED.name.to_owned(), unmeasured()?));
+    }
+    if builds.is_empty() {
+        return Err(Failure::input("--profile", "no such build boots a disk"));
+    }
+    Ok(builds)
 }
 
 /// td-shim starts a payload: a kernel is one where the image has a section for it.
@@ -266,6 +335,9 @@ impl fmt::Display for Boot {
             writeln!(f)?;
             if self.firmware != Firmware::BootShim {
                 writeln!(f, "boot under {name}:")?;
+            }
+            if prediction.events.is_empty() {
+                writeln!(f, "a build that measures nothing leaves these zero, whatever it starts")?;
             }
             for (register, values) in Self::registers(prediction) {
                 match values {

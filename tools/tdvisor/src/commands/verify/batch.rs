@@ -7,7 +7,9 @@ use tdvisor_attest::policy::Policy;
 use tdvisor_attest::verify::{TrustAnchor, Verifier};
 
 use super::case::Case;
-use super::inputs::{RuntimeLog, evaluate, read_collateral, read_policy, read_quote, read_root, read_text};
+use super::inputs::{
+    LogFiles, Logs, evaluate, read_collateral, read_policy, read_quote, read_root, read_text,
+};
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 
@@ -27,14 +29,19 @@ impl Case {
         let anchor = self.root.as_ref().map_or_else(|| Ok(anchor.clone()), |path| read_root(path))?;
         let own_policy = self.policy.as_ref().map(|path| read_policy(path)).transpose()?;
         let policy = own_policy.as_ref().unwrap_or(policy);
-        let log = self.events.as_deref().map(RuntimeLog::read).transpose()?;
+        let named = LogFiles {
+            event_log: self.event_log.as_deref(),
+            events: self.events.as_deref(),
+            ima: self.ima.as_deref(),
+        };
+        let logs = Logs::read(named, None, policy)?;
 
         let mut verifier = Verifier::new(anchor);
         let bundle = files.bundle(&quote)?;
         let verified = verifier.add_collateral(&bundle).and_then(|()| verifier.verify(&quote, self.at));
         Ok(match verified {
             Ok(verified) => {
-                let verdict = evaluate(policy, &verified, log.as_ref());
+                let verdict = evaluate(policy, &verified, &logs);
                 Answer {
                     quote: true,
                     tcb: Some(verified.tcb.status.name()),

@@ -19,6 +19,8 @@ pub(super) struct Case {
     pub(super) root: Option<PathBuf>,
     pub(super) policy: Option<PathBuf>,
     pub(super) events: Option<PathBuf>,
+    pub(super) event_log: Option<PathBuf>,
+    pub(super) ima: Option<PathBuf>,
 }
 
 impl Case {
@@ -35,7 +37,8 @@ impl Case {
             Some(Value::String(path)) => Ok(Some(folder.join(path))),
             Some(_) => Err(wanted(key, "the path of a file")),
         };
-        let (quote, root, policy, events) = (path("quote")?, path("root")?, path("policy")?, path("events")?);
+        let (quote, root, policy) = (path("quote")?, path("root")?, path("policy")?);
+        let (events, event_log, ima) = (path("events")?, path("event_log")?, path("ima")?);
         let collateral = match fields.remove("collateral") {
             Some(Value::String(path)) => Some(vec![folder.join(path)]),
             Some(Value::Array(paths)) if !paths.is_empty() => {
@@ -60,6 +63,8 @@ impl Case {
             root,
             policy,
             events,
+            event_log,
+            ima,
         })
     }
 }
@@ -102,7 +107,7 @@ impl<'de> serde::Deserialize<'de> for Members {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 7] = [
+    const GOOD: [(&str, &str); 9] = [
         ("id", "\"a\""),
         ("quote", "\"q\""),
         ("collateral", "[\"c\"]"),
@@ -110,6 +115,8 @@ mod tests {
         ("root", "\"r\""),
         ("policy", "\"p\""),
         ("events", "\"e\""),
+        ("event_log", "\"l\""),
+        ("ima", "\"i\""),
     ];
 
     fn line(members: &[(&str, &str)]) -> String {

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::collateral::{Bundle, ClaimedPlatform, CollateralError, Part, Parts, Wanted, requests};
-use tdvisor_attest::eventlog::Register;
+use tdvisor_attest::eventlog::{EventLog, Register};
 use tdvisor_attest::evidence::{self, Evidence};
-use tdvisor_attest::policy::{Context, Finding, Policy, PolicyVerdict};
+use tdvisor_attest::policy::{Context, Finding, Policy, PolicyVerdict, Rtmr3};
 use tdvisor_attest::predict::list::{self, EventList};
 use tdvisor_attest::quote::{Measurement, Quote};
 use tdvisor_attest::verify::{TrustAnchor, Verification};
 use tdvisor_attest::{Hex, UnixSeconds};
 use tdvisor_collateral::store::Store;
 
+use crate::commands::eventlog::read_ima;
 use crate::outcome::Failure;
 use crate::read_bounded::{read_bounded, read_text_bounded};
 
@@ -171,38 +172,84 @@ pub fn read_policy(path: &Path) -> Result<Policy, Failure> {
     Policy::from_text(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))
 }
 
-/// What the running system says that it extended.
-pub struct RuntimeLog {
-    list: EventList,
-    rtmr3: Measurement,
+/// The files of logs that go with a quote.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogFiles<'a> {
+    /// The event log.
+    pub event_log: Option<&'a Path>,
+    /// What the running system listed that it extended RTMR3 with.
+    pub events: Option<&'a Path>,
+    /// Linux's integrity measurements.
+    pub ima: Option<&'a Path>,
 }
 
-impl RuntimeLog {
-    fn new(path: &Path, list: EventList) -> Result<Self, Failure> {
+/// The logs that go with a quote, read.
+#[derive(Default)]
+pub struct Logs {
+    area: Option<Vec<u8>>,
+    lists: Vec<EventList>,
+    rtmr3: Option<Measurement>,
+}
+
+impl Logs {
+    /// Reads the files that are named. A policy that asks for what none of them is takes it from the evidence that has the
+    /// quote, where it is.
+    pub fn read(
+        files: LogFiles<'_>,
+        beside: Option<(&Path, &[u8])>,
+        policy: &Policy,
+    ) -> Result<Self, Failure> {
+        let mut logs = Self::default();
+        if let Some(path) = files.event_log {
+            let opened = open_log(path, &read(path)?)?;
+            EventLog::parse(&opened.area).map_err(|error| Failure::input(path.display(), error))?;
+            logs.area = Some(opened.area);
+        }
+        if let Some(path) = files.events {
+            let list =
+                list::parse(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))?;
+            logs.add_list(path, list)?;
+        }
+        if let Some(path) = files.ima {
+            logs.lists.push(read_ima(path)?);
+        }
+        let Some((path, evidence)) = beside else { return Ok(logs) };
+        let wants_list = policy.td.rtmr3 == Rtmr3::Log && logs.rtmr3.is_none();
+        let wants_log = !policy.td.events.is_empty() && logs.area.is_none();
+        if let (true, Ok(opened)) = (wants_list || wants_log, evidence::open_log(evidence)) {
+            if wants_log {
+                logs.area = Some(opened.area);
+            }
+            if let Some(list) = opened.list.filter(|_| wants_list) {
+                logs.add_list(path, list)?;
+            }
+        }
+        Ok(logs)
+    }
+
+    fn add_list(&mut self, path: &Path, list: EventList) -> Result<(), Failure> {
         // Every digest of such a list is known.
         let value = list.prediction().value(Register::Rtmr3);
-        let rtmr3 = value.ok_or_else(|| Failure::input(path.display(), "no value for RTMR3"))?.0;
-        Ok(Self { list, rtmr3 })
-    }
-
-    /// Reads a list of events.
-    pub fn read(path: &Path) -> Result<Self, Failure> {
-        let list = list::parse(&read_text(path)?).map_err(|error| Failure::input(path.display(), error))?;
-        Self::new(path, list)
-    }
-
-    /// The list that stands beside a quote in its evidence, if there is one.
-    pub fn beside_quote(path: &Path, bytes: &[u8]) -> Result<Option<Self>, Failure> {
-        let list = evidence::open_log(bytes).ok().and_then(|opened| opened.list);
-        list.map(|list| Self::new(path, list)).transpose()
+        self.rtmr3 = Some(value.ok_or_else(|| Failure::input(path.display(), "no value for RTMR3"))?.0);
+        self.lists.push(list);
+        Ok(())
     }
 }
 
-/// Holds a policy against a verified quote and the log that goes with it.
-pub fn evaluate(policy: &Policy, verified: &Verification<'_>, log: Option<&RuntimeLog>) -> PolicyVerdict {
-    let context = Context { rtmr3_replay: log.map(|log| log.rtmr3) };
+fn open_log(path: &Path, bytes: &[u8]) -> Result<evidence::OpenedLog, Failure> {
+    evidence::open_log(bytes).map_err(|error| Failure::input(path.display(), error))
+}
+
+/// Holds a policy against a verified quote and the logs that go with it.
+pub fn evaluate(policy: &Policy, verified: &Verification<'_>, logs: &Logs) -> PolicyVerdict {
+    let log = logs.area.as_deref().and_then(|area| EventLog::parse(area).ok());
+    let runtime = logs.lists.iter().map(EventList::prediction).reduce(|mut all, next| {
+        all.extend(next);
+        all
+    });
+    let context = Context { rtmr3_replay: logs.rtmr3, log: log.as_ref(), runtime: runtime.as_ref() };
     let mut verdict = policy.evaluate(verified, &context);
-    let forged = log.into_iter().flat_map(|log| log.list.contradictions());
+    let forged = logs.lists.iter().flat_map(EventList::contradictions);
     verdict.findings.extend(forged.map(|(line, _)| Finding::EventText { line }));
     verdict
 }
