@@ -103,6 +103,11 @@ fn lists_and_versions_fit_theirs() {
 }
 
 #[test]
+fn the_doctors_answer_fits_its_schema() {
+    fits(&tdvisor(&["doctor", "--json"]).json(), &schema("doctor"), "doctor");
+}
+
+#[test]
 fn the_answer_of_a_server_fits_its_schema() {
     let kernel = Folder::new("schemas-server").write("host.elf", cli::host_that_powers_off(0));
     let answer = tdvisor(&["server", "--kernel", &kernel, "--json"]).ends_with(0);

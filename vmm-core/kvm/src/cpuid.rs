@@ -143,7 +143,9 @@ impl Policy<'_> {
             for (value, allowed) in values.iter_mut().zip(mask.values()) {
                 *value &= allowed;
             }
-            CpuidEntry { flags: mask.flags, ..CpuidEntry::new(mask.function, mask.index, values) }
+            // Without the flag KVM takes the entry for every subleaf of its leaf.
+            let entry = CpuidEntry::new(mask.function, mask.index, values);
+            CpuidEntry { flags: CpuidEntry::SIGNIFICANT_INDEX, ..entry }
         });
         let entries = entries.collect();
         if has_width { Ok(entries) } else { Err(BuildError::NoAddressWidth) }
@@ -226,6 +228,7 @@ mod tests {
         assert_eq!(find(&list, 7, 0), [0, 0b0101, 0, 0]);
         assert_eq!(find(&list, ADDRESS_WIDTH, 0)[0], 48 << 16);
         assert_eq!(list.len(), 2, "KVM refuses entries that are not configurable");
+        assert!(list.iter().all(|entry| entry.flags == CpuidEntry::SIGNIFICANT_INDEX), "{list:?}");
     }
 
     #[test]

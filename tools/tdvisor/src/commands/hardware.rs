@@ -40,6 +40,14 @@ impl FromStr for HiddenFeature {
 }
 
 impl HardwareArgs {
+    /// Whether nothing was chosen.
+    pub fn is_usual(&self) -> bool {
+        self.profile == ModuleProfile::default()
+            && self.cpu == Model::default()
+            && self.feature.is_empty()
+            && self.engine == EngineKind::default()
+    }
+
     /// The machine.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ pub struct Waiting {
 }
 
 impl GdbArgs {
+    /// Whether a debugger was asked for.
+    pub const fn is_given(&self) -> bool {
+        self.gdb.is_some()
+    }
+
     /// Listens for gdb, if that is asked for.
     pub fn listen(&self, vcpus: u32, is_deterministic: bool) -> Result<Option<Waiting>, Failure> {
         let Some(endpoint) = &self.gdb else { return Ok(None) };

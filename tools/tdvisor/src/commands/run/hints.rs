@@ -3,8 +3,8 @@
 //! A hint is a guess from what the host saw, and from words on the console that firmware and kernels are known to use. It is
 //! printed beside the facts and changes none of them.
 
-use td_host::td::Ending;
 use tdvisor_devices::Place;
+use tdvisor_vm::Ending;
 
 /// Reads of one place after which a guest is taken to wait for it. Probing reads a place a few times.
 const WAITS: u64 = 1000;
@@ -83,7 +83,7 @@ impl Remark {
 /// What the host saw of a guest that did not succeed.
 pub struct Silence<'a> {
     /// How its TD ended.
-    pub ending: &'a Ending,
+    pub ending: &'a Ending<String>,
     /// The place without a device that it read most, and how often.
     pub waited: Option<(Place, u64)>,
     /// vCPUs that halted with interrupts off and were so at the end.

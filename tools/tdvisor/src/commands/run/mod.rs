@@ -1,5 +1,6 @@
 //! `tdvisor run`: a TD from image to power-off on the emulated machine.
 
+mod backend;
 pub(in crate::commands) mod console;
 mod devices;
 mod firmware;
@@ -26,8 +27,8 @@ use machine_emu::trace::Trace;
 use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS, Pace};
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
+use td_host::td::BuildProgress;
 use td_host::td::config::TdConfig;
-use td_host::td::{BuildProgress, Ending};
 use td_host::{Blame, Error};
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
@@ -37,6 +38,7 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
+use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
 
@@ -45,6 +47,7 @@ use crate::files::{Claims, Output};
 use crate::guest_log::GuestLog;
 use crate::outcome::{Failure, Status};
 use crate::streams::Streams;
+use backend::{Backend, BackendChoice};
 use console::Console;
 use devices::DeviceArgs;
 use gdb::GdbArgs;
@@ -56,10 +59,10 @@ use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use report::ReportArgs;
-use summary::{Detail, Privacy, Summary};
+use summary::{Detail, Ending, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
 
-/// Run a TD on the emulated TDX module.
+/// Run a TD, on the emulated TDX module or on Linux's KVM.
 ///
 /// Without IMAGE, the built-in guest `hello-td` runs; with --kernel, a Linux kernel boots. The guest's consoles go
 /// to stdout, and a summary goes to stderr; what is typed goes to the serial port, or to the virtio console (hvc0) if that
@@ -74,6 +77,9 @@ use supervisor::{Outlets, StopReason, Supervisor};
 pub struct Args {
     /// A TDVF image, or the name of a built-in guest (`tdvisor list` names them).
     image: Option<String>,
+    /// What runs the TD: `kvm` takes a TDX server whose Linux has KVM_TDX (`tdvisor doctor` says what is missing).
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t)]
+    backend: BackendChoice,
     /// Number of vCPUs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
@@ -133,14 +139,54 @@ pub struct Args {
     #[arg(long, value_name = "PLAN")]
     inject: Option<FaultPlan>,
     /// Map no page larger than this: 4K or 2M.
-    #[arg(long, value_name = "LEVEL", default_value = "2M", value_parser = ["4K", "2M"])]
+    #[arg(long, value_name = "LEVEL", default_value = USUAL_MAX_PAGE, value_parser = ["4K", "2M"])]
     max_page: String,
+}
+
+/// The largest page that is mapped where nothing else is asked for.
+const USUAL_MAX_PAGE: &str = "2M";
+
+/// The machine under the TD.
+enum Host {
+    Emulated(Box<Machine>),
+    Kvm(kvm::Linux),
+}
+
+impl Host {
+    /// Its time, for the timers of the board.
+    fn clock(&self) -> Nanoseconds {
+        match self {
+            Self::Emulated(machine) => nanoseconds_of(machine.platform().machine()),
+            Self::Kvm(_) => {
+                let started = Instant::now();
+                Box::new(move || started.elapsed().as_nanos() as u64)
+            }
+        }
+    }
+
+    /// Where a TD's quotes come from that no service gives. Only the emulated machine tells whether a report is its own.
+    fn issuer(&self, last: &LastQuote) -> Option<Box<dyn QuoteSource>> {
+        match self {
+            Self::Emulated(machine) => {
+                Some(Box::new(TestIssuer::new(machine.platform().machine(), last.clone())))
+            }
+            Self::Kvm(_) => None,
+        }
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        match self {
+            Self::Emulated(machine) => Some(machine.platform().trace()),
+            Self::Kvm(_) => None,
+        }
+    }
 }
 
 /// Runs the TD and reports how it went.
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     args.claim()?;
+    let backend = args.backend.choose(&args)?;
     let linux = args.linux.load(WhatToRun {
         image: args.image.is_some(),
         command: &args.in_guest,
@@ -202,7 +248,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         faults: args.inject.clone(),
         debug: debug.as_ref().map(gdb::Waiting::port),
     };
-    let machine = Machine::bring_up(spec, &events).map_err(failure)?;
+    let host = match backend {
+        Backend::Emulated => Host::Emulated(Box::new(Machine::bring_up(spec, &events).map_err(failure)?)),
+        Backend::Kvm(kernel) => Host::Kvm(kernel),
+    };
 
     let out = if args.json { streams.err.clone() } else { streams.out.clone() };
     let has_command = args.in_guest.is_given();
@@ -225,7 +274,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let board = BoardSpec {
         pace,
-        now: nanoseconds_of(machine.platform().machine()),
+        now: host.clock(),
         memory: config.memory,
         vcpus: config.vcpus,
         transport: args.linux.transport(is_linux && !is_uefi),
@@ -255,31 +304,51 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         }
     }
     let last_quote = LastQuote::default();
-    let quotes: Box<dyn QuoteSource> = match &args.qgs {
-        Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
-        None => Box::new(TestIssuer::new(machine.platform().machine(), last_quote.clone())),
+    let quotes: Option<Box<dyn QuoteSource>> = match &args.qgs {
+        Some(socket) => Some(Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop))),
+        None => host.issuer(&last_quote),
     };
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, args.debug));
-    let attributes = config.attributes;
-    let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes: Some(quotes), debugger };
-    let session = Session::start(&machine, spec, &events);
-    bars.finish();
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
-    let ended = session.map_err(failure)?.drive(&watch);
-    channel.close();
-    let inspection = page.as_ref().map(|page| page.inspect(&ended)).transpose()?;
-    let report = ended.teardown();
-    let page_written = match (page, inspection) {
-        (Some(page), Some(inspection)) => page.write(&inspection, &report, attributes),
-        _ => Ok(()),
+    let mut has_page = true;
+    // What only the emulated machine knows of a guest that went silent.
+    let (mut waited_for, mut halted) = Default::default();
+    let mut summary = match &host {
+        Host::Emulated(machine) => {
+            let attributes = config.attributes;
+            let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes, debugger };
+            let session = Session::start(machine, spec, &events);
+            bars.finish();
+            let ended = session.map_err(failure)?.drive(&watch);
+            channel.close();
+            let inspection = page.as_ref().map(|page| page.inspect(&ended)).transpose()?;
+            let report = ended.teardown();
+            let page_written = match (page, inspection) {
+                (Some(page), Some(inspection)) => page.write(&inspection, &report, attributes),
+                _ => Ok(()),
+            };
+            // It is said before the streams are drained.
+            has_page = page_written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
+            let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
+            (waited_for, halted) = (report.most_read_unclaimed, report.halted_for_good);
+            Summary::of(report, predicted, privacy, hardware)
+        }
+        Host::Kvm(kernel) => {
+            let events = |event: KvmEvent<'_>| match event {
+                KvmEvent::Added { pages } => bars.build(BuildProgress { added: pages, measured: 0 }),
+                KvmEvent::Built => bars.finish(),
+                KvmEvent::Ended(_) => supervisor.td_ended(),
+            };
+            let td = kvm::TdSpec::from(KvmConfig(config));
+            let spec = KvmSpec { td, image: image.bytes(), devices: around, bell, quotes };
+            let session = KvmSession::start(kernel, spec, &events);
+            bars.finish();
+            let report = session.map_err(|error| Failure::Input(error.to_string()))?.drive(&watch);
+            channel.close();
+            Summary::of_kvm(report, predicted)
+        }
     };
-    // It is said before the streams are drained.
-    let has_page = page_written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
-
-    let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
-    let ending = report.ending.clone();
-    let (waited_for, halted) = (report.most_read_unclaimed, report.halted_for_good);
-    let mut summary = Summary::of(report, predicted, privacy, hardware);
+    let ending = summary.ending().clone();
     summary.wall_time = started.elapsed();
     summary.panic = console.panic();
     summary.timed_out = supervisor.reason() == Some(StopReason::Timeout);
@@ -317,7 +386,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         _ => Ok(()),
     };
     let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
-    let is_whole = has_page & losses.drain(&supervisor, machine.platform().trace(), &args);
+    let is_whole = has_page & losses.drain(&supervisor, host.trace(), &args);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -403,7 +472,7 @@ struct Losses<'a> {
 
 impl Losses<'_> {
     /// Waits until everything is out, or has had its time; says what is lost. Whether nothing is.
-    fn drain(self, supervisor: &Supervisor, trace: &Trace, args: &Args) -> bool {
+    fn drain(self, supervisor: &Supervisor, trace: Option<&Trace>, args: &Args) -> bool {
         let give_up = supervisor.give_up();
         let mut lost = Vec::new();
         for (what, bytes) in [("console", self.console), ("guest log", self.log)] {
@@ -411,7 +480,7 @@ impl Losses<'_> {
                 lost.push(format!("{what}: {bytes} bytes beyond what is shown of one run were dropped"));
             }
         }
-        if let Some(outlet) = trace.outlet() {
+        if let Some((trace, outlet)) = trace.and_then(|trace| Some((trace, trace.outlet()?))) {
             let name = args.trace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             let loss = outlet.drain(&give_up);
             // A trace has no reader that may leave: what did not get into it is missing.
@@ -442,7 +511,7 @@ fn in_words(loss: &Loss, outlet: &Outlet) -> Option<String> {
     Some(outlet.error().unwrap_or_else(|| format!("{} bytes or more were not taken in time", loss.not_taken)))
 }
 
-fn status_of(ending: &Ending, stopped: Option<StopReason>) -> Status {
+fn status_of(ending: &Ending<String>, stopped: Option<StopReason>) -> Status {
     match ending {
         Ending::PoweredOff { code: 0 } => Status::Success,
         Ending::PoweredOff { .. } | Ending::FatalError { .. } | Ending::Panicked | Ending::Reset => {
@@ -475,6 +544,23 @@ fn td_config(args: &Args, memory: MemorySize, command: Option<String>) -> Result
     // Before a machine is made for it, so that nothing is made for what cannot be.
     config.check(MAX_TD_MEMORY, MAX_TD_VCPUS).map_err(|error| Failure::Input(error.to_string()))?;
     Ok(config)
+}
+
+/// What a TD is asked for, as KVM is told.
+struct KvmConfig(TdConfig);
+
+impl From<KvmConfig> for kvm::TdSpec {
+    fn from(KvmConfig(config): KvmConfig) -> Self {
+        Self {
+            memory: config.memory,
+            vcpus: config.vcpus,
+            attributes: config.attributes,
+            hob_extensions: config.hob_extensions,
+            config_id: config.ids.config_id,
+            owner: config.ids.owner,
+            owner_config: config.ids.owner_config,
+        }
+    }
 }
 
 /// The machine's time, for the timers of its board.

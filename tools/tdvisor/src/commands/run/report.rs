@@ -30,6 +30,11 @@ pub struct ReportPage {
 }
 
 impl ReportArgs {
+    /// Whether a page was asked for.
+    pub const fn is_given(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// Notes which file is written.
     pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
         self.report.as_deref().map_or(Ok(()), |report| claims.writes("--report", report))

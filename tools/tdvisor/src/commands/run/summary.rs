@@ -6,18 +6,29 @@ use std::time::Duration;
 use guest_command::protocol::End;
 use machine_emu::Hardware;
 use serde_json::{Value, json};
-use td_host::td::Ending;
 use td_image::digest::Digest384;
 use tdvisor_attest::Hex;
+use tdvisor_runtime::kvm::KvmReport;
 use tdvisor_runtime::{Audit, Report};
 
 use super::in_guest;
 use crate::outcome::Failure;
 
+/// How a TD ended, whoever ran it.
+pub type Ending<D> = tdvisor_vm::Ending<D>;
+
+/// What ran the TD.
+enum Backend {
+    /// The emulated machine.
+    Emulated(Hardware),
+    /// Linux's KVM, and the features that the TD could not have.
+    Kvm(Vec<String>),
+}
+
 /// The facts of a run.
 pub struct Summary {
-    hardware: Hardware,
-    ending: Ending,
+    backend: Backend,
+    ending: Ending<String>,
     mrtd: Option<[u8; 48]>,
     predicted: Digest384,
     /// RTMR0 to RTMR3 at the end, as the emulated module holds them.
@@ -67,9 +78,9 @@ impl Summary {
             last_calls = report.last_calls.iter().map(ToString::to_string).collect();
         }
         Self {
-            hardware,
             last_exits,
             last_calls,
+            backend: Backend::Emulated(hardware),
             mrtd: report.mrtd,
             predicted,
             rtmrs: report.rtmrs,
@@ -87,13 +98,46 @@ impl Summary {
             limits: report.limits.iter().map(|limit| privacy.limit(limit)).collect(),
             shutdowns: report.shutdowns.iter().map(|shutdown| privacy.shutdown(shutdown)).collect(),
             calls: report.calls,
-            ending: report.ending,
+            ending: described(report.ending),
             wall_time: Duration::ZERO,
             panic: None,
             timed_out: false,
             hint: None,
             command: None,
         }
+    }
+
+    /// What a session on KVM says.
+    pub fn of_kvm(report: KvmReport, predicted: Digest384) -> Self {
+        Self {
+            backend: Backend::Kvm(report.dropped_features.iter().map(ToString::to_string).collect()),
+            ending: described(report.ending),
+            mrtd: None,
+            predicted,
+            rtmrs: None,
+            exits: report.exits.into_iter().map(|(kind, count)| (kind.to_string(), count)).collect(),
+            calls: BTreeMap::new(),
+            private_leaves: BTreeMap::new(),
+            shared_leaves: BTreeMap::new(),
+            frames_converted: report.frames_converted,
+            audit: Ok(0),
+            lost: Vec::new(),
+            violations: Vec::new(),
+            limits: Vec::new(),
+            shutdowns: Vec::new(),
+            last_exits: BTreeMap::new(),
+            last_calls: Vec::new(),
+            wall_time: Duration::ZERO,
+            panic: None,
+            timed_out: false,
+            hint: None,
+            command: None,
+        }
+    }
+
+    /// How the TD ended.
+    pub const fn ending(&self) -> &Ending<String> {
+        &self.ending
     }
 
     /// The first fault of tdvisor itself that the run showed.
@@ -146,29 +190,44 @@ impl Summary {
         let mut line = |label: &str, value: String| {
             let _ = writeln!(text, "  {label:<10} {value}");
         };
-        let Hardware { module, processor, .. } = self.hardware;
-        line("module", format!("{module}, by {}, on {}", module.backing(), processor.model));
+        let why_not_readable = match &self.backend {
+            Backend::Emulated(Hardware { module, processor, .. }) => {
+                line("module", format!("{module}, by {}, on {}", module.backing(), processor.model));
+                "not readable any more"
+            }
+            Backend::Kvm(dropped) => {
+                line("on", "Linux's KVM".to_owned());
+                if detail == Detail::Full {
+                    dropped.iter().for_each(|feature| line("without", feature.clone()));
+                }
+                "KVM lets no host read it"
+            }
+        };
         match (self.mrtd, self.matches()) {
             (Some(mrtd), Some(true)) => line("MRTD", format!("{} matches the image", Hex(&mrtd))),
             (Some(mrtd), _) => {
                 line("MRTD", format!("{} DIFFERS from the image's {}", Hex(&mrtd), self.predicted));
             }
-            (None, _) => line("MRTD", format!("not readable any more; the image's is {}", self.predicted)),
+            (None, _) => line("MRTD", format!("{why_not_readable}; the image's is {}", self.predicted)),
         }
         for (index, value) in self.rtmrs.iter().flatten().enumerate() {
             line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
         }
         line("exits", list(&self.exits, most));
-        line("SEAMCALLs", list(&self.calls, most));
-        line("private", list(&self.private_leaves, most));
-        line("shared", list(&self.shared_leaves, most));
+        let is_emulated = matches!(self.backend, Backend::Emulated(_));
+        if is_emulated {
+            line("SEAMCALLs", list(&self.calls, most));
+            line("private", list(&self.private_leaves, most));
+            line("shared", list(&self.shared_leaves, most));
+        }
         line("converted", format!("{} pages of 4K", self.frames_converted));
         match &self.audit {
+            _ if !is_emulated => {}
             Ok(0) => line("audit", "not possible: the TD is dead".to_owned()),
             Ok(entries) => line("audit", format!("mirror = S-EPT = PAMT in all {entries} entries")),
             Err(error) => line("audit", format!("FAILED: {error}")),
         }
-        if self.lost.is_empty() {
+        if self.lost.is_empty() && is_emulated {
             line("teardown", "every page and the key id came back".to_owned());
         }
         for lost in self.lost.iter().chain(&self.violations) {
@@ -197,7 +256,7 @@ impl Summary {
             Ending::FatalError { code, message } => {
                 json!({"kind": "fatal-error", "code": code, "message": message})
             }
-            Ending::Died(death) => json!({"kind": "died", "why": death.to_string()}),
+            Ending::Died(death) => json!({"kind": "died", "why": death}),
             Ending::Reset => json!({"kind": "reset"}),
             Ending::Panicked => json!({"kind": "panicked"}),
             Ending::Stopped if self.timed_out => json!({"kind": "timed-out"}),
@@ -207,13 +266,30 @@ impl Summary {
             .zip(self.rtmrs.iter().flatten())
             .map(|(index, value): (u32, _)| (format!("RTMR{index}"), Hex(value).to_string()))
             .collect();
+        // What only an emulated machine knows is null on another.
+        let (backend, module, processor) = match &self.backend {
+            Backend::Emulated(Hardware { module, processor, .. }) => (
+                "emulated",
+                json!({"profile": module.name(), "backed_by": module.backing().to_string()}),
+                json!(processor.model.name()),
+            ),
+            Backend::Kvm(_) => ("kvm", Value::Null, Value::Null),
+        };
+        let audit = match (&self.backend, &self.audit) {
+            (Backend::Kvm(_), _) => Value::Null,
+            (_, Ok(entries)) => json!({"ok": *entries != 0, "entries": entries}),
+            (_, Err(error)) => json!({"ok": false, "error": error}),
+        };
+        let without: &[String] = match &self.backend {
+            Backend::Emulated(_) => &[],
+            Backend::Kvm(dropped) => dropped,
+        };
         json!({
             "schema": JSON_SCHEMA,
-            "module": {
-                "profile": self.hardware.module.name(),
-                "backed_by": self.hardware.module.backing().to_string(),
-            },
-            "processor": self.hardware.processor.model.name(),
+            "backend": backend,
+            "module": module,
+            "processor": processor,
+            "without": without,
             "ending": ending,
             "console_panic": self.panic,
             "hint": self.hint,
@@ -227,10 +303,7 @@ impl Summary {
             "private_pages": self.private_leaves,
             "shared_pages": self.shared_leaves,
             "frames_converted": self.frames_converted,
-            "audit": match &self.audit {
-                Ok(entries) => json!({"ok": *entries != 0, "entries": entries}),
-                Err(error) => json!({"ok": false, "error": error}),
-            },
+            "audit": audit,
             "lost": self.lost,
             "violations": self.violations,
             "limits": self.limits,
@@ -239,6 +312,18 @@ impl Summary {
             "last_calls": self.last_calls,
             "wall_seconds": self.wall_time.as_secs_f64(),
         })
+    }
+}
+
+/// An ending with the reason of a death in words.
+fn described<D: std::fmt::Display>(ending: Ending<D>) -> Ending<String> {
+    match ending {
+        Ending::PoweredOff { code } => Ending::PoweredOff { code },
+        Ending::FatalError { code, message } => Ending::FatalError { code, message },
+        Ending::Reset => Ending::Reset,
+        Ending::Panicked => Ending::Panicked,
+        Ending::Stopped => Ending::Stopped,
+        Ending::Died(death) => Ending::Died(death.to_string()),
     }
 }
 

@@ -1,0 +1,102 @@
+//! What KVM_TDX promises, asked of the kernel that runs: at least one case for each request and for each documented refusal.
+//!
+//! The cases use the interface as any monitor would, on hardware as on the emulated server. Each makes a TD of its own and is
+//! done with it when it ends. Sources of what is promised: Documentation/virt/kvm/x86/intel-tdx.rst and api.rst of Linux.
+
+mod cases;
+mod rig;
+
+use std::fmt;
+
+use crate::error::{Errno, Refusal};
+use crate::kernel::Kernel;
+
+pub use cases::cases;
+
+/// A case.
+pub struct Case<K: Kernel> {
+    /// What is promised, as a sentence.
+    pub name: &'static str,
+    run: fn(&K) -> Outcome,
+}
+
+impl<K: Kernel> fmt::Debug for Case<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<K: Kernel> Case<K> {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// [`Mismatch`]: the kernel answered something else than what is promised.
+    pub fn run(&self, kernel: &K) -> Outcome {
+        (self.run)(kernel)
+    }
+}
+
+/// What became of a case.
+pub type Outcome = Result<(), Mismatch>;
+
+/// The kernel answered something else than what is promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mismatch {
+    /// The request.
+    pub step: &'static str,
+    /// What is promised; `None` for success.
+    pub wanted: Option<Errno>,
+    /// What came; `None` for success.
+    pub got: Option<Errno>,
+    /// The module's status beside it, or zero.
+    pub module: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let say = |f: &mut fmt::Formatter<'_>, answer: Option<Errno>| match answer {
+            Some(errno) => errno.fmt(f),
+            None => f.write_str("success"),
+        };
+        write!(f, "{}: wanted ", self.step)?;
+        say(f, self.wanted)?;
+        f.write_str(", got ")?;
+        say(f, self.got)?;
+        match self.module {
+            0 => Ok(()),
+            status => write!(f, " (module status {status:#x})"),
+        }
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+/// What a request must have given, to go on.
+fn done<T, E: Into<Refusal>>(step: &'static str, answer: Result<T, E>) -> Result<T, Mismatch> {
+    answer.map_err(|error| {
+        let Refusal { errno, module } = error.into();
+        Mismatch { step, wanted: None, got: Some(errno), module }
+    })
+}
+
+/// What a request must have been refused with.
+fn refused<T, E: Into<Refusal>>(step: &'static str, answer: Result<T, E>, errno: i32) -> Outcome {
+    let wanted = Some(Errno(errno));
+    let (got, module) = match answer {
+        Ok(_) => (None, 0),
+        Err(error) => {
+            let Refusal { errno, module } = error.into();
+            (Some(errno), module)
+        }
+    };
+    if got == wanted { Ok(()) } else { Err(Mismatch { step, wanted, got, module }) }
+}
+
+/// A fact that must hold; `errno` stands for its opposite in the report.
+fn holds(step: &'static str, fact: bool) -> Outcome {
+    if fact {
+        Ok(())
+    } else {
+        Err(Mismatch { step, wanted: None, got: Some(Errno(libc::ERANGE)), module: 0 })
+    }
+}
