@@ -14,16 +14,15 @@ use crate::data::number_of;
 
 /// All calls that are kept, with their times from the first on.
 pub(crate) fn calls(inspection: &Inspection) -> Vec<Value> {
-    let start = inspection.calls.iter().map(|call| call.at).min().unwrap_or(Ticks::new(0));
-    let microseconds = |ticks: Ticks| ticks.duration(inspection.ticks_hz.max(1)).as_nanos() as f64 / 1_000.0;
+    let time = Times::of(inspection);
     inspection
         .calls
         .iter()
         .map(|call| {
             let mut row = describe(call);
             row.insert("n".to_owned(), json!(call.number));
-            row.insert("t".to_owned(), json!(microseconds(call.at.saturating_since(start))));
-            row.insert("d".to_owned(), json!(microseconds(call.took)));
+            row.insert("t".to_owned(), json!(time.at(call.at)));
+            row.insert("d".to_owned(), json!(time.span(call.took)));
             row.insert("lp".to_owned(), json!(call.lp));
             row.insert("vcpu".to_owned(), json!(inspection.lps.iter().position(|lp| *lp == call.lp)));
             row.into_iter().collect()
@@ -31,7 +30,29 @@ pub(crate) fn calls(inspection: &Inspection) -> Vec<Value> {
         .collect()
 }
 
-fn describe(call: &Recorded) -> Map<String, Value> {
+/// Times of calls in microseconds from the first call on.
+pub(crate) struct Times {
+    start: Ticks,
+    hertz: u64,
+}
+
+impl Times {
+    pub(crate) fn of(inspection: &Inspection) -> Self {
+        let start = inspection.calls.iter().map(|call| call.at).min().unwrap_or(Ticks::new(0));
+        Self { start, hertz: inspection.ticks_hz.max(1) }
+    }
+
+    pub(crate) fn at(&self, time: Ticks) -> f64 {
+        self.span(time.saturating_since(self.start))
+    }
+
+    pub(crate) fn span(&self, ticks: Ticks) -> f64 {
+        ticks.duration(self.hertz).as_nanos() as f64 / 1_000.0
+    }
+}
+
+/// What a call is, but for its time and its place.
+pub(crate) fn describe(call: &Recorded) -> Map<String, Value> {
     let mut row = Map::new();
     let mut set = |name: &str, value: Value| row.insert(name.to_owned(), value);
     let leaf = LeafWord(call.before.rax).leaf();

@@ -114,6 +114,7 @@ fn breakpoints_steps_and_watchpoints_stop_a_td_that_does_not_notice() {
     let said = td.ends_with(0);
     assert!(said.contains("although it is not in debug mode; only an emulator can do this"), "{said}");
     assert!(said.contains("mirror = S-EPT = PAMT"), "{said}");
+    assert!(said.contains("could see and change what the guest held"), "{said}");
 }
 
 #[test]

@@ -77,6 +77,29 @@ fn a_page_remembers_who_added_it_who_accepted_it_and_what_came_of_it() {
 }
 
 #[test]
+fn the_time_line_has_a_lane_for_each_vcpu_with_stays_that_do_not_overlap() {
+    let path = Folder::new("trace-events").path("events.json");
+    tdvisor(&["run", "hello-td", "--vcpus", "2", "--trace-events", &path]).ends_with(0);
+    let text = std::fs::read_to_string(path).expect("the events are text");
+    let events: Value = serde_json::from_str(&text).expect("the events are JSON");
+    let events = events["traceEvents"].as_array().expect("a list of events");
+    let named = |name: &str| events.iter().any(|event| event["args"]["name"] == name);
+    assert!(named("vCPU 0 (LP 1)") && named("vCPU 1 (LP 2)"));
+    assert!(events.iter().any(|event| event["ph"] == "i" && event["name"] == "TDG.MEM.PAGE.ACCEPT"));
+    for lane in [1, 2] {
+        let mut stays: Vec<(f64, f64)> = events
+            .iter()
+            .filter(|event| event["cat"] == "guest" && event["tid"] == lane)
+            .map(|event| (event["ts"].as_f64().expect("a time"), event["dur"].as_f64().expect("a length")))
+            .collect();
+        stays.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(stays.len() > 10, "lane {lane} has {} stays", stays.len());
+        let overlap = stays.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0 + 0.001);
+        assert_eq!(overlap, None, "lane {lane}");
+    }
+}
+
+#[test]
 fn a_page_that_cannot_be_written_is_named() {
     let folder = Folder::new("report-nowhere");
     let error =

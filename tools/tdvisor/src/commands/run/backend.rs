@@ -60,6 +60,7 @@ impl Args {
         let given = [
             ("--gdb", self.gdb.is_given()),
             ("--report", self.report.is_given()),
+            ("--trace-events", self.report.wants_trace_events()),
             ("--profile, --cpu, --feature or --engine", !self.hardware.is_usual()),
             ("--deterministic", self.deterministic.is_some()),
             ("--trace", self.trace.is_some()),

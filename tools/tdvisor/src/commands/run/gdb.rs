@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use machine_emu::Pace;
 use seam_emu::guest::debug::DebugPort;
 use tdvisor_runtime::debugger::{Debugger, Endpoint, Listener};
 
+use super::summary::Privacy;
 use crate::outcome::Failure;
 use crate::streams::Streams;
 
@@ -34,9 +36,9 @@ impl GdbArgs {
     }
 
     /// Listens for gdb, if that is asked for.
-    pub fn listen(&self, vcpus: u32, is_deterministic: bool) -> Result<Option<Waiting>, Failure> {
+    pub fn listen(&self, vcpus: u32, pace: Pace) -> Result<Option<Waiting>, Failure> {
         let Some(endpoint) = &self.gdb else { return Ok(None) };
-        if is_deterministic && vcpus > 1 {
+        if pace != Pace::Real && vcpus > 1 {
             let why =
                 "a vCPU that gdb halts keeps its turn, so with --deterministic there can be one vCPU only";
             return Err(Failure::input("--gdb", why));
@@ -55,10 +57,10 @@ impl Waiting {
     }
 
     /// The debugger of the TD, which says where it waits.
-    pub fn into_debugger(self, streams: &Streams, is_debug_td: bool) -> Debugger {
+    pub fn into_debugger(self, streams: &Streams, privacy: Privacy) -> Debugger {
         let endpoint = self.listener.endpoint();
         streams.say(format_args!("tdvisor: the TD waits for gdb: target remote {endpoint}"));
-        if !is_debug_td {
+        if privacy == Privacy::Confidential {
             streams.say(
                 "tdvisor: gdb sees and changes what this TD holds, although it is not in debug mode; only an emulator can do this",
             );

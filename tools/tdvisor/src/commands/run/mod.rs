@@ -213,9 +213,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
+    let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let page = args.report.open()?;
-    let debug = args.gdb.listen(args.vcpus, args.deterministic.is_some())?;
+    let debug = args.gdb.listen(args.vcpus, pace)?;
     let bell = Bell::default();
     let mut virtio = args.devices.open(args.in_guest.rootfs(), &stop, &bell)?;
     let trace = match trace_file {
@@ -308,7 +309,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(socket) => Some(Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop))),
         None => host.issuer(&last_quote),
     };
-    let debugger = debug.map(|waiting| waiting.into_debugger(&streams, args.debug));
+    let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
     let mut has_page = true;
     // What only the emulated machine knows of a guest that went silent.
@@ -329,7 +330,6 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             };
             // It is said before the streams are drained.
             has_page = page_written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
-            let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
             (waited_for, halted) = (report.most_read_unclaimed, report.halted_for_good);
             Summary::of(report, predicted, privacy, hardware)
         }
@@ -362,6 +362,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     .hint();
     summary.command = channel.end();
+    summary.debugger = args.gdb.is_given();
     console.finish();
     guest_log.finish();
     // A command that ended says itself how it went.

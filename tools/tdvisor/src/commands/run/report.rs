@@ -1,4 +1,4 @@
-//! `--report`: the run as a page of the inspector.
+//! `--report` and `--trace-events`: the run as a page of the inspector, and its calls as a time line.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,18 +14,24 @@ use tdvisor_runtime::{Audit, Ended, Report};
 use crate::files::{Claims, Output};
 use crate::outcome::Failure;
 
-/// Options of the inspector's page.
+/// Options of what is written of a run for people to look at.
 #[derive(Debug, clap::Args)]
 pub struct ReportArgs {
     /// Write a page to FILE that shows the run in any browser: the TD's mirror, Secure EPT and PAMT entry by entry, every call
     /// that touched a page, the exits, and why a TD died. It holds nothing of the guest's memory.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Write the run's calls to FILE as a time line, in the trace-event form that ui.perfetto.dev and chrome://tracing open: a
+    /// lane for each vCPU with its stays in the guest, why it left, the SEAMCALLs and ACCEPTs; and private memory over time. The
+    /// last 100,000 calls about memory and the last 20,000 others are in it.
+    #[arg(long, value_name = "FILE.json")]
+    trace_events: Option<PathBuf>,
 }
 
-/// A page that is not written yet.
-pub struct ReportPage {
-    file: Output,
+/// Files that are not written yet.
+pub struct ReportFiles {
+    page: Option<Output>,
+    trace_events: Option<Output>,
     journal: Arc<Journal>,
 }
 
@@ -35,38 +41,56 @@ impl ReportArgs {
         self.report.is_some()
     }
 
-    /// Notes which file is written.
-    pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
-        self.report.as_deref().map_or(Ok(()), |report| claims.writes("--report", report))
+    /// Whether a time line was asked for.
+    pub const fn wants_trace_events(&self) -> bool {
+        self.trace_events.is_some()
     }
 
-    /// Opens the file, if a page is asked for.
-    pub fn open(&self) -> Result<Option<ReportPage>, Failure> {
-        let Some(path) = &self.report else { return Ok(None) };
-        Ok(Some(ReportPage { file: Output::open(path)?, journal: Arc::default() }))
+    /// Notes which files are written.
+    pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
+        for (what, path) in [("--report", &self.report), ("--trace-events", &self.trace_events)] {
+            path.as_deref().map_or(Ok(()), |path| claims.writes(what, path))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the files, if any is asked for.
+    pub fn open(&self) -> Result<Option<ReportFiles>, Failure> {
+        if self.report.is_none() && self.trace_events.is_none() {
+            return Ok(None);
+        }
+        let open = |path: &Option<PathBuf>| path.as_deref().map(Output::open).transpose();
+        let (page, trace_events) = (open(&self.report)?, open(&self.trace_events)?);
+        Ok(Some(ReportFiles { page, trace_events, journal: Arc::default() }))
     }
 }
 
-impl ReportPage {
-    /// The trace of a machine whose calls the page shows.
+impl ReportFiles {
+    /// The trace of a machine whose calls are shown.
     pub fn keep_calls(&self, trace: Trace) -> Trace {
         trace.with_journal(self.journal.clone())
     }
 
     /// What is left of a TD that has ended, before it is torn down.
     pub fn inspect(&self, ended: &Ended<'_>) -> Result<Inspection, Failure> {
-        ended.inspect().map_err(|error| Failure::Internal(format!("--report: {error}")))
+        ended
+            .inspect()
+            .map_err(|error| Failure::Internal(format!("what the run leaves cannot be read: {error}")))
     }
 
-    /// Writes the page.
+    /// Writes the files.
     pub fn write(self, inspection: &Inspection, report: &Report, attributes: u64) -> Result<(), Failure> {
+        if let Some(file) = self.trace_events {
+            file.write(tdvisor_inspector::trace_events(inspection).to_string().as_bytes())?;
+        }
+        let Some(page) = self.page else { return Ok(()) };
         let about = About {
             ending: report.ending.clone(),
             ve_disabled: attributes & tdx_module_iface::td_params::attributes::SEPT_VE_DISABLE != 0,
             facts: facts(report),
             counts: report.calls.iter().map(|(leaf, count)| (leaf.clone(), *count)).collect(),
         };
-        self.file.write(tdvisor_inspector::page(inspection, &about).as_bytes())
+        page.write(tdvisor_inspector::page(inspection, &about).as_bytes())
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Summary {
     pub hint: Option<String>,
     /// How the command after `--` ended, if there was one and it is known.
     pub command: Option<End>,
+    /// A debugger could see and change what the guest holds.
+    pub debugger: bool,
 }
 
 impl Summary {
@@ -104,6 +106,7 @@ impl Summary {
             timed_out: false,
             hint: None,
             command: None,
+            debugger: false,
         }
     }
 
@@ -132,6 +135,7 @@ impl Summary {
             timed_out: false,
             hint: None,
             command: None,
+            debugger: false,
         }
     }
 
@@ -209,6 +213,9 @@ impl Summary {
                 line("MRTD", format!("{} DIFFERS from the image's {}", Hex(&mrtd), self.predicted));
             }
             (None, _) => line("MRTD", format!("{why_not_readable}; the image's is {}", self.predicted)),
+        }
+        if self.debugger {
+            line("gdb", "could see and change what the guest held".to_owned());
         }
         for (index, value) in self.rtmrs.iter().flatten().enumerate() {
             line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
@@ -294,6 +301,7 @@ impl Summary {
             "console_panic": self.panic,
             "hint": self.hint,
             "command": in_guest::to_json(self.command),
+            "debugger": self.debugger,
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),
