@@ -44,6 +44,11 @@ fn what_cannot_be_booted_is_one_line_and_status_2() {
 
 /// What a Linux host printed, and its summary.
 fn linux(arguments: &[&str]) -> (String, serde_json::Value) {
+    linux_ends_with(0, arguments)
+}
+
+/// What a Linux host printed that ends with this status, and its summary.
+fn linux_ends_with(status: i32, arguments: &[&str]) -> (String, serde_json::Value) {
     let (kernel, initrd) =
         (tdvisor_test_data::linux::host_file("vmlinux"), tdvisor_test_data::linux::host_file("initrd"));
     let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
@@ -51,7 +56,7 @@ fn linux(arguments: &[&str]) -> (String, serde_json::Value) {
     call.extend(arguments);
     // It is compressed: what arguments bring comes before it.
     call.extend(["--initrd", &initrd]);
-    let answer = tdvisor(&call).ends_with(0);
+    let answer = tdvisor(&call).ends_with(status);
     (answer.stderr(), answer.json())
 }
 
@@ -153,4 +158,114 @@ fn nightly_a_deterministic_linux_host_repeats_byte_for_byte() {
         (console, summary["instructions"].clone(), summary["seamcalls"].clone())
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_after_a_platform_reset_a_linux_host_finds_the_module_as_at_power_on() {
+    // The second reset is not followed: it is how this run ends.
+    let (console, summary) = linux_ends_with(1, &["--boots", "2", "--append", "tdvisor.end=reboot"]);
+    let lines = without_times(&console);
+    let times = |expected: &str| lines.iter().filter(|line| **line == expected).count();
+    assert_eq!(times("virt/tdx: TDX-Module initialized"), 2, "{console}");
+    assert_eq!(times("tdvisor-host: done failures=0"), 2, "{console}");
+    assert_eq!(summary["ending"], "the host asked for a reset");
+    assert_eq!(summary["audit"], serde_json::json!([]));
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_a_linux_host_reaches_its_milestones_in_few_instructions() {
+    const MILLION: u64 = 1_000_000;
+    let folder = Folder::new("server-milestones");
+    let file = folder.path("linux.snapshot");
+    let milestones = [
+        ("the module is initialised", "virt/tdx: TDX-Module initialized", 75),
+        ("/init runs", "tdvisor-host: start", 120),
+        ("KVM offers TDs", "tdvisor-host: kvm ok", 130),
+    ];
+    for cpus in ["1", "2", "4"] {
+        for (what, text, most) in milestones {
+            // The server stops where the text is: what it has executed until then is the answer.
+            let at = ["--cpus", cpus, "--deterministic", "1", "--snapshot", &file, "--snapshot-at", text];
+            let (_, summary) = linux(&at);
+            let millions = summary["instructions"].as_u64().expect("a number") / MILLION;
+            eprintln!("{cpus} processors: {what}: {millions} M instructions, {} s", summary["seconds"]);
+            assert!(millions <= most, "{cpus} processors: {what} after {millions} M instructions");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_a_linux_host_resumed_from_a_snapshot_is_the_one_that_never_stopped() {
+    let folder = Folder::new("server-linux-snapshot");
+    let file = folder.path("linux.snapshot");
+    let host = ["--cpus", "2", "--deterministic", "7"];
+    let (whole, summary) = linux(&host);
+    let mut saving = host.to_vec();
+    saving.extend(["--snapshot", &file, "--snapshot-at", "tdvisor-host: tdx ok"]);
+    let (first, _) = linux(&saving);
+    let second = tdvisor(&["server", "--resume", &file, "--json"]).ends_with(0);
+    assert_eq!(format!("{}{}", first.strip_suffix('\n').unwrap_or(&first), second.stderr()), whole);
+    for fact in ["instructions", "seamcalls", "violations", "audit"] {
+        assert_eq!(second.json()[fact], summary[fact], "{fact}");
+    }
+}
+
+/// What becomes of a Linux host whose SEAMCALL fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Survived,
+    OneTdDied,
+    HostDied,
+}
+
+/// What a resumed host says of itself: its fate, and the first line in which its kernel names a SEAMCALL.
+fn fate(console: &str) -> (Fate, String) {
+    let lines = without_times(console);
+    let says = |text: &str| lines.iter().any(|line| line.contains(text));
+    let host_died = says("Kernel panic") || says("Oops") || !says("tdvisor-host: done failures=");
+    let own = lines.iter().find(|line| line.contains("SEAMCALL") || line.contains("TDH_"));
+    let fate = if host_died {
+        Fate::HostDied
+    } else if says("tdvisor-host: td ok") {
+        Fate::Survived
+    } else {
+        Fate::OneTdDied
+    };
+    (fate, own.copied().unwrap_or_default().to_owned())
+}
+
+#[test]
+#[ignore = "needs tools/hosts/linux/build.sh: scripts/nightly runs it"]
+fn nightly_seamcalls_that_fail_end_one_td_of_a_linux_host_at_most() {
+    const PLANS: [(&str, Fate); 8] = [
+        ("TDH.MNG.CREATE#1=OPERAND_BUSY:RCX", Fate::OneTdDied),
+        ("TDH.MNG.INIT#1=OPERAND_INVALID:RCX", Fate::OneTdDied),
+        ("TDH.MEM.PAGE.ADD#3=OPERAND_INVALID:RCX", Fate::OneTdDied),
+        ("TDH.MEM.PAGE.AUG#5=OPERAND_BUSY:SEPT_TREE", Fate::Survived),
+        ("TDH.MEM.PAGE.AUG#5=OPERAND_INVALID:RCX", Fate::OneTdDied),
+        ("TDH.VP.ENTER#300=OPERAND_BUSY:RCX", Fate::Survived),
+        ("TDH.MEM.PAGE.REMOVE#2=OPERAND_BUSY:SEPT_TREE", Fate::Survived),
+        ("TDH.PHYMEM.PAGE.RECLAIM#7=OPERAND_INVALID:RCX", Fate::Survived),
+    ];
+    let folder = Folder::new("server-faults");
+    let archive = folder.write("td.cpio", initramfs_with("td.fd", tdvisor_guest_images::HELLO_TD.image));
+    let file = folder.path("linux.snapshot");
+    // From here on the host only runs its TD.
+    let at = ["--snapshot", &file, "--snapshot-at", "tdvisor-host: kvm ok"];
+    let mut saving =
+        vec!["--initrd", &archive, "--deterministic", "1", "--append", "tdvisor.steps=tdx,kvm,td"];
+    saving.extend(at);
+    linux(&saving);
+    let rows = PLANS.map(|(plan, expected)| {
+        let answer = tdvisor(&["server", "--resume", &file, "--json", "--inject", plan]);
+        let (fate, line) = fate(&answer.stderr());
+        eprintln!("| {plan} | {fate:?} | {line} |");
+        (plan, fate, expected, answer.stderr())
+    });
+    for (plan, fate, expected, console) in rows {
+        assert_eq!(fate, expected, "{plan}\n{console}");
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tdx_module_iface::Release;
 
-use super::{Degree, NOT_COMPARED, NOT_MODELLED, Row, TABLE};
+use super::{Degree, NOT_COMPARED, NOT_MODELLED, Row, SERVER, TABLE};
 use crate::config::ModuleProfile;
 use crate::features::{self, FeatureSet, Word};
 use crate::processor::features::{self as cpu_features, CpuFeature, Needs};
@@ -186,6 +186,10 @@ pub fn to_markdown() -> String {
     out.push_str(MIGRATION);
     for (what, why) in NOT_COMPARED {
         let _ = writeln!(out, "| {what} | {why} |");
+    }
+    out.push_str("\n## The emulated server\n\n| what | how far |\n|---|---|\n");
+    for (what, how) in SERVER {
+        let _ = writeln!(out, "| {what} | {how} |");
     }
     out.push_str("\n## Deliberately not modelled\n\n| what | how |\n|---|---|\n");
     for (what, how) in NOT_MODELLED {

@@ -7,6 +7,7 @@
 pub(crate) mod claim;
 mod markdown;
 mod recorded;
+mod server;
 mod table;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ use tdx_module_iface::StatusCode;
 pub use claim::Claim;
 pub use markdown::to_markdown;
 pub use recorded::RECORDED;
+pub use server::SERVER;
 pub use table::{NOT_COMPARED, NOT_MODELLED, TABLE};
 
 /// How much of a leaf is there.
