@@ -4,7 +4,7 @@
 //! differing bits marked, and below them every call that touched the address; the address space as a map; a lane of exits for
 //! each vCPU; and how the TD ended, with what that means.
 //!
-//! [`trace_events`] is the same run as a time line for Perfetto.
+//! [`trace_events()`] is the same run as a time line for Perfetto.
 //!
 //! The page is three files in `src/page`, written by hand, and the run's data as JSON (`data`, version [`SCHEMA`]). What is
 //! shown is what host and module know: where pages are and who owns them, never what is in them.
