@@ -102,7 +102,7 @@ fn key_ids(facts: &Facts, proven: bool) -> Link {
         None if facts.logged("TDX not supported by the host platform").is_some() => {
             link(kind, LinkState::Missing, "the kernel found no TDX platform")
         }
-        None => link(kind, LinkState::Unknown, "MSR 0x87 and the kernel's log cannot be read"),
+        None => link(kind, LinkState::Unknown, "MSR 0x87 cannot be read, and the kernel's log does not say"),
     }
 }
 
@@ -118,9 +118,15 @@ fn seam_range(facts: &Facts, proven: bool) -> Link {
     }
 }
 
+/// The kernel's release; a kernel without sysctls has it in its version only ("Linux version 7.3.4 (…").
+fn release(facts: &Facts) -> Option<String> {
+    let of_version = || Some(facts.read("proc/version")?.split_whitespace().nth(2)?.to_owned());
+    facts.read("proc/sys/kernel/osrelease").or_else(of_version)
+}
+
 fn kernel_version(facts: &Facts) -> Link {
     let kind = LinkKind::KernelVersion;
-    let Some(release) = facts.read("proc/sys/kernel/osrelease") else {
+    let Some(release) = release(facts) else {
         return link(kind, LinkState::Unknown, "/proc cannot be read");
     };
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
@@ -131,7 +137,7 @@ fn kernel_version(facts: &Facts) -> Link {
 fn kernel_config(facts: &Facts, offers: bool) -> Link {
     const OPTIONS: [&str; 2] = ["CONFIG_INTEL_TDX_HOST", "CONFIG_KVM_INTEL_TDX"];
     let kind = LinkKind::KernelConfig;
-    let release = facts.read("proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release(facts).unwrap_or_default();
     match facts.read(&format!("boot/config-{release}")) {
         _ if offers => link(kind, LinkState::Good, "KVM offers TDs"),
         Some(config) => {
@@ -155,6 +161,7 @@ fn no_hibernation(facts: &Facts, proven: bool) -> Link {
         return link(kind, LinkState::Missing, "the kernel left TDX alone for it");
     }
     match facts.read("sys/power/state") {
+        Some(states) if states.is_empty() => link(kind, LinkState::Good, "the kernel has no sleep states"),
         Some(states) => held(kind, !states.split_whitespace().any(|state| state == "disk"), states),
         None => link(kind, LinkState::Good, "the kernel has no sleep states"),
     }

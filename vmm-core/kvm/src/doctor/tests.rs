@@ -171,6 +171,12 @@ fn what_cannot_be_read_is_unknown_and_what_kvm_proves_is_good() {
 }
 
 #[test]
+fn a_kernel_without_sysctls_is_known_by_its_version() {
+    let machine = Machine::good().without("proc/sys").with("proc/version", "Linux version 6.15.1 (gcc)\n");
+    misses(&machine, TDX_TYPES, LinkKind::KernelVersion);
+}
+
+#[test]
 fn an_empty_machine_is_no_panic() {
     let diagnosis = Diagnosis::of(Path::new("/nonexistent"), KvmAnswer::Closed(Errno(libc::ENOENT)));
     assert!(!diagnosis.can_run_tds());
