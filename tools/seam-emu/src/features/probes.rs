@@ -16,6 +16,7 @@ use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width};
 use crate::guest::{GuestRegisters, GuestState, ScriptedGuest, VmExit};
 use crate::lock::{Mode, Side};
+use crate::migration::tests::{self as migration, Pair};
 use crate::td::Tdvps;
 use crate::testing::{Host, Td, code, mem};
 use crate::{GuestEnv, MachineConfig, ModuleProfile};
@@ -29,6 +30,8 @@ const VECTOR_VE: u8 = 20;
 type Probe = (Word, u8, fn());
 
 const PROBES: &[Probe] = &[
+    (Features0, 0, a_td_moves_with_its_memory),
+    (Features0, 2, a_service_td_reads_its_target),
     (Features0, 3, a_guest_reads_its_vcpu),
     (Features0, 4, two_processors_change_one_secure_ept),
     (Features0, 5, a_guest_chooses_that_cpuid_faults),
@@ -44,6 +47,7 @@ const PROBES: &[Probe] = &[
     (Features0, 51, demotion_is_not_interrupted),
     (Attributes, 0, a_debuggable_td_is_read_by_its_host),
     (Attributes, 28, a_pending_page_exits_to_the_host),
+    (Attributes, 29, only_a_td_with_the_attribute_is_exported),
     (Xfam, 0, x87_state_is_there_and_outlives_a_td_exit),
     (Xfam, 1, sse_state_is_there_and_outlives_a_td_exit),
     (Xfam, 9, a_td_has_protection_keys),
@@ -176,6 +180,32 @@ fn read(leaf: TdgLeaf, field: FieldId) -> (Gprs, VmExit) {
 
 fn touch_pending() -> (Gprs, VmExit) {
     (Gprs::ZERO, VmExit::ept_violation(Gpa::new(PENDING), PENDING, Access::Read, 0))
+}
+
+fn a_td_moves_with_its_memory() {
+    migration::crosses(MachineConfig::small());
+}
+
+fn a_service_td_reads_its_target() {
+    let host = Host::ready();
+    let service = running(&host, |_| ());
+    let target = host.td_being_built(1, 0);
+    let bind = Gprs { rcx: target.tdr, rdx: service.tdr, ..Gprs::ZERO };
+    let handle = host.ok(0, TdhLeaf::SERVTD_BIND, bind);
+    let key = Gprs { rdx: td::MIG_ENC_KEY.id.0, ..handle };
+    let (seen, _) = guest(&host, &service, 0, &[tdcall(TdgLeaf::SERVTD_RD, key)]);
+    assert_eq!(code(&seen[0].gprs), C::SUCCESS);
+    let tdcs = migration::tdcs_of(&host, &target);
+    assert_eq!(seen[0].gprs.r8, tdcs.load_u64(crate::fields::layout::tdcs::MIG_ENC_KEY));
+}
+
+fn only_a_td_with_the_attribute_is_exported() {
+    let pair = Pair::on(MachineConfig::small());
+    let export = pair.export_operands(TdhLeaf::EXPORT_STATE_IMMUTABLE);
+    let plain = pair.host.td(1);
+    let refused = pair.host.status(0, TdhLeaf::EXPORT_STATE_IMMUTABLE, Gprs { rcx: plain.tdr, ..export });
+    assert_eq!(refused.code(), C::TD_NOT_MIGRATABLE);
+    pair.host.ok(0, TdhLeaf::EXPORT_STATE_IMMUTABLE, export);
 }
 
 fn a_guest_reads_its_vcpu() {

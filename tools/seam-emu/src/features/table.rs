@@ -15,8 +15,6 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
     Feature { word, bit, name, since, absent: Some(why) }
 }
 
-const MIGRATION: &str =
-    "the leaves are there (recorded), but no host here drives them and no migration TD agrees on keys";
 const PARTITIONING: &str =
     "the emulated processor does not apply the intercepts, virtual interrupts and timer of an L2 VM";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
@@ -29,9 +27,9 @@ pub const TD_PARTITIONING: Feature = absent(Features0, 7, "TD_PARTITIONING", V1_
 /// Every bit of every word that a release announces.
 #[rustfmt::skip]
 pub const TABLE: &[Feature] = &[
-    absent(Features0, 0, "TD_MIGRATION", V1_5_01, MIGRATION),
+    offered(Features0, 0, "TD_MIGRATION", V1_5_01),
     absent(Features0, 1, "TD_PRESERVING_UPDATE", V1_5_01, "the module cannot be replaced while TDs live"),
-    absent(Features0, 2, "SERVICE_TD", V1_5_01, "the only service TD is a migration TD, and there is none here"),
+    offered(Features0, 2, "SERVICE_TD", V1_5_01),
     offered(Features0, 3, "TDG_VP_RDWR", V1_5_01),
     offered(Features0, 4, "RELAXED_MEM_MNG_CONCURRENCY", V1_5_01),
     offered(Features0, 5, "CPUID_VIRT_GUEST_CTRL", V1_5_01),
@@ -51,7 +49,7 @@ pub const TABLE: &[Feature] = &[
     offered(Attributes, 0, "DEBUG", V1_5_01),
     absent(Attributes, 27, "LASS", V1_5_05, NO_INSTRUCTIONS),
     offered(Attributes, 28, "SEPT_VE_DISABLE", V1_5_01),
-    absent(Attributes, 29, "MIGRATABLE", V1_5_01, MIGRATION),
+    offered(Attributes, 29, "MIGRATABLE", V1_5_01),
     absent(Attributes, 30, "PKS", V1_5_01, NO_INSTRUCTIONS),
     absent(Attributes, 63, "PERFMON", V1_5_01, NO_COUNTERS),
 

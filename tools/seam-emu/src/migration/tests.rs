@@ -80,7 +80,12 @@ pub(crate) fn tdcs_of<'m>(host: &'m Host, td: &Td) -> Tdcs<'m> {
 impl Pair {
     /// A TD that has run and written, and the shell of one.
     pub(crate) fn new(profile: ModuleProfile) -> Self {
-        let host = Host::with(recorded(profile));
+        Self::on(recorded(profile))
+    }
+
+    /// The same on this machine.
+    pub(crate) fn on(config: MachineConfig) -> Self {
+        let host = Host::with(config);
         let source = host.td_being_built(1, attributes::MIGRATABLE);
         host.tables(&source, GPA, 0);
         host.add(&source, GPA, b"first");
@@ -252,6 +257,13 @@ impl Pair {
         assert_eq!(exit.rax, u64::from(ExitReason::EXTERNAL_INTERRUPT.0));
         bytes
     }
+}
+
+/// A TD crosses on this machine, and reads there what it wrote before.
+pub(crate) fn crosses(config: MachineConfig) {
+    let mut pair = Pair::on(config);
+    pair.steps(STEPS);
+    assert_eq!(pair.reads(&pair.destination), WORDS);
 }
 
 #[test]
