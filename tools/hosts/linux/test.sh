@@ -70,7 +70,7 @@ linux_is_measured_alike() {
         --cmdline "$cmdline" </dev/null 2>/dev/null | tr ',{' '\n\n' |
         sed -n 's/^ *"mrtd": *"\([0-9a-f]\{96\}\)".*/\1/p; s/^ *"RTMR[0-3]": *"\([0-9a-f]\{96\}\)".*/\1/p' >"$target/linux.values"
     [ "$(wc -l <"$target/linux.values")" = 5 ] || return 1
-    lines linux | sed -n '/begin report/,/end report/p' | grep -v tdvisor-init | base64 -d | od -An -v -tx1 |
+    lines linux | tr -d '\r' | sed -n '/begin report/,/end report/p' | grep -v tdvisor-init | base64 -d | od -An -v -tx1 |
         tr -d ' \n' >"$target/linux.report"
     local value
     while read -r value; do
@@ -100,7 +100,7 @@ failures=0
 for one in "${all[@]}"; do
     number=$((number + 1))
     if case_passes "$one"; then
-        instructions=$(sed -n 's/^ *instructions *\([0-9.]* *[A-Za-z]*\).*/\1/p' "$target/$one.summary" | head -1)
+        instructions=$(sed -n 's/^ *host code *\([0-9]*\) instructions.*/\1/p' "$target/$one.summary" | head -1)
         echo "ok $number - $one ($instructions instructions)"
     else
         echo "not ok $number - $one"
