@@ -24,6 +24,8 @@ pub const REQUEST_BYTES_MAX: u64 = 64 << 10;
 
 const DEVICE_ID: u32 = 3;
 const PLACES: u16 = 64;
+/// Places of the control queues. A driver fills all of one with pages, which a TD takes out of its bounce buffers.
+const CONTROL_PLACES: u16 = 8;
 const INPUT: u32 = 0;
 const OUTPUT: u32 = 1;
 const TO_DRIVER: u32 = 2;
@@ -146,7 +148,7 @@ impl VirtioDevice for VirtioConsole {
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[PLACES, PLACES, PLACES, PLACES]
+        &[PLACES, PLACES, CONTROL_PLACES, CONTROL_PLACES]
     }
 
     fn config(&self) -> &[u8] {
