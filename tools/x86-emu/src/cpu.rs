@@ -132,7 +132,7 @@ impl Cpu {
         self.retired
     }
 
-    /// What the last [`Exit::TripleFault`] was about; it is told once.
+    /// What the last [`crate::Exit::TripleFault`] was about; it is told once.
     pub fn take_shutdown(&mut self) -> Option<Box<Shutdown>> {
         self.shutdown.take()
     }

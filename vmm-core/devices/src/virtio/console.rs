@@ -3,7 +3,7 @@
 //! # Protocol
 //! Queue 0 has buffers that the device fills with input, queue 1 has output. The configuration space says how large the
 //! terminal is, where that is known: columns (u16), rows (u16); then how many ports there are (u32): one. MULTIPORT is offered
-//! for its [`control`] messages: a driver throws away input of a port that it has not opened, and they say when it has.
+//! for its control messages: a driver throws away input of a port that it has not opened, and they say when it has.
 //!
 //! # Invariants
 //! - A request of the input queue is returned as soon as there is a byte for it, and never empty.

@@ -7,7 +7,7 @@
 //! | 4 | version of this format, little-endian |
 //! | 4 | what is saved: [`Kind`] |
 //! | 8 | the build whose sources made it |
-//! | rest | one gzip member: length of the state, 8 bytes; the state as JSON; memory ([`memory`]) |
+//! | rest | one gzip member: length of the state, 8 bytes; the state as JSON; memory: runs of pages with their keys |
 //!
 //! The state is whatever the room below saves of its machine, with `serde`: each room names all of its fields, so that one
 //! that is added does not compile until it is saved. Memory is sparse: what is zero under the default key costs nothing.
