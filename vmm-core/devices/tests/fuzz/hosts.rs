@@ -182,7 +182,26 @@ fn console(seed: u64) -> (Box<dyn VirtioDevice>, Brings) {
     (Box::new(VirtioConsole::new(Box::new(TestTerminal(typed.clone())), size)), bringing(&typed, seed, 700))
 }
 
+/// Control messages of a console: eight bytes with the port, the event and its value.
+fn control(port: u8, event: u8, value: u8) -> [u8; 8] {
+    [port, 0, 0, 0, event, 0, value, 0]
+}
+
 fn console_request(guest: &mut Guest, chance: &mut Chance, straight: Straight) {
+    const PORT_OPEN: u8 = 6;
+    match (straight, chance.below(8)) {
+        // Input comes only to a port that is open.
+        (Straight::Yes, _) => guest.request(3, 0, &[Piece::Read(&control(0, PORT_OPEN, 1))]),
+        (Straight::No, 0..2) => {
+            let message = control(chance.below(2) as u8, chance.below(9) as u8, chance.below(2) as u8);
+            guest.request(3, chance.below(6) as u16, &[Piece::Read(&message)]);
+        }
+        (Straight::No, 2) => {
+            let room = length(chance, straight, 64);
+            guest.request(2, chance.below(6) as u16, &[Piece::Room(room)]);
+        }
+        (Straight::No, _) => {}
+    }
     let head = chance.below(62) as u16;
     if chance.one_in(2) {
         guest.request(1, head, &[Piece::Read(b"hello, world")]);
