@@ -1,6 +1,6 @@
 //! The threads of a TD that runs: one for each vCPU, one that watches, one that lets devices attend to their host.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tdvisor_monitor::Monitor;
 use tdvisor_vm::{Ending, Partition};
@@ -16,6 +16,8 @@ pub(crate) struct Driver<'a, P: Partition> {
     pub(crate) monitor: &'a Monitor,
     /// What whoever feeds a device rings.
     pub(crate) bell: &'a Bell,
+    /// Hears, once, that every vCPU has its thread and is about to run.
+    pub(crate) has_begun: &'a (dyn Fn() + Sync),
     /// Hears, once, that the TD has ended.
     pub(crate) has_ended: &'a (dyn Fn(&Ending<P::Death>) + Sync),
     /// Hears that a vCPU is done.
@@ -26,13 +28,22 @@ impl<P: Partition> Driver<'_, P> {
     /// Runs every vCPU on a thread of its own until the TD has ended, or is stopped because the watch wants it.
     pub(crate) fn drive(&self, watch: &impl Watch) -> Ending<P::Death> {
         let finished = AtomicBool::new(false);
+        let to_begin = AtomicU32::new(self.vm.vcpu_count());
         std::thread::scope(|scope| {
+            let to_begin = &to_begin;
             let vcpus: Vec<_> = (0..self.vm.vcpu_count())
-                .map(|index| {
-                    scope.spawn(move || {
+                .filter_map(|index| {
+                    // By its name whoever manages the host finds the thread of a vCPU.
+                    let thread = std::thread::Builder::new().name(format!("vcpu{index}"));
+                    let vcpu = thread.spawn_scoped(scope, move || {
+                        if to_begin.fetch_sub(1, Ordering::SeqCst) == 1 {
+                            (self.has_begun)();
+                        }
                         self.monitor.run_vcpu(self.vm, index);
                         (self.vcpu_done)(index);
-                    })
+                    });
+                    // A TD that lacks a vCPU does not run.
+                    vcpu.inspect_err(|_| self.stop()).ok()
                 })
                 .collect();
             scope.spawn(|| self.watch(watch, &finished));

@@ -42,6 +42,8 @@ pub enum KvmEvent<'e> {
     },
     /// The TD is built: its vCPUs are about to run.
     Built,
+    /// Every vCPU has its thread, named `vcpu` and its number, and runs.
+    Running,
     /// The TD has ended: its vCPUs leave.
     Ended(&'e Ending),
 }
@@ -83,6 +85,7 @@ impl<'e> KvmSession<'e> {
             vm: &self.td,
             monitor: &self.monitor,
             bell: &self.bell,
+            has_begun: &|| (self.events)(KvmEvent::Running),
             has_ended: &|ending| (self.events)(KvmEvent::Ended(ending)),
             vcpu_done: &|_| {},
         };

@@ -21,6 +21,8 @@ pub enum Event<'e> {
     Build(BuildProgress),
     /// A TD is built: its vCPUs are about to run.
     Built,
+    /// Every vCPU has its thread, named `vcpu` and its number, and runs.
+    Running,
     /// A TD has ended: its vCPUs leave.
     Ended(&'e Ending),
 }

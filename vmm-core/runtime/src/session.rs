@@ -103,6 +103,7 @@ impl<'m, 'e> Session<'m, 'e> {
             vm: &self.td,
             monitor: &self.monitor,
             bell: &self.bell,
+            has_begun: &|| (self.events)(Event::Running),
             has_ended: &|ending| (self.events)(Event::Ended(ending)),
             vcpu_done: &|index| {
                 if let Some(vcpu) = self.td.vcpus().get(index as usize) {

@@ -238,6 +238,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Event::BringUp(progress) => bars.bring_up(progress),
         Event::Build(progress) => bars.build(progress),
         Event::Built => bars.finish(),
+        Event::Running => {}
         Event::Ended(_) => supervisor.td_ended(),
     };
     let spec = MachineSpec {
@@ -337,6 +338,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             let events = |event: KvmEvent<'_>| match event {
                 KvmEvent::Added { pages } => bars.build(BuildProgress { added: pages, measured: 0 }),
                 KvmEvent::Built => bars.finish(),
+                KvmEvent::Running => {}
                 KvmEvent::Ended(_) => supervisor.td_ended(),
             };
             let td = kvm::TdSpec::from(KvmConfig(config));

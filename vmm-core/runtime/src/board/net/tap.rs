@@ -48,10 +48,14 @@ impl Tap {
     /// There is no such descriptor, or nothing that can be waited for is behind it.
     pub fn inherited(number: i32, bell: Bell) -> io::Result<Self> {
         let own = pidfd_open(getpid(), PidfdFlags::empty())?;
-        Self::new(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?, bell)
+        Self::over(pidfd_getfd(own, number, PidfdGetfdFlags::empty())?, bell)
     }
 
-    fn new(tap: OwnedFd, bell: Bell) -> io::Result<Self> {
+    /// The network behind a descriptor.
+    ///
+    /// # Errors
+    /// Nothing that can be waited for is behind it.
+    pub fn over(tap: OwnedFd, bell: Bell) -> io::Result<Self> {
         fcntl_setfl(&tap, fcntl_getfl(&tap)? | OFlags::NONBLOCK)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;

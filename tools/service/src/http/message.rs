@@ -1,0 +1,126 @@
+//! What is asked and what is answered.
+
+use std::os::fd::OwnedFd;
+
+use http::{Method, StatusCode};
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process, at the time when it connected.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub method: Method,
+    /// The path: no scheme, no host, no query.
+    pub path: String,
+    /// What stands behind the question mark, if there is one.
+    pub query: Option<String>,
+    /// The body; empty where there is none.
+    pub body: Vec<u8>,
+    /// The descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+    /// Who asks.
+    pub peer: Peer,
+}
+
+/// The type of a JSON body.
+pub(super) const JSON: &str = "application/json";
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The type of the body.
+    pub content_type: &'static str,
+    /// The body; `None` is no body at all.
+    pub body: Option<Vec<u8>>,
+}
+
+impl Answer {
+    /// Done, and nothing to say: 204.
+    pub const DONE: Self = Self { status: StatusCode::NO_CONTENT, content_type: JSON, body: None };
+
+    /// An answer of JSON.
+    #[must_use]
+    pub const fn json(status: StatusCode, body: Vec<u8>) -> Self {
+        Self { status, content_type: JSON, body: Some(body) }
+    }
+
+    /// A refusal: an array of sentences, the outermost first.
+    #[must_use]
+    pub fn refusal(status: StatusCode, sentences: &[&str]) -> Self {
+        Self::json(status, serde_json::Value::from(sentences.to_vec()).to_string().into_bytes())
+    }
+
+    /// The bytes on the wire. `last` says that the connection ends.
+    pub(super) fn to_bytes(&self, last: Last) -> Vec<u8> {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nServer: tdvisor/{}\r\nConnection: {}\r\n",
+            self.status.as_str(),
+            self.status.canonical_reason().unwrap_or("Unknown"),
+            env!("CARGO_PKG_VERSION"),
+            last.word(),
+        );
+        let body = self.body.as_deref();
+        if let Some(body) = body {
+            head.push_str(&format!(
+                "Content-Type: {}\r\nContent-Length: {}\r\n",
+                self.content_type,
+                body.len()
+            ));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body.unwrap_or_default());
+        bytes
+    }
+}
+
+/// Whether an answer is the last one of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// The connection is kept.
+    No,
+    /// It ends.
+    Yes,
+}
+
+impl Last {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::No => "keep-alive",
+            Self::Yes => "close",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_title_case_and_nothing_is_said_of_a_body_that_is_not_there() {
+        let done = String::from_utf8(Answer::DONE.to_bytes(Last::No)).unwrap();
+        let server = concat!("Server: tdvisor/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(done, format!("HTTP/1.1 204 No Content\r\n{server}\r\nConnection: keep-alive\r\n\r\n"));
+        let answer = Answer::refusal(StatusCode::NOT_FOUND, &["no \"VM\"", "create one"]);
+        let bytes = String::from_utf8(answer.to_bytes(Last::Yes)).unwrap();
+        assert_eq!(
+            bytes,
+            format!(
+                "HTTP/1.1 404 Not Found\r\n{server}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+                 Content-Length: 26\r\n\r\n[\"no \\\"VM\\\"\",\"create one\"]"
+            )
+        );
+    }
+}
