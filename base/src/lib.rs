@@ -8,6 +8,8 @@
 
 extern crate alloc;
 
+mod open_enum;
+
 pub mod addr;
 pub mod clock;
 pub mod shared_bit;

@@ -4,9 +4,9 @@
 //! answers with a status in R10 and results from R11 on. A non-zero R10 is a vendor's own call (Linux KVM:
 //! the hypercall number).
 
-use tdvisor_base::Gpa;
+use tdvisor_base::{Gpa, open_enum};
 
-use crate::open_enum::open_enum;
+use crate::exit::ExitReason;
 use crate::regs::Gprs;
 
 /// R10 of a call that this interface defines.
@@ -17,21 +17,21 @@ open_enum! {
     /// what the instruction would have done.
     pub enum Function : u64 {
         /// CPUID: R12 leaf, R13 subleaf; answers R12 EAX, R13 EBX, R14 ECX, R15 EDX.
-        CPUID = 10, "Instruction.CPUID";
+        CPUID = ExitReason::CPUID.0 as u64, "Instruction.CPUID";
         /// HLT: R12 is non-zero where interrupts are blocked.
-        HLT = 12, "Instruction.HLT";
+        HLT = ExitReason::HLT.0 as u64, "Instruction.HLT";
         /// Port I/O: R12 size 1, 2 or 4; R13 0 read, 1 write; R14 port; R15 data; answers R11 data.
-        IO = 30, "Instruction.IO";
+        IO = ExitReason::IO_INSTRUCTION.0 as u64, "Instruction.IO";
         /// RDMSR: R12 index; answers R11 value.
-        RDMSR = 31, "Instruction.RDMSR";
+        RDMSR = ExitReason::RDMSR.0 as u64, "Instruction.RDMSR";
         /// WRMSR: R12 index, R13 value.
-        WRMSR = 32, "Instruction.WRMSR";
+        WRMSR = ExitReason::WRMSR.0 as u64, "Instruction.WRMSR";
         /// MMIO: R12 size 1, 2, 4 or 8; R13 0 read, 1 write; R14 shared GPA; R15 data; answers R11 data.
-        MMIO = 48, "#VE.RequestMMIO";
+        MMIO = ExitReason::EPT_VIOLATION.0 as u64, "#VE.RequestMMIO";
         /// WBINVD.
-        WBINVD = 54, "Instruction.WBINVD";
+        WBINVD = ExitReason::WBINVD.0 as u64, "Instruction.WBINVD";
         /// PCONFIG.
-        PCONFIG = 65, "Instruction.PCONFIG";
+        PCONFIG = ExitReason::PCONFIG.0 as u64, "Instruction.PCONFIG";
         /// R12 leaf 0 or 1; answers R11 to R14.
         GET_TD_VM_CALL_INFO = 0x1_0000, "GetTdVmCallInfo";
         /// R12 GPA (the SHARED bit says to what), R13 bytes; on RETRY or error R11 is the first GPA not

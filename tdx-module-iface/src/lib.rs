@@ -16,8 +16,6 @@
 #[cfg(test)]
 extern crate std;
 
-mod open_enum;
-
 pub mod exit;
 pub mod explain;
 pub mod ghci;

@@ -1,6 +1,6 @@
 //! The state machines beside OP_STATE: a TD's key, the table of key ids, a VCPU, and the module itself.
 
-use crate::open_enum::open_enum;
+use tdvisor_base::open_enum;
 
 open_enum! {
     /// The life of a TD with respect to its key (TD field LIFECYCLE_STATE).

@@ -125,10 +125,12 @@ pub mod attributes {
 
 /// XFAM as module 1.5.01 restricts it, before the processor's own limits.
 pub mod xfam {
+    use x86_arch::xcr0;
+
     /// Bits that may be set.
     pub const FIXED0_1_5_01: u64 = 0x6_dbe7;
     /// Bits that must be set: x87 and SSE.
-    pub const FIXED1: u64 = 3;
+    pub const FIXED1: u64 = xcr0::X87 | xcr0::SSE;
 }
 
 /// Values of EPTP_CONTROLS: write-back tables, no accessed and dirty bits.
@@ -163,11 +165,9 @@ pub const fn xfam_is_consistent(xfam: u64) -> bool {
     const fn all_or_none(xfam: u64, mask: u64) -> bool {
         xfam & mask == 0 || xfam & mask == mask
     }
-    const AVX: u64 = 1 << 2;
-    const MPX: u64 = 3 << 3;
-    const AVX512: u64 = 7 << 5;
-    const CET: u64 = 3 << 11;
-    const AMX: u64 = 3 << 17;
+    use x86_arch::xcr0::{AMX, AVX, AVX512, MPX};
+    use x86_arch::xss::CET;
+
     xfam & xfam::FIXED1 == xfam::FIXED1
         && xfam & MPX == 0
         && all_or_none(xfam, AVX512)

@@ -4,10 +4,8 @@
 //! module, 1 GiB aligned, with up to 16 reserved areas that the module will not use. For every TDMR the host
 //! gives three *PAMT* areas, one per page size, in which the module keeps 16 bytes per page.
 
-use tdvisor_base::{Hpa, Level, PAGE_SIZE};
+use tdvisor_base::{Hpa, Level, PAGE_SIZE, open_enum};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-use crate::open_enum::open_enum;
 
 /// Most TDMRs that module 1.5.01 accepts (SYS field MAX_TDMRS).
 pub const MAX_TDMRS: usize = 64;

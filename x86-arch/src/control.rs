@@ -53,6 +53,8 @@ pub mod cr4 {
     pub const CET: u64 = 1 << 23;
     pub const PKS: u64 = 1 << 24;
     pub const UINTR: u64 = 1 << 25;
+    pub const LASS: u64 = 1 << 27;
+    pub const LAM_SUP: u64 = 1 << 28;
 }
 
 /// Bits of IA32_EFER (SDM vol. 4; the `x86` crate has the MSR's number only).
@@ -64,7 +66,7 @@ pub mod efer {
     pub const NXE: u64 = 1 << 11;
 }
 
-/// State components of XCR0.
+/// State components that XCR0 switches on: bits of XCR0, and of a TD's XFAM.
 #[allow(missing_docs, reason = "the names are the components")]
 pub mod xcr0 {
     use super::Xcr0;
@@ -72,7 +74,23 @@ pub mod xcr0 {
     pub const X87: u64 = Xcr0::XCR0_FPU_MMX_STATE.bits();
     pub const SSE: u64 = Xcr0::XCR0_SSE_STATE.bits();
     pub const AVX: u64 = Xcr0::XCR0_AVX_STATE.bits();
+    pub const MPX: u64 = Xcr0::XCR0_BNDREG_STATE.bits() | Xcr0::XCR0_BNDCSR_STATE.bits();
+    pub const AVX512: u64 =
+        Xcr0::XCR0_OPMASK_STATE.bits() | Xcr0::XCR0_ZMM_HI256_STATE.bits() | Xcr0::XCR0_HI16_ZMM_STATE.bits();
     pub const PKRU: u64 = Xcr0::XCR0_PKRU_STATE.bits();
+    /// Tile configuration and tile data; the `x86` crate does not have them.
+    pub const AMX: u64 = 3 << 17;
+}
+
+/// State components that IA32_XSS switches on: bits of IA32_XSS, and of a TD's XFAM (SDM volume 1, "Supervisor state";
+/// the `x86` crate does not have them).
+#[allow(missing_docs, reason = "the names are the components")]
+pub mod xss {
+    pub const PT: u64 = 1 << 8;
+    /// User and supervisor state.
+    pub const CET: u64 = 3 << 11;
+    pub const UINTR: u64 = 1 << 14;
+    pub const LBR: u64 = 1 << 15;
 }
 
 /// Control and extended control registers.

@@ -11,6 +11,26 @@ pub const IA32_SPEC_CTRL: u32 = 0x48;
 /// Supervisor state components; the `x86` crate has no number for it.
 pub const IA32_XSS: u32 = 0xDA0;
 
+/// Bits of [`IA32_SPEC_CTRL`].
+pub mod spec_ctrl {
+    /// Indirect branches are restricted.
+    pub const IBRS: u64 = 1 << 0;
+    /// Indirect branches do not depend on the other thread.
+    pub const STIBP: u64 = 1 << 1;
+    /// Loads wait for the addresses of earlier stores.
+    pub const SSBD: u64 = 1 << 2;
+    /// Indirect predictions are off: IPRED_DIS_U and IPRED_DIS_S.
+    pub const IPRED_DIS: u64 = 3 << 3;
+    /// The alternate predictor of returns is off: RRSBA_DIS_U and RRSBA_DIS_S.
+    pub const RRSBA_DIS: u64 = 3 << 5;
+    /// Stores are not forwarded by prediction.
+    pub const PSFD: u64 = 1 << 7;
+    /// The data-dependent prefetcher is off in user mode.
+    pub const DDPD_U: u64 = 1 << 8;
+    /// Branch history is not used in supervisor mode.
+    pub const BHI_DIS_S: u64 = 1 << 10;
+}
+
 /// IA32_PAT after reset.
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 

@@ -2,8 +2,9 @@
 
 use core::fmt;
 
+use tdvisor_base::open_enum;
+
 use super::StatusCode;
-use crate::open_enum::open_enum;
 
 open_enum! {
     /// The class of a status: bits 47:40.

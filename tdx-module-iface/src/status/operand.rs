@@ -1,6 +1,7 @@
 //! Operand ids: what the low half of an operand-related status points at.
 
-use crate::open_enum::open_enum;
+use tdvisor_base::open_enum;
+
 use crate::regs::Reg;
 
 open_enum! {

@@ -3,6 +3,7 @@
 
 use seam_emu::MachineConfig;
 use seam_emu::cpuid::CpuidValues;
+use x86_arch::cpuid::{Feature, feature, leaf};
 use x86_arch::cr4;
 
 /// Where a processor is, and what of its registers CPUID shows.
@@ -18,74 +19,49 @@ pub(crate) struct Asker {
     pub(crate) xss: u64,
 }
 
-/// A register of CPUID's answer.
-#[derive(Clone, Copy)]
-enum Output {
-    Ebx,
-    Ecx,
-}
+/// What a host sees although no TD ever does. Without memory encryption Linux takes the key-id bits for address bits.
+const SET: [Feature; 3] = [feature::VMX, feature::TSC_ADJUST, feature::TME];
 
-/// A bit that a host sees set although no TD ever does: leaf, subleaf, register, bit.
-const SET: [(u32, u32, Output, u32); 3] = [
-    // VMX.
-    (1, 0, Output::Ecx, 5),
-    // TSC_ADJUST.
-    (7, 0, Output::Ebx, 1),
-    // TME: without it Linux takes the key-id bits for address bits.
-    (7, 0, Output::Ecx, 13),
-];
-
-/// A bit that says "a hypervisor is there", or is of no use to a host here.
-const CLEAR: [(u32, u32, Output, u32); 2] = [
-    // Hypervisor.
-    (1, 0, Output::Ecx, 31),
-    // Bus-lock detection: there is no bus to lock.
-    (7, 0, Output::Ecx, 24),
-];
+/// What says "a hypervisor is there", or is of no use to a host here: there is no bus to lock.
+const CLEAR: [Feature; 2] = [feature::HYPERVISOR, feature::BUS_LOCK_DETECT];
 
 /// CPUID of a host.
 pub(crate) fn host(config: &MachineConfig, asker: Asker, leaf: u32, subleaf: u32) -> CpuidValues {
-    // The module's own leaf, which it answers to TDs only.
-    const TDX_GUEST: u32 = 0x21;
-    const EXTENDED_TOPOLOGY: u32 = 0xb;
-    const V2_EXTENDED_TOPOLOGY: u32 = 0x1f;
-    let mut values = match leaf {
-        TDX_GUEST => return CpuidValues::default(),
+    let values = match leaf {
+        // The module answers it to TDs only.
+        leaf::TDX => return CpuidValues::default(),
         // What leaf 0x1F says of threads and cores, leaf 0xB says as well.
-        EXTENDED_TOPOLOGY => config.native_cpuid(V2_EXTENDED_TOPOLOGY, subleaf),
+        leaf::TOPOLOGY => config.native_cpuid(leaf::TOPOLOGY_V2, subleaf),
         _ => config.native_cpuid(leaf, subleaf),
     };
-    for (rows, set) in [(&SET[..], true), (&CLEAR[..], false)] {
-        for (_, _, output, bit) in rows.iter().filter(|row| (row.0, row.1) == (leaf, subleaf)) {
-            let register = match output {
-                Output::Ebx => &mut values.ebx,
-                Output::Ecx => &mut values.ecx,
-            };
-            *register = if set { *register | 1 << bit } else { *register & !(1 << bit) };
-        }
-    }
+    let of_leaf = |feature: &&Feature| (feature.leaf, feature.subleaf) == (leaf, subleaf);
+    let values = SET.iter().filter(of_leaf).fold(values, |values, feature| values.with(*feature));
+    let mut values = CLEAR.iter().filter(of_leaf).fold(values, |values, feature| values.without(*feature));
     match (leaf, subleaf) {
-        (1, _) => {
+        (leaf::VERSION, _) => {
             let processors = config.lp_packages.iter().filter(|package| **package == 0).count() as u32;
             values.ebx = values.ebx & 0xff00 | asker.apic_id << 24 | processors.min(255) << 16;
-            values.ecx = show(values.ecx, 27, asker.cr4 & cr4::OSXSAVE != 0);
+            shown(values, feature::OSXSAVE, asker.cr4 & cr4::OSXSAVE != 0)
         }
-        (7, 0) => values.ecx = show(values.ecx, 4, asker.cr4 & cr4::PKE != 0),
-        (0xd, 0) => values.ebx = seam_emu::cpuid::area_size(asker.xcr0),
-        (0xd, 1) => values.ebx = seam_emu::cpuid::compacted_size(asker.xcr0 | asker.xss),
-        (EXTENDED_TOPOLOGY | V2_EXTENDED_TOPOLOGY, _) => values.edx = asker.apic_id,
-        _ => {}
+        (leaf::FEATURES, 0) => shown(values, feature::OSPKE, asker.cr4 & cr4::PKE != 0),
+        (leaf::EXTENDED_STATE, 0) => CpuidValues { ebx: seam_emu::cpuid::area_size(asker.xcr0), ..values },
+        (leaf::EXTENDED_STATE, 1) => {
+            CpuidValues { ebx: seam_emu::cpuid::compacted_size(asker.xcr0 | asker.xss), ..values }
+        }
+        (leaf::TOPOLOGY | leaf::TOPOLOGY_V2, _) => CpuidValues { edx: asker.apic_id, ..values },
+        _ => values,
     }
-    values
 }
 
-/// A register with a bit that follows the processor's state.
-const fn show(register: u32, bit: u32, on: bool) -> u32 {
-    register & !(1 << bit) | (on as u32) << bit
+/// Values with a bit that follows the processor's state.
+fn shown(values: CpuidValues, feature: Feature, on: bool) -> CpuidValues {
+    if on { values.with(feature) } else { values.without(feature) }
 }
 
 #[cfg(test)]
 mod tests {
+    use x86_arch::xcr0;
+
     use super::*;
 
     fn ask(leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> CpuidValues {
@@ -95,10 +71,10 @@ mod tests {
     /// Operating systems compare the two: a state component whose feature CPUID hides is a contradiction.
     #[test]
     fn protection_keys_are_offered_as_a_feature_where_their_state_is() {
-        let state = ask(0xd, 0, 0, 3).eax >> 9 & 1;
-        let (off, on) = (ask(7, 0, 0, 3).ecx, ask(7, 0, cr4::PKE, 3).ecx);
-        assert_eq!(off >> 3 & 1, state, "PKU");
-        assert_eq!((off >> 4 & 1, on >> 4 & 1), (0, state), "OSPKE follows CR4");
+        let state = u64::from(ask(leaf::EXTENDED_STATE, 0, 0, 3).eax) & xcr0::PKRU != 0;
+        let (off, on) = (ask(leaf::FEATURES, 0, 0, 3), ask(leaf::FEATURES, 0, cr4::PKE, 3));
+        assert_eq!(off.has(feature::PKU), state);
+        assert_eq!((off.has(feature::OSPKE), on.has(feature::OSPKE)), (false, state), "OSPKE follows CR4");
     }
 
     #[test]

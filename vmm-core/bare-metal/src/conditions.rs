@@ -11,6 +11,7 @@ use core::fmt;
 use td_host::platform::PrivateKeyIds;
 use tdvisor_base::KeyId;
 use x86::msr::{IA32_FEATURE_CONTROL, IA32_MTRRCAP};
+use x86_arch::cpuid::{Feature, feature, leaf};
 
 /// A processor as it describes itself.
 pub trait Identity {
@@ -111,20 +112,17 @@ impl fmt::Display for Missing {
 /// # Errors
 /// The first condition that is [`Missing`].
 pub fn check(processor: &impl Identity) -> Result<TdxFacts, Missing> {
-    let [highest, ..] = processor.cpuid(0, 0);
-    let [_, _, ecx, edx] = processor.cpuid(1, 0);
-    let [_, _, extended, _] = if highest >= 7 { processor.cpuid(7, 0) } else { [0; 4] };
-    let require = |bits: u32, bit: u32, missing| if bits >> bit & 1 == 1 { Ok(()) } else { Err(missing) };
+    let require = |feature, missing| if offers(processor, feature) { Ok(()) } else { Err(missing) };
 
-    require(ecx, 5, Missing::Vmx)?;
+    require(feature::VMX, Missing::Vmx)?;
     if !vmx_can_be_enabled(processor.msr(IA32_FEATURE_CONTROL)) {
         return Err(Missing::VmxLockedOff);
     }
-    require(ecx, 21, Missing::X2Apic)?;
-    require(ecx, 24, Missing::TscDeadline)?;
-    require(edx, 27, Missing::SelfSnoop)?;
-    require(extended, 28, Missing::Movdir64b)?;
-    require(extended, 13, Missing::MemoryEncryption)?;
+    require(feature::X2APIC, Missing::X2Apic)?;
+    require(feature::TSC_DEADLINE, Missing::TscDeadline)?;
+    require(feature::SELF_SNOOP, Missing::SelfSnoop)?;
+    require(feature::MOVDIR64B, Missing::Movdir64b)?;
+    require(feature::TME, Missing::MemoryEncryption)?;
 
     const LOCKED_AND_ENABLED: u64 = 0b11;
     let encryption = processor.msr(IA32_TME_ACTIVATE).unwrap_or_default();
@@ -150,8 +148,20 @@ pub fn check(processor: &impl Identity) -> Result<TdxFacts, Missing> {
         return Err(Missing::SeamRangeOff);
     }
     let tsc_hz = tsc_hz(processor).ok_or(Missing::TscFrequency)?;
-    let [width, ..] = processor.cpuid(0x8000_0008, 0);
+    let [width, ..] = processor.cpuid(leaf::ADDRESS_WIDTHS, 0);
     Ok(TdxFacts { key_ids, key_id_shift: (width & 0xff).saturating_sub(key_id_bits), tsc_hz })
+}
+
+/// Whether the processor answers in a leaf; it says so in the first of the leaf's kind.
+fn has_leaf(processor: &impl Identity, leaf: u32) -> bool {
+    let first = if leaf >= leaf::EXTENDED { leaf::EXTENDED } else { leaf::BASIC };
+    let [highest, ..] = processor.cpuid(first, 0);
+    leaf <= highest
+}
+
+/// Whether the processor has a feature.
+pub(crate) fn offers(processor: &impl Identity, feature: Feature) -> bool {
+    has_leaf(processor, feature.leaf) && feature.is_in(&processor.cpuid(feature.leaf, feature.subleaf))
 }
 
 /// IA32_FEATURE_CONTROL: not locked yet, or locked with VMX outside of SMX.
@@ -166,25 +176,27 @@ fn vmx_can_be_enabled(feature_control: Option<u64>) -> bool {
 
 /// The frequency of the time-stamp counter: by the crystal and its ratio, or by the processor's base frequency.
 pub fn tsc_hz(processor: &impl Identity) -> Option<u64> {
-    let [highest, ..] = processor.cpuid(0, 0);
-    if highest >= 0x15 {
-        let [denominator, numerator, crystal, _] = processor.cpuid(0x15, 0).map(u64::from);
+    if has_leaf(processor, leaf::TSC) {
+        let [denominator, numerator, crystal, _] = processor.cpuid(leaf::TSC, 0).map(u64::from);
         if denominator != 0 && numerator != 0 && crystal != 0 {
             return Some(crystal * numerator / denominator);
         }
     }
-    let megahertz = if highest >= 0x16 { processor.cpuid(0x16, 0)[0] & 0xffff } else { 0 };
+    let megahertz = if has_leaf(processor, leaf::FREQUENCY) {
+        processor.cpuid(leaf::FREQUENCY, 0)[0] & 0xffff
+    } else {
+        0
+    };
     (megahertz != 0).then(|| u64::from(megahertz) * 1_000_000)
 }
 
 /// By how many bits an x2APIC id has to be moved right to give the package.
 pub fn package_shift(processor: &impl Identity) -> u32 {
-    /// V2 extended topology, and its elder.
-    const LEAVES: [u32; 2] = [0x1f, 0xb];
+    const LEAVES: [u32; 2] = [leaf::TOPOLOGY_V2, leaf::TOPOLOGY];
     /// A leaf names six kinds of levels.
     const LEVELS: u32 = 8;
-    let [highest, ..] = processor.cpuid(0, 0);
-    let leaf = LEAVES.into_iter().find(|leaf| *leaf <= highest && processor.cpuid(*leaf, 0)[1] != 0);
+    let leaf =
+        LEAVES.into_iter().find(|leaf| has_leaf(processor, *leaf) && processor.cpuid(*leaf, 0)[1] != 0);
     let Some(leaf) = leaf else { return 0 };
     (0..LEVELS)
         .map(|level| processor.cpuid(leaf, level))

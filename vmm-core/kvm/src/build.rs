@@ -14,6 +14,7 @@ use tdvisor_base::sync::pause;
 use tdvisor_base::{Gpa, PAGE_SIZE};
 use tdvisor_vm::topology::Topology;
 use tdx_module_iface::td_params::attributes;
+use x86_arch::xcr0;
 use zerocopy::FromZeros;
 
 use crate::capabilities::{self, Capabilities};
@@ -24,7 +25,7 @@ use crate::memory::GuestMemory;
 use crate::uapi::{HYPERCALL_MAP_GPA_RANGE, InitVm, MEASURE};
 
 /// Extended processor state that a TD gets where KVM and the module support it: x87, SSE and the protection keys' PKRU.
-const XFAM_WANTED: u64 = 0b11 | 1 << 9;
+const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::PKRU;
 /// Bits of a TD's guest-physical addresses, the SHARED bit included.
 pub(crate) const ADDRESS_BITS: u32 = 48;
 /// Pins of the I/O APIC, which is a device of ours.

@@ -8,48 +8,30 @@
 use std::fmt;
 
 use tdvisor_vm::topology::{self, Topology};
+use x86_arch::cpuid::leaf;
 
 use crate::error::BuildError;
 use crate::uapi::CpuidEntry;
 
-/// Leaf with the width of addresses. KVM takes a guest's from EAX bits 23:16.
-const ADDRESS_WIDTH: u32 = 0x8000_0008;
+/// KVM takes the width of a guest's addresses from EAX bits 23:16 of [`leaf::ADDRESS_WIDTHS`].
 const GUEST_WIDTH_SHIFT: u32 = 16;
 const GUEST_WIDTH_MASK: u32 = 0xff << GUEST_WIDTH_SHIFT;
 /// EBX bits of leaf 1 that are the topology's or differ from one processor to the next: bits 31:16.
 const LEAF_1_EBX_OF_TOPOLOGY: u32 = 0xffff_0000;
-/// Where a hypervisor says who it is, and what it offers.
-const SIGNATURE: u32 = 0x4000_0000;
-const FEATURES: u32 = 0x4000_0001;
 /// Leaves whose bits are features, each of which is there or not.
 const FEATURE_LEAVES: [(u32, u32); 9] = [
-    (1, 0),
-    (7, 0),
-    (7, 1),
-    (7, 2),
-    (0xd, 1),
-    (0x19, 0),
-    (0x8000_0001, 0),
-    (0x8000_0007, 0),
-    (0x8000_0008, 0),
+    (leaf::VERSION, 0),
+    (leaf::FEATURES, 0),
+    (leaf::FEATURES, 1),
+    (leaf::FEATURES, 2),
+    (leaf::EXTENDED_STATE, 1),
+    (leaf::KEY_LOCKER, 0),
+    (leaf::EXTENDED_FEATURES, 0),
+    (leaf::INVARIANT_TSC, 0),
+    (leaf::ADDRESS_WIDTHS, 0),
 ];
 
-/// A register that CPUID answers in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Register {
-    /// EAX.
-    Eax,
-    /// EBX.
-    Ebx,
-    /// ECX.
-    Ecx,
-    /// EDX.
-    Edx,
-}
-
-impl Register {
-    const ALL: [Self; 4] = [Self::Eax, Self::Ebx, Self::Ecx, Self::Edx];
-}
+pub use x86_arch::cpuid::Register;
 
 /// Why a guest does not have a feature.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -80,12 +62,7 @@ pub struct Dropped {
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { leaf, subleaf, bit, .. } = self;
-        let register = match self.register {
-            Register::Eax => "EAX",
-            Register::Ebx => "EBX",
-            Register::Ecx => "ECX",
-            Register::Edx => "EDX",
-        };
+        let register = self.register.name();
         let why = match self.why {
             DropReason::OfModule => "the module gives it to no TD, or decides by ATTRIBUTES and XFAM",
             DropReason::NotOfKvm => "KVM does not support it on this machine",
@@ -126,7 +103,7 @@ impl Policy<'_> {
                 let [_, ebx, ..] = self.topology.elsewhere(leaf, subleaf);
                 values[1] = values[1] & !LEAF_1_EBX_OF_TOPOLOGY | ebx;
             }
-            ADDRESS_WIDTH => {
+            leaf::ADDRESS_WIDTHS => {
                 values[0] = values[0] & !GUEST_WIDTH_MASK | self.address_bits << GUEST_WIDTH_SHIFT;
             }
             _ => {}
@@ -138,7 +115,7 @@ impl Policy<'_> {
     pub(crate) fn for_init_vm(&self) -> Result<Vec<CpuidEntry>, BuildError> {
         let mut has_width = false;
         let entries = self.configurable.iter().map(|mask| {
-            has_width |= mask.function == ADDRESS_WIDTH;
+            has_width |= mask.function == leaf::ADDRESS_WIDTHS;
             let mut values = self.wanted(mask.function, mask.index);
             for (value, allowed) in values.iter_mut().zip(mask.values()) {
                 *value &= allowed;
@@ -153,7 +130,9 @@ impl Policy<'_> {
 
     /// The list for KVM_SET_CPUID2: what the TD has, and what the module leaves to the host.
     pub(crate) fn for_vcpu(&self, of_td: &[CpuidEntry], x2apic_id: u32) -> Vec<CpuidEntry> {
-        let is_ours = |leaf| matches!(leaf, topology::LEAF | topology::OLD_LEAF | SIGNATURE | FEATURES);
+        let is_ours = |leaf| {
+            matches!(leaf, topology::LEAF | topology::OLD_LEAF | leaf::HYPERVISOR | leaf::HYPERVISOR_FEATURES)
+        };
         let mut entries: Vec<_> = of_td.iter().filter(|entry| !is_ours(entry.function)).copied().collect();
         for leaf in [topology::OLD_LEAF, topology::LEAF] {
             for subleaf in 0..=2 {
@@ -164,8 +143,8 @@ impl Policy<'_> {
         }
         // KVM's signature and none of its features, as every host of this project answers.
         let [first, second, third] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
-        entries.push(CpuidEntry::new(SIGNATURE, 0, [FEATURES, first, second, third]));
-        entries.push(CpuidEntry::new(FEATURES, 0, [0; 4]));
+        entries.push(CpuidEntry::new(leaf::HYPERVISOR, 0, [leaf::HYPERVISOR_FEATURES, first, second, third]));
+        entries.push(CpuidEntry::new(leaf::HYPERVISOR_FEATURES, 0, [0; 4]));
         entries
     }
 
@@ -199,11 +178,11 @@ impl Policy<'_> {
 /// Whether each bit of a register of a feature leaf is a feature.
 const fn is_of_features(leaf: u32, register: Register) -> bool {
     match leaf {
-        1 | 0x8000_0001 => matches!(register, Register::Ecx | Register::Edx),
-        7 => true,
-        0xd => matches!(register, Register::Eax),
-        0x8000_0007 => matches!(register, Register::Edx),
-        0x8000_0008 => matches!(register, Register::Ebx),
+        leaf::VERSION | leaf::EXTENDED_FEATURES => matches!(register, Register::Ecx | Register::Edx),
+        leaf::FEATURES => true,
+        leaf::EXTENDED_STATE => matches!(register, Register::Eax),
+        leaf::INVARIANT_TSC => matches!(register, Register::Edx),
+        leaf::ADDRESS_WIDTHS => matches!(register, Register::Ebx),
         _ => matches!(register, Register::Eax | Register::Ebx),
     }
 }
@@ -217,7 +196,7 @@ mod tests {
     }
 
     fn width() -> CpuidEntry {
-        CpuidEntry::new(ADDRESS_WIDTH, 0, [0x00ff_0000, 0x1ff, 0, 0])
+        CpuidEntry::new(leaf::ADDRESS_WIDTHS, 0, [0x00ff_0000, 0x1ff, 0, 0])
     }
 
     #[test]
@@ -226,7 +205,7 @@ mod tests {
         let configurable = [width(), CpuidEntry::new(7, 0, [0, 0b0101_0101, 0, 0])];
         let list = policy(&supported, &configurable).for_init_vm().unwrap();
         assert_eq!(find(&list, 7, 0), [0, 0b0101, 0, 0]);
-        assert_eq!(find(&list, ADDRESS_WIDTH, 0)[0], 48 << 16);
+        assert_eq!(find(&list, leaf::ADDRESS_WIDTHS, 0)[0], 48 << 16);
         assert_eq!(list.len(), 2, "KVM refuses entries that are not configurable");
         assert!(list.iter().all(|entry| entry.flags == CpuidEntry::SIGNIFICANT_INDEX), "{list:?}");
     }
@@ -250,10 +229,10 @@ mod tests {
         assert_eq!(find(&list, 0x1f, 1), [1, 2, 0x201, 1]);
         assert_eq!(find(&list, 0xb, 0), [0, 1, 0x100, 1]);
         assert_eq!(
-            find(&list, SIGNATURE, 0)[1..].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(),
+            find(&list, leaf::HYPERVISOR, 0)[1..].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(),
             b"KVMKVMKVM\0\0\0"
         );
-        assert_eq!(find(&list, FEATURES, 0), [0; 4]);
+        assert_eq!(find(&list, leaf::HYPERVISOR_FEATURES, 0), [0; 4]);
     }
 
     #[test]

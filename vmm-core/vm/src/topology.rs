@@ -4,10 +4,12 @@
 //! module can show it; the id that a vCPU is made with; and the answers to CPUID of guests that did not turn it on
 //! (TD_CTLS.ENUM_TOPOLOGY), which the module leaves to the host.
 
+use x86_arch::cpuid::leaf;
+
 /// CPUID leaf that lists the levels of the topology, and its older form.
-pub const LEAF: u32 = 0x1f;
+pub const LEAF: u32 = leaf::TOPOLOGY_V2;
 /// The older form, without levels above the core.
-pub const OLD_LEAF: u32 = 0xb;
+pub const OLD_LEAF: u32 = leaf::TOPOLOGY;
 
 /// Level types (SDM, CPUID leaf 1FH, ECX bits 15:8).
 const SMT: u32 = 1;
@@ -48,9 +50,9 @@ impl Topology {
 }
 
 /// CPUID leaf 1, whose EBX bits 23:16 count the logical processors that a package has room for.
-pub const BASIC: u32 = 1;
+pub const BASIC: u32 = leaf::VERSION;
 /// CPUID leaf 4: caches, and who shares them.
-pub const CACHES: u32 = 4;
+pub const CACHES: u32 = leaf::CACHES;
 
 impl Topology {
     /// Logical processors that the package has room for: a power of two, as x2APIC ids are bits.

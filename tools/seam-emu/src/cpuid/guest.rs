@@ -4,6 +4,8 @@ use super::{CpuidValues, virtual_cpuid, xsave};
 use crate::fields::FieldStore;
 use crate::rules::Rules;
 use tdx_module_iface::metadata::cpuid::CpuidTable;
+use x86_arch::cpuid::{Feature, feature, leaf};
+use x86_arch::cr4;
 
 /// Highest basic leaf that the module knows; higher ones are answered as this one.
 const MAX_BASIC: u32 = 0x23;
@@ -64,7 +66,7 @@ pub fn guest_cpuid(
     subleaf: u32,
 ) -> GuestCpuid {
     let leaf = known_leaf(leaf);
-    let shows_id = matches!(leaf, 0xb | 0x1f);
+    let shows_id = matches!(leaf, leaf::TOPOLOGY | leaf::TOPOLOGY_V2);
     if shows_id && rules.topology.is_present() && vcpu.x2apic_id.is_none() {
         return GuestCpuid::VirtualisationException;
     }
@@ -77,45 +79,32 @@ pub fn guest_cpuid(
 
 /// The bits that follow the VCPU's state.
 fn fill_in(values: &mut CpuidValues, vcpu: &VcpuFacts, leaf: u32, subleaf: u32) {
-    const CR4_OSXSAVE: u64 = 1 << 18;
-    const CR4_PKE: u64 = 1 << 22;
-    const HLE: u32 = 1 << 4;
-    const RTM: u32 = 1 << 11;
     /// IA32_TSX_CTRL: CPUID does not show TSX.
     const TSX_CPUID_CLEAR: u64 = 1 << 1;
     let id = vcpu.x2apic_id.unwrap_or(vcpu.index);
+    let shown = |values: CpuidValues, of, on: bool| if on { values.with(of) } else { values.without(of) };
     match (leaf, subleaf) {
-        (1, _) => {
+        (leaf::VERSION, _) => {
             values.ebx = values.ebx & 0x00ff_ffff | (id & 0xff) << 24;
-            set(&mut values.ecx, 27, vcpu.cr4 & CR4_OSXSAVE != 0);
+            *values = shown(*values, feature::OSXSAVE, vcpu.cr4 & cr4::OSXSAVE != 0);
         }
-        (7, 0) => {
-            set(&mut values.ecx, 4, vcpu.cr4 & CR4_PKE != 0);
-            if values.ebx & HLE != 0 && vcpu.tsx_ctrl & TSX_CPUID_CLEAR != 0 {
-                values.ebx &= !(HLE | RTM);
+        (leaf::FEATURES, 0) => {
+            *values = shown(*values, feature::OSPKE, vcpu.cr4 & cr4::PKE != 0);
+            if values.has(feature::HLE) && vcpu.tsx_ctrl & TSX_CPUID_CLEAR != 0 {
+                *values = values.without(feature::HLE).without(feature::RTM);
             }
         }
-        (0xd, 0) => values.ebx = xsave::area_size(vcpu.xcr0),
-        (0xd, 1) => values.ebx = xsave::compacted_size(vcpu.xcr0 | vcpu.xss),
-        (0xb | 0x1f, _) => values.edx = id,
-        (0x8000_0001, _) => set(&mut values.edx, 11, vcpu.mode == CodeMode::Long),
+        (leaf::EXTENDED_STATE, 0) => values.ebx = xsave::area_size(vcpu.xcr0),
+        (leaf::EXTENDED_STATE, 1) => values.ebx = xsave::compacted_size(vcpu.xcr0 | vcpu.xss),
+        (leaf::TOPOLOGY | leaf::TOPOLOGY_V2, _) => values.edx = id,
+        (leaf::EXTENDED_FEATURES, _) => {
+            *values = shown(*values, feature::SYSCALL, vcpu.mode == CodeMode::Long);
+        }
         _ => {}
     }
 }
 
-const fn set(register: &mut u32, bit: u32, value: bool) {
-    *register = *register & !(1 << bit) | (value as u32) << bit;
-}
-
-/// Whether a leaf of a TD's virtual CPUID has all of these bits in a register (0 EAX to 3 EDX).
-pub(crate) fn offers(
-    table: &CpuidTable,
-    td: &dyn FieldStore,
-    leaf: (u32, u32),
-    register: usize,
-    bits: u32,
-) -> bool {
-    let values = virtual_cpuid(table, td, leaf.0, leaf.1).unwrap_or_default();
-    let registers = [values.eax, values.ebx, values.ecx, values.edx];
-    registers.get(register).is_some_and(|value| value & bits == bits)
+/// Whether a TD's virtual CPUID has a feature.
+pub(crate) fn offers(table: &CpuidTable, td: &dyn FieldStore, feature: Feature) -> bool {
+    virtual_cpuid(table, td, feature.leaf, feature.subleaf).is_some_and(|values| values.has(feature))
 }

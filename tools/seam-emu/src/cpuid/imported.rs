@@ -2,22 +2,14 @@
 
 use tdx_module_iface::metadata::cpuid::{CpuidLeaf, CpuidRegs};
 use tdx_module_iface::td_params::attributes;
+use x86_arch::cpuid::{Feature, feature, leaf as number};
+use x86_arch::{xcr0, xss};
 
 use super::{virtual_cpuid, xfam};
 use crate::config::MachineConfig;
 use crate::fields::layout::tdcs;
 use crate::fields::{FieldStore, Width};
 use crate::td_params::check::family_is_valid;
-
-const MONITOR: u32 = 1 << 3;
-const HLE: u32 = 1 << 4;
-const RTM: u32 = 1 << 11;
-const KEY_LOCKER: u32 = 1 << 23;
-const PKS: u32 = 1 << 31;
-const XFD: u32 = 1 << 4;
-const XFAM_PT: u64 = 1 << 8;
-const XFAM_LBR: u64 = 1 << 15;
-const XFAM_AMX: u64 = 3 << 17;
 
 const ZERO: CpuidRegs = [0; 4];
 
@@ -52,31 +44,33 @@ pub(crate) fn can_be_imported(
         return false;
     }
     let only_with = |present: bool| present || value == ZERO;
-    let [eax, ebx, ecx, _] = value;
+    let has = |feature: Feature| feature.is_in(&value);
+    let [_, ebx, ecx, _] = value;
     match (leaf.leaf, leaf.subleaf) {
-        (1, _) => family_is_valid(value, td_attributes, config),
-        (5, _) => {
+        (number::VERSION, _) => family_is_valid(value, td_attributes, config),
+        (number::MONITOR, _) => {
             let table = config.profile.rules().cpuid;
-            let monitor = virtual_cpuid(&table, td, 1, 0).is_some_and(|leaf| leaf.ecx & MONITOR != 0);
+            let monitor =
+                virtual_cpuid(&table, td, number::VERSION, 0).is_some_and(|leaf| leaf.has(feature::MONITOR));
             let differs =
                 any(bits().map(|(((value, own), zero), dynamic)| (value ^ own) & !(zero | dynamic)));
             if monitor { !(is_known && differs) } else { value == ZERO }
         }
-        (7, Some(0)) => {
-            (ebx & HLE != 0) == (ebx & RTM != 0)
-                && ecx & KEY_LOCKER == 0
-                && (ecx & PKS != 0) == (td_attributes & attributes::PKS != 0)
+        (number::FEATURES, Some(0)) => {
+            has(feature::HLE) == has(feature::RTM)
+                && !has(feature::KEY_LOCKER)
+                && has(feature::PKS) == (td_attributes & attributes::PKS != 0)
         }
         // A TD that migrates has no performance monitors.
-        (0xa, _) => only_with(td_attributes & attributes::PERFMON != 0),
-        (0xd, Some(0)) => !is_known || ecx == config.xsave_bytes(td_xfam),
-        (0xd, Some(1)) => eax & XFD == 0 || td_xfam & XFAM_AMX == XFAM_AMX,
-        (0xd, Some(component)) => only_with(td_xfam >> component & 1 != 0),
-        (0x14, _) => only_with(td_xfam & XFAM_PT != 0),
-        (0x15, _) => u64::from(ebx) == td.load(tdcs::TSC_FREQUENCY, Width::B2),
-        (0x19, _) => value == ZERO,
-        (0x1c, _) => only_with(td_xfam & XFAM_LBR != 0),
-        (0x1d, _) => only_with(td_xfam & XFAM_AMX == XFAM_AMX),
+        (number::PERFMON, _) => only_with(td_attributes & attributes::PERFMON != 0),
+        (number::EXTENDED_STATE, Some(0)) => !is_known || ecx == config.xsave_bytes(td_xfam),
+        (number::EXTENDED_STATE, Some(1)) => !has(feature::XFD) || td_xfam & xcr0::AMX == xcr0::AMX,
+        (number::EXTENDED_STATE, Some(component)) => only_with(td_xfam >> component & 1 != 0),
+        (number::TRACE, _) => only_with(td_xfam & xss::PT != 0),
+        (number::TSC, _) => u64::from(ebx) == td.load(tdcs::TSC_FREQUENCY, Width::B2),
+        (number::KEY_LOCKER, _) => value == ZERO,
+        (number::LBR, _) => only_with(td_xfam & xss::LBR != 0),
+        (number::TILES, _) => only_with(td_xfam & xcr0::AMX == xcr0::AMX),
         _ => true,
     }
 }

@@ -26,6 +26,7 @@ pub(crate) use xsave::enumerate as xsave_component_leaf;
 pub use xsave::{area_size, compacted_size, component as xsave_component};
 
 use tdx_module_iface::metadata::cpuid::CpuidRegs;
+use x86_arch::cpuid::{Feature, Register};
 
 /// EAX, EBX, ECX, EDX by their usual names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,6 +39,36 @@ pub struct CpuidValues {
     pub ecx: u32,
     /// EDX.
     pub edx: u32,
+}
+
+impl CpuidValues {
+    /// Whether the values, which are those of its leaf, have a feature.
+    pub fn has(self, feature: Feature) -> bool {
+        feature.is_in(&self.into())
+    }
+
+    /// The values with a feature.
+    #[must_use]
+    pub fn with(mut self, feature: Feature) -> Self {
+        *self.register(feature) |= feature.mask();
+        self
+    }
+
+    /// The values without a feature.
+    #[must_use]
+    pub fn without(mut self, feature: Feature) -> Self {
+        *self.register(feature) &= !feature.mask();
+        self
+    }
+
+    const fn register(&mut self, feature: Feature) -> &mut u32 {
+        match feature.register {
+            Register::Eax => &mut self.eax,
+            Register::Ebx => &mut self.ebx,
+            Register::Ecx => &mut self.ecx,
+            Register::Edx => &mut self.edx,
+        }
+    }
 }
 
 impl From<CpuidRegs> for CpuidValues {

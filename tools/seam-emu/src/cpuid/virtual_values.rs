@@ -2,6 +2,8 @@
 
 use tdx_module_iface::metadata::cpuid::{CpuidLeaf, CpuidRegs, CpuidTable, Presence};
 use tdx_module_iface::td_params::{TdParams, attributes};
+use x86_arch::cpuid::{Feature, feature, leaf as number};
+use x86_arch::{xcr0, xss};
 
 use super::topology::{LEVELS, Topology};
 use super::{CpuidValues, xfam};
@@ -9,23 +11,8 @@ use crate::config::MachineConfig;
 use crate::fields::layout::tdcs;
 use crate::fields::{FieldStore, Width};
 
-const XFAM_PT: u64 = 1 << 8;
-const XFAM_LBR: u64 = 1 << 15;
-const XFAM_AMX: u64 = 3 << 17;
-
 /// CPUID(1).EAX: family, model and stepping. Zero in a configuration is the processor's own.
 const FAMILY_MODEL_STEPPING: u32 = 0x0fff_3fff;
-/// CPUID(1).ECX: MONITOR.
-const MONITOR: u32 = 1 << 3;
-/// CPUID(7,0).ECX: 57-bit linear addresses, key locker, protection keys for supervisor pages.
-const LA57: u32 = 1 << 16;
-const KEY_LOCKER: u32 = 1 << 23;
-const PKS: u32 = 1 << 31;
-/// CPUID(7,1).EAX: LASS, and the leaf of the architectural performance monitors.
-const LASS: u32 = 1 << 6;
-const ARCH_PERFMON_EXT: u32 = 1 << 8;
-/// CPUID(DH,1).EAX: extended feature disable.
-const XFD: u32 = 1 << 4;
 /// Crystal clock in Hz, as leaf 15H gives it.
 const CRYSTAL_HZ: u32 = 25_000_000;
 /// Linear-address bits without and with LA57.
@@ -69,17 +56,19 @@ impl Source<'_> {
         self.params.attributes & attribute != 0
     }
 
-    /// The value of a leaf before any other leaf is looked at.
-    fn own_value(&self, leaf: u32, subleaf: u32) -> CpuidRegs {
-        let entry = self.table.position(leaf, subleaf).and_then(|position| self.table.at(position));
-        entry.map_or([0; 4], |entry| self.by_column(entry))
+    /// Whether a leaf, before any other leaf is looked at, has a feature.
+    fn offers(&self, feature: Feature) -> bool {
+        let position = self.table.position(feature.leaf, feature.subleaf);
+        let entry = position.and_then(|position| self.table.at(position));
+        entry.is_some_and(|entry| feature.is_in(&self.by_column(entry)))
     }
 
     /// The topology that the TD gets.
     fn topology(&self) -> Topology {
         let leaves = |value: &dyn Fn(&CpuidLeaf) -> CpuidRegs| {
             Topology(core::array::from_fn(|subleaf| {
-                let entry = self.table.position(0x1f, subleaf as u32).and_then(|at| self.table.at(at));
+                let entry =
+                    self.table.position(number::TOPOLOGY_V2, subleaf as u32).and_then(|at| self.table.at(at));
                 entry.map_or([0; 4], value)
             }))
         };
@@ -103,58 +92,61 @@ impl Source<'_> {
         let perfmon = self.has(attributes::PERFMON);
         let [eax, _, ecx, _] = value;
         let keep = match (leaf.leaf, leaf.subleaf) {
-            (1, _) => {
+            (number::VERSION, _) => {
                 if *eax & FAMILY_MODEL_STEPPING == 0 {
                     *eax = self.config.cpuid_fms;
                 }
                 true
             }
-            (5, _) => self.own_value(1, 0)[2] & MONITOR != 0,
-            (7, Some(0)) => {
-                *ecx = *ecx & !(PKS | KEY_LOCKER) | if self.has(attributes::PKS) { PKS } else { 0 };
+            (number::MONITOR, _) => self.offers(feature::MONITOR),
+            (number::FEATURES, Some(0)) => {
+                const PKS: u32 = feature::PKS.mask();
+                *ecx &= !(PKS | feature::KEY_LOCKER.mask());
+                *ecx |= if self.has(attributes::PKS) { PKS } else { 0 };
                 true
             }
-            (7, Some(1)) => {
+            (number::FEATURES, Some(1)) => {
+                const LASS: u32 = feature::LASS.mask();
                 *eax = *eax & !LASS | if self.has(attributes::LASS) { LASS } else { 0 };
                 true
             }
-            (0xa, _) => perfmon,
-            (0xb, Some(subleaf)) => {
-                let native_smt = self.config.native_cpuid(0xb, 0).into();
+            (number::PERFMON, _) => perfmon,
+            (number::TOPOLOGY, Some(subleaf)) => {
+                let native_smt = self.config.native_cpuid(number::TOPOLOGY, 0).into();
                 let made = self.topology().leaf_b(native_smt);
                 *value = made.get(subleaf as usize).copied().unwrap_or_default();
                 true
             }
-            (0xd, Some(0)) => {
+            (number::EXTENDED_STATE, Some(0)) => {
                 *ecx = self.config.xsave_bytes(xfam);
                 true
             }
-            (0xd, Some(1)) => {
-                if xfam & XFAM_AMX != XFAM_AMX {
-                    *eax &= !XFD;
+            (number::EXTENDED_STATE, Some(1)) => {
+                if xfam & xcr0::AMX != xcr0::AMX {
+                    *eax &= !feature::XFD.mask();
                 }
                 true
             }
-            (0xd, Some(bit)) => xfam >> bit & 1 != 0,
-            (0x14, _) => xfam & XFAM_PT != 0,
-            (0x15, _) => {
+            (number::EXTENDED_STATE, Some(bit)) => xfam >> bit & 1 != 0,
+            (number::TRACE, _) => xfam & xss::PT != 0,
+            (number::TSC, _) => {
                 *value = [1, u32::from(self.params.tsc_frequency), CRYSTAL_HZ, 0];
                 true
             }
-            (0x19, _) => false,
+            (number::KEY_LOCKER, _) => false,
             (0x1a, _) => !self.has(attributes::MIGRATABLE),
-            (0x1c, _) => xfam & XFAM_LBR != 0,
-            (0x1d, _) => xfam & XFAM_AMX == XFAM_AMX,
-            (0x1f, Some(subleaf)) => {
+            (number::LBR, _) => xfam & xss::LBR != 0,
+            (number::TILES, _) => xfam & xcr0::AMX == xcr0::AMX,
+            (number::TOPOLOGY_V2, Some(subleaf)) => {
                 if let Some(level) = self.topology().0.get(subleaf as usize) {
                     *value = *level;
                 }
                 true
             }
-            (0x23, _) => perfmon && self.own_value(7, 1)[0] & ARCH_PERFMON_EXT != 0,
-            (0x8000_0008, _) => {
+            (0x23, _) => perfmon && self.offers(feature::ARCH_PERFMON_EXT),
+            (number::ADDRESS_WIDTHS, _) => {
                 let [narrow, wide] = LINEAR_BITS;
-                let bits = if self.own_value(7, 0)[2] & LA57 != 0 { wide } else { narrow };
+                let bits = if self.offers(feature::LA57) { wide } else { narrow };
                 *eax = *eax & 0xff | bits << 8;
                 true
             }
@@ -213,7 +205,10 @@ pub fn virtual_cpuid(
 pub(crate) fn given_topology(params: &TdParams, table: &CpuidTable) -> Topology {
     let mut levels = [[0; 4]; LEVELS];
     for (subleaf, level) in (0..).zip(&mut levels) {
-        let place = table.position(0x1f, subleaf).and_then(|at| table.at(at)).and_then(|leaf| leaf.config);
+        let place = table
+            .position(number::TOPOLOGY_V2, subleaf)
+            .and_then(|at| table.at(at))
+            .and_then(|leaf| leaf.config);
         if let Some(given) = place.and_then(|place| params.cpuid_config.get(usize::from(place))) {
             *level = [given.eax, given.ebx, given.ecx, given.edx];
         }
@@ -258,34 +253,31 @@ mod tests {
 
     #[test]
     fn an_allowed_bit_needs_both_the_processor_and_the_host() {
-        const MOVBE: u32 = 1 << 22;
         let mut with = params();
         with.cpuid_config[0].ecx = 0x3104_4d88;
         let offered = |params: &TdParams| value(1, 0, params)[2] & 0x3104_4d88;
         assert_eq!(offered(&params()), 0);
         assert_eq!(offered(&with), machine().native_cpuid(1, 0).ecx & 0x3104_4d88);
-        assert_ne!(value(1, 0, &params())[2] & MOVBE, 0, "not configurable: native");
+        assert!(feature::MOVBE.is_in(&value(1, 0, &params())), "not configurable: native");
     }
 
     #[test]
     fn a_td_does_not_see_what_is_hidden_of_the_processor() {
-        const RDRAND: u32 = 1 << 30;
         let hidden = EmulatedProcessor::default().without("rdrand").unwrap();
         let config = MachineConfig { processor: Processor::Emulated(hidden), ..machine() };
         let leaf_1 = |config: &MachineConfig| {
             let leaf = virtual_values(&params(), config).find(|(entry, _)| entry.answers(1, 0));
-            leaf.and_then(|(_, value)| value).unwrap()[2] & RDRAND
+            feature::RDRAND.is_in(&leaf.and_then(|(_, value)| value).unwrap())
         };
-        assert_eq!([leaf_1(&machine()), leaf_1(&config)], [RDRAND, 0]);
+        assert_eq!([leaf_1(&machine()), leaf_1(&config)], [true, false]);
     }
 
     #[test]
     fn protection_keys_are_offered_only_to_a_td_that_may_use_their_register() {
-        const PKU: u32 = 1 << 3;
-        let without = value(7, 0, &params())[2];
-        let with = value(7, 0, &TdParams { xfam: 1 << 9 | 3, ..params() })[2];
-        let native = machine().native_cpuid(7, 0).ecx & PKU;
-        assert_eq!((without & PKU, with & PKU), (0, native));
+        let offers = |params: &TdParams| feature::PKU.is_in(&value(number::FEATURES, 0, params));
+        let keys = TdParams { xfam: params().xfam | xcr0::PKRU, ..params() };
+        let native = machine().native_cpuid(number::FEATURES, 0).has(feature::PKU);
+        assert_eq!((offers(&params()), offers(&keys)), (false, native));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Source: recordings of module 1.5.05.
 
 use tdx_module_iface::metadata::cpuid::CpuidRegs;
+use x86_arch::cpuid::{Feature, Register, bits, feature as f, leaf};
+use x86_arch::{xcr0, xss};
 
 /// Bits of one leaf that exist only with state components in XFAM.
 struct Gate {
@@ -15,56 +17,73 @@ struct Gate {
     features: CpuidRegs,
 }
 
-const AVX: u64 = 1 << 2;
-const AVX512: u64 = 7 << 5;
-const PT: u64 = 1 << 8;
-const PKRU: u64 = 1 << 9;
-const CET: u64 = 3 << 11;
-const UINTR: u64 = 1 << 14;
-const LBR: u64 = 1 << 15;
-const AMX: u64 = 3 << 17;
+/// Features of a leaf.
+const fn gate(leaf: u32, subleaf: Option<u32>, components: u64, features: &[Feature]) -> Gate {
+    Gate { leaf, subleaf, components, features: bits(features) }
+}
 
-const fn gate(leaf: u32, subleaf: Option<u32>, components: u64, features: CpuidRegs) -> Gate {
-    Gate { leaf, subleaf, components, features }
+/// The components themselves, as leaf 0DH lists them: those of XCR0 in subleaf 0, those of IA32_XSS in subleaf 1.
+const fn listed(register: Register, components: u64) -> Gate {
+    let subleaf = match register {
+        Register::Eax => 0,
+        _ => 1,
+    };
+    Gate {
+        leaf: leaf::EXTENDED_STATE,
+        subleaf: Some(subleaf),
+        components,
+        features: register.holding(components as u32),
+    }
 }
 
 const GATES: &[Gate] = &[
-    // FMA, AVX, F16C.
-    gate(0x1, None, AVX, [0, 0, 1 << 12 | 3 << 28, 0]),
-    // AVX2; VAES, VPCLMULQDQ.
-    gate(0x7, Some(0), AVX, [0, 1 << 5, 3 << 9, 0]),
-    // AVX-512 F, DQ, IFMA, PF, ER, CD, BW, VL; VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ; 4VNNIW, 4FMAPS, VP2INTERSECT, FP16.
+    gate(leaf::VERSION, None, xcr0::AVX, &[f::FMA, f::AVX, f::F16C]),
+    gate(leaf::FEATURES, Some(0), xcr0::AVX, &[f::AVX2, f::VAES, f::VPCLMULQDQ]),
     gate(
-        0x7,
+        leaf::FEATURES,
         Some(0),
-        AVX512,
-        [
-            0,
-            3 << 16 | 1 << 21 | 7 << 26 | 3 << 30,
-            1 << 1 | 1 << 6 | 3 << 11 | 1 << 14,
-            3 << 2 | 1 << 8 | 1 << 23,
+        xcr0::AVX512,
+        &[
+            f::AVX512F,
+            f::AVX512DQ,
+            f::AVX512IFMA,
+            f::AVX512PF,
+            f::AVX512ER,
+            f::AVX512CD,
+            f::AVX512BW,
+            f::AVX512VL,
+            f::AVX512VBMI,
+            f::AVX512_VBMI2,
+            f::AVX512_VNNI,
+            f::AVX512_BITALG,
+            f::AVX512_VPOPCNTDQ,
+            f::AVX512_4VNNIW,
+            f::AVX512_4FMAPS,
+            f::AVX512_VP2INTERSECT,
+            f::AVX512_FP16,
         ],
     ),
-    gate(0x7, Some(0), PT, [0, 1 << 25, 0, 0]),
-    gate(0x7, Some(0), PKRU, [0, 0, 1 << 3, 0]),
-    // Shadow stacks; indirect branch tracking.
-    gate(0x7, Some(0), CET, [0, 0, 1 << 7, 1 << 20]),
-    gate(0x7, Some(0), UINTR, [0, 0, 0, 1 << 5]),
-    gate(0x7, Some(0), LBR, [0, 0, 0, 1 << 19]),
-    // AMX-BF16, AMX-TILE, AMX-INT8.
-    gate(0x7, Some(0), AMX, [0, 0, 0, 1 << 22 | 3 << 24]),
-    // AVX-VNNI; AVX-VNNI-INT8, AVX-NE-CONVERT, AVX-VNNI-INT16.
-    gate(0x7, Some(1), AVX, [1 << 4, 0, 0, 3 << 4 | 1 << 10]),
-    // AVX512-BF16.
-    gate(0x7, Some(1), AVX512, [1 << 5, 0, 0, 0]),
-    gate(0xd, Some(0), AVX, [1 << 2, 0, 0, 0]),
-    gate(0xd, Some(0), AVX512, [7 << 5, 0, 0, 0]),
-    gate(0xd, Some(0), PKRU, [1 << 9, 0, 0, 0]),
-    gate(0xd, Some(0), AMX, [3 << 17, 0, 0, 0]),
-    gate(0xd, Some(1), PT, [0, 0, 1 << 8, 0]),
-    gate(0xd, Some(1), CET, [0, 0, 3 << 11, 0]),
-    gate(0xd, Some(1), UINTR, [0, 0, 1 << 14, 0]),
-    gate(0xd, Some(1), LBR, [0, 0, 1 << 15, 0]),
+    gate(leaf::FEATURES, Some(0), xss::PT, &[f::INTEL_PT]),
+    gate(leaf::FEATURES, Some(0), xcr0::PKRU, &[f::PKU]),
+    gate(leaf::FEATURES, Some(0), xss::CET, &[f::SHSTK, f::IBT]),
+    gate(leaf::FEATURES, Some(0), xss::UINTR, &[f::UINTR]),
+    gate(leaf::FEATURES, Some(0), xss::LBR, &[f::ARCH_LBR]),
+    gate(leaf::FEATURES, Some(0), xcr0::AMX, &[f::AMX_BF16, f::AMX_TILE, f::AMX_INT8]),
+    gate(
+        leaf::FEATURES,
+        Some(1),
+        xcr0::AVX,
+        &[f::AVX_VNNI, f::AVX_VNNI_INT8, f::AVX_NE_CONVERT, f::AVX_VNNI_INT16],
+    ),
+    gate(leaf::FEATURES, Some(1), xcr0::AVX512, &[f::AVX512_BF16]),
+    listed(Register::Eax, xcr0::AVX),
+    listed(Register::Eax, xcr0::AVX512),
+    listed(Register::Eax, xcr0::PKRU),
+    listed(Register::Eax, xcr0::AMX),
+    listed(Register::Ecx, xss::PT),
+    listed(Register::Ecx, xss::CET),
+    listed(Register::Ecx, xss::UINTR),
+    listed(Register::Ecx, xss::LBR),
 ];
 
 /// Clears the features of a leaf whose state components XFAM does not have.
@@ -108,8 +127,8 @@ mod tests {
     #[test]
     fn without_xfam_9_there_are_no_protection_keys_and_with_all_of_xfam_everything_stays() {
         let mut value = ALL;
-        withdraw(7, Some(0), !PKRU, &mut value);
-        assert_eq!(value, [u32::MAX, u32::MAX, !(1 << 3), u32::MAX]);
+        withdraw(7, Some(0), !xcr0::PKRU, &mut value);
+        assert_eq!(value, [u32::MAX, u32::MAX, !f::PKU.mask(), u32::MAX]);
         let mut value = ALL;
         withdraw(7, Some(0), u64::MAX, &mut value);
         assert_eq!(value, ALL);

@@ -60,8 +60,9 @@ instructions is offered when x86-emu implements all of their encodings, and lets
 ";
 
 /// Which models offer a feature.
-fn offered_by(feature: &CpuFeature) -> String {
-    let offers = |model: &Model| EmulatedProcessor::new(*model).features().any(|of| of.name == feature.name);
+fn offered_by(row: &CpuFeature) -> String {
+    let offers =
+        |model: &Model| EmulatedProcessor::new(*model).features().any(|of| of.feature == row.feature);
     let models: Vec<_> = Model::ALL.into_iter().filter(offers).map(Model::name).collect();
     match models.len() {
         0 => "no".to_owned(),
@@ -72,8 +73,8 @@ fn offered_by(feature: &CpuFeature) -> String {
 
 fn processor(out: &mut String) {
     out.push_str(PROCESSOR);
-    for feature in cpu_features::TABLE {
-        let needs = match feature.needs {
+    for row in cpu_features::TABLE {
+        let needs = match row.needs {
             Needs::Cpu { instructions, cr4, xcr0 } => {
                 let mut needs: Vec<_> = instructions.iter().map(|of| format!("{of:?}")).collect();
                 needs.extend((cr4 != 0).then(|| format!("CR4 {cr4:#x}")));
@@ -86,12 +87,12 @@ fn processor(out: &mut String) {
         let _ = writeln!(
             out,
             "| {} | {:x}H.{} {:?} | {} | {} | {needs} |",
-            feature.name,
-            feature.leaf,
-            feature.subleaf,
-            feature.register,
-            feature.bit,
-            offered_by(feature)
+            row.feature.name,
+            row.feature.leaf,
+            row.feature.subleaf,
+            row.feature.register,
+            row.feature.bit,
+            offered_by(row)
         );
     }
 }

@@ -3,6 +3,7 @@
 use tdvisor_base::PAGE_SIZE;
 use tdx_module_iface::metadata::{Field, Place, Transform, VCPU, vmcs, vp};
 use tdx_module_iface::{Release, Status, StatusCode};
+use x86_arch::cpuid::{feature, leaf};
 
 use super::{Accessor, Element, Fields, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::fields::layout::{tdcs, tdvps};
@@ -181,11 +182,9 @@ impl VpFields<'_> {
     fn is_page_table_base(&self, value: u64) -> bool {
         const LAM: u64 = 3 << 61;
         const RESERVED: u64 = 0x1ff << 52 | 1 << 63;
-        /// CPUID(7, 1).EAX.
-        const LAM_FEATURE: u32 = 1 << 26;
         let config = self.machine.config();
         let has_lam = config.rules().cr4_reserved & CR4_LAM_SUP == 0
-            && config.native_cpuid(7, 1).eax & LAM_FEATURE != 0;
+            && config.native_cpuid(leaf::FEATURES, 1).has(feature::LAM);
         let reserved = if has_lam { RESERVED } else { RESERVED | LAM };
         let wide = self.tdcs.load(tdcs::GPAW, Width::B1) != 0;
         let shared_bit: u64 = if wide { 1 << 51 } else { 1 << 47 };

@@ -7,6 +7,8 @@
 mod table;
 
 use tdx_module_iface::td_params::attributes;
+use x86_arch::cpuid::{Feature, feature};
+use x86_arch::xss;
 
 use crate::config::MachineConfig;
 use crate::cpuid::offers;
@@ -90,12 +92,6 @@ pub(crate) struct Owner<'a> {
     pub(crate) td: &'a dyn FieldStore,
 }
 
-/// Registers of a CPUID leaf by number.
-const EAX: usize = 0;
-const EBX: usize = 1;
-const ECX: usize = 2;
-const EDX: usize = 3;
-
 impl Owner<'_> {
     fn has_attribute(&self, attribute: u64) -> bool {
         self.td.load_u64(tdcs::ATTRIBUTES) & attribute != 0
@@ -105,13 +101,13 @@ impl Owner<'_> {
         self.td.load_u64(tdcs::XFAM) & components == components
     }
 
-    fn offers(&self, leaf: u32, subleaf: u32, register: usize, bit: u32) -> bool {
-        offers(&self.config.profile.rules().cpuid, self.td, (leaf, subleaf), register, 1 << bit)
+    fn offers(&self, feature: Feature) -> bool {
+        offers(&self.config.profile.rules().cpuid, self.td, feature)
     }
 
     /// Whether the TD has transactional memory.
     pub(crate) fn has_tsx(&self) -> bool {
-        self.offers(7, 0, EBX, 4)
+        self.offers(feature::HLE)
     }
 
     /// Whether the TD may use performance counters.
@@ -124,18 +120,18 @@ impl Owner<'_> {
         const PERF_METRICS: u64 = 1 << 15;
         match condition {
             Condition::Perfmon => self.has_perfmon(),
-            Condition::PerfmonAndPt => self.has_perfmon() && self.has_component(1 << 8),
+            Condition::PerfmonAndPt => self.has_perfmon() && self.has_component(xss::PT),
             Condition::PerfMetrics => {
                 self.has_perfmon() && self.config.native_msr(msr::PERF_CAPABILITIES) & PERF_METRICS != 0
             }
             Condition::Pks => self.has_attribute(attributes::PKS),
-            Condition::Umwait => self.offers(7, 0, ECX, 5),
+            Condition::Umwait => self.offers(feature::WAITPKG),
             Condition::Tsx => self.has_tsx(),
-            Condition::Xfd => self.offers(0xd, 1, EAX, 4),
-            Condition::Pt => self.has_component(1 << 8),
-            Condition::Cet => self.has_component(3 << 11),
-            Condition::Uintr => self.has_component(1 << 14),
-            Condition::Lbr => self.has_component(1 << 15),
+            Condition::Xfd => self.offers(feature::XFD),
+            Condition::Pt => self.has_component(xss::PT),
+            Condition::Cet => self.has_component(xss::CET),
+            Condition::Uintr => self.has_component(xss::UINTR),
+            Condition::Lbr => self.has_component(xss::LBR),
         }
     }
 
@@ -143,13 +139,13 @@ impl Owner<'_> {
     fn has_platform_feature(&self, index: u32) -> bool {
         match index {
             // Protected processor inventory and activation of memory keys.
-            0x87 => self.offers(7, 0, EDX, 18),
+            0x87 => self.offers(feature::PCONFIG),
             // Direct cache access.
-            0x1f8..=0x1fa => self.offers(1, 0, ECX, 18),
+            0x1f8..=0x1fa => self.offers(feature::DCA),
             // TSC deadline.
-            0x6e0 => self.offers(1, 0, ECX, 24),
+            0x6e0 => self.offers(feature::TSC_DEADLINE),
             // Total memory encryption.
-            0x981..=0x984 => self.offers(7, 0, ECX, 13),
+            0x981..=0x984 => self.offers(feature::TME),
             _ => false,
         }
     }

@@ -3,10 +3,10 @@
 //! Feature bits come from [`features`](super::features); here is what else a server's CPUID says: its names, caches,
 //! frequencies, widths and topology.
 
-use x86_arch::cr4;
+use x86_arch::cpuid::{Feature, feature};
+use x86_arch::{cr4, spec_ctrl};
 use x86_emu::Controls;
 
-use super::features::Register;
 use super::model::EmulatedProcessor;
 use super::msr;
 use crate::config::MachineConfig;
@@ -36,17 +36,9 @@ fn supported_state() -> u64 {
 
 /// The feature bits of a leaf.
 fn features(processor: EmulatedProcessor, leaf: u32, subleaf: u32) -> CpuidValues {
-    let mut values = CpuidValues::default();
-    for feature in processor.features().filter(|of| (of.leaf, of.subleaf) == (leaf, subleaf)) {
-        let register = match feature.register {
-            Register::Eax => &mut values.eax,
-            Register::Ebx => &mut values.ebx,
-            Register::Ecx => &mut values.ecx,
-            Register::Edx => &mut values.edx,
-        };
-        *register |= 1 << feature.bit;
-    }
-    values
+    let features = processor.features().map(|row| row.feature);
+    let of_leaf = features.filter(|of| (of.leaf, of.subleaf) == (leaf, subleaf));
+    of_leaf.fold(CpuidValues::default(), |values, feature| values.with(feature))
 }
 
 /// Sixteen bytes of the brand string.
@@ -143,12 +135,17 @@ pub(super) fn msr(processor: EmulatedProcessor, index: u32) -> u64 {
 
 /// Bits of IA32_SPEC_CTRL that the processor has: IBRS, and what CPUID names.
 pub(super) fn spec_ctrl_bits(config: &MachineConfig, processor: EmulatedProcessor) -> u64 {
-    /// CPUID register 7.0.EDX: the bit, and those of IA32_SPEC_CTRL.
-    const FIRST: [(u32, u64); 3] = [(26, 1), (27, 1 << 1), (31, 1 << 2)];
-    /// Of 7.2.EDX.
-    const SECOND: [(u32, u64); 5] = [(0, 1 << 7), (1, 3 << 3), (2, 3 << 5), (3, 1 << 8), (4, 1 << 10)];
-    let bits = |edx: u32, table: &[(u32, u64)]| {
-        table.iter().filter(|(bit, _)| edx >> bit & 1 != 0).fold(0, |all, (_, bits)| all | bits)
-    };
-    bits(cpuid(config, processor, 7, 0).edx, &FIRST) | bits(cpuid(config, processor, 7, 2).edx, &SECOND)
+    /// A feature, and its bits.
+    const OFFERED: [(Feature, u64); 8] = [
+        (feature::SPEC_CTRL, spec_ctrl::IBRS),
+        (feature::STIBP, spec_ctrl::STIBP),
+        (feature::SSBD, spec_ctrl::SSBD),
+        (feature::PSFD, spec_ctrl::PSFD),
+        (feature::IPRED_CTRL, spec_ctrl::IPRED_DIS),
+        (feature::RRSBA_CTRL, spec_ctrl::RRSBA_DIS),
+        (feature::DDPD_U, spec_ctrl::DDPD_U),
+        (feature::BHI_CTRL, spec_ctrl::BHI_DIS_S),
+    ];
+    let has = |feature: Feature| cpuid(config, processor, feature.leaf, feature.subleaf).has(feature);
+    OFFERED.iter().filter(|(feature, _)| has(*feature)).fold(0, |all, (_, bits)| all | bits)
 }

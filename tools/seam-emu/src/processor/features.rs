@@ -5,23 +5,12 @@
 //! feature is offered from the day on which its last encoding is implemented, and nobody has to remember it here.
 //! Where it needs neither, the row names what behaves so.
 
-use x86_arch::cr4;
+use x86_arch::cpuid::{Feature, feature};
+use x86_arch::xcr0::{AMX, AVX, PKRU};
+use x86_arch::{cr4, xcr0};
 use x86_emu::{Controls, CpuidFeature as F};
 
 use super::model::{Model, Models};
-
-/// A register of CPUID's answer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Register {
-    /// EAX.
-    Eax,
-    /// EBX.
-    Ebx,
-    /// ECX.
-    Ecx,
-    /// EDX.
-    Edx,
-}
 
 /// What a feature needs in order to be offered.
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +42,8 @@ pub enum Masking {
 /// One bit.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuFeature {
-    /// The name by which users know it: that of Linux, where Linux has one.
-    pub name: &'static str,
-    /// The leaf.
-    pub leaf: u32,
-    /// The subleaf.
-    pub subleaf: u32,
-    /// The register.
-    pub register: Register,
-    /// The bit.
-    pub bit: u32,
+    /// Where it is, and the name by which users know it.
+    pub feature: Feature,
     /// What it needs.
     pub needs: Needs,
     /// Whether it can be masked.
@@ -88,35 +69,31 @@ impl CpuFeature {
     }
 }
 
-/// Where a bit is.
-type At = (u32, u32, Register, u32);
-
-const fn row(name: &'static str, at: At, needs: Needs) -> CpuFeature {
-    let (leaf, subleaf, register, bit) = at;
-    CpuFeature { name, leaf, subleaf, register, bit, needs, masking: Masking::Allowed, models: Models::All }
+const fn row(feature: Feature, needs: Needs) -> CpuFeature {
+    CpuFeature { feature, needs, masking: Masking::Allowed, models: Models::All }
 }
 
 /// Needs instructions.
-const fn cpu(name: &'static str, at: At, instructions: &'static [F]) -> CpuFeature {
-    row(name, at, Needs::Cpu { instructions, cr4: 0, xcr0: 0 })
+const fn cpu(feature: Feature, instructions: &'static [F]) -> CpuFeature {
+    row(feature, Needs::Cpu { instructions, cr4: 0, xcr0: 0 })
 }
 
 /// Needs bits of CR4, and instructions.
-const fn with_cr4(name: &'static str, at: At, cr4: u64, instructions: &'static [F]) -> CpuFeature {
-    row(name, at, Needs::Cpu { instructions, cr4, xcr0: 0 })
+const fn with_cr4(feature: Feature, cr4: u64, instructions: &'static [F]) -> CpuFeature {
+    row(feature, Needs::Cpu { instructions, cr4, xcr0: 0 })
 }
 
 /// Needs state components, and instructions.
-const fn with_xcr0(name: &'static str, at: At, xcr0: u64, instructions: &'static [F]) -> CpuFeature {
-    row(name, at, Needs::Cpu { instructions, cr4: cr4::OSXSAVE, xcr0 })
+const fn with_xcr0(feature: Feature, xcr0: u64, instructions: &'static [F]) -> CpuFeature {
+    row(feature, Needs::Cpu { instructions, cr4: cr4::OSXSAVE, xcr0 })
 }
 
-const fn behaviour(name: &'static str, at: At, what: &'static str) -> CpuFeature {
-    row(name, at, Needs::Behaviour(what))
+const fn behaviour(feature: Feature, what: &'static str) -> CpuFeature {
+    row(feature, Needs::Behaviour(what))
 }
 
-const fn missing(name: &'static str, at: At, what: &'static str) -> CpuFeature {
-    row(name, at, Needs::Missing(what))
+const fn missing(feature: Feature, what: &'static str) -> CpuFeature {
+    row(feature, Needs::Missing(what))
 }
 
 impl CpuFeature {
@@ -133,42 +110,8 @@ impl CpuFeature {
     }
 }
 
-const fn c1(bit: u32) -> At {
-    (1, 0, Register::Ecx, bit)
-}
-const fn d1(bit: u32) -> At {
-    (1, 0, Register::Edx, bit)
-}
-const fn b7(bit: u32) -> At {
-    (7, 0, Register::Ebx, bit)
-}
-const fn c7(bit: u32) -> At {
-    (7, 0, Register::Ecx, bit)
-}
-const fn d7(bit: u32) -> At {
-    (7, 0, Register::Edx, bit)
-}
-const fn a71(bit: u32) -> At {
-    (7, 1, Register::Eax, bit)
-}
-const fn d72(bit: u32) -> At {
-    (7, 2, Register::Edx, bit)
-}
-const fn ad1(bit: u32) -> At {
-    (0xd, 1, Register::Eax, bit)
-}
-const fn cx1(bit: u32) -> At {
-    (0x8000_0001, 0, Register::Ecx, bit)
-}
-const fn dx1(bit: u32) -> At {
-    (0x8000_0001, 0, Register::Edx, bit)
-}
-
-/// XCR0: AVX, AVX-512, protection keys, AMX.
-const AVX: u64 = 1 << 2;
-const AVX512: u64 = 0xe0 | AVX;
-const PKRU: u64 = 1 << 9;
-const AMX: u64 = 3 << 17;
+/// AVX-512 is nothing without AVX.
+const AVX512: u64 = xcr0::AVX512 | AVX;
 
 const NO_VIRTUALISATION: &str = "the server's CPUs say so themselves; a TD has no VMX";
 const NO_TRACE: &str = "no branches are recorded";
@@ -178,165 +121,165 @@ const NO_THERMAL: &str = "there is no temperature";
 /// Every feature bit of the models, by leaf, register and bit (SDM volume 2, CPUID).
 #[rustfmt::skip]
 pub const TABLE: &[CpuFeature] = &[
-    cpu("sse3", c1(0), &[F::SSE3]).base(),
-    cpu("pclmulqdq", c1(1), &[F::PCLMULQDQ]),
-    behaviour("dtes64", c1(2), "IA32_DS_AREA holds 64 bits"),
-    missing("monitor", c1(3), NO_POWER),
-    missing("ds_cpl", c1(4), NO_TRACE),
-    missing("vmx", c1(5), NO_VIRTUALISATION),
-    missing("smx", c1(6), NO_VIRTUALISATION),
-    missing("est", c1(7), NO_POWER),
-    missing("tm2", c1(8), NO_THERMAL),
-    cpu("ssse3", c1(9), &[F::SSSE3]),
-    missing("sdbg", c1(11), "there is no debug port"),
-    with_xcr0("fma", c1(12), AVX, &[F::AVX, F::FMA]),
-    cpu("cx16", c1(13), &[F::CMPXCHG16B]).base(),
-    missing("xtpr", c1(14), "there are no task-priority messages"),
-    behaviour("pdcm", c1(15), "IA32_PERF_CAPABILITIES is read"),
-    with_cr4("pcid", c1(17), cr4::PCIDE, &[]),
-    missing("dca", c1(18), "there is no cache to write into"),
-    cpu("sse4_1", c1(19), &[F::SSE4_1]),
-    cpu("sse4_2", c1(20), &[F::SSE4_2]),
-    behaviour("x2apic", c1(21), "the local APIC is reached by MSRs").base(),
-    cpu("movbe", c1(22), &[F::MOVBE]),
-    cpu("popcnt", c1(23), &[F::POPCNT]),
-    behaviour("tsc_deadline_timer", c1(24), "IA32_TSC_DEADLINE arms the APIC's timer"),
-    cpu("aes", c1(25), &[F::AES]),
-    with_cr4("xsave", c1(26), cr4::OSXSAVE, &[F::XSAVE]).base(),
-    with_xcr0("avx", c1(28), AVX, &[F::AVX]),
-    with_xcr0("f16c", c1(29), AVX, &[F::AVX, F::F16C]),
-    cpu("rdrand", c1(30), &[F::RDRAND]),
+    cpu(feature::SSE3, &[F::SSE3]).base(),
+    cpu(feature::PCLMULQDQ, &[F::PCLMULQDQ]),
+    behaviour(feature::DTES64, "IA32_DS_AREA holds 64 bits"),
+    missing(feature::MONITOR, NO_POWER),
+    missing(feature::DS_CPL, NO_TRACE),
+    missing(feature::VMX, NO_VIRTUALISATION),
+    missing(feature::SMX, NO_VIRTUALISATION),
+    missing(feature::EST, NO_POWER),
+    missing(feature::TM2, NO_THERMAL),
+    cpu(feature::SSSE3, &[F::SSSE3]),
+    missing(feature::SDBG, "there is no debug port"),
+    with_xcr0(feature::FMA, AVX, &[F::AVX, F::FMA]),
+    cpu(feature::CX16, &[F::CMPXCHG16B]).base(),
+    missing(feature::XTPR, "there are no task-priority messages"),
+    behaviour(feature::PDCM, "IA32_PERF_CAPABILITIES is read"),
+    with_cr4(feature::PCID, cr4::PCIDE, &[]),
+    missing(feature::DCA, "there is no cache to write into"),
+    cpu(feature::SSE4_1, &[F::SSE4_1]),
+    cpu(feature::SSE4_2, &[F::SSE4_2]),
+    behaviour(feature::X2APIC, "the local APIC is reached by MSRs").base(),
+    cpu(feature::MOVBE, &[F::MOVBE]),
+    cpu(feature::POPCNT, &[F::POPCNT]),
+    behaviour(feature::TSC_DEADLINE, "IA32_TSC_DEADLINE arms the APIC's timer"),
+    cpu(feature::AES, &[F::AES]),
+    with_cr4(feature::XSAVE, cr4::OSXSAVE, &[F::XSAVE]).base(),
+    with_xcr0(feature::AVX, AVX, &[F::AVX]),
+    with_xcr0(feature::F16C, AVX, &[F::AVX, F::F16C]),
+    cpu(feature::RDRAND, &[F::RDRAND]),
 
-    cpu("fpu", d1(0), &[F::FPU, F::FPU287, F::FPU387]).base(),
-    with_cr4("vme", d1(1), cr4::VME, &[]),
-    with_cr4("de", d1(2), cr4::DE, &[]).base(),
-    with_cr4("pse", d1(3), cr4::PSE, &[]).base(),
-    with_cr4("tsc", d1(4), cr4::TSD, &[F::TSC]).base(),
-    cpu("msr", d1(5), &[F::MSR]).base(),
-    with_cr4("pae", d1(6), cr4::PAE, &[]).base(),
-    with_cr4("mce", d1(7), cr4::MCE, &[]).base(),
-    cpu("cx8", d1(8), &[F::CX8]).base(),
-    behaviour("apic", d1(9), "there is a local APIC").base(),
-    cpu("sep", d1(11), &[F::SEP]).base(),
-    behaviour("mtrr", d1(12), "the memory-type range registers are read and written").base(),
-    with_cr4("pge", d1(13), cr4::PGE, &[]).base(),
-    behaviour("mca", d1(14), "IA32_MCG_CAP counts the banks, of which there are none").base(),
-    cpu("cmov", d1(15), &[F::CMOV]).base(),
-    behaviour("pat", d1(16), "IA32_PAT takes the memory types, and refuses what is none").base(),
-    behaviour("pse36", d1(17), "4 MiB pages have 40 address bits").base(),
-    cpu("clflush", d1(19), &[F::CLFSH]).base(),
-    behaviour("ds", d1(21), "IA32_DS_AREA is kept; IA32_MISC_ENABLE says that neither BTS nor PEBS use it"),
-    missing("acpi", d1(22), NO_THERMAL),
-    cpu("mmx", d1(23), &[F::MMX]).base(),
-    with_cr4("fxsr", d1(24), cr4::OSFXSR, &[F::FXSR]).base(),
-    cpu("sse", d1(25), &[F::SSE]).base(),
-    cpu("sse2", d1(26), &[F::SSE2]).base(),
-    behaviour("ss", d1(27), "a processor always sees its own stores").base(),
-    behaviour("ht", d1(28), "leaf 1 counts the processors of a package").base(),
-    missing("tm", d1(29), NO_THERMAL),
-    missing("pbe", d1(31), NO_POWER),
+    cpu(feature::FPU, &[F::FPU, F::FPU287, F::FPU387]).base(),
+    with_cr4(feature::VME, cr4::VME, &[]),
+    with_cr4(feature::DE, cr4::DE, &[]).base(),
+    with_cr4(feature::PSE, cr4::PSE, &[]).base(),
+    with_cr4(feature::TSC, cr4::TSD, &[F::TSC]).base(),
+    cpu(feature::MSR, &[F::MSR]).base(),
+    with_cr4(feature::PAE, cr4::PAE, &[]).base(),
+    with_cr4(feature::MCE, cr4::MCE, &[]).base(),
+    cpu(feature::CX8, &[F::CX8]).base(),
+    behaviour(feature::APIC, "there is a local APIC").base(),
+    cpu(feature::SEP, &[F::SEP]).base(),
+    behaviour(feature::MTRR, "the memory-type range registers are read and written").base(),
+    with_cr4(feature::PGE, cr4::PGE, &[]).base(),
+    behaviour(feature::MCA, "IA32_MCG_CAP counts the banks, of which there are none").base(),
+    cpu(feature::CMOV, &[F::CMOV]).base(),
+    behaviour(feature::PAT, "IA32_PAT takes the memory types, and refuses what is none").base(),
+    behaviour(feature::PSE36, "4 MiB pages have 40 address bits").base(),
+    cpu(feature::CLFLUSH, &[F::CLFSH]).base(),
+    behaviour(feature::DS, "IA32_DS_AREA is kept; IA32_MISC_ENABLE says that neither BTS nor PEBS use it"),
+    missing(feature::ACPI, NO_THERMAL),
+    cpu(feature::MMX, &[F::MMX]).base(),
+    with_cr4(feature::FXSR, cr4::OSFXSR, &[F::FXSR]).base(),
+    cpu(feature::SSE, &[F::SSE]).base(),
+    cpu(feature::SSE2, &[F::SSE2]).base(),
+    behaviour(feature::SELF_SNOOP, "a processor always sees its own stores").base(),
+    behaviour(feature::HT, "leaf 1 counts the processors of a package").base(),
+    missing(feature::TM, NO_THERMAL),
+    missing(feature::PBE, NO_POWER),
 
-    with_cr4("fsgsbase", b7(0), cr4::FSGSBASE, &[F::FSGSBASE]),
-    missing("tsc_adjust", b7(1), "the server's CPUs say so themselves; a TD has none"),
-    missing("sgx", b7(2), "there are no enclaves"),
-    cpu("bmi1", b7(3), &[F::BMI1]),
-    with_xcr0("avx2", b7(5), AVX, &[F::AVX2]),
-    behaviour("fdp_excptn_only", b7(6), "the x87 data pointer follows unmasked exceptions only"),
-    with_cr4("smep", b7(7), cr4::SMEP, &[]),
-    cpu("bmi2", b7(8), &[F::BMI2]),
-    behaviour("erms", b7(9), "REP MOVSB and STOSB are as good as any other size"),
-    cpu("invpcid", b7(10), &[F::INVPCID]),
-    missing("cqm", b7(12), "no cache is watched"),
-    behaviour("zero_fcs_fds", b7(13), "the x87 instruction and data selectors are saved as zero"),
-    missing("rdt_a", b7(15), "no cache is divided"),
-    with_xcr0("avx512f", b7(16), AVX512, &[F::AVX512F]),
-    with_xcr0("avx512dq", b7(17), AVX512, &[F::AVX512DQ]),
-    cpu("rdseed", b7(18), &[F::RDSEED]),
-    cpu("adx", b7(19), &[F::ADX]),
-    with_cr4("smap", b7(20), cr4::SMAP, &[F::SMAP]),
-    with_xcr0("avx512ifma", b7(21), AVX512, &[F::AVX512_IFMA]),
-    cpu("clflushopt", b7(23), &[F::CLFLUSHOPT]),
-    cpu("clwb", b7(24), &[F::CLWB]),
-    missing("intel_pt", b7(25), NO_TRACE),
-    with_xcr0("avx512cd", b7(28), AVX512, &[F::AVX512CD]),
-    cpu("sha_ni", b7(29), &[F::SHA]),
-    with_xcr0("avx512bw", b7(30), AVX512, &[F::AVX512BW]),
-    with_xcr0("avx512vl", b7(31), AVX512, &[F::AVX512VL]),
+    with_cr4(feature::FSGSBASE, cr4::FSGSBASE, &[F::FSGSBASE]),
+    missing(feature::TSC_ADJUST, "the server's CPUs say so themselves; a TD has none"),
+    missing(feature::SGX, "there are no enclaves"),
+    cpu(feature::BMI1, &[F::BMI1]),
+    with_xcr0(feature::AVX2, AVX, &[F::AVX2]),
+    behaviour(feature::FDP_EXCPTN_ONLY, "the x87 data pointer follows unmasked exceptions only"),
+    with_cr4(feature::SMEP, cr4::SMEP, &[]),
+    cpu(feature::BMI2, &[F::BMI2]),
+    behaviour(feature::ERMS, "REP MOVSB and STOSB are as good as any other size"),
+    cpu(feature::INVPCID, &[F::INVPCID]),
+    missing(feature::CQM, "no cache is watched"),
+    behaviour(feature::ZERO_FCS_FDS, "the x87 instruction and data selectors are saved as zero"),
+    missing(feature::RDT_A, "no cache is divided"),
+    with_xcr0(feature::AVX512F, AVX512, &[F::AVX512F]),
+    with_xcr0(feature::AVX512DQ, AVX512, &[F::AVX512DQ]),
+    cpu(feature::RDSEED, &[F::RDSEED]),
+    cpu(feature::ADX, &[F::ADX]),
+    with_cr4(feature::SMAP, cr4::SMAP, &[F::SMAP]),
+    with_xcr0(feature::AVX512IFMA, AVX512, &[F::AVX512_IFMA]),
+    cpu(feature::CLFLUSHOPT, &[F::CLFLUSHOPT]),
+    cpu(feature::CLWB, &[F::CLWB]),
+    missing(feature::INTEL_PT, NO_TRACE),
+    with_xcr0(feature::AVX512CD, AVX512, &[F::AVX512CD]),
+    cpu(feature::SHA, &[F::SHA]),
+    with_xcr0(feature::AVX512BW, AVX512, &[F::AVX512BW]),
+    with_xcr0(feature::AVX512VL, AVX512, &[F::AVX512VL]),
 
-    with_xcr0("avx512vbmi", c7(1), AVX512, &[F::AVX512_VBMI]),
-    with_cr4("umip", c7(2), cr4::UMIP, &[]),
-    row("pku", c7(3), Needs::Cpu { instructions: &[F::PKU], cr4: cr4::PKE, xcr0: PKRU }),
-    cpu("waitpkg", c7(5), &[F::WAITPKG]),
-    with_xcr0("avx512_vbmi2", c7(6), AVX512, &[F::AVX512_VBMI2]),
-    missing("shstk", c7(7), "there are no shadow stacks"),
-    cpu("gfni", c7(8), &[F::GFNI]),
-    with_xcr0("vaes", c7(9), AVX, &[F::VAES]),
-    with_xcr0("vpclmulqdq", c7(10), AVX, &[F::VPCLMULQDQ]),
-    with_xcr0("avx512_vnni", c7(11), AVX512, &[F::AVX512_VNNI]),
-    with_xcr0("avx512_bitalg", c7(12), AVX512, &[F::AVX512_BITALG]),
-    missing("tme", c7(13), "the server's CPUs say so themselves; a TD has none"),
-    with_xcr0("avx512_vpopcntdq", c7(14), AVX512, &[F::AVX512_VPOPCNTDQ]),
-    missing("la57", c7(16), "no guest has been brought up on five levels"),
-    cpu("rdpid", c7(22), &[F::RDPID]),
-    missing("bus_lock_detect", c7(24), "bus locks are not detected"),
-    cpu("cldemote", c7(25), &[F::CLDEMOTE]),
-    cpu("movdiri", c7(27), &[F::MOVDIRI]),
-    cpu("movdir64b", c7(28), &[F::MOVDIR64B]),
-    cpu("enqcmd", c7(29), &[F::ENQCMD]),
-    missing("pks", c7(31), "there are no keys for supervisor pages"),
+    with_xcr0(feature::AVX512VBMI, AVX512, &[F::AVX512_VBMI]),
+    with_cr4(feature::UMIP, cr4::UMIP, &[]),
+    row(feature::PKU, Needs::Cpu { instructions: &[F::PKU], cr4: cr4::PKE, xcr0: PKRU }),
+    cpu(feature::WAITPKG, &[F::WAITPKG]),
+    with_xcr0(feature::AVX512_VBMI2, AVX512, &[F::AVX512_VBMI2]),
+    missing(feature::SHSTK, "there are no shadow stacks"),
+    cpu(feature::GFNI, &[F::GFNI]),
+    with_xcr0(feature::VAES, AVX, &[F::VAES]),
+    with_xcr0(feature::VPCLMULQDQ, AVX, &[F::VPCLMULQDQ]),
+    with_xcr0(feature::AVX512_VNNI, AVX512, &[F::AVX512_VNNI]),
+    with_xcr0(feature::AVX512_BITALG, AVX512, &[F::AVX512_BITALG]),
+    missing(feature::TME, "the server's CPUs say so themselves; a TD has none"),
+    with_xcr0(feature::AVX512_VPOPCNTDQ, AVX512, &[F::AVX512_VPOPCNTDQ]),
+    missing(feature::LA57, "no guest has been brought up on five levels"),
+    cpu(feature::RDPID, &[F::RDPID]),
+    missing(feature::BUS_LOCK_DETECT, "bus locks are not detected"),
+    cpu(feature::CLDEMOTE, &[F::CLDEMOTE]),
+    cpu(feature::MOVDIRI, &[F::MOVDIRI]),
+    cpu(feature::MOVDIR64B, &[F::MOVDIR64B]),
+    cpu(feature::ENQCMD, &[F::ENQCMD]),
+    missing(feature::PKS, "there are no keys for supervisor pages"),
 
-    behaviour("fsrm", d7(4), "a short REP MOVSB is as good as a long one"),
-    cpu("uintr", d7(5), &[F::UINTR]),
-    missing("md_clear", d7(10), "no buffer holds what VERW would clear"),
-    cpu("serialize", d7(14), &[F::SERIALIZE]),
-    missing("tsxldtrk", d7(16), "there are no transactions"),
-    missing("pconfig", d7(18), NO_VIRTUALISATION),
-    missing("arch_lbr", d7(19), NO_TRACE),
-    missing("ibt", d7(20), "branches are not tracked"),
-    with_xcr0("amx_bf16", d7(22), AMX, &[F::AMX_BF16]),
-    with_xcr0("avx512_fp16", d7(23), AVX512, &[F::AVX512_FP16]),
-    with_xcr0("amx_tile", d7(24), AMX, &[F::AMX_TILE]),
-    with_xcr0("amx_int8", d7(25), AMX, &[F::AMX_INT8]),
-    behaviour("spec_ctrl", d7(26), "IA32_SPEC_CTRL.IBRS and IA32_PRED_CMD are there; nothing is speculated").base(),
-    behaviour("stibp", d7(27), "IA32_SPEC_CTRL.STIBP is there; nothing is speculated"),
-    missing("flush_l1d", d7(28), "there is no first-level cache to flush"),
-    behaviour("arch_capabilities", d7(29), "IA32_ARCH_CAPABILITIES says what does not afflict the processor").base(),
-    missing("core_capabilities", d7(30), "split locks are not detected"),
-    behaviour("ssbd", d7(31), "IA32_SPEC_CTRL.SSBD is there; nothing is speculated"),
+    behaviour(feature::FSRM, "a short REP MOVSB is as good as a long one"),
+    cpu(feature::UINTR, &[F::UINTR]),
+    missing(feature::MD_CLEAR, "no buffer holds what VERW would clear"),
+    cpu(feature::SERIALIZE, &[F::SERIALIZE]),
+    missing(feature::TSXLDTRK, "there are no transactions"),
+    missing(feature::PCONFIG, NO_VIRTUALISATION),
+    missing(feature::ARCH_LBR, NO_TRACE),
+    missing(feature::IBT, "branches are not tracked"),
+    with_xcr0(feature::AMX_BF16, AMX, &[F::AMX_BF16]),
+    with_xcr0(feature::AVX512_FP16, AVX512, &[F::AVX512_FP16]),
+    with_xcr0(feature::AMX_TILE, AMX, &[F::AMX_TILE]),
+    with_xcr0(feature::AMX_INT8, AMX, &[F::AMX_INT8]),
+    behaviour(feature::SPEC_CTRL, "IA32_SPEC_CTRL.IBRS and IA32_PRED_CMD are there; nothing is speculated").base(),
+    behaviour(feature::STIBP, "IA32_SPEC_CTRL.STIBP is there; nothing is speculated"),
+    missing(feature::FLUSH_L1D, "there is no first-level cache to flush"),
+    behaviour(feature::ARCH_CAPABILITIES, "IA32_ARCH_CAPABILITIES says what does not afflict the processor").base(),
+    missing(feature::CORE_CAPABILITIES, "split locks are not detected"),
+    behaviour(feature::SSBD, "IA32_SPEC_CTRL.SSBD is there; nothing is speculated"),
 
-    with_xcr0("avx_vnni", a71(4), AVX, &[F::AVX_VNNI]),
-    with_xcr0("avx512_bf16", a71(5), AVX512, &[F::AVX512_BF16]),
-    with_xcr0("amx_fp16", a71(21), AMX, &[F::AMX_FP16]).of(Models::GraniteRapids),
+    with_xcr0(feature::AVX_VNNI, AVX, &[F::AVX_VNNI]),
+    with_xcr0(feature::AVX512_BF16, AVX512, &[F::AVX512_BF16]),
+    with_xcr0(feature::AMX_FP16, AMX, &[F::AMX_FP16]).of(Models::GraniteRapids),
 
-    behaviour("psfd", d72(0), "IA32_SPEC_CTRL.PSFD is there; nothing is speculated"),
-    behaviour("ipred_ctrl", d72(1), "IA32_SPEC_CTRL.IPRED_DIS_U and _S are there; nothing is speculated"),
-    behaviour("rrsba_ctrl", d72(2), "IA32_SPEC_CTRL.RRSBA_DIS_U and _S are there; nothing is speculated"),
-    missing("ddpd_u", d72(3), "no data-dependent prefetcher is there to stop"),
-    behaviour("bhi_ctrl", d72(4), "IA32_SPEC_CTRL.BHI_DIS_S is there; nothing is speculated"),
-    behaviour("mcdt_no", d72(5), "no instruction takes longer for one value than for another").of(Models::GraniteRapids),
+    behaviour(feature::PSFD, "IA32_SPEC_CTRL.PSFD is there; nothing is speculated"),
+    behaviour(feature::IPRED_CTRL, "IA32_SPEC_CTRL.IPRED_DIS_U and _S are there; nothing is speculated"),
+    behaviour(feature::RRSBA_CTRL, "IA32_SPEC_CTRL.RRSBA_DIS_U and _S are there; nothing is speculated"),
+    missing(feature::DDPD_U, "no data-dependent prefetcher is there to stop"),
+    behaviour(feature::BHI_CTRL, "IA32_SPEC_CTRL.BHI_DIS_S is there; nothing is speculated"),
+    behaviour(feature::MCDT_NO, "no instruction takes longer for one value than for another").of(Models::GraniteRapids),
 
-    cpu("xsaveopt", ad1(0), &[F::XSAVEOPT]).base(),
-    cpu("xsavec", ad1(1), &[F::XSAVEC]).base(),
-    behaviour("xgetbv1", ad1(2), "XGETBV with ECX = 1").base(),
-    cpu("xsaves", ad1(3), &[F::XSAVES]).base(),
-    missing("xfd", ad1(4), "no component is large enough to be taken away"),
+    cpu(feature::XSAVEOPT, &[F::XSAVEOPT]).base(),
+    cpu(feature::XSAVEC, &[F::XSAVEC]).base(),
+    behaviour(feature::XGETBV1, "XGETBV with ECX = 1").base(),
+    cpu(feature::XSAVES, &[F::XSAVES]).base(),
+    missing(feature::XFD, "no component is large enough to be taken away"),
 
-    behaviour("lahf_lm", cx1(0), "LAHF and SAHF in 64-bit mode").base(),
-    cpu("abm", cx1(5), &[F::LZCNT]),
-    behaviour("3dnowprefetch", cx1(8), "PREFETCHW is a hint, and taken as one"),
-    cpu("syscall", dx1(11), &[F::SYSCALL]).base(),
-    behaviour("nx", dx1(20), "pages are not executable where their tables say so").base(),
-    behaviour("pdpe1gb", dx1(26), "1 GiB pages"),
-    cpu("rdtscp", dx1(27), &[F::RDTSCP]),
-    cpu("lm", dx1(29), &[F::X64]).base(),
-    behaviour("constant_tsc", (0x8000_0007, 0, Register::Edx, 8), "one rate, whatever the processors do").base(),
-    cpu("wbnoinvd", (0x8000_0008, 0, Register::Ebx, 9), &[F::WBNOINVD]),
-    behaviour("arat", (6, 0, Register::Eax, 2), "the APIC's timer never stops"),
+    behaviour(feature::LAHF_LM, "LAHF and SAHF in 64-bit mode").base(),
+    cpu(feature::ABM, &[F::LZCNT]),
+    behaviour(feature::PREFETCHW, "PREFETCHW is a hint, and taken as one"),
+    cpu(feature::SYSCALL, &[F::SYSCALL]).base(),
+    behaviour(feature::NX, "pages are not executable where their tables say so").base(),
+    behaviour(feature::PDPE1GB, "1 GiB pages"),
+    cpu(feature::RDTSCP, &[F::RDTSCP]),
+    cpu(feature::LM, &[F::X64]).base(),
+    behaviour(feature::CONSTANT_TSC, "one rate, whatever the processors do").base(),
+    cpu(feature::WBNOINVD, &[F::WBNOINVD]),
+    behaviour(feature::ARAT, "the APIC's timer never stops"),
 ];
 
 /// The row with a name.
 pub fn named(name: &str) -> Option<(usize, &'static CpuFeature)> {
-    TABLE.iter().enumerate().find(|(_, feature)| feature.name == name)
+    TABLE.iter().enumerate().find(|(_, row)| row.feature.name == name)
 }
 
 #[cfg(test)]
@@ -344,31 +287,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_bit_and_no_name_has_two_rows() {
-        for (index, feature) in TABLE.iter().enumerate() {
-            let at = |row: &CpuFeature| (row.leaf, row.subleaf, row.register, row.bit);
-            let twin = |other: &&CpuFeature| other.name == feature.name || at(other) == at(feature);
-            assert!(!TABLE[index + 1..].iter().any(|other| twin(&other)), "{}", feature.name);
+    fn no_feature_has_two_rows() {
+        for (index, row) in TABLE.iter().enumerate() {
+            let later = &TABLE[index + 1..];
+            assert!(!later.iter().any(|other| other.feature == row.feature), "{}", row.feature.name);
         }
     }
 
     #[test]
     fn a_feature_is_offered_exactly_where_the_cpu_has_all_of_its_encodings() {
         let cpu = Controls::default();
-        for feature in TABLE {
-            let Needs::Cpu { instructions, cr4, xcr0 } = feature.needs else { continue };
+        for row in TABLE {
+            let Needs::Cpu { instructions, cr4, xcr0 } = row.needs else { continue };
             let complete = instructions.iter().all(|of| x86_emu::offers(*of));
             let registers = cr4 & !cpu.cr4_supported == 0 && xcr0 & !cpu.xcr0_supported == 0;
-            assert_eq!(feature.is_offered(Model::GraniteRapids), complete && registers, "{}", feature.name);
-            assert!(!instructions.is_empty() || cr4 != 0, "{} needs nothing", feature.name);
+            assert_eq!(row.is_offered(Model::GraniteRapids), complete && registers, "{}", row.feature.name);
+            assert!(!instructions.is_empty() || cr4 != 0, "{} needs nothing", row.feature.name);
         }
     }
 
     #[test]
     fn what_cannot_be_masked_is_there() {
         for model in Model::ALL {
-            for feature in TABLE.iter().filter(|feature| feature.masking == Masking::Refused) {
-                assert!(feature.is_offered(model), "{model}: {}", feature.name);
+            for row in TABLE.iter().filter(|row| row.masking == Masking::Refused) {
+                assert!(row.is_offered(model), "{model}: {}", row.feature.name);
             }
         }
     }

@@ -216,7 +216,7 @@ impl fmt::Display for NotMaskable {
         let names: Vec<_> = processor
             .features()
             .filter(|feature| feature.masking == Masking::Allowed)
-            .map(|feature| feature.name)
+            .map(|row| row.feature.name)
             .collect();
         write!(f, "{why}; {} can be without: {}", processor.model, names.join(", "))
     }
@@ -242,7 +242,7 @@ mod tests {
     fn a_feature_is_masked_once_and_what_cannot_be_is_answered_with_a_list() {
         let whole = EmulatedProcessor::default();
         let without = whole.without("rdrand").unwrap();
-        let has = |processor: EmulatedProcessor| processor.features().any(|of| of.name == "rdrand");
+        let has = |processor: EmulatedProcessor| processor.features().any(|of| of.feature.name == "rdrand");
         assert_eq!([has(whole), has(without)], [true, false]);
         assert!(matches!(without.without("vmx"), Err(NotMaskable::NotOffered(_))));
         for (name, why) in [("x2apic", "need it"), ("rdrnd", "no feature")] {

@@ -4,6 +4,7 @@ use tdx_module_iface::td_params::{
     TdParams, attributes, config_flags, eptp, msr_config_ctls, xfam_is_consistent,
 };
 use tdx_module_iface::{Operand, Status, StatusCode};
+use x86_arch::cpuid::{feature, leaf};
 
 use crate::config::MachineConfig;
 use crate::cpuid::given_topology;
@@ -135,8 +136,8 @@ pub(crate) fn family_is_valid([eax, ..]: [u32; 4], td_attributes: u64, config: &
 
 /// HLE and RTM come together, as far as the processor has them.
 fn tsx_is_valid([_, ebx, ..]: [u32; 4], config: &MachineConfig) -> bool {
-    let ebx = ebx & config.native_cpuid(7, 0).ebx;
-    (ebx >> 4 ^ ebx >> 11) & 1 == 0
+    let ebx = ebx & config.native_cpuid(leaf::FEATURES, 0).ebx;
+    (ebx & feature::HLE.mask() == 0) == (ebx & feature::RTM.mask() == 0)
 }
 
 fn check_arch_capabilities(params: &TdParams, rules: &Rules) -> Result<(), Refusal> {

@@ -5,6 +5,8 @@
 
 use tdx_module_iface::metadata::{Field, td as fields};
 use tdx_module_iface::td_params::attributes;
+use x86_arch::cpuid::feature;
+use x86_arch::{cr0, cr4, xcr0, xss};
 
 use crate::config::MachineConfig;
 use crate::cpuid::offers;
@@ -49,16 +51,8 @@ const fn may(bits: u64) -> u64 {
 const BASIC: u64 = 0x01c0_0000_0000_0000;
 /// CR0 bits that an L2 VM may have.
 const CR0_DEFINED: u64 = 0x8005_003f;
-const CR0_NE: u64 = 1 << 5;
-/// MCE and VMXE.
-const CR4_ONES: u64 = 1 << 6 | 1 << 13;
-const CR4_SMXE: u64 = 1 << 14;
+const CR4_ONES: u64 = cr4::MCE | cr4::VMXE;
 const CR4_KEY_LOCKER: u64 = 1 << 19;
-const CR4_PKE: u64 = 1 << 22;
-const CR4_CET: u64 = 1 << 23;
-const CR4_PKS: u64 = 1 << 24;
-const CR4_UINTR: u64 = 1 << 25;
-const CR4_LASS: u64 = 1 << 27;
 const CR4_RESERVED: u64 = 1 << 15;
 
 const PROCBASED2: u64 = 0x1379_bffe_1328_81f2;
@@ -86,18 +80,18 @@ pub(super) fn store(config: &MachineConfig, td: &dyn FieldStore) {
     let td_attributes = td.load_u64(tdcs::ATTRIBUTES);
     let xfam = td.load_u64(tdcs::XFAM);
     let has = |attribute: u64| td_attributes & attribute != 0;
-    let offers = |leaf, register, bit: u32| offers(&table, td, leaf, register, 1 << bit);
+    let offers = |feature| offers(&table, td, feature);
     let when = |holds: bool, bits: u64| if holds { bits } else { 0 };
-    let cet = xfam >> 11 & 3 == 3;
+    let cet = xfam & xss::CET == xss::CET;
     let perfmon = has(attributes::PERFMON) || has(attributes::DEBUG);
-    let cr4_refused = CR4_SMXE
+    let cr4_refused = cr4::SMXE
         | CR4_RESERVED
         | CR4_KEY_LOCKER
-        | when(xfam >> 9 & 1 == 0, CR4_PKE)
-        | when(!cet, CR4_CET)
-        | when(!has(attributes::PKS), CR4_PKS)
-        | when(xfam >> 14 & 1 == 0, CR4_UINTR)
-        | when(!has(attributes::LASS), CR4_LASS);
+        | when(xfam & xcr0::PKRU == 0, cr4::PKE)
+        | when(!cet, cr4::CET)
+        | when(!has(attributes::PKS), cr4::PKS)
+        | when(xfam & xss::UINTR == 0, cr4::UINTR)
+        | when(!has(attributes::LASS), cr4::LASS);
     for field in FIELDS {
         let Some(offset) = field.offset() else { continue };
         let index = field.id.code();
@@ -105,19 +99,19 @@ pub(super) fn store(config: &MachineConfig, td: &dyn FieldStore) {
             0x480 => BASIC,
             // Activity states and what else does not concern addresses of the host.
             0x485 => config.native_msr(index) & !0x1f | 1 << 30,
-            0x486 => CR0_NE,
+            0x486 => cr0::NE,
             0x487 => config.native_msr(msr::VMX_CR0_FIXED1) & CR0_DEFINED,
             0x488 => CR4_ONES,
             0x489 => config.native_msr(msr::VMX_CR4_FIXED1) & !cr4_refused,
             0x48b => {
                 PROCBASED2
-                    | when(offers((7, 0), 2, 5), may(ENABLE_USER_WAIT))
-                    | when(offers((7, 0), 3, 18), may(ENABLE_PCONFIG))
+                    | when(offers(feature::WAITPKG), may(ENABLE_USER_WAIT))
+                    | when(offers(feature::PCONFIG), may(ENABLE_PCONFIG))
             }
             0x48c => EPT_VPID | when(cet, SUPERVISOR_SHADOW_STACK),
             0x48d => PINBASED,
             0x48e => {
-                let always = PROCBASED | when(!offers((1, 0), 2, 3), both(MONITOR_MWAIT_EXITING));
+                let always = PROCBASED | when(!offers(feature::MONITOR), both(MONITOR_MWAIT_EXITING));
                 always & !when(has(attributes::PERFMON), RDPMC_EXITING)
             }
             0x48f => EXIT | when(perfmon, both(EXIT_PERF_GLOBAL)),

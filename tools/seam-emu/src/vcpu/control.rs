@@ -5,7 +5,7 @@
 
 use tdx_module_iface::metadata::vp;
 use tdx_module_iface::td_params::attributes;
-use x86_arch::{cr0, cr4};
+use x86_arch::{cr0, cr4, xcr0, xss};
 
 use crate::config::MachineConfig;
 use crate::fields::layout::tdcs;
@@ -15,12 +15,6 @@ use crate::processor::msr;
 /// Bits of CR0 that do not exist: 28 to 19, 17, 15 to 6. They keep their value whatever is written.
 pub(crate) const CR0_IGNORED: u64 = 0x1ff8_0000 | 1 << 17 | 0xffc0;
 const UPPER_HALF: u64 = 0xffff_ffff << 32;
-
-const CR4_LASS: u64 = 1 << 27;
-
-const XFAM_PKRU: u64 = 1 << 9;
-const XFAM_CET: u64 = 3 << 11;
-const XFAM_UINTR: u64 = 1 << 14;
 
 /// VMX encodings.
 const CR0_MASK: u32 = 0x6000;
@@ -118,9 +112,9 @@ pub(crate) fn refused_features(td: &dyn FieldStore) -> u64 {
     let td_attributes = td.load_u64(tdcs::ATTRIBUTES);
     let without = |has: bool, bit: u64| if has { 0 } else { bit };
     cr4::KL
-        | without(xfam & XFAM_PKRU != 0, cr4::PKE)
-        | without(xfam & XFAM_CET == XFAM_CET, cr4::CET)
-        | without(xfam & XFAM_UINTR != 0, cr4::UINTR)
+        | without(xfam & xcr0::PKRU != 0, cr4::PKE)
+        | without(xfam & xss::CET == xss::CET, cr4::CET)
+        | without(xfam & xss::UINTR != 0, cr4::UINTR)
         | without(td_attributes & attributes::PKS != 0, cr4::PKS)
-        | without(td_attributes & attributes::LASS != 0, CR4_LASS)
+        | without(td_attributes & attributes::LASS != 0, cr4::LASS)
 }

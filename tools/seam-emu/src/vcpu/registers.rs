@@ -67,9 +67,8 @@ fn write_cr4(vcpu: &Running<'_, '_>, state: &GuestState, value: u64, exit: &VmEx
 
 /// XSETBV: XCR0 within the TD's XFAM.
 pub(super) fn xsetbv(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handled {
-    const X87: u64 = 1;
-    const SSE: u64 = 1 << 1;
-    const AVX: u64 = 1 << 2;
+    use x86_arch::xcr0::{AVX, SSE, X87};
+
     let value = state.regs[Gpr::Rax] & 0xffff_ffff | state.regs[Gpr::Rdx] << 32;
     let native = vcpu.machine.config().native_cpuid(0xd, 0);
     let supported = u64::from(native.eax) | u64::from(native.edx) << 32;

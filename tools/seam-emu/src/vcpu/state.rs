@@ -6,9 +6,10 @@
 use tdvisor_base::Hpa;
 use tdx_module_iface::Gprs;
 use tdx_module_iface::metadata::vmcs as own;
+use x86_arch::cpuid::feature;
 use x86_arch::{
     Activity, Attributes, ControlRegisters, CpuState, DebugRegisters, Event, Gpr, Interruptibility,
-    InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer,
+    InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer, spec_ctrl,
 };
 
 use super::control::OwnedControls;
@@ -117,10 +118,8 @@ fn set_vmcs(tdvps: &Tdvps<'_>, encoding: u32, value: u64) {
 
 /// The bits of IA32_SPEC_CTRL that a TD does not have: DDPD_U where CPUID(7,2) does not offer it.
 fn spec_ctrl_mask(machine: &Machine, tdcs: &Tdcs<'_>) -> u64 {
-    const DDPD: u32 = 1 << 3;
-    const DDPD_U: u64 = 1 << 8;
     let table = machine.config().profile.rules().cpuid;
-    if crate::cpuid::offers(&table, tdcs, (7, 2), 3, DDPD) { 0 } else { DDPD_U }
+    if crate::cpuid::offers(&table, tdcs, feature::DDPD_U) { 0 } else { spec_ctrl::DDPD_U }
 }
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.

@@ -64,7 +64,7 @@ fn guests() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// What CPUID of a model offers.
 fn features(model: Model) -> Vec<&'static str> {
-    EmulatedProcessor::new(model).features().map(|feature| feature.name).collect()
+    EmulatedProcessor::new(model).features().map(|row| row.feature.name).collect()
 }
 
 fn to_text() -> String {

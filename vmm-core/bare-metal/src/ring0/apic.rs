@@ -13,9 +13,11 @@ use x86::msr::{
     IA32_X2APIC_LVT_TIMER, IA32_X2APIC_SELF_IPI, IA32_X2APIC_SIVR,
 };
 
+use x86_arch::cpuid::feature;
+
 use super::area::vectors;
 use super::cpu::{self, ThisProcessor};
-use crate::conditions::Identity;
+use crate::conditions::offers;
 
 /// IA32_APIC_BASE: enabled, and in x2APIC mode.
 const ENABLED: u64 = 1 << 11;
@@ -78,7 +80,7 @@ impl Apic {
     /// Turns the APIC of this processor on, in x2APIC mode if it has that.
     pub(crate) fn turn_on() -> Self {
         let base = cpu::read_msr(IA32_APIC_BASE);
-        let apic = if ThisProcessor.cpuid(1, 0)[2] >> 21 & 1 == 1 {
+        let apic = if offers(&ThisProcessor, feature::X2APIC) {
             if base & (ENABLED | X2APIC_MODE) != ENABLED | X2APIC_MODE {
                 // From off to x2APIC the way is through xAPIC mode (SDM volume 3, "x2APIC state transitions").
                 cpu::write_msr(IA32_APIC_BASE, base | ENABLED);

@@ -15,10 +15,11 @@
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::table::Table;
 use tdvisor_base::{Hpa, Level, PAGE_SIZE};
+use x86_arch::cpuid::feature;
 
 use super::area;
 use crate::boot::MemoryMap;
-use crate::conditions::Identity;
+use crate::conditions::{Identity, offers};
 
 /// Tables in all.
 const TABLES: usize = 160;
@@ -79,7 +80,7 @@ pub fn reach(processor: &impl Identity) -> u64 {
 }
 
 fn has_1g_pages(processor: &impl Identity) -> bool {
-    processor.cpuid(0x8000_0000, 0)[0] >= 0x8000_0001 && processor.cpuid(0x8000_0001, 0)[3] >> 26 & 1 == 1
+    offers(processor, feature::PDPE1GB)
 }
 
 struct Builder {

@@ -7,14 +7,8 @@
 //! knows, and a TD has no other APIC mode. No paravirtual feature is offered beside it.
 
 use tdvisor_vm::topology::{self, Topology};
+use x86_arch::cpuid::leaf;
 
-/// Where hypervisors describe themselves.
-const SIGNATURE: u32 = 0x4000_0000;
-/// The last leaf: features.
-const FEATURES: u32 = 0x4000_0001;
-
-/// Processor frequencies: base, highest and bus, in MHz.
-const FREQUENCY: u32 = 0x16;
 const BUS_MHZ: u32 = 100;
 
 /// What the answers depend on.
@@ -33,12 +27,13 @@ impl Host {
     pub(crate) const fn values(self, leaf: u32, subleaf: u32) -> [u32; 4] {
         match leaf {
             topology::LEAF | topology::OLD_LEAF => self.topology.cpuid(subleaf, self.x2apic_id),
-            FREQUENCY => {
+            leaf::FREQUENCY => {
                 let mhz = (self.tsc_hz / 1_000_000) as u32;
                 [mhz, mhz, BUS_MHZ, 0]
             }
-            SIGNATURE => [
-                FEATURES,
+            leaf::HYPERVISOR => [
+                // The last one.
+                leaf::HYPERVISOR_FEATURES,
                 u32::from_le_bytes(*b"KVMK"),
                 u32::from_le_bytes(*b"VMKV"),
                 u32::from_le_bytes(*b"M\0\0\0"),

@@ -24,6 +24,7 @@ use tdvisor_base::{Gpa, Level, SharedBit};
 use tdx_module_iface::handles::Tdr;
 use tdx_module_iface::metadata::{self, FieldId};
 use tdx_module_iface::tdh::tdh_mng_rd;
+use x86_arch::xcr0;
 
 use self::core::TdCore;
 use crate::error::Error;
@@ -42,7 +43,7 @@ pub use ending::{Death, DeathCause, Ending};
 pub use teardown::TeardownReport;
 
 /// Extended processor state that a TD gets where the module supports it: x87, SSE and the protection keys' PKRU.
-pub(crate) const XFAM_WANTED: u64 = 0b11 | 1 << 9;
+pub(crate) const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::PKRU;
 
 /// Guest-physical address width: the SHARED bit is its topmost bit.
 const GPA_WIDTH: u32 = 48;

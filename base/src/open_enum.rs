@@ -3,6 +3,7 @@
 /// Declares a newtype over an integer with one associated constant per known value.
 ///
 /// Unlike an `enum`, an unknown value is representable, keeps its number and prints it.
+#[macro_export]
 macro_rules! open_enum {
     (
         $(#[$type_doc:meta])*
@@ -21,7 +22,7 @@ macro_rules! open_enum {
             /// Every known value, in numerical order of declaration.
             pub const ALL: &'static [Self] = &[ $( Self::$value_name ),* ];
 
-            /// The name that the ABI gives to this value; `None` where the value is unknown.
+            /// The name of this value; `None` where the value is unknown.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $( v if v == $value => Some($text), )*
@@ -46,5 +47,3 @@ macro_rules! open_enum {
         }
     };
 }
-
-pub(crate) use open_enum;
