@@ -1,13 +1,16 @@
 //! Model-specific registers: their numbers (SDM vol. 4), and those that instructions use by themselves.
 
 pub use x86::msr::{
-    IA32_APIC_BASE, IA32_CSTAR, IA32_DEBUGCTL, IA32_EFER, IA32_FMASK, IA32_FS_BASE, IA32_GS_BASE,
-    IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_MISC_ENABLE, IA32_PAT, IA32_STAR, IA32_SYSENTER_CS,
-    IA32_SYSENTER_EIP, IA32_SYSENTER_ESP, IA32_TSC_AUX,
+    IA32_APIC_BASE, IA32_BIOS_SIGN_ID, IA32_CSTAR, IA32_DEBUGCTL, IA32_EFER, IA32_FEATURE_CONTROL,
+    IA32_FMASK, IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_MCG_CAP, IA32_MCG_STATUS,
+    IA32_MISC_ENABLE, IA32_PAT, IA32_PLATFORM_ID, IA32_STAR, IA32_SYSENTER_CS, IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP, IA32_TSC_AUX, MSR_PLATFORM_INFO, MSR_POWER_CTL,
 };
 
 /// Speculation control; the `x86` crate has no number for it.
 pub const IA32_SPEC_CTRL: u32 = 0x48;
+/// Which of the optional features of [`MSR_PLATFORM_INFO`] are on; the `x86` crate has no number for it.
+pub const MSR_MISC_FEATURES_ENABLES: u32 = 0x140;
 /// Supervisor state components; the `x86` crate has no number for it.
 pub const IA32_XSS: u32 = 0xDA0;
 

@@ -5,12 +5,11 @@
 //! | x2APIC, IA32_TSC_DEADLINE | [`crate::interrupts::local_apic`] |
 //! | MTRRs | [`crate::vcpu::mtrr`] |
 //! | IA32_APIC_BASE | x2APIC mode at the usual address, and the bootstrap flag on vCPU 0; it cannot change |
-//! | IA32_MCG_CAP, IA32_MCG_STATUS | no machine-check banks |
-//! | IA32_FEAT_CTL | locked, nothing enabled |
-//! | IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID, MSR_PLATFORM_INFO, MISC_FEATURES_ENABLES | zero |
+//! | what never changes | its row of `CONSTANTS` |
 //! | anything else | does not exist: the guest's RDMSR or WRMSR faults |
 
 use tdx_module_iface::ghci::CallStatus;
+use x86_arch::msr;
 
 use super::Reply;
 use crate::error::Error;
@@ -19,54 +18,87 @@ use crate::platform::Platform;
 use crate::td::Td;
 use crate::vcpu::Vcpu;
 
-/// Architectural names (SDM volume 4).
-mod index {
-    pub const PLATFORM_ID: u32 = 0x17;
-    pub const APIC_BASE: u32 = 0x1b;
-    pub const FEAT_CTL: u32 = 0x3a;
-    pub const BIOS_SIGN_ID: u32 = 0x8b;
-    pub const PLATFORM_INFO: u32 = 0xce;
-    pub const MISC_FEATURES_ENABLES: u32 = 0x140;
-    pub const MCG_CAP: u32 = 0x179;
-    pub const MCG_STATUS: u32 = 0x17a;
-}
-
 /// IA32_APIC_BASE: enabled (bit 11), in x2APIC mode (bit 10), registers at 0xFEE00000 (SDM volume 3, "Local APIC
 /// Status and Location").
 const X2APIC_ENABLED: u64 = 0xfee0_0000 | 1 << 11 | 1 << 10;
 /// IA32_APIC_BASE bit 8: the bootstrap processor. A kernel that finds it on no processor starts no others.
 const BOOTSTRAP: u64 = 1 << 8;
 
-/// IA32_FEAT_CTL: locked.
+/// IA32_FEATURE_CONTROL: locked.
 const LOCKED: u64 = 1;
+
+/// A register that always reads the same.
+struct Constant {
+    index: u32,
+    value: u64,
+    writes: Writes,
+}
+
+/// What becomes of a write to a [`Constant`].
+enum Writes {
+    /// #GP: it is read-only.
+    Refused,
+    /// Writing back what was read is no change.
+    Same,
+}
+
+const fn constant(index: u32, value: u64, writes: Writes) -> Constant {
+    Constant { index, value, writes }
+}
+
+/// Registers that are the same for every vCPU and at all times.
+const CONSTANTS: &[Constant] = &[
+    constant(msr::IA32_PLATFORM_ID, 0, Writes::Refused),
+    constant(msr::IA32_FEATURE_CONTROL, LOCKED, Writes::Refused),
+    // The revision is read by writing zero first.
+    constant(msr::IA32_BIOS_SIGN_ID, 0, Writes::Same),
+    constant(msr::MSR_PLATFORM_INFO, 0, Writes::Refused),
+    constant(msr::MSR_MISC_FEATURES_ENABLES, 0, Writes::Same),
+    constant(msr::IA32_MCG_CAP, 0, Writes::Refused),
+    constant(msr::IA32_MCG_STATUS, 0, Writes::Same),
+];
+
+impl Constant {
+    fn find(index: u32) -> Option<&'static Self> {
+        CONSTANTS.iter().find(|constant| constant.index == index)
+    }
+
+    fn write(&self, value: u64) -> Reply {
+        match self.writes {
+            Writes::Same if value == self.value => Reply::SUCCESS,
+            Writes::Same | Writes::Refused => REFUSED,
+        }
+    }
+}
 
 const REFUSED: Reply = Reply::status(CallStatus::INVALID_OPERAND);
 
 /// RDMSR.
-pub(crate) fn read<P: Platform>(td: &Td<'_, P>, vcpu: &Vcpu, msr: u32) -> Reply {
-    match msr {
-        MSR_TSC_DEADLINE | MSR_FIRST..=MSR_LAST => match vcpu.apic().read(msr, td.guest_tsc()) {
+pub(crate) fn read<P: Platform>(td: &Td<'_, P>, vcpu: &Vcpu, index: u32) -> Reply {
+    match index {
+        MSR_TSC_DEADLINE | MSR_FIRST..=MSR_LAST => match vcpu.apic().read(index, td.guest_tsc()) {
             Ok(value) => Reply::value(value),
             Err(Refused) => REFUSED,
         },
-        index::APIC_BASE => Reply::value(apic_base(vcpu.index())),
-        index::FEAT_CTL => Reply::value(LOCKED),
-        index::PLATFORM_ID
-        | index::BIOS_SIGN_ID
-        | index::PLATFORM_INFO
-        | index::MISC_FEATURES_ENABLES
-        | index::MCG_CAP
-        | index::MCG_STATUS => Reply::value(0),
-        _ => vcpu.mtrrs().read(msr).map_or(REFUSED, Reply::value),
+        msr::IA32_APIC_BASE => Reply::value(apic_base(vcpu.index())),
+        _ => match Constant::find(index) {
+            Some(constant) => Reply::value(constant.value),
+            None => vcpu.mtrrs().read(index).map_or(REFUSED, Reply::value),
+        },
     }
 }
 
 /// WRMSR.
-pub(crate) fn write<P: Platform>(td: &Td<'_, P>, vcpu: &Vcpu, msr: u32, value: u64) -> Result<Reply, Error> {
-    Ok(match msr {
+pub(crate) fn write<P: Platform>(
+    td: &Td<'_, P>,
+    vcpu: &Vcpu,
+    index: u32,
+    value: u64,
+) -> Result<Reply, Error> {
+    Ok(match index {
         MSR_TSC_DEADLINE | MSR_FIRST..=MSR_LAST => {
             // Outside of the match, so that the lock is free when the message is delivered, perhaps to this vCPU.
-            let written = vcpu.apic().write(msr, value, td.guest_tsc());
+            let written = vcpu.apic().write(index, value, td.guest_tsc());
             match written {
                 Ok(Effect::None) => Reply::SUCCESS,
                 Ok(Effect::Send(message)) => {
@@ -77,12 +109,11 @@ pub(crate) fn write<P: Platform>(td: &Td<'_, P>, vcpu: &Vcpu, msr: u32, value: u
             }
         }
         // Writing back what was read is no change; a TD has no other mode.
-        index::APIC_BASE if value == apic_base(vcpu.index()) => Reply::SUCCESS,
-        // The revision is read by writing zero first.
-        index::BIOS_SIGN_ID | index::MCG_STATUS | index::MISC_FEATURES_ENABLES if value == 0 => {
-            Reply::SUCCESS
-        }
-        _ => vcpu.mtrrs().write(msr, value).map_or(REFUSED, |()| Reply::SUCCESS),
+        msr::IA32_APIC_BASE if value == apic_base(vcpu.index()) => Reply::SUCCESS,
+        _ => match Constant::find(index) {
+            Some(constant) => constant.write(value),
+            None => vcpu.mtrrs().write(index, value).map_or(REFUSED, |()| Reply::SUCCESS),
+        },
     })
 }
 
@@ -93,11 +124,24 @@ const fn apic_base(vcpu: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::apic_base;
+    use super::*;
 
     #[test]
     fn one_vcpu_is_the_bootstrap_processor_and_all_are_in_x2apic_mode() {
         assert_eq!(apic_base(0), 0xfee0_0d00);
         assert_eq!([apic_base(1), apic_base(63)], [0xfee0_0c00; 2]);
+    }
+
+    #[test]
+    fn a_constant_register_has_one_row_and_takes_only_what_it_reads_as() {
+        for (place, constant) in CONSTANTS.iter().enumerate() {
+            let later = &CONSTANTS[place + 1..];
+            assert!(later.iter().all(|other| other.index != constant.index), "{:#x} twice", constant.index);
+            assert_eq!(constant.write(constant.value + 2), REFUSED, "{:#x}", constant.index);
+        }
+        let written = |index| Constant::find(index).map(|constant| constant.write(constant.value));
+        assert_eq!(written(msr::IA32_BIOS_SIGN_ID), Some(Reply::SUCCESS));
+        assert_eq!(written(msr::IA32_FEATURE_CONTROL), Some(REFUSED), "it is locked");
+        assert_eq!(written(msr::IA32_EFER), None, "the module's own");
     }
 }
