@@ -56,6 +56,8 @@ const CONSTANTS: &[Constant] = &[
     constant(msr::MSR_MISC_FEATURES_ENABLES, 0, Writes::Same),
     constant(msr::IA32_MCG_CAP, 0, Writes::Refused),
     constant(msr::IA32_MCG_STATUS, 0, Writes::Same),
+    // There are no power states: KVM answers it for TDs too, and a kernel that clears a bit writes zero back.
+    constant(msr::MSR_POWER_CTL, 0, Writes::Same),
 ];
 
 impl Constant {
@@ -141,6 +143,7 @@ mod tests {
         }
         let written = |index| Constant::find(index).map(|constant| constant.write(constant.value));
         assert_eq!(written(msr::IA32_BIOS_SIGN_ID), Some(Reply::SUCCESS));
+        assert_eq!(written(msr::MSR_POWER_CTL), Some(Reply::SUCCESS));
         assert_eq!(written(msr::IA32_FEATURE_CONTROL), Some(REFUSED), "it is locked");
         assert_eq!(written(msr::IA32_EFER), None, "the module's own");
     }
