@@ -8,6 +8,7 @@
 //! | HLT | the run loop: the vCPU sleeps |
 //! | RDMSR, WRMSR | [`super::msr`] |
 //! | WBINVD | nothing: the module keeps TD memory coherent |
+//! | PCONFIG | a refusal: no key of a TD is its guest's to choose, so no leaf is supported |
 
 use tdvisor_base::Side;
 use tdvisor_vm::topology::Topology;
@@ -90,6 +91,8 @@ pub(crate) fn respond<P: Platform>(
             (Side::Private, _) => invalid,
         },
         Request::Wbinvd => Response::Reply(Reply::SUCCESS),
+        // A processor without the leaf raises #GP: so does the guest for this answer.
+        Request::Pconfig { leaf: _ } => invalid,
         Request::Vendor { .. } | Request::Unknown(_) => {
             Response::Reply(Reply::status(CallStatus::SUBFUNC_UNSUPPORTED))
         }

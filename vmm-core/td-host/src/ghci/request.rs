@@ -95,6 +95,11 @@ pub enum Request {
     },
     /// WBINVD.
     Wbinvd,
+    /// PCONFIG.
+    Pconfig {
+        /// EAX: what to configure.
+        leaf: u32,
+    },
     /// A vendor's hypercall: R10 was not zero.
     Vendor {
         /// R10.
@@ -145,6 +150,7 @@ impl Request {
                 }
             }
             Function::WBINVD => Self::Wbinvd,
+            Function::PCONFIG => Self::Pconfig { leaf: gprs.r12 as u32 },
             other => Self::Unknown(other),
         })
     }
@@ -228,6 +234,11 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_guest_that_configures_keys_names_the_leaf() {
+        assert_eq!(call(Function::PCONFIG, 0, 1, 2, 3), Request::Pconfig { leaf: 0 });
     }
 
     #[test]
