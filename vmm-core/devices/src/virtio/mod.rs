@@ -24,7 +24,7 @@
 //! The crate `virtio-queue` is not used: it works on `vm-memory`, whose regions give pointers into guest memory, and the
 //! memory here has none to give. It is behind [`super::SharedMemory`], page by page and key by key.
 //!
-//! Source: Virtual I/O Device (VIRTIO) version 1.2.
+//! Source: Virtual I/O Device (VIRTIO) version 1.2; what is younger names its version.
 
 pub mod blk;
 pub mod chain;
@@ -35,6 +35,7 @@ pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod rng;
+pub mod rtc;
 #[cfg(test)]
 pub(crate) mod test_driver;
 mod transport;

@@ -9,6 +9,7 @@ use tdvisor_devices::virtio::console::{Terminal, TerminalSize, VirtioConsole};
 use tdvisor_devices::virtio::fs::{FileServer, Tag, VirtioFs};
 use tdvisor_devices::virtio::net::{FRAME_BYTES_MAX, Link, VirtioNet};
 use tdvisor_devices::virtio::rng::{Entropy, NoEntropy, VirtioRng};
+use tdvisor_devices::virtio::rtc::VirtioRtc;
 use tdvisor_devices::virtio::vsock::{Host, Incoming, Moved, Stream, VirtioVsock};
 
 use super::Straight;
@@ -28,13 +29,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const DEVICES: [Target; 6] = [
+pub const DEVICES: [Target; 7] = [
     Target { name: "blk", make: disk, request: disk_request },
     Target { name: "rng", make: rng, request: rng_request },
     Target { name: "console", make: console, request: console_request },
     Target { name: "vsock", make: vsock, request: vsock_request },
     Target { name: "net", make: net, request: net_request },
     Target { name: "fs", make: folder, request: folder_request },
+    Target { name: "rtc", make: clock, request: clock_request },
 ];
 
 /// A number, or another if the request may be bent.
@@ -353,4 +355,22 @@ fn folder_request(guest: &mut Guest, chance: &mut Chance, straight: Straight) {
     let message = vec![5; 40 + chance.below(200) as usize];
     let room = length(chance, straight, 4096);
     guest.request(queue, head, &[Piece::Read(&message), Piece::Room(room)]);
+}
+
+fn clock(_: u64) -> (Box<dyn VirtioDevice>, Brings) {
+    let mut now = 0u64;
+    let tick = move || {
+        now = now.wrapping_add(1);
+        (!now.is_multiple_of(8)).then_some(now)
+    };
+    (Box::new(VirtioRtc::new(Box::new(tick))), Box::new(|| {}))
+}
+
+fn clock_request(guest: &mut Guest, chance: &mut Chance, straight: Straight) {
+    let kind = chance.pick(&[1u64, 2, 0x1000, 0x1001, 0x1002, 0x1003]);
+    let mut request = maybe(chance, straight, kind).to_le_bytes().to_vec();
+    request.extend(maybe(chance, straight, 0).to_le_bytes());
+    request.truncate(length(chance, straight, 16).min(16) as usize);
+    let (head, room) = (chance.below(14) as u16, length(chance, straight, 16));
+    guest.request(0, head, &[Piece::Read(&request), Piece::Room(room)]);
 }

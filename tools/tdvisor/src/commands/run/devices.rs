@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use guest_command::protocol::ROOT_TAG;
 use machine_emu::Pace;
@@ -11,6 +12,7 @@ use tdvisor_devices::virtio::blk::{DiskAccess, Serial, VirtioBlk};
 use tdvisor_devices::virtio::fs::{Tag, VirtioFs};
 use tdvisor_devices::virtio::net::VirtioNet;
 use tdvisor_devices::virtio::rng::VirtioRng;
+use tdvisor_devices::virtio::rtc::VirtioRtc;
 use tdvisor_devices::virtio::vsock::{FIRST_GUEST_CID, VirtioVsock};
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::disk::FileDisk;
@@ -51,6 +53,15 @@ pub struct DeviceArgs {
     /// given. `ro` has to be said: there are no folders that the guest may write yet. Can be repeated.
     #[arg(long = "share", value_name = "DIR,ro[,tag=TAG]")]
     shares: Vec<ShareArg>,
+    /// Let the guest read this machine's clock at any time (virtio-rtc: /dev/ptp0, /dev/rtc0), not only when it boots.
+    #[arg(long, conflicts_with = "deterministic")]
+    clock: bool,
+}
+
+/// This machine's clock.
+fn clock() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 /// A folder and its tag.
@@ -243,6 +254,7 @@ impl DeviceArgs {
             ("--vsock", self.vsock.is_some()),
             ("--net", self.net.is_some()),
             ("--share", !self.shares.is_empty()),
+            ("--clock", self.clock),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }
@@ -319,6 +331,9 @@ impl DeviceArgs {
         }
         if let Some(net) = &self.net {
             devices.push(self.card(net, bell)?);
+        }
+        if self.clock {
+            devices.push(Box::new(VirtioRtc::new(Box::new(clock))));
         }
         Ok(devices)
     }
