@@ -8,7 +8,7 @@ use crate::leaf::info::{
 };
 use crate::metadata::Context;
 use crate::regs::Reg::{R8, R9, Rcx, Rdx};
-use crate::release::Release::V1_5Late;
+use crate::release::Release::{V1_5Late, V2_0};
 
 leaves! {
     of super::TdhLeaf;
@@ -92,4 +92,9 @@ leaves! {
         &[],
         &[])
         .ready(BringUp);
+    SYS_DISABLE = 69, "TDH.SYS.DISABLE": row("end the module for good, before another kernel takes the machine",
+        &[],
+        &[])
+        .transient(BRING_UP)
+        .since(V2_0);
 }

@@ -156,12 +156,14 @@ fn outside_of_tdmrs(seen: &mut Seen) {
 /// The leaves that serialise on the module's own lock, and those that own a resource of their own.
 fn module_locks(seen: &mut Seen) {
     let host = Host::ready();
-    {
+    let latest = Host::with_dynamic_pamt();
+    for host in [&host, &latest] {
         let _held = host.machine.module.lock(Mode::Exclusive).unwrap();
         for leaf in leaves("TDH.SYS.") {
-            seen.call(&host, 0, leaf, Gprs::ZERO);
+            seen.call(host, 0, leaf, Gprs::ZERO);
         }
     }
+    seen.call(&latest, 0, TdhLeaf::SYS_DISABLE, Gprs::ZERO);
     let _write_back = host.machine.module.write_back[0].lock().unwrap();
     seen.call(&host, 0, TdhLeaf::PHYMEM_CACHE_WB, Gprs::ZERO);
     let mut fresh = Host::ready();

@@ -10,8 +10,8 @@ pub const SERVER: &[(&str, &str)] = &[
     (
         "SEAMCALL",
         "every leaf of the module; #UD outside of VMX operation, #GP above CPL 0 and where the module's range is off. The loader of \
-         modules (RAX bit 63) is not loaded: VMfailInvalid. TDH.SYS.DISABLE (leaf 69), which releases after 1.5 have, is OPERAND_INVALID, \
-         as for every leaf that a release does not know; Linux says so at shutdown and goes on",
+         modules (RAX bit 63) is not loaded: VMfailInvalid. TDH.SYS.DISABLE is there in release 2.0; in earlier ones it is OPERAND_INVALID, as \
+         every leaf that a release does not know, and Linux says so at shutdown and goes on",
     ),
     (
         "VMX",

@@ -7,6 +7,7 @@ use tdx_module_iface::leaf::{LeafInfo, TDH};
 use tdx_module_iface::{Gprs, StatusCode as C, TdhLeaf};
 
 use super::{Call, Step, mem, mng, mr, phymem, sys, vp};
+use crate::fidelity::Degree;
 use crate::fidelity::Gate::{FieldId, FieldRead, FieldWrite, Keys, OpState, Page, Tdcs, VcpuPages, Walk};
 use crate::fidelity::claim::{
     Claim, LATER_RELEASE, MEMORY, REMOVING, absent, by_rule, exact, never, partial,
@@ -103,6 +104,7 @@ pub(crate) const LEAVES: &[HostLeaf] = &[
     row(TdhLeaf::SYS_CONFIG, Run::Leaf(sys::config::config), exact(&[], &[C::OPERAND_INVALID, C::SYS_BUSY, C::SYS_CONFIG_NOT_PENDING, C::INVALID_TDMR, C::NON_ORDERED_TDMR, C::INVALID_RESERVED_IN_TDMR, C::NON_ORDERED_RESERVED_IN_TDMR, C::INVALID_PAMT, C::PAMT_OVERLAP, C::PAMT_OUTSIDE_CMRS, C::TDMR_OUTSIDE_CMRS], "")),
     row(TdhLeaf::SYS_SHUTDOWN, Run::Leaf(sys::shutdown::shutdown), partial(&[], &[C::OPERAND_INVALID, C::SYS_BUSY], "no handoff data is written")),
     row(TdhLeaf::SYS_UPDATE, Run::Leaf(|call, _| sys::update::update(call)), never(&[C::SYS_BUSY, C::SYS_STATE_INCORRECT, C::SYS_INVALID_HANDOFF], "always fails: there is no handoff data")),
+    row(TdhLeaf::SYS_DISABLE, Run::Leaf(|call, _| sys::shutdown::disable(call)), Claim { degree: Degree::Partial, ..by_rule(&[], &[C::SYS_BUSY], "release 2.0; never interrupted; later calls find what they find after TDH.SYS.SHUTDOWN") }),
     row(TdhLeaf::SERVTD_BIND, Run::Leaf(crate::servtd::bind::bind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_ATTR_MISMATCH, C::SERVTD_INFO_HASH_MISMATCH, C::SERVTD_UUID_MISMATCH], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::SERVTD_PREBIND, Run::Reads(crate::servtd::bind::prebind), exact(&[Page, Keys, Tdcs, OpState], &[C::SERVTD_BOUND], "recorded from 1.5.01; for later releases by rule")),
     row(TdhLeaf::SERVTD_REBIND, Run::Absent, absent(LATER_RELEASE)),

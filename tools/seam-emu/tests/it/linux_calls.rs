@@ -1,9 +1,9 @@
 //! The SEAMCALLs that Linux and KVM issue, in their order, from the first processor online to the TD's last page: no
 //! release of the module refuses one that it has.
 
-use seam_emu::{CpuGuest, Lp, Machine, MachineConfig, ModuleProfile};
+use seam_emu::{CpuGuest, Lp, Machine, MachineConfig, ModuleProfile, testing};
 use tdvisor_base::Hpa;
-use tdx_module_iface::{Gprs, SeamCall};
+use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdhLeaf};
 
 /// Global fields that Linux reads when it brings the module up.
 mod field {
@@ -202,4 +202,17 @@ fn release_1_5_05_answers_what_linux_asks() {
 fn late_releases_answer_what_linux_asks() {
     from_boot_to_the_last_page(ModuleProfile::V1_5Late);
     from_boot_to_the_last_page(ModuleProfile::V2_0);
+}
+
+/// What Linux does before it starts another kernel.
+#[test]
+fn a_kernel_that_hands_the_machine_on_disables_the_module_and_no_call_follows() {
+    let host = testing::Host::with(MachineConfig { profile: ModuleProfile::V2_0, ..MachineConfig::small() });
+    assert_eq!(host.status(0, TdhLeaf::SYS_DISABLE, Gprs::ZERO), Status::SUCCESS);
+    for leaf in [TdhLeaf::SYS_DISABLE, TdhLeaf::SYS_RD, TdhLeaf::MNG_CREATE, TdhLeaf::SYS_INIT] {
+        assert_eq!(host.status(0, leaf, Gprs::ZERO).code(), StatusCode::SYS_SHUTDOWN, "{leaf}");
+    }
+    let older = testing::Host::ready();
+    assert_eq!(older.status(0, TdhLeaf::SYS_DISABLE, Gprs::ZERO).code(), StatusCode::OPERAND_INVALID);
+    older.ok(0, TdhLeaf::SYS_RD, Gprs { rdx: field::FEATURES0, ..Gprs::ZERO });
 }
