@@ -73,4 +73,6 @@ fields! {
     VCPU_L2_CTLS_FIXED1: row(0xa200_0003_0000_0004, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed);
     VPCU_L2_DEBUG_CTLS_FIXED0: row(0xa200_0003_0000_0005, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed);
     VCPU_L2_DEBUG_CTLS_FIXED1: row(0xa200_0003_0000_0006, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed);
+    MEMORY_POOL_REQUIRED_PAGES: row(0x3100_0001_0000_0000, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed).since(V2_0);
+    EXT_REQUIRED: row(0x3100_0001_0000_0001, 1, 1, Nowhere, [A, N, A, N, N, N, N, N], Computed).since(V2_0);
 }

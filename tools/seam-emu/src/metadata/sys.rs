@@ -101,6 +101,8 @@ impl SysFields<'_> {
             sys::VM_CTLS_FIXED0 => 1,
             sys::VPCU_L2_CTLS_FIXED0 => L2_CTLS,
             sys::VPCU_L2_DEBUG_CTLS_FIXED0 => L2_DEBUG_CTLS,
+            // There are no extensions: none needs pages, none has to be initialised.
+            sys::MEMORY_POOL_REQUIRED_PAGES | sys::EXT_REQUIRED => 0,
             // Handoff data, which never exists, and versions of migration, which begin at 0.
             _ => 0,
         }

@@ -15,6 +15,8 @@ mod field {
     pub const NUM_CPUID_CONFIG: u64 = 0x9900_0001_0000_0004;
     pub const MAX_VCPUS_PER_TD: u64 = 0x9900_0001_0000_0008;
     pub const CPUID_CONFIG_LEAVES: u64 = 0x9900_0003_0000_0400;
+    pub const MEMORY_POOL_REQUIRED_PAGES: u64 = 0x3100_0001_0000_0000;
+    pub const EXT_REQUIRED: u64 = 0x3100_0001_0000_0001;
     pub const CPUID_CONFIG_VALUES: u64 = 0x9900_0003_0000_0500;
     /// The others of the list.
     pub const OTHERS: [u64; 11] = [
@@ -215,4 +217,16 @@ fn a_kernel_that_hands_the_machine_on_disables_the_module_and_no_call_follows() 
     let older = testing::Host::ready();
     assert_eq!(older.status(0, TdhLeaf::SYS_DISABLE, Gprs::ZERO).code(), StatusCode::OPERAND_INVALID);
     older.ok(0, TdhLeaf::SYS_RD, Gprs { rdx: field::FEATURES0, ..Gprs::ZERO });
+}
+
+/// A kernel that knows extensions of the module asks what they need, and finds that there are none to set up.
+#[test]
+fn the_extensions_of_release_2_0_need_nothing() {
+    let host = |profile| testing::Host::with(MachineConfig { profile, ..MachineConfig::small() });
+    for field in [field::MEMORY_POOL_REQUIRED_PAGES, field::EXT_REQUIRED] {
+        let read = Gprs { rdx: field, ..Gprs::ZERO };
+        assert_eq!(host(ModuleProfile::V2_0).ok(0, TdhLeaf::SYS_RD, read).r8, 0);
+        let older = host(ModuleProfile::V1_5_05).status(0, TdhLeaf::SYS_RD, read);
+        assert_eq!(older.code(), StatusCode::METADATA_FIELD_ID_INCORRECT);
+    }
 }
