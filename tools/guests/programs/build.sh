@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes an initrd of the machine's own Debian programs (python3, perl, coreutils, gcc with its C library, busybox), of a Rust
-# program and of checks.c, to run as a TD on the test kernel. Leaves <workspace>/target/guest-programs/initrd. A program that
+# and a Go program and of checks.c, to run as a TD on the test kernel. Leaves <workspace>/target/guest-programs/initrd. A program that
 # the machine does not have is left out, and init says so.
 set -euo pipefail
 
@@ -57,9 +57,11 @@ install -m 755 "$here/init" "$root/init"
 gcc -O1 -static -Wall -o "$root/bin/checks" "$here/checks.c" -lm
 rustc -O --edition 2024 -o "$root/bin/rust-program" "$here/program.rs"
 libraries "$root/bin/rust-program"
-if command -v go >/dev/null; then
-    CGO_ENABLED=0 go build -o "$root/bin/go-program" "$here/program.go"
-fi
+go=$(command -v go) || {
+    # A compiler of the archive's is enough, unpacked: nothing of it is installed, and the program needs nothing of it.
+    go=$(echo "$("$workspace/scripts/newer-package" --closure 'golang-1\.19-go')"/usr/lib/go-1.*/bin/go)
+}
+GOCACHE=$target/go-cache GOFLAGS=-mod=mod CGO_ENABLED=0 "$go" build -o "$root/bin/go-program" "$here/program.go"
 
 program /usr/bin/{seq,dd,printf,sort,sha256sum,factor,numfmt,od,date} /usr/bin/perl /usr/bin/python3
 python=$(realpath /usr/bin/python3)

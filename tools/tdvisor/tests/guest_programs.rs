@@ -35,11 +35,10 @@ fn nightly_programs_of_a_distribution_give_their_known_answers() {
     // The kernel found the XSAVE area to be what CPUID says: otherwise it does without it, and without protection keys.
     let begin = lines().find(|line| line.starts_with("programs begin, flags")).unwrap_or_default();
     assert!(begin.split(' ').any(|flag| flag == "pku"), "{begin}");
-    // A kernel may refuse a check the segments or keys that it needs; programs are there.
     let skipped: Vec<&str> =
         lines().filter(|line| line.starts_with("program ") && line.ends_with("skipped")).collect();
-    assert!(skipped.iter().all(|line| *line == "program go skipped"), "{skipped:#?}");
-    for name in ["checks", "python3 hashlib", "perl POSIX", "dd", "gcc -O2", "rust"] {
+    assert!(skipped.is_empty(), "{skipped:#?}");
+    for name in ["checks", "python3 hashlib", "perl POSIX", "dd", "gcc -O2", "rust", "go"] {
         assert!(lines().any(|line| line == format!("program {name} ok")), "{name}: {console}");
     }
 }
