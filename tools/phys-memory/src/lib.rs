@@ -175,7 +175,7 @@ impl Arena {
     ///
     /// # Errors
     /// [`MemoryFault`]; see the module docs for what keys do.
-    #[inline]
+    #[inline(always)]
     pub fn load<W: Word>(&self, hpa: Hpa, key: KeyId) -> Result<W, MemoryFault> {
         preemption_point();
         check_within_page(hpa, size_of::<W>())?;
@@ -193,13 +193,35 @@ impl Arena {
     ///
     /// # Errors
     /// [`MemoryFault`]; see the module docs for what keys do.
-    #[inline]
+    #[inline(always)]
     pub fn store<W: Word>(&self, hpa: Hpa, key: KeyId, value: W) -> Result<StoreEffect, MemoryFault> {
         preemption_point();
         check_within_page(hpa, size_of::<W>())?;
         let (chunk, effect) = self.writable(hpa, key)?;
         // SAFETY: as in `load`; the chunk is owned by this arena, so no snapshot sees the write.
         unsafe { W::store(chunk.data_ptr(hpa), value) };
+        Ok(after_store(chunk, hpa, effect))
+    }
+
+    /// Replaces one word that does not cross a page by a function of it, as a load and a store do: not as one operation.
+    ///
+    /// # Errors
+    /// [`MemoryFault`]; see the module docs for what keys do. Nothing was written and `update` was not called.
+    #[inline(always)]
+    pub fn update<W: Word>(
+        &self,
+        hpa: Hpa,
+        key: KeyId,
+        update: impl FnOnce(W) -> W,
+    ) -> Result<StoreEffect, MemoryFault> {
+        preemption_point();
+        check_within_page(hpa, size_of::<W>())?;
+        let (chunk, effect) = self.writable(hpa, key)?;
+        // SAFETY: as in `store`.
+        let old = unsafe { W::load(chunk.data_ptr(hpa)) };
+        preemption_point();
+        // SAFETY: as in `store`.
+        unsafe { W::store(chunk.data_ptr(hpa), update(old)) };
         Ok(after_store(chunk, hpa, effect))
     }
 

@@ -70,15 +70,13 @@ impl Cpu {
         view: View,
     ) -> Result<Target, Stop> {
         let (entry, tag) = self.tlb.probe(view, linear);
-        if let Some(entry) = entry {
-            let have = match want {
-                Want::Read => entry.read,
-                Want::Write => entry.write,
-                Want::Execute => entry.execute,
-            };
-            if have == tag {
-                return Ok(Target::Memory(entry.place(linear)));
-            }
+        let have = match want {
+            Want::Read => entry.read,
+            Want::Write => entry.write,
+            Want::Execute => entry.execute,
+        };
+        if have == tag {
+            return Ok(Target::Memory(entry.place(linear)));
         }
         self.find(env, linear, want, view)
     }
@@ -129,7 +127,9 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn quick_load<W: FromBytes>(&self, env: &Env<'_>, linear: u64) -> Option<W> {
         let (entry, tag) = self.tlb.probe(self.view, linear);
-        let entry = entry.filter(|e| e.read == tag)?;
+        if entry.read != tag {
+            return None;
+        }
         env.mem.load::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key).ok()
     }
 
@@ -137,7 +137,9 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn quick_store<W: FromBytes>(&mut self, env: &Env<'_>, linear: u64, value: W) -> bool {
         let (entry, tag) = self.tlb.probe(self.view, linear);
-        let Some(entry) = entry.filter(|e| e.write == tag) else { return false };
+        if entry.write != tag {
+            return false;
+        }
         match env.mem.store::<W>(entry.hpa.wrapping_add(linear & OFFSET), entry.key, value) {
             Ok(effect) => {
                 self.note(effect);
@@ -302,25 +304,16 @@ impl Cpu {
         &mut self,
         env: &mut Env<'_>,
         linear: u64,
-        update: impl FnOnce(&mut Flags, W) -> W,
+        mut update: impl FnMut(&mut Flags, W) -> W,
     ) -> Step {
         let (entry, tag) = self.tlb.probe(self.view, linear);
-        if let Some(entry) = entry
-            && entry.write == tag
-        {
+        if entry.write == tag {
             let hpa = entry.hpa.wrapping_add(linear & OFFSET);
-            let key = entry.key;
-            if let Ok(old) = env.mem.load::<W>(hpa, key) {
-                let mut flags = self.state.flags;
-                let new = update(&mut flags, old);
-                return match env.mem.store::<W>(hpa, key, new) {
-                    Ok(effect) => {
-                        self.note(effect);
-                        self.state.flags = flags;
-                        Ok(())
-                    }
-                    Err(fault) => Err(self.refused(fault, linear, Access::Write)),
-                };
+            let mut flags = self.state.flags;
+            if let Ok(effect) = env.mem.update::<W>(hpa, entry.key, |old| update(&mut flags, old)) {
+                self.note(effect);
+                self.state.flags = flags;
+                return Ok(());
             }
         }
         self.prepare_store(env, linear, size_of::<W>())?;

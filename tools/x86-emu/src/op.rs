@@ -147,28 +147,26 @@ impl Op {
 }
 
 impl Cpu {
-    /// The effective address of the memory operand.
+    /// Base + index + displacement, as wide as registers are.
     #[inline(always)]
-    pub(crate) fn effective(&self, op: &Op) -> u64 {
-        let sum = self
-            .state
+    pub(crate) fn sum(&self, op: &Op) -> u64 {
+        self.state
             .regs
             .slot(op.base)
             .wrapping_add(self.state.regs.slot(op.index) << (op.scale & 3))
-            .wrapping_add(op.disp);
-        sum & op.address_mask()
+            .wrapping_add(op.disp)
+    }
+
+    /// The effective address of the memory operand.
+    #[inline(always)]
+    pub(crate) fn effective(&self, op: &Op) -> u64 {
+        self.sum(op) & op.address_mask()
     }
 
     /// The linear address of the memory operand, where it is base + index + displacement.
     #[inline(always)]
     fn flat(&self, op: &Op) -> Option<u64> {
-        let sum = self
-            .state
-            .regs
-            .slot(op.base)
-            .wrapping_add(self.state.regs.slot(op.index) << (op.scale & 3))
-            .wrapping_add(op.disp);
-        (op.address & address::SLOW == 0).then_some(sum)
+        (op.address & address::SLOW == 0).then_some(self.sum(op))
     }
 
     /// The linear address of the memory operand.
@@ -269,17 +267,27 @@ impl Cpu {
         &mut self,
         env: &mut Env<'_>,
         op: &Op,
-        mut f: impl FnMut(&mut x86_arch::flags::Flags, W) -> W,
+        f: impl FnMut(&mut x86_arch::flags::Flags, W) -> W,
     ) -> Step {
         if op.writes_memory() {
             let linear = self.linear(op, W::BYTES, Intent::Write)?;
             if op.locked() { self.modify_locked(env, linear, f) } else { self.modify(env, linear, f) }
         } else {
-            let old = W::read(&self.state.regs, op.dst);
-            let new = f(&mut self.state.flags, old);
-            W::write(&mut self.state.regs, op.dst, new);
+            self.update_register(op, f);
             Ok(())
         }
+    }
+
+    /// As [`Self::update`], where the destination is known to be a register.
+    #[inline(always)]
+    pub(crate) fn update_register<W: Width>(
+        &mut self,
+        op: &Op,
+        mut f: impl FnMut(&mut x86_arch::flags::Flags, W) -> W,
+    ) {
+        let old = W::read(&self.state.regs, op.dst);
+        let new = f(&mut self.state.flags, old);
+        W::write(&mut self.state.regs, op.dst, new);
     }
 }
 

@@ -92,6 +92,13 @@ const EMPTY: LinearEntry = LinearEntry {
     level: Level::L4K,
 };
 
+/// Made on the heap; the length is known to the compiler, so no look-up checks it.
+fn empty_entries() -> Box<[LinearEntry; LINEAR_ENTRIES * VIEWS]> {
+    let entries = vec![EMPTY; LINEAR_ENTRIES * VIEWS].into_boxed_slice();
+    // The lengths are the same: nothing is ever made a second time.
+    entries.try_into().unwrap_or_else(|_| Box::new([EMPTY; LINEAR_ENTRIES * VIEWS]))
+}
+
 #[derive(Clone, Copy, Debug)]
 struct GuestEntry {
     gpa: u64,
@@ -144,7 +151,7 @@ pub struct CachedTranslation {
 /// The translation caches of one CPU.
 #[derive(Debug)]
 pub struct Tlb {
-    linear: Box<[LinearEntry]>,
+    linear: Box<[LinearEntry; LINEAR_ENTRIES * VIEWS]>,
     guest: Box<[GuestEntry]>,
     /// Per half of the address space, 1 to [`LAST_GENERATION`].
     generation: [u64; 2],
@@ -165,7 +172,7 @@ pub struct Tlb {
 impl Default for Tlb {
     fn default() -> Self {
         Self {
-            linear: vec![EMPTY; LINEAR_ENTRIES * VIEWS].into_boxed_slice(),
+            linear: empty_entries(),
             guest: vec![NO_GUEST; GUEST_ENTRIES].into_boxed_slice(),
             generation: [1; 2],
             stamp: [1; 2],
@@ -325,8 +332,8 @@ impl Tlb {
 
     /// The entry where a page would be, and the tag that it has if it is there.
     #[inline(always)]
-    pub(crate) fn probe(&self, view: View, linear: u64) -> (Option<&LinearEntry>, u64) {
-        (self.linear.get(Self::index(view as u8, linear)), self.tag(linear))
+    pub(crate) fn probe(&self, view: View, linear: u64) -> (&LinearEntry, u64) {
+        (&self.linear[Self::index(view as u8, linear)], self.tag(linear))
     }
 
     /// The tag of a live entry for this page.
@@ -371,7 +378,7 @@ impl Tlb {
 
     /// Lets compiled code access the page of an address, as far as there is an entry that allows it.
     pub(crate) fn expose(&mut self, view: View, linear: u64, arena: &Arena) {
-        let (Some(entry), tag) = self.probe(view, linear) else { return };
+        let (entry, tag) = self.probe(view, linear);
         let entry = *entry;
         for (have, right) in [(entry.read, Right::Read), (entry.write, Right::Write)] {
             if have == tag {

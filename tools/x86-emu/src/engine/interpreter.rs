@@ -45,6 +45,17 @@ impl Blocks for Interpreter {
     }
 
     fn run_blocks(&mut self, cpu: &mut Cpu, env: &mut Env<'_>, left: &mut u64) -> Step {
+        // Counted in a variable of its own, which stays in a register.
+        let mut budget = *left;
+        let end = self.run_until_attention(cpu, env, &mut budget);
+        *left = budget;
+        end
+    }
+}
+
+impl Interpreter {
+    #[inline(always)]
+    fn run_until_attention(&mut self, cpu: &mut Cpu, env: &mut Env<'_>, left: &mut u64) -> Step {
         let mut blocks = BLOCKS_PER_EPOCH;
         loop {
             blocks -= 1;
@@ -54,7 +65,10 @@ impl Blocks for Interpreter {
             }
             let block = self.cache.lookup(cpu, env)?;
             if block.ops.len() as u64 > *left {
-                return run_part(cpu, env, block, left);
+                let mut part = *left;
+                let end = run_part(cpu, env, block, &mut part);
+                *left = part;
+                return end;
             }
             if run_block(cpu, env, block, left)? {
                 return Ok(());

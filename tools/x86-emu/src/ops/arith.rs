@@ -1,6 +1,6 @@
 //! Two-operand arithmetic and logic, and the one-operand INC, DEC, NEG and NOT.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::by_width;
 use crate::cpu::{Cpu, Env};
@@ -169,22 +169,40 @@ fn binary<O: Binary>(i: &Instruction) -> Option<Handler> {
     }
 }
 
+/// One more, and the flags of it.
+#[inline(always)]
+fn incremented<W: Width>(flags: &mut Flags, a: W) -> W {
+    let (a, b) = (a.to64(), 1);
+    let r = a.wrapping_add(b);
+    flags.arithmetic_keep_carry(W::from64(r), W::from64(a & b | (a | b) & !r));
+    W::from64(r)
+}
+
+/// One less, and the flags of it.
+#[inline(always)]
+fn decremented<W: Width>(flags: &mut Flags, a: W) -> W {
+    let (a, b) = (a.to64(), 1);
+    let r = a.wrapping_sub(b);
+    flags.arithmetic_keep_carry(W::from64(r), W::from64(!a & b | !(a ^ b) & r));
+    W::from64(r)
+}
+
 fn inc<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.update(env, op, |flags, a: W| {
-        let (a, b) = (a.to64(), 1);
-        let r = a.wrapping_add(b);
-        flags.arithmetic_keep_carry(W::from64(r), W::from64(a & b | (a | b) & !r));
-        W::from64(r)
-    })
+    cpu.update(env, op, incremented::<W>)
+}
+
+fn inc_register<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    cpu.update_register(op, incremented::<W>);
+    Ok(())
 }
 
 fn dec<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.update(env, op, |flags, a: W| {
-        let (a, b) = (a.to64(), 1);
-        let r = a.wrapping_sub(b);
-        flags.arithmetic_keep_carry(W::from64(r), W::from64(!a & b | !(a ^ b) & r));
-        W::from64(r)
-    })
+    cpu.update(env, op, decremented::<W>)
+}
+
+fn dec_register<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    cpu.update_register(op, decremented::<W>);
+    Ok(())
 }
 
 fn neg<W: Width + FromBytes>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
@@ -253,7 +271,9 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         Mnemonic::Or => binary::<Or>(i),
         Mnemonic::Xor => binary::<Xor>(i),
         Mnemonic::Test => binary::<Test>(i),
+        Mnemonic::Inc if i.op0_kind() == OpKind::Register => by_width!(size, inc_register),
         Mnemonic::Inc => by_width!(size, inc),
+        Mnemonic::Dec if i.op0_kind() == OpKind::Register => by_width!(size, dec_register),
         Mnemonic::Dec => by_width!(size, dec),
         Mnemonic::Neg => by_width!(size, neg),
         Mnemonic::Not => by_width!(size, not),

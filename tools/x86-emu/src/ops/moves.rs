@@ -7,7 +7,7 @@ use super::by_width;
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, Form, form, operands, width};
 use crate::memory::FromBytes;
-use crate::op::{Handler, Intent, Op, prefix};
+use crate::op::{Handler, Intent, Op, address, prefix};
 use crate::stop::Step;
 use x86_arch::{Width, flags};
 
@@ -90,6 +90,13 @@ fn extend(i: &Instruction, signed: bool) -> Option<Handler> {
 
 fn lea<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
     let address = cpu.effective(op);
+    W::write(&mut cpu.state.regs, op.dst, W::from64(address));
+    Ok(())
+}
+
+/// LEA with an address of 64 bits.
+fn lea_wide<W: Width>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    let address = cpu.sum(op);
     W::write(&mut cpu.state.regs, op.dst, W::from64(address));
     Ok(())
 }
@@ -311,6 +318,9 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     if i.mnemonic() == M::Xlatb {
         op.address = crate::decode::segment_bits(i.memory_segment(), long);
         op.set_address_size(i.memory_base().size());
+    }
+    if i.mnemonic() == M::Lea && op.address & address::NARROW == 0 {
+        op.run = by_width!(size, lea_wide)?;
     }
     if size == 2 {
         op.prefix |= prefix::SIZE16;

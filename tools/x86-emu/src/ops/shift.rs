@@ -47,9 +47,8 @@ impl Shift for Shr {
         let a = a.to64();
         let before = a >> (count - 1);
         let r = W::from64(before >> 1);
-        // For a count of one this is the top bit of the operand.
-        let overflow = (r.to64() << 1 ^ r.to64()) >> (W::BITS - 1) & 1 != 0 || count == 1 && top::<W>(a);
-        flags.result_with(r, before & 1 != 0, overflow);
+        // Zero came in at the top; below it is, for a count of one, the top bit of the operand.
+        flags.result_with(r, before & 1 != 0, r.to64() >> (W::BITS - 2) & 1 != 0);
         r
     }
 }
@@ -140,6 +139,13 @@ fn by_immediate<W: Width + FromBytes, O: Shift>(cpu: &mut Cpu, env: &mut Env<'_>
     shift::<W, O>(cpu, env, op, masked::<W>(op.imm))
 }
 
+/// A register, and a count that is not zero: most of all shifts.
+fn register_by_immediate<W: Width, O: Shift>(cpu: &mut Cpu, _: &mut Env<'_>, op: &Op) -> Step {
+    let count = masked::<W>(op.imm);
+    cpu.update_register(op, |flags, a: W| O::apply(flags, a, count));
+    Ok(())
+}
+
 fn by_cl<W: Width + FromBytes, O: Shift>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let count = masked::<W>(cpu.state.regs.slot(1));
     shift::<W, O>(cpu, env, op, count)
@@ -149,6 +155,8 @@ fn pick<O: Shift>(i: &Instruction) -> Option<Handler> {
     let size = width(i, 0);
     if i.op1_kind() == OpKind::Register {
         by_width!(size, by_cl, O)
+    } else if i.op0_kind() == OpKind::Register && i.immediate8() & if size == 8 { 63 } else { 31 } != 0 {
+        by_width!(size, register_by_immediate, O)
     } else {
         by_width!(size, by_immediate, O)
     }

@@ -16,7 +16,8 @@ impl Cpu {
     /// The stack pointer as wide as the stack is.
     #[inline(always)]
     pub(crate) fn stack(&self) -> u64 {
-        self.state.regs.slot(RSP) & self.stack_mask
+        let rsp = self.state.regs.slot(RSP);
+        if self.is_long_mode() { rsp } else { rsp & self.stack_mask }
     }
 
     /// What RSP is with the stack pointer moved: a 16-bit one keeps the rest of ESP.
@@ -32,7 +33,7 @@ impl Cpu {
     /// Moves the stack pointer.
     #[inline(always)]
     pub(crate) fn set_stack(&mut self, rsp: u64) {
-        let moved = self.moved_stack(rsp);
+        let moved = if self.is_long_mode() { rsp } else { self.moved_stack(rsp) };
         self.state.regs.set_slot(RSP, moved);
     }
 
