@@ -79,6 +79,16 @@ fn the_same_seed_gives_the_same_run_byte_for_byte() {
 }
 
 #[test]
+fn both_engines_give_the_same_run_byte_for_byte() {
+    let run = |engine| {
+        let arguments = ["--cpus", "3", "--cmdline", "vcpus=2 memory=32M", "--engine", engine];
+        let (console, summary) = host(&arguments, 0);
+        (console, summary["instructions"].clone(), summary["seamcalls"].clone())
+    };
+    assert_eq!(run("interpreter"), run("compiler"));
+}
+
+#[test]
 fn a_td_that_dies_dies_alone_and_says_why() {
     let folder = Folder::new("host-image-fault");
     let image = folder.write("fault-td.fd", FAULT_TD.image);

@@ -434,6 +434,24 @@ fn a_seed_repeats_a_boot_byte_for_byte_and_no_timer_tick_is_lost() {
 
 #[test]
 #[ignore = "needs the Linux test guest"]
+fn both_engines_make_the_same_boot_byte_for_byte() {
+    let linux = Linux::find();
+    let folder = Folder::new("linux-engines");
+    let boots = ["interpreter", "compiler"].map(|engine| {
+        let trace = folder.path(engine);
+        let options = ["--deterministic", "9", "--engine", engine, "--trace", &trace];
+        let parameters = "tdvisor.steps=cpus,busy tdvisor.busy=1";
+        let boot = linux.boot(parameters, &options).ends_with(0).passes("busy").leaves_nothing_behind();
+        (boot.answer.stdout(), trace)
+    });
+    assert_eq!(boots[0].0, boots[1].0, "the consoles");
+    let read = |trace: &String| std::fs::read(trace).expect("the trace was written");
+    let [(_, interpreted), (_, compiled)] = &boots;
+    assert!(read(interpreted) == read(compiled), "the traces differ: compare {interpreted} and {compiled}");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
 fn the_exit_status_is_the_guests() {
     let linux = Linux::find();
     let ends = |how: &str| linux.boot(&format!("tdvisor.steps=none tdvisor.end={how}"), &[]);
