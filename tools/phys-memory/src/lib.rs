@@ -2,8 +2,11 @@
 //!
 //! # Protocol
 //! - Memory is sparse: 2 MiB chunks come into being at the first write; reads of absent memory give zeros.
+//!   A chunk is an anonymous mapping, whose pages the operating system provides when they are first written.
 //! - Each 4 KiB page has one state word (`page.rs`): the key it was last written under, whether a CPU has
-//!   decoded code from it, and a code generation. Every access names a key.
+//!   decoded code from it, whether it was ever written, and a code generation. Every access names a key.
+//! - A page that nobody wrote yet is zeros under every key that takes it, and [`Arena::clear_page`] does not
+//!   touch it: what a guest accepts and does not use costs no memory.
 //! - Keys at or above [`KeySpace::first_private`] are *private*. Access under a private key to a page with
 //!   another key fails with [`MemoryFault::Integrity`] and changes nothing: the machine-check path. Under a
 //!   shared key, reading such a page gives a pattern that depends on the address only, never on the
@@ -19,7 +22,7 @@
 //!
 //! # Why the unsafe code here is sound
 //! No integer ever becomes a pointer: pages are reached by an index into chunks that this module
-//! allocated and keeps alive (see above). Guest memory is read and written by racing threads with mixed
+//! mapped and keeps alive (see above). Guest memory is read and written by racing threads with mixed
 //! sizes, which Rust's atomics do not allow; so all such accesses go through the instructions in
 //! `access.rs`, each of which is one machine access with x86 ordering, on memory inside an `UnsafeCell`
 //! that no Rust reference ever covers except as atomics.
@@ -48,7 +51,7 @@ use tdvisor_base::sync::{Arc, Mutex, MutexGuard, preemption_point};
 use tdvisor_base::table::Table;
 
 pub use access::{Atomic, Word};
-use chunk::{CHUNK_BYTES, Chunk, PAGES_PER_CHUNK};
+use chunk::{CHUNK_BYTES, Chunk, Mapped, PAGES_PER_CHUNK};
 use page::PageWord;
 pub use snapshot::Snapshot;
 pub use window::{Incarnation, Window};
@@ -119,8 +122,8 @@ pub struct Arena {
 
 #[derive(Default)]
 struct Owners {
-    live: Vec<Option<Arc<Chunk>>>,
-    retired: Vec<Arc<Chunk>>,
+    live: Vec<Option<Arc<Mapped>>>,
+    retired: Vec<Arc<Mapped>>,
 }
 
 const SHARED_TAG: usize = 1;
@@ -338,9 +341,10 @@ impl Arena {
             return Ok(());
         }
         let chunk = self.owned(hpa)?;
-        PageWord::take_for(chunk.word(hpa), key);
-        // SAFETY: one whole page of the owned chunk.
-        unsafe { access::zero(chunk.data_ptr(hpa), PAGE_SIZE as usize) };
+        if PageWord::take_for(chunk.word(hpa), key) {
+            // SAFETY: one whole page of the owned chunk.
+            unsafe { access::zero(chunk.data_ptr(hpa), PAGE_SIZE as usize) };
+        }
         Ok(())
     }
 
@@ -384,6 +388,7 @@ impl Arena {
     pub fn table(&self, pfn: Pfn) -> Result<&Table, MemoryFault> {
         let hpa = pfn.base();
         let chunk = self.owned(hpa)?;
+        PageWord::note_written(chunk.word(hpa));
         // SAFETY: the page is 16-byte aligned and inside the owned chunk, which lives as long as `self` is
         // borrowed; `AtomicU64` (and its shuttle twin, which is transparent) has interior mutability
         // and no invalid values.
@@ -428,7 +433,8 @@ impl Arena {
     fn writable(&self, hpa: Hpa, key: KeyId) -> Result<(&Chunk, StoreEffect), MemoryFault> {
         let chunk = self.owned(hpa)?;
         let word = chunk.word(hpa);
-        if word.load(Ordering::Relaxed) & (PageWord::KEY_MASK | PageWord::CODE) == u64::from(key.get()) {
+        let state = word.load(Ordering::Relaxed) & (PageWord::KEY_MASK | PageWord::CODE | PageWord::WRITTEN);
+        if state == u64::from(key.get()) | PageWord::WRITTEN {
             return Ok((chunk, StoreEffect::Plain));
         }
         Ok((chunk, self.prepare_write(chunk, hpa, key)?))
@@ -441,12 +447,14 @@ impl Arena {
             self.refuse_private(hpa, key)?;
             let page = hpa.align_down(PAGE_SIZE);
             PageWord::take_for(word, key);
+            PageWord::note_written(word);
             let mut pattern = [0u8; PAGE_SIZE as usize];
             access::fill_pattern(page, &mut pattern);
             // SAFETY: one whole page of the owned chunk.
             unsafe { access::copy_in(chunk.data_ptr(page), &pattern) };
             return Ok(StoreEffect::CodeModified);
         }
+        PageWord::note_written(word);
         Ok(PageWord::note_store(word))
     }
 
@@ -469,8 +477,8 @@ impl Arena {
         if tagged.is_null() || tagged.addr() & SHARED_TAG != 0 {
             // SAFETY: as in `readable`.
             let old = unsafe { tagged.map_addr(|a| a & !SHARED_TAG).as_ref() };
-            let chunk = Chunk::new_copy_of(old);
-            slot.store(Arc::as_ptr(&chunk).cast_mut(), Ordering::Release);
+            let chunk = Mapped::new_copy_of(old);
+            slot.store(chunk.as_ptr(), Ordering::Release);
             if let Some(entry) = owners.live.get_mut(index)
                 && let Some(replaced) = entry.replace(chunk)
             {

@@ -4,14 +4,14 @@ use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use super::chunk::{CHUNK_BYTES, Chunk};
+use super::chunk::{CHUNK_BYTES, Mapped};
 use super::{Arena, Incarnation, KeySpace, Owners, SHARED_TAG};
 use tdvisor_base::sync::{Arc, Mutex};
 
 /// Frozen contents of an arena. Cheap to clone; arenas made from it share its memory until they write.
 #[derive(Clone)]
 pub struct Snapshot {
-    chunks: Vec<Option<Arc<Chunk>>>,
+    chunks: Vec<Option<Arc<Mapped>>>,
     keys: KeySpace,
 }
 
@@ -45,7 +45,7 @@ impl Snapshot {
             .iter()
             .map(|chunk| {
                 AtomicPtr::new(match chunk {
-                    Some(chunk) => Arc::as_ptr(chunk).cast_mut().map_addr(|a| a | SHARED_TAG),
+                    Some(chunk) => chunk.as_ptr().map_addr(|a| a | SHARED_TAG),
                     None => ptr::null_mut(),
                 })
             })

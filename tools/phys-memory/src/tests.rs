@@ -187,3 +187,31 @@ fn a_table_of_the_arena_is_filled_in_place() {
     let last = page.base().wrapping_add(511 * 8);
     assert_eq!(memory.load(last, KeyId::DEFAULT), Ok(7 + 511 * 4096u64));
 }
+
+#[test]
+fn a_page_that_nobody_wrote_is_zeros_for_whoever_takes_it_and_is_not_touched_for_it() {
+    let memory = arena();
+    let [here, other] = [5, 6].map(Pfn::new);
+    // The chunk is there, and so are its pages.
+    memory.store(other.base(), HOST, 1u8).unwrap();
+    let is_written = |pfn: Pfn| PageWord::is_written(memory.owned(pfn.base()).unwrap().word(pfn.base()));
+    memory.clear_page(here, TD).unwrap();
+    assert_eq!(memory.load::<u64>(here.base(), TD), Ok(0));
+    memory.clear_page(here, HOST).unwrap();
+    assert_eq!((is_written(here), is_written(other)), (false, true));
+    for (n, write) in [
+        (|m, at| assert!(m.store(at, HOST, 7u8).is_ok())) as fn(&Arena, Hpa),
+        |m, at| assert!(m.write(at, HOST, &[7]).is_ok()),
+        |m, at| assert!(m.compare_exchange(at, HOST, 0u8, 7).is_ok()),
+        |m, at| m.table(at.frame()).unwrap()[0].store(7, Ordering::Relaxed),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let page = Pfn::new(10 + n as u64);
+        write(&memory, page.base());
+        assert!(is_written(page), "way {n}");
+        memory.clear_page(page, TD).unwrap();
+        assert_eq!(memory.load::<u64>(page.base(), TD), Ok(0), "way {n}");
+    }
+}

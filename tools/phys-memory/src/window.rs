@@ -4,8 +4,8 @@
 //! - A [`Window`] is good as long as the arena is borrowed, and beyond that as long as [`Arena::incarnation`] stays what it
 //!   was: only `&mut` operations and the arena's end take a chunk away from its slot, and both end the incarnation.
 //! - Whoever accesses memory through a window does for every access what [`Arena::load`] and [`Arena::store`] do: it compares the
-//!   state word with the key it was made for before, and after a store looks for [`Window::CODE`]. Where either says no, it leaves the
-//!   access to the arena, or tells it about the store ([`Arena::note_code_store`]).
+//!   state word with the key it was made for before, a store also finds [`Window::WRITTEN`] set there and [`Window::CODE`] clear, and after a
+//!   store it looks for [`Window::CODE`] again. Where one of these says no, it leaves the access to the arena, or tells it about the store ([`Arena::note_code_store`]).
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +38,8 @@ impl Window {
     pub const KEY_MASK: u32 = PageWord::KEY_MASK as u32;
     /// Bit of the state word that says that some CPU has decoded code from the page.
     pub const CODE: u32 = PageWord::CODE as u32;
+    /// Bit of the state word that is set before the page's first byte is written.
+    pub const WRITTEN: u32 = PageWord::WRITTEN as u32;
     /// Where the code generation is in the state word, in bytes: four bytes, little-endian.
     pub const GENERATION_OFFSET: u32 = 4;
 

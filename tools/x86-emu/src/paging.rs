@@ -96,6 +96,11 @@ impl Cpu {
         want: Want,
         view: View,
     ) -> Result<Target, Stop> {
+        if let Some(entry) = self.tlb.older(view, linear)
+            && entry.allows(want)
+        {
+            return Ok(Target::Memory(entry.place(linear)));
+        }
         if self.is_long_mode() && !self.canonical(linear) {
             return Err(self.non_canonical());
         }

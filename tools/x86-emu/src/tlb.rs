@@ -6,6 +6,9 @@
 //!   that page needs no further check. A write tag appears only once the Dirty bit is set.
 //! - The low 12 bits of a tag are the generation of one half of the linear TLB (lower and upper half of the
 //!   address space), so dropping all entries of a half is one increment.
+//! - A page has one place among the recent entries, by the low bits of its number, and another among the older ones, by all of
+//!   its bits: pages that lie a power of two apart push each other out of the first and not out of the second. Only a fill moves
+//!   entries. What is held does not depend on how often it was used, nor through which engine.
 //! - A MOV to CR3 keeps global pages. They are kept where kernels have them: the upper half stays as long as it
 //!   holds global pages only. Dropping more than was asked for is always allowed.
 //! - Guest invalidations (CR3, INVLPG, ...) drop linear entries only, as on hardware; entries of the second
@@ -18,16 +21,23 @@ use x86_jit::{HostTlb, Right};
 
 use crate::bus::Translation;
 use crate::memory::Place;
+use crate::paging::Want;
 
 /// Entries per view; a power of two.
 const LINEAR_ENTRIES: usize = 1024;
 const VIEWS: usize = 4;
-/// Covers 8 MiB of pages and page tables; a miss costs a walk of the second stage by the owner.
-const GUEST_ENTRIES: usize = 2048;
+/// log2 of the number of older entries, which all views share.
+const OLDER_BITS: u32 = 12;
+/// Spreads page numbers over the older entries: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Covers 32 MiB of pages and page tables; a miss costs a walk of the second stage by the owner.
+const GUEST_ENTRIES: usize = 8192;
+/// Bits of a set of code pages, per half of the address space.
+const CODE_BITS: usize = 1024;
 const PAGE: u64 = !0xFFF;
 const LAST_GENERATION: u64 = 0xFFF;
-/// Not page-aligned and not a generation: never matches.
-const NO_GPA: u64 = u64::MAX;
+/// Of no generation: never matches.
+const NO_GPA: u64 = 0;
 const LOWER: usize = 0;
 const UPPER: usize = 1;
 
@@ -76,10 +86,37 @@ impl LinearEntry {
         Place { hpa: self.hpa.wrapping_add(linear & !PAGE), key: self.key }
     }
 
-    /// The half of the address space of a filled entry; all of its tags that are not zero agree.
-    const fn half(&self) -> usize {
-        half_of(self.read | self.write | self.execute)
+    /// Whether an access needs no further check, if the entry is live.
+    pub(crate) const fn allows(&self, want: Want) -> bool {
+        let tag = match want {
+            Want::Read => self.read,
+            Want::Write => self.write,
+            Want::Execute => self.execute,
+        };
+        tag != 0
     }
+
+    /// The tag of a filled entry: all of its tags that are not zero agree. Zero where it allows nothing.
+    const fn tag(&self) -> u64 {
+        self.read | self.write | self.execute
+    }
+
+    /// The half of the address space of a filled entry.
+    const fn half(&self) -> usize {
+        half_of(self.tag())
+    }
+
+    /// Whether it is for the page that begins at this linear address.
+    const fn is_of(&self, page: u64) -> bool {
+        self.tag() != 0 && self.tag() & PAGE == page
+    }
+}
+
+/// An entry that gave its place to another page.
+#[derive(Clone, Copy, Debug)]
+struct OlderEntry {
+    entry: LinearEntry,
+    view: u8,
 }
 
 const EMPTY: LinearEntry = LinearEntry {
@@ -101,12 +138,15 @@ fn empty_entries() -> Box<[LinearEntry; LINEAR_ENTRIES * VIEWS]> {
 
 #[derive(Clone, Copy, Debug)]
 struct GuestEntry {
-    gpa: u64,
+    /// The page, and the generation of the second stage in its low 12 bits.
+    tag: u64,
     translation: Translation,
 }
 
+const NO_OLDER: OlderEntry = OlderEntry { entry: EMPTY, view: 0 };
+
 const NO_GUEST: GuestEntry = GuestEntry {
-    gpa: NO_GPA,
+    tag: NO_GPA,
     translation: Translation {
         hpa: Hpa::new(0),
         key: KeyId::DEFAULT,
@@ -152,11 +192,17 @@ pub struct CachedTranslation {
 #[derive(Debug)]
 pub struct Tlb {
     linear: Box<[LinearEntry; LINEAR_ENTRIES * VIEWS]>,
+    /// Entries of all views that had to give way.
+    older: Box<[OlderEntry]>,
     guest: Box<[GuestEntry]>,
+    /// 1 to [`LAST_GENERATION`].
+    guest_generation: u64,
     /// Per half of the address space, 1 to [`LAST_GENERATION`].
     generation: [u64; 2],
-    /// Per half; moves on with every flush, whole or partial.
+    /// Per half; moves on with every flush of more than one page, and with one of a page that code may have run from.
     stamp: [u64; 2],
+    /// Per half: pages that code was run from since the stamp moved on, as a set that may say yes too often.
+    code: [[u64; CODE_BITS / 64]; 2],
     /// The upper half may hold translations that are not global.
     upper_has_local: bool,
     misses: u64,
@@ -173,9 +219,12 @@ impl Default for Tlb {
     fn default() -> Self {
         Self {
             linear: empty_entries(),
+            older: vec![NO_OLDER; 1 << OLDER_BITS].into_boxed_slice(),
             guest: vec![NO_GUEST; GUEST_ENTRIES].into_boxed_slice(),
+            guest_generation: 1,
             generation: [1; 2],
             stamp: [1; 2],
+            code: [[0; CODE_BITS / 64]; 2],
             upper_has_local: false,
             misses: 0,
             keys: 0,
@@ -189,7 +238,12 @@ impl Tlb {
     /// Drops everything: INVEPT, a new TLB epoch.
     pub fn flush_all(&mut self) {
         self.flush_linear();
-        self.guest.fill(NO_GUEST);
+        if self.guest_generation == LAST_GENERATION {
+            self.guest_generation = 1;
+            self.guest.fill(NO_GUEST);
+        } else {
+            self.guest_generation += 1;
+        }
     }
 
     /// Drops every linear translation, global ones too: a change of CR0, CR4 or EFER.
@@ -234,6 +288,9 @@ impl Tlb {
             for entry in self.linear.iter_mut().filter(|e| e.half() == half) {
                 *entry = EMPTY;
             }
+            for older in self.older.iter_mut().filter(|o| o.entry.half() == half) {
+                *older = NO_OLDER;
+            }
         } else {
             *generation += 1;
         }
@@ -248,15 +305,81 @@ impl Tlb {
             self.flush_half(half);
             return;
         }
-        self.touch_half(half);
+        if self.may_hold_code(linear) {
+            self.touch_half(half);
+        }
         for view in 0..VIEWS {
-            let index = Self::index(view as u8, linear);
-            if let Some(entry) = self.linear.get_mut(index) {
+            if let Some(entry) = self.linear.get_mut(Self::index(view as u8, linear))
+                && entry.is_of(linear & PAGE)
+            {
                 *entry = EMPTY;
             }
+            self.drop_older(view as u8, linear);
             if let Some(host) = &mut self.host {
-                host.clear_slot(view, linear);
+                host.clear_page(view, linear);
             }
+        }
+    }
+
+    /// Notes that jumps may lead to code at this address as long as the stamp stays.
+    pub(crate) fn note_code(&mut self, linear: u64) {
+        let (word, bit) = Self::code_bit(linear);
+        self.code[half_of(linear)][word] |= bit;
+    }
+
+    fn may_hold_code(&self, linear: u64) -> bool {
+        let (word, bit) = Self::code_bit(linear);
+        self.code[half_of(linear)][word] & bit != 0
+    }
+
+    /// The word and the bit of an address's page.
+    const fn code_bit(linear: u64) -> (usize, u64) {
+        let bit = (linear >> 12) as usize % CODE_BITS;
+        (bit / 64, 1 << (bit % 64))
+    }
+
+    fn older_index(view: u8, linear: u64) -> usize {
+        (((linear >> 12) ^ u64::from(view) << 52).wrapping_mul(SPREAD) >> (64 - OLDER_BITS)) as usize
+    }
+
+    /// The older entry of a page, if it has one that is live.
+    pub(crate) fn older(&self, view: View, linear: u64) -> Option<&LinearEntry> {
+        let older = self.older.get(Self::older_index(view as u8, linear))?;
+        (older.view == view as u8 && older.entry.tag() == self.tag(linear)).then_some(&older.entry)
+    }
+
+    /// What is held of a page.
+    fn held(&self, view: View, linear: u64) -> Option<LinearEntry> {
+        let (recent, tag) = self.probe(view, linear);
+        if recent.tag() == tag { Some(*recent) } else { self.older(view, linear).copied() }
+    }
+
+    /// Where an address is that some entry leads to.
+    pub(crate) fn held_at(&self, view: View, linear: u64) -> Option<Hpa> {
+        self.held(view, linear).map(|entry| entry.place(linear).hpa)
+    }
+
+    fn drop_older(&mut self, view: u8, linear: u64) {
+        if let Some(older) = self.older.get_mut(Self::older_index(view, linear))
+            && older.view == view
+            && older.entry.is_of(linear & PAGE)
+        {
+            *older = NO_OLDER;
+        }
+    }
+
+    fn is_live(&self, entry: &LinearEntry) -> bool {
+        entry.tag() != 0 && entry.tag() & !PAGE == self.generation[entry.half()]
+    }
+
+    /// Keeps an entry that gives its place to another page, in the place of one that goes.
+    fn keep_older(&mut self, view: u8, entry: LinearEntry) {
+        let Some(place) = self.older.get_mut(Self::older_index(view, entry.tag())) else { return };
+        let gone = core::mem::replace(place, OlderEntry { entry, view });
+        if self.is_live(&gone.entry)
+            && let Some(host) = &mut self.host
+        {
+            host.clear_page(usize::from(gone.view), gone.entry.tag());
         }
     }
 
@@ -264,21 +387,32 @@ impl Tlb {
     pub fn flush_guest_page(&mut self, gpa: Gpa) {
         let page = gpa.get() & PAGE;
         self.touch();
-        for entry in self.guest.iter_mut().filter(|e| e.gpa == page) {
+        if let Some(entry) = self.guest.get_mut(Self::guest_index(gpa))
+            && entry.tag & PAGE == page
+        {
             *entry = NO_GUEST;
         }
-        for (n, entry) in self.linear.iter_mut().enumerate().filter(|(_, e)| e.gpa.get() == page) {
-            *entry = EMPTY;
-            if let Some(host) = &mut self.host {
-                host.clear_slot(n / LINEAR_ENTRIES, (n as u64 % LINEAR_ENTRIES as u64) << 12);
+        let Self { linear, older, host, .. } = self;
+        let mut drop_from_host = |view: usize, entry: &LinearEntry| {
+            if let Some(host) = host {
+                host.clear_page(view, entry.tag());
             }
+        };
+        for (n, entry) in linear.iter_mut().enumerate().filter(|(_, e)| e.gpa.get() == page) {
+            drop_from_host(n / LINEAR_ENTRIES, entry);
+            *entry = EMPTY;
+        }
+        for older in older.iter_mut().filter(|o| o.entry.gpa.get() == page) {
+            drop_from_host(usize::from(older.view), &older.entry);
+            *older = NO_OLDER;
         }
     }
 
     /// Every translation that the CPU may still use without asking the bus.
     pub fn entries(&self) -> impl Iterator<Item = CachedTranslation> + '_ {
         let generation = self.generation;
-        let linear = self.linear.iter().filter_map(move |e| {
+        let older = self.older.iter().map(|older| &older.entry);
+        let linear = self.linear.iter().chain(older).filter_map(move |e| {
             let live = |tag: &u64| Some(&(tag & !PAGE)) == generation.get(half_of(*tag));
             let tag = [e.read, e.write, e.execute].into_iter().find(live)?;
             Some(CachedTranslation {
@@ -290,9 +424,10 @@ impl Tlb {
                 writable: live(&e.write),
             })
         });
-        let guest = self.guest.iter().filter(|e| e.gpa != NO_GPA).map(|e| CachedTranslation {
+        let now = self.guest_generation;
+        let guest = self.guest.iter().filter(move |e| e.tag & !PAGE == now).map(|e| CachedTranslation {
             linear: None,
-            gpa: Gpa::new(e.gpa),
+            gpa: Gpa::new(e.tag & PAGE),
             hpa: e.translation.hpa,
             key: e.translation.key,
             level: e.translation.level,
@@ -313,13 +448,16 @@ impl Tlb {
     }
 
     fn touch_half(&mut self, half: usize) {
+        if let Some(code) = self.code.get_mut(half) {
+            code.fill(0);
+        }
         if let Some(stamp) = self.stamp.get_mut(half) {
             *stamp = stamp.wrapping_add(1);
         }
     }
 
     /// Identifies the state of the linear TLB for the half of this address: unequal to an earlier one after any
-    /// flush there.
+    /// flush there that may concern code.
     #[inline(always)]
     pub(crate) fn stamp(&self, linear: u64) -> u64 {
         self.stamp[half_of(linear)]
@@ -362,11 +500,16 @@ impl Tlb {
             key: fill.translation.key,
             level: fill.translation.level,
         };
-        if let Some(slot) = self.linear.get_mut(Self::index(view as u8, linear)) {
-            *slot = entry;
-        }
+        // What was held of this page had other rights.
+        self.drop_older(view as u8, linear);
         if let Some(host) = &mut self.host {
-            host.clear_slot(view as usize, linear);
+            host.clear_page(view as usize, linear);
+        }
+        if let Some(slot) = self.linear.get_mut(Self::index(view as u8, linear)) {
+            let before = core::mem::replace(slot, entry);
+            if self.is_live(&before) && !before.is_of(linear & PAGE) {
+                self.keep_older(view as u8, before);
+            }
         }
         entry
     }
@@ -378,8 +521,7 @@ impl Tlb {
 
     /// Lets compiled code access the page of an address, as far as there is an entry that allows it.
     pub(crate) fn expose(&mut self, view: View, linear: u64, arena: &Arena) {
-        let (entry, tag) = self.probe(view, linear);
-        let entry = *entry;
+        let (Some(entry), tag) = (self.held(view, linear), self.tag(linear)) else { return };
         for (have, right) in [(entry.read, Right::Read), (entry.write, Right::Write)] {
             if have == tag {
                 self.host().fill(view as usize, linear, right, arena, entry.hpa, entry.key);
@@ -389,15 +531,19 @@ impl Tlb {
 
     #[inline]
     pub(crate) fn guest(&self, gpa: Gpa) -> Option<&Translation> {
-        let page = gpa.get() & PAGE;
-        let entry = self.guest.get((page >> 12) as usize % GUEST_ENTRIES)?;
-        (entry.gpa == page).then_some(&entry.translation)
+        let entry = self.guest.get(Self::guest_index(gpa))?;
+        (entry.tag == gpa.get() & PAGE | self.guest_generation).then_some(&entry.translation)
+    }
+
+    #[inline(always)]
+    fn guest_index(gpa: Gpa) -> usize {
+        (gpa.get() >> 12) as usize % GUEST_ENTRIES
     }
 
     pub(crate) fn fill_guest(&mut self, gpa: Gpa, translation: Translation) {
-        let page = gpa.get() & PAGE;
-        if let Some(slot) = self.guest.get_mut((page >> 12) as usize % GUEST_ENTRIES) {
-            *slot = GuestEntry { gpa: page, translation };
+        let tag = gpa.get() & PAGE | self.guest_generation;
+        if let Some(slot) = self.guest.get_mut(Self::guest_index(gpa)) {
+            *slot = GuestEntry { tag, translation };
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Where pages of a linear address space are in this process, for loads and stores of compiled code.
 //!
 //! # Protocol
-//! - The owner has a TLB of its own, of which this one holds a part: the entry of a page lies in the same place of the
-//!   same view ([`PAGES`] entries, by the low bits of the page number), and goes when the owner's goes.
+//! - The owner has a TLB of its own, of which this one holds a part: a page has its place by its number's low bits, in one
+//!   table of [`PAGES`] entries for each view and right, and goes when it goes from the owner's.
 //! - An entry is a [`phys_memory::Window`] into the arena and the key that the page must be held under; compiled code looks at the
 //!   state word before every access. A store may find watched code behind it, as is said there.
 
-use phys_memory::{Arena, Incarnation};
+use phys_memory::{Arena, Incarnation, Window};
 use tdvisor_base::{Hpa, KeyId};
 
 /// Entries of one view.
@@ -16,6 +16,9 @@ pub const VIEWS: usize = 4;
 /// One per right.
 const TABLES: usize = 2;
 const PAGE: u64 = !0xFFF;
+/// Entries of one half of the address space that are found again when it goes; behind more, everything is looked at.
+const MAX_FILLED: usize = 1024;
+const _: () = assert!(VIEWS * TABLES * PAGES <= 1 << 16);
 /// Not the first byte of a page: matches nothing.
 const NOTHING: u64 = 1;
 
@@ -29,7 +32,7 @@ pub(crate) struct Entry {
     pub(crate) addend: u64,
     /// The address of the page's state word.
     pub(crate) word: u64,
-    /// What the state word's low half must be, as far as the access asks.
+    /// What the state word's low half must be, as far as the access asks: a write wants a page that was written before.
     pub(crate) key: u64,
 }
 
@@ -54,8 +57,8 @@ pub enum Right {
 pub struct HostTlb {
     /// By view and right.
     tables: Box<[Entry]>,
-    /// Per view and half of the address space: there may be entries.
-    used: [[bool; 2]; VIEWS],
+    /// Per half of the address space: where entries were put since all of that half went.
+    filled: [Vec<u16>; 2],
     incarnation: Option<Incarnation>,
 }
 
@@ -63,7 +66,7 @@ impl Default for HostTlb {
     fn default() -> Self {
         Self {
             tables: vec![EMPTY; VIEWS * TABLES * PAGES].into_boxed_slice(),
-            used: [[false; 2]; VIEWS],
+            filled: [Vec::new(), Vec::new()],
             incarnation: None,
         }
     }
@@ -85,20 +88,30 @@ const fn index_of(view: usize, right: usize, linear: u64) -> usize {
 impl HostTlb {
     /// Drops all entries of one half of the address space: 0 the lower, 1 the upper.
     pub fn clear_half(&mut self, half: usize) {
-        for (tables, used) in self.tables.chunks_exact_mut(TABLES * PAGES).zip(&mut self.used) {
-            let Some(used) = used.get_mut(half) else { continue };
-            if core::mem::take(used) {
-                for entry in tables.iter_mut().filter(|e| half_of(e.page) == half) {
+        let Some(filled) = self.filled.get_mut(half) else { return };
+        if filled.len() > MAX_FILLED {
+            for entry in self.tables.iter_mut().filter(|e| half_of(e.page) == half) {
+                entry.page = NOTHING;
+            }
+        } else {
+            for place in filled.iter() {
+                if let Some(entry) = self.tables.get_mut(usize::from(*place))
+                    && half_of(entry.page) == half
+                {
                     entry.page = NOTHING;
                 }
             }
         }
+        filled.clear();
     }
 
-    /// Drops what lies where the entry of an address is, in one view.
-    pub fn clear_slot(&mut self, view: usize, linear: u64) {
+    /// Drops the page of an address, in one view.
+    pub fn clear_page(&mut self, view: usize, linear: u64) {
         for right in [Right::Read, Right::Write] {
-            self.tables[index_of(view, right as usize, linear)].page = NOTHING;
+            let entry = &mut self.tables[index_of(view, right as usize, linear)];
+            if entry.page == linear & PAGE {
+                entry.page = NOTHING;
+            }
         }
     }
 
@@ -121,13 +134,18 @@ impl HostTlb {
         let Some(window) = arena.window(hpa.frame()) else { return };
         let page = linear & PAGE;
         let data = window.data().as_ptr().expose_provenance() as u64;
-        self.tables[index_of(view, right as usize, linear)] = Entry {
+        let asked = if right == Right::Write { Window::WRITTEN } else { 0 };
+        let place = index_of(view, right as usize, linear);
+        self.tables[place] = Entry {
             page,
             addend: data.wrapping_sub(page),
             word: window.word().as_ptr().expose_provenance() as u64,
-            key: u64::from(key.get()),
+            key: u64::from(key.get()) | u64::from(asked),
         };
-        self.used[view % VIEWS][half_of(linear)] = true;
+        let filled = &mut self.filled[half_of(linear)];
+        if filled.len() <= MAX_FILLED {
+            filled.push(place as u16);
+        }
     }
 
     /// The address of the table of a view and a right: [`PAGES`] entries.

@@ -232,6 +232,7 @@ impl CodeCache {
         }
         cpu.check_code_limit(rip)?;
         let place = cpu.place(env, cpu.code_linear(rip), Want::Execute, cpu.view)?;
+        cpu.tlb.note_code(cpu.code_linear(rip));
         let name = place.hpa.get() << 2 | cpu.mode as u64;
         let known = self.index.get(&name).copied();
         let number = match known {

@@ -225,8 +225,9 @@ impl Compiler {
         (step, linear, rip): (usize, u64, u64),
         left: &mut u64,
     ) {
-        let (entry, _) = cpu.tlb.probe(cpu.view, linear);
-        env.mem.note_code_store(entry.hpa);
+        if let Some(hpa) = cpu.tlb.held_at(cpu.view, linear) {
+            env.mem.note_code_store(hpa);
+        }
         let Some(body) = self.bodies.get(id.index()) else { return };
         *left += (body.ops.len() - step - 1) as u64;
         if body.sets_rip && step + 1 == body.ops.len() {

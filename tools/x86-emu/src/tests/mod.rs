@@ -20,5 +20,6 @@ mod stepping;
 mod stop_points;
 mod stores;
 mod transfers;
+mod translations;
 mod unprivileged;
 mod x87;

@@ -89,7 +89,8 @@ impl Emitter<'_> {
             Right::Read => self.asm.op_full(Width::Dword, &[0x0F, 0xB7], T2.0, Rm::Base(T2, 0)),
             Right::Write => {
                 self.asm.load(Width::Dword, T2, Rm::Base(T2, 0));
-                self.asm.group1(Width::Dword, AND, Rm::Reg(T2), (Window::KEY_MASK | Window::CODE) as i32);
+                let asked = Window::KEY_MASK | Window::CODE | Window::WRITTEN;
+                self.asm.group1(Width::Dword, AND, Rm::Reg(T2), asked as i32);
             }
         }
         self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, KEY));
