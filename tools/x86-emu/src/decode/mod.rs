@@ -263,6 +263,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_encoding_of_any_mode_is_of_two_families() {
+        for mode in [CodeMode::Code64, CodeMode::Code32, CodeMode::Code16] {
+            let long = mode == CodeMode::Code64;
+            for bytes in &forms(mode) {
+                let i = decoder(mode, bytes).decode();
+                let claims = |family: &&ops::Family| (family.1)(&i, long).is_some();
+                let owners: Vec<_> = ops::FAMILIES.iter().filter(claims).map(|family| family.0).collect();
+                assert!(owners.len() <= 1, "{mode:?}, {:?}: {owners:?}", i.code());
+            }
+        }
+    }
+
+    #[test]
     fn every_encoding_of_every_mode_has_a_meaning() {
         for mode in [CodeMode::Code64, CodeMode::Code32, CodeMode::Code16] {
             let forms = forms(mode);

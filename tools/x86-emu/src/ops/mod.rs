@@ -1,5 +1,5 @@
 //! What instructions do, one file per family. Each family has a `decode` that knows its mnemonics and
-//! nothing else; [`decode`] asks them in turn.
+//! nothing else; [`FAMILIES`] lists them.
 
 pub(crate) mod arith;
 mod bit_fields;
@@ -35,30 +35,47 @@ use iced_x86::Instruction;
 use crate::decode::Decoded;
 pub(crate) use moves::nothing;
 
+/// A family of instructions: its name, and what gives the operation of an instruction of the family, in 64-bit code or not;
+/// `None` for every other instruction.
+pub(crate) type Family = (&'static str, fn(&Instruction, bool) -> Option<Decoded>);
+
+/// Names the families, each by its module.
+macro_rules! families {
+    ($( $name:ident ),* $(,)?) => {
+        &[ $( (stringify!($name), $name::decode) ),* ]
+    };
+}
+
+/// All of them, those first whose instructions are met most often. No instruction is of two, so that their order means
+/// nothing.
+pub(crate) const FAMILIES: &[Family] = families![
+    arith,
+    moves,
+    control,
+    stack,
+    shift,
+    bits,
+    muldiv,
+    string,
+    sse,
+    lane_moves,
+    float,
+    text,
+    system,
+    far,
+    io,
+    extended_state,
+    x87,
+    mmx,
+    direct_store,
+    bit_fields,
+    legacy,
+    vmx,
+];
+
 /// Finds the operation for a valid instruction; `None` if it is not implemented.
 pub(crate) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
-    arith::decode(i, long)
-        .or_else(|| moves::decode(i, long))
-        .or_else(|| control::decode(i, long))
-        .or_else(|| stack::decode(i, long))
-        .or_else(|| shift::decode(i, long))
-        .or_else(|| bits::decode(i, long))
-        .or_else(|| muldiv::decode(i, long))
-        .or_else(|| string::decode(i, long))
-        .or_else(|| sse::decode(i, long))
-        .or_else(|| lane_moves::decode(i, long))
-        .or_else(|| float::decode(i, long))
-        .or_else(|| text::decode(i, long))
-        .or_else(|| system::decode(i, long))
-        .or_else(|| far::decode(i, long))
-        .or_else(|| io::decode(i, long))
-        .or_else(|| extended_state::decode(i, long))
-        .or_else(|| x87::decode(i, long))
-        .or_else(|| mmx::decode(i, long))
-        .or_else(|| direct_store::decode(i, long))
-        .or_else(|| bit_fields::decode(i, long))
-        .or_else(|| legacy::decode(i, long))
-        .or_else(|| vmx::decode(i, long))
+    FAMILIES.iter().find_map(|(_, decode)| decode(i, long))
 }
 
 /// Picks the instance of a generic handler for an operand size in bytes.

@@ -1,18 +1,12 @@
 //! Privileged and system instructions.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+mod decode;
 
-use super::control_registers::{
-    clts, lmsw, mov_from_cr, mov_from_dr, mov_to_cr, mov_to_cr2, mov_to_dr, smsw,
-};
-use super::descriptors::{
-    lar, lgdt, lidt, lldt, load_far_pointer, lsl, ltr, mov_from_segment, mov_to_segment, sgdt, sidt, sldt,
-    store_tr, verify,
-};
+pub(super) use decode::decode;
+
 use crate::cpu::{Cpu, Env};
-use crate::decode::{Decoded, operands, width};
 use crate::exits::{CrAccess, CrOperation, InstructionExit};
-use crate::op::{Handler, Intent, Op, address, prefix};
+use crate::op::{Intent, Op, address, prefix};
 use crate::stop::{Step, Stop};
 use x86_arch::{Gpr, Seg, Segment, Shadow, Width, cr4, flags};
 
@@ -329,117 +323,8 @@ fn random(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     Ok(())
 }
 
-/// MOV between a general register and one of another file.
-fn special_mov(i: &Instruction) -> Option<(Handler, u8, u8)> {
-    let register = |n| if i.op_kind(n) == OpKind::Register { i.op_register(n) } else { Register::None };
-    let (to, from) = (register(0), register(1));
-    let number = |r: Register| r.number() as u8;
-    Some(if to.is_cr() {
-        match number(to) {
-            2 => (mov_to_cr2 as Handler, 2, number(from)),
-            0 | 3 | 4 | 8 => (mov_to_cr as Handler, number(to), number(from)),
-            _ => (undefined as Handler, 0, 0),
-        }
-    } else if from.is_cr() {
-        (mov_from_cr as Handler, number(to), number(from))
-    } else if to.is_dr() {
-        (mov_to_dr as Handler, number(to), number(from))
-    } else if from.is_dr() {
-        (mov_from_dr as Handler, number(to), number(from))
-    } else if to.is_segment_register() {
-        let source = if i.op1_kind() == OpKind::Register { number(from) } else { 0 };
-        (mov_to_segment as Handler, number(to), source)
-    } else if from.is_segment_register() {
-        let target = if i.op0_kind() == OpKind::Register { number(to) } else { 0 };
-        (mov_from_segment as Handler, target, number(from))
-    } else {
-        return None;
-    })
-}
-
 fn undefined(cpu: &mut Cpu, _: &mut Env<'_>, _: &Op) -> Step {
     Err(cpu.undefined())
-}
-
-pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
-    use Mnemonic as M;
-    let mut aux = 0;
-    let mut with_aux = |value: u16, handler: Handler| {
-        aux = value;
-        handler
-    };
-    let run: Handler = match i.mnemonic() {
-        M::Mov => special_mov(i)?.0,
-        M::Clts => clts,
-        M::Lmsw => lmsw,
-        M::Smsw => smsw,
-        M::Lss => with_aux(Seg::Ss as u16, load_far_pointer),
-        M::Lfs => with_aux(Seg::Fs as u16, load_far_pointer),
-        M::Lgs => with_aux(Seg::Gs as u16, load_far_pointer),
-        M::Lds => with_aux(Seg::Ds as u16, load_far_pointer),
-        M::Les => with_aux(Seg::Es as u16, load_far_pointer),
-        M::Lgdt => lgdt,
-        M::Lidt => lidt,
-        M::Sgdt => sgdt,
-        M::Sidt => sidt,
-        M::Ltr => ltr,
-        M::Lldt => lldt,
-        M::Str => store_tr,
-        M::Sldt => sldt,
-        M::Lar => lar,
-        M::Lsl => lsl,
-        M::Verr => verify,
-        M::Verw => with_aux(1, verify),
-        M::Invlpg => invlpg,
-        M::Invpcid => invpcid,
-        M::Hlt => hlt,
-        M::Invd => invd,
-        M::Wbinvd | M::Wbnoinvd => wbinvd,
-        M::Rdmsr => rdmsr,
-        M::Wrmsr => wrmsr,
-        M::Cpuid => cpuid,
-        M::Monitor => monitor,
-        M::Mwait => mwait,
-        M::Pconfig => pconfig,
-        M::Pause => pause,
-        M::Rdtsc => rdtsc,
-        M::Rdtscp => rdtscp,
-        M::Rdpid => rdpid,
-        M::Rdpmc => rdpmc,
-        M::Cli => cli,
-        M::Sti => sti,
-        M::Rdpkru => rdpkru,
-        M::Wrpkru => wrpkru,
-        M::Clac => alignment_flag,
-        M::Stac => with_aux(1, alignment_flag),
-        M::Swapgs => swapgs,
-        M::Rdfsbase => with_aux(Seg::Fs as u16, read_base),
-        M::Rdgsbase => with_aux(Seg::Gs as u16, read_base),
-        M::Wrfsbase => with_aux(Seg::Fs as u16, write_base),
-        M::Wrgsbase => with_aux(Seg::Gs as u16, write_base),
-        M::Xgetbv => xgetbv,
-        M::Xsetbv => xsetbv,
-        M::Rdrand | M::Rdseed => random,
-        _ => return None,
-    };
-    let mut op = operands(i, run, long);
-    op.aux = aux;
-    if let Some((_, dst, src)) = special_mov(i).filter(|_| i.mnemonic() == M::Mov) {
-        op.dst = dst;
-        op.src = src;
-    }
-    let bytes = match i.mnemonic() {
-        M::Lgdt | M::Lidt => i.code().op_code().operand_size() as usize / 8,
-        M::Lss | M::Lfs | M::Lgs | M::Lds | M::Les | M::Lar | M::Lsl => i.op0_register().size(),
-        _ if i.op_count() > 0 && i.op0_kind() == OpKind::Register => width(i, 0),
-        _ => 4,
-    };
-    match bytes {
-        8 => op.prefix |= prefix::SIZE64,
-        2 => op.prefix |= prefix::SIZE16,
-        _ => {}
-    }
-    Some(Decoded::plain(op))
 }
 
 /// Keeps the names of the accumulator pair in one place.
