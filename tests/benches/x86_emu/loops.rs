@@ -1,13 +1,11 @@
 //! Loops for the software CPU, and a flat machine that runs them with every check on: registers only, memory through
 //! the software TLB and the keyed arena, and calls with returns.
 
-use std::convert::Infallible;
-
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
-use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
-use x86_emu::{Answer, Budget, Bus, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation};
+use tdvisor_base::{Hpa, KeyId, Level};
+use x86_arch::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_emu::{Budget, Cpu, Engine, Exit, FlatBus, InstructionExit, Interpreter};
 
 /// A private key, so that the arena checks it on every access.
 const KEY: KeyId = KeyId::new(40);
@@ -18,32 +16,6 @@ const PD: u64 = 0x3000;
 const CODE: u64 = 0x20_0000;
 const DATA: u64 = 0x40_0000;
 const STACK: u64 = 0x60_0000;
-
-struct Flat(Arc<Arena>);
-
-impl Bus for Flat {
-    type Refusal = Infallible;
-
-    fn memory(&self) -> Arc<Arena> {
-        self.0.clone()
-    }
-    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Answer, Infallible> {
-        Ok(Answer::Memory(Translation {
-            hpa: Hpa::new(gpa.get() & !0xFFF),
-            key: KEY,
-            level: Level::L2M,
-            readable: true,
-            writable: true,
-            executable: true,
-        }))
-    }
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn random(&mut self) -> Option<u64> {
-        None
-    }
-}
 
 /// A loop ends when RCX reaches zero, in HLT.
 pub struct Loop {
@@ -56,7 +28,7 @@ pub struct Loop {
 pub struct Loaded {
     cpu: Cpu,
     engine: Interpreter,
-    bus: Flat,
+    bus: FlatBus,
     instructions: u64,
 }
 
@@ -129,7 +101,7 @@ pub const LOOPS: [Loop; 3] = [
     },
 ];
 
-fn machine(code: &[u8]) -> (Cpu, Flat) {
+fn machine(code: &[u8]) -> (Cpu, FlatBus) {
     let memory = Arc::new(Arena::new(16 << 20, KeySpace { first_private: 32 }));
     for page in 0..0x800 {
         memory.clear_page(tdvisor_base::Pfn::new(page), KEY).expect("inside the arena");
@@ -154,5 +126,5 @@ fn machine(code: &[u8]) -> (Cpu, Flat) {
     cpu.state.set_rip(CODE);
     cpu.state.set_gpr(Gpr::Rsp, STACK);
     cpu.state.set_gpr(Gpr::R8, DATA);
-    (cpu, Flat(memory))
+    (cpu, FlatBus::new(memory).with_key(KEY).with_pages(Level::L2M))
 }

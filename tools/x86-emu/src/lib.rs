@@ -1,5 +1,27 @@
 //! A software x86-64 CPU: registers and a [`Bus`] in, an [`Exit`] out. It knows nothing of TDX.
 //!
+//! ```
+//! use phys_memory::{Arena, KeySpace};
+//! use tdvisor_base::sync::{Arc, AtomicBool};
+//! use tdvisor_base::{Hpa, KeyId};
+//! use x86_arch::Gpr;
+//! use x86_emu::{Budget, Cpu, Engine, Exit, FlatBus, InstructionExit, Interpreter};
+//!
+//! let memory = Arc::new(Arena::new(1 << 20, KeySpace::SHARED_ONLY));
+//! let code = [0x01, 0xC8, 0xF4]; // add eax, ecx; hlt
+//! memory.write(Hpa::new(0x1000), KeyId::DEFAULT, &code).expect("inside of the memory");
+//!
+//! let mut cpu = Cpu::new(); // in 32-bit protected mode, without paging
+//! cpu.state.set_rip(0x1000);
+//! cpu.state.set_gpr(Gpr::Rax, 2);
+//! cpu.state.set_gpr(Gpr::Rcx, 3);
+//! let mut bus = FlatBus::new(memory);
+//! let exit = Interpreter::new().run(&mut cpu, &mut bus, Budget(100), &AtomicBool::new(false));
+//!
+//! assert_eq!(exit, Exit::Instruction { what: InstructionExit::Hlt, length: 1 });
+//! assert_eq!(cpu.state.gpr(Gpr::Rax), 5);
+//! ```
+//!
 //! # Protocol
 //! - The owner makes a [`Cpu`], sets its [`Cpu::state`] (an `x86_arch::CpuState`), and gives it to the [`Engine`] of its choice:
 //!   [`Engine::run`] takes a [`Bus`] as well, a [`Budget`] of instructions and a kick flag.
@@ -28,6 +50,7 @@ mod decode;
 mod delivery;
 pub mod engine;
 pub mod exits;
+mod flat;
 mod inspect;
 mod memory;
 mod op;
@@ -55,6 +78,7 @@ pub use engine::{AnyEngine, Compiler, Engine, EngineKind, Interpreter};
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };
+pub use flat::FlatBus;
 pub use iced_x86::CpuidFeature;
 pub use inspect::guest_physical;
 pub use operand::NotPerformed;

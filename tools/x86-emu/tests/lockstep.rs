@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
-use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
-use x86_emu::{Answer, Budget, Bus, Compiler, Cpu, Engine, Exit, Interpreter, Translation};
+use tdvisor_base::{Hpa, KeyId};
+use x86_arch::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_emu::{Budget, Compiler, Cpu, Engine, Exit, FlatBus, Interpreter};
 
 const KEY: KeyId = KeyId::new(40);
 const PML4: u64 = 0x1000;
@@ -49,32 +49,6 @@ impl Rng {
 
     fn byte(&mut self) -> u8 {
         self.next() as u8
-    }
-}
-
-struct Flat(Arc<Arena>);
-
-impl Bus for Flat {
-    type Refusal = Infallible;
-
-    fn memory(&self) -> Arc<Arena> {
-        self.0.clone()
-    }
-    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Answer, Infallible> {
-        Ok(Answer::Memory(Translation {
-            hpa: Hpa::new(gpa.get() & !0xFFF),
-            key: KEY,
-            level: Level::L4K,
-            readable: true,
-            writable: true,
-            executable: true,
-        }))
-    }
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn random(&mut self) -> Option<u64> {
-        None
     }
 }
 
@@ -295,7 +269,7 @@ fn program(rng: &mut Rng) -> Vec<u8> {
 struct Machine<E> {
     cpu: Cpu,
     engine: E,
-    bus: Flat,
+    bus: FlatBus,
 }
 
 impl<E: Engine> Machine<E> {
@@ -304,12 +278,12 @@ impl<E: Engine> Machine<E> {
         for page in 0..MEMORY >> 12 {
             memory.clear_page(tdvisor_base::Pfn::new(page), KEY).expect("inside the arena");
         }
-        let this = Self { cpu: Cpu::new(), engine, bus: Flat(memory) };
+        let this = Self { cpu: Cpu::new(), engine, bus: FlatBus::new(memory).with_key(KEY) };
         this.lay_out(seed)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        self.bus.0.write(Hpa::new(at), KEY, bytes).expect("inside the arena");
+        self.bus.memory.write(Hpa::new(at), KEY, bytes).expect("inside the arena");
     }
 
     fn lay_out(mut self, seed: u64) -> Self {
@@ -359,7 +333,7 @@ impl<E: Engine> Machine<E> {
 
     fn memory(&self) -> Vec<u8> {
         let mut all = vec![0; MEMORY as usize];
-        self.bus.0.read(Hpa::new(0), KEY, &mut all).expect("inside the arena");
+        self.bus.memory.read(Hpa::new(0), KEY, &mut all).expect("inside the arena");
         all
     }
 }
@@ -389,7 +363,7 @@ fn explain(seed: u64, slices: &[u64]) -> String {
     let (interpreted, compiled) = run(differs);
     let (begin, _) = run(0);
     let mut bytes = [0; 128];
-    let _ = begin.bus.0.read(Hpa::new(begin.cpu.state.rip()), KEY, &mut bytes);
+    let _ = begin.bus.memory.read(Hpa::new(begin.cpu.state.rip()), KEY, &mut bytes);
     let show = |cpu: &Cpu| format!("{:x?} {:#x}", cpu.state.regs, cpu.state.flags.get());
     format!(
         "slices {before:?} lead to the code {bytes:02x?}\nwith    {}\nwhere the engines part behind {differs} more, before which there is\n            {}\ncompiled    {}\ninterpreted {}",

@@ -1,15 +1,10 @@
 //! The emulated side: the same code and data at the same linear addresses, at CPL 3 under page tables.
 
-use std::convert::Infallible;
-
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
-use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
-use x86_emu::{
-    Answer, Budget, Bus, Compiler, Cpu, Engine, Exit, InstructionExit, Interpreter, Translation,
-    Unimplemented,
-};
+use tdvisor_base::{Hpa, KeyId};
+use x86_arch::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_emu::{Budget, Compiler, Cpu, Engine, Exit, FlatBus, InstructionExit, Interpreter, Unimplemented};
 
 use crate::native::{CODE, DATA, DATA_BYTES, SNIPPET, State};
 
@@ -29,32 +24,6 @@ const DATA_PAGES: u64 = 0x2_0000;
 /// Linear address of the system pages.
 const SYSTEM: u64 = 0x1000_0000;
 const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
-
-struct Flat(Arc<Arena>);
-
-impl Bus for Flat {
-    type Refusal = Infallible;
-
-    fn memory(&self) -> Arc<Arena> {
-        self.0.clone()
-    }
-    fn translate(&mut self, gpa: Gpa, _: Access) -> Result<Answer, Infallible> {
-        Ok(Answer::Memory(Translation {
-            hpa: Hpa::new(gpa.get() & !0xFFF),
-            key: KeyId::DEFAULT,
-            level: Level::L4K,
-            readable: true,
-            writable: true,
-            executable: true,
-        }))
-    }
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn random(&mut self) -> Option<u64> {
-        None
-    }
-}
 
 /// How a snippet ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,13 +77,13 @@ impl Emulated {
 struct Machine<E> {
     cpu: Cpu,
     engine: E,
-    bus: Flat,
+    bus: FlatBus,
 }
 
 impl<E: Engine> Machine<E> {
     fn new(engine: E) -> Self {
         let memory = Arc::new(Arena::new(2 << 20, KeySpace::SHARED_ONLY));
-        let this = Self { cpu: Cpu::new(), engine, bus: Flat(memory) };
+        let this = Self { cpu: Cpu::new(), engine, bus: FlatBus::new(memory) };
         this.poke(PML4, PDPT | 7);
         this.poke(PDPT, PD | 7);
         let table = |linear: u64| PD + 8 * (linear >> 21);
@@ -139,7 +108,7 @@ impl<E: Engine> Machine<E> {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        self.bus.0.write(Hpa::new(at), KeyId::DEFAULT, bytes).expect("inside the arena");
+        self.bus.memory.write(Hpa::new(at), KeyId::DEFAULT, bytes).expect("inside the arena");
     }
 
     fn poke(&self, at: u64, value: u64) {
@@ -147,7 +116,7 @@ impl<E: Engine> Machine<E> {
     }
 
     fn peek(&self, at: u64) -> u64 {
-        self.bus.0.load(Hpa::new(at), KeyId::DEFAULT).expect("inside the arena")
+        self.bus.memory.load(Hpa::new(at), KeyId::DEFAULT).expect("inside the arena")
     }
 
     fn run(
@@ -164,7 +133,7 @@ impl<E: Engine> Machine<E> {
         self.prepare(before);
         let kick = AtomicBool::new(false);
         let exit = self.engine.run(&mut self.cpu, &mut self.bus, Budget(budget), &kick);
-        self.bus.0.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).expect("inside the arena");
+        self.bus.memory.read(Hpa::new(DATA_PAGES), KeyId::DEFAULT, data).expect("inside the arena");
         let cpu = &self.cpu;
         let mut after = State {
             gpr: Gpr::ALL.map(|r| cpu.state.gpr(r)),
