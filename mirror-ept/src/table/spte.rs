@@ -383,4 +383,147 @@ mod tests {
         assert_eq!([Spte::ABSENT, Spte::FROZEN, Spte::DEVICE].map(suppressed), [true, true, false]);
         assert_eq!([Spte::ABSENT, Spte::FROZEN, Spte::DEVICE].map(Spte::is_device), [false, false, true]);
     }
+
+    /// Each bit of an entry that means something or is in FROZEN, and a frame.
+    const MEANING: [u64; 18] = [
+        READ,
+        WRITE,
+        EXECUTE,
+        1 << 4,
+        1 << 5,
+        1 << 6,
+        HUGE,
+        ACCESSED,
+        DIRTY,
+        PRESENT,
+        READ << SAVED_SHIFT,
+        WRITE << SAVED_SHIFT,
+        EXECUTE << SAVED_SHIFT,
+        MAY_WRITE,
+        INHIBIT,
+        MMIO,
+        SUPPRESS_VE,
+        address(0x12_3456_7203),
+    ];
+
+    /// Every word of an entry: all sets of [`MEANING`].
+    fn words() -> impl Iterator<Item = Spte> {
+        let chosen = |set: u32| {
+            let picked = MEANING.iter().enumerate().filter(move |(bit, _)| set >> bit & 1 != 0);
+            picked.fold(0, |word, (_, bits)| word | bits)
+        };
+        (0..1u32 << MEANING.len()).map(move |set| Spte(chosen(set)))
+    }
+
+    /// Whether an entry's permissions are in one place: in effect, or put aside.
+    const fn is_in_one_place(word: Spte) -> bool {
+        word.0 & RWX == 0 || word.0 & SAVED == 0
+    }
+
+    /// Words of mappings and tables.
+    fn entries() -> impl Iterator<Item = Spte> {
+        words().filter(|word| word.is_present() && is_in_one_place(*word))
+    }
+
+    #[test]
+    fn every_word_is_one_thing_at_every_level() {
+        for word in words() {
+            for level in [Level::L4K, Level::L2M, Level::L1G] {
+                let kinds = [word.is_leaf(level), word.is_table(level), word.is_device(), word.is_frozen()];
+                let count = kinds.into_iter().filter(|is| *is).count();
+                assert!(count <= 1, "{word:?} at {level}: {kinds:?}");
+                let is_mapped = word.is_leaf(level) || word.is_table(level);
+                assert_eq!(is_mapped, word.is_present(), "{word:?} at {level}");
+            }
+        }
+    }
+
+    /// What changes a leaf.
+    type Change = fn(Spte) -> Spte;
+
+    /// All of them, by name.
+    const CHANGES: [(&str, Change); 6] = [
+        ("aged by permissions", |word| word.aged(AccessTracking::Permissions)),
+        ("aged by hardware", |word| word.aged(AccessTracking::Hardware)),
+        ("restored", Spte::restored),
+        ("with write", Spte::with_write),
+        ("write-protected", Spte::write_protected),
+        ("timeless", Spte::timeless),
+    ];
+
+    #[test]
+    fn inv_41_no_change_makes_frozen_of_another_word_or_another_word_of_frozen() {
+        for (name, change) in CHANGES {
+            assert_eq!(change(Spte::FROZEN), Spte::FROZEN, "{name}");
+            for word in words().filter(|word| !word.is_frozen()) {
+                let frozen = change(word).is_frozen();
+                // What is not present is nobody's to change; a leaf is never taken for one that is being changed.
+                assert!(!(frozen && word.is_present()), "{word:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn inv_42_no_change_of_any_word_touches_its_page_its_presence_or_its_kind() {
+        const KEPT: u64 = ADDRESS | PRESENT | HUGE | WRITE_BACK | MAY_WRITE | INHIBIT | MMIO | SUPPRESS_VE;
+        for (name, change) in CHANGES {
+            for word in words() {
+                assert_eq!(change(word).0 & KEPT, word.0 & KEPT, "{word:?} {name}");
+                if is_in_one_place(word) {
+                    assert_eq!(change(change(word)), change(word), "{word:?} {name}, twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn inv_42_whatever_an_entry_allows_comes_back_after_aging_and_nothing_else() {
+        for word in entries() {
+            for form in FORMS {
+                assert!(!word.aged(form).is_young(form), "{word:?} {form:?}");
+            }
+            let aged = word.aged(AccessTracking::Permissions);
+            assert_eq!(aged.restored(), word.restored(), "{word:?}");
+            assert_eq!(aged.may_be_dirtied(), word.may_be_dirtied(), "{word:?}");
+            assert_eq!(
+                aged.timeless(),
+                word.timeless(),
+                "{word:?}: age leaves no trace in what parts compare"
+            );
+        }
+    }
+
+    #[test]
+    fn no_entry_becomes_writable_but_where_software_may_allow_it() {
+        for word in entries() {
+            let protected = word.write_protected();
+            assert!(!protected.may_be_dirtied() && !protected.restored().allows(Access::Write), "{word:?}");
+            let writable = word.with_write().allows(Access::Write);
+            assert_eq!(writable, word.may_write() || word.restored().allows(Access::Write), "{word:?}");
+            for other in [Spte(0), Spte(RWX | DIRTY), Spte(READ | ACCESSED), protected] {
+                let folded = word.folded(other);
+                let both = word.allows(Access::Write) && other.restored().allows(Access::Write);
+                assert_eq!(folded.allows(Access::Write), both, "{word:?} with {other:?}");
+                assert_eq!(folded.is_dirty(), word.is_dirty() || other.restored().is_dirty(), "{word:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_huge_leaf_splits_into_children_that_make_it_again() {
+        for word in entries().filter(|word| word.0 & HUGE != 0) {
+            for level in [Level::L2M, Level::L1G] {
+                let Some(below) = level.down() else { panic!("{level} has no level below") };
+                let aligned = Spte(word.0 & !ADDRESS | address(word.pfn().get() & !(level.frames() - 1)));
+                for index in [0, 1, 511] {
+                    let child = aligned.split_child(level, index);
+                    assert!(child.is_leaf(below), "{aligned:?}");
+                    let first = aligned.pfn().get() + index * below.frames();
+                    assert_eq!(child.pfn().get(), first, "{aligned:?} {index}");
+                    assert_eq!((child.0 ^ aligned.0) & !(ADDRESS | HUGE), 0, "{aligned:?} {index}");
+                }
+                assert_eq!(aligned.split_child(level, 0).merged(level), aligned);
+            }
+        }
+    }
 }

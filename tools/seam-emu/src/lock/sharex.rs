@@ -165,4 +165,93 @@ mod tests {
         drop(guest);
         assert!(plain.acquire(Mode::Exclusive, Side::Guest).is_ok());
     }
+
+    /// Every lock word that there can be, with other bits of the object around it.
+    fn words() -> impl Iterator<Item = u64> {
+        const PAYLOADS: [u64; 3] = [0, 0x5a5a_5a5a_5a5a_0000, !LOCK_MASK];
+        PAYLOADS.into_iter().flat_map(|payload| (0..=LOCK_MASK).map(move |word| payload | word))
+    }
+
+    /// Every word, and every attempt to take it.
+    fn attempts() -> impl Iterator<Item = (u64, Mode, Side, HostPriority)> {
+        words().flat_map(|word| {
+            [Mode::Shared, Mode::Exclusive].into_iter().flat_map(move |mode| {
+                [Side::Host, Side::Guest].into_iter().flat_map(move |side| {
+                    [HostPriority::No, HostPriority::Yes].map(|priority| (word, mode, side, priority))
+                })
+            })
+        })
+    }
+
+    fn step(word: u64, mode: Mode, side: Side, priority: HostPriority) -> (u64, Result<(), Busy>) {
+        let unused = AtomicU64::new(0);
+        TryLock::new(&unused, priority).step(word, mode, side)
+    }
+
+    /// Whether it is one that locks get to: never held in both ways at once.
+    const fn is_consistent(word: u64) -> bool {
+        word & EXCLUSIVE == 0 || word & SHARED_MASK == 0
+    }
+
+    #[test]
+    fn of_every_word_an_attempt_changes_no_bit_that_is_not_its_own() {
+        for (word, mode, side, priority) in attempts() {
+            let (next, outcome) = step(word, mode, side, priority);
+            let at = || format!("{word:#x} {mode:?} {side:?} {priority:?}");
+            assert_eq!(next & !LOCK_MASK, word & !LOCK_MASK, "{}: the object's bits", at());
+            match outcome {
+                Ok(()) => {
+                    let priority_left = if side == Side::Host { 0 } else { word & HOST_PRIORITY };
+                    let held = match mode {
+                        Mode::Shared => (word & SHARED_MASK) + ONE_SHARED,
+                        Mode::Exclusive => EXCLUSIVE,
+                    };
+                    assert_eq!(next & LOCK_MASK, priority_left | held, "{}", at());
+                }
+                Err(_) => {
+                    let may_mark = side == Side::Host && priority == HostPriority::Yes;
+                    let mark = if may_mark { HOST_PRIORITY } else { 0 };
+                    assert_eq!(
+                        next,
+                        word | mark,
+                        "{}: a host that lost leaves its mark, and nothing else",
+                        at()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_every_word_exactly_those_get_in_that_nobody_is_in_the_way_of() {
+        for (word, mode, side, priority) in attempts().filter(|attempt| is_consistent(attempt.0)) {
+            let (next, outcome) = step(word, mode, side, priority);
+            let at = || format!("{word:#x} {mode:?} {side:?} {priority:?}");
+            let overtaken = side == Side::Guest && priority == HostPriority::Yes && word & HOST_PRIORITY != 0;
+            let held = match mode {
+                Mode::Shared => word & EXCLUSIVE != 0 || word & SHARED_MASK == SHARED_MASK,
+                Mode::Exclusive => word & (EXCLUSIVE | SHARED_MASK) != 0,
+            };
+            let expected = match (overtaken, held) {
+                (true, _) => Err(Busy::HostPriority),
+                (false, true) => Err(Busy::Held),
+                (false, false) => Ok(()),
+            };
+            assert_eq!(outcome, expected, "{}", at());
+            assert!(is_consistent(next), "{}: {next:#x} is held in both ways", at());
+        }
+    }
+
+    #[test]
+    fn of_every_word_what_is_taken_is_given_back_by_letting_go() {
+        for (word, mode, side, priority) in attempts() {
+            let (next, outcome) = step(word, mode, side, priority);
+            if outcome.is_ok() {
+                let taken = AtomicU64::new(next);
+                drop(Guard { word: &taken, mode });
+                let left = taken.load(Ordering::Relaxed);
+                assert_eq!(left & !HOST_PRIORITY, word & !HOST_PRIORITY, "{word:#x} {mode:?} {side:?}");
+            }
+        }
+    }
 }
