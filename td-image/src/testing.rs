@@ -94,6 +94,31 @@ impl Image {
         Self { size, entries, style: Style::Ovmf, version: 1, count: None, length: None }
     }
 
+    /// The shape of OVMF: a variable store in front of the firmware, which is not measured.
+    #[must_use]
+    pub fn ovmf() -> Self {
+        const STORE: u32 = 0x1000;
+        let mut image = Self::hello();
+        if let Some(firmware) = image.entries.first_mut() {
+            let store = Entry {
+                raw_size: STORE,
+                mem_size: STORE.into(),
+                kind: SectionKind::CFV,
+                attributes: Attributes(0),
+                ..*firmware
+            };
+            *firmware = Entry {
+                data_offset: STORE,
+                raw_size: firmware.raw_size - STORE,
+                gpa: firmware.gpa + u64::from(STORE),
+                mem_size: firmware.mem_size - u64::from(STORE),
+                ..*firmware
+            };
+            image.entries.push(store);
+        }
+        image
+    }
+
     /// The image.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {

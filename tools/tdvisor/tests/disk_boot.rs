@@ -6,25 +6,11 @@ use cli::pe::pe;
 use cli::{Folder, tdvisor};
 use serde_json::Value;
 use td_image::digest::Digest384;
-use td_image::tdvf::{Attributes, SectionKind};
-use td_image::testing::{Entry, Image};
+use td_image::testing::Image;
 
 /// An image with the marks of OVMF: a table at its end, and a variable store without variables.
 fn ovmf() -> Vec<u8> {
-    let mut image = Image::hello();
-    image.entries[0].raw_size = 0x3000;
-    image.entries[0].data_offset = 0x1000;
-    image.entries[0].mem_size = 0x3000;
-    image.entries[0].gpa = 0x1_0000_0000 - 0x3000;
-    image.entries.push(Entry {
-        raw_size: 0x1000,
-        gpa: 0x1_0000_0000 - 0x4000,
-        mem_size: 0x1000,
-        kind: SectionKind::CFV,
-        attributes: Attributes(0),
-        ..Entry::default()
-    });
-    image.build()
+    Image::ovmf().build()
 }
 
 /// The beginning of a disk with one partition.

@@ -181,23 +181,7 @@ fn pe_kernel() -> Vec<u8> {
 
 /// An image with the marks of OVMF: a table at its end, and a variable store.
 fn ovmf_like() -> Vec<u8> {
-    use td_image::tdvf::{Attributes, SectionKind};
-    use td_image::testing::{Entry, Image};
-
-    let mut image = Image::hello();
-    image.entries[0].raw_size = 0x3000;
-    image.entries[0].data_offset = 0x1000;
-    image.entries[0].mem_size = 0x3000;
-    image.entries[0].gpa = 0x1_0000_0000 - 0x3000;
-    image.entries.push(Entry {
-        raw_size: 0x1000,
-        gpa: 0x1_0000_0000 - 0x4000,
-        mem_size: 0x1000,
-        kind: SectionKind::CFV,
-        attributes: Attributes(0),
-        ..Entry::default()
-    });
-    let mut image = image.build();
+    let mut image = td_image::testing::Image::ovmf().build();
     // A volume with a store of no variables.
     let store = [
         0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92, 0, 8,
