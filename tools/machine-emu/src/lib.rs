@@ -2,8 +2,29 @@
 //!
 //! `seam-emu` has the processors, the memory and the module; this adapter adds what a host's kernel would: who
 //! holds which processor, pending IPIs and timers, a page allocator, and a trace of SEAMCALLs.
+//!
+//! ```
+//! use machine_emu::EmulatedMachine;
+//! use machine_emu::trace::Trace;
+//! use td_host::Host;
+//! use td_host::td::Td;
+//! use td_host::td::config::TdConfig;
+//! use td_image::mrtd;
+//! use td_image::tdvf::{HostContents, LoaderModel, TdvfImage};
+//!
+//! let config = TdConfig::default();
+//! let image = td_image::testing::Image::hello().build();
+//! let machine = EmulatedMachine::for_td(config.memory, config.vcpus, Trace::counting());
+//! let host = Host::bring_up(machine, |_| ())?;
+//! let td = Td::build(&host, &config, &image, |_| ())?;
+//!
+//! // The module measured what it was given: what the image alone predicts.
+//! let parsed = TdvfImage::parse(&image).expect("an image");
+//! let plan = parsed.build_plan(LoaderModel::INTERLEAVED, HostContents::default()).expect("a plan");
+//! assert_eq!(td.mrtd()?, mrtd::of_plan(&plan).0);
+//! # Ok::<(), td_host::Error>(())
+//! ```
 
-mod frames;
 pub mod journal;
 pub mod lp;
 pub mod outlet;
@@ -19,12 +40,12 @@ use seam_emu::{
     Cmr, EmulatorLimit, EngineKind, GuestExit, GuestShutdown, HostViolation, Machine, MachineConfig,
     ModuleProfile, TscSource,
 };
+use td_host::frames::FreeFrames;
 use td_host::host::MemoryRange;
 use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
 use tdvisor_base::table::Table;
 use tdvisor_base::{Hpa, KeyId, Level, Pfn, Ticks};
 
-use frames::FreeFrames;
 use lp::{EmulatedLp, Processors, Timing};
 use timer::Timers;
 use trace::Trace;
@@ -129,7 +150,7 @@ impl EmulatedMachine {
                 Some(turns) => Timing::Turns(turns),
             },
             processors,
-            frames: FreeFrames::new(range),
+            frames: FreeFrames::new(&[range]),
             memory_map: vec![range],
             trace,
             machine,

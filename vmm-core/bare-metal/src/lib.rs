@@ -25,7 +25,6 @@ pub mod acpi;
 pub mod boot;
 pub mod calls;
 pub mod conditions;
-pub mod frames;
 pub mod lp;
 pub mod machine;
 pub mod physical;

@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 use core::arch::asm;
 
+use td_host::frames::FreeFrames;
 use td_host::host::MemoryRange;
 use td_host::platform::{Clock, Frames, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds, Processors};
 use tdvisor_base::sync::{AtomicU32, Ordering, spin_loop};
@@ -19,7 +20,6 @@ use tdvisor_base::{Hpa, Level, PAGE_SIZE, Pfn, Ticks};
 use crate::boot::MemoryMap;
 use crate::calls;
 use crate::conditions::TdxFacts;
-use crate::frames::FreeFrames;
 use crate::lp::BareLp;
 use crate::ring0::{area, cpu};
 

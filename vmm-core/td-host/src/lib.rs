@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod error;
+pub mod frames;
 pub mod ghci;
 pub mod host;
 pub mod interrupts;

@@ -1,9 +1,10 @@
-//! The host's page allocator: `buddy_system_allocator` behind a lock.
+//! A page allocator for platforms: `buddy_system_allocator` behind a lock.
 
 use buddy_system_allocator::FrameAllocator;
-use td_host::host::MemoryRange;
 use tdvisor_base::sync::Mutex;
 use tdvisor_base::{PAGE_SIZE, Pfn};
+
+use crate::host::MemoryRange;
 
 /// Orders of blocks: up to 2^32 frames.
 const ORDERS: usize = 33;
@@ -65,8 +66,9 @@ impl FreeFrames {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tdvisor_base::Hpa;
+
+    use super::*;
 
     #[test]
     fn frames_come_from_every_range_and_all_of_them_come_back() {
