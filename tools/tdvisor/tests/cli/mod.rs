@@ -4,6 +4,7 @@
 
 pub mod fat;
 pub mod pe;
+pub mod typed;
 
 use std::io::Write;
 use std::path::PathBuf;

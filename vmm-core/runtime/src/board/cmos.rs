@@ -7,7 +7,7 @@
 //! Registers: Motorola MC146818A data sheet; register 0x32 is the century, as PCs have it; memory sizes as QEMU's PCs have
 //! them (`hw/i386/pc.c`).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tdvisor_attest::time::UnixSeconds;
 use tdvisor_devices::saved::{narrow, numbers};
@@ -87,12 +87,16 @@ impl Cmos {
     }
 
     fn now(&self) -> UnixSeconds {
-        match self.pace {
-            Pace::Deterministic { .. } => DETERMINISTIC,
-            Pace::Real => {
-                UnixSeconds(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-            }
-        }
+        UnixSeconds(date(self.pace).duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+/// The date that a guest is told.
+#[must_use]
+pub fn date(pace: Pace) -> SystemTime {
+    match pace {
+        Pace::Deterministic { .. } => UNIX_EPOCH + Duration::from_secs(DETERMINISTIC.0),
+        Pace::Real => SystemTime::now(),
     }
 }
 

@@ -7,7 +7,7 @@
 
 pub mod acpi_files;
 pub mod boot_files;
-mod cmos;
+pub mod cmos;
 pub mod disk;
 pub mod disk_format;
 pub mod disk_worker;

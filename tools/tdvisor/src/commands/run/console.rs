@@ -149,7 +149,9 @@ impl Inner {
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim();
         self.kernel_spoke |= !line.is_empty() && !line.starts_with(FIRMWARE);
-        self.remark = Remark::in_line(line).or(self.remark);
+        if let Some(remark) = Remark::in_line(line) {
+            self.remark = Some(remark.after(self.remark));
+        }
         // The kernel puts the time in front; whoever mentions a panic in the middle of a line quotes one.
         let message =
             line.split_once("] ").filter(|(time, _)| time.starts_with('[')).map_or(line, |(_, text)| text);

@@ -15,6 +15,7 @@ use tdvisor_devices::virtio::rng::VirtioRng;
 use tdvisor_devices::virtio::rtc::VirtioRtc;
 use tdvisor_devices::virtio::vsock::{FIRST_GUEST_CID, VirtioVsock};
 use tdvisor_runtime::bell::Bell;
+use tdvisor_runtime::board::cmos;
 use tdvisor_runtime::board::disk::FileDisk;
 use tdvisor_runtime::board::disk_worker::DiskWorker;
 use tdvisor_runtime::board::entropy::entropy;
@@ -49,9 +50,10 @@ pub struct DeviceArgs {
     /// repeated.
     #[arg(long = "forward", value_name = "[tcp:|udp:]HOST:GUEST", requires = "net")]
     forwards: Vec<ForwardArg>,
-    /// A folder of this machine that the guest may read, as a virtio-fs file system: `mount -t virtiofs TAG …`, `share` if not
-    /// given. `ro` has to be said: there are no folders that the guest may write yet. Can be repeated.
-    #[arg(long = "share", value_name = "DIR,ro[,tag=TAG]")]
+    /// A folder of this machine for the guest, as a virtio-fs file system: `mount -t virtiofs TAG …`, `share` if not given. With
+    /// `ro` the guest only reads it; with `overlay` it writes as well, into memory of this program, and the folder stays as it
+    /// is: at most 256 MiB, gone at the end. One of both has to be said. Can be repeated.
+    #[arg(long = "share", value_name = "DIR,ro|overlay[,tag=TAG]")]
     shares: Vec<ShareArg>,
     /// Let the guest read this machine's clock at any time (virtio-rtc: /dev/ptp0, /dev/rtc0), not only when it boots.
     #[arg(long, conflicts_with = "deterministic")]
@@ -68,7 +70,15 @@ fn clock() -> Option<u64> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ShareArg {
     path: PathBuf,
+    writes: Writes,
     tag: Tag,
+}
+
+/// What becomes of what a guest writes to a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    Refused,
+    KeptInMemory,
 }
 
 /// The tag of a folder that was given none.
@@ -79,22 +89,32 @@ impl FromStr for ShareArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Suboptions { value, options } = Suboptions::parse(text)?;
-        let (mut tag, mut read_only) = (DEFAULT_TAG.to_owned(), false);
+        let (mut tag, mut writes) = (DEFAULT_TAG.to_owned(), None);
         for option in options {
             match option.key.as_str() {
+                "ro" | "overlay" if writes.is_some() => {
+                    return Err("a folder is either 'ro' or 'overlay'".to_owned());
+                }
                 "ro" => {
                     option.bare()?;
-                    read_only = true;
+                    writes = Some(Writes::Refused);
+                }
+                "overlay" => {
+                    option.bare()?;
+                    writes = Some(Writes::KeptInMemory);
                 }
                 "tag" => option.text()?.clone_into(&mut tag),
-                _ => return Err(option.unknown("a folder has 'ro' and 'tag=TAG'")),
+                _ => return Err(option.unknown("a folder has 'ro', 'overlay' and 'tag=TAG'")),
             }
         }
-        if !read_only {
-            return Err(format!("a folder can only be read so far: say so with '{value},ro'"));
-        }
+        let writes = writes.ok_or_else(|| {
+            format!(
+                "this machine's folder is never written: '{value},ro' refuses what the guest writes, \
+                 '{value},overlay' keeps it in memory until the end"
+            )
+        })?;
         let tag = Tag::new(&tag).ok_or("a tag is 1 to 36 bytes of text".to_owned())?;
-        Ok(Self { path: value.into(), tag })
+        Ok(Self { path: value.into(), writes, tag })
     }
 }
 
@@ -299,6 +319,7 @@ impl DeviceArgs {
     pub fn open(
         &self,
         rootfs: Option<&Path>,
+        pace: Pace,
         stop: &StopFlag,
         bell: &Bell,
     ) -> Result<Vec<Box<dyn VirtioDevice>>, Failure> {
@@ -316,18 +337,18 @@ impl DeviceArgs {
             })?;
             devices.push(Box::new(VirtioVsock::new(*cid, Box::new(sockets))));
         }
-        for (index, ShareArg { path, tag }) in self.shares.iter().enumerate() {
+        for (index, ShareArg { path, writes, tag }) in self.shares.iter().enumerate() {
             let is_root = rootfs.is_some() && Tag::new(ROOT_TAG) == Some(*tag);
             if is_root || self.shares.iter().take(index).any(|other| other.tag == *tag) {
                 let problem = "another folder has the same tag: give each its own with ',tag=TAG'";
                 return Err(Failure::input(path.display(), problem));
             }
-            devices.push(shared(path, *tag, stop)?);
+            devices.push(shared(path, *writes, *tag, pace, stop)?);
         }
         if let Some(path) = rootfs {
             let tag =
                 Tag::new(ROOT_TAG).ok_or_else(|| Failure::Internal("a tag that is too long".to_owned()))?;
-            devices.push(shared(path, tag, stop)?);
+            devices.push(shared(path, Writes::Refused, tag, pace, stop)?);
         }
         if let Some(net) = &self.net {
             devices.push(self.card(net, bell)?);
@@ -339,10 +360,19 @@ impl DeviceArgs {
     }
 }
 
-/// A folder that the guest may read.
-fn shared(path: &Path, tag: Tag, stop: &StopFlag) -> Result<Box<dyn VirtioDevice>, Failure> {
-    let share =
-        Share::read_only(path, stop.clone()).map_err(|error| Failure::input(path.display(), error))?;
+/// A folder for the guest.
+fn shared(
+    path: &Path,
+    writes: Writes,
+    tag: Tag,
+    pace: Pace,
+    stop: &StopFlag,
+) -> Result<Box<dyn VirtioDevice>, Failure> {
+    let share = match writes {
+        Writes::Refused => Share::read_only(path, stop.clone()),
+        Writes::KeptInMemory => Share::overlay(path, move || cmos::date(pace), stop.clone()),
+    };
+    let share = share.map_err(|error| Failure::input(path.display(), error))?;
     Ok(Box::new(VirtioFs::new(tag, Box::new(share))))
 }
 
@@ -386,11 +416,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_only_read_and_says_so() {
-        let share = |tag| ShareArg { path: "src".into(), tag: Tag::new(tag).unwrap() };
-        assert_eq!("src,ro".parse(), Ok(share("share")));
-        assert_eq!("src,tag=work,ro".parse(), Ok(share("work")));
-        for bad in ["src", "src,tag=work", "src,rw", "src,ro,tag=", "src,ro=1"] {
+    fn a_folder_says_what_becomes_of_what_the_guest_writes() {
+        let share = |writes, tag| ShareArg { path: "src".into(), writes, tag: Tag::new(tag).unwrap() };
+        assert_eq!("src,ro".parse(), Ok(share(Writes::Refused, "share")));
+        assert_eq!("src,tag=work,ro".parse(), Ok(share(Writes::Refused, "work")));
+        assert_eq!("src,overlay,tag=work".parse(), Ok(share(Writes::KeptInMemory, "work")));
+        for bad in
+            ["src", "src,tag=work", "src,rw", "src,ro,tag=", "src,ro=1", "src,ro,overlay", "src,overlay=x"]
+        {
             assert!(bad.parse::<ShareArg>().is_err(), "{bad}");
         }
         let long = format!("src,ro,tag={}", "x".repeat(37));

@@ -34,27 +34,41 @@ pub enum Remark {
 }
 
 /// Words, and what they mean.
-const WORDS: [(&str, Remark); 9] = [
+const WORDS: [(&str, Remark); 11] = [
     ("No bootable option or device was found", Remark::NothingToBoot),
     ("No mapping found", Remark::NothingToBoot),
     ("UEFI Interactive Shell", Remark::NothingToBoot),
-    ("Security Violation", Remark::NotSigned),
-    ("Access Denied", Remark::NotSigned),
+    // Of firmware that a host hands a kernel, and of GRUB, by its own verifier or by shim's.
+    ("Secure boot image verification failed", Remark::NotSigned),
+    ("bad shim signature", Remark::NotSigned),
+    ("prohibited by secure boot policy", Remark::NotSigned),
+    ("not using insecure legacy linux kernel loader", Remark::NotSigned),
     ("VFS: Unable to mount root fs", Remark::NoRoot),
     ("VFS: Cannot open root device", Remark::NoRoot),
     ("No working init found", Remark::NoInit),
     ("Requested init", Remark::NoInit),
 ];
 
+/// Words of a denial: the firmware's only where its line also says what is denied.
+const DENIALS: [&str; 2] = ["Security Violation", "Access Denied"];
+const DENIED: [&str; 3] = ["BdsDxe", "Image", "Verification failed"];
+
 impl Remark {
     /// What a line of a console says, if it is one of these.
     pub fn in_line(line: &str) -> Option<Self> {
-        // A denial is the firmware's only where the firmware names what it denies.
-        let is_boot = line.contains("BdsDxe") || line.contains("Image");
-        WORDS
-            .iter()
-            .find(|(words, remark)| line.contains(words) && (*remark != Self::NotSigned || is_boot))
-            .map(|(_, remark)| *remark)
+        let has = |words: &&str| line.contains(*words);
+        if DENIALS.iter().any(has) && DENIED.iter().any(has) {
+            return Some(Self::NotSigned);
+        }
+        WORDS.iter().find(|(words, _)| has(words)).map(|(_, remark)| *remark)
+    }
+
+    /// What counts of two remarks: the later one, unless it only says what came of the earlier one.
+    pub const fn after(self, earlier: Option<Self>) -> Self {
+        match (earlier, self) {
+            (Some(Self::NotSigned), Self::NothingToBoot) => Self::NotSigned,
+            (_, later) => later,
+        }
     }
 
     const fn hint(self) -> &'static str {
@@ -166,11 +180,22 @@ mod tests {
             ("BdsDxe: failed to start Boot0001 \"UEFI\" from Fv(x): Access Denied", Some(Remark::NotSigned)),
             ("[    1.0] VFS: Cannot open root device \"vda\"", Some(Remark::NoRoot)),
             ("[    1.0] Kernel panic - not syncing: No working init found.", Some(Remark::NoInit)),
+            ("Verification failed: (0x1A) Security Violation", Some(Remark::NotSigned)),
+            ("error: bad shim signature.", Some(Remark::NotSigned)),
             ("curl: 403 Access Denied", None),
             ("login:", None),
         ] {
             assert_eq!(Remark::in_line(line), remark, "{line}");
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_why_there_is_nothing_to_boot() {
+        let (refused, nothing) = (Remark::NotSigned, Remark::NothingToBoot);
+        assert_eq!(nothing.after(Some(refused)), refused);
+        assert_eq!(refused.after(Some(nothing)), refused);
+        assert_eq!(nothing.after(None), nothing);
+        assert_eq!(nothing.after(Some(Remark::NoRoot)), nothing);
     }
 
     #[test]

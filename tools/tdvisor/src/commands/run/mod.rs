@@ -218,7 +218,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let page = args.report.open()?;
     let debug = args.gdb.listen(args.vcpus, pace)?;
     let bell = Bell::default();
-    let mut virtio = args.devices.open(args.in_guest.rootfs(), &stop, &bell)?;
+    let mut virtio = args.devices.open(args.in_guest.rootfs(), pace, &stop, &bell)?;
     let trace = match trace_file {
         Some(file) => Trace::to_file(file.into_stream()?),
         None => Trace::counting(),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{
@@ -25,6 +26,11 @@ impl Entry {
     /// Whether it is the folder itself, or the one above.
     pub(super) fn is_dots(&self) -> bool {
         matches!(&self.name[..], b"." | b"..")
+    }
+
+    /// Its name, as the host's file system has it.
+    pub(super) fn os_name(&self) -> &OsStr {
+        OsStr::from_bytes(&self.name)
     }
 }
 
@@ -101,4 +107,19 @@ pub(super) fn component(name: &[u8]) -> Result<&OsStr, Errno> {
     }
     let is_component = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
     if is_component && !name.contains(&0) { Ok(OsStr::from_bytes(name)) } else { Err(Errno::INVAL) }
+}
+
+/// Reads a file's bytes at an offset, as many as there are.
+pub(super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = offset.checked_add(done as u64).ok_or(Errno::INVAL)?;
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+    Ok(done)
 }

@@ -1,15 +1,16 @@
-//! A folder of the host that a guest may read: a server of the FUSE protocol, in this process.
+//! A folder of the host that a guest may read, or change in memory: a server of the FUSE protocol, in this process.
 //!
 //! # Who does what
 //! [`Share`] is what the device has; a thread of its own does the work, so that a file system that does not answer holds no
 //! vCPU for ever. `server` answers messages, `protocol` has their layouts, `nodes` knows which names the guest holds,
-//! `folder` is the only place that touches the host's file system.
+//! `folder` is the only place that touches the host's file system. `overlay` answers instead of `server` where the guest may
+//! write: into memory of this process, above the host's files.
 //!
 //! # Security
 //! A guest is not trusted. Every name is one component, without `/` and NUL, and neither `.` nor `..`; every path is opened from
 //! the folder's own descriptor by `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, so that neither `..` nor a symbolic
 //! link, not even one that somebody puts there meanwhile, leads out of it. The guest follows links itself, among its own
-//! files. Only regular files are opened for reading. Nothing is ever written.
+//! files. Only regular files are opened for reading. Nothing of the host is ever written.
 //!
 //! # What the guest sees
 //! Owners, modes and times as they are; the time of access is that of the last change, because reading must change nothing.
@@ -24,20 +25,24 @@
 //! memory; the memory here has none to give. What they have beyond that, a folder that is written, needs capabilities and
 //! changes of credentials that this program does not want.
 
+mod attributes;
 mod folder;
+mod listing;
 pub mod nodes;
+pub mod overlay;
 mod protocol;
 pub mod server;
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tdvisor_devices::virtio::fs::FileServer;
 
 use self::folder::Folder;
+use self::overlay::Overlay;
 use self::protocol::Request;
-use self::server::Server;
+use self::server::{Answers, Server};
 use crate::worker::{StopFlag, Worker};
 
 /// How long a message may take.
@@ -65,7 +70,23 @@ impl Share {
     /// # Errors
     /// There is no such folder, or the kernel has no `openat2`.
     pub fn read_only(path: &Path, stop: StopFlag) -> io::Result<Self> {
-        let mut server = Server::new(Folder::open(path)?);
+        Ok(Self::of(Box::new(Server::new(Folder::open(path)?)), stop))
+    }
+
+    /// The folder at `path`, with what the guest writes above it in memory. Files change at the time that `clock` gives. Its
+    /// requests end in time, and at once when the flag is set.
+    ///
+    /// # Errors
+    /// There is no such folder, or the kernel has no `openat2`.
+    pub fn overlay(
+        path: &Path,
+        clock: impl FnMut() -> SystemTime + Send + 'static,
+        stop: StopFlag,
+    ) -> io::Result<Self> {
+        Ok(Self::of(Box::new(Overlay::new(Folder::open(path)?, Box::new(clock))), stop))
+    }
+
+    fn of(mut server: Box<dyn Answers>, stop: StopFlag) -> Self {
         let worker = Worker::new(stop, move |job| match job {
             Job::Answer { message, room } => server.answer(&message, room),
             Job::Reset => {
@@ -73,7 +94,7 @@ impl Share {
                 None
             }
         });
-        Ok(Self { worker })
+        Self { worker }
     }
 }
 

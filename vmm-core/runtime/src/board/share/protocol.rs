@@ -1,12 +1,14 @@
-//! Layouts of the FUSE protocol, version 7.31, as far as a folder that is read needs them. All numbers are little-endian here.
+//! Layouts of the FUSE protocol, version 7.31, as far as a folder needs them. All numbers are little-endian here.
 //!
 //! A message begins with: length (u32), operation (u32), unique number (u64), node (u64), user, group, process (u32 each), 4
 //! bytes of padding. An answer begins with: length (u32), error as a negative number (i32), the message's unique number (u64).
 //!
 //! Source: `include/uapi/linux/fuse.h`, which documents the ABI.
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
+
+use super::attributes::Attributes;
 
 /// The version that is spoken.
 pub(super) const MAJOR: u32 = 7;
@@ -57,10 +59,18 @@ pub(super) mod operation {
     pub(in super::super) const TMPFILE: u32 = 51;
 }
 
+/// What RENAME2 asks for.
+pub(super) mod rename_flag {
+    /// The new name must be nobody's.
+    pub(in super::super) const NO_REPLACE: u32 = 1;
+}
+
 /// What a server can do, of INIT's flags.
 pub(super) mod init_flag {
     /// Several reads of one file at a time.
     pub(in super::super) const ASYNC_READ: u32 = 1 << 0;
+    /// Writes of more than a page.
+    pub(in super::super) const BIG_WRITES: u32 = 1 << 5;
     /// Names and what they are, in one answer.
     pub(in super::super) const DO_READDIRPLUS: u32 = 1 << 13;
     /// The guest chooses between that and names alone.
@@ -70,7 +80,7 @@ pub(super) mod init_flag {
     /// The answer says how many pages a request has at most.
     pub(in super::super) const MAX_PAGES: u32 = 1 << 22;
 
-    /// All of them.
+    /// Those of every folder.
     pub(in super::super) const OURS: u32 =
         ASYNC_READ | DO_READDIRPLUS | READDIRPLUS_AUTO | PARALLEL_DIROPS | MAX_PAGES;
 }
@@ -93,6 +103,13 @@ impl<'m> Fields<'m> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// So many bytes, which are there.
+    pub(super) fn bytes(&mut self, count: usize) -> Result<&'m [u8], Errno> {
+        let (bytes, rest) = self.0.split_at_checked(count).ok_or(Errno::INVAL)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
     /// The bytes up to a NUL, which is there.
     pub(super) fn text(&mut self) -> Result<&'m [u8], Errno> {
         let end = self.0.iter().position(|byte| *byte == 0).ok_or(Errno::INVAL)?;
@@ -107,6 +124,9 @@ impl<'m> Fields<'m> {
 pub(super) struct Request<'m> {
     pub(super) operation: u32,
     pub(super) node: u64,
+    /// Who asks, in the guest.
+    pub(super) user: u32,
+    pub(super) group: u32,
     unique: u64,
     body: &'m [u8],
 }
@@ -118,7 +138,8 @@ impl<'m> Request<'m> {
         let mut header = Fields(message);
         let length = header.u32().ok()?;
         let (operation, unique, node) = (header.u32().ok()?, header.u64().ok()?, header.u64().ok()?);
-        (length as usize == message.len()).then_some(Self { operation, node, unique, body })
+        let (user, group) = (header.u32().ok()?, header.u32().ok()?);
+        (length as usize == message.len()).then_some(Self { operation, node, user, group, unique, body })
     }
 
     /// The fields behind the header.
@@ -190,34 +211,33 @@ impl Body {
     }
 
     /// What a file is: 88 bytes.
-    fn attributes(self, node: u64, stat: &Stat) -> Self {
+    fn attributes(self, node: u64, of: &Attributes) -> Self {
         // The time of access is that of the last change.
-        let (seconds, nanoseconds) = (stat.st_mtime as u64, stat.st_mtime_nsec as u32);
         self.u64(node)
-            .u64(stat.st_size as u64)
-            .u64(stat.st_blocks as u64)
-            .u64(seconds)
-            .u64(seconds)
-            .u64(stat.st_ctime as u64)
-            .u32(nanoseconds)
-            .u32(nanoseconds)
-            .u32(stat.st_ctime_nsec as u32)
-            .u32(stat.st_mode)
-            .u32(stat.st_nlink as u32)
-            .u32(stat.st_uid)
-            .u32(stat.st_gid)
-            .u32(stat.st_rdev as u32)
-            .u32(stat.st_blksize as u32)
+            .u64(of.size)
+            .u64(of.blocks)
+            .u64(of.modified.0)
+            .u64(of.modified.0)
+            .u64(of.changed.0)
+            .u32(of.modified.1)
+            .u32(of.modified.1)
+            .u32(of.changed.1)
+            .u32(of.mode)
+            .u32(of.links)
+            .u32(of.user)
+            .u32(of.group)
+            .u32(of.device)
+            .u32(of.block_bytes)
             .u32(0)
     }
 
     /// The answer to GETATTR.
-    pub(super) fn attributes_answer(node: u64, stat: &Stat) -> Self {
-        Self::default().u64(VALID_SECONDS).u32(0).u32(0).attributes(node, stat)
+    pub(super) fn attributes_answer(node: u64, of: &Attributes) -> Self {
+        Self::default().u64(VALID_SECONDS).u32(0).u32(0).attributes(node, of)
     }
 
     /// The answer to LOOKUP: 128 bytes.
-    pub(super) fn entry(self, node: u64, stat: &Stat) -> Self {
+    pub(super) fn entry(self, node: u64, of: &Attributes) -> Self {
         const GENERATION: u64 = 0;
         self.u64(node)
             .u64(GENERATION)
@@ -225,7 +245,7 @@ impl Body {
             .u64(VALID_SECONDS)
             .u32(0)
             .u32(0)
-            .attributes(node, stat)
+            .attributes(node, of)
     }
 
     /// An entry of READDIRPLUS that says nothing but the name.

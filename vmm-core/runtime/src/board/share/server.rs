@@ -1,14 +1,14 @@
-//! Answers to the messages of a guest.
+//! Answers to the messages of a guest that only reads.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
-use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::folder::{Entry, Folder, component};
-use super::nodes::{Nodes, ROOT};
+use super::attributes::Attributes;
+use super::folder::{Entry, Folder, component, read_at};
+use super::listing::{self, Listing};
+use super::nodes::Nodes;
 use super::protocol::{ANSWER_HEADER_BYTES, Body, Fields, MAJOR, MINOR, Request, init_flag, operation};
 
 /// Open files and folders at one time.
@@ -18,10 +18,10 @@ pub const ENTRIES_MAX: usize = 1 << 19;
 
 /// Bytes of a page of the guest, and pages of a request.
 const PAGE_BYTES: u32 = 4096;
-const PAGES_MAX: u16 = 32;
+pub(super) const PAGES_MAX: u16 = 32;
 /// Requests that the guest may have waiting in the background, and where it calls that crowded.
-const BACKGROUND: u16 = 16;
-const CROWDED: u16 = 12;
+pub(super) const BACKGROUND: u16 = 16;
+pub(super) const CROWDED: u16 = 12;
 
 /// Flags of an open file that ask to write it: the access mode, and what makes it empty.
 const WRITE_FLAGS: u32 = 0b11 | 0o1000;
@@ -43,31 +43,17 @@ pub(super) struct Server {
     entries: usize,
 }
 
-/// What a folder's entries are told with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listing {
-    Names,
-    NamesAndAttributes,
+/// Answers the messages of one guest.
+pub(super) trait Answers: Send {
+    /// As [`tdvisor_devices::virtio::fs::FileServer::answer`].
+    fn answer(&mut self, message: &[u8], room: usize) -> Option<Vec<u8>>;
+    /// The guest has let go of everything.
+    fn reset(&mut self);
 }
 
 impl Server {
     pub(super) const fn new(folder: Folder) -> Self {
         Self { folder, nodes: Nodes::new(), handles: BTreeMap::new(), last_handle: 0, entries: 0 }
-    }
-
-    /// The guest has let go of everything.
-    pub(super) fn reset(&mut self) {
-        self.nodes.clear();
-        self.handles.clear();
-        self.entries = 0;
-    }
-
-    /// As [`tdvisor_devices::virtio::fs::FileServer::answer`].
-    pub(super) fn answer(&mut self, message: &[u8], room: usize) -> Option<Vec<u8>> {
-        let request = Request::of(message)?;
-        let room_of_body = room.saturating_sub(ANSWER_HEADER_BYTES);
-        let result = self.dispatch(&request, room_of_body);
-        if request.is_one_way() { None } else { request.answered(result, room) }
     }
 
     fn dispatch(&mut self, request: &Request<'_>, room: usize) -> Result<Vec<u8>, Errno> {
@@ -76,8 +62,8 @@ impl Server {
         match request.operation {
             operation::INIT => self.init(&mut fields),
             operation::LOOKUP => {
-                let (node, stat) = self.lookup(node, fields.text()?)?;
-                Ok(Body::default().entry(node, &stat).finish())
+                let (node, attributes) = lookup(&self.folder, &mut self.nodes, node, fields.text()?)?;
+                Ok(Body::default().entry(node, &attributes).finish())
             }
             operation::FORGET => {
                 self.nodes.forget(node, fields.u64()?);
@@ -86,7 +72,7 @@ impl Server {
             operation::BATCH_FORGET => self.forget_all(&mut fields),
             operation::GETATTR => {
                 let stat = self.folder.stat(&self.nodes.path(node)?)?;
-                Ok(Body::attributes_answer(node, &stat).finish())
+                Ok(Body::attributes_answer(node, &Attributes::from(&stat)).finish())
             }
             operation::READLINK => self.folder.read_link(&self.nodes.path(node)?),
             operation::OPEN => self.open(node, &mut fields),
@@ -141,13 +127,6 @@ impl Server {
         Ok(body.zeros(UNUSED_BYTES).finish())
     }
 
-    /// The node of a name, which the guest holds from now on, and what it is.
-    fn lookup(&mut self, parent: u64, name: &[u8]) -> Result<(u64, Stat), Errno> {
-        let name = component(name)?;
-        let stat = self.folder.stat(&self.nodes.path(parent)?.join(name))?;
-        Ok((self.nodes.hold(parent, name)?, stat))
-    }
-
     fn forget_all(&mut self, fields: &mut Fields<'_>) -> Result<Vec<u8>, Errno> {
         let (count, _) = (fields.u32()?, fields.u32()?);
         // The message's length bounds it, whatever the count says.
@@ -188,17 +167,8 @@ impl Server {
         let (handle, offset, size) = (fields.u64()?, fields.u64()?, fields.u32()?);
         let Some(Handle::File(file)) = self.handles.get(&handle) else { return Err(Errno::BADF) };
         let mut data = vec![0; (size as usize).min(room)];
-        let mut done = 0;
-        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset.checked_add(done as u64).ok_or(Errno::INVAL)?;
-            match file.read_at(rest, at) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            }
-        }
-        data.truncate(done);
+        let count = read_at(file, offset, &mut data)?;
+        data.truncate(count);
         Ok(data)
     }
 
@@ -211,35 +181,11 @@ impl Server {
         listing: Listing,
     ) -> Result<Vec<u8>, Errno> {
         let (handle, offset, size) = (fields.u64()?, fields.u64()?, fields.u32()?);
-        let room = room.min(size as usize);
-        let mut answer = Vec::new();
-        let mut index = usize::try_from(offset).map_err(|_| Errno::INVAL)?;
-        loop {
-            let Some(Handle::Folder(entries)) = self.handles.get(&handle) else { return Err(Errno::BADF) };
-            let Some(Entry { name, kind }) = entries.get(index) else { break };
-            let (name, kind, next) = (name.clone(), *kind, offset_of(index + 1));
-            // A number for those who only list names: a name is never looked up by that.
-            let number = ROOT + next;
-            let bare = |start: Body| start.name(number, next, kind, &name).finish();
-            let nameless = match listing {
-                Listing::Names => Body::default(),
-                Listing::NamesAndAttributes => Body::default().no_entry(),
-            };
-            let mut entry = bare(nameless);
-            // Measured before it is looked up: the guest holds only what it is told of.
-            if answer.len() + entry.len() > room {
-                break;
-            }
-            // What is gone meanwhile, or is no name of one below, stays a name and nothing else.
-            if listing == Listing::NamesAndAttributes
-                && let Ok((node, stat)) = self.lookup(parent, &name)
-            {
-                entry = Body::default().entry(node, &stat).name(node, next, kind, &name).finish();
-            }
-            answer.extend(entry);
-            index += 1;
-        }
-        Ok(answer)
+        let Some(Handle::Folder(entries)) = self.handles.get(&handle) else { return Err(Errno::BADF) };
+        let (folder, nodes) = (&self.folder, &mut self.nodes);
+        listing::answer(entries, offset, room.min(size as usize), listing, |name| {
+            lookup(folder, nodes, parent, name).ok()
+        })
     }
 
     fn file_system(&self) -> Result<Vec<u8>, Errno> {
@@ -258,7 +204,24 @@ impl Server {
     }
 }
 
-/// Where a folder goes on, as the guest has it.
-const fn offset_of(index: usize) -> u64 {
-    index as u64
+impl Answers for Server {
+    fn reset(&mut self) {
+        self.nodes.clear();
+        self.handles.clear();
+        self.entries = 0;
+    }
+
+    fn answer(&mut self, message: &[u8], room: usize) -> Option<Vec<u8>> {
+        let request = Request::of(message)?;
+        let room_of_body = room.saturating_sub(ANSWER_HEADER_BYTES);
+        let result = self.dispatch(&request, room_of_body);
+        if request.is_one_way() { None } else { request.answered(result, room) }
+    }
+}
+
+/// The node of a name, which the guest holds from now on, and what it is.
+fn lookup(folder: &Folder, nodes: &mut Nodes, parent: u64, name: &[u8]) -> Result<(u64, Attributes), Errno> {
+    let name = component(name)?;
+    let stat = folder.stat(&nodes.path(parent)?.join(name))?;
+    Ok((nodes.hold(parent, name)?, Attributes::from(&stat)))
 }

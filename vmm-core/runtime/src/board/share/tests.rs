@@ -9,10 +9,10 @@ use super::server::HANDLES_MAX;
 use super::*;
 
 /// A folder of its own for one test, with another beside it that is nobody's business; removed at its end.
-struct Folders(PathBuf);
+pub(super) struct Folders(PathBuf);
 
 impl Folders {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("tdvisor-share-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(path.join("shared/sub")).unwrap();
@@ -22,11 +22,11 @@ impl Folders {
         Self(path)
     }
 
-    fn shared(&self, name: &str) -> PathBuf {
+    pub(super) fn shared(&self, name: &str) -> PathBuf {
         self.0.join("shared").join(name)
     }
 
-    fn server(&self) -> Guest {
+    fn server(&self) -> Guest<Server> {
         Guest(Server::new(Folder::open(&self.0.join("shared")).unwrap()))
     }
 }
@@ -38,20 +38,20 @@ impl Drop for Folders {
 }
 
 /// A guest's kernel.
-struct Guest(Server);
+pub(super) struct Guest<A>(pub(super) A);
 
-const ROOT: u64 = 1;
-const ROOM: usize = 1 << 17;
+pub(super) const ROOT: u64 = 1;
+pub(super) const ROOM: usize = 1 << 17;
 /// Where the attributes of an entry are: behind node, generation and times of validity.
 const ATTRIBUTES: usize = 40;
 
-const NO_ENTRY: i32 = -2;
-const INVALID: i32 = -22;
+pub(super) const NO_ENTRY: i32 = -2;
+pub(super) const INVALID: i32 = -22;
 const LOOP: i32 = -40;
 const READ_ONLY: i32 = -30;
 const BAD_HANDLE: i32 = -9;
 
-fn message(operation: u32, node: u64, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(operation: u32, node: u64, body: &[u8]) -> Vec<u8> {
     let mut message = ((40 + body.len()) as u32).to_le_bytes().to_vec();
     message.extend(operation.to_le_bytes());
     message.extend(7u64.to_le_bytes());
@@ -61,11 +61,11 @@ fn message(operation: u32, node: u64, body: &[u8]) -> Vec<u8> {
     message
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-impl Guest {
+impl<A: Answers> Guest<A> {
     /// The body of an answer, or its error.
     fn ask_with(&mut self, operation: u32, node: u64, body: &[u8], room: usize) -> Result<Vec<u8>, i32> {
         let answer = self.0.answer(&message(operation, node, body), room).expect("an answer");
@@ -77,23 +77,23 @@ impl Guest {
         }
     }
 
-    fn ask(&mut self, operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
+    pub(super) fn ask(&mut self, operation: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         self.ask_with(operation, node, body, ROOM)
     }
 
-    fn lookup(&mut self, parent: u64, name: &str) -> Result<u64, i32> {
+    pub(super) fn lookup(&mut self, parent: u64, name: &str) -> Result<u64, i32> {
         let entry = self.ask(operation::LOOKUP, parent, format!("{name}\0").as_bytes())?;
         assert_eq!(entry.len(), 128);
         assert_eq!(u64_at(&entry, 0), u64_at(&entry, ATTRIBUTES), "a file's number is its node");
         Ok(u64_at(&entry, 0))
     }
 
-    fn open(&mut self, operation: u32, node: u64, flags: u32) -> Result<u64, i32> {
+    pub(super) fn open(&mut self, operation: u32, node: u64, flags: u32) -> Result<u64, i32> {
         let open = [flags.to_le_bytes(), [0; 4]].concat();
         self.ask(operation, node, &open).map(|answer| u64_at(&answer, 0))
     }
 
-    fn read(&mut self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, i32> {
+    pub(super) fn read(&mut self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, i32> {
         self.read_with(operation::READ, 0, handle, offset, size)
     }
 
@@ -110,7 +110,7 @@ impl Guest {
     }
 
     /// Names of a folder, read in pieces of this size.
-    fn names(&mut self, operation: u32, node: u64, size: u32) -> Vec<String> {
+    pub(super) fn names(&mut self, operation: u32, node: u64, size: u32) -> Vec<String> {
         let handle = self.open(operation::OPENDIR, node, 0).unwrap();
         let (mut names, mut offset) = (Vec::new(), 0);
         let start = if operation == operation::READDIRPLUS { 128 } else { 0 };

@@ -1,0 +1,68 @@
+//! A run whose console is waited for, and typed to.
+
+use std::io::{BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A run of `tdvisor` that goes on while a test looks at its console.
+pub struct Typed {
+    child: Child,
+    console: BufReader<ChildStdout>,
+    seen: String,
+}
+
+impl Typed {
+    /// Starts `tdvisor run` with these words.
+    pub fn run(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tdvisor"))
+            .arg("run")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tdvisor starts");
+        let console = BufReader::new(child.stdout.take().expect("a console"));
+        Self { child, console, seen: String::new() }
+    }
+
+    /// Reads the console until it says these words.
+    #[track_caller]
+    pub fn wait_for(&mut self, words: &str) {
+        if let Err(seen) = self.reaches(words) {
+            panic!("the console never says {words:?}:\n{seen}");
+        }
+    }
+
+    /// Reads the console until it says these words, or to its end.
+    ///
+    /// # Errors
+    /// It ends before; what it said.
+    pub fn reaches(&mut self, words: &str) -> Result<(), String> {
+        let mut byte = [0];
+        while !self.seen.ends_with(words) {
+            match self.console.read(&mut byte) {
+                Ok(1) => self.seen.push(char::from(byte[0])),
+                _ => return Err(self.seen.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Types this.
+    pub fn type_in(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a keyboard");
+        stdin.write_all(text.as_bytes()).expect("tdvisor reads what is typed");
+    }
+
+    /// What the console said so far.
+    pub fn seen(&self) -> &str {
+        &self.seen
+    }
+
+    /// The exit status, after the rest of the console.
+    pub fn status(mut self) -> Option<i32> {
+        let mut rest = String::new();
+        let _ = self.console.read_to_string(&mut rest);
+        self.child.wait().expect("tdvisor ends").code()
+    }
+}
