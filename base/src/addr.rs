@@ -278,6 +278,13 @@ impl fmt::Display for Level {
     }
 }
 
+/// A number as an index or a length; one that is too large for that becomes the largest, which nothing has.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "compared with the largest before")]
+pub const fn to_usize(value: u64) -> usize {
+    if value > usize::MAX as u64 { usize::MAX } else { value as usize }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,10 @@
 //! | [`ops`] | everything else that changes mappings, and the audit |
 //! | [`shadow`] | nested paging: complete and tested, but *not used by the product yet* |
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

@@ -93,7 +93,7 @@ impl ExtendedQualification {
 
     /// The state of the entry at which the walk ended (ACCEPT and ATTR_WR).
     pub const fn found_state(self) -> SeptStateId {
-        SeptStateId((self.0 >> 38) as u8)
+        SeptStateId((self.0 >> 38 & 0xff) as u8)
     }
 
     /// Whether that entry is a leaf (ACCEPT and ATTR_WR).

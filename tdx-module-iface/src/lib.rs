@@ -11,6 +11,10 @@
 //! Facts are those of TDX module 1.5.01 unless an item says otherwise. The crate is `no_std` and allocates
 //! nothing. Codes that come from outside are open enumerations: an unknown value is kept and prints.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![no_std]
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Span {
     /// Forgets the first entries.
     #[inline]
     fn skip(&mut self, entries: usize) {
-        let entries = entries.min(self.entries as usize) as u32;
+        let entries = u32::try_from(entries).map_or(self.entries, |entries| entries.min(self.entries));
         self.first = self.first.following(u64::from(entries));
         self.entries -= entries;
     }
@@ -306,7 +306,9 @@ impl<'s, 'g, X: External> Section<'s, 'g, X> {
         leaves: Leaves<'_>,
     ) -> (Run<Blocked>, Result<(), HookError<X::Error>>) {
         let (done, result) = self.external.block_leaves(self.ctx, self.guard, first, leaves);
-        let entries = if result.is_ok() { leaves.len() } else { done.min(leaves.len()) } as u32;
+        let entries = if result.is_ok() { leaves.len() } else { done.min(leaves.len()) };
+        // Leaves are of one table.
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
         (Run::of(Span { first, entries }), result)
     }
 

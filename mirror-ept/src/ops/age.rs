@@ -17,7 +17,7 @@
 //! table are touched while the current one is scanned, because no prefetcher crosses a page on its own.
 
 use tdvisor_base::sync::{AtomicU64, Ordering};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, to_usize};
 
 use crate::error::MmuError;
 use crate::external::External;
@@ -192,12 +192,12 @@ fn table_end(first: Position) -> Gfn {
 
 /// Index of the first 4K entry of a table that is in a range.
 fn first_index(first: Position, range: GfnRange) -> usize {
-    range.start().get().saturating_sub(first.gfn().get()).min(ENTRIES as u64) as usize
+    to_usize(range.start().get().saturating_sub(first.gfn().get())).min(ENTRIES)
 }
 
 /// Index after the last 4K entry of a table that is in a range.
 fn past_index(first: Position, range: GfnRange) -> usize {
-    range.end().get().saturating_sub(first.gfn().get()).min(ENTRIES as u64) as usize
+    to_usize(range.end().get().saturating_sub(first.gfn().get())).min(ENTRIES)
 }
 
 /// Reads a word of the first lines of a table, so that hardware starts to fetch it.

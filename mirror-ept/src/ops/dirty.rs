@@ -22,7 +22,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use tdvisor_base::sync::{AtomicU64, Ordering};
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, to_usize};
 
 use crate::cache::TableCache;
 use crate::error::MmuError;
@@ -62,7 +62,7 @@ impl DirtyLog {
     pub fn mark(&self, gfn: Gfn) {
         if self.range.contains(gfn) {
             let bit = gfn.get() - self.range.start().get();
-            if let Some(word) = self.words.get((bit / 64) as usize) {
+            if let Some(word) = self.words.get(to_usize(bit / 64)) {
                 word.fetch_or(1 << (bit % 64), Ordering::AcqRel);
             }
         }
@@ -74,7 +74,7 @@ impl DirtyLog {
         self.range.contains(gfn)
             && self
                 .words
-                .get((bit / 64) as usize)
+                .get(to_usize(bit / 64))
                 .is_some_and(|w| w.load(Ordering::Acquire) >> (bit % 64) & 1 == 1)
     }
 }

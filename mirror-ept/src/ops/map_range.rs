@@ -9,7 +9,7 @@
 //! Leaves that map the right page already are passed over (32); one that maps another page stops the run (29).
 
 use tdvisor_base::sync::Ordering;
-use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_base::{Gfn, Level, Pfn, to_usize};
 
 use crate::cache::{MirrorTable, TableCache};
 use crate::error::{MmuError, Step};
@@ -171,7 +171,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
             return Ok(Stepped::To(first.range().end()));
         }
-        let fit = (range.frames() / level.frames()).min(ENTRIES as u64) as usize;
+        let fit = to_usize(range.frames() / level.frames()).min(ENTRIES);
         let absent = |entry: &&tdvisor_base::sync::AtomicU64| {
             let value = Spte(entry.load(Ordering::Relaxed));
             !value.is_present() && !value.is_frozen()

@@ -18,7 +18,7 @@
 //! Device entries go with the leaves and need no flush: the next touch leaves the guest again.
 
 use tdvisor_base::sync::Ordering;
-use tdvisor_base::{Gfn, Level};
+use tdvisor_base::{Gfn, Level, to_usize};
 
 use crate::cache::TableCache;
 use crate::emptied::Emptying;
@@ -181,7 +181,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
         let counters = guard.counters();
         let mapped = self.statistics().mirror;
         let leaves = mapped.leaves_4k + mapped.leaves_2m + mapped.leaves_1g;
-        let room = range.frames().min(leaves).min(self.config.batch.max(1) as u64) as usize;
+        let room = to_usize(range.frames().min(leaves)).min(self.config.batch.max(1));
         let mut batch = Batch::new();
         let mut section = Section::new(&self.external, ctx, guard);
 

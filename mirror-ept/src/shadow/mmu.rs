@@ -112,7 +112,7 @@ impl<G: GuestTables> ShadowMmu<G> {
             let Some(entry) = self.guest.read(table, level.table_index(gfn)) else {
                 return Ok(ShadowOutcome::GuestViolation(level));
             };
-            let place = (page, index(gfn, level) as u16);
+            let place = (page, (index(gfn, level) & 0x1ff) as u16);
             match (decode(entry, level), level.down()) {
                 (GuestEntry::Absent, _) => return Ok(ShadowOutcome::GuestViolation(level)),
                 (GuestEntry::Misconfigured, _) => return Ok(ShadowOutcome::GuestMisconfigured(level)),
@@ -148,7 +148,7 @@ impl<G: GuestTables> ShadowMmu<G> {
         // Below a huge leaf of the guest, pages of our own down to what the host's memory allows.
         while level > goal {
             let Some(below) = level.down() else { break };
-            let place = (page, index(gfn, level) as u16);
+            let place = (page, (index(gfn, level) & 0x1ff) as u16);
             let base = Position::of(leaf, level).gfn();
             let role = Role { level: below, source: Source::HugeLeaf(own) };
             let Some(child) = work.get_page(&self.hash, ready, guard, cache, base, role)? else {
@@ -157,7 +157,7 @@ impl<G: GuestTables> ShadowMmu<G> {
             work.link(place, child, Rights::ALL)?;
             (page, level) = (child, below);
         }
-        let place = (page, index(gfn, level) as u16);
+        let place = (page, (index(gfn, level) & 0x1ff) as u16);
         // The leaf's own rights only: its table may be reached by another way with other rights.
         let own = if writable { own } else { own.without_write() };
         let wanted = Spte::shadow_leaf(backed.pfn.align_down(level), level, own);
@@ -193,7 +193,7 @@ impl<G: GuestTables> ShadowMmu<G> {
         for id in ids {
             let shadows_it = work.state.page(id).is_some_and(|page| page.role.source == Source::GuestTable);
             if shadows_it && index < ENTRIES {
-                flush |= work.drop_entry((id, index as u16));
+                flush |= work.drop_entry((id, (index & 0x1ff) as u16));
             }
         }
         if flush {

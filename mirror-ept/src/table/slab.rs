@@ -14,6 +14,7 @@ use core::mem::size_of;
 #[cfg(any(loom, test))]
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::sync::{AtomicU64, Mutex};
+use tdvisor_base::to_usize;
 
 use crate::once::Once;
 use crate::spte::Spte;
@@ -76,14 +77,14 @@ impl<Twin> Slab<Twin> {
     /// The table of a reference; `None` for a number that was never given.
     #[inline(always)]
     pub(crate) fn get(&self, table: TableRef) -> Option<&Table> {
-        let index = table.get() as usize;
+        let index = to_usize(table.get());
         let chunk = self.chunks.get(index / CHUNK)?.get()?;
         Some(&chunk.tables.get(index % CHUNK)?.0)
     }
 
     /// The place of a table's twin.
     pub(crate) fn twin(&self, table: TableRef) -> Option<&Mutex<Option<Twin>>> {
-        let index = table.get() as usize;
+        let index = to_usize(table.get());
         self.chunks.get(index / CHUNK)?.get()?.twins.get(index % CHUNK)
     }
 
@@ -100,7 +101,10 @@ impl<Twin> Slab<Twin> {
     pub(crate) fn free(&self, table: TableRef) {
         if let Some(entries) = self.get(table) {
             fill(entries, Spte::FROZEN);
-            self.free.0.lock().list.push(table.get() as u32);
+            // There is no table with a larger number.
+            if let Ok(index) = u32::try_from(table.get()) {
+                self.free.0.lock().list.push(index);
+            }
         }
     }
 
@@ -116,13 +120,13 @@ impl<Twin> Slab<Twin> {
         tables.try_reserve_exact(CHUNK).map_err(|_| NoMemory)?;
         twins.try_reserve_exact(CHUNK).map_err(|_| NoMemory)?;
         // Room for every table that exists, so that giving one back never allocates.
+        let first = u32::try_from(free.grown).map_err(|_| NoMemory)?;
         let all = free.grown + CHUNK;
         let more = all - free.list.len();
         free.list.try_reserve(more).map_err(|_| NoMemory)?;
         tables.extend((0..CHUNK).map(|_| Aligned(core::array::from_fn(|_| AtomicU64::new(Spte::FROZEN.0)))));
         twins.extend((0..CHUNK).map(|_| Mutex::new(None)));
         slot.publish(Chunk { tables: tables.into_boxed_slice(), twins: twins.into_boxed_slice() });
-        let first = free.grown as u32;
         free.list.extend((first..first + CHUNK as u32).rev());
         free.grown = all;
         Ok(())

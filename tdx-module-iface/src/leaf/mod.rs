@@ -73,12 +73,12 @@ impl LeafWord {
 
     /// Bits 15:0.
     pub const fn leaf(self) -> u16 {
-        self.0 as u16
+        (self.0 & 0xffff) as u16
     }
 
     /// Bits 23:16.
     pub const fn version(self) -> u8 {
-        (self.0 >> 16) as u8
+        (self.0 >> 16 & 0xff) as u8
     }
 
     /// Whether a bit above the version is set, which every leaf refuses.

@@ -128,7 +128,7 @@ impl SeptEntry {
 
     /// The migration epoch in which the page of a removed entry left, where it is known.
     pub const fn removed_epoch(self) -> Option<u32> {
-        if self.has(Self::REMOVED_EPOCH_VALID) { Some((self.0 >> 12) as u32) } else { None }
+        if self.has(Self::REMOVED_EPOCH_VALID) { Some((self.0 >> 12 & 0xffff_ffff) as u32) } else { None }
     }
 
     /// The seven encoding bits.

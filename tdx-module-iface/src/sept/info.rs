@@ -35,7 +35,7 @@ impl SeptInfo {
 
     /// The state number.
     pub const fn state_id(self) -> SeptStateId {
-        SeptStateId((self.level_state >> 8) as u8)
+        SeptStateId((self.level_state >> 8 & 0xff) as u8)
     }
 
     /// The state of an entry of the TD's own tree.

@@ -80,7 +80,7 @@ impl fmt::Display for Recovery {
 impl StatusCode {
     /// Bits 47:40 of the status.
     pub const fn class(self) -> StatusClass {
-        StatusClass((self.0 >> 8) as u8)
+        StatusClass((self.0 >> 8 & 0xff) as u8)
     }
 
     /// What the class bits say about trying again.

@@ -71,7 +71,9 @@ impl Details {
             DetailsKind::SeptLevel => Self::SeptLevel(raw),
             DetailsKind::MsrIndex => Self::Msr(raw),
             DetailsKind::CpuidLeaf => Self::CpuidLeaf(raw),
-            DetailsKind::L2VmAndLevel => Self::L2 { vm: (raw >> 16) as u16, level: raw as u16 },
+            DetailsKind::L2VmAndLevel => {
+                Self::L2 { vm: (raw >> 16 & 0xffff) as u16, level: (raw & 0xffff) as u16 }
+            }
             DetailsKind::TdmrBytes => {
                 let [index, area, other, _] = raw.to_le_bytes();
                 Self::Tdmr { index, area, other }

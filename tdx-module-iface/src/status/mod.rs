@@ -81,12 +81,12 @@ impl Status {
 
     /// Bits 31:0.
     pub const fn details(self) -> u32 {
-        self.0 as u32
+        (self.0 & 0xffff_ffff) as u32
     }
 
     /// The details read as an operand id. Only meaningful for codes whose details are one.
     pub const fn operand(self) -> Operand {
-        Operand(self.0 as u32)
+        Operand((self.0 & 0xffff_ffff) as u32)
     }
 
     /// Whether all bits of the code are clear. The details may still carry a TD exit's reason.
@@ -131,7 +131,7 @@ impl Status {
 
     /// Bits 39:32: the code inside the class.
     pub const fn class_code(self) -> u8 {
-        (self.0 >> 32) as u8
+        (self.0 >> 32 & 0xff) as u8
     }
 }
 

@@ -121,6 +121,6 @@ impl Operand {
 
     /// The register that this operand is; `None` for fields, list elements and implicit objects.
     pub const fn reg(self) -> Option<Reg> {
-        if self.0 < 16 { Reg::from_index(self.0 as u8) } else { None }
+        if self.0 < 16 { Reg::from_index((self.0 & 0xf) as u8) } else { None }
     }
 }

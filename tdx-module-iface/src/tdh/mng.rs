@@ -92,7 +92,10 @@ pub fn tdh_mng_init<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?
         .check(|status, gprs| {
             (status.code() == StatusCode::OPERAND_INVALID && status.operand() == Operand::CPUID_CONFIG)
-                .then_some(RefusedCpuid { leaf: gprs.rcx as u32, subleaf: (gprs.rcx >> 32) as u32 })
+                .then_some(RefusedCpuid {
+                    leaf: (gprs.rcx & 0xffff_ffff) as u32,
+                    subleaf: (gprs.rcx >> 32) as u32,
+                })
         })
         .map(drop)
 }

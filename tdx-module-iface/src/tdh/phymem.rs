@@ -26,7 +26,7 @@ pub struct PageMetadata {
 impl PageMetadata {
     fn from_gprs(gprs: &Gprs) -> Self {
         Self {
-            page_type: PageType(gprs.rcx as u8),
+            page_type: PageType((gprs.rcx & 0xff) as u8),
             owner: Hpa::new(gprs.rdx),
             size: u8::try_from(gprs.r8).ok().and_then(Level::from_index),
         }

@@ -195,8 +195,8 @@ impl TdExit {
         );
         if is_vmcall_code && reason.basic() == ExitReason::TDCALL {
             return Some(Self::TdVmCall(TdVmCallExit {
-                gprs: ExposedGprs::new(gprs.rcx as u16, *gprs),
-                xmm_mask: (gprs.rcx >> 16) as u16,
+                gprs: ExposedGprs::new((gprs.rcx & 0xffff) as u16, *gprs),
+                xmm_mask: (gprs.rcx >> 16 & 0xffff) as u16,
                 vm,
                 reason,
                 status,
@@ -205,10 +205,10 @@ impl TdExit {
         Some(Self::Async(AsyncExit {
             kind,
             reason,
-            qualification: gprs.rcx as u32,
+            qualification: (gprs.rcx & 0xffff_ffff) as u32,
             extended: ExtendedQualification(gprs.rdx),
             gpa: Gpa::new(gprs.r8),
-            interruption: gprs.r9 as u32,
+            interruption: (gprs.r9 & 0xffff_ffff) as u32,
             vm,
             status,
         }))

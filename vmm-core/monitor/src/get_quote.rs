@@ -71,8 +71,9 @@ pub(crate) fn get_quote(
         Some(Ok(quote)) if quote.len() as u64 > room => (status::ERROR, vec![]),
         Some(Ok(quote)) => (status::SUCCESS, quote),
     };
+    let Ok(output_bytes) = u32::try_from(quote.len()) else { return Answer::Invalid };
     let field = |offset: usize| buffer.wrapping_add(offset as u64);
-    let output_bytes = U32::new(quote.len() as u32);
+    let output_bytes = U32::new(output_bytes);
     // The data first, the status last: a guest that polls the status finds the data complete.
     let written = memory
         .write(data, &quote)

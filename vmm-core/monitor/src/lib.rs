@@ -15,6 +15,10 @@
 //! after. Whoever makes a device raise its line otherwise (typed input) calls [`Monitor::deliver_lines`], and whoever
 //! feeds a device that needs guest memory for it (a network) calls [`Monitor::attend`].
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

@@ -2,7 +2,7 @@
 
 use buddy_system_allocator::FrameAllocator;
 use tdvisor_base::sync::Mutex;
-use tdvisor_base::{PAGE_SIZE, Pfn};
+use tdvisor_base::{PAGE_SIZE, Pfn, to_usize};
 
 use crate::host::MemoryRange;
 
@@ -30,7 +30,7 @@ impl FreeFrames {
         let mut available = 0;
         for range in ranges {
             let (first, end) = (range.base.frame().get(), range.end() / PAGE_SIZE);
-            blocks.add_frame(first as usize, end as usize);
+            blocks.add_frame(to_usize(first), to_usize(end));
             available += end - first;
         }
         Self(Mutex::new(Inner { blocks, available }))
@@ -54,7 +54,7 @@ impl FreeFrames {
     /// Gives contiguous, naturally aligned frames back.
     pub fn free(&self, pfn: Pfn, frames: u64) {
         let mut inner = self.0.lock();
-        inner.blocks.dealloc(pfn.get() as usize, frames as usize);
+        inner.blocks.dealloc(to_usize(pfn.get()), to_usize(frames));
         inner.available += frames;
     }
 

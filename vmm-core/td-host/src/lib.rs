@@ -5,6 +5,10 @@
 //! `no_std` with `alloc`. The machine is behind [`platform::Platform`]; page tables are `mirror-ept`'s,
 //! whose hooks this crate implements with SEAMCALLs; nothing here knows whether the module is Intel's.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

@@ -102,7 +102,7 @@ impl Timer {
         match self.deadline {
             Some(deadline) if !self.uses_deadline() => {
                 let left = deadline.saturating_sub(now) / self.ticks_per_count();
-                if left > self.initial as u64 { self.initial } else { left as u32 }
+                if left > self.initial as u64 { self.initial } else { (left & 0xffff_ffff) as u32 }
             }
             _ => 0,
         }
@@ -150,7 +150,7 @@ impl Timer {
                 } else {
                     None
                 };
-                if self.lvt & MASKED == 0 { Some(self.lvt as u8) } else { None }
+                if self.lvt & MASKED == 0 { Some((self.lvt & 0xff) as u8) } else { None }
             }
             _ => None,
         }

@@ -12,6 +12,10 @@
 //! A guest that keeps its memory from its host shares some of it. What the host may touch is a type of its own,
 //! [`SharedMemory`], at addresses without the SHARED bit; there is no other way to guest memory from here.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

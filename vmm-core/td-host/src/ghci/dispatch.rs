@@ -12,7 +12,7 @@
 
 use tdvisor_base::Side;
 use tdvisor_vm::topology::Topology;
-use tdvisor_vm::{Answer, Transfer, VmExit};
+use tdvisor_vm::{Answer, Partition, Transfer, VmExit};
 use tdx_module_iface::ghci::CallStatus;
 
 use super::{Reply, Request, cpuid, msr};
@@ -56,14 +56,14 @@ pub(crate) fn respond<P: Platform>(
         Request::GetQuote { gpa, size } => Response::Exit(VmExit::GetQuote { gpa, size }),
         Request::ReportFatalError(report) => {
             let message = report.text().collect();
-            td.core().end(Ending::FatalError { code: report.code as u32, message });
+            td.core().end(Ending::FatalError { code: (report.code & 0xffff_ffff) as u32, message });
             Response::End
         }
         Request::SetupEventNotifyInterrupt { vector } => Response::Exit(VmExit::EventNotify { vector }),
         Request::Cpuid { leaf, subleaf } => {
             let host = cpuid::Host {
                 tsc_hz: td.tsc_hz(),
-                topology: Topology { vcpus: td.vcpus().len() as u32 },
+                topology: Topology { vcpus: td.vcpu_count() },
                 x2apic_id: vcpu.index(),
             };
             let [eax, ebx, ecx, edx] = host.values(leaf, subleaf);

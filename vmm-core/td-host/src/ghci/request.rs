@@ -129,7 +129,7 @@ impl Request {
             Function::GET_QUOTE => Self::GetQuote { gpa: Gpa::new(gprs.r12), size: gprs.r13 },
             Function::REPORT_FATAL_ERROR => Self::ReportFatalError(FatalReport::of(gprs)),
             Function::SETUP_EVENT_NOTIFY_INTERRUPT => Self::SetupEventNotifyInterrupt { vector: gprs.r12 },
-            Function::CPUID => Self::Cpuid { leaf: gprs.r12 as u32, subleaf: gprs.r13 as u32 },
+            Function::CPUID => Self::Cpuid { leaf: low_half(gprs.r12), subleaf: low_half(gprs.r13) },
             Function::HLT => Self::Hlt { interrupts_blocked: gprs.r12 != 0 },
             Function::IO => {
                 let size = AccessSize::from_bytes(gprs.r12).filter(|size| *size != AccessSize::Quad)?;
@@ -150,10 +150,15 @@ impl Request {
                 }
             }
             Function::WBINVD => Self::Wbinvd,
-            Function::PCONFIG => Self::Pconfig { leaf: gprs.r12 as u32 },
+            Function::PCONFIG => Self::Pconfig { leaf: low_half(gprs.r12) },
             other => Self::Unknown(other),
         })
     }
+}
+
+/// A 32-bit register, as a guest exposes it in a 64-bit one.
+const fn low_half(register: u64) -> u32 {
+    (register & 0xffff_ffff) as u32
 }
 
 enum Direction {

@@ -13,7 +13,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tdvisor_base::{Hpa, Level, PAGE_SIZE};
+use tdvisor_base::{Hpa, Level, PAGE_SIZE, to_usize};
 use tdx_module_iface::metadata::sys;
 use tdx_module_iface::tdh::{self, MetadataStep, SysInfoBuffers, TdmrInitOutcome};
 use tdx_module_iface::tdmr::{CmrInfo, MAX_CMRS, ReservedArea, TDMR_INFO_ALIGN, TdmrInfo};
@@ -189,9 +189,9 @@ fn configure<P: Platform>(
     let bytes = entries_at + tdmrs.len() as u64 * TDMR_INFO_ALIGN;
     let frames = bytes.div_ceil(PAGE_SIZE);
     let area = platform.allocate_contiguous(frames).ok_or(Error::NoMemory)?;
-    let mut image = vec![0u8; bytes as usize];
+    let mut image = vec![0u8; to_usize(bytes)];
     for (index, plan) in tdmrs.iter().enumerate() {
-        let offset = entries_at as usize + index * TDMR_INFO_ALIGN as usize;
+        let offset = to_usize(entries_at) + index * TDMR_INFO_ALIGN as usize;
         let address = area.base().wrapping_add(offset as u64).get();
         if let Some(slot) = image.get_mut(index * 8..index * 8 + 8) {
             slot.copy_from_slice(&address.to_le_bytes());

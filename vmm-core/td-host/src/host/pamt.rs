@@ -29,7 +29,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use tdvisor_base::sync::Mutex;
-use tdvisor_base::{Hpa, Level, Pfn};
+use tdvisor_base::{Hpa, Level, Pfn, to_usize};
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::{SeamCall, tdh};
 
@@ -38,6 +38,8 @@ use crate::error::Error;
 use crate::platform::Platform;
 use crate::retry::{Bound, bounded};
 
+/// Small pages of the range that one pair of PAMT pages describes.
+const PAGES_OF_RANGE: u32 = 512;
 /// Locks that ranges share: neighbouring ranges have different ones.
 const LOCKS: usize = 64;
 
@@ -122,7 +124,7 @@ impl Dynamic {
 
     /// The ranges that share a lock with this one. The list has [`LOCKS`] entries, so there always is one.
     fn shard(&self, range: Pfn) -> Option<&Mutex<BTreeMap<Pfn, Range>>> {
-        self.ranges.get((range.get() / Level::L2M.frames()) as usize % LOCKS)
+        self.ranges.get(to_usize(range.get() / Level::L2M.frames()) % LOCKS)
     }
 
     fn take_pair<P: Platform>(&self, platform: &P) -> Option<Pair> {
@@ -201,7 +203,7 @@ impl<P: Platform> Host<P> {
 
     /// The 512 pages of a range became one.
     pub(crate) fn merged_pamt(&self, lp: &mut (impl SeamCall + ?Sized), large: Hpa) {
-        self.release_pages(lp, range_of(large), Level::L2M.frames() as u32);
+        self.release_pages(lp, range_of(large), PAGES_OF_RANGE);
     }
 
     fn release_pages(&self, lp: &mut (impl SeamCall + ?Sized), range: Pfn, pages: u32) {
@@ -249,7 +251,7 @@ impl<P: Platform> Host<P> {
         match demote(lp, pages) {
             Ok(value) => {
                 known.pair = known.pair.or(fresh);
-                known.pages += Level::L2M.frames() as u32;
+                known.pages += PAGES_OF_RANGE;
                 Ok(value)
             }
             Err(error) => {

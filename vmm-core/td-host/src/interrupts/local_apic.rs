@@ -106,7 +106,7 @@ impl LocalApic {
         if !matches!(msr, ICR | MSR_TSC_DEADLINE) && value >> 32 != 0 {
             return Err(Refused);
         }
-        let low = value as u32;
+        let low = (value & 0xffff_ffff) as u32;
         match msr {
             MSR_TSC_DEADLINE => self.timer.set_tsc_deadline(value),
             SVR => self.set_svr(low),
@@ -155,7 +155,7 @@ impl LocalApic {
         let mode = (value >> 8 & 7) as u8;
         match mode {
             mode::FIXED | mode::LOWEST_PRIORITY | mode::NMI => {
-                Effect::Send(Message { destination, mode, vector: value as u8 })
+                Effect::Send(Message { destination, mode, vector: (value & 0xff) as u8 })
             }
             _ => Effect::None,
         }

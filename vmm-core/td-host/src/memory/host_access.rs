@@ -4,7 +4,7 @@
 //! attribute is checked, and conversions are kept away for as long as the copy takes. What the host writes is
 //! logged like what the guest writes.
 
-use tdvisor_base::{Gpa, PAGE_SIZE, Side};
+use tdvisor_base::{Gpa, PAGE_SIZE, Side, to_usize};
 use tdvisor_vm::{NotShared, SharedMemory};
 
 use super::GuestMemory;
@@ -60,7 +60,7 @@ impl<P: Platform> GuestMemory<'_, P> {
         let mut done = 0;
         while done < length {
             let at = gpa.wrapping_add(done as u64);
-            let room = (PAGE_SIZE - at.page_offset()) as usize;
+            let room = to_usize(PAGE_SIZE - at.page_offset());
             let piece = room.min(length - done);
             let gfn = at.frame();
             let platform = &self.core.host.platform;

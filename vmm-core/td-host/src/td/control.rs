@@ -120,9 +120,9 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
     let mut params = TdParams {
         attributes: config.attributes,
         xfam: info.xfam_fixed1 | (info.xfam_fixed0 & super::XFAM_WANTED),
-        max_vcpus: config.vcpus as u16,
+        max_vcpus: u16::try_from(config.vcpus).unwrap_or(u16::MAX),
         eptp_controls: eptp::LEVELS_4,
-        tsc_frequency: tsc_units(&host.platform) as u16,
+        tsc_frequency: u16::try_from(tsc_units(&host.platform)).unwrap_or(u16::MAX),
         mrconfigid: config.ids.config_id,
         mrowner: config.ids.owner,
         mrownerconfig: config.ids.owner_config,

@@ -17,7 +17,7 @@ impl<'h, P: Platform> Partition for Td<'h, P> {
         Self: 'p;
 
     fn vcpu_count(&self) -> u32 {
-        self.vcpus().len() as u32
+        u32::try_from(self.vcpus().len()).unwrap_or(u32::MAX)
     }
 
     fn vcpu(&self, index: u32) -> Result<RunningVcpu<'_, 'h, P>, Death> {
