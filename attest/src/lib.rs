@@ -3,6 +3,10 @@
 //! The crate is `no_std`. Without features it parses evidence (no heap); with `alloc` it verifies and
 //! predicts; `std` adds the `ring` backend, the test issuer and TOML policies.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg(feature = "alloc")]
@@ -48,3 +52,9 @@ pub mod x509;
 pub use strict::value as unambiguous_json;
 pub use td_image::bytes::{Hex, Truncated};
 pub use time::{UnixSeconds, Validity};
+
+/// A length as a field of 32 bits has it. One that does not fit becomes the largest, which no reader takes for a length.
+#[cfg(feature = "alloc")]
+fn length32(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

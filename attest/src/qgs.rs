@@ -107,10 +107,10 @@ fn encode(kind: u32, error: u32, first: &[u8], second: &[u8]) -> Result<Vec<u8>,
     message.extend_from_slice(&MAJOR.to_le_bytes());
     message.extend_from_slice(&MINOR.to_le_bytes());
     message.extend_from_slice(&kind.to_le_bytes());
-    message.extend_from_slice(&(size as u32).to_le_bytes());
+    message.extend_from_slice(&crate::length32(size).to_le_bytes());
     message.extend_from_slice(&error.to_le_bytes());
-    message.extend_from_slice(&(first.len() as u32).to_le_bytes());
-    message.extend_from_slice(&(second.len() as u32).to_le_bytes());
+    message.extend_from_slice(&crate::length32(first.len()).to_le_bytes());
+    message.extend_from_slice(&crate::length32(second.len()).to_le_bytes());
     message.extend_from_slice(first);
     message.extend_from_slice(second);
     Ok(message)
@@ -210,7 +210,7 @@ pub mod stream {
         if message.len() > MAX_MESSAGE {
             return Err(QgsError::TooLarge(message.len()));
         }
-        stream.write_all(&(message.len() as u32).to_be_bytes())?;
+        stream.write_all(&crate::length32(message.len()).to_be_bytes())?;
         stream.write_all(message)?;
         stream.flush()?;
         Ok(())

@@ -6,6 +6,10 @@ use super::event::{AlgorithmId, EventType, Register};
 use super::header::SIGNATURE;
 use td_image::digest::Digest384;
 
+/// Bytes of a SHA-384 digest, as an event log says it.
+const DIGEST_BYTES: u16 = 48;
+const _: () = assert!(size_of::<Digest384>() == DIGEST_BYTES as usize);
+
 /// What follows the last event, as OVMF fills its area.
 const FILL: [u8; 16] = [0xff; 16];
 
@@ -29,13 +33,13 @@ impl LogBuilder {
         event.extend([0, 2, 0, 2]);
         event.extend(1u32.to_le_bytes());
         event.extend(AlgorithmId::SHA384.0.to_le_bytes());
-        event.extend((size_of::<Digest384>() as u16).to_le_bytes());
+        event.extend(DIGEST_BYTES.to_le_bytes());
         event.push(0);
         let mut log = Vec::new();
         log.extend(Register::Rtmr0.index().0.to_le_bytes());
         log.extend(EventType::NO_ACTION.0.to_le_bytes());
         log.extend([0; 20]);
-        log.extend((event.len() as u32).to_le_bytes());
+        log.extend(crate::length32(event.len()).to_le_bytes());
         log.extend(event);
         Self(log)
     }
@@ -47,7 +51,7 @@ impl LogBuilder {
         self.0.extend(1u32.to_le_bytes());
         self.0.extend(AlgorithmId::SHA384.0.to_le_bytes());
         self.0.extend(digest.0);
-        self.0.extend((data.len() as u32).to_le_bytes());
+        self.0.extend(crate::length32(data.len()).to_le_bytes());
         self.0.extend(data);
     }
 

@@ -238,10 +238,10 @@ pub(super) mod tests {
         }
         out.push(number << 3);
         while value > 0x7f {
-            out.push(value as u8 | 0x80);
+            out.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;
         }
-        out.push(value as u8);
+        out.push((value & 0x7f) as u8);
     }
 
     /// A field of bytes; none are not written.

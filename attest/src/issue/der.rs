@@ -21,12 +21,12 @@ pub(super) fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
     out.push(tag);
     let len = contents.len();
     if len < 0x80 {
-        out.push(len as u8);
+        out.push((len & 0x7f) as u8);
     } else {
         let bytes = len.to_be_bytes();
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         let bytes = bytes.get(zeros..).unwrap_or_default();
-        out.push(0x80 | bytes.len() as u8);
+        out.push(0x80 | (bytes.len() & 0x7f) as u8);
         out.extend_from_slice(bytes);
     }
     out.extend_from_slice(contents);

@@ -109,7 +109,7 @@ impl TestPlatform {
         let mut quote = Header::new(spec.version, body.tee(), user_data).as_bytes().to_vec();
         if spec.version == 5 {
             quote.extend_from_slice(&body.body_type().0.to_le_bytes());
-            quote.extend_from_slice(&(body.bytes().len() as u32).to_le_bytes());
+            quote.extend_from_slice(&crate::length32(body.bytes().len()).to_le_bytes());
         }
         quote.extend_from_slice(body.bytes());
 
@@ -128,7 +128,7 @@ impl TestPlatform {
         } else {
             push_certification(&mut signature, CertificationType::QE_REPORT, &qe);
         }
-        quote.extend_from_slice(&(signature.len() as u32).to_le_bytes());
+        quote.extend_from_slice(&crate::length32(signature.len()).to_le_bytes());
         quote.extend_from_slice(&signature);
         quote.resize(quote.len().saturating_add(spec.padding), 0);
         Ok(quote)
@@ -137,7 +137,7 @@ impl TestPlatform {
 
 fn push_certification(out: &mut Vec<u8>, kind: CertificationType, data: &[u8]) {
     out.extend_from_slice(&kind.0.to_le_bytes());
-    out.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crate::length32(data.len()).to_le_bytes());
     out.extend_from_slice(data);
 }
 

@@ -102,7 +102,7 @@ fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, 
     };
     header.type_of_loader = QEMU_LOADER;
     // QEMU writes 32 bits: the two bytes behind the field become zero.
-    header.heap_end_ptr = U16::new((command_line - setup - 0x200) as u16);
+    header.heap_end_ptr = U16::new((command_line - setup - 0x200 & 0xffff) as u16);
     (header.ext_loader_ver, header.ext_loader_type) = (0, 0);
     header.cmd_line_ptr = U32::new(command_line);
     header.loadflags |= SetupHeader::CAN_USE_HEAP;
@@ -116,7 +116,11 @@ fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, 
             (false, true) => declared,
             (false, false) => DEFAULT_INITRD_MAX,
         };
-        let low = if machine.memory >= LOW_MEMORY_LIMIT { 0x8000_0000 } else { machine.memory as u32 };
+        let low = if machine.memory >= LOW_MEMORY_LIMIT {
+            0x8000_0000
+        } else {
+            (machine.memory & 0xffff_ffff) as u32
+        };
         let room = low.checked_sub(ACPI_DATA_BYTES).ok_or(KernelError::InitrdTooLarge)?;
         let limit = if limit >= room { room.saturating_sub(1) } else { limit };
         let address = limit.checked_sub(machine.initrd).ok_or(KernelError::InitrdTooLarge)? & !0xfff;

@@ -98,8 +98,8 @@ pub(super) mod tests {
             let mut header = alloc::vec![0u8; VARIABLE_HEADER_BYTES];
             header[..2].copy_from_slice(&START);
             header[2] = *state;
-            header[36..40].copy_from_slice(&(name.len() as u32).to_le_bytes());
-            header[40..44].copy_from_slice(&(value.len() as u32).to_le_bytes());
+            header[36..40].copy_from_slice(&crate::length32(name.len()).to_le_bytes());
+            header[40..44].copy_from_slice(&crate::length32(value.len()).to_le_bytes());
             header[44..].copy_from_slice(&vendor.0);
             store.extend(header);
             store.extend(name);
@@ -107,7 +107,7 @@ pub(super) mod tests {
             store.resize(store.len().next_multiple_of(4), 0xff);
         }
         store.resize(store.len() + 64, 0xff);
-        let bytes = (store.len() as u32).to_le_bytes();
+        let bytes = crate::length32(store.len()).to_le_bytes();
         store[16..20].copy_from_slice(&bytes);
         volume.extend(store);
         volume

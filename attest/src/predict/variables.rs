@@ -36,7 +36,7 @@ pub fn firmware_file_option(attributes: u32, description: &str, volume: Guid, fi
     path.extend_from_slice(&[0x7f, 0xff, 4, 0]);
     let mut option = Vec::new();
     option.extend_from_slice(&attributes.to_le_bytes());
-    option.extend_from_slice(&(path.len() as u16).to_le_bytes());
+    option.extend_from_slice(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_le_bytes());
     option.extend_from_slice(&utf16(description));
     option.extend_from_slice(&[0, 0]);
     option.extend_from_slice(&path);

@@ -21,7 +21,7 @@ const BASE64: [u8; 256] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut value = 0;
     while value < 64 {
-        table[alphabet[value] as usize] = value as u8;
+        table[alphabet[value] as usize] = (value & 0x3f) as u8;
         value += 1;
     }
     table
@@ -64,8 +64,8 @@ pub(crate) fn base64(text: &[u8]) -> Result<Vec<u8>, X509Error> {
     // Unused bits must be zero: one structure has one text.
     match count {
         0 => {}
-        2 if bits & 0xf == 0 => out.push((bits >> 4) as u8),
-        3 if bits & 0x3 == 0 => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
+        2 if bits & 0xf == 0 => out.push((bits >> 4 & 0xff) as u8),
+        3 if bits & 0x3 == 0 => out.extend_from_slice(&[(bits >> 10 & 0xff) as u8, (bits >> 2 & 0xff) as u8]),
         _ => return Err(X509Error::Text),
     }
     if padding != 0 && count + padding != 4 {
