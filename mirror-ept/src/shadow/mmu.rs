@@ -8,7 +8,7 @@ use tdvisor_base::{Gfn, Level, Pfn};
 use super::guest::{GuestEntry, GuestTables, Rights, decode};
 use super::hash::PageHash;
 use super::pages::Work;
-use super::state::State;
+use super::state::{ALL_ENTRIES, State, entry_index};
 use super::{Role, ShadowError, ShadowOutcome, ShadowRoot, Source};
 use crate::age::Age;
 use crate::cache::TableCache;
@@ -18,7 +18,7 @@ use crate::lock::{Exclusive, Shared};
 use crate::mmu::{Mmu, index};
 use crate::range::{GfnRange, Position};
 use crate::spte::{Access, AccessTracking, Spte};
-use crate::table::{ENTRIES, TablePages, TableRef};
+use crate::table::{TablePages, TableRef};
 
 /// The level of a root's entries.
 const ROOT: Level = Level::L512G;
@@ -112,7 +112,7 @@ impl<G: GuestTables> ShadowMmu<G> {
             let Some(entry) = self.guest.read(table, level.table_index(gfn)) else {
                 return Ok(ShadowOutcome::GuestViolation(level));
             };
-            let place = (page, (index(gfn, level) & 0x1ff) as u16);
+            let place = (page, entry_index(gfn, level));
             match (decode(entry, level), level.down()) {
                 (GuestEntry::Absent, _) => return Ok(ShadowOutcome::GuestViolation(level)),
                 (GuestEntry::Misconfigured, _) => return Ok(ShadowOutcome::GuestMisconfigured(level)),
@@ -148,7 +148,7 @@ impl<G: GuestTables> ShadowMmu<G> {
         // Below a huge leaf of the guest, pages of our own down to what the host's memory allows.
         while level > goal {
             let Some(below) = level.down() else { break };
-            let place = (page, (index(gfn, level) & 0x1ff) as u16);
+            let place = (page, entry_index(gfn, level));
             let base = Position::of(leaf, level).gfn();
             let role = Role { level: below, source: Source::HugeLeaf(own) };
             let Some(child) = work.get_page(&self.hash, ready, guard, cache, base, role)? else {
@@ -157,7 +157,7 @@ impl<G: GuestTables> ShadowMmu<G> {
             work.link(place, child, Rights::ALL)?;
             (page, level) = (child, below);
         }
-        let place = (page, (index(gfn, level) & 0x1ff) as u16);
+        let place = (page, entry_index(gfn, level));
         // The leaf's own rights only: its table may be reached by another way with other rights.
         let own = if writable { own } else { own.without_write() };
         let wanted = Spte::shadow_leaf(backed.pfn.align_down(level), level, own);
@@ -192,8 +192,11 @@ impl<G: GuestTables> ShadowMmu<G> {
         let mut flush = false;
         for id in ids {
             let shadows_it = work.state.page(id).is_some_and(|page| page.role.source == Source::GuestTable);
-            if shadows_it && index < ENTRIES {
-                flush |= work.drop_entry((id, (index & 0x1ff) as u16));
+            if let Ok(entry) = u16::try_from(index)
+                && shadows_it
+                && entry < ALL_ENTRIES
+            {
+                flush |= work.drop_entry((id, entry));
             }
         }
         if flush {
@@ -250,7 +253,7 @@ impl<G: GuestTables> ShadowMmu<G> {
             let Some(child) = work.get_page(&self.hash, ready, guard, cache, first, role)? else {
                 return Ok((done, ShadowOutcome::NeedTables));
             };
-            for i in 0..ENTRIES as u16 {
+            for i in 0..ALL_ENTRIES {
                 let value = old.split_child(level, u64::from(i));
                 if !work.value((child, i)).is_present() {
                     work.store((child, i), value);

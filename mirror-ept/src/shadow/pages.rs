@@ -7,7 +7,7 @@ use tdvisor_base::{Gfn, Level};
 
 use super::guest::{GuestTables, Rights};
 use super::hash::{PageHash, Ready};
-use super::state::{Place, ShadowPage, State};
+use super::state::{ALL_ENTRIES, Place, ShadowPage, State};
 use super::{Role, ShadowError, Source};
 use crate::cache::TableCache;
 use crate::external::External;
@@ -16,7 +16,7 @@ use crate::mmu::Mmu;
 use crate::range::Position;
 use crate::slab;
 use crate::spte::Spte;
-use crate::table::{ENTRIES, Table, TablePages, TableRef};
+use crate::table::{Table, TablePages, TableRef};
 
 /// What an operation on shadow pages works with.
 pub(super) struct Work<'w, P: TablePages, X: External<Page = P::ExternalPage>, G> {
@@ -134,7 +134,7 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>, G: GuestTables> Work<'_
         for place in parents {
             self.drop_entry(place);
         }
-        for i in 0..ENTRIES as u16 {
+        for i in 0..ALL_ENTRIES {
             self.drop_entry((id, i));
         }
         let Some(page) = self.state.pages.get_mut(id as usize).and_then(Option::take) else { return };

@@ -10,10 +10,21 @@ use alloc::vec::Vec;
 use tdvisor_base::{Gfn, Level, Pfn};
 
 use super::{Role, ShadowError};
+use crate::mmu::index;
 use crate::range::{GfnRange, Position};
+use crate::table::ENTRIES;
 
 /// Where an entry is: page and index.
 pub(super) type Place = (u32, u16);
+
+/// How many entries a page has, as the second half of a [`Place`].
+#[expect(clippy::cast_possible_truncation, reason = "a table has 512 entries, a model's fewer")]
+pub(super) const ALL_ENTRIES: u16 = ENTRIES as u16;
+
+/// The second half of the [`Place`] of what maps a frame at a level.
+pub(super) fn entry_index(gfn: Gfn, level: Level) -> u16 {
+    u16::try_from(index(gfn, level)).unwrap_or(ALL_ENTRIES)
+}
 
 #[derive(Debug)]
 pub(super) struct ShadowPage {

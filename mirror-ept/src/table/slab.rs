@@ -21,7 +21,8 @@ use crate::spte::Spte;
 use crate::table::{ENTRIES, NoMemory, Table, TableRef};
 
 /// Tables in one chunk.
-const CHUNK: usize = if cfg!(any(loom, shuttle)) { 8 } else { 64 };
+const CHUNK: usize = TABLES_OF_CHUNK as usize;
+const TABLES_OF_CHUNK: u32 = if cfg!(any(loom, shuttle)) { 8 } else { 64 };
 
 #[repr(align(4096))]
 struct Aligned(Table);
@@ -127,7 +128,7 @@ impl<Twin> Slab<Twin> {
         tables.extend((0..CHUNK).map(|_| Aligned(core::array::from_fn(|_| AtomicU64::new(Spte::FROZEN.0)))));
         twins.extend((0..CHUNK).map(|_| Mutex::new(None)));
         slot.publish(Chunk { tables: tables.into_boxed_slice(), twins: twins.into_boxed_slice() });
-        free.list.extend((first..first + CHUNK as u32).rev());
+        free.list.extend((first..first + TABLES_OF_CHUNK).rev());
         free.grown = all;
         Ok(())
     }

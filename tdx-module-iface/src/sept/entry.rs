@@ -133,7 +133,7 @@ impl SeptEntry {
 
     /// The seven encoding bits.
     pub const fn state_encoding(self) -> u8 {
-        ((self.0 >> 9 & 1) | (self.0 >> 53 & 0xf) << 1 | (self.0 >> 6 & 3) << 5) as u8
+        ((self.0 >> 9 & 1 | (self.0 >> 53 & 0xf) << 1 | (self.0 >> 6 & 3) << 5) & 0x7f) as u8
     }
 
     /// The state; `None` for a bit pattern that the module never writes.
