@@ -38,7 +38,7 @@ impl KeyPath {
         for (to, from) in text.iter_mut().zip(path.bytes().take(len)) {
             *to = from;
         }
-        Self { text, len: (len & 0xff) as u8 }
+        Self { text, len: u8::try_from(len).unwrap_or(0) }
     }
 
     /// The path; empty where the whole text is wrong.

@@ -20,13 +20,13 @@ pub(super) fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(contents.len() + 6);
     out.push(tag);
     let len = contents.len();
-    if len < 0x80 {
-        out.push((len & 0x7f) as u8);
+    if let Ok(short @ ..0x80) = u8::try_from(len) {
+        out.push(short);
     } else {
         let bytes = len.to_be_bytes();
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         let bytes = bytes.get(zeros..).unwrap_or_default();
-        out.push(0x80 | (bytes.len() & 0x7f) as u8);
+        out.push(0x80 | u8::try_from(bytes.len()).unwrap_or(0x7f));
         out.extend_from_slice(bytes);
     }
     out.extend_from_slice(contents);

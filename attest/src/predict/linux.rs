@@ -102,7 +102,7 @@ fn with_qemus_header(image: &[u8], machine: Machine) -> Result<Option<Vec<u8>>, 
     };
     header.type_of_loader = QEMU_LOADER;
     // QEMU writes 32 bits: the two bytes behind the field become zero.
-    header.heap_end_ptr = U16::new((command_line - setup - 0x200 & 0xffff) as u16);
+    header.heap_end_ptr = U16::new(((command_line - setup - 0x200) & 0xffff) as u16);
     (header.ext_loader_ver, header.ext_loader_type) = (0, 0);
     header.cmd_line_ptr = U32::new(command_line);
     header.loadflags |= SetupHeader::CAN_USE_HEAP;

@@ -19,9 +19,9 @@ const DASHES: &[u8] = b"-----";
 const BASE64: [u8; 256] = {
     let mut table = [0xff; 256];
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut value = 0;
+    let mut value = 0u8;
     while value < 64 {
-        table[alphabet[value] as usize] = (value & 0x3f) as u8;
+        table[alphabet[value as usize] as usize] = value;
         value += 1;
     }
     table

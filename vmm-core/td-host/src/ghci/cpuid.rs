@@ -29,7 +29,7 @@ impl Host {
             topology::LEAF | topology::OLD_LEAF => self.topology.cpuid(subleaf, self.x2apic_id),
             leaf::FREQUENCY => {
                 // The leaf has sixteen bits for it.
-                let mhz = (self.tsc_hz / 1_000_000 & 0xffff) as u32;
+                let mhz = ((self.tsc_hz / 1_000_000) & 0xffff) as u32;
                 [mhz, mhz, BUS_MHZ, 0]
             }
             leaf::HYPERVISOR => [

@@ -191,7 +191,7 @@ fn configure<P: Platform>(
     let area = platform.allocate_contiguous(frames).ok_or(Error::NoMemory)?;
     let mut image = vec![0u8; to_usize(bytes)];
     for (index, plan) in tdmrs.iter().enumerate() {
-        let offset = to_usize(entries_at) + index * TDMR_INFO_ALIGN as usize;
+        let offset = to_usize(entries_at) + index * to_usize(TDMR_INFO_ALIGN);
         let address = area.base().wrapping_add(offset as u64).get();
         if let Some(slot) = image.get_mut(index * 8..index * 8 + 8) {
             slot.copy_from_slice(&address.to_le_bytes());

@@ -18,10 +18,13 @@ pub struct TscScale {
     pub offset: u64,
 }
 
+/// What a register of 64 bits keeps of a product.
+const LOW: u128 = 0xffff_ffff_ffff_ffff;
+
 impl TscScale {
     /// The guest's counter at this value of the host's.
     pub const fn guest(self, host: Ticks) -> u64 {
-        let scaled = ((host.get() as u128 * self.multiplier as u128) >> FRACTION) as u64;
+        let scaled = ((host.get() as u128 * self.multiplier as u128) >> FRACTION & LOW) as u64;
         scaled.wrapping_add(self.offset)
     }
 
@@ -32,7 +35,7 @@ impl TscScale {
         let multiplier = if self.multiplier == 0 { 1 } else { self.multiplier as u128 };
         let ticks = ((ahead as u128) << FRACTION).div_ceil(multiplier);
         // One more, for what the scaling of `now` rounded away.
-        let ticks = if ticks > (u64::MAX - 1) as u128 { u64::MAX } else { ticks as u64 + 1 };
+        let ticks = if ticks > (u64::MAX - 1) as u128 { u64::MAX } else { (ticks & LOW) as u64 + 1 };
         now.saturating_add(Ticks::new(ticks))
     }
 }

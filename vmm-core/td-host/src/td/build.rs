@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use mirror_ept::GfnRange;
 use td_image::td_hob;
 use td_image::tdvf::{BuildStep, HostContents, LoaderModel, PageContents, TdvfImage};
-use tdvisor_base::{Gpa, Level, PAGE_SIZE};
+use tdvisor_base::{Gpa, Level, PAGE_SIZE, to_usize};
 use tdx_module_iface::tdh;
 
 use super::config::{ConfigError, TdConfig, frames_of};
@@ -62,7 +62,7 @@ pub(crate) fn load<'h, P: Platform>(
     let contents = HostContents { td_hob: hob, ..HostContents::default() };
     let plan = image.build_plan(LoaderModel::INTERLEAVED, contents)?;
     let source = core.host.give_page()?;
-    let mut loader = Loader { core, source, page: vec![0; PAGE_SIZE as usize] };
+    let mut loader = Loader { core, source, page: vec![0; to_usize(PAGE_SIZE)] };
     let mut done = BuildProgress { added: 0, measured: 0 };
     let result = plan.steps().try_for_each(|step| {
         match step {
