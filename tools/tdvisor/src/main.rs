@@ -55,10 +55,11 @@ enum Command {
     Test(commands::test::Args),
     Verify(commands::verify::Args),
     Version(commands::version::Args),
+    Vmm(commands::vmm::Args),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(with_run(std::env::args_os().collect()));
+    let cli = Cli::parse_from(with_run(with_vmm(std::env::args_os().collect())));
     let result: Result<outcome::Status, Failure> = match cli.command {
         Command::AttestServe(args) => commands::attest_serve::run(args),
         Command::Collateral(args) => commands::collateral::run(args),
@@ -78,8 +79,20 @@ fn main() -> ExitCode {
         Command::Test(args) => commands::test::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Version(args) => commands::version::run(args),
+        Command::Vmm(args) => commands::vmm::run(args),
     };
     outcome::report(result)
+}
+
+/// What clients of Cloud Hypervisor call the program that they start.
+const OF_CLIENTS: &str = "cloud-hypervisor";
+
+/// Puts the word `vmm` where a client starts this program by the name of its own.
+fn with_vmm(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.first().is_some_and(|name| Path::new(name).file_name() == Some(OF_CLIENTS.as_ref())) {
+        arguments.insert(1, "vmm".into());
+    }
+    arguments
 }
 
 /// Puts the word `run` where its user left it out: before options of it, an image, and nothing at all.
@@ -119,6 +132,12 @@ mod tests {
         {
             assert_eq!(words(whole), whole);
         }
+    }
+
+    #[test]
+    fn a_client_that_calls_this_program_cloud_hypervisor_means_the_vmm() {
+        let called = |name: &str| with_vmm(vec![name.into(), "--api-socket".into()]).len();
+        assert_eq!(["/usr/bin/cloud-hypervisor", "cloud-hypervisor", "tdvisor"].map(called), [3, 3, 2]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::streams::say_at_the_end;
 
 /// How a command ended, as scripts see it.
 ///
+/// `vmm` ends as `run` where its guest ended by itself, and with 0 where a client or a signal ended it.
+///
 /// | status | `run` | `verify` | `conformance` |
 /// |---|---|---|---|
 /// | 0 | the guest succeeded | accepted | all calls agree |

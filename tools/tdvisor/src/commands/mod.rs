@@ -33,3 +33,4 @@ pub mod server;
 pub mod test;
 pub mod verify;
 pub mod version;
+pub mod vmm;

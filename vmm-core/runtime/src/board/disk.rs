@@ -12,10 +12,10 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use tdvisor_devices::virtio::blk::{Disk, DiskAccess, DiskError, SECTOR, Storage};
 
 use super::disk_format::{ForeignFormat, HEAD_BYTES};
@@ -47,11 +47,11 @@ impl FileDisk {
     /// that is not raw, or somebody else has locked it. The error's text is one line and does not name the file.
     pub fn open_as(path: &Path, wanted: DiskAccess) -> io::Result<Self> {
         if wanted == DiskAccess::ReadOnly {
-            return Self::in_file(File::open(path)?, DiskAccess::ReadOnly);
+            return Self::in_file(reading().open(path)?, DiskAccess::ReadOnly);
         }
-        let (file, access) = match OpenOptions::new().read(true).write(true).open(path) {
+        let (file, access) = match reading().write(true).open(path) {
             Ok(file) => (file, DiskAccess::ReadWrite),
-            Err(error) if cannot_write(&error) => (File::open(path)?, DiskAccess::ReadOnly),
+            Err(error) if cannot_write(&error) => (reading().open(path)?, DiskAccess::ReadOnly),
             Err(error) => return Err(error),
         };
         Self::in_file(file, access)
@@ -84,6 +84,13 @@ impl FileDisk {
             Err(_) => Err(DiskError),
         }
     }
+}
+
+/// Opens files for reading. A pipe, which is no disk, is not waited for.
+fn reading() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options
 }
 
 fn cannot_write(error: &io::Error) -> bool {

@@ -15,6 +15,7 @@ pub mod entropy;
 mod firmware_files;
 pub mod hvc;
 pub mod input;
+pub mod kernel;
 pub mod net;
 mod no_pit;
 pub mod serial;

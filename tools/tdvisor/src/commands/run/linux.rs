@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use td_image::linux::SetupHeader;
 use tdvisor_devices::virtio::blk::Disk;
 use tdvisor_runtime::board::Transport;
 use tdvisor_runtime::board::boot_files::LinuxFiles;
 use tdvisor_runtime::board::disk::FileDisk;
 use tdvisor_runtime::board::disk_worker::DiskWorker;
+use tdvisor_runtime::board::kernel;
 use tdvisor_runtime::worker::StopFlag;
 
 use super::devices::DeviceArgs;
@@ -144,7 +144,7 @@ impl LinuxArgs {
     pub fn load(&self, of: WhatToRun<'_>) -> Result<Option<LinuxBoot>, Failure> {
         let Some(kernel) = self.find_kernel(of)? else { return Ok(None) };
         let bytes = read_bounded(&kernel, MAX_FILE)?;
-        check_kernel(&bytes).map_err(|problem| Failure::input(kernel.display(), problem))?;
+        kernel::check(&bytes).map_err(|problem| Failure::input(kernel.display(), problem))?;
         let mut initrd = self.initrd.as_deref().map(read_initrd).transpose()?;
         let mut words = vec![self.cmdline.as_str()];
         words.extend(self.append.iter().map(String::as_str));
@@ -161,7 +161,7 @@ impl LinuxArgs {
         let for_command = of.command.is_given().then(|| {
             // The archive, what is unpacked of it, and the kernel's own.
             let archive = 2 * initrd.as_deref().map_or(0, <[u8]>::len) as u64;
-            (kernel_room(&bytes) + archive + BESIDE_A_COMMAND).next_multiple_of(MEMORY_STEP)
+            (kernel::room(&bytes) + archive + BESIDE_A_COMMAND).next_multiple_of(MEMORY_STEP)
         });
         Ok(Some(LinuxBoot { files: LinuxFiles { kernel: bytes.into(), initrd, command_line }, for_command }))
     }
@@ -222,17 +222,12 @@ pub(in crate::commands) fn open_disk(path: &Path, stop: StopFlag) -> Result<Box<
 /// # Errors
 /// They do not.
 pub fn check_memory(files: &LinuxFiles, memory: MemorySize) -> Result<(), Failure> {
-    /// What firmware keeps, and the room for tables and the transfer buffer.
-    const FIRMWARE: u64 = 16 << 20;
-    let initrd = files.initrd.as_deref().map_or(0, <[u8]>::len) as u64;
-    let needed = kernel_room(&files.kernel) + initrd + FIRMWARE;
-    if needed > memory.bytes() {
-        return Err(Failure::Input(format!(
+    kernel::check_room(files, memory.bytes()).map_err(|error| {
+        Failure::Input(format!(
             "kernel and initrd need {} MiB, and the TD has {memory}: give it more with --memory",
-            needed.div_ceil(1 << 20)
-        )));
-    }
-    Ok(())
+            error.needed.div_ceil(1 << 20)
+        ))
+    })
 }
 
 fn read_initrd(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -243,104 +238,9 @@ fn read_initrd(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// Whether this is a kernel that the firmware can boot, as far as its headers and its checksum say.
-fn check_kernel(bytes: &[u8]) -> Result<(), String> {
-    const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
-    const MACHINE_X86_64: u16 = 62;
-    if bytes.starts_with(ELF64_LITTLE_ENDIAN) {
-        return match u16_at(bytes, 18) {
-            Some(MACHINE_X86_64) => Ok(()),
-            _ => Err("the ELF file is not for x86-64".to_owned()),
-        };
-    }
-    let Some(header) = SetupHeader::of(bytes) else {
-        return Err("this is neither a bzImage nor an ELF vmlinux".to_owned());
-    };
-    let version = header.version.get();
-    if version < SetupHeader::VERSION_2_12 {
-        return Err(format!(
-            "its boot protocol {}.{:02} is too old: 2.12 is needed",
-            version >> 8,
-            version & 0xff
-        ));
-    }
-    if header.xloadflags.get() & SetupHeader::XLF_KERNEL_64 == 0 {
-        return Err("the kernel has no 64-bit entry".to_owned());
-    }
-    let end = header.setup_bytes() as u64 + header.system_bytes();
-    let Some(image) = usize::try_from(end).ok().and_then(|end| bytes.get(..end)) else {
-        return Err(format!(
-            "the file is cut off: its header promises {end} bytes, and it has {}",
-            bytes.len()
-        ));
-    };
-    // The protocol appends a checksum that makes the CRC of the whole image, without the final inversion, zero.
-    // Signing writes into the image afterwards.
-    if !is_signed(bytes) && !crc32fast::hash(image) != 0 {
-        return Err("its checksum is wrong: the file is damaged".to_owned());
-    }
-    Ok(())
-}
-
-/// Whether a PE signature was added: its certificate table (PE format, data directory 4) is not empty.
-fn is_signed(bytes: &[u8]) -> bool {
-    const OPTIONAL_HEADER: usize = 24;
-    const CERTIFICATE_SIZE: usize = OPTIONAL_HEADER + 112 + 4 * 8 + 4;
-    let pe = u32_at(bytes, 0x3c).unwrap_or_default() as usize;
-    let is_pe = bytes.starts_with(b"MZ") && bytes.get(pe..).is_some_and(|pe| pe.starts_with(b"PE\0\0"));
-    is_pe && pe.checked_add(CERTIFICATE_SIZE).and_then(|at| u32_at(bytes, at)).unwrap_or_default() != 0
-}
-
-/// Memory that the kernel needs around its image until it has looked at the memory map itself.
-fn kernel_room(bytes: &[u8]) -> u64 {
-    let unpacked = SetupHeader::of(bytes).map_or(0, |header| header.init_size.get());
-    u64::from(unpacked) + bytes.len() as u64
-}
-
 #[cfg(test)]
 mod tests {
-    use td_image::linux::HEADER_OFFSET;
-    use zerocopy::FromBytes;
-
     use super::*;
-
-    /// A bzImage of one setup sector and 4 KiB of system, with its checksum.
-    fn bzimage() -> Vec<u8> {
-        let mut image = vec![0u8; 2 * 512 + 4096];
-        let (header, _) =
-            SetupHeader::mut_from_prefix(&mut image[HEADER_OFFSET..]).expect("room for a header");
-        header.setup_sects = 1;
-        header.syssize = (4096 / 16).into();
-        header.boot_flag = SetupHeader::BOOT_FLAG.into();
-        header.signature = SetupHeader::SIGNATURE;
-        header.version = 0x020f.into();
-        header.xloadflags = SetupHeader::XLF_KERNEL_64.into();
-        let end = image.len() - 4;
-        let checksum = !crc32fast::hash(&image[..end]);
-        image[end..].copy_from_slice(&checksum.to_le_bytes());
-        image
-    }
-
-    #[test]
-    fn a_whole_bzimage_is_accepted_and_any_damage_is_named() {
-        let image = bzimage();
-        assert_eq!(check_kernel(&image), Ok(()));
-        for (at, word) in [(0x900, "damaged"), (0x202, "neither"), (0x236, "64-bit")] {
-            let mut bad = image.clone();
-            bad[at] ^= 1;
-            assert!(check_kernel(&bad).unwrap_err().contains(word), "{at:#x}");
-        }
-        assert!(check_kernel(&image[..3000]).unwrap_err().contains("cut off"));
-        assert!(check_kernel(b"").is_err());
-    }
 
     #[test]
     fn what_is_typed_goes_to_the_console_that_the_kernel_gives_its_users() {
@@ -353,14 +253,5 @@ mod tests {
         ] {
             assert_eq!(MainConsole::of(command_line), console, "{command_line}");
         }
-    }
-
-    #[test]
-    fn files_that_do_not_fit_are_refused_with_numbers() {
-        let initrd = Some(vec![0; 32 << 20].into());
-        let files = LinuxFiles { kernel: bzimage().into(), initrd, command_line: String::new() };
-        assert!(check_memory(&files, "64M".parse().unwrap()).is_ok());
-        let error = check_memory(&files, "40M".parse().unwrap()).unwrap_err().to_string();
-        assert!(error.contains("49 MiB") && error.contains("40M"), "{error}");
     }
 }

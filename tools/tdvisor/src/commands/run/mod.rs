@@ -10,10 +10,10 @@ pub mod image;
 mod in_guest;
 pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
-mod quotes;
+pub(in crate::commands) mod quotes;
 mod report;
 mod suboptions;
-mod summary;
+pub(in crate::commands) mod summary;
 pub(in crate::commands) mod supervisor;
 
 use std::io::{IsTerminal, Read};
@@ -514,7 +514,7 @@ fn in_words(loss: &Loss, outlet: &Outlet) -> Option<String> {
     Some(outlet.error().unwrap_or_else(|| format!("{} bytes or more were not taken in time", loss.not_taken)))
 }
 
-fn status_of(ending: &Ending<String>, stopped: Option<StopReason>) -> Status {
+pub(in crate::commands) fn status_of(ending: &Ending<String>, stopped: Option<StopReason>) -> Status {
     match ending {
         Ending::PoweredOff { code: 0 } => Status::Success,
         Ending::PoweredOff { .. } | Ending::FatalError { .. } | Ending::Panicked | Ending::Reset => {

@@ -1,0 +1,327 @@
+//! The schemas of the description. A test compares them with the types.
+
+use serde_json::{Map, Value, json};
+
+/// An object with these properties, of which some have to be there.
+fn object(required: &[&str], properties: Value) -> Value {
+    let mut schema = json!({"type": "object", "properties": properties});
+    if let (false, Some(schema)) = (required.is_empty(), schema.as_object_mut()) {
+        schema.insert("required".to_owned(), json!(required));
+    }
+    schema
+}
+
+fn of(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+fn list(schema: &str) -> Value {
+    json!({"type": "array", "items": of(schema)})
+}
+
+fn text(what: &str) -> Value {
+    json!({"type": "string", "description": what})
+}
+
+fn number(default: u64, least: u64) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": least, "default": default})
+}
+
+fn flag(default: bool, what: &str) -> Value {
+    json!({"type": "boolean", "default": default, "description": what})
+}
+
+/// All schemas by their names.
+pub(super) fn schemas() -> Map<String, Value> {
+    let id = || text("Its name; one is given where there is none");
+    let all = [
+        (
+            "Error",
+            json!({"type": "array", "items": {"type": "string"}, "minItems": 1,
+            "description": "Sentences, the outermost first"}),
+        ),
+        (
+            "VmmPingResponse",
+            object(
+                &["version", "build_version", "pid", "features"],
+                json!({
+                    "version": text("The release of Cloud Hypervisor whose API this is a part of"),
+                    "build_version": text("The release of tdvisor"),
+                    "pid": {"type": "integer", "format": "int64"},
+                    "features": {"type": "array", "items": {"type": "string"}},
+                }),
+            ),
+        ),
+        (
+            "VmState",
+            json!({"type": "string", "enum": ["Created", "Running", "Shutdown", "Paused"],
+            "description": "Shutdown: the guest ended by itself, and the process was told to stay"}),
+        ),
+        (
+            "VmInfo",
+            object(
+                &["config", "state", "memory_actual_size"],
+                json!({
+                    "config": of("VmConfig"),
+                    "state": of("VmState"),
+                    "memory_actual_size": {"type": "integer", "format": "int64"},
+                }),
+            ),
+        ),
+        (
+            "VmCounters",
+            json!({"type": "object", "additionalProperties":
+            {"type": "object", "additionalProperties": {"type": "integer", "format": "int64"}}}),
+        ),
+        ("VmRemoveDevice", object(&["id"], json!({"id": text("The device's name")}))),
+        (
+            "VmResize",
+            object(
+                &[],
+                json!({
+                    "desired_vcpus": {"type": "integer", "nullable": true},
+                    "desired_ram": {"type": "integer", "format": "int64", "nullable": true},
+                    "desired_balloon": {"type": "integer", "format": "int64", "nullable": true,
+                        "description": "Nothing but 0: there is no balloon"},
+                }),
+            ),
+        ),
+        (
+            "VmConfig",
+            object(
+                &[],
+                json!({
+                    "cpus": of("CpusConfig"),
+                    "memory": of("MemoryConfig"),
+                    "payload": of("PayloadConfig"),
+                    "disks": list("DiskConfig"),
+                    "net": list("NetConfig"),
+                    "rng": of("RngConfig"),
+                    "fs": list("FsConfig"),
+                    "serial": of("ConsoleConfig"),
+                    "console": of("ConsoleConfig"),
+                    "vsock": of("VsockConfig"),
+                    "platform": of("PlatformConfig"),
+                }),
+            ),
+        ),
+        (
+            "CpusConfig",
+            object(
+                &["boot_vcpus", "max_vcpus"],
+                json!({
+                    "boot_vcpus": number(1, 1),
+                    "max_vcpus": number(1, 1),
+                    "topology": of("CpuTopology"),
+                    "max_phys_bits": {"type": "integer", "default": 46, "maximum": 255, "minimum": 0},
+                }),
+            ),
+        ),
+        (
+            "CpuTopology",
+            object(
+                &["threads_per_core", "cores_per_die", "dies_per_package", "packages"],
+                json!({
+                    "threads_per_core": number(1, 1),
+                    "cores_per_die": number(1, 1),
+                    "dies_per_package": number(1, 1),
+                    "packages": number(1, 1),
+                }),
+            ),
+        ),
+        (
+            "MemoryConfig",
+            object(
+                &["size"],
+                json!({
+                    "size": {"type": "integer", "format": "int64", "minimum": 0, "default": 512u64 << 20,
+                        "description": "Bytes: a multiple of 4096"},
+                }),
+            ),
+        ),
+        (
+            "PayloadConfig",
+            object(
+                &[],
+                json!({
+                    "firmware": text("A TDVF image: a file, or the name of a built-in one (hello-td, fault-td, boot-shim, compliance)"),
+                    "kernel": text("A Linux kernel; the built-in firmware boots it where none is named"),
+                    "cmdline": text("The kernel's command line, or the command of a built-in guest"),
+                    "initramfs": text("The kernel's initial RAM disk"),
+                    "mrconfigid": text("MRCONFIGID: 48 bytes, or a digest of 32, in hexadecimal or base64"),
+                    "host_data": text("MRCONFIGID too, for clients that know this name"),
+                }),
+            ),
+        ),
+        (
+            "DiskConfig",
+            object(
+                &[],
+                json!({
+                    "path": text("The image: raw"),
+                    "readonly": flag(false, "Whether the guest may only read it"),
+                    "num_queues": number(1, 1),
+                    "queue_size": number(128, 128),
+                    "serial": text("What a guest finds it by: at most 20 characters"),
+                    "image_type": text("Raw, where it is there"),
+                    "id": id(),
+                }),
+            ),
+        ),
+        (
+            "NetConfig",
+            object(
+                &[],
+                json!({
+                    "ip": text("Of tap devices that the VMM makes: it makes none"),
+                    "mask": text("Of tap devices that the VMM makes: it makes none"),
+                    "mac": text("The card's address"),
+                    "mtu": {"type": "integer", "minimum": 1500, "maximum": 1500},
+                    "num_queues": number(2, 2),
+                    "queue_size": number(256, 128),
+                    "fds": {"type": "array", "items": {"type": "integer"},
+                        "description": "Means nothing: the descriptor comes with the request (SCM_RIGHTS)"},
+                    "user": flag(false, "A network in user mode, without a descriptor"),
+                    "id": id(),
+                }),
+            ),
+        ),
+        (
+            "FsConfig",
+            object(
+                &["tag"],
+                json!({
+                    "tag": text("What a guest finds it by: 1 to 36 bytes"),
+                    "dir": text("A folder of this machine, which the guest may read"),
+                    "num_queues": number(1, 1),
+                    "queue_size": number(1024, 128),
+                    "id": id(),
+                }),
+            ),
+        ),
+        (
+            "VsockConfig",
+            object(
+                &["socket"],
+                json!({
+                    "cid": number(3, 3),
+                    "socket": text("The socket of the host's programs"),
+                    "id": id(),
+                }),
+            ),
+        ),
+        ("RngConfig", object(&[], json!({"src": text("/dev/urandom or /dev/random")}))),
+        (
+            "ConsoleConfig",
+            object(
+                &["mode"],
+                json!({
+                    "mode": {"type": "string", "enum": ["Off", "Null", "Tty", "File", "Socket", "Pty", "Tcp"],
+                        "description": "Pty and Tcp are refused"},
+                    "file": text("The file of File"),
+                    "socket": text("The socket of Socket"),
+                }),
+            ),
+        ),
+        (
+            "PlatformConfig",
+            object(
+                &[],
+                json!({
+                    "num_pci_segments": number(1, 1),
+                    "tdx": flag(false, "Whether the VM is a TD: there are no others, so that it has to be true"),
+                }),
+            ),
+        ),
+    ];
+    all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::VmConfig;
+
+    /// A configuration in which every key stands.
+    fn whole() -> Value {
+        let config = json!({
+            "cpus": {"boot_vcpus": 1, "max_vcpus": 1, "max_phys_bits": 46,
+                "topology": {"threads_per_core": 1, "cores_per_die": 1, "dies_per_package": 1, "packages": 1}},
+            "memory": {"size": 1 << 30},
+            "payload": {"firmware": "f", "kernel": "k", "cmdline": "c", "initramfs": "i",
+                "mrconfigid": "00".repeat(48), "host_data": "00".repeat(32)},
+            "disks": [{"path": "p", "serial": "s", "image_type": "Raw", "id": "d"}],
+            "net": [{"mtu": 1500, "fds": [3], "user": true, "id": "n"}],
+            "rng": {"src": "/dev/urandom"},
+            "fs": [{"tag": "t", "dir": "d", "id": "f"}],
+            "serial": {"mode": "File", "file": "f", "socket": "s"},
+            "console": {"mode": "Off", "file": "f", "socket": "s"},
+            "vsock": {"socket": "s", "id": "v"},
+            "platform": {"tdx": true},
+        });
+        // Read and written by the types: what they do not know is gone, and what they add is there.
+        let mut read: VmConfig = serde_json::from_value(config).unwrap();
+        read.foreign = Default::default();
+        serde_json::to_value(read).unwrap()
+    }
+
+    /// Compares the keys of a value with those of its schema, all the way down.
+    fn compare(value: &Value, schema: &Value, at: &str, schemas: &Map<String, Value>) {
+        let schema = match schema.get("$ref").and_then(Value::as_str) {
+            Some(name) => &schemas[name.rsplit('/').next().unwrap()],
+            None => schema,
+        };
+        match value {
+            Value::Object(object) => {
+                let properties =
+                    schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: no object"));
+                let keys = |map: &Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+                assert_eq!(keys(object), keys(properties), "{at}");
+                for (key, value) in object {
+                    compare(value, &properties[key], &format!("{at}.{key}"), schemas);
+                }
+            }
+            Value::Array(list) => {
+                assert_eq!(schema["type"], "array", "{at}");
+                list.iter().for_each(|value| compare(value, &schema["items"], at, schemas));
+            }
+            Value::String(_) => assert_eq!(schema["type"], "string", "{at}"),
+            Value::Number(_) => assert_eq!(schema["type"], "integer", "{at}"),
+            Value::Bool(_) => assert_eq!(schema["type"], "boolean", "{at}"),
+            Value::Null => panic!("{at} is null"),
+        }
+    }
+
+    #[test]
+    fn the_schemas_are_those_of_the_types() {
+        let schemas = schemas();
+        compare(&whole(), &of("VmConfig"), "VmConfig", &schemas);
+    }
+
+    #[test]
+    fn a_default_of_a_schema_is_that_of_the_type() {
+        let config = json!({"cpus": {"boot_vcpus": 1, "max_vcpus": 1}, "disks": [{}], "net": [{}],
+            "fs": [{"tag": "t"}], "vsock": {"socket": "s"}, "serial": {"mode": "Off"}});
+        let config: VmConfig = serde_json::from_value(config).unwrap();
+        let config = serde_json::to_value(config).unwrap();
+        let schemas = schemas();
+        for (pointer, schema) in [
+            ("/cpus", "CpusConfig"),
+            ("/memory", "MemoryConfig"),
+            ("/disks/0", "DiskConfig"),
+            ("/net/0", "NetConfig"),
+            ("/fs/0", "FsConfig"),
+            ("/vsock", "VsockConfig"),
+            ("/platform", "PlatformConfig"),
+        ] {
+            for (key, property) in schemas[schema]["properties"].as_object().unwrap() {
+                let (default, value) = (property.get("default"), config.pointer(pointer).unwrap().get(key));
+                if let (Some(default), Some(value)) = (default, value) {
+                    assert_eq!(default, value, "{schema}.{key}");
+                }
+            }
+        }
+    }
+}

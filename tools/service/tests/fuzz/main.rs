@@ -1,0 +1,136 @@
+//! The API against clients that send whatever they like: bodies, orders of calls, half requests, connections that are dropped,
+//! descriptors of any kind.
+//!
+//! A round is some steps of one client against one VMM, which lives through all rounds. A fixed number of rounds by default;
+//! `TDVISOR_FUZZ_SECONDS` makes it run that long. A round that fails prints its seed; `TDVISOR_FUZZ_SEED` runs that one alone.
+//!
+//! What holds in every round: no panic on any thread; every answer has the documented form; afterwards no descriptor and no
+//! thread is left, and a VM can be created as ever.
+
+mod chance;
+mod client;
+#[path = "../place/mod.rs"]
+mod place;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chance::Chance;
+use client::Step;
+use http::Method;
+use place::{Place, waiting_guest};
+use tdvisor_service::config::TdPolicy;
+use tdvisor_service::vm::WhenOff;
+
+/// Rounds where there is no time.
+const ROUNDS: u64 = 12;
+/// Steps of a round.
+const STEPS: u64 = 60;
+/// How long what a round left may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Panics of all threads.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Prints how to replay a round that fails.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
+        }
+    }
+}
+
+/// Descriptors and threads of this process.
+fn held() -> [usize; 2] {
+    ["/proc/self/fd", "/proc/self/task"].map(|folder| std::fs::read_dir(folder).expect("/proc").count())
+}
+
+/// What a run did.
+#[derive(Default)]
+struct Count {
+    steps: u64,
+    answers: u64,
+    refusals: u64,
+    boots: u64,
+}
+
+fn round(place: &Place, seed: u64, count: &mut Count) {
+    let _replay = Replay(seed);
+    let mut chance = Chance::new(seed);
+    for _ in 0..STEPS {
+        let step = Step::any(&mut chance);
+        count.steps += 1;
+        for answer in step.take(place, &mut chance) {
+            count.answers += 1;
+            count.refusals += u64::from(answer.is_refusal());
+            count.boots += u64::from(answer.is_of_boot());
+            answer.check();
+        }
+        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a thread panicked");
+    }
+    assert_eq!(place.put("vm.delete", None), 204);
+}
+
+/// Waits until nothing is left but what was there before.
+fn settle(before: [usize; 2]) {
+    let deadline = Instant::now() + PATIENCE;
+    while held() != before {
+        assert!(Instant::now() < deadline, "descriptors and threads: {before:?} before, {:?} after", held());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        usual(panic);
+    }));
+    let place = Place::with("fuzz", WhenOff::Stay, TdPolicy::Always);
+    client::lay_out(&place.folder);
+    // What is made once, and kept.
+    assert_eq!(place.put("vm.create", Some(&waiting_guest())), 204);
+    assert_eq!(place.put("vm.boot", None), 204);
+    assert_eq!(place.put("vm.delete", None), 204);
+    let before = settled();
+    let seconds = number("TDVISOR_FUZZ_SECONDS");
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let only = number("TDVISOR_FUZZ_SEED");
+    // Other runs see other seeds where there is time for more.
+    let first = only.unwrap_or(if seconds.is_some() { u64::from(std::process::id()) << 32 } else { 0 });
+    let mut count = Count::default();
+    let mut rounds = 0;
+    while end.map_or(rounds < ROUNDS, |end| Instant::now() < end) && (only.is_none() || rounds == 0) {
+        round(&place, first + rounds, &mut count);
+        settle(before);
+        assert_eq!(place.state(), "none");
+        rounds += 1;
+    }
+    let Count { steps, answers, refusals, boots } = count;
+    println!("api: {rounds} rounds, {steps} steps, {answers} answers, {refusals} refusals, {boots} boots");
+    assert!(answers > rounds && refusals > 0, "the rounds reach the API");
+    assert!(place.client().ask(&Method::GET, "/api/v1/vmm.ping", None, PATIENCE).is_ok());
+}
+
+/// What this process holds when nothing goes on: twice the same, for connections end a moment after their clients.
+fn settled() -> [usize; 2] {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = held();
+    let mut same = 0;
+    while same < 1000 {
+        let now = held();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        assert!(Instant::now() < deadline, "the process does not come to rest");
+        std::thread::yield_now();
+    }
+    last
+}
