@@ -17,7 +17,7 @@
 
 use phys_memory::Arena;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_jit::{HostTlb, Right};
+use x86_jit::{HostTlb, Miss, Right};
 
 use crate::bus::Translation;
 use crate::memory::Place;
@@ -519,12 +519,15 @@ impl Tlb {
         self.host.get_or_insert_default()
     }
 
-    /// Lets compiled code access the page of an address, as far as there is an entry that allows it.
-    pub(crate) fn expose(&mut self, view: View, linear: u64, arena: &Arena) {
+    /// Lets compiled code access a page in the way that it missed, as far as there is an entry that allows it; and in the
+    /// other way, if no other page goes for that.
+    pub(crate) fn expose(&mut self, view: View, miss: Miss, arena: &Arena) {
+        let Miss { linear, right: wanted } = miss;
         let (Some(entry), tag) = (self.held(view, linear), self.tag(linear)) else { return };
         for (have, right) in [(entry.read, Right::Read), (entry.write, Right::Write)] {
             if have == tag {
-                self.host().fill(view as usize, linear, right, arena, entry.hpa, entry.key);
+                let fill = if right == wanted { HostTlb::fill } else { HostTlb::fill_free };
+                fill(self.host(), view as usize, linear, right, arena, entry.hpa, entry.key);
             }
         }
     }

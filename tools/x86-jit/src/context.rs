@@ -6,7 +6,7 @@ use crate::asm::{Host, Rm};
 use crate::ir::{Reg, Segment};
 
 /// Entries of the jump table; a power of two.
-pub(crate) const JUMPS: usize = 4096;
+pub(crate) const JUMPS: usize = 16384;
 /// How far a linear address is folded to find its place in the jump table.
 pub(crate) const JUMP_FOLD: u8 = 13;
 
@@ -88,6 +88,10 @@ pub(crate) struct Context {
     pub(crate) floating_point: FloatingPoint,
     /// 1 if SSE is on.
     pub(crate) sse: u8,
+    /// 1 if the guest may do what only privilege level 0 may.
+    pub(crate) privileged: u8,
+    /// RFLAGS but for the arithmetic flags.
+    pub(crate) rest: u64,
 }
 
 /// Whose MXCSR the host has.
@@ -121,6 +125,8 @@ impl Context {
             host_mxcsr: 0,
             floating_point: FloatingPoint::Refused,
             sse: 0,
+            privileged: 0,
+            rest: 0,
         }
     }
 }
@@ -148,6 +154,8 @@ pub(crate) const XMM: Rm = field(offset_of!(Context, xmm));
 pub(crate) const MXCSR: Rm = field(offset_of!(Context, mxcsr));
 pub(crate) const FLOATING_POINT: Rm = field(offset_of!(Context, floating_point));
 pub(crate) const SSE: Rm = field(offset_of!(Context, sse));
+pub(crate) const PRIVILEGED: Rm = field(offset_of!(Context, privileged));
+pub(crate) const REST: Rm = field(offset_of!(Context, rest));
 
 pub(crate) const fn stamp(half: usize) -> Rm {
     field(offset_of!(Context, stamps) + 8 * half)

@@ -140,15 +140,63 @@ pub enum Atomicity {
     Locked,
 }
 
-/// Locked operations that give a register what was in memory.
+/// Operations on memory that give a register what was there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fetch {
     /// XCHG.
     Exchange,
-    /// LOCK XADD.
+    /// XADD.
     Add,
-    /// LOCK CMPXCHG: what was in memory goes to RAX.
+    /// CMPXCHG: what was in memory goes to RAX.
     Compare,
+}
+
+/// What becomes of a bit that goes to CF; numbered as in ModRM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Bit {
+    /// BT.
+    Test = 4,
+    /// BTS.
+    Set = 5,
+    /// BTR.
+    Reset = 6,
+    /// BTC.
+    Complement = 7,
+}
+
+/// Which bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BitOffset {
+    /// Modulo the operand's width.
+    Immediate(u8),
+    /// In memory it counts, with its sign, from the operand's address; modulo the width in a register.
+    Register(Reg),
+}
+
+/// What is counted or found in an operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scan {
+    /// BSF.
+    Forward,
+    /// BSR.
+    Reverse,
+    /// TZCNT. The host has it.
+    TrailingZeros,
+    /// LZCNT. The host has it.
+    LeadingZeros,
+    /// POPCNT. The host has it.
+    Population,
+}
+
+/// Waits for memory accesses before it; the host's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the instructions")]
+pub enum Fence {
+    Lfence = 0xE8,
+    Mfence = 0xF0,
+    Sfence = 0xF8,
 }
 
 /// Shifts and rotates; numbered as in ModRM.
@@ -294,12 +342,24 @@ pub enum Insn {
         to: Operand,
         atomicity: Atomicity,
     },
-    /// A locked operation on memory that gives back what was there.
+    /// An operation on memory that gives back what was there. XCHG is locked whatever this says.
     Fetch {
         kind: Fetch,
         width: Width,
         at: Address,
         register: Reg,
+        atomicity: Atomicity,
+    },
+    /// CMPXCHG16B.
+    ExchangeWide {
+        at: Address,
+        atomicity: Atomicity,
+    },
+    /// An operation on AH, CH, DH or BH, which are parts of the first four registers. Not one with carry.
+    HighByte {
+        kind: Arithmetic,
+        of: Reg,
+        value: u8,
     },
     Shift {
         kind: Shift,
@@ -334,14 +394,34 @@ pub enum Insn {
     },
     Set {
         condition: Condition,
-        to: Reg,
+        to: Operand,
     },
-    /// BT of a register by an immediate.
-    TestBit {
+    Bit {
+        kind: Bit,
         width: Width,
-        of: Reg,
-        bit: u8,
+        of: Operand,
+        bit: BitOffset,
+        atomicity: Atomicity,
     },
+    Scan {
+        kind: Scan,
+        width: Width,
+        to: Reg,
+        from: Operand,
+    },
+    Fence {
+        kind: Fence,
+    },
+    /// CLFLUSH and its kin: a line is translated as for a read.
+    Touch {
+        address: Address,
+    },
+    /// PUSHF of 64 bits.
+    PushFlags,
+    /// CLI.
+    ClearInterrupts,
+    /// CLD.
+    ClearDirection,
     Exchange {
         width: Width,
         a: Reg,
@@ -496,10 +576,18 @@ impl Insn {
             | Self::Multiply { .. }
             | Self::MultiplyWide { .. }
             | Self::VectorCompare { .. }
+            | Self::HighByte { .. }
+            | Self::Scan { kind: Scan::Population, .. }
             | Self::Fetch { kind: Fetch::Add | Fetch::Compare, .. } => FlagUse::Sets,
             Self::Unary { kind: Unary::Not, .. } => FlagUse::None,
-            Self::Unary { .. } | Self::Shift { .. } | Self::TestBit { .. } => FlagUse::Changes,
-            Self::ConditionalMove { .. } | Self::Set { .. } | Self::JumpIf { .. } => FlagUse::Reads,
+            Self::Unary { .. }
+            | Self::Shift { .. }
+            | Self::Bit { .. }
+            | Self::Scan { .. }
+            | Self::ExchangeWide { .. } => FlagUse::Changes,
+            Self::ConditionalMove { .. } | Self::Set { .. } | Self::JumpIf { .. } | Self::PushFlags => {
+                FlagUse::Reads
+            }
             _ => FlagUse::None,
         }
     }
@@ -513,9 +601,17 @@ impl Insn {
             Self::Extend { from, .. } | Self::Multiply { from, .. } | Self::ConditionalMove { from, .. } => {
                 from.memory()
             }
-            Self::Unary { to, .. } | Self::JumpIndirect { to } | Self::CallIndirect { to } => to.memory(),
+            Self::Unary { to, .. }
+            | Self::JumpIndirect { to }
+            | Self::CallIndirect { to }
+            | Self::Set { to, .. }
+            | Self::Bit { of: to, .. }
+            | Self::Scan { from: to, .. } => to.memory(),
             Self::MultiplyWide { by, .. } | Self::Divide { by, .. } => by.memory(),
-            Self::VectorStore { to: address, .. } | Self::Fetch { at: address, .. } => Some(address),
+            Self::VectorStore { to: address, .. }
+            | Self::Fetch { at: address, .. }
+            | Self::ExchangeWide { at: address, .. }
+            | Self::Touch { address } => Some(address),
             Self::VectorFromGeneral { from, .. } | Self::VectorFromInteger { from, .. } => from.memory(),
             Self::Vector { from, .. }
             | Self::VectorToInteger { from, .. }
@@ -538,6 +634,9 @@ impl Insn {
                     | Self::JumpIndirect { .. }
                     | Self::Return { .. }
                     | Self::Divide { .. }
+                    | Self::PushFlags
+                    | Self::ClearInterrupts
+                    | Self::ClearDirection
             )
     }
 
@@ -566,6 +665,10 @@ impl Insn {
                 return writes && matches!(to, Operand::Memory(_));
             }
             Self::Unary { atomicity: Atomicity::Locked, to, .. } => return matches!(to, Operand::Memory(_)),
+            Self::Bit { atomicity: Atomicity::Locked, of: Operand::Register(_), .. } => return false,
+            Self::HighByte { kind, of, .. } => {
+                return of.number() < 4 && !matches!(kind, Arithmetic::Adc | Arithmetic::Sbb);
+            }
             Self::Extend { from_width, from: _, width, signed, .. } => {
                 let narrower = from_width.bytes() < width.bytes();
                 return narrower && (*signed || !matches!(from_width, Width::Dword));
@@ -588,7 +691,8 @@ impl Insn {
             | Self::Divide { width, .. }
             | Self::Exchange { width, .. }
             | Self::SwapBytes { width, .. }
-            | Self::TestBit { width, .. }
+            | Self::Bit { width, .. }
+            | Self::Scan { width, .. }
             | Self::Shift { width, count: Count::Cl, .. } => width,
             _ => return true,
         };

@@ -90,8 +90,8 @@ pub enum Exit {
     Interpret {
         /// Its number.
         step: usize,
-        /// The linear address of the access that was not possible, if that is why.
-        linear: Option<u64>,
+        /// The access that was not possible, if that is why.
+        miss: Option<Miss>,
     },
     /// The instruction is done; its store at this address went into a page with watched code, and the owner ends the block
     /// behind it.
@@ -103,6 +103,15 @@ pub enum Exit {
         /// Where the guest goes on, if the instruction was a call.
         rip: u64,
     },
+}
+
+/// An access to a page that compiled code does not know with this right, or whose state asks for more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Miss {
+    /// The linear address.
+    pub linear: u64,
+    /// What is wanted there.
+    pub right: Right,
 }
 
 /// A way out of compiled code.
@@ -119,8 +128,9 @@ enum ExitKind {
     Link = 0,
     Budget = 1,
     Interpret = 2,
-    Slow = 3,
+    SlowRead = 3,
     Stored = 4,
+    SlowWrite = 5,
 }
 
 const KIND_BITS: u32 = 8;

@@ -3,13 +3,15 @@
 
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::{Hpa, KeyId, Pfn};
-use x86_arch::{Flags, Gpr, Registers};
+use x86_arch::{Flags, Gpr, Registers, flags};
 
 use crate::ir::{Address, Arithmetic, Atomicity, Insn, Operand, Reg, Source, Width};
-use crate::{CodeId, Exit, Guest, HostTlb, Right, Sse, Step, Translator, Trust, Unit};
+use crate::{CodeId, Exit, Guest, HostTlb, Miss, Right, Sse, Step, Translator, Trust, Unit};
 
 const CODE: u64 = 0x5000;
 const DATA: u64 = 0x6000;
+/// The bit of RFLAGS that is always one.
+const FIXED: u64 = 2;
 const STAMPS: [u64; 2] = [3, 5];
 
 struct Machine {
@@ -18,6 +20,7 @@ struct Machine {
     tlb: HostTlb,
     registers: Registers,
     flags: Flags,
+    privileged: bool,
 }
 
 impl Machine {
@@ -30,6 +33,7 @@ impl Machine {
             tlb: HostTlb::default(),
             registers: Registers::default(),
             flags: Flags::default(),
+            privileged: true,
         }
     }
 
@@ -47,6 +51,7 @@ impl Machine {
             registers: &mut self.registers,
             flags: &mut self.flags,
             bases: [0; 2],
+            privileged: self.privileged,
             sse: Sse { registers: &mut [0; 16], mxcsr: &mut 0x1F80, on: true },
             tlb: &mut self.tlb,
             view: 0,
@@ -54,6 +59,10 @@ impl Machine {
         };
         self.translator.run(&self.arena, id, step, guest, budget).map(|(_, exit)| exit)
     }
+}
+
+const fn miss(linear: u64, right: Right) -> Option<Miss> {
+    Some(Miss { linear, right })
 }
 
 fn reg(n: u8) -> Reg {
@@ -98,16 +107,16 @@ fn an_access_to_a_page_that_nobody_offered_changes_nothing_and_says_where_it_was
     m.registers.set(Gpr::R13, DATA + 0xFF8);
     let mut budget = 100;
     let exit = m.run(id, 0, &mut budget);
-    assert_eq!(exit, Some(Exit::Interpret { step: 1, linear: Some(DATA + 0xFF8) }));
+    assert_eq!(exit, Some(Exit::Interpret { step: 1, miss: miss(DATA + 0xFF8, Right::Write) }));
     assert_eq!((m.registers.get(Gpr::Rax), budget), (7, 97));
     m.arena.store(Hpa::new(DATA), KeyId::DEFAULT, 0u64).expect("inside the arena");
     m.tlb.fill(0, DATA, Right::Write, &m.arena, Hpa::new(DATA), KeyId::DEFAULT);
     // The page itself is there now, and beyond its end nothing is.
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 2, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 2, miss: None }));
     assert_eq!(m.arena.load::<u64>(Hpa::new(DATA + 0xFF8), KeyId::DEFAULT), Ok(14));
     m.registers.set(Gpr::R13, DATA + 0xFF9);
     let exit = m.run(id, 0, &mut budget);
-    assert_eq!(exit, Some(Exit::Interpret { step: 1, linear: Some(DATA + 0xFF9) }));
+    assert_eq!(exit, Some(Exit::Interpret { step: 1, miss: miss(DATA + 0xFF9, Right::Write) }));
 }
 
 #[test]
@@ -118,9 +127,9 @@ fn a_page_that_got_another_key_is_not_accessed() {
     m.tlb.fill(0, DATA, Right::Read, &m.arena, Hpa::new(DATA), KeyId::DEFAULT);
     m.registers.set(Gpr::Rbx, DATA);
     let mut budget = 100;
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
     m.arena.clear_page(Pfn::new(DATA >> 12), KeyId::new(9)).expect("inside the arena");
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, linear: Some(DATA) }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: miss(DATA, Right::Read) }));
 }
 
 #[test]
@@ -132,14 +141,14 @@ fn code_whose_page_was_written_is_left_until_somebody_has_looked() {
     let Some(Exit::Leave { rip, from }) = m.run(id, 0, &mut budget) else { panic!("nothing is linked yet") };
     assert_eq!(rip, CODE + 0x100);
     m.translator.link(from, target, Trust::Lasting);
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
     m.arena.store(Hpa::new(CODE + 8), KeyId::DEFAULT, 1u8).expect("inside the arena");
     assert!(matches!(m.run(id, 0, &mut budget), Some(Exit::Leave { rip: CODE, .. })));
     let generation = m.arena.watch_code(Pfn::new(CODE >> 12)).expect("inside the arena");
     m.translator.renew(id, generation);
     assert!(matches!(m.run(id, 0, &mut budget), Some(Exit::Leave { rip, .. }) if rip == CODE + 0x100));
     m.translator.renew(target, generation);
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
     assert_eq!(m.registers.get(Gpr::Rdx), 2);
 }
 
@@ -150,7 +159,10 @@ fn a_store_into_watched_code_is_told_or_left_to_the_owner() {
     m.tlb.fill(0, CODE, Right::Write, &m.arena, Hpa::new(CODE), KeyId::DEFAULT);
     m.registers.set(Gpr::Rbx, CODE + 64);
     let mut budget = 100;
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, linear: Some(CODE + 64) }));
+    assert_eq!(
+        m.run(id, 0, &mut budget),
+        Some(Exit::Interpret { step: 0, miss: miss(CODE + 64, Right::Write) })
+    );
 }
 
 #[test]
@@ -160,14 +172,14 @@ fn indirect_branches_go_where_they_were_offered_to_and_only_in_that_state_of_tra
     let id = m.compile(CODE, &[Some(Insn::JumpIndirect { to: Operand::Register(reg(14)) })]);
     m.registers.set(Gpr::R14, CODE + 0x40);
     let mut budget = 100;
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }));
     m.translator.offer(target, STAMPS[1], Trust::Lasting);
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }));
     m.translator.offer(target, STAMPS[0], Trust::ForNow);
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
     assert_eq!(m.registers.get(Gpr::Rdx), 1);
     m.translator.withdraw();
-    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, linear: None }));
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }));
 }
 
 #[test]
@@ -192,4 +204,38 @@ fn code_that_fills_its_memory_goes_and_its_names_with_it() {
     assert_eq!(m.run(first, 0, &mut budget), None);
     let again = m.compile(CODE, &insns);
     assert!(m.run(again, 0, &mut budget).is_some());
+}
+
+#[test]
+fn the_first_store_to_a_page_is_the_owners() {
+    let mut m = Machine::new();
+    let id = m.compile(CODE, &[add(Operand::Memory(at(3)), Source::Immediate(1)), None]);
+    // The chunk is there; the page was never written.
+    m.tlb.fill(0, DATA, Right::Write, &m.arena, Hpa::new(DATA), KeyId::DEFAULT);
+    m.registers.set(Gpr::Rbx, DATA);
+    let mut budget = 100;
+    let left = Exit::Interpret { step: 0, miss: miss(DATA, Right::Write) };
+    assert_eq!(m.run(id, 0, &mut budget), Some(left));
+    m.arena.store(Hpa::new(DATA), KeyId::DEFAULT, 5u8).expect("inside the arena");
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
+    assert_eq!(m.arena.load(Hpa::new(DATA), KeyId::DEFAULT), Ok(6u8));
+}
+
+#[test]
+fn interrupts_are_disabled_where_the_guest_may_and_pushed_with_the_other_flags() {
+    let mut m = Machine::new();
+    m.arena.store(Hpa::new(DATA), KeyId::DEFAULT, 0u64).expect("inside the arena");
+    m.tlb.fill(0, DATA, Right::Write, &m.arena, Hpa::new(DATA), KeyId::DEFAULT);
+    let id = m.compile(CODE, &[Some(Insn::PushFlags), Some(Insn::ClearInterrupts), None]);
+    let before = flags::IF | flags::CF | flags::OF | flags::AC;
+    m.flags.set(before);
+    m.registers.set(Gpr::Rsp, DATA + 8);
+    let mut budget = 100;
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 2, miss: None }));
+    assert_eq!(m.flags.get(), before & !flags::IF | FIXED);
+    assert_eq!(m.registers.get(Gpr::Rsp), DATA);
+    assert_eq!(m.arena.load::<u64>(Hpa::new(DATA), KeyId::DEFAULT), Ok(before | FIXED));
+    m.privileged = false;
+    m.registers.set(Gpr::Rsp, DATA + 8);
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
 }

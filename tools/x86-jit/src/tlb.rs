@@ -148,6 +148,14 @@ impl HostTlb {
         }
     }
 
+    /// As [`Self::fill`], where no other page has the place.
+    pub fn fill_free(&mut self, view: usize, linear: u64, right: Right, arena: &Arena, hpa: Hpa, key: KeyId) {
+        let there = self.tables[index_of(view, right as usize, linear)].page;
+        if there == NOTHING || there == linear & PAGE {
+            self.fill(view, linear, right, arena, hpa, key);
+        }
+    }
+
     /// The address of the table of a view and a right: [`PAGES`] entries.
     pub(crate) fn table(&mut self, view: usize, right: Right) -> u64 {
         let begin = table_of(view, right as usize);

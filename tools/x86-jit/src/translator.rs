@@ -2,13 +2,13 @@
 
 use phys_memory::{Arena, Incarnation, Window};
 use tdvisor_base::Pfn;
-use x86_arch::{Flags, Gpr, Registers};
+use x86_arch::{Flags, Gpr, Registers, flags};
 
 use crate::compile::{self, Compiled};
 use crate::context::{Context, FloatingPoint, JUMPS, Jump, SavedFlags};
 use crate::region::Region;
 use crate::tlb::{HostTlb, Right};
-use crate::{CODE_SHIFT, Exit, ExitKind, KIND_BITS, Link, Unavailable, Unit, run};
+use crate::{CODE_SHIFT, Exit, ExitKind, KIND_BITS, Link, Miss, Unavailable, Unit, run};
 
 /// Names compiled code, as long as it is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +43,10 @@ struct Code {
 pub struct Guest<'a> {
     /// General registers and RIP. RIP is where the guest stands when a run is over: at the block's first byte where an exit says no other.
     pub registers: &'a mut Registers,
-    /// The arithmetic flags are used and changed.
+    /// The arithmetic flags, IF and DF are used and changed.
     pub flags: &'a mut Flags,
+    /// The privilege level is 0.
+    pub privileged: bool,
     /// The bases of FS and GS.
     pub bases: [u64; 2],
     /// XMM registers and MXCSR, and whether instructions may use them.
@@ -270,6 +272,8 @@ impl Translator {
             *slot = guest.registers.get(register);
         }
         context.flags = SavedFlags::new(guest.flags.get());
+        context.rest = guest.flags.get() & !flags::ARITHMETIC;
+        context.privileged = u8::from(guest.privileged);
         context.bases = guest.bases;
         context.stamps = guest.stamps;
         context.read_table = guest.tlb.table(guest.view, Right::Read);
@@ -293,6 +297,7 @@ impl Translator {
             guest.registers.set(register, *slot);
         }
         guest.flags.set_arithmetic(context.flags.arithmetic());
+        guest.flags.set_rest(context.rest & flags::DEFINED);
         *guest.sse.mxcsr = context.mxcsr;
         let (rip, linear) = (context.rip, context.linear);
         self.read_exit(returned.word, rip, linear, guest.registers)
@@ -316,9 +321,14 @@ impl Translator {
                 Exit::Leave { rip: target, from: Link { code: id, number } }
             }
             k if k == ExitKind::Budget as u8 => Exit::Budget,
-            k if k == ExitKind::Slow as u8 => Exit::Interpret { step: number, linear: Some(linear) },
+            k if k == ExitKind::SlowRead as u8 => {
+                Exit::Interpret { step: number, miss: Some(Miss { linear, right: Right::Read }) }
+            }
+            k if k == ExitKind::SlowWrite as u8 => {
+                Exit::Interpret { step: number, miss: Some(Miss { linear, right: Right::Write }) }
+            }
             k if k == ExitKind::Stored as u8 => Exit::Stored { step: number, linear, rip },
-            _ => Exit::Interpret { step: number, linear: None },
+            _ => Exit::Interpret { step: number, miss: None },
         };
         Some((id, exit))
     }

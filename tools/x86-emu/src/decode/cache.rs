@@ -65,8 +65,29 @@ pub(crate) struct Block {
 pub(crate) struct Tier {
     /// How often operations of the block were run.
     pub(crate) heat: u32,
-    /// Compiled code, by the linear address it is for.
-    pub(crate) codes: Vec<(u64, x86_jit::CodeId)>,
+    /// Compiled code by the linear address it is for: what was compiled last, and what was before that.
+    latest: Option<(u64, x86_jit::CodeId)>,
+    earlier: Vec<(u64, x86_jit::CodeId)>,
+}
+
+impl Tier {
+    /// Linear addresses for which one block is kept compiled, beside the latest one.
+    const ADDRESSES: usize = 3;
+
+    /// The code for an address, which may have gone.
+    pub(crate) fn code_at(&self, rip: u64) -> Option<x86_jit::CodeId> {
+        let latest = self.latest.iter().chain(&self.earlier);
+        latest.filter(|(at, _)| *at == rip).map(|(_, id)| *id).next()
+    }
+
+    /// Keeps new code.
+    pub(crate) fn keep_code(&mut self, rip: u64, id: x86_jit::CodeId) {
+        self.earlier.retain(|(at, _)| *at != rip);
+        if let Some(before) = self.latest.replace((rip, id)).filter(|(at, _)| *at != rip) {
+            self.earlier.insert(0, before);
+            self.earlier.truncate(Self::ADDRESSES);
+        }
+    }
 }
 
 impl Block {
@@ -292,15 +313,16 @@ impl CodeCache {
         if block.key != place.key {
             return Ok(false);
         }
+        let due = block.is_due(self.turn);
+        let in_one_page = !block.crosses_page;
+        if in_one_page && env.mem.code_generation(place.hpa.frame()) == block.generation && !due {
+            return Ok(true);
+        }
         let mut now = [0u8; MAX_BLOCK_BYTES];
         let Some(now) = now.get_mut(..block.bytes.len()) else { return Ok(false) };
         if block.crosses_page {
             cpu.read_bytes(env, cpu.code_linear(rip), now, Want::Execute, cpu.view)?;
             return Ok(*now == *block.bytes);
-        }
-        let due = block.is_due(self.turn);
-        if env.mem.code_generation(place.hpa.frame()) == block.generation && !due {
-            return Ok(true);
         }
         let Ok(generation) = env.mem.watch_code(place.hpa.frame()) else { return Ok(false) };
         if env.mem.read(place.hpa, place.key, now).is_err() || *now != *block.bytes {

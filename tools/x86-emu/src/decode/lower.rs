@@ -1,9 +1,11 @@
 //! From decoded instructions to the data that a compiler takes.
 
+use std::is_x86_feature_detected;
+
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86_jit::ir::{
-    Address, Arithmetic, Atomicity, Condition, Count, Fetch, Insn, Operand, Reg, Segment, Shift,
-    SignExtension, Source, Unary, Width,
+    Address, Arithmetic, Atomicity, Bit, BitOffset, Condition, Count, Fence, Fetch, Insn, Operand, Reg, Scan,
+    Segment, Shift, SignExtension, Source, Unary, Width,
 };
 
 use super::lower_vector;
@@ -19,7 +21,12 @@ pub(crate) fn lower(i: &Instruction) -> Option<Insn> {
     if i.has_lock_prefix() || i.mnemonic() == Mnemonic::Xchg && i.op0_kind() == OpKind::Memory {
         return locked(i);
     }
-    moves(i).or_else(|| arithmetic(i)).or_else(|| transfers(i)).or_else(|| lower_vector::lower(i))
+    moves(i)
+        .or_else(|| arithmetic(i))
+        .or_else(|| transfers(i))
+        .or_else(|| fetches(i))
+        .or_else(|| system(i))
+        .or_else(|| lower_vector::lower(i))
 }
 
 fn reg(register: Register) -> Option<Reg> {
@@ -105,23 +112,44 @@ fn locked(i: &Instruction) -> Option<Insn> {
     if i.op0_kind() != OpKind::Memory {
         return None;
     }
-    let fetch =
-        |kind| Some(Insn::Fetch { kind, width: size(i, 0)?, at: address(i)?, register: register(i, 1)? });
+    fetches(i).or_else(|| match arithmetic(i)? {
+        insn @ (Insn::Arithmetic { .. } | Insn::Unary { .. } | Insn::Bit { .. }) => Some(insn),
+        _ => None,
+    })
+}
+
+fn atomicity(i: &Instruction) -> Atomicity {
+    if i.has_lock_prefix() { Atomicity::Locked } else { Atomicity::Plain }
+}
+
+/// Operations on memory that give back what was there, locked or not.
+fn fetches(i: &Instruction) -> Option<Insn> {
+    if i.op0_kind() != OpKind::Memory {
+        return None;
+    }
+    let fetch = |kind| {
+        let (at, register) = (address(i)?, register(i, 1)?);
+        Some(Insn::Fetch { kind, width: size(i, 0)?, at, register, atomicity: atomicity(i) })
+    };
     match i.mnemonic() {
         Mnemonic::Xchg => fetch(Fetch::Exchange),
         Mnemonic::Xadd => fetch(Fetch::Add),
         Mnemonic::Cmpxchg => fetch(Fetch::Compare),
-        _ => match arithmetic(i)? {
-            insn @ (Insn::Arithmetic { .. } | Insn::Unary { .. }) => Some(insn),
-            _ => None,
-        },
+        Mnemonic::Cmpxchg16b => Some(Insn::ExchangeWide { at: address(i)?, atomicity: atomicity(i) }),
+        _ => None,
     }
 }
 
 fn moves(i: &Instruction) -> Option<Insn> {
     use Mnemonic as M;
     Some(match i.mnemonic() {
-        M::Nop | M::Endbr64 | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchnta => Insn::Nothing,
+        M::Nop
+        | M::Endbr64
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchnta
+        | M::Prefetchw => Insn::Nothing,
         M::Mov => Insn::Move { width: size(i, 0)?, to: operand(i, 0)?, from: source(i, 1)? },
         M::Movzx | M::Movsx | M::Movsxd => Insn::Extend {
             signed: i.mnemonic() != M::Movzx,
@@ -145,7 +173,7 @@ fn moves(i: &Instruction) -> Option<Insn> {
         _ if i.flow_control() != FlowControl::Next => return None,
         // SETcc and CMOVcc.
         _ => match i.op_count() {
-            1 => Insn::Set { condition: condition(i)?, to: register(i, 0)? },
+            1 => Insn::Set { condition: condition(i)?, to: operand(i, 0)? },
             2 => Insn::ConditionalMove {
                 condition: condition(i)?,
                 width: size(i, 0)?,
@@ -159,8 +187,12 @@ fn moves(i: &Instruction) -> Option<Insn> {
 
 fn arithmetic(i: &Instruction) -> Option<Insn> {
     use Mnemonic as M;
-    let atomicity = if i.has_lock_prefix() { Atomicity::Locked } else { Atomicity::Plain };
+    let atomicity = atomicity(i);
     let two = |kind| {
+        if let Some(of) = high_byte(i) {
+            let value = is_immediate(i, 1).then(|| i.immediate(1) as u8)?;
+            return Some(Insn::HighByte { kind, of, value });
+        }
         let (to, from) = (operand(i, 0)?, source(i, 1)?);
         Some(Insn::Arithmetic { kind, width: size(i, 0)?, to, from, atomicity })
     };
@@ -194,11 +226,53 @@ fn arithmetic(i: &Instruction) -> Option<Insn> {
         M::Mul => Some(Insn::MultiplyWide { signed: false, width: size(i, 0)?, by: operand(i, 0)? }),
         M::Div => Some(Insn::Divide { signed: false, width: size(i, 0)?, by: operand(i, 0)? }),
         M::Idiv => Some(Insn::Divide { signed: true, width: size(i, 0)?, by: operand(i, 0)? }),
-        M::Bt if is_immediate(i, 1) => {
-            Some(Insn::TestBit { width: size(i, 0)?, of: register(i, 0)?, bit: i.immediate8() })
-        }
+        M::Bt => bit(i, Bit::Test),
+        M::Bts => bit(i, Bit::Set),
+        M::Btr => bit(i, Bit::Reset),
+        M::Btc => bit(i, Bit::Complement),
+        M::Bsf => scan(i, Scan::Forward),
+        M::Bsr => scan(i, Scan::Reverse),
+        M::Tzcnt if is_x86_feature_detected!("bmi1") => scan(i, Scan::TrailingZeros),
+        M::Lzcnt if is_x86_feature_detected!("lzcnt") => scan(i, Scan::LeadingZeros),
+        M::Popcnt if is_x86_feature_detected!("popcnt") => scan(i, Scan::Population),
         _ => None,
     }
+}
+
+fn bit(i: &Instruction, kind: Bit) -> Option<Insn> {
+    let bit = if is_immediate(i, 1) {
+        BitOffset::Immediate(i.immediate8())
+    } else {
+        BitOffset::Register(register(i, 1)?)
+    };
+    Some(Insn::Bit { kind, width: size(i, 0)?, of: operand(i, 0)?, bit, atomicity: atomicity(i) })
+}
+
+fn scan(i: &Instruction, kind: Scan) -> Option<Insn> {
+    Some(Insn::Scan { kind, width: size(i, 0)?, to: register(i, 0)?, from: operand(i, 1)? })
+}
+
+/// The register of whose second byte the first operand is.
+fn high_byte(i: &Instruction) -> Option<Reg> {
+    let register = i.op_register(0);
+    let number = register_index(register);
+    let is_one = i.op0_kind() == OpKind::Register && register.is_gpr8() && number >= HIGH_BYTES;
+    is_one.then(|| Reg::new(number - HIGH_BYTES)).flatten()
+}
+
+/// What a kernel does to flags, lines and the order of accesses.
+fn system(i: &Instruction) -> Option<Insn> {
+    use Mnemonic as M;
+    Some(match i.mnemonic() {
+        M::Lfence => Insn::Fence { kind: Fence::Lfence },
+        M::Mfence => Insn::Fence { kind: Fence::Mfence },
+        M::Sfence => Insn::Fence { kind: Fence::Sfence },
+        M::Clflush | M::Clflushopt | M::Clwb => Insn::Touch { address: address(i)? },
+        M::Pushfq => Insn::PushFlags,
+        M::Cli => Insn::ClearInterrupts,
+        M::Cld => Insn::ClearDirection,
+        _ => return None,
+    })
 }
 
 /// Shifts that move something, and not all there is.
@@ -221,7 +295,7 @@ fn transfers(i: &Instruction) -> Option<Insn> {
     let native = i.stack_pointer_increment().unsigned_abs() == 8;
     let direct = i.op0_kind() == OpKind::NearBranch64;
     Some(match i.mnemonic() {
-        M::Push if native && i.op0_kind() != OpKind::Memory => Insn::Push { from: source(i, 0)? },
+        M::Push if native => Insn::Push { from: source(i, 0)? },
         M::Pop if native => Insn::Pop { to: register(i, 0)? },
         M::Leave if i.code().op_code().operand_size() == 64 => Insn::Leave,
         M::Jmp if direct => Insn::Jump { to: i.near_branch_target() },

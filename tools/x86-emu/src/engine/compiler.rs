@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tdvisor_base::Pfn;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 use x86_arch::{Seg, cr0, cr4};
-use x86_jit::{CodeId, Exit as CodeExit, Guest, Link, Sse, Translator, Trust, Unavailable, Unit};
+use x86_jit::{CodeId, Exit as CodeExit, Guest, Link, Miss, Sse, Translator, Trust, Unavailable, Unit};
 
 use super::interpreter::run_part;
 use super::{Blocks, Engine, turn};
@@ -35,8 +35,6 @@ const HOT: u32 = 32;
 const HOPELESS: u32 = u32::MAX;
 /// Instructions between two looks at the kick flag.
 const SLICE: u64 = 4096;
-/// Linear addresses for which one block is kept compiled.
-const ADDRESSES: usize = 4;
 /// A linear address in each half of the address space.
 const HALVES: [u64; 2] = [0, 1 << 63];
 
@@ -107,9 +105,8 @@ impl Compiler {
         }
         translator.follow(env.mem);
         let rip = cpu.state.rip();
-        let known = block.tier.codes.iter().find(|(at, id)| *at == rip && translator.is_kept(*id));
-        let id = match known {
-            Some((_, id)) => *id,
+        let id = match block.tier.code_at(rip).filter(|id| translator.is_kept(*id)) {
+            Some(id) => id,
             None => match compile(translator, env, block, rip) {
                 Some(id) => id,
                 None => return Ok(None),
@@ -141,9 +138,11 @@ impl Compiler {
             let before = slice;
             let control = &cpu.state.control;
             let sse = control.cr0 & (cr0::EM | cr0::TS) == 0 && control.cr4 & cr4::OSFXSR != 0;
+            let privileged = cpu.state.cpl() == 0;
             let guest = Guest {
                 registers: &mut cpu.state.regs,
                 flags: &mut cpu.state.flags,
+                privileged,
                 bases: [Seg::Fs, Seg::Gs].map(|s| cpu.state.segments[s as usize].base),
                 sse: Sse { registers: &mut cpu.state.simd.xmm, mxcsr: &mut cpu.state.simd.mxcsr, on: sse },
                 tlb: cpu.tlb.host(),
@@ -155,16 +154,16 @@ impl Compiler {
             };
             *left -= before - slice;
             id = code;
-            let (done, linear) = match exit {
+            let (done, miss) = match exit {
                 CodeExit::Leave { from, .. } => return Ok(Left::AtBlock(Some(from))),
                 CodeExit::Budget => return Ok(Left::AtBlock(None)),
                 CodeExit::Stored { step, linear, rip } => {
                     self.stored(cpu, env, id, (step, linear, rip), left);
                     return Ok(Left::Attention);
                 }
-                CodeExit::Interpret { step, linear } => (step, linear),
+                CodeExit::Interpret { step, miss } => (step, miss),
             };
-            match self.interpret(cpu, env, id, (done, linear), left)? {
+            match self.interpret(cpu, env, id, (done, miss), left)? {
                 Some(next) => step = next,
                 None if cpu.attention => {
                     cpu.attention = false;
@@ -182,7 +181,7 @@ impl Compiler {
         cpu: &mut Cpu,
         env: &mut Env<'_>,
         id: CodeId,
-        (first, linear): (usize, Option<u64>),
+        (first, miss): (usize, Option<Miss>),
         left: &mut u64,
     ) -> Result<Option<usize>, crate::stop::Stop> {
         let Some(body) = self.bodies.get(id.index()) else { return Ok(None) };
@@ -205,8 +204,8 @@ impl Compiler {
                 }
                 return Ok(None);
             }
-            if let Some(linear) = linear.filter(|_| n == first) {
-                cpu.tlb.expose(view, linear, env.mem);
+            if let Some(miss) = miss.filter(|_| n == first) {
+                cpu.tlb.expose(view, miss, env.mem);
             }
             rung |= env.kick.load(Ordering::Relaxed);
         }
@@ -247,11 +246,7 @@ fn compile(translator: &mut Translator, env: &Env<'_>, block: &mut Block, rip: u
         return None;
     }
     let id = translator.compile(env.mem, &Unit { rip, page, generation, steps: &steps })?;
-    block.tier.codes.retain(|(at, id)| *at != rip && translator.is_kept(*id));
-    if block.tier.codes.len() == ADDRESSES {
-        block.tier.codes.remove(0);
-    }
-    block.tier.codes.push((rip, id));
+    block.tier.keep_code(rip, id);
     Some(id)
 }
 

@@ -8,6 +8,7 @@ use crate::asm::{Host, Rm};
 use crate::context::{self, JUMP_FOLD, JUMP_SHIFT, JUMP_TABLE, JUMPS, Jump, host_of, stamp, stamp_of};
 use crate::ir::{Condition, Insn, Operand, Reg, Source, Width};
 use crate::tlb::Right;
+use x86_arch::flags;
 
 const WORD_BYTES: i32 = 8;
 const STAMP: i32 = offset_of!(Jump, stamp) as i32;
@@ -31,6 +32,10 @@ impl Emitter<'_> {
         match *insn {
             Insn::Push { from } => {
                 self.push(n, from)?;
+                self.after_store(n, None);
+            }
+            Insn::PushFlags => {
+                self.push_flags(n);
                 self.after_store(n, None);
             }
             Insn::Pop { to } => {
@@ -93,7 +98,29 @@ impl Emitter<'_> {
         self.asm.load(Width::Qword, T0, AT);
     }
 
+    /// The flags are saved: PUSHF reads them.
+    fn push_flags(&mut self, n: usize) {
+        self.asm.lea(Width::Qword, T0, Rm::Base(STACK, -WORD_BYTES));
+        self.access_at(n, WORD_BYTES as u8, Right::Write);
+        self.asm.op_full(Width::Dword, &[0x0F, 0xB6], T2.0, context::LOW_FLAGS); // movzx
+        self.asm.op(Width::Byte, 0x22, T2, context::FLAGS_MASK);
+        self.asm.store(Width::Byte, context::LOW_FLAGS, T2);
+        self.asm.op_full(Width::Dword, &[0x0F, 0xB6], T2.0, context::OVERFLOW);
+        self.asm.group1(Width::Dword, AND, Rm::Reg(T2), 1);
+        self.shift(T2, SHL, flags::OF.trailing_zeros() as u8);
+        self.asm.op(Width::Byte, 0x0A, T2, context::LOW_FLAGS); // or
+        self.asm.op(Width::Qword, 0x0A, T2, context::REST);
+        self.asm.group1(Width::Qword, AND, Rm::Reg(T2), !((flags::RF | flags::VM) as i32));
+        self.asm.store(Width::Qword, AT, T2);
+        self.move_stack(-WORD_BYTES);
+    }
+
     fn push(&mut self, n: usize, from: Source) -> Option<()> {
+        if let Source::Memory(address) = from {
+            self.access(n, &address, WORD_BYTES as u8, Right::Read)?;
+            self.asm.load(Width::Qword, T2, AT);
+            self.asm.store(Width::Qword, context::TARGET, T2);
+        }
         self.asm.lea(Width::Qword, T0, Rm::Base(STACK, -WORD_BYTES));
         self.access_at(n, WORD_BYTES as u8, Right::Write);
         match from {
@@ -103,7 +130,10 @@ impl Emitter<'_> {
                 self.asm.op_full(Width::Qword, &[0xC7], 0, AT);
                 self.asm.immediate(Width::Qword, value);
             }
-            Source::Memory(_) => return None,
+            Source::Memory(_) => {
+                self.asm.load(Width::Qword, T2, context::TARGET);
+                self.asm.store(Width::Qword, AT, T2);
+            }
         }
         self.move_stack(-WORD_BYTES);
         Some(())

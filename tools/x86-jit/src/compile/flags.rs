@@ -1,7 +1,7 @@
 //! Where the guest's arithmetic flags are, and how they get from there to where they are needed.
 
-use super::{Emitter, T2};
-use crate::asm::Host;
+use super::{AND, Emitter, T1, T2};
+use crate::asm::{Host, Rm};
 use crate::context::{FLAGS_MASK, LOW_FLAGS, OVERFLOW};
 use crate::ir::{Condition, Width};
 
@@ -23,6 +23,8 @@ pub(super) enum AuxiliaryCarry {
     Clear,
 }
 
+const CF: u8 = 1;
+const ZF: u8 = 1 << 6;
 /// Bit of the mask beside the saved flags.
 const AF: u8 = 1 << 4;
 const CARRY_BIT: u8 = 8;
@@ -120,10 +122,44 @@ impl Emitter<'_> {
         super::NOT_EQUAL ^ (number & 1)
     }
 
+    /// Makes the saved CF the host's.
+    pub(super) fn merge_carry(&mut self) {
+        self.asm.op_full(Width::Byte, &[0x0F, 0x92], 0, Rm::Reg(T2)); // setc
+        self.replace_low_flags(CF);
+    }
+
+    /// Makes the saved ZF the host's.
+    pub(super) fn merge_zero(&mut self) {
+        self.asm.op_full(Width::Byte, &[0x0F, 0x94], 0, Rm::Reg(T2)); // setz
+        self.shift_to_zero_flag(T2);
+        self.replace_low_flags(ZF);
+    }
+
+    /// Makes the saved CF and ZF the host's; `T1` goes.
+    pub(super) fn merge_carry_and_zero(&mut self) {
+        self.asm.op_full(Width::Byte, &[0x0F, 0x92], 0, Rm::Reg(T2)); // setc
+        self.asm.op_full(Width::Byte, &[0x0F, 0x94], 0, Rm::Reg(T1)); // setz
+        self.shift_to_zero_flag(T1);
+        self.asm.op(Width::Byte, 0x08, T1, Rm::Reg(T2)); // or
+        self.replace_low_flags(CF | ZF);
+    }
+
+    fn shift_to_zero_flag(&mut self, reg: Host) {
+        self.asm.op_full(Width::Byte, &[0xC0], 4, Rm::Reg(reg)); // shl
+        self.asm.raw(&[ZF.trailing_zeros() as u8]);
+    }
+
+    /// Replaces these saved flags by the bits of `T2`, which has no others.
+    fn replace_low_flags(&mut self, flags: u8) {
+        self.asm.group1(Width::Byte, AND, LOW_FLAGS, i32::from(!flags));
+        self.asm.op(Width::Byte, 0x08, T2, LOW_FLAGS); // or
+        self.flags = FlagState::SAVED;
+    }
+
     /// Computes the flags of a product: CF and OF are the host's, the others those of the result.
     pub(super) fn flags_of_product(&mut self, width: Width, result: Host) {
         self.asm.op_full(Width::Byte, &[0x0F, 0x90], 0, OVERFLOW); // seto
-        self.asm.op(width, 0x84, result, crate::asm::Rm::Reg(result));
+        self.asm.op(width, 0x84, result, Rm::Reg(result));
         self.asm.copy(T2, Host::RAX);
         self.asm.raw(&[0x9F]); // lahf
         self.asm.op_full(Width::Dword, &[0x0A], AH, OVERFLOW);

@@ -2,14 +2,19 @@
 
 use super::flags::{AuxiliaryCarry, FlagState};
 use super::memory::AT;
-use super::{ABOVE_OR_EQUAL, BELOW_OR_EQUAL, CMP, Emitter, NOT_EQUAL, SideAddress, T0, T1, T2};
+use super::{ABOVE_OR_EQUAL, AND, BELOW_OR_EQUAL, CMP, EQUAL, Emitter, NOT_EQUAL, SideAddress, T0, T1, T2};
 use crate::ExitKind;
 use crate::asm::{Host, Rm};
-use crate::context::{LOW_FLAGS, OVERFLOW};
+use crate::context::{OVERFLOW, PRIVILEGED, REST, host_of};
 use crate::ir::{
-    Arithmetic, Atomicity, Count, Fetch, Insn, Operand, Reg, Shift, SignExtension, Source, Unary, Width,
+    Address, Arithmetic, Atomicity, Condition, Count, Fetch, Insn, Operand, Reg, Shift, SignExtension,
+    Source, Unary, Width,
 };
 use crate::tlb::Right;
+use x86_arch::flags;
+
+/// Numbers from here on are AH, CH, DH and BH where an operand is a byte and there is no REX.
+const HIGH_BYTES: u8 = 4;
 
 /// An immediate as its operand has it.
 fn truncated(width: Width, value: u64) -> Option<i32> {
@@ -39,7 +44,11 @@ impl Emitter<'_> {
                 self.arithmetic(n, (kind, atomicity), width, to, from)
             }
             Insn::Unary { kind, width, to, atomicity } => self.unary(n, (kind, atomicity), width, to),
-            Insn::Fetch { kind, width, at, register } => self.fetch(n, kind, width, &at, register),
+            Insn::Fetch { kind, width, at, register, atomicity } => {
+                self.fetch(n, (kind, atomicity), width, &at, register)
+            }
+            Insn::ExchangeWide { at, atomicity } => self.exchange_wide(n, &at, atomicity),
+            Insn::HighByte { kind, of, value } => self.high_byte(kind, of, value),
             Insn::Shift { kind, width, to, count } => self.shift_register(n, kind, width, to, count),
             Insn::Multiply { width, to, from, by } => self.multiply(n, width, to, from, by),
             Insn::MultiplyWide { signed, width, by } => self.multiply_wide(n, signed, width, by),
@@ -60,14 +69,28 @@ impl Emitter<'_> {
                 self.put(to, target);
                 Some(())
             }
-            Insn::Set { condition, to } => {
-                let decided = self.decide(condition);
-                let target = self.get(to, T1);
-                self.asm.op_full(Width::Byte, &[0x0F, 0x90 | decided], 0, Rm::Reg(target));
-                self.put(to, target);
+            Insn::Set { condition, to } => self.set_by_condition(n, condition, to),
+            Insn::Bit { kind, width, of: Operand::Register(of), bit, .. } => {
+                self.bit_of_register(n, kind, width, of, bit)
+            }
+            Insn::Bit { kind, width, of: Operand::Memory(of), bit, atomicity } => {
+                self.bit_of_memory(n, (kind, atomicity), width, &of, bit)
+            }
+            Insn::Scan { kind, width, to, from } => self.scan(n, kind, width, to, from),
+            Insn::Fence { kind } => {
+                self.asm.raw(&[0x0F, 0xAE, kind as u8]);
                 Some(())
             }
-            Insn::TestBit { width, of, bit } => self.test_bit(n, width, of, bit),
+            Insn::Touch { address } => self.access(n, &address, 1, Right::Read),
+            Insn::ClearInterrupts => {
+                self.need_privilege(n);
+                self.clear_rest(flags::IF);
+                Some(())
+            }
+            Insn::ClearDirection => {
+                self.clear_rest(flags::DF);
+                Some(())
+            }
             Insn::Exchange { width, a, b } => {
                 is_wide(width).then_some(())?;
                 let first = self.get(a, T1);
@@ -182,7 +205,7 @@ impl Emitter<'_> {
         Some(())
     }
 
-    fn load_address(&mut self, width: Width, to: Reg, address: &crate::ir::Address) -> Option<()> {
+    fn load_address(&mut self, width: Width, to: Reg, address: &Address) -> Option<()> {
         is_wide(width).then_some(())?;
         self.effective(width, T0, address)?;
         self.set(to, width, T0);
@@ -241,8 +264,7 @@ impl Emitter<'_> {
                 }
             }
         }
-        let logic = matches!(kind, Arithmetic::And | Arithmetic::Or | Arithmetic::Xor | Arithmetic::Test);
-        self.flags = FlagState::host(if logic { AuxiliaryCarry::Clear } else { AuxiliaryCarry::Valid });
+        self.flags = FlagState::host(auxiliary_of(kind));
         if let Some((reg, host)) = target.filter(|_| writes) {
             self.put(reg, host);
         }
@@ -253,7 +275,51 @@ impl Emitter<'_> {
         Some(())
     }
 
-    fn lock(&mut self, atomicity: Atomicity) {
+    fn set_by_condition(&mut self, n: usize, condition: Condition, to: Operand) -> Option<()> {
+        match to {
+            Operand::Register(to) => {
+                let decided = self.decide(condition);
+                let target = self.get(to, T1);
+                self.asm.op_full(Width::Byte, &[0x0F, 0x90 | decided], 0, Rm::Reg(target));
+                self.put(to, target);
+            }
+            Operand::Memory(address) => {
+                self.access(n, &address, 1, Right::Write)?;
+                let decided = self.decide(condition);
+                self.asm.op_full(Width::Byte, &[0x0F, 0x90 | decided], 0, AT);
+                self.after_store(n, None);
+            }
+        }
+        Some(())
+    }
+
+    fn high_byte(&mut self, kind: Arithmetic, of: Reg, value: u8) -> Option<()> {
+        let host = host_of(of).filter(|host| host.0 < HIGH_BYTES)?;
+        let rm = 0xC0 | HIGH_BYTES | host.0;
+        match kind {
+            Arithmetic::Test => self.asm.raw(&[0xF6, rm, value]),
+            _ => self.asm.raw(&[0x80, rm | (kind as u8) << 3, value]),
+        }
+        self.flags = FlagState::host(auxiliary_of(kind));
+        Some(())
+    }
+
+    /// Leaves where the privilege level is not 0.
+    fn need_privilege(&mut self, n: usize) {
+        let refused = self.side(ExitKind::Interpret, n, SideAddress::None, None);
+        self.clobber_flags();
+        self.asm.op_full(Width::Byte, &[0xF6], 0, PRIVILEGED);
+        self.asm.raw(&[1]);
+        self.asm.jump_if(EQUAL, refused);
+    }
+
+    /// Clears a flag that is not an arithmetic one.
+    fn clear_rest(&mut self, flag: u64) {
+        self.clobber_flags();
+        self.asm.group1(Width::Dword, AND, REST, !(flag as i32));
+    }
+
+    pub(super) fn lock(&mut self, atomicity: Atomicity) {
         if atomicity == Atomicity::Locked {
             self.asm.raw(&[0xF0]);
         }
@@ -262,9 +328,9 @@ impl Emitter<'_> {
     fn fetch(
         &mut self,
         n: usize,
-        kind: Fetch,
+        (kind, atomicity): (Fetch, Atomicity),
         width: Width,
-        at: &crate::ir::Address,
+        at: &Address,
         register: Reg,
     ) -> Option<()> {
         self.access(n, at, width.bytes(), Right::Write)?;
@@ -272,7 +338,7 @@ impl Emitter<'_> {
         match kind {
             Fetch::Exchange => self.asm.op(width, 0x86, host, AT),
             Fetch::Add | Fetch::Compare => {
-                self.lock(Atomicity::Locked);
+                self.lock(atomicity);
                 let opcode = if kind == Fetch::Add { 0xC0 } else { 0xB0 };
                 let opcode = opcode | u8::from(width != Width::Byte);
                 self.asm.op_full(width, &[0x0F, opcode], host.0, AT);
@@ -283,6 +349,18 @@ impl Emitter<'_> {
             self.put(register, host);
         }
         self.save_flags();
+        self.after_store(n, None);
+        Some(())
+    }
+
+    fn exchange_wide(&mut self, n: usize, at: &Address, atomicity: Atomicity) -> Option<()> {
+        const BYTES: u8 = 16;
+        self.linear(at)?;
+        self.need_alignment(n, BYTES);
+        self.access_at(n, BYTES, Right::Write);
+        self.lock(atomicity);
+        self.asm.op_full(Width::Qword, &[0x0F, 0xC7], 1, AT);
+        self.merge_zero();
         self.after_store(n, None);
         Some(())
     }
@@ -462,24 +540,13 @@ impl Emitter<'_> {
         self.asm.op_full(width, &[0xF7], if signed { 7 } else { 6 }, Rm::Reg(by));
         Some(())
     }
+}
 
-    /// CF is the bit; the other flags stay.
-    fn test_bit(&mut self, n: usize, width: Width, of: Reg, bit: u8) -> Option<()> {
-        is_wide(width).then_some(())?;
-        if !self.live(n + 1) {
-            return Some(());
-        }
-        self.save_flags();
-        let of = self.get(of, T1);
-        self.asm.op_full(width, &[0x0F, 0xBA], 4, Rm::Reg(of));
-        self.asm.raw(&[bit & (8 * width.bytes() - 1)]);
-        self.asm.op_full(Width::Byte, &[0x0F, 0x92], 0, Rm::Reg(T2)); // setc
-        self.asm.load(Width::Byte, T1, LOW_FLAGS);
-        self.asm.group1(Width::Byte, super::AND, Rm::Reg(T1), !1);
-        self.asm.op(Width::Byte, 0x08, T2, Rm::Reg(T1)); // or
-        self.asm.store(Width::Byte, LOW_FLAGS, T1);
-        self.flags = FlagState::SAVED;
-        Some(())
+/// What AF of the host means behind an operation.
+const fn auxiliary_of(kind: Arithmetic) -> AuxiliaryCarry {
+    match kind {
+        Arithmetic::And | Arithmetic::Or | Arithmetic::Xor | Arithmetic::Test => AuxiliaryCarry::Clear,
+        _ => AuxiliaryCarry::Valid,
     }
 }
 

@@ -71,8 +71,11 @@ impl Emitter<'_> {
 
     /// As [`Self::access`], with the linear address in `T0`.
     pub(super) fn access_at(&mut self, n: usize, bytes: u8, right: Right) {
-        let slow = self.side(ExitKind::Slow, n, SideAddress::Linear, None);
-        let table = if right == Right::Read { READ_TABLE } else { WRITE_TABLE };
+        let (kind, table) = match right {
+            Right::Read => (ExitKind::SlowRead, READ_TABLE),
+            Right::Write => (ExitKind::SlowWrite, WRITE_TABLE),
+        };
+        let slow = self.side(kind, n, SideAddress::Linear, None);
         self.clobber_flags();
         self.asm.copy(T1, T0);
         self.asm.op_full(Width::Qword, &[0xC1], 5, Rm::Reg(T1)); // shr
@@ -96,6 +99,15 @@ impl Emitter<'_> {
         self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, KEY));
         self.asm.jump_if(NOT_EQUAL, slow);
         self.asm.op(Width::Qword, 0x02, T0, Rm::Base(T1, ADDEND));
+    }
+
+    /// Leaves where the linear address in `T0` is no multiple of a power of two.
+    pub(super) fn need_alignment(&mut self, n: usize, bytes: u8) {
+        let misaligned = self.side(ExitKind::Interpret, n, SideAddress::None, None);
+        self.clobber_flags();
+        self.asm.op_full(Width::Byte, &[0xF6], 0, Rm::Reg(T0));
+        self.asm.raw(&[bytes - 1]);
+        self.asm.jump_if(NOT_EQUAL, misaligned);
     }
 
     /// Behind a store, with everything of instruction `n` done and its flags saved: leaves if the page holds watched code.

@@ -10,6 +10,7 @@
 //! - What the manuals leave undefined is made what the interpreter makes of it: AF by a mask beside the saved flags, and the flags
 //!   of multiplications by computing them.
 
+mod bits;
 mod branch;
 mod flags;
 mod integer;

@@ -205,10 +205,7 @@ impl Emitter<'_> {
     ) -> Option<()> {
         self.linear(address)?;
         if aligned {
-            let misaligned = self.side(ExitKind::Interpret, n, SideAddress::None, None);
-            self.asm.op_full(Width::Byte, &[0xF6], 0, Rm::Reg(T0));
-            self.asm.raw(&[VECTOR_BYTES - 1]);
-            self.asm.jump_if(NOT_EQUAL, misaligned);
+            self.need_alignment(n, VECTOR_BYTES);
         }
         self.access_at(n, bytes, right);
         Some(())
