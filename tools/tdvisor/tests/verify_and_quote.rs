@@ -177,7 +177,6 @@ fn input_that_cannot_be_used_gives_one_line_and_status_2() {
     }
     // Options that cannot be: clap's own message, and the same status.
     tdvisor(&["verify", quote, "--collateral", collateral, "--at", "tomorrow"]).ends_with(2);
-    tdvisor(&["verify", quote]).ends_with(2);
     tdvisor(&["quote", "issue", "--status", "Fine"]).ends_with(2);
 }
 
@@ -190,7 +189,12 @@ fn a_damaged_quote_is_rejected_and_what_is_none_is_unusable() {
         let call = ["verify", &quote, "--collateral", &issued.collateral, "--root", "/no/such/root"];
         let told = tdvisor(&call).ends_with(2).one_line_of_error();
         assert!(told.contains("not a quote"), "{name}: {told}");
+        // That is said first, whatever else is missing.
+        let told = tdvisor(&["verify", &quote]).ends_with(2).one_line_of_error();
+        assert!(told.contains("not a quote"), "{name}: {told}");
     }
+    let told = tdvisor(&["verify", &issued.quote]).ends_with(2).one_line_of_error();
+    assert!(told.contains("--fetch"), "{told}");
     let mut version = bytes.clone();
     version[0] = 6;
     for (name, contents) in

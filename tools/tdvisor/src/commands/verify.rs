@@ -30,7 +30,7 @@ pub struct Args {
     quote: Option<PathBuf>,
     /// Collateral: a bundle, or response bodies, CRLs and chains as files of their own (or a folder of them);
     /// may be given more than once.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["batch", "fetch"])]
+    #[arg(long, value_name = "FILE")]
     collateral: Vec<PathBuf>,
     /// Fetch the collateral from Intel's service, or as the options of `collateral fetch` say.
     #[arg(long, conflicts_with_all = ["batch", "collateral"])]
@@ -103,6 +103,12 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         }
         None => None,
     };
+    if quote.is_some() && args.collateral.is_empty() && !args.fetch {
+        return Err(Failure::input(
+            "--collateral",
+            "missing: it names what verification needs beside the quote; --fetch gets it, `quote show` lists it",
+        ));
+    }
     let anchor = match args.root.as_ref().or(args.test_root.as_ref()) {
         Some(path) => read_root(path)?,
         None => TrustAnchor::intel(),

@@ -31,10 +31,14 @@ pub enum Remark {
     NoRoot,
     /// The kernel found no first program.
     NoInit,
+    /// The kernel could not run the first program that it found.
+    ForeignInit,
+    /// The kernel could not unpack its initial RAM disk.
+    PackedOtherwise,
 }
 
 /// Words, and what they mean.
-const WORDS: [(&str, Remark); 11] = [
+const WORDS: [(&str, Remark); 13] = [
     ("No bootable option or device was found", Remark::NothingToBoot),
     ("No mapping found", Remark::NothingToBoot),
     ("UEFI Interactive Shell", Remark::NothingToBoot),
@@ -47,6 +51,8 @@ const WORDS: [(&str, Remark); 11] = [
     ("VFS: Cannot open root device", Remark::NoRoot),
     ("No working init found", Remark::NoInit),
     ("Requested init", Remark::NoInit),
+    ("Failed to execute /init (error -8)", Remark::ForeignInit),
+    ("Initramfs unpacking failed", Remark::PackedOtherwise),
 ];
 
 /// Words of a denial: the firmware's only where its line also says what is denied.
@@ -89,6 +95,14 @@ impl Remark {
             Self::NoInit => {
                 "the kernel found no program to start: the initial RAM disk needs an executable /init for x86-64, \
                  or init=PATH in --append one of the root file system."
+            }
+            Self::ForeignInit => {
+                "the kernel cannot run this /init: it needs CONFIG_BINFMT_ELF for programs and CONFIG_BINFMT_SCRIPT \
+                 for scripts, and an /init for x86-64 whose interpreter is in the RAM disk too."
+            }
+            Self::PackedOtherwise => {
+                "the kernel could not unpack the initial RAM disk: it needs CONFIG_RD_GZIP, CONFIG_RD_XZ, CONFIG_RD_ZSTD \
+                 … for how the file is packed (an unpacked cpio archive needs none), and memory for its contents."
             }
         }
     }
@@ -182,6 +196,8 @@ mod tests {
             ("[    1.0] Kernel panic - not syncing: No working init found.", Some(Remark::NoInit)),
             ("Verification failed: (0x1A) Security Violation", Some(Remark::NotSigned)),
             ("error: bad shim signature.", Some(Remark::NotSigned)),
+            ("[    1.0] Failed to execute /init (error -8)", Some(Remark::ForeignInit)),
+            ("[    0.9] Initramfs unpacking failed: invalid magic", Some(Remark::PackedOtherwise)),
             ("curl: 403 Access Denied", None),
             ("login:", None),
         ] {
