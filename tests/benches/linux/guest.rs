@@ -22,7 +22,7 @@ use td_host::td::config::TdConfig;
 use td_host::td::{Ending, Td};
 use tdvisor_base::Gpa;
 use tdvisor_guest_images::BOOT_SHIM;
-use tdvisor_monitor::Monitor;
+use tdvisor_monitor::{Monitor, RunsOn};
 use tdvisor_runtime::board::boot_files::{BootFiles, LinuxFiles};
 use tdvisor_runtime::board::{Board, BoardSpec, Transport};
 
@@ -124,7 +124,7 @@ fn boot(
     let nanoseconds = std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| {
             let before = thread_cpu();
-            monitor.run_vcpu(&td, 0);
+            monitor.run_vcpu(&td, 0, &RunsOn);
             thread_cpu() - before
         });
         vcpu.join().map_err(|_| "the vCPU's thread panicked")

@@ -10,6 +10,7 @@ mod huge_pages;
 mod invariants;
 mod memory;
 mod model;
+mod pause;
 mod shared_memory;
 mod slots;
 mod sweep;

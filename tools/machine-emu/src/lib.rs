@@ -192,6 +192,25 @@ impl EmulatedMachine {
         }
     }
 
+    /// Whether its processors take turns.
+    pub const fn takes_turns(&self) -> bool {
+        matches!(self.timing, Timing::Turns(_))
+    }
+
+    /// Holds the turns, if processors take turns: when this returns, no vCPU is in its guest, and time stands still.
+    pub fn hold_turns(&self) {
+        if let Timing::Turns(turns) = &self.timing {
+            turns.hold();
+        }
+    }
+
+    /// Lets held turns go on.
+    pub fn release_turns(&self) {
+        if let Timing::Turns(turns) = &self.timing {
+            turns.release(&self.machine);
+        }
+    }
+
     /// What was traced and counted.
     pub fn trace(&self) -> &Trace {
         &self.trace

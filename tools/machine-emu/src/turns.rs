@@ -9,6 +9,10 @@
 //! Time is virtual: it moves with the instructions that guests execute, and jumps to the next timer when every
 //! vCPU sleeps. Where nobody has a timer either, the machine rests until something from outside wakes it.
 //!
+//! The turns can be held ([`Turns::hold`]): the turn that goes on is the last one, and time stands still, because nobody
+//! executes an instruction and nobody looks for the next timer. When they are released, the turn passes on as it would have. So
+//! a run that was held is the run that never was.
+//!
 //! The next in turn is the next in number that is not asleep; the seed decides how many instructions a turn has.
 //! The same seed therefore gives the same run, call for call.
 //!
@@ -37,6 +41,18 @@ struct State {
     current: Option<usize>,
     begun: bool,
     random: Random,
+    held: bool,
+    /// Where the turns were held.
+    held_at: Option<HeldAt>,
+}
+
+/// What happens when held turns go on.
+#[derive(Clone, Copy)]
+enum HeldAt {
+    /// The turn passes on after this member.
+    After(usize),
+    /// All were asleep, and this one was woken first.
+    Woken(usize),
 }
 
 #[derive(Clone, Copy, Default)]
@@ -67,6 +83,8 @@ impl Turns {
             current: None,
             begun: false,
             random: Random::new(seed),
+            held: false,
+            held_at: None,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -110,6 +128,29 @@ impl Turns {
     pub fn wake(&self, lp: LpId) {
         let Some(member) = member_of(lp) else { return };
         self.lock().wake(member);
+        self.changed.notify_all();
+    }
+
+    /// Holds the turns, and waits until the one that goes on has ended: afterwards no vCPU is in its guest.
+    pub fn hold(&self) {
+        let mut state = self.lock();
+        state.held = true;
+        while state.current.is_some() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets held turns go on.
+    pub fn release(&self, machine: &Machine) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.held) {
+            match state.held_at.take() {
+                Some(HeldAt::After(me)) => state.pass_on(me, machine),
+                Some(HeldAt::Woken(index)) => state.current = Some(index),
+                None => {}
+            }
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -162,9 +203,21 @@ impl State {
                 return;
             }
             self.begun = true;
-            self.current = self.first_awake_after(self.members.len().saturating_sub(1));
-            return;
+            return self.end_turn(self.members.len().saturating_sub(1), machine);
         }
+        self.end_turn(me, machine);
+    }
+
+    fn end_turn(&mut self, me: usize, machine: &Machine) {
+        if self.held {
+            self.current = None;
+            self.held_at = Some(HeldAt::After(me));
+        } else {
+            self.pass_on(me, machine);
+        }
+    }
+
+    fn pass_on(&mut self, me: usize, machine: &Machine) {
         self.current = self.first_awake_after(me);
         if self.current.is_none() {
             self.jump_to_next_timer(machine);
@@ -212,7 +265,10 @@ impl State {
         if member.presence == Presence::Asleep {
             member.presence = Presence::Awake;
             if self.begun && self.current.is_none() {
-                self.current = Some(index);
+                match self.held {
+                    true => self.held_at = self.held_at.or(Some(HeldAt::Woken(index))),
+                    false => self.current = Some(index),
+                }
             }
         }
     }
@@ -225,5 +281,67 @@ impl State {
         let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
         let until_timer = self.members.iter().filter_map(|member| member.timer).min();
         until_timer.map_or(turn, |at| turn.min(at.saturating_since(now).get().div_ceil(per_instruction)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use seam_emu::{MachineConfig, TscSource};
+
+    use super::*;
+
+    const MEMBERS: u32 = 3;
+    const TURNS_OF_EACH: usize = 100;
+
+    /// Lets members take turns, one of them asleep for a time, and gives the order in which they had theirs.
+    fn order(beside: impl FnOnce(&Turns, &Machine, &AtomicBool) + Send) -> Vec<u32> {
+        let machine =
+            Machine::new(MachineConfig { tsc_source: TscSource::Virtual, ..MachineConfig::small() });
+        let (turns, order) = (Turns::new(MEMBERS as usize, 1), Mutex::new(Vec::new()));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let members: Vec<_> = (1..=MEMBERS)
+                .map(|number| {
+                    let (machine, turns, order) = (&machine, &turns, &order);
+                    scope.spawn(move || {
+                        let lp = LpId(number);
+                        for turn in 0..TURNS_OF_EACH {
+                            turns.give_way(lp, machine);
+                            order.lock().unwrap().push(number);
+                            machine.advance_tsc(100);
+                            if number == MEMBERS && turn % 10 == 0 {
+                                turns.set_timer(lp, Some(Ticks::new(machine.tsc() + 5_000)));
+                                turns.sleep(lp, machine);
+                            }
+                            turns.quantum(machine);
+                        }
+                        turns.leave(lp, machine);
+                    })
+                })
+                .collect();
+            let beside = scope.spawn(|| beside(&turns, &machine, &over));
+            members.into_iter().for_each(|member| member.join().unwrap());
+            over.store(true, Ordering::SeqCst);
+            beside.join().unwrap();
+        });
+        order.into_inner().unwrap()
+    }
+
+    #[test]
+    fn turns_that_were_held_come_in_the_order_of_those_that_were_not() {
+        let plain = order(|_, _, _| {});
+        assert_eq!(plain.len(), MEMBERS as usize * TURNS_OF_EACH);
+        let held = order(|turns, machine, over| {
+            while !over.load(Ordering::SeqCst) {
+                turns.hold();
+                let time = machine.tsc();
+                std::thread::yield_now();
+                assert_eq!(machine.tsc(), time, "somebody has a turn");
+                turns.release(machine);
+            }
+        });
+        assert_eq!(held, plain);
     }
 }

@@ -8,7 +8,7 @@
 //! | EventNotify | the vector is remembered, and announces finished requests |
 //! | CallInfo | what is offered |
 //! | MemoryFault | nothing: the VM ends |
-//! | Interrupted | nothing: the vCPU runs on |
+//! | Interrupted | [`Interrupted`]: the vCPU runs on afterwards |
 //!
 //! # Interrupts
 //! A device raises a line of the I/O APIC during an access; the vCPU that made the access delivers what came of it right
@@ -24,6 +24,8 @@
 extern crate alloc;
 
 mod get_quote;
+#[cfg(feature = "std")]
+pub mod hold;
 mod map_gpa;
 mod quote;
 
@@ -39,6 +41,20 @@ const OFFERED_BEYOND_BASE: u64 = 0b11;
 
 /// The lowest vector that a guest may be told of finished requests on: those below are the processor's.
 const FIRST_FREE_VECTOR: u8 = 32;
+
+/// What a vCPU does when somebody made its run end ([`Partition::interrupt`]). It runs on when this returns.
+pub trait Interrupted: Sync {
+    /// The vCPU is outside of its guest, and holds nothing that another one needs.
+    fn interrupted(&self, vcpu: u32);
+}
+
+/// Nothing: a vCPU that is interrupted runs on at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunsOn;
+
+impl Interrupted for RunsOn {
+    fn interrupted(&self, _vcpu: u32) {}
+}
 
 /// What one VM finds around it.
 #[derive(Default)]
@@ -71,10 +87,10 @@ impl Monitor {
     }
 
     /// Runs a vCPU on this thread until its VM has ended.
-    pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32) {
+    pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32, interrupted: &dyn Interrupted) {
         match vm.vcpu(index) {
             Ok(mut vcpu) => {
-                if let Err(death) = self.serve(vm, &mut vcpu) {
+                if let Err(death) = self.serve(vm, &mut vcpu, interrupted) {
                     vm.end(Ending::Died(death));
                 }
             }
@@ -100,11 +116,19 @@ impl Monitor {
         self.deliver_lines(vm)
     }
 
-    fn serve<P: Partition>(&self, vm: &P, vcpu: &mut P::Vcpu<'_>) -> Result<(), P::Death> {
+    fn serve<P: Partition>(
+        &self,
+        vm: &P,
+        vcpu: &mut P::Vcpu<'_>,
+        interrupted: &dyn Interrupted,
+    ) -> Result<(), P::Death> {
         let mut notify = None;
         let mut answer = Answer::Done;
         loop {
             let exit = vcpu.run(answer);
+            if matches!(exit, VmExit::Interrupted) {
+                interrupted.interrupted(vcpu.index());
+            }
             answer = match self.answer(vm, vcpu, &mut notify, exit)? {
                 Next::Run(answer) => answer,
                 Next::Stop => return Ok(()),

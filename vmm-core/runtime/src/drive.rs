@@ -1,12 +1,23 @@
-//! The threads of a TD that runs: one for each vCPU, one that watches, one that lets devices attend to their host.
+//! The threads of a TD that runs: one for each vCPU, one that watches, one that lets devices attend to their host and
+//! pauses the TD.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tdvisor_monitor::Monitor;
+use tdvisor_monitor::hold::{Hold, Phase};
 use tdvisor_vm::{Ending, Partition};
 
 use crate::bell::Bell;
 use crate::session::Watch;
+
+/// What keeps vCPUs that take turns out of their guests.
+pub(crate) trait Turns: Sync {
+    /// Waits until the turn that goes on has ended; none follows.
+    fn hold(&self);
+
+    /// Turns go on.
+    fn release(&self);
+}
 
 /// What a TD is driven with.
 pub(crate) struct Driver<'a, P: Partition> {
@@ -14,10 +25,14 @@ pub(crate) struct Driver<'a, P: Partition> {
     pub(crate) vm: &'a P,
     /// What answers its exits.
     pub(crate) monitor: &'a Monitor,
-    /// What whoever feeds a device rings.
+    /// What whoever feeds a device rings, and whoever pauses the TD.
     pub(crate) bell: &'a Bell,
     /// Hears, once, that every vCPU has its thread and is about to run.
     pub(crate) has_begun: &'a (dyn Fn() + Sync),
+    /// What the TD is paused by.
+    pub(crate) hold: &'a Hold,
+    /// Where its vCPUs take turns.
+    pub(crate) turns: Option<&'a dyn Turns>,
     /// Hears, once, that the TD has ended.
     pub(crate) has_ended: &'a (dyn Fn(&Ending<P::Death>) + Sync),
     /// Hears that a vCPU is done.
@@ -39,8 +54,11 @@ impl<P: Partition> Driver<'_, P> {
                         if to_begin.fetch_sub(1, Ordering::SeqCst) == 1 {
                             (self.has_begun)();
                         }
-                        self.monitor.run_vcpu(self.vm, index);
+                        self.monitor.run_vcpu(self.vm, index, self.hold);
+                        // A vCPU is done when its TD has ended: those that rest have to find that out.
+                        self.hold.end();
                         (self.vcpu_done)(index);
+                        self.bell.ring();
                     });
                     // A TD that lacks a vCPU does not run.
                     vcpu.inspect_err(|_| self.stop()).ok()
@@ -62,18 +80,59 @@ impl<P: Partition> Driver<'_, P> {
 
     fn stop(&self) {
         self.vm.end(Ending::Stopped);
+        self.hold.end();
+        self.bell.ring();
     }
 
-    /// Lets devices attend to what the host has for them, until all vCPUs are done.
+    /// Lets devices attend to what the host has for them, and pauses the TD, until all vCPUs are done.
     fn attend(&self, finished: &AtomicBool) {
+        let mut turns_are_held = false;
         loop {
             self.bell.wait();
             if finished.load(Ordering::SeqCst) {
                 return;
             }
-            if self.monitor.attend(self.vm).is_err() {
-                self.stop();
-            }
+            turns_are_held = match self.hold.phase() {
+                Phase::Stopping => self.pause(turns_are_held),
+                Phase::Still => turns_are_held,
+                Phase::Running => {
+                    self.release_turns(turns_are_held);
+                    if self
+                        .hold
+                        .unless_held(|| self.monitor.attend(self.vm))
+                        .is_some_and(|done| done.is_err())
+                    {
+                        self.stop();
+                    }
+                    false
+                }
+                Phase::Ended => {
+                    self.release_turns(turns_are_held);
+                    false
+                }
+            };
+        }
+    }
+
+    /// Gets every vCPU out of its guest. Whether the turns are held then.
+    fn pause(&self, turns_are_held: bool) -> bool {
+        let Some(turns) = self.turns else {
+            (0..self.vm.vcpu_count()).for_each(|vcpu| self.vm.interrupt(vcpu));
+            return false;
+        };
+        if !turns_are_held {
+            turns.hold();
+        }
+        let is_held = self.hold.stands_still();
+        if !is_held {
+            turns.release();
+        }
+        is_held
+    }
+
+    fn release_turns(&self, are_held: bool) {
+        if let (true, Some(turns)) = (are_held, self.turns) {
+            turns.release();
         }
     }
 
@@ -81,11 +140,14 @@ impl<P: Partition> Driver<'_, P> {
     fn watch(&self, watch: &impl Watch, finished: &AtomicBool) {
         let mut was_told = false;
         while !finished.load(Ordering::SeqCst) {
-            if watch.wants_stop() || self.monitor.deliver_lines(self.vm).is_err() {
+            let delivered = self.hold.unless_held(|| self.monitor.deliver_lines(self.vm));
+            if watch.wants_stop() || delivered.is_some_and(|delivered| delivered.is_err()) {
                 self.stop();
             }
             if !was_told && let Some(ending) = self.vm.ending() {
                 was_told = true;
+                self.hold.end();
+                self.bell.ring();
                 (self.has_ended)(&ending);
             }
             watch.wait();

@@ -8,6 +8,7 @@ use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
 use crate::drive::Driver;
+use crate::pause::Pauser;
 use crate::session::Watch;
 
 pub use tdvisor_kvm as host;
@@ -53,6 +54,7 @@ pub struct KvmSession<'e> {
     td: Td<Linux>,
     monitor: Monitor,
     bell: Bell,
+    pauser: Pauser,
     events: &'e (dyn Fn(KvmEvent<'_>) + Sync),
 }
 
@@ -75,7 +77,13 @@ impl<'e> KvmSession<'e> {
         let td = Td::build(kernel, &spec.td, spec.image, |pages| events(KvmEvent::Added { pages }))?;
         events(KvmEvent::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
-        Ok(Self { td, monitor, bell: spec.bell, events })
+        let pauser = Pauser::new(spec.td.vcpus, spec.bell.clone());
+        Ok(Self { td, monitor, bell: spec.bell, pauser, events })
+    }
+
+    /// What pauses the session while another thread drives it.
+    pub fn pauser(&self) -> Pauser {
+        self.pauser.clone()
     }
 
     /// Runs every vCPU on a thread of its own until the TD has ended, or is stopped because the watch wants it. The TD is
@@ -86,6 +94,8 @@ impl<'e> KvmSession<'e> {
             monitor: &self.monitor,
             bell: &self.bell,
             has_begun: &|| (self.events)(KvmEvent::Running),
+            hold: self.pauser.hold(),
+            turns: None,
             has_ended: &|ending| (self.events)(KvmEvent::Ended(ending)),
             vcpu_done: &|_| {},
         };

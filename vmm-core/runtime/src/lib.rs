@@ -7,7 +7,7 @@
 //! session.drive(&watch)                    its vCPUs run, each on a thread, until it has ended or is stopped
 //! ended.teardown()                         everything is given back, and what is to be said of the run is in a Report
 //! ```
-//! What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
+//! While it is driven, any thread may pause it ([`pause`]). What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
 //! three steps. A machine may have several sessions, one after the other or side by side.
 
 pub mod bell;
@@ -17,6 +17,7 @@ mod drive;
 pub mod inspect;
 pub mod kvm;
 mod machine;
+pub mod pause;
 mod report;
 mod session;
 pub mod snapshot;

@@ -12,9 +12,10 @@ use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
 use crate::debugger::{Debuggee, Debugger};
-use crate::drive::Driver;
+use crate::drive::{Driver, Turns};
 use crate::inspect::Inspection;
 use crate::machine::{Event, Machine};
+use crate::pause::Pauser;
 use crate::report::{Audit, Report};
 
 /// What a TD is made of.
@@ -63,6 +64,7 @@ pub struct Session<'m, 'e> {
     td: Td<'m, EmulatedMachine>,
     monitor: Monitor,
     bell: Bell,
+    pauser: Pauser,
     debugger: Option<Debugger>,
     events: &'e (dyn Fn(Event<'_>) + Sync),
     before: Before,
@@ -89,7 +91,13 @@ impl<'m, 'e> Session<'m, 'e> {
         let td = Td::build(host, &spec.config, spec.image, |progress| events(Event::Build(progress)))?;
         events(Event::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
-        Ok(Self { machine, td, monitor, bell: spec.bell, debugger: spec.debugger, events, before })
+        let pauser = Pauser::new(spec.config.vcpus, spec.bell.clone());
+        Ok(Self { machine, td, monitor, bell: spec.bell, pauser, debugger: spec.debugger, events, before })
+    }
+
+    /// What pauses the session while another thread drives it.
+    pub fn pauser(&self) -> Pauser {
+        self.pauser.clone()
     }
 
     /// The TD.
@@ -104,6 +112,8 @@ impl<'m, 'e> Session<'m, 'e> {
             monitor: &self.monitor,
             bell: &self.bell,
             has_begun: &|| (self.events)(Event::Running),
+            hold: self.pauser.hold(),
+            turns: self.machine.platform().takes_turns().then_some(self.machine.platform() as &dyn Turns),
             has_ended: &|ending| (self.events)(Event::Ended(ending)),
             vcpu_done: &|index| {
                 if let Some(vcpu) = self.td.vcpus().get(index as usize) {
@@ -132,6 +142,16 @@ impl<'m, 'e> Session<'m, 'e> {
             finished,
             td: &self.td,
         }
+    }
+}
+
+impl Turns for EmulatedMachine {
+    fn hold(&self) {
+        self.hold_turns();
+    }
+
+    fn release(&self) {
+        self.release_turns();
     }
 }
 

@@ -13,7 +13,7 @@ use shuttle::sync::{Arc, Condvar, Mutex};
 use td_host::ghci::Wake;
 use td_host::vcpu::posted::{is_outstanding, request};
 use td_host::vcpu::presence::{Presence, Requests};
-use td_host::vcpu::sleep::{Sleeper, sleep};
+use td_host::vcpu::sleep::{Sleeper, Slept, sleep};
 use tdvisor_base::sync::{AtomicU64, Ordering};
 
 const SCHEDULES: usize = 2_000;
@@ -113,7 +113,7 @@ fn a_sleeping_vcpu_misses_no_interrupt_of_two_senders() {
             let mut vcpu = Vcpu { shared, requested: 0 };
             let mut taken = 0;
             while taken < 4 {
-                let Ok(()) = sleep(&mut vcpu, Wake::Interrupt);
+                let Ok(_) = sleep(&mut vcpu, Wake::Interrupt);
                 taken += vcpu.enter();
             }
             senders.into_iter().for_each(|sender| sender.join().unwrap());
@@ -134,7 +134,8 @@ fn a_vcpu_that_sleeps_with_interrupts_blocked_hears_a_request_and_nothing_else()
                 other.lp.interrupt();
             });
             let mut vcpu = Vcpu { shared: shared.clone(), requested: 0 };
-            let Ok(()) = sleep(&mut vcpu, Wake::NmiOnly);
+            let Ok(slept) = sleep(&mut vcpu, Wake::NmiOnly);
+            assert_eq!(slept, Slept::Wanted);
             assert!(shared.presence.take_requests().contains(Requests::NMI), "woken for nothing");
             sender.join().unwrap();
         },

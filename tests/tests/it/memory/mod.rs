@@ -146,7 +146,7 @@ pub enum Accepted {
 
 /// Runs a TD's first vCPU on this thread, without devices around it, until the TD has ended.
 pub fn run(td: &EmulatedTd<'_>) {
-    tdvisor_monitor::Monitor::default().run_vcpu(td, 0);
+    tdvisor_monitor::Monitor::default().run_vcpu(td, 0, &tdvisor_monitor::RunsOn);
 }
 
 /// What a host has, to be compared before and after the life of its TDs.

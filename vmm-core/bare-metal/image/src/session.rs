@@ -11,7 +11,7 @@ use td_host::{Error, Host};
 use td_image::mrtd;
 use td_image::tdvf::{HostContents, LoaderModel, TdvfImage};
 use tdvisor_bare_metal::machine::BareMetal;
-use tdvisor_monitor::Monitor;
+use tdvisor_monitor::{Monitor, RunsOn};
 use tdx_module_iface::SeamCallFault;
 use tdx_module_iface::outcome::SeamError;
 
@@ -88,7 +88,7 @@ fn run_td(host: &Host<BareMetal>, options: &Options, image: &[u8]) -> Result<Sta
     let lps: Vec<LpId> = td.vcpus().iter().map(Vcpu::lp).collect();
     host.platform().on_processors(&lps, &|lp| {
         if let Some(vcpu) = td.vcpus().iter().find(|vcpu| vcpu.lp() == lp) {
-            monitor.run_vcpu(&td, vcpu.index());
+            monitor.run_vcpu(&td, vcpu.index(), &RunsOn);
         }
     });
     let ending = td.ending().unwrap_or(Ending::Stopped);

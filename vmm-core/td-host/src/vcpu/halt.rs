@@ -10,7 +10,7 @@
 
 use tdvisor_base::sync::Ordering;
 
-use super::sleep::{Sleeper, sleep};
+use super::sleep::{Sleeper, Slept, sleep};
 use super::{Vcpu, state};
 use crate::error::Error;
 use crate::ghci::Wake;
@@ -59,20 +59,20 @@ impl Alarm {
     }
 }
 
-/// Sleeps until an interrupt is there for the guest, or its host wants something.
+/// Sleeps until an interrupt is there for the guest, or somebody wants something of the vCPU.
 pub(super) fn halt<'h, P: Platform>(
     td: &Td<'h, P>,
     vcpu: &Vcpu,
     seat: &mut Seat<'_, 'h, P>,
     alarm: &mut Alarm,
     wake: Wake,
-) -> Result<(), Error> {
-    sleep(&mut Halted { td, vcpu, seat, alarm }, wake)?;
+) -> Result<Slept, Error> {
+    let slept = sleep(&mut Halted { td, vcpu, seat, alarm }, wake)?;
     if wake == Wake::NmiOnly && td.core().ending().is_some() {
         // Read once the vCPU's thread is joined.
         vcpu.halted_for_good.store(true, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(slept)
 }
 
 /// A vCPU whose guest executed HLT.

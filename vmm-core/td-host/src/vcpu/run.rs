@@ -20,9 +20,10 @@ use tdx_module_iface::{Gprs, Reg};
 
 use super::halt::{Alarm, halt};
 use super::presence::{Requests, StayOut};
+use super::sleep::Slept;
 use super::{ExitKind, Vcpu, state};
 use crate::error::Error;
-use crate::ghci::{Reply, Request, Response, reply_to, respond};
+use crate::ghci::{Reply, Request, Response, Wake, reply_to, respond};
 use crate::memory::{Converted, Resolution, Seat};
 use crate::platform::{Lp, Platform};
 use crate::retry::{Bound, pause};
@@ -38,6 +39,8 @@ pub struct RunningVcpu<'t, 'h, P: Platform> {
     next: Entry,
     /// What the guest asked and was not told the answer of.
     asked: Option<(ExposedGprs, Request)>,
+    /// The guest's HLT that is not over. Whatever its host wants in between, the guest does not hear of it.
+    halted: Option<(ExposedGprs, Wake)>,
 }
 
 impl<P: Platform> core::fmt::Debug for RunningVcpu<'_, '_, P> {
@@ -55,6 +58,7 @@ impl<P: Platform> Drop for RunningVcpu<'_, '_, P> {
 /// What follows an exit.
 enum Next {
     Enter(Entry),
+    Sleep,
     Leave(VmExit<Death>),
     Stop,
 }
@@ -88,17 +92,22 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
             exits: BTreeMap::new(),
             next: Entry::new(),
             asked: None,
+            halted: None,
         })
     }
 
     fn run_loop(&mut self) -> Result<VmExit<Death>, Error> {
         let mut busy = 0;
         loop {
+            self.sleep_on()?;
             self.seat.lp().give_way();
             match self.serve_requests()? {
                 Wanted::Nothing => {}
                 Wanted::Leave => return Ok(VmExit::Interrupted),
                 Wanted::Stop => return Ok(self.ended()),
+            }
+            if self.halted.is_some() {
+                continue;
             }
             self.alarm.serve(self.td, self.vcpu, &mut self.seat)?;
             let exit = match self.enter()? {
@@ -117,6 +126,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
             *self.exits.entry(ExitKind::of(&exit)).or_insert(0) += 1;
             match self.resolve(&exit)? {
                 Next::Enter(next) => self.next = next,
+                Next::Sleep => {}
                 Next::Leave(exit) => return Ok(exit),
                 Next::Stop => return Ok(self.ended()),
             }
@@ -125,6 +135,23 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
 
     fn ended(&self) -> VmExit<Death> {
         VmExit::Ended(self.td.ending().unwrap_or(Ending::Stopped))
+    }
+
+    /// Sleeps while the guest is halted, until there is something for it or for the vCPU.
+    fn sleep_on(&mut self) -> Result<(), Error> {
+        let Some((_, wake)) = self.halted else { return Ok(()) };
+        match halt(self.td, self.vcpu, &mut self.seat, &mut self.alarm, wake)? {
+            Slept::Over => self.wake(),
+            Slept::Wanted => {}
+        }
+        Ok(())
+    }
+
+    /// The guest's HLT is over, if it was halted.
+    fn wake(&mut self) {
+        if let Some((gprs, _)) = self.halted.take() {
+            self.next = replying(gprs, &Reply::SUCCESS);
+        }
     }
 
     /// Does what others asked for.
@@ -139,6 +166,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         }
         if requests.contains(Requests::NMI) {
             state::pend_nmi(self.vcpu, &mut self.seat)?;
+            self.wake();
         }
         Ok(if requests.contains(Requests::LEAVE) { Wanted::Leave } else { Wanted::Nothing })
     }
@@ -171,8 +199,8 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                 Ok(match respond(self.td, self.vcpu, &request)? {
                     Response::Reply(reply) => Next::Enter(replying(call.gprs, &reply)),
                     Response::Halt(wake) => {
-                        halt(self.td, self.vcpu, &mut self.seat, &mut self.alarm, wake)?;
-                        Next::Enter(replying(call.gprs, &Reply::SUCCESS))
+                        self.halted = Some((call.gprs, wake));
+                        Next::Sleep
                     }
                     Response::Exit(exit) => {
                         self.asked = Some((call.gprs, request));

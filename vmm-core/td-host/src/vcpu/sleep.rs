@@ -7,9 +7,21 @@
 //! since the last wait ([`crate::platform::Lp::wait_for_event`]). So a cause that comes before the look is seen, and
 //! one that comes after it ends the wait.
 //!
+//! A vCPU that somebody wants something of leaves its sleep for that, and may sleep on afterwards: its guest hears nothing of it
+//! ([`Slept`]).
+//!
 //! It is a function of its own so that its schedules can be explored: `vmm-core/tests/shuttle.rs`.
 
 use crate::ghci::Wake;
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slept {
+    /// Something is there for the guest: its HLT is over.
+    Over,
+    /// Somebody wants something of the vCPU. Unless that wakes the guest, the vCPU sleeps on afterwards.
+    Wanted,
+}
 
 /// A vCPU on its way to sleep.
 pub trait Sleeper {
@@ -45,14 +57,14 @@ pub trait Sleeper {
 ///
 /// # Errors
 /// The sleeper's.
-pub fn sleep<S: Sleeper>(sleeper: &mut S, wake: Wake) -> Result<(), S::Error> {
+pub fn sleep<S: Sleeper>(sleeper: &mut S, wake: Wake) -> Result<Slept, S::Error> {
     loop {
         sleeper.serve_timer()?;
         if sleeper.is_wanted() {
-            return Ok(());
+            return Ok(Slept::Wanted);
         }
         if wake == Wake::Interrupt && (sleeper.is_posted() || sleeper.is_undelivered()?) {
-            return Ok(());
+            return Ok(Slept::Over);
         }
         sleeper.wait()?;
     }
