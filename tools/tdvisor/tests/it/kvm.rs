@@ -3,9 +3,7 @@
 //! The tests on the server need `tools/hosts/linux/build.sh`, `tools/guests/linux/build.sh` and a static `tdvisor`;
 //! `tools/hosts/linux/test.sh` makes all of it, and runs the same cases.
 
-mod cli;
-
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 
 /// Whether this machine's KVM could really start TDs: then there is nothing to be said.
 fn can_run_tds() -> bool {

@@ -1,18 +1,13 @@
 //! The whole way without a network: a TD's quote, collateral from a PCCS of ours, a verdict, and a token from the service.
 
-mod background;
-mod cli;
-#[path = "../../attest-serve/tests/client/mod.rs"]
-mod client;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use background::Background;
+use crate::background::Background;
+use crate::cli::{Folder, tdvisor};
+use crate::client::Client;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use cli::{Folder, tdvisor};
-use client::Client;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Value, json};
 use tdvisor_attest_serve::messages::{

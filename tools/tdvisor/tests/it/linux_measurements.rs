@@ -1,8 +1,6 @@
 //! The measurements of a Linux boot from outside: `measure --kernel` before it, `eventlog explain` after it.
 
-mod cli;
-
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 use td_image::digest::Digest384;
 
 const KERNEL: &[u8] = b"\x7fELF: a kernel, as far as its digest goes";

@@ -2,11 +2,9 @@
 //!
 //! The files use a part of JSON Schema (draft 2020-12) that a few lines check; a keyword beyond it is an error here.
 
-mod cli;
-
 use std::path::Path;
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 use serde_json::{Map, Value};
 
 fn schema(name: &str) -> Value {
@@ -109,7 +107,7 @@ fn the_doctors_answer_fits_its_schema() {
 
 #[test]
 fn the_answer_of_a_server_fits_its_schema() {
-    let kernel = Folder::new("schemas-server").write("host.elf", cli::host_that_powers_off(0));
+    let kernel = Folder::new("schemas-server").write("host.elf", crate::cli::host_that_powers_off(0));
     let answer = tdvisor(&["server", "--kernel", &kernel, "--json"]).ends_with(0);
     fits(&answer.json(), &schema("server"), "server");
 }

@@ -1,10 +1,7 @@
 //! `tdvisor collateral` and `verify --fetch` from outside.
 
-mod background;
-mod cli;
-
-use background::Background;
-use cli::{Folder, tdvisor};
+use crate::background::Background;
+use crate::cli::{Folder, tdvisor};
 
 /// A quote of now, with what verifies it.
 fn issue(folder: &Folder) -> [String; 3] {

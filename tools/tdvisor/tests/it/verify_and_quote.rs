@@ -1,8 +1,6 @@
 //! `tdvisor quote` and `tdvisor verify` from outside: what an operator and a script see.
 
-mod cli;
-
-use cli::{Answer, Folder, tdvisor};
+use crate::cli::{Answer, Folder, tdvisor};
 
 /// 2026-07-01, when the quotes of these tests are issued.
 const AT: &str = "2026-07-01T00:00:00Z";

@@ -1,15 +1,13 @@
 //! No wait of a run is without an end: whatever is not read, not answered or not taken, `--timeout`, SIGINT and SIGTERM end
 //! the TD, in order, and the program with it.
 
-mod cli;
-
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use cli::Folder;
+use crate::cli::Folder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -1,14 +1,12 @@
 //! `tdvisor run --qgs`: the TD's quotes come from a quote-generation service on a Unix socket, played here by a peer
 //! that speaks its protocol, or does not.
 
-mod cli;
-
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
-use cli::{Answer, tdvisor};
+use crate::cli::{Answer, tdvisor};
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::issue::{PlatformSpec, TestPlatform};
 use tdvisor_attest::qgs::{GetQuote, Quoted, stream};

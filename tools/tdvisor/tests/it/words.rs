@@ -1,8 +1,6 @@
 //! What tdvisor says is true: of registers, calls, endings, and of what is private.
 
-mod cli;
-
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 
 #[test]
 fn the_registers_of_the_summary_are_those_of_a_tdreport() {

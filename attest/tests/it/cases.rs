@@ -1,14 +1,12 @@
 //! Every recorded verification case gets the verdict that Intel's library gives, with both crypto backends.
 
-mod common;
-
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::Bundle;
 use tdvisor_attest::crypto::{Crypto, Ring, RustCrypto};
 use tdvisor_attest::verify::{TrustAnchor, Verification, Verifier, VerifyError};
 use tdvisor_test_data::vectors;
 
-fn verify<'a>(case: &'a common::Case, crypto: impl Crypto) -> Result<Verification<'a>, VerifyError> {
+fn verify<'a>(case: &'a crate::common::Case, crypto: impl Crypto) -> Result<Verification<'a>, VerifyError> {
     let bundle = Bundle::from_json(&case.collateral)?;
     let mut verifier = Verifier::with_crypto(TrustAnchor::intel(), crypto);
     verifier.add_collateral(&bundle)?;
@@ -20,7 +18,7 @@ fn verify<'a>(case: &'a common::Case, crypto: impl Crypto) -> Result<Verificatio
 fn every_recorded_case_gets_the_expected_verdict_from_both_backends() {
     let folder = vectors::folder(vectors::ATTESTATION);
     let mut wrong = Vec::new();
-    for case in common::cases(&folder) {
+    for case in crate::common::cases(&folder) {
         let ring = verify(&case, Ring);
         let rust = verify(&case, RustCrypto);
         assert_eq!(

@@ -1,11 +1,9 @@
 //! What a command writes: not over what it reads, not half, and never silently nothing.
 
-mod cli;
-
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 
 /// Runs `tdvisor` with its standard output at `/dev/full`.
 fn with_a_full_disk(arguments: &[&str]) -> (Option<i32>, String) {

@@ -1,10 +1,8 @@
 //! The table of exit statuses, each with a call that ends with it.
 
-mod cli;
-
 use std::process::{Command, Stdio};
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 
 #[test]
 fn status_0_is_yes() {

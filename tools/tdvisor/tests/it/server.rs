@@ -2,9 +2,7 @@
 //!
 //! The tests with a Linux host need `tools/hosts/linux/build.sh`; `scripts/nightly` runs them.
 
-mod cli;
-
-use cli::{Folder, host_that_powers_off, tdvisor};
+use crate::cli::{Folder, host_that_powers_off, tdvisor};
 
 #[test]
 fn the_hosts_power_off_code_is_the_exit_status_and_the_summary_says_what_it_did() {

@@ -1,8 +1,6 @@
 //! What goes with a quote beyond its registers: the event log and its rules, and Linux's integrity measurements.
 
-mod cli;
-
-use cli::{Answer, Folder, tdvisor};
+use crate::cli::{Answer, Folder, tdvisor};
 use td_image::digest::Digest384;
 use tdvisor_attest::eventlog::{EventLog, EventType, LogBuilder, Register};
 use tdvisor_attest::predict::ima;

@@ -1,11 +1,9 @@
 //! `run --report`: what the page knows of a run, and, in a browser, that it leads to the cause of a TD's death.
 
-mod cli;
-
 use std::path::Path;
 use std::process::Command;
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 use serde_json::Value;
 
 /// The data in a page.

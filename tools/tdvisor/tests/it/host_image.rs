@@ -1,10 +1,8 @@
 //! `tdvisor server --host-image`: tdvisor's own host in ring 0 on the emulated server, and the same file under QEMU.
 
-mod cli;
-
 use std::process::Command;
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 use tdvisor_guest_images::{FAULT_TD, HELLO_TD};
 
 /// What the host printed, and its summary, of a server whose host ends with this code.
@@ -25,7 +23,7 @@ fn says(console: &str, line: &str) {
 
 /// A measurement as `tools/guest-images/MRTD.txt` has it.
 fn known_mrtd(guest: &str) -> String {
-    let list = include_str!("../../guest-images/MRTD.txt");
+    let list = include_str!("../../../guest-images/MRTD.txt");
     let value = list.lines().find_map(|line| line.strip_prefix(guest)).expect("the guest is listed");
     value.trim().to_owned()
 }

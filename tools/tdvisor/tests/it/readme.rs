@@ -5,13 +5,11 @@
 //! A line `…` stands for lines left out, and `…` ends a line that is cut. `scripts/transcripts` writes the whole outputs to
 //! `target/transcripts`, to cut new excerpts from.
 
-mod cli;
-
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cli::Folder;
+use crate::cli::Folder;
 use tdvisor_test_data::linux;
 
 /// A command of the README and what it is shown to print.

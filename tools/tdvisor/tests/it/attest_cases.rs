@@ -2,9 +2,7 @@
 //!
 //! The inputs are in the recordings, `attest-cases` and `robustness`; their indices say where each comes from.
 
-mod cli;
-
-use cli::{Answer, Folder, tdvisor};
+use crate::cli::{Answer, Folder, tdvisor};
 use serde_json::Value;
 use tdvisor_test_data::{ovmf, vectors};
 
@@ -119,7 +117,7 @@ fn c04_a_run_time_event_whose_payload_was_not_measured_is_refused() {
 fn c06_under_ovmf_registers_are_ovmfs_with_every_build_named_or_not_given_at_all() {
     let image = ovmf::file(ovmf::COMBINED).display().to_string();
     let folder = Folder::new("c06");
-    let kernel = folder.write("vmlinuz", cli::pe::pe(&[(".text", b"a kernel")]));
+    let kernel = folder.write("vmlinuz", crate::cli::pe::pe(&[(".text", b"a kernel")]));
     let boot = ["--kernel", &kernel, "--cmdline", "console=ttyS0", "--memory", "2G", "--json"];
     let of_shim = tdvisor(&[&["measure"][..], &boot].concat()).ends_with(0).json();
     let of_shim = &of_shim["boot"]["registers"];

@@ -3,9 +3,7 @@
 //! `tools/guests/programs/build.sh` makes the initrd from the machine's own Debian, `tools/guests/linux/distribution.sh` brings
 //! the kernel, and `scripts/nightly` runs this test: python3, perl and gcc take minutes on a software CPU.
 
-mod cli;
-
-use cli::tdvisor;
+use crate::cli::tdvisor;
 use tdvisor_test_data::linux;
 
 #[test]

@@ -1,9 +1,7 @@
 //! `measure` of OVMF that boots a disk, and of a build that measures nothing.
 
-mod cli;
-
-use cli::pe::pe;
-use cli::{Folder, tdvisor};
+use crate::cli::pe::pe;
+use crate::cli::{Folder, tdvisor};
 use serde_json::Value;
 use td_image::digest::Digest384;
 use td_image::testing::Image;

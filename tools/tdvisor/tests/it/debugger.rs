@@ -1,15 +1,12 @@
 //! `run --gdb`: what a client of gdb's remote protocol can do to a TD, and what the TD notices of it.
 
-mod cli;
-mod rsp;
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
+use crate::rsp::Rsp;
 use object::{Object, ObjectSymbol};
-use rsp::Rsp;
 use tdvisor_test_data::linux;
 
 /// Offsets in the `g` packet.

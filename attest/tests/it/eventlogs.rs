@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
-mod common;
-
 use std::path::Path;
 
 use tdvisor_attest::ccel::{CcType, Ccel};

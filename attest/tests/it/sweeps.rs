@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -274,7 +272,7 @@ fn family(name: &str) -> Option<(&'static str, bool)> {
 fn a_quote_is_valid_beside_the_collateral_of_its_own_platform_and_tee_only() {
     let folder = vectors::folder(vectors::ATTESTATION);
     let quotes = files(&folder.join("quotes"));
-    let times: BTreeSet<u64> = common::cases(&folder).iter().map(|case| case.time).collect();
+    let times: BTreeSet<u64> = crate::common::cases(&folder).iter().map(|case| case.time).collect();
     let (mut valid, mut refused, mut never) = (0, 0, 0);
     for (of, text) in files(&folder.join("collateral")) {
         let Ok(bundle) = Bundle::from_json(&String::from_utf8_lossy(&text)) else { continue };

@@ -1,9 +1,7 @@
 //! UEFI firmware that nobody here wrote, OVMF of a distribution's package, runs as a TD on the board.
 
-mod cli;
-
-use cli::typed::Typed;
-use cli::{Folder, fat, tdvisor};
+use crate::cli::typed::Typed;
+use crate::cli::{Folder, fat, tdvisor};
 
 /// The firmware of Debian's package `ovmf`, whose build of 2022.11 has TDX support.
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";

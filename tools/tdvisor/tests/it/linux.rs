@@ -5,17 +5,15 @@
 //!
 //! What the guest does is in `tools/guests/linux/init`: it prints a line for each step that the command line asks for.
 
-mod cli;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::cli::{Answer, Folder, tdvisor, tdvisor_with_input};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cli::{Answer, Folder, tdvisor, tdvisor_with_input};
 use tdvisor_attest::report::TdReport;
 use tdvisor_test_data::linux;
 

@@ -1,8 +1,6 @@
 //! The guest `compliance` finds what the tables of module 1.5.05 say, under every configuration that a run can choose.
 
-mod cli;
-
-use cli::tdvisor;
+use crate::cli::tdvisor;
 
 /// Runs the guest with these options: its exit status, and its lines.
 fn run(options: &[&str], status: i32) -> Vec<String> {

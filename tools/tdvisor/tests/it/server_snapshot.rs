@@ -1,8 +1,6 @@
 //! Snapshots of a server, from the command line.
 
-mod cli;
-
-use cli::{Folder, tdvisor};
+use crate::cli::{Folder, tdvisor};
 
 /// What the built-in host says when the module is up, long before its TD.
 const TEXT: &str = "the module is up";
@@ -61,7 +59,7 @@ fn what_is_no_snapshot_or_a_damaged_one_is_one_line_and_status_2() {
 fn a_text_that_never_comes_leaves_no_snapshot_and_says_so_by_its_status() {
     let folder = Folder::new("snapshot-never");
     let file = folder.path("server.snapshot");
-    let host = folder.write("host.elf", cli::host_that_powers_off(0));
+    let host = folder.write("host.elf", crate::cli::host_that_powers_off(0));
     tdvisor(&[
         "server",
         "--kernel",

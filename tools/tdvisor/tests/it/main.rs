@@ -1,0 +1,41 @@
+//! The program as people use it: one binary of tests, a room for each subject.
+//!
+//! `cargo test` links one executable here in place of one for each file. What runs for itself (fuzzers, what nobody runs by
+//! default) stays beside it.
+
+#[path = "../background/mod.rs"]
+mod background;
+#[path = "../cli/mod.rs"]
+mod cli;
+#[path = "../../../attest-serve/tests/client/mod.rs"]
+mod client;
+#[path = "../rsp/mod.rs"]
+mod rsp;
+
+mod attest_cases;
+mod attest_service;
+mod collateral;
+mod compliance;
+mod debugger;
+mod disk_boot;
+mod event_rules;
+mod firmware;
+mod flood;
+mod guest_programs;
+mod host_image;
+mod inspector;
+mod kvm;
+mod linux;
+mod linux_measurements;
+mod measure_and_eventlog;
+mod outputs;
+mod qgs;
+mod readme;
+mod run;
+mod schemas;
+mod server;
+mod server_snapshot;
+mod statuses;
+mod verify_and_quote;
+mod waits;
+mod words;
