@@ -32,6 +32,8 @@ pub enum Step {
     Free,
     /// Making a blocked entry usable again.
     Unblock,
+    /// Allowing writes to a leaf that was held for sending.
+    Release,
 }
 
 /// Why nothing changed, or why the TD must end. `E` is what the external side said.

@@ -38,10 +38,11 @@ pub mod table;
 
 pub use lock::{notifier, stale};
 use ops::emptied;
-pub use ops::{age, audit, collapse, dirty, dismantle, list, map_range, root, split, zap};
+pub use ops::{age, arrive, audit, collapse, dirty, dismantle, list, map_range, root, split, transfer, zap};
 use table::{cache, find, once, reclaim, slab, spte, walk};
 
 pub use age::Age;
+pub use arrive::ArrivingLeaf;
 pub use audit::{AuditReport, ExternalEntry, ExternalView, Role, Violation};
 pub use cache::{Reserve, TableCache};
 pub use collapse::Collapsed;
@@ -58,4 +59,5 @@ pub use root::InvalidRoot;
 pub use split::SplitOutcome;
 pub use spte::{Access, AccessTracking};
 pub use table::{ENTRIES, ExternalPage, NoMemory, Returned, Table, TablePages, TableRef};
+pub use transfer::{Advance, MovingLeaf, Standing, StandingCounts};
 pub use zap::{Filter, ZapCount, Zapped};

@@ -10,6 +10,10 @@
 //! | table of leaves → leaf | [`Exclusive`] | `block`, `track`, [`External::promote_external_spt`] |
 //! | empty table → absent | [`Exclusive`] | `block`, `track`, [`External::free_external_spt`] |
 //! | blocked, then given up | [`Exclusive`] | `track`, [`External::unblock`] |
+//! | leaf without write → leaf with write | [`Shared`] | [`External::release_writes`] |
+//!
+//! Where a leaf stands in a transfer to another machine, and leaves that arrive from one, change by lists; their hooks
+//! are given to [`crate::transfer`] and [`crate::arrive`] by whoever transfers.
 //!
 //! Consecutive leaves of one table are blocked and removed by one call each, [`External::block_leaves`] and
 //! [`External::remove_external_leaves`], which as they stand call the hooks above for each.
@@ -306,6 +310,23 @@ pub trait External: Send + Sync {
         guard: &mut Exclusive<'_>,
         entry: &Tracked,
     ) -> Result<(), HookError<Self::Error>>;
+
+    /// Allows writes again through the leaf that maps `pfn`, which was held for sending to another machine.
+    ///
+    /// An external side that nobody sends from never gets here; as it stands the hook does nothing.
+    ///
+    /// # Errors
+    /// As [`HookError`] says; writes are then still not allowed.
+    fn release_writes(
+        &self,
+        ctx: &mut Self::Ctx,
+        guard: &Shared<'_>,
+        at: Position,
+        pfn: Pfn,
+    ) -> Result<(), HookError<Self::Error>> {
+        let _ = (ctx, guard, at, pfn);
+        Ok(())
+    }
 
     /// Drops every translation that any vCPU of this TD holds for `range` of the *direct* (shared) table.
     /// When it returns, none is in use.

@@ -11,6 +11,8 @@
 //! 4. A present table at the wanted level lowers the level: nothing huge ever replaces a table here (26e).
 //! 5. A leaf that maps the page already is [`FaultOutcome::Spurious`] and calls no hook (32). A leaf that maps
 //!    another page is an error (29).
+//!    A mirror leaf that does not allow the access is held for sending to another machine ([`crate::transfer`]): freeze →
+//!    hook → the same leaf with write.
 //! 6. A mirror leaf above the level the guest insists on is [`FaultOutcome::NeedsSplit`]: splitting it takes the
 //!    exclusive side. A *direct* leaf above the wanted level is split on the spot.
 //!

@@ -57,6 +57,9 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             }
             if old.is_present() {
                 same_page(old, at, gfn, pfn)?;
+                if !old.allows(fault.access) {
+                    return self.release_leaf(ctx, guard, entry, old, at);
+                }
                 return Ok(if level > fault.max_level {
                     FaultOutcome::NeedsSplit(level)
                 } else {
@@ -77,6 +80,74 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 Stepped::Done(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    /// Allows writes to a leaf that is held for sending: it has to be sent again.
+    #[cold]
+    fn release_leaf(
+        &self,
+        ctx: &mut X::Ctx,
+        guard: &Shared<'_>,
+        entry: &AtomicU64,
+        old: Spte,
+        at: Position,
+    ) -> Result<FaultOutcome, MmuError<X::Error>> {
+        if !freeze(entry, old) {
+            return Ok(FaultOutcome::Retry(Retry::Contended));
+        }
+        match self.external.release_writes(ctx, guard, at, old.pfn()) {
+            Ok(()) => {
+                let written = old.standing().written();
+                entry.store(old.with_standing(written).0, Ordering::Release);
+                Ok(FaultOutcome::Restored(at.level()))
+            }
+            Err(why) => {
+                entry.store(old.0, Ordering::Release);
+                self.refused(at, Step::Release, why)
+            }
+        }
+    }
+
+    /// Links tables down to the one that maps 4 KiB pages around `gfn`, as a fault does, and maps nothing. `Ok(None)`
+    /// when it is there.
+    ///
+    /// # Errors
+    /// As [`MmuError`]; [`MmuError::NotApplicable`] where a huge page is mapped.
+    pub fn link_down(
+        &self,
+        ctx: &mut X::Ctx,
+        guard: &Shared<'_>,
+        cache: &mut TableCache<P::ExternalPage>,
+        gfn: Gfn,
+    ) -> Result<Option<Retry>, MmuError<X::Error>> {
+        if !guard.is_of(&self.core) {
+            return Err(MmuError::ForeignGuard);
+        }
+        self.check_alive()?;
+        self.check_gfn(gfn)?;
+        let (mut table, mut level) = (self.mirror_root, self.config.root_level);
+        while level > Level::L4K {
+            let at = Position::of(gfn, level);
+            let entries = self.mirror_table(table).ok_or(MmuError::Corrupt(at))?;
+            let entry = &entries[index(gfn, level)];
+            let old = Spte(entry.load(Ordering::Acquire));
+            if old.is_frozen() {
+                return Ok(Some(Retry::Contended));
+            }
+            table = if old.is_table(level) {
+                old.table_ref()
+            } else if old.is_present() {
+                return Err(MmuError::NotApplicable(at));
+            } else {
+                match self.link_mirror_table(ctx, guard, cache, entry, old, at)? {
+                    Stepped::Down(child) => child,
+                    Stepped::Done(FaultOutcome::Retry(retry)) => return Ok(Some(retry)),
+                    Stepped::Done(_) => return Err(MmuError::Corrupt(at)),
+                }
+            };
+            level = level.down().ok_or(MmuError::Corrupt(at))?;
+        }
+        Ok(None)
     }
 
     #[inline(never)]

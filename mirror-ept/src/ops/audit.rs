@@ -19,6 +19,7 @@ use crate::mmu::{Mmu, index};
 use crate::range::Position;
 use crate::spte::Spte;
 use crate::table::{ENTRIES, ExternalPage, TablePages, TableRef};
+use crate::transfer::Standing;
 
 /// What one entry of the external table holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,8 @@ pub enum ExternalEntry {
     Free,
     /// A leaf that maps this page, usable (accepted or pending).
     Leaf(Pfn),
+    /// A leaf that maps this page, usable at least for reading, and on its way to another machine.
+    Moving(Pfn, Standing),
     /// A table in this page, usable.
     Table(Pfn),
     /// A table, usable, whose page the reader cannot see; [`ExternalView::holds`] has to judge it.
@@ -185,8 +188,16 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
                 if level > Level::L1G || !value.pfn().is_aligned(level) {
                     return fail(26, "a leaf larger than its alignment");
                 }
-                if external != ExternalEntry::Leaf(value.pfn()) {
+                let (mapped, standing) = match external {
+                    ExternalEntry::Leaf(pfn) => (Some(pfn), Standing::Plain),
+                    ExternalEntry::Moving(pfn, standing) => (Some(pfn), standing),
+                    _ => (None, Standing::Plain),
+                };
+                if mapped != Some(value.pfn()) {
                     return fail(1, "the external entry does not map what the mirror maps");
+                }
+                if standing != value.standing() {
+                    return fail(58, "a leaf does not stand in the transfer where the external entry does");
                 }
                 if !view.holds(value.pfn(), position, Role::Leaf) {
                     return fail(10, "the external side does not hold the page as this guest's");

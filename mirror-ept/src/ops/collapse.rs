@@ -17,7 +17,7 @@
 //! its grace period (27).
 
 use heapless::Vec as Bounded;
-use tdvisor_base::sync::Ordering;
+use tdvisor_base::sync::{AtomicU64, Ordering};
 use tdvisor_base::{Gfn, Level, Pfn};
 
 use crate::error::{MmuError, Step};
@@ -29,6 +29,7 @@ use crate::mmu::{Mmu, index};
 use crate::range::{GfnRange, Position};
 use crate::spte::Spte;
 use crate::table::{ENTRIES, Returned, Table, TablePages, TableRef};
+use crate::transfer::Standing;
 
 /// Tables merged in one batch.
 const BATCH: usize = 128;
@@ -99,8 +100,11 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             return None;
         }
         let below = at.level().down()?;
-        let pfn = contiguous(self.mirror_table(value.table_ref())?, below)?.pfn();
-        pfn.is_aligned(at.level()).then_some((pfn, value.is_inhibited()))
+        let table = self.mirror_table(value.table_ref())?;
+        let pfn = contiguous(table, below)?.pfn();
+        // What is on its way to another machine stays small until it is back.
+        let plain = |entry: &AtomicU64| Spte(entry.load(Ordering::Acquire)).standing() == Standing::Plain;
+        (pfn.is_aligned(at.level()) && table.iter().all(plain)).then_some((pfn, value.is_inhibited()))
     }
 
     fn merge(

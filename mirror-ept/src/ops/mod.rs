@@ -3,11 +3,13 @@
 //! | operation | guard |
 //! |---|---|
 //! | [`map_range`], [`split`], [`collapse`], [`zap`], [`dismantle`], [`root`] | exclusive |
+//! | [`transfer`], [`arrive`] | exclusive |
 //! | [`dirty`] | exclusive, or shared where it says so |
 //! | [`age`] | read-side section |
 //! | [`audit`], [`list`] | exclusive |
 
 pub mod age;
+pub mod arrive;
 pub mod audit;
 pub mod collapse;
 pub mod dirty;
@@ -17,5 +19,6 @@ pub mod list;
 pub mod map_range;
 pub mod root;
 pub mod split;
+pub mod transfer;
 pub(crate) mod undo;
 pub mod zap;

@@ -14,8 +14,10 @@
 //! | 11 | present in software | ignored by hardware |
 //! | 51:12 | host frame or [`TableRef`] | |
 //! | 56:54 | read, write, execute as they were before access tracking | ignored by hardware |
+//! | 57 | private leaf: sent to another machine ([`crate::transfer`]) | ignored by hardware |
 //! | 58 | software may set write | ignored by hardware |
 //! | 59 | huge pages inhibited by the guest (on a table entry) | ignored by hardware |
+//! | 60 | private leaf: held for sending | a leaf of the mirror is no entry that hardware walks |
 //! | 61 | emulated device memory: absent, with #VE | ignored by hardware |
 //! | 63 | suppress #VE | Intel SDM vol. 3, EPT-violation #VE |
 //!
@@ -31,6 +33,7 @@ use tdvisor_base::{Level, Pfn};
 
 use crate::shadow::Rights;
 use crate::table::TableRef;
+use crate::transfer::Standing;
 
 const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -45,7 +48,9 @@ const ADDRESS: u64 = ((1 << 52) - 1) & !0xfff;
 const SAVED_SHIFT: u32 = 54;
 const SAVED: u64 = RWX << SAVED_SHIFT;
 const MAY_WRITE: u64 = 1 << 58;
+const SENT: u64 = 1 << 57;
 const INHIBIT: u64 = 1 << 59;
+const HELD: u64 = 1 << 60;
 const MMIO: u64 = 1 << 61;
 const SUPPRESS_VE: u64 = 1 << 63;
 
@@ -103,6 +108,30 @@ impl Spte {
     /// A leaf of a mirror tree: everything is allowed.
     pub(crate) const fn mirror_leaf(pfn: Pfn, level: Level) -> Self {
         Self(SUPPRESS_VE | PRESENT | RWX | WRITE_BACK | huge_bit(level) | address(pfn.get()))
+    }
+
+    /// Where a leaf of a mirror tree stands in a transfer. Writes are allowed exactly where the page may change.
+    #[inline(always)]
+    pub(crate) const fn standing(self) -> Standing {
+        match (self.0 & SENT != 0, self.0 & HELD != 0, self.0 & WRITE != 0) {
+            (false, true, _) => Standing::Held,
+            (true, true, _) => Standing::DirtyHeld,
+            (true, false, false) => Standing::Sent,
+            (true, false, true) => Standing::Dirty,
+            (false, false, _) => Standing::Plain,
+        }
+    }
+
+    /// The leaf of a mirror tree with another standing.
+    pub(crate) const fn with_standing(self, standing: Standing) -> Self {
+        let bits = match standing {
+            Standing::Plain => WRITE,
+            Standing::Held => HELD,
+            Standing::Sent => SENT,
+            Standing::Dirty => SENT | WRITE,
+            Standing::DirtyHeld => SENT | HELD,
+        };
+        Self(self.0 & !(SENT | HELD | WRITE) | bits)
     }
 
     /// A leaf of a direct tree. It is young: somebody asked for it.
@@ -314,7 +343,7 @@ const _: () = {
 };
 const _: () = {
     assert!(!Spte::FROZEN.is_present() && Spte::FROZEN.0 & (RWX | SAVED | DIRTY | MMIO) == 0);
-    assert!(Spte::FROZEN.0 != Spte::ABSENT.0);
+    assert!(Spte::FROZEN.0 != Spte::ABSENT.0 && Spte::FROZEN.0 & (SENT | HELD) == 0);
     assert!(!Spte::ABSENT.is_present() && !Spte::DEVICE.is_present());
     assert!(Spte::DEVICE.0 & SUPPRESS_VE == 0 && Spte::ABSENT.0 & SUPPRESS_VE != 0);
     assert!(
@@ -375,6 +404,21 @@ mod tests {
         assert_eq!(grandchild.pfn(), Pfn::new(0x40000 + 3 * 512 + 511));
         assert!(grandchild.is_leaf(Level::L4K));
         assert_eq!(leaf.split_child(Level::L1G, 0).merged(Level::L1G), leaf);
+    }
+
+    #[test]
+    fn a_standing_is_what_was_set_and_changes_neither_page_nor_presence() {
+        let leaf = Spte::mirror_leaf(Pfn::new(0x12345), Level::L4K);
+        assert_eq!(leaf.standing(), Standing::Plain);
+        for from in Standing::ALL {
+            for to in Standing::ALL {
+                let moved = leaf.with_standing(from).with_standing(to);
+                assert_eq!(moved.standing(), to);
+                assert_eq!(moved.allows(Access::Write), to.may_change(), "{to:?}");
+                assert!(moved.is_leaf(Level::L4K) && moved.pfn() == leaf.pfn());
+            }
+        }
+        assert_eq!(leaf.with_standing(Standing::Sent).with_standing(Standing::Plain), leaf);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 use mirror_ept::external::phase::{Batch, Blocked, Tracked};
 use mirror_ept::{
     Blocking, ENTRIES, Exclusive, External, ExternalEntry, ExternalPage, ExternalView, GfnRange, HookError,
-    Position, Shared,
+    Position, Shared, Standing,
 };
 use tdvisor_base::sync::{Arc, Mutex};
 use tdvisor_base::{Gfn, Level, Pfn};
@@ -25,6 +25,7 @@ pub enum Call {
     Promote(Position),
     Free(Position),
     Unblock(Position),
+    Release(Position),
     Flush(GfnRange),
 }
 
@@ -86,6 +87,18 @@ impl Model {
         }
     }
 
+    /// Has a leaf stand elsewhere in a transfer: what whoever sends does with it.
+    pub fn stand(&self, at: Position, standing: Standing) {
+        self.state.lock().stand(at, standing);
+    }
+
+    /// Takes a page at a position, as an import does.
+    pub fn take(&self, at: Position, pfn: Pfn) {
+        let mut state = self.state.lock();
+        state.assert_reachable(at);
+        state.put(at, ExternalEntry::Leaf(pfn));
+    }
+
     /// Everything that is held, in order.
     pub fn contents(&self) -> Vec<(Position, ExternalEntry)> {
         self.state.lock().entries.iter().map(|(at, held)| (*at, held.entry)).collect()
@@ -138,6 +151,20 @@ impl State {
             assert_eq!(parent.phase, Phase::Usable, "the parent of {at} is blocked");
             level = up;
         }
+    }
+
+    fn stand(&mut self, at: Position, standing: Standing) {
+        let pfn = match self.get(at).entry {
+            ExternalEntry::Leaf(pfn) | ExternalEntry::Moving(pfn, _) => pfn,
+            other => panic!("{at} is no leaf but {other:?}"),
+        };
+        self.put(
+            at,
+            match standing {
+                Standing::Plain => ExternalEntry::Leaf(pfn),
+                standing => ExternalEntry::Moving(pfn, standing),
+            },
+        );
     }
 
     fn put(&mut self, at: Position, entry: ExternalEntry) {
@@ -290,6 +317,18 @@ impl External for Model {
         let held = state.get(entry.at());
         assert_eq!(held.phase, Phase::Tracked, "{} is unblocked without being tracked", entry.at());
         state.put(entry.at(), held.entry);
+        Ok(())
+    }
+
+    fn release_writes(&self, (): &mut (), _: &Shared<'_>, at: Position, pfn: Pfn) -> Said {
+        let mut state = self.state.lock();
+        state.enter(Call::Release(at))?;
+        let ExternalEntry::Moving(mapped, standing) = state.get(at).entry else {
+            panic!("writes to {at} are allowed already");
+        };
+        assert_eq!(pfn, mapped, "{at}");
+        assert!(!standing.may_change(), "writes to {at} are allowed already: {standing:?}");
+        state.stand(at, standing.written());
         Ok(())
     }
 

@@ -11,3 +11,4 @@ mod private;
 mod shadow;
 mod shared;
 mod threads;
+mod transfer;

@@ -4,26 +4,37 @@
 //! leaf's outputs as types. The register assignment of each leaf is written once, here, from the tables of
 //! [`crate::leaf`]. No wrapper retries: see [`SeamError::Retry`].
 
+mod export;
+mod import;
 mod mem;
 mod mem_page;
 mod mem_range;
 mod mem_sept;
 mod metadata;
+mod migration;
 mod mng;
 mod mr;
 mod phymem;
+mod servtd;
 mod sys;
 mod vp;
 mod vp_enter;
 
+pub use export::*;
+pub use import::*;
 pub use mem::*;
 pub use mem_page::*;
 pub use mem_range::*;
 pub use mem_sept::*;
 pub use metadata::{FieldWrite, MetadataStep};
+pub use migration::{
+    Command, EntryStatus, GpaEntry, GpaList, LIST_ENTRIES, MBMD_ALIGNMENT, MBMD_BYTES, MemoryCall, Operation,
+    PageList, Stream, TAG_BYTES, TAGS_PER_PAGE, tdh_mig_stream_create,
+};
 pub use mng::*;
 pub use mr::*;
 pub use phymem::*;
+pub use servtd::*;
 pub use sys::*;
 pub use vp::*;
 pub use vp_enter::*;

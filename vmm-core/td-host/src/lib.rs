@@ -19,6 +19,7 @@ pub mod ghci;
 pub mod host;
 pub mod interrupts;
 pub mod memory;
+pub mod migration;
 pub mod platform;
 pub mod retry;
 pub mod td;

@@ -52,7 +52,7 @@ pub enum Effect {
 }
 
 /// One vCPU's part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LocalApic {
     id: u32,
     svr: u32,
@@ -67,6 +67,12 @@ impl LocalApic {
     /// The APIC of a vCPU after reset. `tsc_hz` is the guest's TSC frequency.
     pub const fn new(id: u32, tsc_hz: u64) -> Self {
         Self { id, svr: 0xff, icr: 0, cmci: LVT_MASKED, lvt: [LVT_MASKED; LVTS], timer: Timer::new(tsc_hz) }
+    }
+
+    /// The same registers for a vCPU of another machine, whose number and TSC frequency are its own.
+    #[must_use]
+    pub const fn taken_over(self, id: u32, tsc_hz: u64) -> Self {
+        Self { id, timer: Timer::with_state(tsc_hz, self.timer.state()), ..self }
     }
 
     /// Whether software has enabled the APIC: fixed interrupts are dropped until then.

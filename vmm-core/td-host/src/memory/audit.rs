@@ -5,7 +5,7 @@
 //! interface, so the audit may be called on any machine, at any time.
 
 use mirror_ept::audit::Role;
-use mirror_ept::{AuditReport, ExternalEntry, ExternalView, Position};
+use mirror_ept::{AuditReport, ExternalEntry, ExternalView, Position, Standing};
 use tdvisor_base::{Level, Pfn};
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::sept::SeptState;
@@ -35,10 +35,15 @@ impl<P: Platform> ExternalView for ModuleView<'_, '_, P> {
         match info.state() {
             Some(SeptState::Free | SeptState::Removed) => ExternalEntry::Free,
             Some(SeptState::NlMapped) => ExternalEntry::HiddenTable,
-            Some(SeptState::Mapped | SeptState::Pending) => {
-                ExternalEntry::Leaf(Pfn::new((info.entry & ADDRESS) >> 12))
+            Some(state) => {
+                let page = Pfn::new((info.entry & ADDRESS) >> 12);
+                match standing_of(state) {
+                    Some(Standing::Plain) => ExternalEntry::Leaf(page),
+                    Some(standing) => ExternalEntry::Moving(page, standing),
+                    None => ExternalEntry::Blocked,
+                }
             }
-            _ => ExternalEntry::Blocked,
+            None => ExternalEntry::Blocked,
         }
     }
 
@@ -52,6 +57,18 @@ impl<P: Platform> ExternalView for ModuleView<'_, '_, P> {
             page.page_type == kind && page.owner == self.core.tdr.hpa() && page.size == Some(size)
         })
     }
+}
+
+/// Where a leaf in this state stands in a transfer; `None` for what is no leaf that the guest may use.
+const fn standing_of(state: SeptState) -> Option<Standing> {
+    Some(match state {
+        SeptState::Mapped | SeptState::Pending => Standing::Plain,
+        SeptState::BlockedW | SeptState::PendingBlockedW => Standing::Held,
+        SeptState::ExportedBlockedW | SeptState::PendingExportedBlockedW => Standing::Sent,
+        SeptState::ExportedDirty | SeptState::PendingExportedDirty => Standing::Dirty,
+        SeptState::ExportedDirtyBlockedW | SeptState::PendingExportedDirtyBlockedW => Standing::DirtyHeld,
+        _ => return None,
+    })
 }
 
 impl<'h, P: Platform> GuestMemory<'h, P> {

@@ -87,7 +87,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     pub fn collapse(&self, seat: &mut Seat<'_, 'h, P>, range: GfnRange) -> Result<Collapsed, Error> {
         let _conversion = self.conversions.lock();
         let mut total = Collapsed::default();
-        if !self.core.is_runnable() {
+        if !self.core.is_runnable() || self.sending.is_on() {
             return Ok(total);
         }
         for level in [Level::L2M, Level::L1G].into_iter().filter(|level| *level <= self.largest) {
@@ -150,6 +150,9 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Tries so many remembered ranges. The caller holds the conversion lock.
     fn recover_some(&self, seat: &mut Seat<'_, 'h, P>, most: usize) -> Result<Collapsed, Error> {
         let mut total = Collapsed::default();
+        if self.sending.is_on() {
+            return Ok(total);
+        }
         let mut from = Gfn::new(0);
         for _ in 0..most {
             let Some(gfn) = self.cut.next(from) else { break };

@@ -219,8 +219,8 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         Err(Error::StayedBusy(gfn))
     }
 
-    /// No leaf above 4K while the TD is being built (invariant 26e).
+    /// No leaf above 4K while the TD is being built (invariant 26e), or its pages are sent to another machine.
     fn build_limit(&self) -> Level {
-        if self.core.is_runnable() { self.largest } else { Level::L4K }
+        if self.core.is_runnable() && !self.sending.is_on() { self.largest } else { Level::L4K }
     }
 }

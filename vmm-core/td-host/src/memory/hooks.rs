@@ -11,6 +11,9 @@
 //! | `promote_external_spt` | TDH.MEM.PAGE.PROMOTE | WBINVD of the freed table |
 //! | `free_external_spt` | TDH.MEM.SEPT.REMOVE | WBINVD of the freed table |
 //! | `unblock` | TDH.MEM.RANGE.UNBLOCK | |
+//! | `release_writes` | TDH.EXPORT.UNBLOCKW | |
+//!
+//! What holds and sends leaves by lists is in [`super::sending`], what takes leaves that arrive in [`super::arrival`].
 //!
 //! With dynamic PAMT each page that becomes the module's at 4 KiB is counted before the call and counted off
 //! after it, or when the call failed ([`crate::host::pamt`]).
@@ -161,6 +164,27 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
         }
     }
 
+    /// TDH.MEM.TRACK, and gets every vCPU out of the guest once.
+    pub(super) fn track_epoch(&self, lp: &mut P::Lp<'h>) -> Result<(), SeamError> {
+        let mut attempt = 0;
+        loop {
+            match tdh::tdh_mem_track(lp, self.core.tdr) {
+                Ok(()) => break,
+                Err(error) if is_busy(&error) && attempt < Bound::WITHOUT_VCPUS.0 => {
+                    // A vCPU of the epoch before the current one is still inside: get it out.
+                    if matches!(error.retry(), Some(Retry::PreviousTlbEpochBusy)) {
+                        self.core.kick_all();
+                    }
+                    pause(attempt);
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.core.kick_all();
+        Ok(())
+    }
+
     /// Writes back what the caches hold of a freed page under the TD's key, and takes the page for the host.
     /// Says whether that worked.
     ///
@@ -269,25 +293,10 @@ impl<'h, P: Platform> External for SeptHooks<'h, P> {
         if !self.core.is_runnable() {
             return Ok(());
         }
-        let tdr = self.core.tdr;
-        let mut attempt = 0;
-        loop {
-            match tdh::tdh_mem_track(&mut ctx.lp, tdr) {
-                Ok(()) => break,
-                Err(error) if is_busy(&error) && attempt < Bound::WITHOUT_VCPUS.0 => {
-                    // A vCPU of the epoch before the current one is still inside: get it out.
-                    if matches!(error.retry(), Some(Retry::PreviousTlbEpochBusy)) {
-                        self.core.kick_all();
-                    }
-                    pause(attempt);
-                    attempt += 1;
-                }
-                Err(error) if is_busy(&error) => return Err(HookError::Busy),
-                Err(error) => return Err(HookError::Fatal(SeptError::Seam(error))),
-            }
-        }
-        self.core.kick_all();
-        Ok(())
+        self.track_epoch(&mut ctx.lp).map_err(|error| match error {
+            error if is_busy(&error) => HookError::Busy,
+            error => HookError::Fatal(SeptError::Seam(error)),
+        })
     }
 
     fn remove_external_spte(
@@ -357,6 +366,17 @@ impl<'h, P: Platform> External for SeptHooks<'h, P> {
     fn unblock(&self, ctx: &mut Self::Ctx, _guard: &mut Exclusive<'_>, entry: &Tracked) -> HookResult {
         let (tdr, at) = (self.core.tdr, entry.at());
         self.in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_range_unblock(lp, tdr, entry_of(at)))
+    }
+
+    fn release_writes(
+        &self,
+        ctx: &mut Self::Ctx,
+        _guard: &Shared<'_>,
+        at: Position,
+        _pfn: Pfn,
+    ) -> HookResult {
+        let (tdr, gpa) = (self.core.tdr, at.gfn().base());
+        self.beside_vcpus(&mut ctx.lp, at, |lp| tdh::tdh_export_unblockw(lp, tdr, gpa))
     }
 
     fn flush_direct(&self, _range: GfnRange) {

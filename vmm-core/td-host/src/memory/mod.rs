@@ -12,9 +12,13 @@
 //! - holes, the removal of slots and the way back to huge pages take the conversion lock too (`remove.rs`,
 //!   `slots.rs`, `collapse.rs`); faults never do.
 //!
+//! - while pages are sent to another machine (`sending.rs`) everything private is small; whatever takes pages away ends
+//!   the session first.
+//!
 //! Private memory is mapped through the mirror and its hooks (`hooks.rs`) and in no other way.
 
 mod accounting;
+mod arrival;
 pub mod attributes;
 mod audit;
 pub mod backing;
@@ -25,9 +29,11 @@ mod fault;
 mod hooks;
 mod host_access;
 mod list;
+mod listed;
 mod prefault;
 mod remove;
 mod seat;
+mod sending;
 mod slots;
 mod tables;
 
@@ -48,9 +54,12 @@ pub use dirty::HugeShared;
 pub use fault::Resolution;
 pub use hooks::SeptError;
 pub(crate) use hooks::{SeptHooks, Unclean};
+pub(crate) use listed::{read_entries, through};
 pub use prefault::Prefaulted;
 pub use remove::{FRAMES_AT_ONCE, Reached};
 pub use seat::Seat;
+use sending::Sending;
+pub(crate) use sending::{abort_export, is_out_of_session};
 use slots::Slots;
 pub(crate) use tables::Tables;
 
@@ -70,6 +79,8 @@ pub struct GuestMemory<'h, P: Platform> {
     /// Pages that nothing maps any more, but that a vCPU outside the guest may have a translation to.
     leaving: Mutex<Vec<Folio>>,
     frames_converted: AtomicU64,
+    /// Pages on their way to another machine.
+    sending: Sending,
 }
 
 impl<'h, P: Platform> GuestMemory<'h, P> {
@@ -97,6 +108,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
             cut: Cut::default(),
             leaving: Mutex::new(Vec::new()),
             frames_converted: AtomicU64::new(0),
+            sending: Sending::default(),
         })
     }
 
@@ -108,6 +120,11 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Ranges of guest frames with memory behind them, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = GfnRange> + '_ {
         self.slots.ranges().into_iter()
+    }
+
+    /// The largest page that it is mapped with.
+    pub(crate) fn largest_page(&self) -> Level {
+        self.largest
     }
 
     /// What is mapped, by tree and level.
@@ -147,6 +164,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// Frees all pages that are left, and gives their number of frames. Nothing maps them any more.
     pub(crate) fn release(&self) -> u64 {
         let mut frames = self.free_leaving();
+        self.sending.free(self.core.host);
         self.slots.for_all(|state| frames += state.backing.release(&self.core.host.platform));
         frames
     }

@@ -2,6 +2,7 @@
 //!
 //! # Protocol
 //! With the conversion lock held, so that no two of them meet:
+//! 0. Pages of the range that are on their way to another machine are called back ([`super::sending`]).
 //! 1. Reserve tables for the private leaves that a boundary cuts.
 //! 2. Under the exclusive guard open an invalidation window: faults that resolved a page before it look again.
 //! 3. Remove the mappings. A boundary inside a huge private page splits it first, so that exactly the range
@@ -132,8 +133,11 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         sides: Filter,
         commit: impl FnOnce(GfnRange),
     ) -> Result<Gfn, Error> {
-        if sides != Filter::Shared && seat.may_exceed(Level::L4K) {
-            seat.reserve(Reserve::PRIVATE)?;
+        if sides != Filter::Shared {
+            self.stay_with(seat, piece)?;
+            if seat.may_exceed(Level::L4K) {
+                seat.reserve(Reserve::PRIVATE)?;
+            }
         }
         let Seat { participant, cache, ctx, .. } = seat;
         let mut guard = participant.exclusive();

@@ -124,6 +124,16 @@ impl Slots {
         }
     }
 
+    /// Looks at every live slot, ascending.
+    pub(super) fn for_live(&self, mut look: impl FnMut(GfnRange, &mut SlotState)) {
+        for slot in self.0.read().iter() {
+            let mut state = slot.state.lock();
+            if state.phase == Phase::Live {
+                look(slot.frames, &mut state);
+            }
+        }
+    }
+
     /// Looks at the state of every slot, in whatever phase it is.
     pub(super) fn for_all(&self, mut look: impl FnMut(&mut SlotState)) {
         self.0.read().iter().for_each(|slot| look(&mut slot.state.lock()));

@@ -9,6 +9,8 @@ use td_image::tdvf::OutsideMemory;
 use tdvisor_base::{Gfn, Gpa, Level, PAGE_SIZE};
 use tdx_module_iface::td_params::attributes;
 
+use crate::migration::binding::ServiceTd;
+
 /// vCPUs that one TD may have: what MAX_VCPUS of TD_PARAMS can say, and more than any guest here uses.
 pub const MAX_VCPUS: u32 = 512;
 
@@ -27,6 +29,8 @@ pub struct TdConfig {
     pub hob_extensions: Vec<([u8; 16], Vec<u8>)>,
     /// MRCONFIGID, MROWNER and MROWNERCONFIG.
     pub ids: ConfigIds,
+    /// The migration TD that may have its keys, for a TD that may move (ATTRIBUTES.MIGRATABLE).
+    pub migration_td: Option<ServiceTd>,
 }
 
 /// Software-defined identities that the TDREPORT carries.
@@ -57,6 +61,7 @@ impl Default for TdConfig {
             largest_page: Level::L2M,
             hob_extensions: Vec::new(),
             ids: ConfigIds::default(),
+            migration_td: None,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! 1. TDH.MNG.CREATE with a TDR page and a key id; from here on the key id belongs to the TD.
 //! 2. TDH.MNG.KEY.CONFIG on one LP of each package.
 //! 3. TDH.MNG.ADDCX for each TDCS page.
-//! 4. TDH.MNG.INIT with TD_PARAMS.
+//! 4. TDH.MNG.INIT with TD_PARAMS; a TD that arrives from another machine stops before it.
+//! 5. TDH.SERVTD.BIND or PREBIND, for a TD that may move.
 //!
 //! A failure on the way tears down what exists: see [`super::teardown`].
 
@@ -24,6 +25,7 @@ use super::teardown;
 use crate::error::Error;
 use crate::host::hkid::Hkid;
 use crate::host::{Host, on_lp, one_lp_per_package};
+use crate::migration::binding;
 use crate::platform::{LpId, Platform};
 use crate::retry::{Bound, bounded};
 
@@ -42,6 +44,18 @@ pub(crate) struct Control {
 impl Control {
     /// Creates a TD and initialises it.
     pub(crate) fn create<P: Platform>(host: &Host<P>, config: &TdConfig) -> Result<Self, Error> {
+        let control = Self::shell(host)?;
+        match control.initialise(host, config) {
+            Ok(()) => Ok(control),
+            Err(error) => {
+                teardown::control_only(host, control);
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a TD that has its control pages and nothing else.
+    pub(crate) fn shell<P: Platform>(host: &Host<P>) -> Result<Self, Error> {
         let hkid = host.hkids.allocate().ok_or(Error::NoKeyId)?;
         let tdr_page = match host.module_page() {
             Ok(page) => page,
@@ -62,7 +76,7 @@ impl Control {
             }
         };
         let mut control = Self { tdr, tdr_page, tdcx: Vec::new(), hkid };
-        match control.initialise(host, config) {
+        match control.add_pages(host) {
             Ok(()) => Ok(control),
             Err(error) => {
                 teardown::control_only(host, control);
@@ -71,7 +85,7 @@ impl Control {
         }
     }
 
-    fn initialise<P: Platform>(&mut self, host: &Host<P>, config: &TdConfig) -> Result<(), Error> {
+    fn add_pages<P: Platform>(&mut self, host: &Host<P>) -> Result<(), Error> {
         for lp in one_lp_per_package(&host.platform) {
             on_lp(&host.platform, lp, |lp| {
                 bounded(Bound::MANAGEMENT, || tdh::tdh_mng_key_config(lp, self.tdr))?;
@@ -90,6 +104,10 @@ impl Control {
             }
             self.tdcx.push(page);
         }
+        Ok(())
+    }
+
+    fn initialise<P: Platform>(&self, host: &Host<P>, config: &TdConfig) -> Result<(), Error> {
         let params_page = host.give_page()?;
         let params = td_params(host, config);
         let result =
@@ -99,7 +117,8 @@ impl Control {
                 })
             });
         host.platform.free_page(params_page, Level::L4K);
-        result
+        result?;
+        config.migration_td.map_or(Ok(()), |service| binding::say(host, self.tdr, service))
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct TdCore<'h, P: Platform> {
     pub(crate) gate: Gate,
     /// The TD is finalised: vCPUs may run, and the module demands TLB tracking.
     runnable: AtomicBool,
+    /// vCPUs that are asked to park stay parked while this holds.
+    paused: AtomicBool,
     /// Control pages of vCPUs whose creation failed half-way: reclaimed with the TD.
     stray_pages: Mutex<Vec<Pfn>>,
     stray_vcpus: Mutex<Vec<(LpId, Tdvpr)>>,
@@ -40,6 +42,7 @@ impl<'h, P: Platform> TdCore<'h, P> {
             nobody: Presence::default(),
             gate: Gate::default(),
             runnable: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             stray_pages: Mutex::new(Vec::new()),
             stray_vcpus: Mutex::new(Vec::new()),
             ending: Mutex::new(None),
@@ -75,6 +78,26 @@ impl<'h, P: Platform> TdCore<'h, P> {
 
     pub(crate) fn set_runnable(&self) {
         self.runnable.store(true, Ordering::Release);
+    }
+
+    /// Whether vCPUs have to stay out of the guest until [`Self::unpause`].
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Asks every vCPU to park ([`crate::vcpu::park`]); they are not waited for.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        self.request_all(Requests::PARK);
+        self.kick_all();
+    }
+
+    /// Lets parked vCPUs go on.
+    pub(crate) fn unpause(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+        for lp in self.presences.iter().filter_map(Presence::lp) {
+            self.host.platform.send_ipi(lp);
+        }
     }
 
     pub(crate) fn note_control_page(&self, page: Pfn) {

@@ -6,6 +6,7 @@
 //! [`Ending`] counts for all. [`Td::teardown`] gives everything back. A TD that is dropped without
 //! its teardown keeps its pages and its key id: nothing that the module may still own is ever reused.
 
+mod arriving;
 pub(crate) mod build;
 pub mod config;
 pub(crate) mod control;

@@ -3,7 +3,8 @@
 //! # Protocol
 //! TDH.VP.CREATE with the root page, TDH.VP.ADDCX for the other pages, TDH.VP.INIT (which associates the vCPU
 //! with the LP it is issued on), then the fields that a host sets: the shared EPT pointer and the posted-
-//! interrupt descriptor. All of it before TDH.MR.FINALIZE.
+//! interrupt descriptor. All of it before TDH.MR.FINALIZE. A vCPU that arrives from another machine has
+//! TDH.IMPORT.STATE.VP in the place of TDH.VP.INIT.
 
 use alloc::vec::Vec;
 
@@ -44,6 +45,26 @@ impl VcpuControl {
         shared_root: Pfn,
     ) -> Result<Self, Error> {
         let host = core.host;
+        Self::create_with(core, lp, shared_root, |lp, tdvpr| {
+            let entry_value = entry_value.get();
+            Ok(bounded(Bound::MANAGEMENT, || {
+                if shows_topology(host.module_info()) {
+                    tdh::tdh_vp_init_x2apic(lp, tdvpr, entry_value, index)
+                } else {
+                    tdh::tdh_vp_init(lp, tdvpr, entry_value)
+                }
+            })?)
+        })
+    }
+
+    /// Creates a vCPU on an LP; `fill` gives it its registers.
+    pub(crate) fn create_with<'h, P: Platform>(
+        core: &TdCore<'h, P>,
+        lp: LpId,
+        shared_root: Pfn,
+        fill: impl FnOnce(&mut P::Lp<'h>, Tdvpr) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let host = core.host;
         let root = host.module_page()?;
         let created = on_lp(&host.platform, lp, |lp| {
             Ok(bounded(Bound::MANAGEMENT, || tdh::tdh_vp_create(lp, core.tdr, root.base()))?)
@@ -64,7 +85,7 @@ impl VcpuControl {
             }
         };
         let mut vcpu = Self { tdvpr, root, pages: Vec::new(), lp, posted };
-        match vcpu.initialise(core, index, entry_value, shared_root) {
+        match vcpu.initialise(core, shared_root, fill) {
             Ok(()) => Ok(vcpu),
             Err(error) => {
                 core.note_control_page(vcpu.root);
@@ -78,12 +99,11 @@ impl VcpuControl {
         }
     }
 
-    fn initialise<P: Platform>(
+    fn initialise<'h, P: Platform>(
         &mut self,
-        core: &TdCore<'_, P>,
-        index: u32,
-        entry_value: Gpa,
+        core: &TdCore<'h, P>,
         shared_root: Pfn,
+        fill: impl FnOnce(&mut P::Lp<'h>, Tdvpr) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let host = core.host;
         let pages = (usize::from(host.module_info().tdvps_base_size) / 4096).saturating_sub(1);
@@ -98,30 +118,22 @@ impl VcpuControl {
             }
             self.pages.push(page);
         }
-        on_lp(&host.platform, self.lp, |lp| {
-            let entry_value = entry_value.get();
-            bounded(Bound::MANAGEMENT, || {
-                if shows_topology(host.module_info()) {
-                    tdh::tdh_vp_init_x2apic(lp, self.tdvpr, entry_value, index)
-                } else {
-                    tdh::tdh_vp_init(lp, self.tdvpr, entry_value)
-                }
-            })?;
-            let mut set = |field: Field, write: FieldWrite| {
-                bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(lp, self.tdvpr, field.id, write)).map(drop)
-            };
-            set(vmcs::SHARED_EPTP, FieldWrite::all(shared_root.base().get()))?;
-            set(
-                vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR,
-                FieldWrite::all(super::posted::NOTIFICATION_VECTOR.into()),
-            )?;
-            set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, FieldWrite::all(self.posted.descriptor().get()))?;
-            set(
-                vmcs::PIN_BASED_CONTROLS,
-                FieldWrite { value: PROCESS_POSTED_INTERRUPTS, mask: PROCESS_POSTED_INTERRUPTS },
-            )?;
-            Ok(())
-        })
+        let mut lp = host.platform.take_lp(self.lp).ok_or(Error::NoLp(self.lp))?;
+        fill(&mut lp, self.tdvpr)?;
+        let mut set = |field: Field, write: FieldWrite| {
+            bounded(Bound::MANAGEMENT, || tdh::tdh_vp_wr(&mut lp, self.tdvpr, field.id, write)).map(drop)
+        };
+        set(vmcs::SHARED_EPTP, FieldWrite::all(shared_root.base().get()))?;
+        set(
+            vmcs::POSTED_INTERRUPT_NOTIFICATION_VECTOR,
+            FieldWrite::all(super::posted::NOTIFICATION_VECTOR.into()),
+        )?;
+        set(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, FieldWrite::all(self.posted.descriptor().get()))?;
+        set(
+            vmcs::PIN_BASED_CONTROLS,
+            FieldWrite { value: PROCESS_POSTED_INTERRUPTS, mask: PROCESS_POSTED_INTERRUPTS },
+        )?;
+        Ok(())
     }
 
     /// Reclaims the pages. The TD's key is free.

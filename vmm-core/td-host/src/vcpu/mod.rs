@@ -4,6 +4,7 @@ mod counts;
 pub(crate) mod create;
 mod halt;
 pub(crate) mod mtrr;
+pub(crate) mod park;
 pub mod posted;
 pub mod presence;
 pub(crate) mod run;
@@ -22,6 +23,7 @@ use crate::interrupts::local_apic::LocalApic;
 use crate::platform::LpId;
 use create::VcpuControl;
 use mtrr::Mtrrs;
+use park::Place;
 
 /// One vCPU of a TD.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct Vcpu {
     apic: Mutex<LocalApic>,
     mtrrs: Mutex<Mtrrs>,
     halted_for_good: AtomicBool,
+    place: Mutex<Place>,
 }
 
 impl Vcpu {
@@ -44,6 +47,7 @@ impl Vcpu {
             apic: Mutex::new(LocalApic::new(index, tsc_hz)),
             mtrrs: Mutex::new(Mtrrs::default()),
             halted_for_good: AtomicBool::new(false),
+            place: Mutex::default(),
         }
     }
 

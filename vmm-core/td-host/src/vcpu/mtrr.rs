@@ -17,7 +17,7 @@ const FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c
 const DEFAULT_TYPE: u32 = 0x2ff;
 
 /// One vCPU's registers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Mtrrs {
     variable: [u64; VARIABLE],
     fixed: [u64; FIXED.len()],

@@ -67,6 +67,13 @@ impl PostedInterrupts {
         host.platform.table(self.page).is_ok_and(|words| is_outstanding(words))
     }
 
+    /// The vectors that are requested and that the processor has not taken, as the four words of PIR. The vCPU is
+    /// outside of the guest.
+    pub(crate) fn requested<P: Platform>(&self, host: &Host<P>) -> Result<[u64; CONTROL_WORD], Error> {
+        let words = host.platform.table(self.page)?;
+        Ok(core::array::from_fn(|word| words.get(word).map_or(0, |word| word.load(Ordering::SeqCst))))
+    }
+
     /// Quarantines the descriptor's page.
     pub(crate) fn abandon<P: Platform>(self, host: &Host<P>, report: &mut TeardownReport) {
         host.quarantine(self.page, Level::L4K);

@@ -34,6 +34,8 @@ impl Requests {
     pub const NMI: Self = Self(1 << 2);
     /// Leave the run loop, to be run again later.
     pub const LEAVE: Self = Self(1 << 3);
+    /// Park, as long as the TD is paused.
+    pub const PARK: Self = Self(1 << 4);
 
     /// Whether all of `other` is asked for.
     pub const fn contains(self, other: Self) -> bool {

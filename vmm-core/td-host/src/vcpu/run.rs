@@ -19,6 +19,7 @@ use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, Entry, ExposedGprs, TdEx
 use tdx_module_iface::{Gprs, Reg};
 
 use super::halt::{Alarm, halt};
+use super::park::park;
 use super::presence::{Requests, StayOut};
 use super::sleep::Slept;
 use super::{ExitKind, Vcpu, state};
@@ -51,6 +52,8 @@ impl<P: Platform> core::fmt::Debug for RunningVcpu<'_, '_, P> {
 
 impl<P: Platform> Drop for RunningVcpu<'_, '_, P> {
     fn drop(&mut self) {
+        // Whoever takes the vCPU next enters as this one would have.
+        self.vcpu.leave(self.next, self.asked.is_some());
         self.vcpu.set_exits(core::mem::take(&mut self.exits));
     }
 }
@@ -67,6 +70,7 @@ enum Next {
 enum Wanted {
     Nothing,
     Leave,
+    Park,
     Stop,
 }
 
@@ -84,13 +88,14 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
     /// # Errors
     /// [`Error::NoLp`].
     pub(crate) fn take(td: &'t Td<'h, P>, vcpu: &'t Vcpu) -> Result<Self, Error> {
+        let seat = td.memory().take_seat(vcpu.lp())?;
         Ok(Self {
             td,
             vcpu,
-            seat: td.memory().take_seat(vcpu.lp())?,
+            seat,
             alarm: Alarm::default(),
             exits: BTreeMap::new(),
-            next: Entry::new(),
+            next: vcpu.take_place(),
             asked: None,
             halted: None,
         })
@@ -104,6 +109,10 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
             match self.serve_requests()? {
                 Wanted::Nothing => {}
                 Wanted::Leave => return Ok(VmExit::Interrupted),
+                Wanted::Park => {
+                    park(self.td, self.vcpu, &mut self.seat, &mut self.alarm, self.next)?;
+                    continue;
+                }
                 Wanted::Stop => return Ok(self.ended()),
             }
             if self.halted.is_some() {
@@ -167,6 +176,13 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         if requests.contains(Requests::NMI) {
             state::pend_nmi(self.vcpu, &mut self.seat)?;
             self.wake();
+        }
+        if self.td.core().is_paused() {
+            // Whoever wanted it back as well asks again.
+            if requests.contains(Requests::LEAVE) {
+                self.td.presence(self.vcpu).request(Requests::LEAVE);
+            }
+            return Ok(Wanted::Park);
         }
         Ok(if requests.contains(Requests::LEAVE) { Wanted::Leave } else { Wanted::Nothing })
     }

@@ -1,0 +1,9 @@
+//! TDs that move from one emulated machine to another, in one process.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod hostile;
+mod moving;
+mod sweep;
+mod world;
+mod writer;
