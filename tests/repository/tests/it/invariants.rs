@@ -7,7 +7,7 @@ use tdvisor_repository::markdown::{self, Row, code_spans};
 use tdvisor_repository::{files, read, reference, root};
 
 /// The last of the numbers; 1 to this one are all given.
-const LAST: u32 = 57;
+const LAST: u32 = 62;
 
 fn rows() -> Vec<Row> {
     let rows = markdown::rows(&read("INVARIANTS.md")).unwrap();
@@ -24,7 +24,7 @@ fn parts(number: &str) -> (u32, &str) {
 }
 
 #[test]
-fn the_numbers_from_1_to_57_are_all_there_once_and_in_order() {
+fn the_numbers_from_1_on_are_all_there_once_and_in_order() {
     let rows = rows();
     let numbers: Vec<_> = rows.iter().map(|row| parts(&row.cells[0])).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
