@@ -38,7 +38,7 @@ fn hello_td_moves_at_any_moment_of_its_life_and_ends_as_if_it_had_stayed() {
         assert!(source.progress().pages > 30, "{:?}", source.progress());
         drop(source);
         assert_eq!(td.ending(), Some(Ending::Stopped));
-        let moved = destination.finish().unwrap_or_else(|(_, failure)| panic!("{failure}"));
+        let moved = destination.finish().unwrap();
         check(&here, &[]);
         check(&there, &[&moved]);
         assert_eq!(moved.mrtd().unwrap(), measured);
@@ -62,13 +62,13 @@ fn a_td_that_moved_moves_back() {
     let mut destination = Destination::new(&there, SPARE).unwrap();
     agree(&from, &td, &to, &destination);
     run_both(&mut Source::new(&td, SPARE, Plan::default()).unwrap(), &mut destination).unwrap();
-    let moved = destination.finish().map_err(|(_, failure)| failure).unwrap();
+    let moved = destination.finish().unwrap();
     assert!(td.teardown().is_clean());
     assert_eq!(monitor.run(&moved, stayed.exits / 3), None);
     let mut destination = Destination::new(&here, SPARE).unwrap();
     agree(&to, &moved, &from, &destination);
     run_both(&mut Source::new(&moved, SPARE, Plan::default()).unwrap(), &mut destination).unwrap();
-    let back = destination.finish().map_err(|(_, failure)| failure).unwrap();
+    let back = destination.finish().unwrap();
     assert!(moved.teardown().is_clean());
     monitor.run_to_the_end(&back);
     assert_eq!(monitor.console, stayed.console);
@@ -104,7 +104,7 @@ fn two_tds_move_at_once_and_in_turns() {
         }
     }
     drop(sources);
-    let moved = destinations.map(|end| end.finish().map_err(|(_, failure)| failure).unwrap());
+    let moved = destinations.map(|mut end| end.finish().unwrap());
     check(&there, &[&moved[0], &moved[1]]);
     for (monitor, td) in monitors.iter_mut().zip(&moved) {
         monitor.run_to_the_end(td);

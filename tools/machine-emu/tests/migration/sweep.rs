@@ -47,7 +47,7 @@ fn inv_61_a_session_given_up_after_any_step_leaves_the_source_with_all_it_had() 
                     assert_eq!(monitor.run(&td, 1), None);
                 }
                 Came::Through => {
-                    let moved = destination.finish().map_err(|(_, failure)| failure).unwrap();
+                    let moved = destination.finish().unwrap();
                     monitor.run_to_the_end(&moved);
                     check(&there, &[&moved]);
                     assert!(moved.teardown().is_clean());
@@ -124,7 +124,7 @@ fn inv_61_a_session_survives_transient_refusals_on_both_sides() {
             refused += host.platform().machine().faults().log().len();
             host.platform().machine().faults().set_plan(FaultPlan::default());
         }
-        let moved = destination.finish().map_err(|(_, failure)| failure).unwrap();
+        let moved = destination.finish().unwrap();
         check(&there, &[&moved]);
         monitor.run_to_the_end(&moved);
         assert_eq!(monitor.console, stayed.console, "seed {seed}");

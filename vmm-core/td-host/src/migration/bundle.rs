@@ -276,7 +276,7 @@ pub enum Message {
     /// What of the TD changes.
     TdState(StateBundle),
     /// A vCPU; they come in order.
-    Vcpu(VcpuBundle),
+    Vcpu(Box<VcpuBundle>),
     /// Shared pages.
     Shared(SharedPages),
     /// The in-order phase is over: the TD may be started there, and not here any more.

@@ -239,17 +239,16 @@ impl<'h, P: Platform> Destination<'h, P> {
     /// # Errors
     /// [`Failure::Over`] before that; [`Failure::Host`] where the module does not end the import. The session is still there
     /// then, and this may be repeated.
-    pub fn finish(mut self) -> Result<Td<'h, P>, (Self, Failure)> {
-        let Stage::Committed(td) = &self.stage else { return Err((self, Failure::Over)) };
+    pub fn finish(&mut self) -> Result<Td<'h, P>, Failure> {
+        let Stage::Committed(td) = &self.stage else { return Err(Failure::Over) };
         let (core, tdr) = (td.core(), td.tdr());
-        let ended =
-            on_lp(&self.host.platform, self.lp, |lp| through(core, lp, |lp| tdh::tdh_import_end(lp, tdr)));
-        if let Err(error) = ended {
-            return Err((self, error.into()));
-        }
+        on_lp(&self.host.platform, self.lp, |lp| through(core, lp, |lp| tdh::tdh_import_end(lp, tdr)))?;
         match core::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Committed(td) => Ok(td),
-            _ => Err((self, Failure::Over)),
+            stage => {
+                self.stage = stage;
+                Err(Failure::Over)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! The source's side of a session. The steps, and what an abort does at each, are the first table of [`super`].
 
+use alloc::boxed::Box;
+
 use mirror_ept::{GfnRange, Standing};
 use tdvisor_base::Gfn;
 use tdx_module_iface::metadata;
@@ -191,7 +193,7 @@ impl<'t, 'h, P: Platform> Source<'t, 'h, P> {
                 (Step::Say(Message::TdState(bundle)), Next::Vcpu(0))
             }
             Next::Vcpu(index) => match self.vcpu(index)? {
-                Some(bundle) => (Step::Say(Message::Vcpu(bundle)), Next::Vcpu(index + 1)),
+                Some(bundle) => (Step::Say(Message::Vcpu(Box::new(bundle))), Next::Vcpu(index + 1)),
                 None => (Step::Quiet, Next::Shared { from: start }),
             },
             Next::Shared { from } => {
