@@ -106,7 +106,8 @@ impl<'h, P: Platform> CallPages<'h, P> {
     /// A list of so many pages for a bundle of state.
     fn state_pages(&self, entries: usize) -> Result<PageList, Error> {
         self.write_words(self.buffers(), self.contents.iter().take(entries).map(|page| page.base().get()))?;
-        Ok(PageList { list: self.buffers().base(), entries: entries as u16 })
+        let entries = u16::try_from(entries).unwrap_or(u16::MAX);
+        Ok(PageList { list: self.buffers().base(), entries })
     }
 
     /// Has a call write a bundle of state.

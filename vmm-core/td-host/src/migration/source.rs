@@ -232,7 +232,8 @@ impl<'t, 'h, P: Platform> Source<'t, 'h, P> {
     fn announce(&self) -> Result<Step, Failure> {
         let memory = self.td.memory();
         let shape = memory.shape()?;
-        let announcement = Announcement::new(shape, self.td.vcpus().len() as u32, memory.largest_page())?;
+        let vcpus = u32::try_from(self.td.vcpus().len()).unwrap_or(u32::MAX);
+        let announcement = Announcement::new(shape, vcpus, memory.largest_page())?;
         let core = self.td.core();
         let mut seat = self.seat()?;
         let lp = seat.lp();

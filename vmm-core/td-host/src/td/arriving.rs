@@ -55,7 +55,7 @@ impl<'h, P: Platform> Td<'h, P> {
         pages: &CallPages<'h, P>,
         bundle: &VcpuBundle,
     ) -> Result<(), Failure> {
-        let index = self.vcpus.len() as u32;
+        let index = u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX);
         let lp = vcpu_lp(self.host().platform(), index);
         let root = self.memory.mmu().direct_root();
         let core = self.core.clone();
