@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use mirror_ept::GfnRange;
-use tdvisor_base::{Gfn, Level, PAGE_SIZE};
+use tdvisor_base::{Gfn, Level, PAGE_SIZE, to_usize};
 use tdx_module_iface::tdh::{Entry, GpaEntry, MBMD_BYTES, TAG_BYTES};
 
 use crate::interrupts::local_apic::LocalApic;
@@ -34,7 +34,7 @@ pub struct Page(Box<[u8]>);
 impl Page {
     /// A page of zeros.
     pub fn zeroed() -> Self {
-        Self(alloc::vec![0; PAGE_SIZE as usize].into_boxed_slice())
+        Self(alloc::vec![0; to_usize(PAGE_SIZE)].into_boxed_slice())
     }
 
     /// A page with these bytes.
@@ -42,7 +42,7 @@ impl Page {
     /// # Errors
     /// [`Oversized`] unless there are 4096.
     pub fn new(bytes: Vec<u8>) -> Result<Self, Oversized> {
-        if bytes.len() == PAGE_SIZE as usize { Ok(Self(bytes.into_boxed_slice())) } else { Err(Oversized) }
+        if bytes.len() == to_usize(PAGE_SIZE) { Ok(Self(bytes.into_boxed_slice())) } else { Err(Oversized) }
     }
 
     /// Its bytes.
