@@ -74,7 +74,7 @@ pub use bus::{Answer, Bus, Translation};
 pub use controls::Controls;
 pub use cpu::{Budget, Cpu};
 pub use decode::{implements, offers};
-pub use engine::{AnyEngine, Compiler, Engine, EngineKind, Interpreter};
+pub use engine::{AnyEngine, Compiler, Engine, EngineKind, Interpreter, UnknownEngine};
 pub use exits::{
     Exit, InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy, Shutdown, StringIo, Unimplemented,
 };

@@ -17,7 +17,7 @@
 
 use phys_memory::Arena;
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
-use x86_jit::{HostTlb, Miss, Right};
+use x86_jit::{CodePlace, HostTlb, Miss, Right};
 
 use crate::bus::Translation;
 use crate::memory::Place;
@@ -379,7 +379,7 @@ impl Tlb {
         if self.is_live(&gone.entry)
             && let Some(host) = &mut self.host
         {
-            host.clear_page(usize::from(gone.view), gone.entry.tag());
+            host.clear_data(usize::from(gone.view), gone.entry.tag());
         }
     }
 
@@ -395,7 +395,7 @@ impl Tlb {
         let Self { linear, older, host, .. } = self;
         let mut drop_from_host = |view: usize, entry: &LinearEntry| {
             if let Some(host) = host {
-                host.clear_page(view, entry.tag());
+                host.clear_data(view, entry.tag());
             }
         };
         for (n, entry) in linear.iter_mut().enumerate().filter(|(_, e)| e.gpa.get() == page) {
@@ -445,6 +445,9 @@ impl Tlb {
     pub(crate) fn touch(&mut self) {
         self.touch_half(LOWER);
         self.touch_half(UPPER);
+        if let Some(host) = &mut self.host {
+            host.clear_code();
+        }
     }
 
     fn touch_half(&mut self, half: usize) {
@@ -503,7 +506,7 @@ impl Tlb {
         // What was held of this page had other rights.
         self.drop_older(view as u8, linear);
         if let Some(host) = &mut self.host {
-            host.clear_page(view as usize, linear);
+            host.clear_data(view as usize, linear);
         }
         if let Some(slot) = self.linear.get_mut(Self::index(view as u8, linear)) {
             let before = core::mem::replace(slot, entry);
@@ -512,6 +515,11 @@ impl Tlb {
             }
         }
         entry
+    }
+
+    /// Whether branches of compiled code find code at this address in this place.
+    pub(crate) fn leads_to(&self, linear: u64, place: CodePlace) -> bool {
+        self.host.as_ref().is_some_and(|host| host.leads_to(linear, place))
     }
 
     /// The pages that compiled code may access by itself.

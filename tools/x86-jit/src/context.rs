@@ -10,12 +10,13 @@ pub(crate) const JUMPS: usize = 16384;
 /// How far a linear address is folded to find its place in the jump table.
 pub(crate) const JUMP_FOLD: u8 = 13;
 
-/// Where code for a linear address is, for one state of the owner's translations.
+/// Where code for a linear address is, as long as that leads to a place in memory.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Jump {
     pub(crate) rip: u64,
-    pub(crate) stamp: u64,
+    /// See [`crate::CodePlace`].
+    pub(crate) place: u64,
     pub(crate) code: u64,
     /// The number of the code, for the owner.
     pub(crate) index: u64,
@@ -26,8 +27,8 @@ pub(crate) const JUMP_SHIFT: u8 = 5;
 const _: () = assert!(size_of::<Jump>() == 1 << JUMP_SHIFT);
 
 impl Jump {
-    /// Matches nothing: no state of translations has this stamp.
-    pub(crate) const NONE: Self = Self { rip: 0, stamp: u64::MAX, code: 0, index: 0 };
+    /// Matches nothing: no code is in this place.
+    pub(crate) const NONE: Self = Self { rip: 0, place: u64::MAX, code: 0, index: 0 };
 
     pub(crate) const fn index(rip: u64) -> usize {
         (rip ^ rip >> JUMP_FOLD) as usize % JUMPS
@@ -78,9 +79,8 @@ pub(crate) struct Context {
     /// Addresses of the tables that are in force.
     pub(crate) read_table: u64,
     pub(crate) write_table: u64,
+    pub(crate) code_table: u64,
     pub(crate) jumps: u64,
-    /// The states of translation of both halves of the address space.
-    pub(crate) stamps: [u64; 2],
     /// The address of the guest's XMM registers.
     pub(crate) xmm: u64,
     pub(crate) mxcsr: u32,
@@ -118,8 +118,8 @@ impl Context {
             bases: [0; 2],
             read_table: 0,
             write_table: 0,
+            code_table: 0,
             jumps: 0,
-            stamps: [0; 2],
             xmm: 0,
             mxcsr: 0,
             host_mxcsr: 0,
@@ -148,6 +148,7 @@ pub(crate) const LINEAR: Rm = field(offset_of!(Context, linear));
 pub(crate) const TARGET: Rm = field(offset_of!(Context, target));
 pub(crate) const READ_TABLE: Rm = field(offset_of!(Context, read_table));
 pub(crate) const WRITE_TABLE: Rm = field(offset_of!(Context, write_table));
+pub(crate) const CODE_TABLE: Rm = field(offset_of!(Context, code_table));
 pub(crate) const JUMP_TABLE: Rm = field(offset_of!(Context, jumps));
 
 pub(crate) const XMM: Rm = field(offset_of!(Context, xmm));
@@ -156,15 +157,6 @@ pub(crate) const FLOATING_POINT: Rm = field(offset_of!(Context, floating_point))
 pub(crate) const SSE: Rm = field(offset_of!(Context, sse));
 pub(crate) const PRIVILEGED: Rm = field(offset_of!(Context, privileged));
 pub(crate) const REST: Rm = field(offset_of!(Context, rest));
-
-pub(crate) const fn stamp(half: usize) -> Rm {
-    field(offset_of!(Context, stamps) + 8 * half)
-}
-
-/// The stamp of the half that an index register names, 0 or 1.
-pub(crate) const fn stamp_of(half: Host) -> Rm {
-    Rm::Indexed(Some(CONTEXT), half, 3, offset_of!(Context, stamps) as i32)
-}
 
 pub(crate) const fn base_of(segment: Segment) -> Rm {
     field(offset_of!(Context, bases) + 8 * segment as usize)

@@ -6,6 +6,8 @@
 //!   instructions as data ([`ir`]). An instruction that it gives as `None` is its own to do.
 //! - [`Translator::run`] enters a block at an instruction. Code goes from block to block by itself, by links and by a table of
 //!   linear addresses that the owner fills, and comes back with an [`Exit`]: at the latest when the budget is used up.
+//! - An entry of that table holds where a linear page is known to lead to the page of memory that its code was made of. So the
+//!   entries outlive a change of the address space, and one look at a page brings all of them back.
 //! - Every block counts its instructions when it is entered, so a budget is exact; one that has not enough left is not
 //!   entered. Who comes back in the middle of a block has paid for all of it.
 //! - A block looks at its page's code generation whenever it is entered from another one.
@@ -43,7 +45,7 @@ mod tests;
 mod tlb;
 mod translator;
 
-pub use tlb::{HostTlb, Right};
+pub use tlb::{CodePlace, HostTlb, Right};
 pub use translator::{CodeId, Guest, MAX_BUDGET, Sse, Translator, Trust};
 
 use tdvisor_base::Pfn;

@@ -6,13 +6,14 @@ use tdvisor_base::{Hpa, KeyId, Pfn};
 use x86_arch::{Flags, Gpr, Registers, flags};
 
 use crate::ir::{Address, Arithmetic, Atomicity, Insn, Operand, Reg, Source, Width};
-use crate::{CodeId, Exit, Guest, HostTlb, Miss, Right, Sse, Step, Translator, Trust, Unit};
+use crate::{CodeId, CodePlace, Exit, Guest, HostTlb, Miss, Right, Sse, Step, Translator, Trust, Unit};
 
 const CODE: u64 = 0x5000;
 const DATA: u64 = 0x6000;
 /// The bit of RFLAGS that is always one.
 const FIXED: u64 = 2;
-const STAMPS: [u64; 2] = [3, 5];
+/// Where the code is in memory.
+const HERE: CodePlace = CodePlace::new(Pfn::new(CODE >> 12), KeyId::DEFAULT);
 
 struct Machine {
     arena: Arena,
@@ -55,7 +56,6 @@ impl Machine {
             sse: Sse { registers: &mut [0; 16], mxcsr: &mut 0x1F80, on: true },
             tlb: &mut self.tlb,
             view: 0,
-            stamps: STAMPS,
         };
         self.translator.run(&self.arena, id, step, guest, budget).map(|(_, exit)| exit)
     }
@@ -166,16 +166,20 @@ fn a_store_into_watched_code_is_told_or_left_to_the_owner() {
 }
 
 #[test]
-fn indirect_branches_go_where_they_were_offered_to_and_only_in_that_state_of_translation() {
+fn indirect_branches_go_where_they_were_offered_to_as_long_as_the_page_is_known_to_be_there() {
     let mut m = Machine::new();
     let target = m.compile(CODE + 0x40, &[add(Operand::Register(reg(2)), Source::Immediate(1)), None]);
     let id = m.compile(CODE, &[Some(Insn::JumpIndirect { to: Operand::Register(reg(14)) })]);
     m.registers.set(Gpr::R14, CODE + 0x40);
     let mut budget = 100;
     assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }));
-    m.translator.offer(target, STAMPS[1], Trust::Lasting);
+    m.translator.offer(target, HERE, Trust::Lasting);
+    m.tlb.fill_code(0, CODE, CodePlace::new(HERE.page(), KeyId::new(9)));
     assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }));
-    m.translator.offer(target, STAMPS[0], Trust::ForNow);
+    m.translator.offer(target, HERE, Trust::ForNow);
+    m.tlb.fill_code(1, CODE, HERE);
+    assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 0, miss: None }), "of another view");
+    m.tlb.fill_code(0, CODE, HERE);
     assert_eq!(m.run(id, 0, &mut budget), Some(Exit::Interpret { step: 1, miss: None }));
     assert_eq!(m.registers.get(Gpr::Rdx), 1);
     m.translator.withdraw();

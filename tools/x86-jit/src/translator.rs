@@ -1,13 +1,12 @@
 //! Keeps compiled code, and enters it.
 
 use phys_memory::{Arena, Incarnation, Window};
-use tdvisor_base::Pfn;
 use x86_arch::{Flags, Gpr, Registers, flags};
 
 use crate::compile::{self, Compiled};
 use crate::context::{Context, FloatingPoint, JUMPS, Jump, SavedFlags};
 use crate::region::Region;
-use crate::tlb::{HostTlb, Right};
+use crate::tlb::{CodePlace, HostTlb, Right};
 use crate::{CODE_SHIFT, Exit, ExitKind, KIND_BITS, Link, Miss, Unavailable, Unit, run};
 
 /// Names compiled code, as long as it is kept.
@@ -28,7 +27,6 @@ impl CodeId {
 #[derive(Debug)]
 struct Code {
     rip: u64,
-    page: Pfn,
     /// Where it begins in the region; it is entered there.
     at: usize,
     resume: Box<[Option<u32>]>,
@@ -55,8 +53,6 @@ pub struct Guest<'a> {
     pub tlb: &'a mut HostTlb,
     /// Whose rights accesses have.
     pub view: usize,
-    /// The state of translation of the lower and the upper half of the address space; see [`Translator::offer`].
-    pub stamps: [u64; 2],
 }
 
 /// The state of SSE.
@@ -167,7 +163,6 @@ impl Translator {
         }
         self.codes.push(Code {
             rip: unit.rip,
-            page: unit.page,
             at,
             resume: resume.into_boxed_slice(),
             links: links.into_boxed_slice(),
@@ -208,14 +203,15 @@ impl Translator {
         }
     }
 
-    /// Lets branches find code by its linear address, as long as the half of the address space that this is in has this stamp.
-    pub fn offer(&mut self, id: CodeId, stamp: u64, trust: Trust) {
+    /// Lets branches find code by its linear address, as long as this leads to the place where the code is
+    /// ([`HostTlb::fill_code`]).
+    pub fn offer(&mut self, id: CodeId, place: CodePlace, trust: Trust) {
         let Some((rip, address)) = self.code(id).map(|code| (code.rip, self.region.address(code.at))) else {
             return;
         };
         let index = Jump::index(rip);
         if let Some(jump) = self.jumps.get_mut(index) {
-            *jump = Jump { rip, stamp, code: address, index: u64::from(id.index) };
+            *jump = Jump { rip, place: place.word(), code: address, index: u64::from(id.index) };
             if trust == Trust::ForNow {
                 self.for_now.push(ForNow::Jump(index));
             }
@@ -239,10 +235,10 @@ impl Translator {
         }
     }
 
-    /// Where branches find code without asking, by linear address: the stamp for which they do, and the page of the code.
-    pub fn offered(&self) -> impl Iterator<Item = (u64, u64, Pfn)> + '_ {
-        let live = self.jumps.iter().filter(|jump| jump.stamp != Jump::NONE.stamp);
-        live.filter_map(|jump| Some((jump.rip, jump.stamp, self.codes.get(jump.index as usize)?.page)))
+    /// Linear addresses at which branches find code without asking, as long as they lead to these places.
+    pub fn offered(&self) -> impl Iterator<Item = (u64, CodePlace)> + '_ {
+        let live = self.jumps.iter().filter(|jump| jump.place != Jump::NONE.place);
+        live.map(|jump| (jump.rip, CodePlace::of(jump)))
     }
 
     /// Whether a block can be entered at this instruction, the one before having been done elsewhere.
@@ -275,9 +271,9 @@ impl Translator {
         context.rest = guest.flags.get() & !flags::ARITHMETIC;
         context.privileged = u8::from(guest.privileged);
         context.bases = guest.bases;
-        context.stamps = guest.stamps;
         context.read_table = guest.tlb.table(guest.view, Right::Read);
         context.write_table = guest.tlb.table(guest.view, Right::Write);
+        context.code_table = guest.tlb.code_table(guest.view);
         context.xmm = guest.sse.registers.as_mut_ptr().expose_provenance() as u64;
         context.sse = u8::from(guest.sse.on);
         context.mxcsr = *guest.sse.mxcsr;

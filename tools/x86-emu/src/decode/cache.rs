@@ -96,6 +96,11 @@ impl Block {
         (self.hpa.frame(), self.generation)
     }
 
+    /// Where its bytes are: the page and its key.
+    pub(crate) fn place(&self) -> x86_jit::CodePlace {
+        x86_jit::CodePlace::new(self.hpa.frame(), self.key)
+    }
+
     /// The bytes that it was decoded from.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -184,7 +189,7 @@ fn stamp(cpu: &Cpu) -> u64 {
 }
 
 /// As [`stamp`], for an address in the same half of the address space as this one.
-pub(crate) fn stamp_at(cpu: &Cpu, linear: u64) -> u64 {
+fn stamp_at(cpu: &Cpu, linear: u64) -> u64 {
     cpu.tlb.stamp(linear) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view.is_user())
 }
 

@@ -17,26 +17,26 @@ use std::sync::Arc;
 use tdvisor_base::Pfn;
 use tdvisor_base::sync::{AtomicBool, Ordering};
 use x86_arch::{Seg, cr0, cr4};
-use x86_jit::{CodeId, Exit as CodeExit, Guest, Link, Miss, Sse, Translator, Trust, Unavailable, Unit};
+use x86_jit::{
+    CodeId, CodePlace, Exit as CodeExit, Guest, Link, Miss, Sse, Translator, Trust, Unavailable, Unit,
+};
 
 use super::interpreter::run_part;
 use super::{Blocks, Engine, turn};
 use crate::bus::Bus;
 use crate::cpu::{Budget, CodeMode, Cpu, Env};
-use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache, stamp_at};
+use crate::decode::cache::{BLOCKS_PER_EPOCH, Block, CodeCache};
 use crate::decode::described;
 use crate::exits::Exit;
 use crate::op::Op;
 use crate::stop::Step;
 
 /// Runs of a block before it is compiled, unless the owner says otherwise.
-const HOT: u32 = 32;
+const HOT: u32 = 16;
 /// The heat of a block that has nothing to compile.
 const HOPELESS: u32 = u32::MAX;
 /// Instructions between two looks at the kick flag.
 const SLICE: u64 = 4096;
-/// A linear address in each half of the address space.
-const HALVES: [u64; 2] = [0, 1 << 63];
 
 /// Operations of a block that was compiled.
 #[derive(Clone, Debug)]
@@ -57,6 +57,14 @@ pub struct Compiler {
     era: u32,
     /// Runs of a block before it is compiled.
     hot: u32,
+}
+
+/// A block that has code.
+struct Ready {
+    id: CodeId,
+    instructions: u64,
+    place: CodePlace,
+    trust: Trust,
 }
 
 /// How compiled code was left.
@@ -92,8 +100,8 @@ impl Compiler {
         Ok(Self { hot: 0, ..Self::new()? })
     }
 
-    /// Code for a block at RIP; compiles it if it has become hot.
-    fn code(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<Option<CodeId>, crate::stop::Stop> {
+    /// Code for the block at RIP; compiles it if it has become hot.
+    fn code(&mut self, cpu: &mut Cpu, env: &mut Env<'_>) -> Result<Option<Ready>, crate::stop::Stop> {
         let Self { cache, translator, bodies, era, hot } = self;
         let block = cache.lookup_mut(cpu, env)?;
         if block.tier.heat < *hot {
@@ -120,7 +128,8 @@ impl Compiler {
             bodies.push(Body { ops: block.ops.clone(), sets_rip: block.sets_rip, end: block.end });
         }
         translator.renew(id, block.page().1);
-        Ok(Some(id))
+        let trust = if block.is_settled() { Trust::Lasting } else { Trust::ForNow };
+        Ok(Some(Ready { id, instructions: block.ops.len() as u64, place: block.place(), trust }))
     }
 
     /// Runs compiled code from the block at RIP on.
@@ -134,7 +143,6 @@ impl Compiler {
         let mut slice = SLICE.min(*left);
         let (mut id, mut step) = (id, 0);
         loop {
-            let stamps = HALVES.map(|half| stamp_at(cpu, half));
             let before = slice;
             let control = &cpu.state.control;
             let sse = control.cr0 & (cr0::EM | cr0::TS) == 0 && control.cr4 & cr4::OSFXSR != 0;
@@ -147,7 +155,6 @@ impl Compiler {
                 sse: Sse { registers: &mut cpu.state.simd.xmm, mxcsr: &mut cpu.state.simd.mxcsr, on: sse },
                 tlb: cpu.tlb.host(),
                 view: cpu.view as usize,
-                stamps,
             };
             let Some((code, exit)) = self.translator.run(env.mem, id, step, guest, &mut slice) else {
                 return Ok(Left::Untouched);
@@ -263,8 +270,8 @@ impl Engine for Compiler {
 
     fn reachable_code<'a>(&'a self, cpu: &'a Cpu) -> impl Iterator<Item = (u64, Pfn)> + 'a {
         let offered = self.translator.offered();
-        let offered = offered.filter(|(rip, stamp, _)| stamp >> 3 == cpu.tlb.stamp(*rip));
-        self.cache.reachable(&cpu.tlb).chain(offered.map(|(rip, _, page)| (rip, page)))
+        let offered = offered.filter(|(rip, place)| cpu.tlb.leads_to(*rip, *place));
+        self.cache.reachable(&cpu.tlb).chain(offered.map(|(rip, place)| (rip, place.page())))
     }
 }
 
@@ -285,25 +292,16 @@ impl Blocks for Compiler {
                 self.cache.begin_epoch();
             }
             let compiled = cpu.mode == CodeMode::Code64 && !cpu.breakpoints.code;
-            let code = if compiled { self.code(cpu, env)? } else { None };
-            let block = self.cache.lookup(cpu, env)?;
-            if block.ops.len() as u64 > *left {
-                return run_part(cpu, env, block, left);
-            }
-            match code {
-                None => {
-                    from = None;
-                    if super::interpreter::run_block(cpu, env, block, left)? {
-                        return Ok(());
-                    }
-                }
-                Some(id) => {
+            let ready = if compiled { self.code(cpu, env)? } else { None };
+            match ready {
+                Some(Ready { id, instructions, place, trust }) if instructions <= *left => {
                     let rip = cpu.state.rip();
-                    let trust = if block.is_settled() { Trust::Lasting } else { Trust::ForNow };
                     if let Some(link) = from {
                         self.translator.link(link, id, trust);
                     }
-                    self.translator.offer(id, stamp_at(cpu, rip), trust);
+                    self.translator.offer(id, place, trust);
+                    let view = cpu.view as usize;
+                    cpu.tlb.host().fill_code(view, rip, place);
                     match self.run_code(cpu, env, id, left)? {
                         Left::Untouched => {
                             let block = self.cache.lookup(cpu, env)?;
@@ -313,6 +311,17 @@ impl Blocks for Compiler {
                         }
                         Left::AtBlock(link) => from = link,
                         Left::Attention => return Ok(()),
+                    }
+                }
+                _ => {
+                    from = None;
+                    let block = self.cache.lookup(cpu, env)?;
+                    if block.ops.len() as u64 > *left {
+                        return run_part(cpu, env, block, left);
+                    }
+
+                    if super::interpreter::run_block(cpu, env, block, left)? {
+                        return Ok(());
                     }
                 }
             }

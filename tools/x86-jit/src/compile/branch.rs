@@ -5,13 +5,16 @@ use core::mem::offset_of;
 use super::{AND, Emitter, NOT_EQUAL, PendingLink, SideAddress, T0, T1, T2, memory::AT};
 use crate::ExitKind;
 use crate::asm::{Host, Rm};
-use crate::context::{self, JUMP_FOLD, JUMP_SHIFT, JUMP_TABLE, JUMPS, Jump, host_of, stamp, stamp_of};
+use crate::context::{self, CODE_TABLE, JUMP_FOLD, JUMP_SHIFT, JUMP_TABLE, JUMPS, Jump, host_of};
 use crate::ir::{Condition, Insn, Operand, Reg, Source, Width};
-use crate::tlb::Right;
+use crate::tlb::{ENTRY_SHIFT, Entry, PAGES, Right};
 use x86_arch::flags;
 
 const WORD_BYTES: i32 = 8;
-const STAMP: i32 = offset_of!(Jump, stamp) as i32;
+const PLACE: i32 = offset_of!(Jump, place) as i32;
+const CODE_PLACE: i32 = offset_of!(Entry, key) as i32;
+const PAGE_SHIFT: u8 = 12;
+const PAGE_MASK: i32 = !0xFFF;
 const CODE: i32 = offset_of!(Jump, code) as i32;
 const _: () = assert!(offset_of!(Jump, rip) == 0);
 
@@ -210,7 +213,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Finds the jump-table entry of the address in `T0`: `T1`. Leaves at instruction `n` if there is none.
+    /// Finds the jump-table entry of the address in `T0`, which goes: `T1`. Leaves at instruction `n` if there is none.
     fn look_up(&mut self, n: usize) {
         let missing = self.side(ExitKind::Interpret, n, SideAddress::None, None);
         self.clobber_flags();
@@ -223,9 +226,14 @@ impl Emitter<'_> {
         self.asm.op(Width::Qword, 0x3A, T0, Rm::Base(T1, 0));
         self.asm.jump_if(NOT_EQUAL, missing);
         self.asm.copy(T2, T0);
-        self.shift(T2, SHR, 63);
-        self.asm.load(Width::Qword, T2, stamp_of(T2));
-        self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, STAMP));
+        self.shift(T2, SHR, PAGE_SHIFT - ENTRY_SHIFT as u8);
+        self.asm.group1(Width::Dword, AND, Rm::Reg(T2), ((PAGES - 1) << ENTRY_SHIFT) as i32);
+        self.asm.op(Width::Qword, 0x02, T2, CODE_TABLE);
+        self.asm.group1(Width::Qword, AND, Rm::Reg(T0), PAGE_MASK);
+        self.asm.op(Width::Qword, 0x3A, T0, Rm::Base(T2, 0));
+        self.asm.jump_if(NOT_EQUAL, missing);
+        self.asm.load(Width::Qword, T2, Rm::Base(T2, CODE_PLACE));
+        self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, PLACE));
         self.asm.jump_if(NOT_EQUAL, missing);
     }
 
@@ -237,8 +245,13 @@ impl Emitter<'_> {
         self.asm.load(Width::Qword, T1, JUMP_TABLE);
         self.asm.op(Width::Qword, 0x3A, T0, Rm::Base(T1, entry));
         self.asm.jump_if(NOT_EQUAL, missing);
-        self.asm.load(Width::Qword, T2, stamp((target >> 63) as usize));
-        self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, entry + STAMP));
+        let page = (((target >> PAGE_SHIFT) as usize % PAGES) << ENTRY_SHIFT) as i32;
+        self.asm.load(Width::Qword, T2, CODE_TABLE);
+        self.asm.constant(T0, target & !0xFFF);
+        self.asm.op(Width::Qword, 0x3A, T0, Rm::Base(T2, page));
+        self.asm.jump_if(NOT_EQUAL, missing);
+        self.asm.load(Width::Qword, T2, Rm::Base(T2, page + CODE_PLACE));
+        self.asm.op(Width::Qword, 0x3A, T2, Rm::Base(T1, entry + PLACE));
         self.asm.jump_if(NOT_EQUAL, missing);
         self.asm.jump_through(Rm::Base(T1, entry + CODE));
     }
