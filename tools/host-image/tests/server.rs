@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use server_emu::record::Record;
-use server_emu::server::Seam;
+use server_emu::server::FirmwareSetup;
 use server_emu::{BootFiles, Ending, Pace, Server, ServerConfig};
 use tdvisor_board::address;
 use tdvisor_devices::{AccessSize, DeviceRequest, Devices, ExitPort, PortDevice, SharedMemory};
@@ -49,13 +49,20 @@ fn boot_with(config: ServerConfig, words: &str) -> (String, Ending) {
 }
 
 #[test]
-fn a_server_whose_firmware_did_not_set_the_modules_range_up_is_named_as_such() {
-    let pace = Pace::Deterministic { seed: 1 };
-    let (console, ending) = boot(ServerConfig { pace, seam: Seam::Disabled, ..ServerConfig::default() });
-    assert_eq!(ending, Ending::PowerOff { code: 3 }, "{console}");
-    let missing: Vec<&str> = console.lines().filter(|line| line.contains("no TDX: ")).collect();
-    assert_eq!(missing.len(), 1, "{console}");
-    assert!(console.contains("SEAM range"), "{console}");
+fn what_firmware_did_not_set_up_is_named_in_one_line() {
+    for (firmware, named) in [
+        (FirmwareSetup::WithoutVmx, "locked VMX off"),
+        (FirmwareSetup::WithoutMemoryEncryption, "did not turn memory encryption on"),
+        (FirmwareSetup::WithoutKeyIds, "set 0 private key ids aside"),
+        (FirmwareSetup::WithoutSeamRange, "did not enable the SEAM range"),
+    ] {
+        let pace = Pace::Deterministic { seed: 1 };
+        let (console, ending) = boot(ServerConfig { pace, firmware, ..ServerConfig::default() });
+        assert_eq!(ending, Ending::PowerOff { code: 3 }, "{firmware:?}: {console}");
+        let missing: Vec<&str> = console.lines().filter(|line| line.contains("no TDX: ")).collect();
+        assert_eq!(missing.len(), 1, "{firmware:?}: {console}");
+        assert!(missing.iter().all(|line| line.contains(named)), "{firmware:?}: {console}");
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::OnceLock;
 
 use tdvisor_base::addr::{Hpa, KeyId, PAGE_SIZE, Pfn};
 use tdvisor_base::sync::{Arc, Mutex, MutexGuard, preemption_point};
@@ -107,6 +108,9 @@ pub enum StoreEffect {
     CodeModified,
 }
 
+/// Is told of a page that a store under a shared key is about to take from its private key.
+pub type TakeoverObserver = Box<dyn Fn(Pfn) + Send + Sync>;
+
 /// The physical memory of one machine.
 pub struct Arena {
     /// One slot per chunk. Bit 0 of the pointer set: shared with a snapshot, copy before writing.
@@ -118,6 +122,7 @@ pub struct Arena {
     bytes: u64,
     keys: KeySpace,
     incarnation: Incarnation,
+    takeovers: OnceLock<TakeoverObserver>,
 }
 
 #[derive(Default)]
@@ -145,7 +150,14 @@ impl Arena {
             bytes: chunks as u64 * CHUNK_BYTES,
             keys,
             incarnation: Incarnation::next(),
+            takeovers: OnceLock::new(),
         }
+    }
+
+    /// Has every store under a shared key that takes a page from a private key told to `observer`, whoever stores, before it
+    /// does. The first observer stays. [`Self::clear_page`] is no such store.
+    pub fn observe_takeovers(&self, observer: TakeoverObserver) {
+        let _ = self.takeovers.set(observer);
     }
 
     /// The bus lock of this machine, which a locked access across two pages holds: such accesses are atomic to each other.
@@ -443,8 +455,14 @@ impl Arena {
     #[cold]
     fn prepare_write(&self, chunk: &Chunk, hpa: Hpa, key: KeyId) -> Result<StoreEffect, MemoryFault> {
         let word = chunk.word(hpa);
-        if PageWord::key(word.load(Ordering::Relaxed)) != key {
+        let held_under = PageWord::key(word.load(Ordering::Relaxed));
+        if held_under != key {
             self.refuse_private(hpa, key)?;
+            if self.keys.is_private(held_under)
+                && let Some(observer) = self.takeovers.get()
+            {
+                observer(hpa.frame());
+            }
             let page = hpa.align_down(PAGE_SIZE);
             PageWord::take_for(word, key);
             PageWord::note_written(word);

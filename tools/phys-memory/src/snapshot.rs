@@ -57,6 +57,7 @@ impl Snapshot {
             bytes: self.chunks.len() as u64 * CHUNK_BYTES,
             keys: self.keys,
             incarnation: Incarnation::next(),
+            takeovers: std::sync::OnceLock::new(),
         }
     }
 }

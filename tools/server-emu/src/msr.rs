@@ -6,7 +6,7 @@
 use seam_emu::MachineConfig;
 
 use crate::layout::{SEAM_BASE, SEAM_BYTES};
-use crate::server::Seam;
+use crate::server::FirmwareSetup;
 use crate::vmcs::{HIGHEST_INDEX, REVISION};
 
 pub(crate) const TSC: u32 = 0x10;
@@ -58,7 +58,7 @@ const TABLE: [Row; 35] = [
     // IA32_PLATFORM_ID.
     one(0x17, Rule::Constant(zero)),
     // IA32_FEATURE_CONTROL: locked, VMX outside of SMX.
-    one(0x3a, Rule::Constant(|_| 1 | 1 << 2)),
+    one(FEATURE_CONTROL, Rule::Constant(|_| LOCKED | 1 << 2)),
     // IA32_SPEC_CTRL: IBRS, STIBP, SSBD, and those of CPUID leaf 7.2; nothing is speculated.
     one(0x48, Rule::Kept { reset: zero, bits: 0x4ff }),
     // IA32_PRED_CMD: IBPB.
@@ -66,7 +66,7 @@ const TABLE: [Row; 35] = [
     // IA32_BIOS_UPDT_TRIG: an update is accepted and changes nothing.
     one(0x79, Rule::Command { bits: u64::MAX }),
     // IA32_MKTME_KEYID_PARTITIONING: shared key ids besides 0 in 31:0, private ones in 63:32.
-    one(0x87, Rule::Constant(key_ids)),
+    one(KEY_ID_PARTITIONING, Rule::Constant(key_ids)),
     // IA32_XAPIC_DISABLE_STATUS.
     one(0xbd, Rule::Native),
     // IA32_MTRRCAP: eight variable ranges, fixed ranges, write combining, SMRR, SEAMRR.
@@ -79,7 +79,7 @@ const TABLE: [Row; 35] = [
     // IA32_MISC_ENABLE: fast strings may be switched.
     one(0x1a0, Rule::Kept { reset: |config| config.native_msr(0x1a0), bits: 1 }),
     // IA32_DEBUGCTL: BTF, FREEZE_LBRS_ON_PMI, FREEZE_PERFMON_ON_PMI, FREEZE_WHILE_SMM.
-    one(0x1d9, Rule::Kept { reset: zero, bits: 1 << 1 | 1 << 11 | 1 << 12 | 1 << 14 }),
+    one(DEBUGCTL, Rule::Kept { reset: zero, bits: DEBUGCTL_AFTER_TD_EXIT | 1 << 11 }),
     // IA32_MTRR_PHYSBASEn and PHYSMASKn.
     Row { first: 0x200, last: 0x1ff + 2 * VARIABLE_RANGES, rule: Rule::Kept { reset: zero, bits: u64::MAX } },
     // IA32_MTRR_FIX64K_00000, FIX16K_80000 and A0000, FIX4K_C0000 to F8000: write-back.
@@ -114,13 +114,25 @@ const TABLE: [Row; 35] = [
     // IA32_TME_CAPABILITY: AES-XTS-128 with and without integrity, key-id bits, keys.
     one(0x981, Rule::Constant(|config| 0xf | key_bits(config) << 32 | all_key_ids(config) << 36)),
     // IA32_TME_ACTIVATE: locked, enabled, AES-XTS-128, key-id bits.
-    one(0x982, Rule::Constant(|config| 0b11 | key_bits(config) << 32 | 1 << 48)),
+    one(TME_ACTIVATE, Rule::Constant(|config| LOCKED | 1 << 1 | key_bits(config) << 32 | 1 << 48)),
     // IA32_XSS: no supervisor state.
     one(0xda0, Rule::Kept { reset: zero, bits: 0 }),
     // IA32_SEAMRR_PHYS_BASE: configured.
     one(0x1400, Rule::Constant(|_| SEAM_BASE | 1 << 3)),
     one(SEAMRR_MASK, Rule::Constant(|config| low_bits(config.max_pa) & !(SEAM_BYTES - 1) | SEAMRR_LOCKED)),
 ];
+
+/// IA32_FEATURE_CONTROL.
+const FEATURE_CONTROL: u32 = 0x3a;
+/// IA32_MKTME_KEYID_PARTITIONING.
+const KEY_ID_PARTITIONING: u32 = 0x87;
+/// IA32_TME_ACTIVATE.
+const TME_ACTIVATE: u32 = 0x982;
+/// IA32_DEBUGCTL, and what a TD exit leaves of it: BTF, FREEZE_PERFMON_ON_PMI, FREEZE_WHILE_SMM.
+const DEBUGCTL: u32 = 0x1d9;
+const DEBUGCTL_AFTER_TD_EXIT: u64 = 1 << 1 | 1 << 12 | 1 << 14;
+/// Bit 0 of what firmware locks: IA32_FEATURE_CONTROL, IA32_TME_ACTIVATE.
+const LOCKED: u64 = 1;
 
 /// IA32_SEAMRR_PHYS_MASK.
 const SEAMRR_MASK: u32 = 0x1401;
@@ -158,10 +170,14 @@ fn row(index: u32) -> Option<&'static Row> {
     TABLE.iter().find(|row| (row.first..=row.last).contains(&index))
 }
 
-/// What a register shows where firmware set the module's range up, or did not.
-pub(crate) const fn with_seam_range(index: u32, value: u64, seam: Seam) -> u64 {
-    match (index, seam) {
-        (SEAMRR_MASK, Seam::Loaded) => value | SEAMRR_ENABLED,
+/// What a register shows that firmware has set up like this.
+pub(crate) const fn as_set_up(index: u32, value: u64, firmware: FirmwareSetup) -> u64 {
+    match (index, firmware) {
+        (SEAMRR_MASK, _) if firmware.has_seam_range() => value | SEAMRR_ENABLED,
+        (FEATURE_CONTROL, FirmwareSetup::WithoutVmx)
+        | (TME_ACTIVATE, FirmwareSetup::WithoutMemoryEncryption) => LOCKED,
+        (KEY_ID_PARTITIONING, FirmwareSetup::WithoutMemoryEncryption) => 0,
+        (KEY_ID_PARTITIONING, FirmwareSetup::WithoutKeyIds) => (value >> 32) + (value & 0xffff_ffff),
         _ => value,
     }
 }
@@ -236,6 +252,13 @@ impl Msrs {
         Ok(())
     }
 
+    /// Takes away what a TD exit gives up.
+    pub(crate) fn give_up_after_td_exit(&mut self) {
+        if let Some(debugctl) = self.kept.get_mut(&DEBUGCTL) {
+            *debugctl &= DEBUGCTL_AFTER_TD_EXIT;
+        }
+    }
+
     /// CPUID(1) was executed: the microcode's revision can be read.
     pub(crate) const fn note_cpuid_1(&mut self) {
         self.bios_sign_id = MICROCODE_REVISION;
@@ -263,8 +286,32 @@ mod tests {
     #[test]
     fn the_modules_range_is_enabled_where_firmware_set_it_up_and_locked_always() {
         let mask = Msrs::default().read(&config(), SEAMRR_MASK, 0, 0).unwrap();
-        let bits = |seam| with_seam_range(SEAMRR_MASK, mask, seam) >> 10 & 0b11;
-        assert_eq!((bits(Seam::Loaded), bits(Seam::Disabled)), (0b11, 0b01));
+        let bits = |firmware| as_set_up(SEAMRR_MASK, mask, firmware) >> 10 & 0b11;
+        assert_eq!(bits(FirmwareSetup::Complete), 0b11);
+        assert_eq!(bits(FirmwareSetup::WithoutSeamRange), 0b01);
+        // What SEAM stands on is off.
+        assert_eq!(bits(FirmwareSetup::WithoutKeyIds), 0b01);
+    }
+
+    #[test]
+    fn a_td_exit_leaves_three_bits_of_debugctl() {
+        let mut msrs = Msrs::default();
+        let all = DEBUGCTL_AFTER_TD_EXIT | 1 << 11;
+        msrs.write(&config(), DEBUGCTL, all, 0, 0).unwrap();
+        msrs.give_up_after_td_exit();
+        assert_eq!(msrs.read(&config(), DEBUGCTL, 0, 0), Ok(DEBUGCTL_AFTER_TD_EXIT));
+    }
+
+    #[test]
+    fn what_firmware_left_out_is_locked_off() {
+        let shown = |index, firmware| {
+            as_set_up(index, Msrs::default().read(&config(), index, 0, 0).unwrap(), firmware)
+        };
+        assert_eq!(shown(FEATURE_CONTROL, FirmwareSetup::Complete), 0b101);
+        assert_eq!(shown(FEATURE_CONTROL, FirmwareSetup::WithoutVmx), LOCKED);
+        assert_eq!(shown(TME_ACTIVATE, FirmwareSetup::WithoutMemoryEncryption), LOCKED);
+        assert_eq!(shown(KEY_ID_PARTITIONING, FirmwareSetup::WithoutMemoryEncryption), 0);
+        assert_eq!(shown(KEY_ID_PARTITIONING, FirmwareSetup::WithoutKeyIds), 63, "none of them a TD's");
     }
 
     #[test]

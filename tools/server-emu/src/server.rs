@@ -52,14 +52,27 @@ impl HostState {
     }
 }
 
-/// Whether firmware set the TDX module's memory up.
+/// What of TDX firmware set up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Seam {
-    /// Range enabled, module loaded.
+pub enum FirmwareSetup {
+    /// VMX, memory encryption, key ids for TDs, and the module in its range.
     #[default]
-    Loaded,
-    /// Range disabled: SEAMCALL is #GP.
-    Disabled,
+    Complete,
+    /// VMX is locked off.
+    WithoutVmx,
+    /// Memory encryption is locked off: there are no key ids, and the module's range is disabled.
+    WithoutMemoryEncryption,
+    /// No key id is one of TDs, and the module's range is disabled.
+    WithoutKeyIds,
+    /// The module's range is disabled: SEAMCALL is #GP.
+    WithoutSeamRange,
+}
+
+impl FirmwareSetup {
+    /// Whether the module's range is enabled, and the module in it.
+    pub(crate) const fn has_seam_range(self) -> bool {
+        matches!(self, Self::Complete | Self::WithoutVmx)
+    }
 }
 
 /// How a server runs.
@@ -94,8 +107,8 @@ pub struct ServerConfig {
     pub pace: Pace,
     /// What happens to the host's state that a TD exit gives up.
     pub host_state: HostState,
-    /// Whether firmware set the TDX module's memory up.
-    pub seam: Seam,
+    /// What of TDX firmware set up.
+    pub firmware: FirmwareSetup,
 }
 
 impl Default for ServerConfig {
@@ -110,7 +123,7 @@ impl Default for ServerConfig {
             engine: EngineKind::default(),
             pace: Pace::Real,
             host_state: HostState::default(),
-            seam: Seam::default(),
+            firmware: FirmwareSetup::default(),
         }
     }
 }
@@ -332,6 +345,7 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let apic_ids = config.apic_ids();
         let (machine, parking) = (Arc::new(machine), Arc::new(parking));
+        machine.observe_stores();
         let seed = match config.pace {
             Pace::Real => None,
             Pace::Deterministic { seed } => Some(seed),
@@ -432,6 +446,11 @@ impl Server {
         self.interrupts.end();
     }
 
+    /// How it runs.
+    pub const fn pace(&self) -> Pace {
+        self.config.pace
+    }
+
     /// Whether the server has ended.
     pub fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::SeqCst)
@@ -445,6 +464,12 @@ impl Server {
     /// The interrupt controllers, for devices that raise their lines on their own.
     pub fn interrupts(&self) -> &Arc<Interrupts> {
         &self.interrupts
+    }
+
+    /// Delivers what devices have raised on their own, outside of an access: typed input, for one. May be called from any
+    /// thread; where processors take turns it is what makes a run differ from the next.
+    pub fn deliver_lines(&self) {
+        self.interrupts.deliver_lines();
     }
 
     /// What the host did that a person should know.
@@ -467,7 +492,7 @@ impl Server {
     }
 
     pub(crate) fn seam_range_enabled(&self) -> bool {
-        self.config.seam == Seam::Loaded
+        self.config.firmware.has_seam_range()
     }
 
     /// Whether an address is memory that the host reaches, and no device.

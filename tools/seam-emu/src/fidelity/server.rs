@@ -41,8 +41,8 @@ pub const SERVER: &[(&str, &str)] = &[
     ),
     (
         "Mistakes of the host",
-        "lines of an old key not written back, translations kept, pages in use written by devices: reported as violations. A page in use that a \
-         processor stores to is lost for its owner, as on hardware, and nothing reports the store. Partial writes are no machine checks",
+        "pages in use written, lines of an old key not written back, translations kept: reported as violations, for stores of its processors \
+         and of its devices alike. Partial writes are no machine checks",
     ),
     ("Machine checks", "#MC at the access; no banks, no logging"),
     ("MSRs and CPUID", "one table; a register that is missing is #GP, and named in the summary"),

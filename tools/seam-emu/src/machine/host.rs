@@ -3,6 +3,7 @@
 use core::fmt;
 
 use phys_memory::MemoryFault;
+use tdvisor_base::sync::Arc;
 use tdvisor_base::{Hpa, KeyId, Level, PAGE_SIZE, Pfn};
 use tdx_module_iface::tdmr::PageType;
 
@@ -137,6 +138,17 @@ impl Machine {
         })
     }
 
+    /// From now on reports what stores of processors outside of the module do to pages in use, as [`Self::host_write`] does for
+    /// its own: such stores go to memory directly.
+    pub fn observe_stores(self: &Arc<Self>) {
+        let machine = Arc::downgrade(self);
+        self.memory().observe_takeovers(Box::new(move |page| {
+            if let Some(machine) = machine.upgrade() {
+                machine.note_host_write(page.base(), 1);
+            }
+        }));
+    }
+
     /// Reports pages in use that a write under a shared key is about to break, whoever does it.
     pub(crate) fn note_host_write(&self, hpa: Hpa, len: u64) {
         let first = hpa.frame().get();
@@ -158,5 +170,51 @@ impl Machine {
                 self.report(HostViolation::WriteToPrivatePage { page, held_under: key });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Host;
+
+    /// A machine with a TD, and its TDR and one of its pages.
+    fn with_td() -> (Arc<Machine>, Hpa, Hpa) {
+        const GPA: u64 = 0x8000_0000;
+        let host = Host::ready();
+        let td = host.td(1);
+        let _ = host.tables(&td, GPA, 0);
+        let page = host.aug(&td, GPA);
+        let machine = Arc::new(host.machine);
+        machine.observe_stores();
+        (machine, Hpa::new(td.tdr), Hpa::new(page))
+    }
+
+    fn written(machine: &Machine) -> Vec<Hpa> {
+        let page = |violation| match violation {
+            HostViolation::WriteToPrivatePage { page, .. } => page,
+            other => panic!("{other}"),
+        };
+        machine.violations().into_iter().map(page).collect()
+    }
+
+    #[test]
+    fn a_processors_store_to_a_page_in_use_is_reported_once_and_breaks_what_it_breaks_on_hardware() {
+        let (machine, tdr, page) = with_td();
+        // The page of the guest was not accepted, so nothing holds it under the TD's key yet.
+        let _ = machine.memory().store(page, KeyId::DEFAULT, 1u8).unwrap();
+        assert!(!machine.module.has_shut_down());
+        for _ in 0..2 {
+            let _ = machine.memory().store(tdr, KeyId::DEFAULT, 1u8).unwrap();
+        }
+        assert_eq!(written(&machine), [tdr]);
+        assert!(machine.module.has_shut_down(), "the module met broken memory");
+    }
+
+    #[test]
+    fn what_the_host_writes_by_call_is_reported_once_although_memory_tells_it_too() {
+        let (machine, tdr, _) = with_td();
+        machine.host_write(tdr, &[1]).unwrap();
+        assert_eq!(written(&machine), [tdr]);
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Processor {
     pub(crate) quantum: AtomicU64,
     /// The VMM's XMM registers.
     pub(crate) xmm: Mutex<[u128; 16]>,
+    /// XFAM of the TD that exited here last, until somebody asks; zero for none.
+    pub(crate) exit_xfam: AtomicU64,
     /// The last exits of guests to the module.
     guest_exits: Recent<GuestExit>,
     /// The CPU that executes guests on this processor, while it does not.
@@ -149,6 +151,7 @@ impl Machine {
                 tlb: Tlb::default(),
                 running: AtomicU64::new(0),
                 xmm: Mutex::new([0; 16]),
+                exit_xfam: AtomicU64::new(0),
                 quantum: AtomicU64::new(u64::MAX),
                 guest_exits: Recent::default(),
                 guest_cpu: Mutex::new(None),
@@ -248,6 +251,13 @@ impl Machine {
         if let Some(processor) = self.processors.get(lp) {
             *processor.xmm.lock() = registers;
         }
+    }
+
+    /// XFAM of the TD that has exited on a processor since the last question: a TD exit leaves it in the VMM's XCR0 and
+    /// IA32_XSS. `None` where no guest was entered.
+    pub fn take_exit_xfam(&self, lp: usize) -> Option<u64> {
+        let xfam = self.processors.get(lp)?.exit_xfam.swap(0, Ordering::AcqRel);
+        (xfam != 0).then_some(xfam)
     }
 
     /// A number as RDRAND and RDSEED give it; `None` while there is no entropy.

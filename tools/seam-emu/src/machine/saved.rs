@@ -202,6 +202,8 @@ impl SavedProcessor {
             running,
             quantum,
             xmm,
+            // Asked for right after the call that sets it.
+            exit_xfam: _,
             guest_exits: _,
             guest_cpu: _,
         } = processor;

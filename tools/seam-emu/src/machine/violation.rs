@@ -77,9 +77,10 @@ const KEPT: usize = 1024;
 pub(super) struct ViolationLog(Mutex<Vec<HostViolation>>);
 
 impl ViolationLog {
+    /// One that is told twice in a row, by who stores and by memory itself, is one.
     pub(super) fn push(&self, violation: HostViolation) {
         let mut log = self.0.lock();
-        if log.len() < KEPT {
+        if log.len() < KEPT && log.last() != Some(&violation) {
             log.push(violation);
         }
     }

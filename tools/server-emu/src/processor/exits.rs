@@ -122,8 +122,14 @@ impl Processor<'_> {
             if self.server.interrupts.take_nmi_in_guest(self.index) {
                 self.cpu.state.interruptibility.nmi_blocked = true;
             }
+            let xfam = machine.take_exit_xfam(self.index);
             if self.server.config.host_state.is_strict() {
                 strict::give_up_after_td_exit(&mut self.cpu.state);
+                self.msrs.give_up_after_td_exit();
+                if let Some(xfam) = xfam {
+                    // A TD has no state that the processor lacks.
+                    let _ = self.cpu.write_xcr0(0, strict::xcr0_after_exit(xfam));
+                }
             }
         }
         Ok(())
@@ -158,7 +164,7 @@ impl Processor<'_> {
             }
             Err(_) => {
                 let value = self.msrs.read(machine.config(), index, now, self.index).ok();
-                value.map(|value| msr::with_seam_range(index, value, self.server.config.seam))
+                value.map(|value| msr::as_set_up(index, value, self.server.config.firmware))
             }
         };
         match value {

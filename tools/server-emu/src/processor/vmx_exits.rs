@@ -7,6 +7,7 @@ use x86_emu::{Exit, NotPerformed};
 use super::Processor;
 use crate::bus::PrivateKey;
 use crate::report::Notice;
+use crate::server::FirmwareSetup;
 use crate::vmx::{self, Failure, InstructionError, Pointer, Vmx};
 
 /// IA32_VMX_CR0_FIXED0 and the registers after it: what VMX operation asks of CR0 and CR4.
@@ -36,7 +37,7 @@ impl Processor<'_> {
             self.undefined_opcode();
             return None;
         }
-        if state.cpl() != 0 || begins && !self.vmx.is_on() && !self.control_registers_fit() {
+        if state.cpl() != 0 || begins && !self.vmx.is_on() && !self.may_begin() {
             self.general_protection();
             return None;
         }
@@ -69,12 +70,16 @@ impl Processor<'_> {
         self.cpu.advance(length);
     }
 
-    fn control_registers_fit(&self) -> bool {
+    /// VMXON: firmware has not locked VMX off, and the control registers fit.
+    fn may_begin(&self) -> bool {
+        let is_locked_off = self.server.config.firmware == FirmwareSetup::WithoutVmx;
         let native = |index| self.server.machine.config().native_msr(index);
         let fits =
             |value, fixed0, fixed1| value & native(fixed0) == native(fixed0) && value & !native(fixed1) == 0;
         let control = &self.cpu.state.control;
-        fits(control.cr0, CR0_FIXED0, CR0_FIXED1) && fits(control.cr4, CR4_FIXED0, CR4_FIXED1)
+        !is_locked_off
+            && fits(control.cr0, CR0_FIXED0, CR0_FIXED1)
+            && fits(control.cr4, CR4_FIXED0, CR4_FIXED1)
     }
 
     fn perform(&mut self, what: VmxInstruction, operands: VmxOperands) -> Result<Outcome, Stopped> {

@@ -3,6 +3,7 @@
 
 use core::cell::Cell;
 
+use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gpa, Hpa};
 use tdx_module_iface::exit::{EptViolation, ExitReason, ExitReasonField};
 use tdx_module_iface::lifecycle::{LastTdExit, VcpuState};
@@ -230,6 +231,9 @@ fn run_on(
             (give_async(regs, &exit, rbp_after_async_exit(call, regs, tdcs)), exit.kind)
         }
     };
+    if entered && let Some(processor) = call.machine.processors().get(call.lp) {
+        processor.exit_xfam.store(tdcs.load_u64(td_fields::XFAM), Ordering::Release);
+    }
     if !entered {
         // Recorded: an entry that comes to nothing keeps the host's RBP.
         regs.rbp = rbp;
