@@ -22,7 +22,7 @@ pub(crate) enum Exit {
     Mmio { gpa: Gpa, size: AccessSize, transfer: Transfer },
     /// MapGPA, or a part of one.
     MapGpa { gpa: Gpa, bytes: u64, to: Side },
-    /// GetQuote; the address has its SHARED bit.
+    /// GetQuote of a shared buffer; KVM has taken the SHARED bit out of the address.
     GetQuote { gpa: Gpa, size: u64 },
     /// GetTdVmCallInfo.
     CallInfo { leaf: u64 },

@@ -100,7 +100,11 @@ impl<'t, K: Kernel> RunningVcpu<'t, K> {
             Exit::MapGpa { gpa, bytes, to } => {
                 VmExit::MapGpa { gpa: self.td.shared_bit().join(to, gpa), size: bytes }
             }
-            Exit::GetQuote { gpa, size } => VmExit::GetQuote { gpa, size },
+            Exit::GetQuote { gpa, size } => {
+                // KVM lets only shared buffers through, and takes the bit that said so away.
+                let (_, gpa) = self.td.shared_bit().split(gpa);
+                VmExit::GetQuote { gpa: self.td.shared_bit().join(Side::Shared, gpa), size }
+            }
             Exit::CallInfo { leaf } => VmExit::CallInfo { leaf },
             Exit::EventNotify { vector } => VmExit::EventNotify { vector },
             Exit::MemoryFault { gpa, touched } => {

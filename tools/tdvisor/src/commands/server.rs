@@ -1,5 +1,6 @@
 //! `tdvisor server`: a TDX host, with its own kernel, on the emulated TDX server.
 
+mod input;
 mod snapshot;
 mod summary;
 mod trace;
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seam_emu::inject::FaultPlan;
+use server_emu::server::FirmwareSetup;
 use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
 use tdvisor_board::address;
+use tdvisor_devices::Devices;
 use tdvisor_devices::virtio::blk::Disk;
 use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::Watch as _;
@@ -24,11 +27,13 @@ use super::kernel_tree;
 use super::run::console::Console;
 use super::run::linux::open_disk;
 use super::run::memory_size::MemorySize;
+use super::run::read_stdin_into;
 use super::run::supervisor::{Outlets, StopReason, Supervisor};
 use crate::files::Claims;
 use crate::outcome::{Failure, Status};
 use crate::read_bounded::read_bounded;
 use crate::streams::Streams;
+use input::ConsoleInput;
 use snapshot::{Resumed, SnapshotArgs};
 use summary::Summary;
 use trace::{CallTrace, TraceArgs};
@@ -41,7 +46,8 @@ const FILE_LIMIT: u64 = 2 << 30;
 /// The kernel's own code runs on the software CPU, and its SEAMCALLs end in the emulated TDX module: a Linux with
 /// CONFIG_INTEL_TDX_HOST initialises the module, and its KVM can start TDs. `tools/hosts/linux/build.sh` builds one.
 /// With --host-image it is tdvisor's own host, which runs a TD without an operating system.
-/// The host's console goes to stdout, a summary goes to stderr. Ctrl-C switches the machine off.
+/// The host's console goes to stdout, a summary goes to stderr; what is typed goes to the host's serial port, without
+/// --deterministic. Ctrl-C switches the machine off.
 ///
 /// Exit status: 0 the host powered off, or its snapshot was written, 1 it powered off with a code, panicked or asked for a
 /// reset, or ended before its snapshot, 2 bad usage or input,
@@ -80,6 +86,9 @@ pub struct Args {
     /// Memory: a number of bytes, or one with K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     memory: MemorySize,
+    /// What the machine's firmware did not set up, so that the host is no TDX host.
+    #[arg(long, value_name = "LINK", value_enum)]
+    without: Option<Without>,
     #[command(flatten)]
     hardware: HardwareArgs,
     /// Run one processor at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
@@ -106,9 +115,33 @@ pub struct Args {
     json: bool,
 }
 
-/// What a Linux with TDX wants to be told: its console, TDX in KVM, and to end with the machine where it panics.
-const DEFAULT_COMMAND_LINE: &str =
-    "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 panic=-1 printk.devkmsg=on";
+/// What firmware can leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Without {
+    /// VMX is locked off.
+    Vmx,
+    /// Memory encryption is locked off.
+    MemoryEncryption,
+    /// No key id is one of TDs.
+    KeyIds,
+    /// The module has no memory.
+    SeamRange,
+}
+
+impl Without {
+    const fn setup(self) -> FirmwareSetup {
+        match self {
+            Self::Vmx => FirmwareSetup::WithoutVmx,
+            Self::MemoryEncryption => FirmwareSetup::WithoutMemoryEncryption,
+            Self::KeyIds => FirmwareSetup::WithoutKeyIds,
+            Self::SeamRange => FirmwareSetup::WithoutSeamRange,
+        }
+    }
+}
+
+/// What a Linux with TDX wants to be told: its console, TDX in KVM, no bounce buffers for devices that reach all memory (64 MiB
+/// to be cleared), and to end with the machine where it panics.
+const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 mitigations=off kvm_intel.tdx=1 kvm_intel.nested=0 swiotlb=noforce panic=-1 printk.devkmsg=on";
 
 /// What boots.
 enum Host {
@@ -190,9 +223,15 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let outlets = Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: trace.outlet() };
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
-    let mut making = Making { args: &args, parts, resumed, console: &console, trace: &trace, stop: &stop };
+    let input = ConsoleInput::default();
+    let mut making =
+        Making { args: &args, parts, resumed, console: &console, input: &input, trace: &trace, stop: &stop };
     let mut server = making.next()?;
     let supervisor = Supervisor::start(timeout, outlets, stop.clone());
+    if server.pace() == Pace::Real {
+        let input = input.clone();
+        read_stdin_into(move |bytes| input.push(bytes), supervisor.clone());
+    }
     let mut ending = drive(&server, &supervisor);
     for _ in 1..args.boots {
         if ending != Ending::Reset {
@@ -236,6 +275,7 @@ struct Making<'a> {
     parts: Option<Parts>,
     resumed: Option<Resumed>,
     console: &'a Console,
+    input: &'a ConsoleInput,
     trace: &'a CallTrace,
     stop: &'a StopFlag,
 }
@@ -245,11 +285,11 @@ impl Making<'_> {
         let watched = self.args.snapshots.watch(self.console.clone());
         let its_server = watched.server();
         let server = match (self.resumed.take(), &self.parts) {
-            (Some(resumed), _) => resume(resumed, watched, self.trace)?,
+            (Some(resumed), _) => resume(resumed, watched, self.input, self.trace)?,
             (None, Some(parts)) => {
                 let disk = self.args.disk.as_deref();
                 let disk = disk.map(|disk| open_disk(disk, self.stop.clone())).transpose()?;
-                parts.boot(watched, disk, self.trace)?
+                parts.boot(watched, self.input, disk, self.trace)?
             }
             // `--boots` is refused beside `--resume`.
             (None, None) => return Err(Failure::Internal("a snapshot is resumed once".to_owned())),
@@ -289,6 +329,7 @@ impl Parts {
             profile: hardware.module,
             processor: hardware.processor,
             engine: hardware.engine,
+            firmware: args.without.map_or(FirmwareSetup::Complete, Without::setup),
             pace: args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed }),
             ..ServerConfig::default()
         };
@@ -298,17 +339,18 @@ impl Parts {
     fn boot(
         &self,
         console: impl Write + Send + 'static,
+        input: &ConsoleInput,
         disk: Option<Box<dyn Disk>>,
         trace: &CallTrace,
     ) -> Result<Server, Failure> {
         let described = described(disk.is_some());
-        let board = board(console, disk, self.config.pace)?;
+        let devices = devices(console, input, disk, self.config.pace)?;
         let files = BootFiles {
             kernel: &self.kernel,
             initrd: self.initrd.as_deref(),
             command_line: &self.command_line,
         };
-        Server::new(self.config.clone(), board.devices, &described, trace.record(), &files)
+        Server::new(self.config.clone(), devices, &described, trace.record(), &files)
             .map_err(|error| Failure::input(self.host.name(), error))
     }
 }
@@ -317,26 +359,32 @@ impl Parts {
 fn resume(
     resumed: Resumed,
     console: impl Write + Send + 'static,
+    input: &ConsoleInput,
     trace: &CallTrace,
 ) -> Result<Server, Failure> {
     let Resumed { file, state, rest } = resumed;
-    let board = board(console, None, state.config().pace)?;
-    let server = Server::resume(state, board.devices, trace.record())
-        .map_err(|error| Resumed::problem(&file, error))?;
+    let devices = devices(console, input, None, state.config().pace)?;
+    let server =
+        Server::resume(state, devices, trace.record()).map_err(|error| Resumed::problem(&file, error))?;
     rest.fill(server.machine().memory()).map_err(|error| Resumed::problem(&file, error))?;
     Ok(server)
 }
 
-fn board(
+/// The devices of a server, whose console takes its input from there.
+fn devices(
     console: impl Write + Send + 'static,
+    input: &ConsoleInput,
     disk: Option<Box<dyn Disk>>,
     pace: Pace,
-) -> Result<Board, Failure> {
+) -> Result<Devices, Failure> {
     let clock = match pace {
         Pace::Deterministic { seed } => machine_emu::Pace::Deterministic { seed },
         Pace::Real => machine_emu::Pace::Real,
     };
-    Board::for_server(console, disk, clock).map_err(|error| Failure::Internal(error.to_string()))
+    let board =
+        Board::for_server(console, disk, clock).map_err(|error| Failure::Internal(error.to_string()))?;
+    input.connect(board.input);
+    Ok(board.devices)
 }
 
 /// The devices of the server's board that its tables name.
@@ -349,13 +397,17 @@ fn described(with_disk: bool) -> Vec<Described> {
     all
 }
 
-/// Runs the server; a second thread switches it off when its watch says so.
+/// Runs the server; a second thread switches it off when its watch says so, and delivers the interrupts of typed input.
 fn drive(server: &Server, supervisor: &Supervisor) -> Ending {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !server.has_ended() {
                 if supervisor.wants_stop() {
                     server.end(Ending::Stopped);
+                }
+                if server.pace() == Pace::Real {
+                    // Whoever typed has rung.
+                    server.deliver_lines();
                 }
                 supervisor.wait();
             }

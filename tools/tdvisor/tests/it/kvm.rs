@@ -68,5 +68,5 @@ fn the_doctor_names_every_link_and_says_what_to_do_about_the_first_that_is_missi
     );
     let json = tdvisor(&["doctor", "--root", &root, "--json"]).ends_with(1).json();
     assert_eq!(json["first_missing"], "kernel 6.16 or later");
-    assert_eq!(json["links"].as_array().map(Vec::len), Some(16));
+    assert_eq!(json["links"].as_array().map(Vec::len), Some(17));
 }

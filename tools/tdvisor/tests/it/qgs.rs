@@ -1,15 +1,16 @@
 //! `tdvisor run --qgs`: the TD's quotes come from a quote-generation service on a Unix socket, played here by a peer
 //! that speaks its protocol, or does not.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 
-use crate::cli::{Answer, tdvisor};
+use crate::cli::{Answer, Folder, tdvisor};
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::issue::{PlatformSpec, TestPlatform};
-use tdvisor_attest::qgs::{GetQuote, Quoted, stream};
+use tdvisor_attest::qgs::{GetQuote, QgsError, Quoted, stream};
 use tdvisor_attest::quote::Quote;
 use tdvisor_attest::report::TdReport;
 
@@ -76,6 +77,43 @@ fn the_guest_gets_the_quote_that_the_service_makes_of_its_report() {
     assert!(stdout.contains(&format!("MRTD {mrtd}")), "{stdout}");
     let quote = Quote::parse(&quote).expect("a quote");
     assert_eq!(quote.body().td().expect("of a TD").mr_td, report.td_info.mr_td);
+}
+
+#[test]
+fn the_test_service_gives_a_quote_that_verifies_against_the_test_root_and_refuses_what_is_no_report() {
+    let folder = Folder::new("qgs-test-service");
+    let socket = std::env::temp_dir().join(format!("tdvisor-{}-qgs-test", std::process::id()));
+    let (path, quote) = (socket.display().to_string(), folder.path("quote"));
+    let mut service = Command::new(env!("CARGO_BIN_EXE_tdvisor"))
+        .args(["quote", "serve", &path, "--requests", "1", "--out", &quote])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the service starts");
+    let mut line = String::new();
+    let stdout = service.stdout.take().expect("its output is a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("it says that it listens");
+    assert_eq!(line, format!("{path}: ready for requests\n"));
+
+    let ask = |report: &[u8]| {
+        let mut connection = UnixStream::connect(&socket).expect("it listens");
+        stream::get_quote(&mut connection, report)
+    };
+    for report in [&[0; 1024][..], &[0; 584]] {
+        assert!(matches!(ask(report), Err(QgsError::Service(0x1_2003))), "{} zeros", report.len());
+    }
+    // Who says nothing keeps nobody from being answered.
+    drop(UnixStream::connect(&socket));
+
+    let stdout = tdvisor(&["run", "--command", "quote", "--qgs", &path]).ends_with(0).stdout();
+    assert!(service.wait().expect("it ends").success());
+    assert!(!socket.exists(), "it leaves nothing behind");
+    let bytes = std::fs::read(&quote).expect("the quote");
+    assert!(stdout.contains(&format!("quote: {} bytes", bytes.len())), "{stdout}");
+    let (collateral, root) = (format!("{quote}.collateral.json"), format!("{quote}.root.pem"));
+    tdvisor(&["verify", &quote, "--collateral", &collateral, "--test-root", &root]).ends_with(0);
+    let td = Quote::parse(&bytes).expect("a quote").body().td().expect("of a TD").mr_td;
+    let mrtd: String = td.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(stdout.contains(&format!("MRTD {mrtd}")), "{stdout}");
 }
 
 #[test]

@@ -178,9 +178,9 @@ fn nightly_a_linux_host_reaches_its_milestones_in_few_instructions() {
     let folder = Folder::new("server-milestones");
     let file = folder.path("linux.snapshot");
     let milestones = [
-        ("the module is initialised", "virt/tdx: TDX-Module initialized", 75),
-        ("/init runs", "tdvisor-host: start", 120),
-        ("KVM offers TDs", "tdvisor-host: kvm ok", 130),
+        ("the module is initialised", "virt/tdx: TDX-Module initialized", 41),
+        ("/init runs", "tdvisor-host: start", 85),
+        ("KVM offers TDs", "tdvisor-host: kvm ok", 95),
     ];
     for cpus in ["1", "2", "4"] {
         for (what, text, most) in milestones {

@@ -53,6 +53,9 @@ fn what_is_no_snapshot_or_a_damaged_one_is_one_line_and_status_2() {
     tdvisor(&["server", "--resume", "/no/such/file"]).ends_with(2).one_line_of_error();
     tdvisor(&["server", "--resume", &file, "--cpus", "2"]).ends_with(2);
     tdvisor(&["server", "--host-image", "--snapshot", &file]).ends_with(2);
+    let disk = folder.write("disk", [0; 512]);
+    tdvisor(&["server", "--host-image", "--disk", &disk, "--snapshot", &file, "--snapshot-at", "x"])
+        .ends_with(2);
 }
 
 #[test]

@@ -12,6 +12,8 @@ const FIRST_KERNEL: (u32, u32) = (6, 16);
 const LEAST_KEY_IDS: u64 = 2;
 
 mod msr {
+    /// IA32_FEATURE_CONTROL: locked (bit 0), VMX outside of SMX (bit 2).
+    pub(super) const FEATURE_CONTROL: u32 = 0x3a;
     /// IA32_MKTME_KEYID_PARTITIONING: key ids for TDs in the high half.
     pub(super) const KEY_ID_PARTITIONING: u32 = 0x87;
     /// IA32_TME_ACTIVATE: locked (bit 0), on (bit 1).
@@ -41,6 +43,7 @@ pub(super) fn all(facts: &Facts, kvm: KvmAnswer) -> Vec<Link> {
     let proven = is_ready || offers;
     vec![
         cpu(facts, proven),
+        vmx(facts, proven),
         memory_encryption(facts, proven),
         key_ids(facts, proven),
         seam_range(facts, proven),
@@ -70,6 +73,26 @@ fn cpu(facts: &Facts, proven: bool) -> Link {
         (true, true) => link(kind, LinkState::Good, name),
         _ if facts.cpu("vendor_id").is_none() => link(kind, LinkState::Unknown, name),
         _ => link(kind, LinkState::Missing, name),
+    }
+}
+
+/// Linux shows no `vmx` where the BIOS has locked it off, and locks it on where the BIOS has locked nothing.
+fn vmx(facts: &Facts, proven: bool) -> Link {
+    const LOCKED: u64 = 1;
+    const OUTSIDE_SMX: u64 = 1 << 2;
+    let kind = LinkKind::Vmx;
+    match facts.msr(msr::FEATURE_CONTROL) {
+        Some(value) => {
+            let is_on = value & LOCKED == 0 || value & OUTSIDE_SMX != 0;
+            held(kind, is_on, format!("MSR 0x3a is {value:#x}"))
+        }
+        None if proven || facts.has_cpu_flag("vmx") => link(kind, LinkState::Good, "the kernel has it"),
+        None if facts.cpu("flags").is_some() => link(
+            kind,
+            LinkState::Missing,
+            "the kernel shows no vmx: the processor lacks it, or the BIOS locked it off",
+        ),
+        None => link(kind, LinkState::Unknown, "/proc/cpuinfo cannot be read"),
     }
 }
 

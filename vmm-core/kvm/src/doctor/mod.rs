@@ -20,6 +20,8 @@ use crate::error::Errno;
 pub enum LinkKind {
     /// A processor with TDX.
     Cpu,
+    /// Virtualisation, not locked off by the BIOS (VMX).
+    Vmx,
     /// Memory encryption, switched on by the BIOS (TME).
     MemoryEncryption,
     /// Key ids for TDs, given by the BIOS.
@@ -57,6 +59,7 @@ impl LinkKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "processor with TDX",
+            Self::Vmx => "BIOS: virtualisation (VMX)",
             Self::MemoryEncryption => "BIOS: memory encryption (TME)",
             Self::KeyIds => "BIOS: TDX key ids",
             Self::SeamRange => "BIOS: memory for the module (SEAMRR)",
@@ -79,6 +82,7 @@ impl LinkKind {
     pub const fn command(self) -> &'static str {
         match self {
             Self::Cpu => "grep -m1 'model name' /proc/cpuinfo",
+            Self::Vmx => "grep -m1 -ow vmx /proc/cpuinfo; rdmsr 0x3a",
             Self::MemoryEncryption => "rdmsr 0x982",
             Self::KeyIds => "rdmsr 0x87; dmesg | grep 'BIOS enabled'",
             Self::SeamRange => "rdmsr 0x1401",
@@ -102,6 +106,7 @@ impl LinkKind {
             Self::Cpu => {
                 "TDX takes an Intel Xeon of the fifth generation (Emerald Rapids) or later, or a fourth that was sold with it"
             }
+            Self::Vmx => "switch on 'Intel Virtualization Technology (VMX)' in the BIOS",
             Self::MemoryEncryption => "switch on 'Memory Encryption (TME)' in the BIOS",
             Self::KeyIds => {
                 "switch on 'TME Multi-Tenant (TME-MT)' and 'Trust Domain Extension (TDX)' in the BIOS, and set 'TME-MT/TDX key split' to 1 or more"

@@ -45,6 +45,7 @@ impl Machine {
             .with("sys/fs/cgroup/misc.current", "tdx 2\n")
             .with("var/run/tdx-qgs/qgs.socket", "")
             .with("etc/sgx_default_qcnl.conf", "{\n  \"pccs_url\": \"https://localhost:8081/\",\n}\n")
+            .with_msr(0x3a, 0b101)
             .with_msr(0x87, 31 << 32 | 32)
             .with_msr(0x982, 0b11)
             .with_msr(0x1401, 0b11 << 10)
@@ -111,6 +112,12 @@ fn each_missing_link_is_found() {
     let amd =
         "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: EPYC\nflags\t\t: svm\n\n";
     misses(&without_tdx().with("proc/cpuinfo", amd), NO_TDS, LinkKind::Cpu);
+    misses(&without_tdx().with_msr(0x3a, 1), NO_TDS, LinkKind::Vmx);
+    let no_flag = without_tdx().without("dev/cpu").with(
+        "proc/cpuinfo",
+        "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Xeon\nflags\t\t: fpu tme\n\n",
+    );
+    misses(&no_flag, NO_TDS, LinkKind::Vmx);
     misses(&without_tdx().with_msr(0x982, 0), NO_TDS, LinkKind::MemoryEncryption);
     misses(&without_tdx().with_msr(0x87, 63), NO_TDS, LinkKind::KeyIds);
     misses(&without_tdx().with_msr(0x87, 1 << 32 | 62), NO_TDS, LinkKind::KeyIds);

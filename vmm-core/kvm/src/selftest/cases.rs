@@ -4,16 +4,16 @@ use libc::{E2BIG, EBUSY, EEXIST, EINVAL, EIO, EOPNOTSUPP, EPERM};
 use tdvisor_base::{Gpa, PAGE_SIZE};
 
 use super::rig::{MEMORY, MEMORY_BYTES, Rig, created, initialised, parameters, width};
-use super::{Case, Outcome, done, holds, refused};
+use super::{Case, Outcome, Run, done, holds, refused};
 use crate::build::ADDRESS_BITS;
 use crate::capabilities::{Capabilities, Needed};
 use crate::kernel::{Capability, Kernel, KernelVcpu, KernelVm, Msi};
 use crate::uapi::{CpuidEntry, InitVm, MAX_CPUID_ENTRIES, MEASURE};
 
-/// All cases, in an order in which the first that fails says most.
-pub fn cases<K: Kernel>() -> Vec<Case<K>> {
+/// Cases in which no guest runs, in an order in which the first that fails says most.
+pub(super) fn cases<K: Kernel>() -> Vec<Case<K>> {
     macro_rules! list {
-        ($($name:literal => $run:expr,)*) => { vec![$(Case { name: $name, run: $run }),*] };
+        ($($name:literal => $run:expr,)*) => { vec![$(Case { name: $name, run: Run::Requests($run) }),*] };
     }
     list! {
         "KVM_CREATE_VM makes a TD, and it has the capabilities that TDs need" => capabilities_of_vm,

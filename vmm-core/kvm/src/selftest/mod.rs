@@ -4,6 +4,7 @@
 //! done with it when it ends. Sources of what is promised: Documentation/virt/kvm/x86/intel-tdx.rst and api.rst of Linux.
 
 mod cases;
+mod guests;
 mod rig;
 
 use std::fmt;
@@ -11,13 +12,42 @@ use std::fmt;
 use crate::error::{Errno, Refusal};
 use crate::kernel::Kernel;
 
-pub use cases::cases;
+/// All cases, in an order in which the first that fails says most: those in which a guest runs come last.
+pub fn cases<K: Kernel>() -> Vec<Case<K>> {
+    cases::cases().into_iter().chain(guests::cases()).collect()
+}
 
 /// A case.
 pub struct Case<K: Kernel> {
     /// What is promised, as a sentence.
     pub name: &'static str,
-    run: fn(&K) -> Outcome,
+    run: Run<K>,
+}
+
+/// What a case does.
+enum Run<K: Kernel> {
+    /// It makes requests; no guest runs.
+    Requests(fn(&K) -> Outcome),
+    /// It runs a guest.
+    Guest(fn(&K, &Guests<'_>) -> Outcome),
+}
+
+/// The guests of the cases: TDVF images.
+#[derive(Clone, Copy, Debug)]
+pub struct Guests<'i> {
+    /// Does once what every TD guest does, prints its MRTD, and asks for a quote if it is told `quote`: `hello-td`.
+    pub hello: &'i [u8],
+    /// Ends in the way that it is told to: `fault-td`.
+    pub fault: &'i [u8],
+    /// What marks the command in a TD HOB.
+    pub command_guid: [u8; 16],
+}
+
+impl Guests<'_> {
+    /// A command as an extension of a TD HOB.
+    fn command(&self, words: &str) -> Option<([u8; 16], Vec<u8>)> {
+        Some((self.command_guid, words.as_bytes().to_vec()))
+    }
 }
 
 impl<K: Kernel> fmt::Debug for Case<K> {
@@ -31,8 +61,11 @@ impl<K: Kernel> Case<K> {
     ///
     /// # Errors
     /// [`Mismatch`]: the kernel answered something else than what is promised.
-    pub fn run(&self, kernel: &K) -> Outcome {
-        (self.run)(kernel)
+    pub fn run(&self, kernel: &K, guests: &Guests<'_>) -> Outcome {
+        match self.run {
+            Run::Requests(run) => run(kernel),
+            Run::Guest(run) => run(kernel, guests),
+        }
     }
 }
 

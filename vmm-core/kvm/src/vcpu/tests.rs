@@ -233,6 +233,19 @@ fn a_conversion_goes_to_the_kernel_and_its_answer_to_the_guest() {
 }
 
 #[test]
+fn a_quotes_buffer_is_shared_although_kvm_took_the_bit_out_of_its_address() {
+    let kernel = FakeKernel::usual();
+    let td = build(&kernel).unwrap();
+    // As KVM gives it: the function, the address and the size.
+    let arguments = [0x30_0000u64, 0x4000].map(u64::to_le_bytes).concat();
+    let number = 0x1_0002u64.to_le_bytes();
+    let details = [(run::tdx::NUMBER, &number[..]), (run::tdx::ARGUMENTS, &arguments)];
+    kernel.will_return([Return::exit(reason::TDX, &details)]);
+    let gpa = td.shared_bit().join(Side::Shared, Gpa::new(0x30_0000));
+    assert_eq!(td.vcpu(0).unwrap().run(Answer::Done), VmExit::GetQuote { gpa, size: 0x4000 });
+}
+
+#[test]
 fn a_fault_that_another_vcpus_conversion_has_mended_is_none() {
     let kernel = FakeKernel::usual();
     let td = build(&kernel).unwrap();

@@ -64,7 +64,6 @@ impl Args {
             ("--profile, --cpu, --feature or --engine", !self.hardware.is_usual()),
             ("--deterministic", self.deterministic.is_some()),
             ("--trace", self.trace.is_some()),
-            ("--quote", self.quote.is_some()),
             ("--inject", self.inject.is_some()),
             ("--max-page", self.max_page != super::USUAL_MAX_PAGE),
         ];

@@ -57,7 +57,7 @@ use image::Image;
 use in_guest::{CommandArgs, ToOutlet, UntilItEnds};
 use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
-use quotes::{LastQuote, QgsSocket, QuoteFiles, TestIssuer};
+use quotes::{Genuine, LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use report::ReportArgs;
 use summary::{Detail, Ending, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
@@ -128,7 +128,8 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     command: Option<String>,
     /// Write the guest's last quote to FILE; FILE.collateral.json and FILE.root.pem verify it and every other quote of
-    /// this TD. Built-in guests are told to ask for one; a Linux kernel asks by itself (configfs-tsm).
+    /// this TD. Built-in guests are told to ask for one; a Linux kernel asks by itself (configfs-tsm). They are test quotes;
+    /// with --backend kvm nobody checks the MAC of the guest's report.
     #[arg(long, value_name = "FILE", conflicts_with = "qgs")]
     quote: Option<PathBuf>,
     /// Get the TD's quotes from the quote-generation service at this socket instead of the test issuer.
@@ -164,14 +165,14 @@ impl Host {
         }
     }
 
-    /// Where a TD's quotes come from that no service gives. Only the emulated machine tells whether a report is its own.
-    fn issuer(&self, last: &LastQuote) -> Option<Box<dyn QuoteSource>> {
-        match self {
-            Self::Emulated(machine) => {
-                Some(Box::new(TestIssuer::new(machine.platform().machine(), last.clone())))
-            }
-            Self::Kvm(_) => None,
-        }
+    /// Where a TD's quotes come from that no service gives. A TD on a processor gets test quotes where somebody asks for them.
+    fn issuer(&self, last: &LastQuote, wanted: bool) -> Option<Box<dyn QuoteSource>> {
+        let genuine = match self {
+            Self::Emulated(machine) => Genuine::Machine(machine.platform().machine()),
+            Self::Kvm(_) if wanted => Genuine::Unchecked,
+            Self::Kvm(_) => return None,
+        };
+        Some(Box::new(TestIssuer::new(genuine, last.clone())))
     }
 
     fn trace(&self) -> Option<&Trace> {
@@ -308,7 +309,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let last_quote = LastQuote::default();
     let quotes: Option<Box<dyn QuoteSource>> = match &args.qgs {
         Some(socket) => Some(Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop))),
-        None => host.issuer(&last_quote),
+        None => host.issuer(&last_quote, args.quote.is_some()),
     };
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
@@ -574,7 +575,7 @@ pub(in crate::commands) fn nanoseconds_of(machine: Arc<seam_emu::Machine>) -> Na
 }
 
 /// Feeds a console from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.
-fn read_stdin_into(push: impl Fn(&[u8]) -> usize + Send + 'static, supervisor: Supervisor) {
+pub fn read_stdin_into(push: impl Fn(&[u8]) -> usize + Send + 'static, supervisor: Supervisor) {
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 256];

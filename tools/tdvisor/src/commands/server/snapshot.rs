@@ -17,8 +17,9 @@ use crate::outcome::Failure;
 #[derive(Debug, clap::Args)]
 pub struct SnapshotArgs {
     /// Stop the server when its console has printed the text of `--snapshot-at`, as soon as no TD runs, and write its
-    /// state to this file, which only its owner may read. `--resume` goes on from there.
-    #[arg(long, value_name = "FILE", requires = "snapshot_at")]
+    /// state to this file, which only its owner may read. `--resume` goes on from there. Not with `--disk`: what the
+    /// host has written to it would not be in the snapshot.
+    #[arg(long, value_name = "FILE", requires = "snapshot_at", conflicts_with = "disk")]
     snapshot: Option<PathBuf>,
     /// The text on the console at which `--snapshot` is taken.
     #[arg(long, value_name = "TEXT", requires = "snapshot", value_parser = NonEmptyStringValueParser::new())]
@@ -26,8 +27,8 @@ pub struct SnapshotArgs {
     /// Go on from a snapshot: memory, processors, devices and the TDX module are as they were. It has to be of the same
     /// build of tdvisor. What the machine is, is in the snapshot.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "kernel", "host_image", "initrd", "disk", "cmdline", "append", "cpus", "packages", "memory", "profile", "cpu",
-        "feature", "engine", "deterministic", "boots",
+        "kernel", "host_image", "initrd", "disk", "cmdline", "append", "cpus", "packages", "memory", "without", "profile",
+        "cpu", "feature", "engine", "deterministic", "boots",
     ])]
     resume: Option<PathBuf>,
 }
