@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # TDs on Linux's KVM, on the emulated server: `tdvisor run --backend kvm` as an unmodified kernel's only program. Prints TAP.
 #
-#   tools/hosts/linux/test.sh [CASE…]      hello, two, linux, faults, row, three, killed, doctor, selftest; all if none is named
+#   tools/hosts/linux/test.sh [CASE…]      all if none is named:
+#       hello small two linux faults row three killed doctor selftest quote qgs     see kvm-cases
+#       kexec             a second kernel, started by the first without a reset of the platform
+#       without:LINK      what the doctor says on a server whose firmware left that link out, and with kvm_intel.tdx off (tdx)
 #
-# `tdvisor` is linked statically and goes into an initial RAM disk, with the test guest's kernel and the cases of kvm-cases. Each
-# case is one boot. Measurements are compared with those of the emulated backend and with the prediction.
+# `tdvisor` is linked statically and goes into an initial RAM disk, with the test guest's kernel and the cases of kvm-cases.
+# A case begins where a host with that disk waits for it, with KVM loaded: from a snapshot that is made once and kept while
+# what it comes from is the same. A host with a link left out is booted. Measurements are compared with those of the emulated
+# backend and with the prediction.
 #
-# TDVISOR_PROFILE: how it is built; release if absent. TDVISOR_SECONDS: how long a boot may take.
+# TDVISOR_PROFILE: how it is built; release if absent. TDVISOR_SECONDS: how long a case may take.
 # TDVISOR: the program that emulates the server, instead of the one that is built here.
+# TDVISOR_INJECT: SEAMCALLs that fail from the beginning of each case on, as `tdvisor server --inject` takes them.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,6 +22,7 @@ host=$workspace/target/hosts/linux
 guest=$workspace/target/linux
 target=$workspace/target/hosts/kvm
 cmdline="console=ttyS0 panic=-1 tdvisor.steps=tdx,cpus,disk,report"
+timeout=(--timeout "${TDVISOR_SECONDS:-3000}")
 
 fail() {
     echo "Bail out! $*"
@@ -43,11 +50,33 @@ printf '%s' "$cmdline" >"$root/guest-cmdline"
 find "$root" -exec touch -h -d @0 {} +
 (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible --owner=0:0 -o -H newc) >"$target/initrd"
 
+# What a host boots from; the cases are behind it.
+host_of() {
+    echo --cpus "$1" --memory 2G --kernel "$host/vmlinux" --initrd "$target/initrd" --initrd "$host/initrd"
+}
+# A snapshot of a host with so many processors that waits for a case; a resumed one needs the program that made it.
+snapshot_of() {
+    local inputs file
+    inputs=$(cat "$tdvisor" "$host/vmlinux" "$target/initrd" "$host/initrd" "$here/test.sh" | sha256sum | cut -c1-16)
+    file=$target/ready-$1-$inputs.snapshot
+    if [ ! -s "$file" ]; then
+        rm -f "$target/ready-$1-"*.snapshot
+        # shellcheck disable=SC2046
+        "$tdvisor" server $(host_of "$1") "${timeout[@]}" --append "tdvisor.steps=tdx,kvm,script tdvisor.cases=ask" \
+            --snapshot "$file" --snapshot-at "kvm-case: ready" </dev/null >"$target/ready-$1.console" 2>"$target/ready-$1.summary" ||
+            { sed 's/^/# /' "$target/ready-$1.console" "$target/ready-$1.summary" | tail -60 >&2; return 1; }
+    fi
+    echo "$file"
+}
 # A host that runs one case; its console goes to a file.
-boot() {
-    "$tdvisor" server --cpus "$2" --memory 2G --timeout "${TDVISOR_SECONDS:-3000}" \
-        --kernel "$host/vmlinux" --initrd "$target/initrd" --initrd "$host/initrd" \
-        --append "tdvisor.steps=tdx,kvm,script tdvisor.cases=$1" >"$target/$1.console" 2>"$target/$1.summary"
+run() {
+    local snapshot
+    snapshot=$(snapshot_of "$2") || return 1
+    echo "$1" | "$tdvisor" server --resume "$snapshot" "${timeout[@]}" ${TDVISOR_INJECT:+--inject "$TDVISOR_INJECT"} >"$target/$1.console" 2>"$target/$1.summary"
+}
+# The host broke no rule of the module, and left its structures sound.
+keeps_the_rules() {
+    grep -q "the module's structures add up" "$target/$1.summary" && ! grep -qE '^ *violation' "$target/$1.summary"
 }
 # The lines of a case's TD, without time stamps.
 lines() {
@@ -77,10 +106,62 @@ linux_is_measured_alike() {
         grep -qF "$value" "$target/linux.report" || { echo "# $value is not in the TDREPORT"; return 1; }
     done <"$target/linux.values"
 }
+# What the doctor names first on a host that lacks a link: the link, and what to do.
+sentence_without() {
+    case $1 in
+    vmx) echo "The first missing link: BIOS: virtualisation (VMX) (MSR 0x3a is 0x1); to do: switch on 'Intel Virtualization" ;;
+    memory-encryption) echo "The first missing link: BIOS: memory encryption (TME) (MSR 0x982 is 0x1); to do: switch on 'Memory Encryption" ;;
+    key-ids) echo "The first missing link: BIOS: TDX key ids (0 for TDX (MSR 0x87)); to do: switch on 'TME Multi-Tenant" ;;
+    seam-range) echo "The first missing link: BIOS: memory for the module (SEAMRR) (MSR 0x1401 is " ;;
+    movdir64b) echo "The first missing link: TDX module (" ;;
+    tdx) echo "The first missing link: kvm_intel.tdx (N); to do: add 'kvm_intel.tdx=1' to the kernel's command line" ;;
+    *) return 1 ;;
+    esac
+}
+doctor_names() {
+    local link=$1 sentence options=() append="tdvisor.steps=script tdvisor.cases=missing"
+    sentence=$(sentence_without "$link") || { echo "# there is no link '$link'"; return 1; }
+    case $link in
+    tdx) append="$append kvm_intel.tdx=0" ;;
+    movdir64b) options=(--feature "-$link") ;;
+    *) options=(--without "$link") ;;
+    esac
+    # shellcheck disable=SC2046
+    "$tdvisor" server $(host_of 1) "${timeout[@]}" "${options[@]}" --append "$append" </dev/null \
+        >"$target/missing.console" 2>"$target/missing.summary" && grep -q "kvm-case: missing ok" "$target/missing.console" &&
+        sed -n 's/^.*TD| doctor: //p' "$target/missing.console" | grep -qF "$sentence" && return 0
+    sed 's/^/# /' "$target/missing.console" "$target/missing.summary" | tail -60
+    return 1
+}
+# The second kernel finds the module initialised by the first, as on hardware: SEAMCALL 33 (TDH.SYS.INIT) is SYS_INIT_NOT_PENDING.
+kexec_ends_as_on_hardware() {
+    local root=$target/kexec
+    rm -rf "$root"
+    mkdir -p "$root/bin"
+    gcc -Os -static -Wall -Wextra -Werror -o "$root/bin/kexec" "$workspace/tools/hosts/kexec/kexec.c"
+    cp "$host/bzImage" "$root/host-bzImage"
+    cp "$host/initrd" "$root/host-initrd"
+    cat >"$root/script" <<'S'
+kexec /host-bzImage /host-initrd "$(sed 's/tdvisor.steps=[^ ]*/tdvisor.steps=tdx/' /proc/cmdline)"
+S
+    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible --owner=0:0 -o -H newc) >"$target/kexec.initrd"
+    local status=0 lines
+    "$tdvisor" server --memory 1G --kernel "$host/vmlinux" --initrd "$target/kexec.initrd" --initrd "$host/initrd" \
+        --deterministic 1 "${timeout[@]}" --append "tdvisor.steps=tdx,script" </dev/null \
+        >"$target/kexec.console" 2>"$target/kexec.summary" || status=$?
+    lines=("tdvisor-host: tdx ok" "kexec_core: Starting new kernel"
+        "virt/tdx: SEAMCALL (0x0000000000000021) failed: 0xc000050000000000" "tdvisor-host: tdx failed")
+    local line
+    [ $status = 1 ] && keeps_the_rules kexec && for line in "${lines[@]}"; do
+        grep -qF "$line" "$target/kexec.console" || { echo "# '$line' is missing"; return 1; }
+    done && return 0
+    sed 's/^/# /' "$target/kexec.console" "$target/kexec.summary" | tail -60
+    return 1
+}
 case_passes() {
     local cpus=1
-    case $1 in two | linux | three) cpus=2 ;; esac
-    if ! boot "$1" "$cpus" || ! grep -q "kvm-case: $1 ok" "$target/$1.console"; then
+    case $1 in two | linux | three) cpus=2 ;; kexec) kexec_ends_as_on_hardware; return ;; without:*) doctor_names "${1#without:}"; return ;; esac
+    if ! run "$1" "$cpus" || ! grep -q "kvm-case: $1 ok" "$target/$1.console" || ! keeps_the_rules "$1"; then
         sed 's/^/# /' "$target/$1.console" "$target/$1.summary" | tail -60
         return 1
     fi
@@ -91,7 +172,8 @@ case_passes() {
     esac
 }
 
-all=(hello two linux faults row three killed doctor selftest)
+all=(hello small two linux faults row three killed doctor selftest quote qgs
+    kexec without:{vmx,memory-encryption,key-ids,seam-range,movdir64b,tdx})
 [ $# = 0 ] || all=("$@")
 echo "TAP version 13"
 echo "1..${#all[@]}"
@@ -99,12 +181,8 @@ number=0
 failures=0
 for one in "${all[@]}"; do
     number=$((number + 1))
-    if case_passes "$one"; then
-        instructions=$(sed -n 's/^ *host code *\([0-9]*\) instructions.*/\1/p' "$target/$one.summary" | head -1)
-        echo "ok $number - $one ($instructions instructions)"
-    else
-        echo "not ok $number - $one"
-        failures=$((failures + 1))
-    fi
+    begin=$SECONDS
+    if case_passes "$one"; then result=ok; else result="not ok" failures=$((failures + 1)); fi
+    echo "$result $number - $one ($((SECONDS - begin)) s)"
 done
 [ $failures = 0 ]

@@ -15,7 +15,7 @@ use tdvisor_service::http::{Access, Limits, Server};
 use tdvisor_service::vm::{Exit, ExitReason, VmOptions, WhenOff};
 
 use super::hardware::HardwareArgs;
-use super::run::quotes::{LastQuote, QgsSocket, TestIssuer};
+use super::run::quotes::{Genuine, LastQuote, QgsSocket, TestIssuer};
 use super::run::status_of;
 use super::run::summary::{Detail, Privacy, Summary};
 use crate::outcome::{Failure, Status};
@@ -145,7 +145,7 @@ impl Args {
             quotes: Arc::new(move |machine, stop| {
                 let source: Box<dyn QuoteSource> = match &qgs {
                     Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
-                    None => Box::new(TestIssuer::new(machine, LastQuote::default())),
+                    None => Box::new(TestIssuer::new(Genuine::Machine(machine), LastQuote::default())),
                 };
                 Some(source)
             }),
