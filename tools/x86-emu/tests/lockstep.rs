@@ -100,7 +100,7 @@ fn instruction(rng: &mut Rng) -> Vec<u8> {
         }
         code
     };
-    match rng.below(40) {
+    match rng.below(47) {
         0..=4 => two_registers(&opcode(kind << 3), reg, rm, wide),
         5 | 6 => memory_operand(rng, &opcode(kind << 3), reg, wide),
         7 | 8 => memory_operand(rng, &opcode(kind << 3 | 2), reg, wide),
@@ -194,6 +194,62 @@ fn instruction(rng: &mut Rng) -> Vec<u8> {
             code.extend((rng.below(4096) as u32).to_le_bytes());
             code
         }
+        39 => {
+            // BT and its kin of a bit in memory, locked now and then.
+            let mut code = memory_operand(rng, &[0x0F, 0xBA], 4 | kind & 3, wide);
+            code.push(rng.byte());
+            if kind & 3 != 0 && rng.below(2) == 0 {
+                code.insert(0, 0xF0);
+            }
+            code
+        }
+        40 => {
+            // A bit by a register; in memory it lies around the operand, mostly far away.
+            let opcode = [0x0F, 0xA3 | (kind & 3) << 3];
+            if rng.below(3) == 0 {
+                memory_operand(rng, &opcode, reg, wide)
+            } else {
+                two_registers(&opcode, reg, rm, wide)
+            }
+        }
+        41 => {
+            // BSF, BSR, TZCNT, LZCNT, POPCNT.
+            let opcode = [0x0F, [0xBC, 0xBD, 0xB8][(kind % 3) as usize]];
+            let mut code = if rng.below(2) == 0 {
+                two_registers(&opcode, reg, rm, wide)
+            } else {
+                memory_operand(rng, &opcode, reg, wide)
+            };
+            if kind % 3 == 2 || rng.below(2) == 0 {
+                code.insert(0, 0xF3);
+            }
+            code
+        }
+        // AH, CH, DH.
+        42 => vec![0x80, 0xC4 | kind << 3 | (rng.below(3) as u8), rng.byte()],
+        43 => memory_operand(rng, &[0x0F, 0x90 | condition], 0, false),
+        44 => match kind {
+            // MOV of CR3 to itself, INVLPG, CLFLUSH, PUSHF, CLI, CLD, MFENCE.
+            0 | 1 => vec![0x0F, 0x20, 0xD8, 0x0F, 0x22, 0xD8],
+            2 => memory_operand(rng, &[0x0F, 0x01], 7, false),
+            3 => memory_operand(rng, &[0x0F, 0xAE], 7, false),
+            4 => vec![0x9C, 0x58],
+            5 => vec![0xFA],
+            6 => vec![0xFC],
+            _ => vec![0x0F, 0xAE, 0xF0],
+        },
+        45 => {
+            // PUSH of memory, and POP.
+            let mut code = memory_operand(rng, &[0xFF], 6, false);
+            code.extend([0x40 | rm >> 3, 0x58 | rm & 7]);
+            code
+        }
+        46 => match kind {
+            0..=2 => memory_operand(rng, &[0x0F, 0xB1], reg, wide),
+            3 | 4 => memory_operand(rng, &[0x0F, 0xC1], reg, wide),
+            // CMPXCHG16B
+            _ => memory_operand(rng, &[0x0F, 0xC7], 1, true),
+        },
         _ => {
             // push and pop
             let mut code = vec![0x40 | reg >> 3, 0x50 | reg & 7];

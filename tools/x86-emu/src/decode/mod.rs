@@ -129,7 +129,11 @@ pub(crate) fn described(bytes: &[u8]) -> Vec<x86_jit::Step> {
         .iter()
         .map(|i| {
             // What a processor without a feature does with an instruction of that feature is not in its operands.
-            let insn = if absent::fate(&i).is_none() { lower::lower(&i) } else { None };
+            let insn = match absent::fate(&i) {
+                None => lower::lower(&i),
+                Some(Fate::Nothing) => Some(x86_jit::ir::Insn::Nothing),
+                Some(Fate::Undefined) => None,
+            };
             x86_jit::Step { insn, end: i.next_ip() as u16 }
         })
         .collect()
