@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Makes what boots a distribution's own kernel as a TD: Debian's linux-image of the version asked for (6.12 if none is), as it is,
-# and an initrd of busybox-static, the kernel's own modules for attestation, and init-distribution. Leaves
-# <workspace>/target/linux-distribution/{bzImage,initrd,version}; where a version is asked for, the folder has it behind its
-# name (linux-distribution-7.3). Nothing is installed (scripts/newer-package).
+# Makes what boots a distribution's own kernel as a TD: Debian's linux-image, as it is, and an initrd of busybox-static, the
+# kernel's own modules for disks, networks and attestation, and init-distribution. Nothing is installed (scripts/newer-package).
+#
+#   distribution.sh [VERSION [FLAVOUR]]    6.12 and cloud-amd64 if not given; FLAVOUR amd64 is the generic kernel
+#
+# Leaves bzImage, initrd and version in <workspace>/target/linux-distribution; where a version is asked for, the folder has it
+# behind its name, and the flavour if that is given as well (linux-distribution-7.3, linux-distribution-7.3-amd64).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 workspace=$(cd "$here/../../.." && pwd)
-target=$workspace/target/linux-distribution${1:+-$1}
+target=$workspace/target/linux-distribution${1:+-$1}${2:+-$2}
 busybox=/bin/busybox
 wanted=${1:-6.12}
+flavour=${2:-cloud-amd64}
 
 fail() {
     echo "distribution.sh: $*" >&2
@@ -18,14 +22,14 @@ fail() {
 
 [ -x "$busybox" ] || "$workspace/scripts/install-packages"
 [ -x "$busybox" ] || fail "$busybox is missing (package busybox-static)"
-for tool in cpio lz4 xz; do
+for tool in cpio depmod lz4 modprobe xz; do
     command -v "$tool" >/dev/null || fail "$tool is missing"
 done
 
 # The newest package of the kernel, by what is in it.
 newest() {
-    "$workspace/scripts/newer-package" "linux-$1-${wanted//./\\.}[.+~0-9a-z]*-cloud-amd64" "$wanted" ||
-        fail "no suite has linux-$1 of version $wanted"
+    "$workspace/scripts/newer-package" "linux-$1-${wanted//./\\.}([.+~][.+~0-9a-z]*)?(-[0-9]+)?-$flavour" "$wanted" ||
+        fail "no suite has linux-$1 of version $wanted for $flavour"
 }
 package=$(newest image)
 modules=$package
@@ -44,22 +48,33 @@ rm -f "$target/version"
 
 kernel=$(find "$package" -type f -name 'vmlinuz*' | head -1)
 [ -n "$kernel" ] || fail "$package has no kernel"
+release=$(basename "$(find "$modules" -type d -path '*/lib/modules/*' -prune | head -1)")
+[ -n "$release" ] || fail "$modules has no modules"
 
 root=$target/root
-rm -rf "$root"
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib}
+rm -rf "$root" "$target/tree"
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib,root} "$target/tree/lib/modules/$release"
 install -m 755 "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init-distribution" "$root/init"
+
+# Which modules a module needs is what depmod says of the package's.
+ln -s "$(find "$modules" -type d -path "*/lib/modules/$release/kernel" -prune)" "$target/tree/lib/modules/$release/kernel"
+depmod -b "$target/tree" "$release" 2>/dev/null
 # Each may be built in, or be called otherwise in another version.
-for module in configfs tsm tsm_report tsm-core tdx-guest; do
-    file=$(find "$modules" -name "$module.ko" -o -name "$module.ko.xz" -o -name "$module.ko.zst" | head -1)
+for module in virtio_pci virtio_mmio virtio_blk virtio_net ext4 configfs tsm tsm_report tsm-core tdx-guest; do
+    modprobe -d "$target/tree" -S "$release" --show-depends "$module" 2>/dev/null || true
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$target/modules"
+while read -r file; do
+    name=$(basename "${file%%.ko*}")
     case $file in
-        *.ko) cp "$file" "$root/lib/" ;;
-        *.xz) xz -dc "$file" >"$root/lib/$module.ko" ;;
-        *.zst) zstd -qdc "$file" >"$root/lib/$module.ko" ;;
+        *.ko) cp "$file" "$root/lib/$name.ko" ;;
+        *.xz) xz -dc "$file" >"$root/lib/$name.ko" ;;
+        *.zst) zstd -qdc "$file" >"$root/lib/$name.ko" ;;
     esac
-done
-for applet in base64 cat dd echo grep insmod ls mkdir mount nproc poweroff printf sh sync; do
+    echo "$name"
+done <"$target/modules" >"$root/lib/modules"
+rm -rf "$target/tree" "$target/modules"
+for applet in base64 cat dd echo grep insmod ls mkdir mount nproc poweroff printf sh sleep switch_root sync; do
     ln -s busybox "$root/bin/$applet"
 done
 find "$root" -exec touch -h -d @0 {} +

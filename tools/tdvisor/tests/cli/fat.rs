@@ -1,7 +1,8 @@
-//! A disk with one EFI system partition, as firmware boots it: FAT16 in an MBR partition of type 0xEF.
+//! A disk with one EFI system partition, as firmware boots it: FAT16 in an MBR partition of type 0xEF, or in one of a GUID
+//! partition table.
 //!
 //! Layout (Microsoft, "FAT: General Overview of On-Disk Format", 1.03): boot sector, one FAT, root directory, clusters. Names
-//! are of eight and three characters, in capitals.
+//! are of eight and three characters, in capitals. The table is that of the UEFI specification, section 5.3.
 
 const SECTOR: usize = 512;
 const CLUSTER: usize = 4 * SECTOR;
@@ -18,30 +19,90 @@ const LAST: u16 = 0xffff;
 
 /// The disk with these files, by paths such as `EFI/BOOT/BOOTX64.EFI`.
 pub fn disk(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let volume = volume(files);
+    let mut disk = vec![0; START as usize * SECTOR];
+    master_boot_record(&mut disk, SYSTEM_PARTITION, START, (volume.len() / SECTOR) as u32);
+    disk.extend(volume);
+    disk
+}
+
+/// The same with a GUID partition table, which firmware measures.
+pub fn gpt_disk(files: &[(&str, &[u8])]) -> Vec<u8> {
+    /// The table, and a copy of it at the end: a header and its entries.
+    const TABLE: usize = 1 + ENTRIES * ENTRY_BYTES / SECTOR;
+    const ENTRIES: usize = 128;
+    const ENTRY_BYTES: usize = 128;
+    const PROTECTED: u8 = 0xee;
+    const HEADER_BYTES: u32 = 92;
+    const REVISION: u32 = 0x0001_0000;
+    const SYSTEM_PARTITION: [u8; 16] =
+        [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+    let volume = volume(files);
+    let start = START as usize;
+    let sectors = start + volume.len() / SECTOR + TABLE;
+    let mut disk = vec![0; sectors * SECTOR];
+    disk[start * SECTOR..][..volume.len()].copy_from_slice(&volume);
+    master_boot_record(&mut disk, PROTECTED, 1, sectors as u32 - 1);
+
+    let mut entries = vec![0; ENTRIES * ENTRY_BYTES];
+    entries[..16].copy_from_slice(&SYSTEM_PARTITION);
+    entries[16..32].fill(1);
+    entries[32..40].copy_from_slice(&(start as u64).to_le_bytes());
+    entries[40..48].copy_from_slice(&((sectors - TABLE - 1) as u64).to_le_bytes());
+    let header = |own: usize, other: usize, table: usize| {
+        let mut header = b"EFI PART".to_vec();
+        for word in [REVISION, HEADER_BYTES, 0, 0] {
+            header.extend(word.to_le_bytes());
+        }
+        for sector in [own, other, TABLE + 1, sectors - TABLE - 1] {
+            header.extend((sector as u64).to_le_bytes());
+        }
+        header.extend([2; 16]);
+        header.extend((table as u64).to_le_bytes());
+        for word in [ENTRIES as u32, ENTRY_BYTES as u32, crc32fast::hash(&entries)] {
+            header.extend(word.to_le_bytes());
+        }
+        let checksum = crc32fast::hash(&header);
+        header[16..20].copy_from_slice(&checksum.to_le_bytes());
+        header
+    };
+    let (first, last) = (1, sectors - 1);
+    for (own, other, table) in [(first, last, first + 1), (last, first, sectors - TABLE)] {
+        let header = header(own, other, table);
+        disk[own * SECTOR..][..header.len()].copy_from_slice(&header);
+        disk[table * SECTOR..][..entries.len()].copy_from_slice(&entries);
+    }
+    disk
+}
+
+/// Writes the record with one partition of this kind, from a sector on so many.
+fn master_boot_record(disk: &mut [u8], kind: u8, start: u32, sectors: u32) {
+    disk[446 + 4] = kind;
+    disk[446 + 8..446 + 12].copy_from_slice(&start.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&sectors.to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+}
+
+/// The file system with these files.
+fn volume(files: &[(&str, &[u8])]) -> Vec<u8> {
     let data: usize = files.iter().map(|(_, contents)| contents.len().div_ceil(CLUSTER) + 4).sum();
     let mut volume = Volume { clusters: Vec::new(), chains: vec![0xfff8, LAST] };
-    let root = volume.directory("", files, 0);
+    let mut root = volume.directory("", files, 0);
     assert!(root.len() <= ROOT_ENTRIES * ENTRY, "the root directory is full");
     let clusters = (data + 1).max(CLUSTERS.start + 16);
     assert!(volume.chains.len() <= clusters && CLUSTERS.contains(&clusters), "too large for FAT16");
     let fat_sectors = ((clusters + 2) * 2).div_ceil(SECTOR);
     let sectors = 1 + fat_sectors + ROOT_ENTRIES * ENTRY / SECTOR + clusters * CLUSTER / SECTOR;
 
-    let mut disk = vec![0; START as usize * SECTOR];
-    disk[446 + 4] = SYSTEM_PARTITION;
-    disk[446 + 8..446 + 12].copy_from_slice(&START.to_le_bytes());
-    disk[446 + 12..446 + 16].copy_from_slice(&(sectors as u32).to_le_bytes());
-    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    disk.extend(boot_sector(sectors as u32, fat_sectors as u16));
+    let mut bytes = boot_sector(sectors as u32, fat_sectors as u16);
     let mut table: Vec<u8> = volume.chains.iter().flat_map(|next| next.to_le_bytes()).collect();
     table.resize(fat_sectors * SECTOR, 0);
-    disk.extend(table);
-    let mut root = root;
+    bytes.extend(table);
     root.resize(ROOT_ENTRIES * ENTRY, 0);
-    disk.extend(root);
-    disk.extend(volume.clusters);
-    disk.resize((START as usize + sectors) * SECTOR, 0);
-    disk
+    bytes.extend(root);
+    bytes.extend(volume.clusters);
+    bytes.resize(sectors * SECTOR, 0);
+    bytes
 }
 
 fn boot_sector(sectors: u32, fat_sectors: u16) -> Vec<u8> {

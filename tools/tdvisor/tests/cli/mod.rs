@@ -5,6 +5,7 @@
 pub mod fat;
 pub mod pe;
 pub mod typed;
+pub mod uki;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -3,6 +3,9 @@
 use std::io::{BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// A run of `tdvisor` that goes on while a test looks at its console.
 pub struct Typed {
     child: Child,
@@ -18,7 +21,7 @@ impl Typed {
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("tdvisor starts");
         let console = BufReader::new(child.stdout.take().expect("a console"));
@@ -59,10 +62,21 @@ impl Typed {
         &self.seen
     }
 
+    /// Stops it, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        let child = Pid::from_raw(self.child.id().try_into().expect("a process"));
+        kill(child, Signal::SIGINT).expect("it still runs");
+    }
+
     /// The exit status, after the rest of the console.
-    pub fn status(mut self) -> Option<i32> {
-        let mut rest = String::new();
-        let _ = self.console.read_to_string(&mut rest);
-        self.child.wait().expect("tdvisor ends").code()
+    pub fn status(self) -> Option<i32> {
+        self.end().0
+    }
+
+    /// The exit status and the summary, after the rest of the console.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let _ = std::io::copy(&mut self.console, &mut std::io::sink());
+        let output = self.child.wait_with_output().expect("tdvisor ends");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
