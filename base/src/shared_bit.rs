@@ -29,6 +29,15 @@ impl SharedBit {
     }
 
     /// Which side an address means, and where on that side it is.
+    ///
+    /// ```
+    /// use tdvisor_base::{Gpa, SharedBit, Side};
+    ///
+    /// let bit = SharedBit::topmost(48);
+    /// let address = Gpa::new(1 << 47 | 0x1000);
+    /// assert_eq!(bit.split(address), (Side::Shared, Gpa::new(0x1000)));
+    /// assert_eq!(bit.join(Side::Private, address), Gpa::new(0x1000));
+    /// ```
     pub const fn split(self, gpa: Gpa) -> (Side, Gpa) {
         let side = if gpa.get() & self.0 == 0 { Side::Private } else { Side::Shared };
         (side, Gpa::new(gpa.get() & !self.0))

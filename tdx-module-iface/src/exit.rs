@@ -42,6 +42,16 @@ impl ExtendedQualification {
     pub const PENDING: Self = Self(ExtendedType::PENDING_EPT_VIOLATION.0 as u64);
 
     /// The qualification of a failed accept: what was asked, and the entry at which the walk ended.
+    ///
+    /// ```
+    /// use tdvisor_base::Level;
+    /// use tdx_module_iface::exit::{EntryIs, ExtendedQualification};
+    /// use tdx_module_iface::sept::SeptStateId;
+    ///
+    /// let (large, free) = (Level::L2M, SeptStateId(0));
+    /// let qualification = ExtendedQualification::accept(large, large, free, EntryIs::NotLeaf, 0);
+    /// assert_eq!(qualification.to_string(), "ACCEPT of a 2M page, walk ended at a 2M entry in state FREE");
+    /// ```
     pub fn accept(requested: Level, found: Level, state: SeptStateId, leaf: EntryIs, vm: u8) -> Self {
         Self::with_info(ExtendedType::ACCEPT, requested, found, state, leaf, vm)
     }

@@ -129,6 +129,15 @@ impl Feature {
     }
 
     /// Whether an answer of its leaf has the bit.
+    ///
+    /// ```
+    /// use x86_arch::cpuid::{feature, leaf};
+    ///
+    /// let answer = [2, 1 << 5, 0, 0]; // EAX, EBX, ECX, EDX of leaf 7, subleaf 0
+    /// assert_eq!((feature::AVX2.leaf, feature::AVX2.subleaf), (leaf::FEATURES, 0));
+    /// assert!(feature::AVX2.is_in(&answer));
+    /// assert!(!feature::PKU.is_in(&answer));
+    /// ```
     pub const fn is_in(self, values: &Values) -> bool {
         self.register.of(values) & self.mask() != 0
     }

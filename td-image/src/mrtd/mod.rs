@@ -114,6 +114,20 @@ impl MrtdBuilder {
     }
 
     /// TDH.MR.FINALIZE.
+    ///
+    /// ```
+    /// use td_image::mrtd::MrtdBuilder;
+    /// use td_image::tdvf::PageContents;
+    /// use tdvisor_base::Gpa;
+    ///
+    /// let mut builder = MrtdBuilder::new();
+    /// builder.page_add(Gpa::new(0x8000_0000));
+    /// builder.page_add(Gpa::new(0x8000_1000));
+    /// builder.extend_page(Gpa::new(0x8000_0000), PageContents::Bytes(&[0xa5; 4096]));
+    /// let expected = "a2f05e45076ad038641c40b79a9f68fcdc312b6d4800b6cb368d3edb5adea3f4\
+    ///                 0e72d80d2dac17e674a94b84b6712dd0";
+    /// assert_eq!(Ok(builder.finalize()), expected.parse());
+    /// ```
     #[must_use]
     pub fn finalize(self) -> Digest384 {
         self.stream.finish()

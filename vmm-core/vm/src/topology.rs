@@ -35,6 +35,14 @@ impl Topology {
     }
 
     /// The whole subleaf as a vCPU reads it.
+    ///
+    /// ```
+    /// use tdvisor_vm::topology::Topology;
+    ///
+    /// let four = Topology { vcpus: 4 };
+    /// let [shift, processors, _, id] = four.cpuid(1, 3);
+    /// assert_eq!((shift, processors, id), (2, 4, 3), "two bits of an id name a processor in its package");
+    /// ```
     pub const fn cpuid(self, subleaf: u32, x2apic_id: u32) -> [u32; 4] {
         let [eax, ebx, ecx] = self.level(subleaf);
         [eax, ebx, ecx, x2apic_id]

@@ -45,6 +45,22 @@ pub enum Progress {
 impl<P: Platform> Host<P> {
     /// Brings the module up on this machine.
     ///
+    /// ```
+    /// use td_host::platform::Platform;
+    /// use td_host::td::Td;
+    /// use td_host::td::config::TdConfig;
+    /// use td_host::{Error, Host};
+    ///
+    /// /// What the module says that the TD of an image measures to.
+    /// fn measured(machine: impl Platform, image: &[u8]) -> Result<[u8; 48], Error> {
+    ///     let host = Host::bring_up(machine, |_| ())?;
+    ///     let td = Td::build(&host, &TdConfig::default(), image, |_| ())?;
+    ///     td.mrtd()
+    /// }
+    /// ```
+    ///
+    /// A machine to run it on is `machine-emu`'s, whose first page does so.
+    ///
     /// # Errors
     /// What the module refused, or what the machine lacks.
     pub fn bring_up(platform: P, mut progress: impl FnMut(Progress)) -> Result<Self, Error> {

@@ -73,6 +73,18 @@ impl<P: Platform> ::core::fmt::Debug for Td<'_, P> {
 impl<'h, P: Platform> Td<'h, P> {
     /// Builds a TD from a TDVF image, ready to run.
     ///
+    /// ```
+    /// use td_host::platform::Platform;
+    /// use td_host::td::Td;
+    /// use td_host::td::config::TdConfig;
+    /// use td_host::{Error, Host};
+    ///
+    /// fn two_vcpus<'h, P: Platform>(host: &'h Host<P>, image: &[u8]) -> Result<Td<'h, P>, Error> {
+    ///     let config = TdConfig { vcpus: 2, memory: 256 << 20, ..TdConfig::default() };
+    ///     Td::build(host, &config, image, |_progress| ())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Bad images and configurations, exhausted machines, refusals of the module. Nothing is left of the TD.
     pub fn build(
