@@ -15,6 +15,7 @@ use tdvisor_monitor::hold::{NotStill, Phase};
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::{Board, BoardSpec, Transport};
+use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::{Machine, MachineSpec, Report, Session, TdSpec, Watch};
 
@@ -125,7 +126,8 @@ impl Run {
         let config = TdConfig { vcpus: self.vcpus, hob_extensions: extensions, ..TdConfig::default() };
         let bell = Bell::default();
         let image = self.guest.image;
-        let spec = TdSpec { config, image, devices, bell, quotes: None, debugger: None };
+        let spec =
+            TdSpec { config, image, devices, bell, quotes: None, debugger: None, secrecy: Secrecy::Kept };
         let session = Session::start(&machine, spec, &|_| {}).unwrap();
         let (pauser, bells) = (session.pauser(), Bells::new());
         let ended = std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Logical processors: possession, interrupts, sleep.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use seam_emu::Machine;
 use td_host::platform::{Lp, LpId, PendingEvents};
@@ -9,7 +10,7 @@ use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, TdhLeaf};
 
 use crate::journal::{Caller, Recorded};
 use crate::timer::Timers;
-use crate::trace::Trace;
+use crate::trace::{ObservedCall, Trace};
 use crate::turns::Turns;
 
 /// What is known of each processor outside the module.
@@ -132,7 +133,12 @@ impl SeamCall for EmulatedLp<'_> {
             }
         }
         let began = self.trace.journal().map(|_| self.cpu.machine().tsc());
+        let observed = self.trace.observer().map(|observer| (observer, Instant::now()));
         let result = self.cpu.seamcall(gprs);
+        if let Some((observer, began)) = observed {
+            let (lp, reached, took) = (self.id, result.is_ok(), began.elapsed());
+            observer.called(&ObservedCall { lp, before: &before, after: gprs, reached, took });
+        }
         if !enters && gprs.rax != 0 {
             // A leaf that can be interrupted would be, again and again.
             self.take_interrupts();

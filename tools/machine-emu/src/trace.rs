@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use seam_emu::machine::Recent;
 use serde_json::{Map, Value, json};
@@ -49,12 +50,34 @@ impl fmt::Display for Call {
     }
 }
 
+/// A SEAMCALL as an observer sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedCall<'c> {
+    /// The processor.
+    pub lp: LpId,
+    /// Its registers before.
+    pub before: &'c Gprs,
+    /// Its registers after.
+    pub after: &'c Gprs,
+    /// Whether the module was reached.
+    pub reached: bool,
+    /// How long it took, by the clock of the machine that emulates.
+    pub took: Duration,
+}
+
+/// Hears of every SEAMCALL, on the thread that made it.
+pub trait CallObserver: Send + Sync {
+    /// A call has ended.
+    fn called(&self, call: &ObservedCall<'_>);
+}
+
 /// Counts, the last calls, and the file if there is one.
 pub struct Trace {
     counts: Box<[AtomicU64]>,
     last: Recent<Call>,
     file: Option<Log>,
     journal: Option<Arc<Journal>>,
+    observer: Option<Arc<dyn CallObserver>>,
 }
 
 struct Log {
@@ -77,6 +100,7 @@ impl Trace {
             last: Recent::default(),
             file: None,
             journal: None,
+            observer: None,
         }
     }
 
@@ -91,6 +115,17 @@ impl Trace {
     #[must_use]
     pub fn with_journal(self, journal: Arc<Journal>) -> Self {
         Self { journal: Some(journal), ..self }
+    }
+
+    /// Tells this observer of every call, too.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn CallObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// Who is told of every call, if somebody is.
+    pub(crate) fn observer(&self) -> Option<&dyn CallObserver> {
+        self.observer.as_deref()
     }
 
     /// The journal, if there is one.

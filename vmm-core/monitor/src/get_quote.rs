@@ -43,6 +43,7 @@ pub(crate) fn get_quote(
     shared_bit: SharedBit,
     gpa: Gpa,
     size: u64,
+    told: &dyn Fn(Result<usize, QuoteUnavailable>),
 ) -> Answer {
     if !gpa.is_aligned(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
         return Answer::Misaligned;
@@ -65,7 +66,13 @@ pub(crate) fn get_quote(
     if memory.read(data, &mut report).is_err() {
         return Answer::Invalid;
     }
-    let (status, quote) = match source.map(|source| source.quote(&report)) {
+    let quote = source.map(|source| source.quote(&report));
+    told(match &quote {
+        None => Err(QuoteUnavailable::Service),
+        Some(Err(error)) => Err(*error),
+        Some(Ok(quote)) => Ok(quote.len()),
+    });
+    let (status, quote) = match quote {
         None | Some(Err(QuoteUnavailable::Service)) => (status::SERVICE_UNAVAILABLE, vec![]),
         Some(Err(QuoteUnavailable::BadReport)) => (status::ERROR, vec![]),
         Some(Ok(quote)) if quote.len() as u64 > room => (status::ERROR, vec![]),

@@ -23,7 +23,7 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(shuttle)]
 use std::sync::PoisonError;
 
-use crate::Interrupted;
+use crate::Listener;
 
 /// Whether a VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,9 +196,9 @@ impl Drop for Working<'_> {
     }
 }
 
-/// A vCPU rests while its VM is held.
-impl Interrupted for Hold {
-    fn interrupted(&self, _vcpu: u32) {
+impl Hold {
+    /// A vCPU's run was interrupted: it rests while its VM is held.
+    pub fn rest(&self) {
         let mut state = self.lock();
         state.resting += 1;
         state.look();
@@ -207,5 +207,11 @@ impl Interrupted for Hold {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.resting -= 1;
+    }
+}
+
+impl Listener for Hold {
+    fn interrupted(&self, _vcpu: u32) {
+        self.rest();
     }
 }

@@ -8,7 +8,7 @@
 //! | EventNotify | the vector is remembered, and announces finished requests |
 //! | CallInfo | what is offered |
 //! | MemoryFault | nothing: the VM ends |
-//! | Interrupted | [`Interrupted`]: the vCPU runs on afterwards |
+//! | Interrupted | [`Listener::interrupted`]: the vCPU runs on afterwards |
 //!
 //! # Interrupts
 //! A device raises a line of the I/O APIC during an access; the vCPU that made the access delivers what came of it right
@@ -31,6 +31,7 @@ mod quote;
 
 use alloc::boxed::Box;
 
+use tdvisor_base::{Gpa, Side};
 use tdvisor_devices::{DeviceRequest, Devices};
 use tdvisor_vm::{Answer, Ending, Partition, Transfer, Vcpu, VmExit};
 
@@ -42,18 +43,36 @@ const OFFERED_BEYOND_BASE: u64 = 0b11;
 /// The lowest vector that a guest may be told of finished requests on: those below are the processor's.
 const FIRST_FREE_VECTOR: u8 = 32;
 
-/// What a vCPU does when somebody made its run end ([`Partition::interrupt`]). It runs on when this returns.
-pub trait Interrupted: Sync {
-    /// The vCPU is outside of its guest, and holds nothing that another one needs.
-    fn interrupted(&self, vcpu: u32);
+/// Hears what a vCPU does, on the thread that runs it. The vCPU runs on when a call returns.
+pub trait Listener: Sync {
+    /// Somebody made the vCPU's run end ([`Partition::interrupt`]). It is outside of its guest, and holds nothing that another
+    /// one needs.
+    fn interrupted(&self, _vcpu: u32) {}
+
+    /// The guest had memory converted.
+    fn converted(&self, _conversion: Conversion) {}
+
+    /// The guest asked for a quote, and has got one of so many bytes, or none.
+    fn quoted(&self, _vcpu: u32, _quote: Result<usize, QuoteUnavailable>) {}
 }
 
-/// Nothing: a vCPU that is interrupted runs on at once.
+/// Listens to nothing: a vCPU that is interrupted runs on at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunsOn;
 
-impl Interrupted for RunsOn {
-    fn interrupted(&self, _vcpu: u32) {}
+impl Listener for RunsOn {}
+
+/// Memory that a guest had converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// The vCPU that asked.
+    pub vcpu: u32,
+    /// Where it begins, without the SHARED bit.
+    pub gpa: Gpa,
+    /// How long it is.
+    pub bytes: u64,
+    /// Whose it is now.
+    pub to: Side,
 }
 
 /// What one VM finds around it.
@@ -87,10 +106,10 @@ impl Monitor {
     }
 
     /// Runs a vCPU on this thread until its VM has ended.
-    pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32, interrupted: &dyn Interrupted) {
+    pub fn run_vcpu<P: Partition>(&self, vm: &P, index: u32, listener: &dyn Listener) {
         match vm.vcpu(index) {
             Ok(mut vcpu) => {
-                if let Err(death) = self.serve(vm, &mut vcpu, interrupted) {
+                if let Err(death) = self.serve(vm, &mut vcpu, listener) {
                     vm.end(Ending::Died(death));
                 }
             }
@@ -120,16 +139,16 @@ impl Monitor {
         &self,
         vm: &P,
         vcpu: &mut P::Vcpu<'_>,
-        interrupted: &dyn Interrupted,
+        listener: &dyn Listener,
     ) -> Result<(), P::Death> {
         let mut notify = None;
         let mut answer = Answer::Done;
         loop {
             let exit = vcpu.run(answer);
             if matches!(exit, VmExit::Interrupted) {
-                interrupted.interrupted(vcpu.index());
+                listener.interrupted(vcpu.index());
             }
-            answer = match self.answer(vm, vcpu, &mut notify, exit)? {
+            answer = match self.answer(vm, vcpu, &mut notify, exit, listener)? {
                 Next::Run(answer) => answer,
                 Next::Stop => return Ok(()),
             };
@@ -142,6 +161,7 @@ impl Monitor {
         vcpu: &mut P::Vcpu<'_>,
         notify: &mut Option<u8>,
         exit: VmExit<P::Death>,
+        listener: &dyn Listener,
     ) -> Result<Next, P::Death> {
         Ok(Next::Run(match exit {
             VmExit::Io { port, size, transfer: Transfer::Read } => {
@@ -162,10 +182,19 @@ impl Monitor {
                 let request = self.devices.mmio.write(gpa, size, value, vm.shared_memory());
                 return self.after_device(vm, request);
             }
-            VmExit::MapGpa { gpa, size } => map_gpa::map_gpa(vm, vcpu, gpa, size)?,
+            VmExit::MapGpa { gpa, size } => {
+                let answer = map_gpa::map_gpa(vm, vcpu, gpa, size)?;
+                if let Some((to, gpa, bytes)) = map_gpa::converted(vm.shared_bit(), gpa, size, answer) {
+                    listener.converted(Conversion { vcpu: vcpu.index(), gpa, bytes, to });
+                }
+                answer
+            }
             VmExit::GetQuote { gpa, size } => {
                 let source = self.quotes.as_deref();
-                let answer = get_quote::get_quote(vm.shared_memory(), source, vm.shared_bit(), gpa, size);
+                let answer =
+                    get_quote::get_quote(vm.shared_memory(), source, vm.shared_bit(), gpa, size, &|quote| {
+                        listener.quoted(vcpu.index(), quote);
+                    });
                 if let (Answer::Done, Some(vector)) = (answer, *notify) {
                     vm.post_interrupt(vcpu.index(), vector)?;
                 }

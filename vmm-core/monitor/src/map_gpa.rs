@@ -10,7 +10,7 @@
 //! answers short.
 
 use tdvisor_base::sync::pause;
-use tdvisor_base::{Gpa, PAGE_SIZE};
+use tdvisor_base::{Gpa, PAGE_SIZE, SharedBit, Side};
 use tdvisor_vm::{Answer, ConvertError, Partition, Vcpu};
 
 /// How often a conversion may get no further before the guest is told so.
@@ -46,4 +46,15 @@ pub(crate) fn map_gpa<P: Partition>(
             Err(ConvertError::Died(death)) => return Err(death),
         }
     }
+}
+
+/// What of a request was done, by its answer: the side that memory is on now, where it begins, and how many bytes it has.
+pub(crate) fn converted(bit: SharedBit, gpa: Gpa, size: u64, answer: Answer) -> Option<(Side, Gpa, u64)> {
+    let (side, start) = bit.split(gpa);
+    let bytes = match answer {
+        Answer::Done => size,
+        Answer::Retry(reached) => bit.split(reached).1.get().checked_sub(start.get())?,
+        _ => return None,
+    };
+    (bytes != 0).then_some((side, start, bytes))
 }

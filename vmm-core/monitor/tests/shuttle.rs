@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use shuttle::thread;
-use tdvisor_monitor::Interrupted as _;
 use tdvisor_monitor::hold::{Hold, NotStill, Phase};
 
 const SCHEDULES: usize = 2_000;
@@ -43,7 +42,7 @@ impl Vm {
     fn run_vcpu(&self, index: usize) {
         while !self.ended.load(Ordering::SeqCst) {
             if self.interrupts[index].swap(false, Ordering::SeqCst) {
-                self.hold.interrupted(index as u32);
+                self.hold.rest();
                 continue;
             }
             self.in_guest.fetch_add(1, Ordering::SeqCst);

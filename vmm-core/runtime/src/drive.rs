@@ -3,12 +3,30 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use tdvisor_monitor::Monitor;
 use tdvisor_monitor::hold::{Hold, Phase};
+use tdvisor_monitor::{Conversion, Listener, Monitor, QuoteUnavailable};
 use tdvisor_vm::{Ending, Partition};
 
 use crate::bell::Bell;
 use crate::session::Watch;
+
+/// What happens to a TD while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It was paused.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// Its guest had memory converted.
+    Converted(Conversion),
+    /// Its guest asked for a quote.
+    Quoted {
+        /// The vCPU that asked.
+        vcpu: u32,
+        /// Bytes of the quote, or why there is none.
+        quote: Result<usize, QuoteUnavailable>,
+    },
+}
 
 /// What keeps vCPUs that take turns out of their guests.
 pub(crate) trait Turns: Sync {
@@ -33,10 +51,26 @@ pub(crate) struct Driver<'a, P: Partition> {
     pub(crate) hold: &'a Hold,
     /// Where its vCPUs take turns.
     pub(crate) turns: Option<&'a dyn Turns>,
+    /// Hears what happens while the TD runs.
+    pub(crate) told: &'a (dyn Fn(Happening) + Sync),
     /// Hears, once, that the TD has ended.
     pub(crate) has_ended: &'a (dyn Fn(&Ending<P::Death>) + Sync),
     /// Hears that a vCPU is done.
     pub(crate) vcpu_done: &'a (dyn Fn(u32) + Sync),
+}
+
+impl<P: Partition> Listener for Driver<'_, P> {
+    fn interrupted(&self, _vcpu: u32) {
+        self.hold.rest();
+    }
+
+    fn converted(&self, conversion: Conversion) {
+        (self.told)(Happening::Converted(conversion));
+    }
+
+    fn quoted(&self, vcpu: u32, quote: Result<usize, QuoteUnavailable>) {
+        (self.told)(Happening::Quoted { vcpu, quote });
+    }
 }
 
 impl<P: Partition> Driver<'_, P> {
@@ -54,7 +88,7 @@ impl<P: Partition> Driver<'_, P> {
                         if to_begin.fetch_sub(1, Ordering::SeqCst) == 1 {
                             (self.has_begun)();
                         }
-                        self.monitor.run_vcpu(self.vm, index, self.hold);
+                        self.monitor.run_vcpu(self.vm, index, self);
                         // A vCPU is done when its TD has ended: those that rest have to find that out.
                         self.hold.end();
                         (self.vcpu_done)(index);
@@ -86,7 +120,7 @@ impl<P: Partition> Driver<'_, P> {
 
     /// Lets devices attend to what the host has for them, and pauses the TD, until all vCPUs are done.
     fn attend(&self, finished: &AtomicBool) {
-        let mut turns_are_held = false;
+        let (mut turns_are_held, mut is_paused) = (false, false);
         loop {
             self.bell.wait();
             if finished.load(Ordering::SeqCst) {
@@ -94,8 +128,16 @@ impl<P: Partition> Driver<'_, P> {
             }
             turns_are_held = match self.hold.phase() {
                 Phase::Stopping => self.pause(turns_are_held),
-                Phase::Still => turns_are_held,
+                Phase::Still => {
+                    if !std::mem::replace(&mut is_paused, true) {
+                        (self.told)(Happening::Paused);
+                    }
+                    turns_are_held
+                }
                 Phase::Running => {
+                    if std::mem::take(&mut is_paused) {
+                        (self.told)(Happening::Resumed);
+                    }
                     self.release_turns(turns_are_held);
                     if self
                         .hold

@@ -7,7 +7,7 @@ use tdvisor_kvm::{BuildError, Dropped, Ending, ExitKind, Linux, Td, TdSpec};
 use tdvisor_monitor::{Monitor, QuoteSource};
 
 use crate::bell::Bell;
-use crate::drive::Driver;
+use crate::drive::{Driver, Happening};
 use crate::pause::Pauser;
 use crate::session::Watch;
 
@@ -45,6 +45,8 @@ pub enum KvmEvent<'e> {
     Built,
     /// Every vCPU has its thread, named `vcpu` and its number, and runs.
     Running,
+    /// Something happened while it runs.
+    Happened(Happening),
     /// The TD has ended: its vCPUs leave.
     Ended(&'e Ending),
 }
@@ -96,6 +98,7 @@ impl<'e> KvmSession<'e> {
             has_begun: &|| (self.events)(KvmEvent::Running),
             hold: self.pauser.hold(),
             turns: None,
+            told: &|happening| (self.events)(KvmEvent::Happened(happening)),
             has_ended: &|ending| (self.events)(KvmEvent::Ended(ending)),
             vcpu_done: &|_| {},
         };

@@ -12,6 +12,8 @@ use td_host::platform::Frames;
 use td_host::td::{BuildProgress, Ending};
 use td_host::{Error, Host};
 
+use crate::drive::Happening;
+
 /// What happens to a machine and its TDs.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'e> {
@@ -23,6 +25,8 @@ pub enum Event<'e> {
     Built,
     /// Every vCPU has its thread, named `vcpu` and its number, and runs.
     Running,
+    /// Something happened while it runs.
+    Happened(Happening),
     /// A TD has ended: its vCPUs leave.
     Ended(&'e Ending),
 }

@@ -48,8 +48,13 @@ impl Pauser {
         self.hold.request();
         self.bell.ring();
         let still = self.hold.await_still(deadline);
-        if still == Err(NotStill::Overdue) {
-            self.resume();
+        match still {
+            // Who waits for the bell tells of it.
+            Ok(()) => self.bell.ring(),
+            Err(NotStill::Overdue) => {
+                self.resume();
+            }
+            Err(NotStill::Ended | NotStill::Released) => {}
         }
         still
     }

@@ -11,6 +11,8 @@ use td_host::td::{Ending, TeardownReport};
 use td_host::vcpu::ExitKind;
 use tdvisor_devices::Place;
 
+use crate::dump::Secrecy;
+
 /// The comparison of mirror, Secure EPT and PAMT at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audit {
@@ -40,6 +42,8 @@ pub struct Report {
     pub halted_for_good: usize,
     /// The place without a device that the guest read most, and how often.
     pub most_read_unclaimed: Option<(Place, u64)>,
+    /// Whether somebody could look into it.
+    pub secrecy: Secrecy,
     /// SEAMCALLs by leaf, the machine's whole life.
     pub calls: BTreeMap<String, u64>,
     /// Private mappings at the end.

@@ -13,6 +13,7 @@ use tdvisor_monitor::{Monitor, QuoteSource};
 use crate::bell::Bell;
 use crate::debugger::{Debuggee, Debugger};
 use crate::drive::{Driver, Turns};
+use crate::dump::{Dump, DumpError, Secrecy};
 use crate::inspect::Inspection;
 use crate::machine::{Event, Machine};
 use crate::pause::Pauser;
@@ -32,6 +33,8 @@ pub struct TdSpec<'i> {
     pub quotes: Option<Box<dyn QuoteSource>>,
     /// Who may stop it and look inside. Its machine was brought up with the same debug port.
     pub debugger: Option<Debugger>,
+    /// Whether it may be dumped.
+    pub secrecy: Secrecy,
 }
 
 impl std::fmt::Debug for TdSpec<'_> {
@@ -66,6 +69,7 @@ pub struct Session<'m, 'e> {
     bell: Bell,
     pauser: Pauser,
     debugger: Option<Debugger>,
+    secrecy: Secrecy,
     events: &'e (dyn Fn(Event<'_>) + Sync),
     before: Before,
 }
@@ -92,7 +96,8 @@ impl<'m, 'e> Session<'m, 'e> {
         events(Event::Built);
         let monitor = Monitor::new(spec.devices, spec.quotes);
         let pauser = Pauser::new(spec.config.vcpus, spec.bell.clone());
-        Ok(Self { machine, td, monitor, bell: spec.bell, pauser, debugger: spec.debugger, events, before })
+        let TdSpec { bell, debugger, secrecy, .. } = spec;
+        Ok(Self { machine, td, monitor, bell, pauser, debugger, secrecy, events, before })
     }
 
     /// What pauses the session while another thread drives it.
@@ -114,6 +119,7 @@ impl<'m, 'e> Session<'m, 'e> {
             has_begun: &|| (self.events)(Event::Running),
             hold: self.pauser.hold(),
             turns: self.machine.platform().takes_turns().then_some(self.machine.platform() as &dyn Turns),
+            told: &|happening| (self.events)(Event::Happened(happening)),
             has_ended: &|ending| (self.events)(Event::Ended(ending)),
             vcpu_done: &|index| {
                 if let Some(vcpu) = self.td.vcpus().get(index as usize) {
@@ -131,7 +137,8 @@ impl<'m, 'e> Session<'m, 'e> {
             ending
         });
         let most_read_unclaimed = self.monitor.devices().most_read_unclaimed();
-        Ended { machine: self.machine, td: self.td, before: self.before, ending, most_read_unclaimed }
+        let Self { machine, td, before, secrecy, .. } = self;
+        Ended { machine, td, before, ending, most_read_unclaimed, secrecy }
     }
 
     /// What its debugger is told of the TD.
@@ -162,6 +169,7 @@ pub struct Ended<'m> {
     before: Before,
     ending: Ending,
     most_read_unclaimed: Option<(Place, u64)>,
+    secrecy: Secrecy,
 }
 
 impl std::fmt::Debug for Ended<'_> {
@@ -189,9 +197,17 @@ impl<'m> Ended<'m> {
         Inspection::of(&self.td, self.machine.platform())
     }
 
+    /// All that it held, for whoever started it inspectable.
+    ///
+    /// # Errors
+    /// [`DumpError`]: it was not, or what is mapped cannot be read.
+    pub fn dump(&self) -> Result<Dump, DumpError> {
+        Dump::of(&self.td, self.machine.platform().machine(), self.secrecy)
+    }
+
     /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.
     pub fn teardown(self) -> Report {
-        let Self { machine, td, before, ending, most_read_unclaimed } = self;
+        let Self { machine, td, before, ending, most_read_unclaimed, secrecy } = self;
         let last_calls = machine.platform().trace().last_calls();
         let audit = match td.audit() {
             Ok(report) => Audit::Agreed { entries: report.compared },
@@ -209,6 +225,7 @@ impl<'m> Ended<'m> {
             vcpu_exits,
             halted_for_good: td.vcpus().iter().filter(|vcpu| vcpu.is_halted_for_good()).count(),
             most_read_unclaimed,
+            secrecy,
             private: statistics.mirror,
             shared: statistics.direct,
             frames_converted: td.memory().frames_converted(),

@@ -18,6 +18,7 @@ mod secure_ept;
 mod td;
 #[cfg(test)]
 mod tests;
+mod vcpu;
 
 pub use secure_ept::{PamtView, SecureEptView};
 

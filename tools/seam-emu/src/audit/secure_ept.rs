@@ -95,7 +95,7 @@ impl Machine {
     }
 
     /// The entry that describes a page: the largest in use, or the one of the size that is expected.
-    fn pamt_view(&self, page: Hpa, expected: Level) -> Option<PamtView> {
+    pub(super) fn pamt_view(&self, page: Hpa, expected: Level) -> Option<PamtView> {
         let tdmr = self.module.tdmrs.of_page(page)?;
         let at = |level: Level| {
             let page = page.align_down(level.bytes());

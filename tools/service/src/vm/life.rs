@@ -18,6 +18,7 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec, Transport};
+use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Report, Session, TdSpec, Watch};
 
@@ -288,7 +289,7 @@ impl Shared {
         let events = |event: Event<'_>| match event {
             Event::Running => self.set(Stage::Running),
             Event::Ended(_) => stop.set(),
-            Event::BringUp(_) | Event::Build(_) | Event::Built => {}
+            Event::BringUp(_) | Event::Build(_) | Event::Built | Event::Happened(_) => {}
         };
         let spec = MachineSpec {
             hardware: plan.hardware,
@@ -322,6 +323,7 @@ impl Shared {
             bell,
             quotes,
             debugger: None,
+            secrecy: Secrecy::Kept,
         };
         let session = Session::start(&machine, spec, &events).map_err(host)?;
         self.lock().machine = Some(machine.clone());

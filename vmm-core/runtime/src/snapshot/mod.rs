@@ -23,10 +23,9 @@
 mod memory;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
@@ -34,6 +33,8 @@ use flate2::write::GzEncoder;
 use phys_memory::Arena;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::private_file;
 
 const MAGIC: [u8; 8] = *b"tdvisor\0";
 /// The version of the format.
@@ -149,24 +150,7 @@ pub fn write_file(
     state: &impl Serialize,
     arena: &Arena,
 ) -> Result<u64, SnapshotError> {
-    const OWNER_ONLY: u32 = 0o600;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part: PathBuf = path.with_file_name(name);
-    // What an earlier run left is not written into: somebody may have opened it.
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(&part)?;
-    let written = write(BufWriter::new(&file), kind, state, arena)
-        .and_then(|()| Ok(file.sync_all()?))
-        .and_then(|()| Ok(file.metadata()?.len()))
-        .and_then(|bytes| fs::rename(&part, path).map(|()| bytes).map_err(SnapshotError::from));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
+    private_file::replace(path, |file| write(BufWriter::new(file), kind, state, arena))
 }
 
 /// A snapshot whose state was read, and whose memory was not yet.

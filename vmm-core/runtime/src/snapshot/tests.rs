@@ -1,5 +1,7 @@
 //! What a snapshot keeps, and what is refused.
 
+use std::fs;
+
 use phys_memory::KeySpace;
 use tdvisor_base::{Hpa, KeyId, PAGE_SIZE, Pfn};
 

@@ -28,7 +28,8 @@ impl ExitKind {
     /// How many different reasons there are at most.
     pub const MOST: usize = Function::ALL.len() + ExitReason::ALL.len() + 3;
 
-    pub(crate) fn of(exit: &TdExit) -> Self {
+    /// The reason of an exit.
+    pub fn of(exit: &TdExit) -> Self {
         use tdx_module_iface::Reg;
         match exit {
             TdExit::TdVmCall(call) => Self::of_call(

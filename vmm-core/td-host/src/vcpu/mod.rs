@@ -76,7 +76,8 @@ impl Vcpu {
         self.control.lp
     }
 
-    pub(crate) fn tdvpr(&self) -> Tdvpr {
+    /// The vCPU, as the module knows it.
+    pub fn tdvpr(&self) -> Tdvpr {
         self.control.tdvpr
     }
 

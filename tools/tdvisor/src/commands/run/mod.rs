@@ -38,6 +38,7 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
+use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
@@ -239,7 +240,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Event::BringUp(progress) => bars.bring_up(progress),
         Event::Build(progress) => bars.build(progress),
         Event::Built => bars.finish(),
-        Event::Running => {}
+        Event::Running | Event::Happened(_) => {}
         Event::Ended(_) => supervisor.td_ended(),
     };
     let spec = MachineSpec {
@@ -319,7 +320,15 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let mut summary = match &host {
         Host::Emulated(machine) => {
             let attributes = config.attributes;
-            let spec = TdSpec { config, image: image.bytes(), devices: around, bell, quotes, debugger };
+            let spec = TdSpec {
+                config,
+                image: image.bytes(),
+                devices: around,
+                bell,
+                quotes,
+                debugger,
+                secrecy: Secrecy::Kept,
+            };
             let session = Session::start(machine, spec, &events);
             bars.finish();
             let ended = session.map_err(failure)?.drive(&watch);
@@ -339,7 +348,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             let events = |event: KvmEvent<'_>| match event {
                 KvmEvent::Added { pages } => bars.build(BuildProgress { added: pages, measured: 0 }),
                 KvmEvent::Built => bars.finish(),
-                KvmEvent::Running => {}
+                KvmEvent::Running | KvmEvent::Happened(_) => {}
                 KvmEvent::Ended(_) => supervisor.td_ended(),
             };
             let td = kvm::TdSpec::from(KvmConfig(config));
