@@ -1,7 +1,6 @@
 //! `tdvisor measure`: the MRTD of an image by calculation alone, section by section, and the RTMRs of a Linux boot.
 
 mod boot;
-mod disk;
 mod igvm;
 mod report;
 

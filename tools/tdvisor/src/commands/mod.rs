@@ -25,6 +25,7 @@ pub mod image;
 mod kernel_tree;
 pub mod kvm_selftest;
 pub mod list;
+mod machine_files;
 pub mod man;
 pub mod measure;
 pub mod quote;

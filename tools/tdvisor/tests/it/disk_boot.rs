@@ -2,7 +2,7 @@
 
 use crate::cli::pe::pe;
 use crate::cli::{Folder, tdvisor};
-use serde_json::Value;
+use serde_json::{Value, json};
 use td_image::digest::Digest384;
 use td_image::testing::Image;
 
@@ -136,4 +136,60 @@ fn the_acpi_tables_of_this_projects_board_make_rtmr0_of_ovmf_known() {
     let (one, two) = (rtmr0("1"), rtmr0("2"));
     assert!(one.is_array() && one != two, "the tables name the vCPUs: {one}");
     tdvisor(&["measure", &image, "--kernel", &kernel, "--board-vcpus", "1"]).ends_with(2);
+}
+
+/// What systemd's stub logs of a section: its name as text of 16-bit characters, twice.
+fn stub_events(sections: &[(&str, &[u8])]) -> Value {
+    const EV_IPL: u32 = 0xd;
+    let events = sections.iter().flat_map(|(name, contents)| {
+        let text = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes);
+        let payload: String = text.map(|byte| format!("{byte:02x}")).collect();
+        [Digest384::of(&[name.as_bytes(), &[0]].concat()), Digest384::of(contents)].map(|digest| {
+            json!({ "imr": 2, "event_type": EV_IPL, "digest": digest.to_string(), "event_payload": payload })
+        })
+    });
+    events.collect()
+}
+
+#[test]
+fn a_log_of_a_unified_kernel_image_is_explained_by_the_image_and_a_changed_section_has_its_name() {
+    let folder = Folder::new("disk-boot-explain");
+    let kernel = pe(&[(".text", b"kernel")]);
+    let sections = |line: &'static [u8]| -> [(&'static str, Vec<u8>); 2] {
+        [(".linux", kernel.clone()), (".cmdline", line.to_vec())]
+    };
+    let image = |name: &str, sections: &[(&str, Vec<u8>)]| {
+        let sections: Vec<(&str, &[u8])> =
+            sections.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        (folder.write(name, pe(&sections)), stub_events(&sections))
+    };
+    let (good, events) = image("good.efi", &sections(b"quiet"));
+    let (other, _) = image("other.efi", &sections(b"init=/bin/sh"));
+    let log = folder.write("log.json", events.to_string());
+    let causes = |uki: &str| -> Vec<String> {
+        let call =
+            ["eventlog", "explain", "--events", &log, "--uki", uki, "--profile", "ovmf-202505", "--json"];
+        let json = tdvisor(&call).json();
+        let differences = json["differences"].as_array().expect("differences").iter();
+        let of_rtmr2 = differences.filter(|difference| difference["register"] == "RTMR2");
+        of_rtmr2.map(|difference| difference["cause"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(causes(&good), [""; 0]);
+    assert_eq!(causes(&other), ["command-line-differs"]);
+}
+
+#[test]
+fn an_explanation_takes_the_machine_by_the_same_options_as_a_prediction() {
+    let folder = Folder::new("disk-boot-options");
+    let (image, log) = (folder.write("ovmf.fd", ovmf()), folder.write("log.json", "[]"));
+    let call = ["eventlog", "explain", "--events", &log, "--firmware", &image];
+    // Tables of a board need its memory; what is read is there.
+    tdvisor(&[&call[..], &["--board-vcpus", "2"]].concat()).ends_with(2);
+    tdvisor(&[&call[..], &["--board-vcpus", "2", "--memory", "2G"]].concat()).ends_with(1);
+    tdvisor(&[&call[..], &["--smbios", "/no/such/file"]].concat()).ends_with(2).one_line_of_error();
+    // A boot shim boots no disk.
+    let uki = folder.write("uki.efi", pe(&[(".linux", &pe(&[]))]));
+    tdvisor(&[&call[..], &["--profile", "boot-shim", "--uki", &uki]].concat())
+        .ends_with(2)
+        .one_line_of_error();
 }

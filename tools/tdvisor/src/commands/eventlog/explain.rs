@@ -12,6 +12,7 @@ use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_guest_images::BOOT_SHIM;
 
 use super::{LogArgs, RegisterArgs, inputs, print};
+use crate::commands::machine_files::{MachineArgs, disk};
 use crate::commands::with_version;
 use crate::files::{Claims, Output};
 use crate::outcome::{Failure, Status};
@@ -32,7 +33,7 @@ pub struct Args {
     #[command(flatten)]
     log: LogArgs,
     /// Predict the events of this log, from a boot known to be good.
-    #[arg(long, value_name = "LOG", conflicts_with_all = ["firmware", "kernel", "td_shim"])]
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["firmware", "kernel", "td_shim", "uki", "boot_loader"])]
     reference: Option<PathBuf>,
     /// Predict the boot of this image: OVMF, or a boot shim that is not the built-in one.
     #[arg(long, value_name = "FILE")]
@@ -40,16 +41,9 @@ pub struct Args {
     /// Memory of the machine, such as 2G.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
-    /// QEMU's etc/table-loader.
-    #[arg(long, value_name = "FILE")]
-    acpi_loader: Option<PathBuf>,
-    /// QEMU's etc/acpi/rsdp.
-    #[arg(long, value_name = "FILE")]
-    acpi_rsdp: Option<PathBuf>,
-    /// QEMU's etc/acpi/tables.
-    #[arg(long, value_name = "FILE")]
-    acpi_tables: Option<PathBuf>,
-    /// The kernel of a direct boot.
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// The kernel of a direct boot, or the one that the last of the boot loaders starts.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initrd.
@@ -97,9 +91,6 @@ fn page(args: &Args) -> Result<Option<Output>, Failure> {
     for (what, path) in [
         ("--reference", &args.reference),
         ("--firmware", &args.firmware),
-        ("--acpi-loader", &args.acpi_loader),
-        ("--acpi-rsdp", &args.acpi_rsdp),
-        ("--acpi-tables", &args.acpi_tables),
         ("--kernel", &args.kernel),
         ("--initrd", &args.initrd),
         ("--td-shim", &args.td_shim),
@@ -114,6 +105,9 @@ fn page(args: &Args) -> Result<Option<Output>, Failure> {
         if let Some(path) = path {
             claims.reads(what, path)?;
         }
+    }
+    for (what, path) in args.machine.files() {
+        claims.reads(what, path)?;
     }
     claims.writes("--html", path)?;
     Output::open(path).map(Some)
@@ -174,6 +168,9 @@ fn predictions(args: &Args, log: &EventLog<'_>) -> Result<Vec<(String, Predictio
     let of_boot_shim =
         args.profile.as_deref().map_or_else(|| boot_shim::wrote(log), |name| name == BOOT_SHIM.name);
     if of_boot_shim {
+        if args.machine.disk.is_given() {
+            return Err(Failure::input(BOOT_SHIM.name, "boots no disk: UEFI firmware (OVMF) does"));
+        }
         return Ok(vec![(format!("the prediction for the {}", BOOT_SHIM.name), boot_shim_prediction(args)?)]);
     }
     if let Some(path) = &args.td_hob {
@@ -184,29 +181,31 @@ fn predictions(args: &Args, log: &EventLog<'_>) -> Result<Vec<(String, Predictio
         (Some(path), Some(bytes)) => Some(image(path, bytes)?),
         _ => None,
     };
-    let (loader, rsdp) = (optional(args.acpi_loader.as_ref())?, optional(args.acpi_rsdp.as_ref())?);
-    let (tables, kernel) = (optional(args.acpi_tables.as_ref())?, optional(args.kernel.as_ref())?);
-    let initrd = optional(args.initrd.as_ref())?;
+    let (kernel, initrd) = (optional(args.kernel.as_ref())?, optional(args.initrd.as_ref())?);
+    let machine = args.machine.read(args.memory)?;
     let inputs = Inputs {
-        firmware,
-        memory: args.memory,
-        acpi_loader: loader.as_deref(),
-        acpi_rsdp: rsdp.as_deref(),
-        acpi_tables: tables.as_deref(),
-        smbios: None,
         kernel: kernel.as_deref(),
         initrd: initrd.as_deref(),
         command_line: args.cmdline.as_deref(),
+        ..machine.inputs(firmware)
     };
-    PROFILES
-        .iter()
-        .filter(|profile| args.profile.as_deref().is_none_or(|name| name == profile.name))
-        .map(|profile| {
+    let is_wanted = |name: &str| args.profile.as_deref().is_none_or(|wanted| wanted == name);
+    let builds = if args.machine.disk.is_given() {
+        disk::builds(&args.machine.disk, inputs, args.kernel.as_deref(), &is_wanted)?
+    } else {
+        let profiles = PROFILES.iter().filter(|profile| is_wanted(profile.name));
+        let builds = profiles.map(|profile| {
             let prediction =
                 direct_boot(&inputs, *profile).map_err(|error| Failure::Input(error.to_string()))?;
-            Ok((format!("the prediction for profile {}", profile.name), prediction))
-        })
-        .collect()
+            Ok((profile.name.to_owned(), prediction))
+        });
+        builds.collect::<Result<Vec<_>, Failure>>()?
+    };
+    if builds.is_empty() {
+        return Err(Failure::input("--profile", "no such build boots a disk"));
+    }
+    let named = |(name, prediction)| (format!("the prediction for profile {name}"), prediction);
+    Ok(builds.into_iter().map(named).collect())
 }
 
 fn boot_shim_prediction(args: &Args) -> Result<Prediction, Failure> {

@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use td_image::td_hob::qemu_ram;
 use td_image::tdvf::{HostContents, MetadataLocation, SectionKind, TdvfImage};
 use tdvisor_attest::eventlog::Register;
 use tdvisor_attest::predict::boot_shim::{self, DEFAULT_COMMAND_LINE, Inputs};
@@ -14,11 +13,10 @@ use tdvisor_attest::predict::ovmf::{self, PROFILES, UNMEASURED};
 use tdvisor_attest::predict::uki::Uki;
 use tdvisor_attest::predict::{Prediction, td_shim};
 use tdvisor_guest_images::BOOT_SHIM;
-use tdvisor_runtime::board::acpi_files::AcpiFiles;
 
-use super::disk::{self, DiskArgs};
 use super::read;
 use crate::commands::eventlog::parse_memory;
+use crate::commands::machine_files::{MachineArgs, disk};
 use crate::outcome::Failure;
 
 /// What Linux is booted with.
@@ -40,43 +38,18 @@ pub(super) struct LinuxArgs {
     /// The TD HOB itself, where something is passed in it, or where the image has it measured into MRTD.
     #[arg(long, value_name = "FILE", conflicts_with = "memory")]
     pub(super) td_hob: Option<PathBuf>,
-    /// QEMU's etc/table-loader, for OVMF.
-    #[arg(long, value_name = "FILE")]
-    acpi_loader: Option<PathBuf>,
-    /// QEMU's etc/acpi/rsdp, for OVMF.
-    #[arg(long, value_name = "FILE")]
-    acpi_rsdp: Option<PathBuf>,
-    /// QEMU's etc/acpi/tables, for OVMF.
-    #[arg(long, value_name = "FILE")]
-    acpi_tables: Option<PathBuf>,
-    /// The machine is that of `tdvisor run --firmware` with so many vCPUs: the ACPI tables are this project's board's, in
-    /// place of the three files.
-    #[arg(long, value_name = "VCPUS", requires = "memory", value_parser = clap::value_parser!(u32).range(1..=512),
-        conflicts_with_all = ["acpi_loader", "acpi_rsdp", "acpi_tables"])]
-    board_vcpus: Option<u32>,
-    /// The SMBIOS tables of the machine with this firmware (in Linux /sys/firmware/dmi/tables/DMI), for OVMF from 2026.08 on.
-    #[arg(long, value_name = "FILE")]
-    smbios: Option<PathBuf>,
     /// Whose boot it is, where the image does not tell: a kind of OVMF build, or this project's boot shim.
     #[arg(long, value_name = "NAME", value_parser = profile_names())]
     profile: Option<String>,
     #[command(flatten)]
-    disk: DiskArgs,
+    machine: MachineArgs,
 }
 
 impl LinuxArgs {
     /// An option that says how something is booted, although nothing is.
     fn of_no_boot(&self) -> Option<&'static str> {
-        let given = [
-            (self.memory.is_some(), "--memory"),
-            (self.acpi_loader.is_some(), "--acpi-loader"),
-            (self.acpi_rsdp.is_some(), "--acpi-rsdp"),
-            (self.acpi_tables.is_some(), "--acpi-tables"),
-            (self.smbios.is_some(), "--smbios"),
-            (self.profile.is_some(), "--profile"),
-            (self.disk.names_disk(), "--disk"),
-        ];
-        given.iter().find(|(given, _)| *given).map(|(_, option)| *option)
+        let memory = self.memory.map(|_| "--memory");
+        memory.or_else(|| self.machine.given()).or_else(|| self.profile.as_ref().map(|_| "--profile"))
     }
 }
 
@@ -120,7 +93,7 @@ impl Boot {
         image: Option<&TdvfImage<'_>>,
         host: &HostContents<'_>,
     ) -> Result<Option<Self>, Failure> {
-        if args.kernel.is_none() && !args.disk.is_given() {
+        if args.kernel.is_none() && !args.machine.disk.is_given() {
             return match args.of_no_boot() {
                 Some(option) => Err(Failure::input(
                     option,
@@ -138,7 +111,7 @@ impl Boot {
             }
             (None, None) => return Err(Failure::input(path.display(), unknown)),
         };
-        if args.disk.is_given() && firmware != Firmware::Ovmf {
+        if args.machine.disk.is_given() && firmware != Firmware::Ovmf {
             return Err(Failure::input(path.display(), "boots no disk: UEFI firmware (OVMF) does"));
         }
         let builds = match firmware {
@@ -251,33 +224,21 @@ fn ovmf(args: &LinuxArgs, image: Option<&TdvfImage<'_>>) -> Result<Vec<(String, 
         return Err(Failure::input(path.display(), why));
     }
     let file = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
-    let (kernel, initrd, smbios) = (file(&args.kernel)?, file(&args.initrd)?, file(&args.smbios)?);
-    let (mut loader, mut rsdp, mut tables) =
-        (file(&args.acpi_loader)?, file(&args.acpi_rsdp)?, file(&args.acpi_tables)?);
-    if let (Some(vcpus), Some(memory)) = (args.board_vcpus, args.memory) {
-        let [low, _] = qemu_ram(memory);
-        let files =
-            AcpiFiles::new(vcpus, low.bytes).map_err(|error| Failure::input("--board-vcpus", error))?;
-        (loader, rsdp, tables) = (Some(files.loader), Some(files.rsdp), Some(files.tables));
-    }
+    let (kernel, initrd) = (file(&args.kernel)?, file(&args.initrd)?);
+    let machine = args.machine.read(args.memory)?;
     let inputs = ovmf::Inputs {
-        firmware: image.copied(),
-        memory: args.memory,
-        acpi_loader: loader.as_deref(),
-        acpi_rsdp: rsdp.as_deref(),
-        acpi_tables: tables.as_deref(),
-        smbios: smbios.as_deref(),
         kernel: kernel.as_deref(),
         initrd: initrd.as_deref(),
         command_line: Some(&args.cmdline),
+        ..machine.inputs(image.copied())
     };
     let is_wanted = |name: &str| args.profile.as_deref().is_none_or(|wanted| wanted == name);
     let unmeasured = || {
         let prediction = ovmf::direct_boot(&inputs, UNMEASURED);
         prediction.map_err(|error| Failure::Input(error.to_string()))
     };
-    let mut builds = if args.disk.is_given() {
-        disk::builds(&args.disk, inputs, args.kernel.as_deref(), &is_wanted)?
+    let mut builds = if args.machine.disk.is_given() {
+        disk::builds(&args.machine.disk, inputs, args.kernel.as_deref(), &is_wanted)?
     } else {
         if let (Some(path), Some(bytes)) = (&args.kernel, &kernel)
             && Uki::parse(bytes).is_ok()

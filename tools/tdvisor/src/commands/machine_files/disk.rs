@@ -16,7 +16,7 @@ const MAX_LOADERS: usize = 8;
 
 /// What a disk boots.
 #[derive(Debug, clap::Args)]
-pub(super) struct DiskArgs {
+pub(in crate::commands) struct DiskArgs {
     /// Predict OVMF that boots this unified kernel image: RTMR1, and RTMR2 from its sections.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "td_hob"])]
     uki: Option<PathBuf>,
@@ -31,7 +31,7 @@ pub(super) struct DiskArgs {
 
 impl DiskArgs {
     /// Whether a disk boots.
-    pub(super) const fn is_given(&self) -> bool {
+    pub(in crate::commands) const fn is_given(&self) -> bool {
         self.uki.is_some() || !self.boot_loader.is_empty()
     }
 
@@ -39,10 +39,18 @@ impl DiskArgs {
     pub(super) const fn names_disk(&self) -> bool {
         self.disk.is_some()
     }
+
+    /// Every file that is read, by its option.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let uki = self.uki.iter().map(|path| ("--uki", path.as_path()));
+        let loaders = self.boot_loader.iter().map(|path| ("--boot-loader", path.as_path()));
+        let disk = self.disk.iter().map(|path| ("--disk", path.as_path()));
+        uki.chain(loaders).chain(disk)
+    }
 }
 
 /// The predictions of all builds whose OVMF is wanted by its name.
-pub(super) fn builds(
+pub(in crate::commands) fn builds(
     args: &DiskArgs,
     machine: ovmf::Inputs<'_>,
     kernel: Option<&Path>,
