@@ -17,6 +17,8 @@
 //! - While software has the APIC disabled, nothing new enters IRR, and every LVT entry is masked.
 
 mod command;
+#[cfg(test)]
+mod explored;
 mod registers;
 mod saved;
 #[cfg(test)]
