@@ -1,6 +1,9 @@
 //! What an inspector shows of a TD: its memory as mirror, Secure EPT and PAMT have it, and the calls that made it so.
 //!
 //! Nothing of it is the guest's: where pages are, not what is in them; the registers that pass between host and module.
+//! This is of a TD that does not run; what can be asked of one that runs is in [`live`].
+
+pub mod live;
 
 use std::collections::BTreeMap;
 

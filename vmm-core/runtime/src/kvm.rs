@@ -95,6 +95,7 @@ impl<'e> KvmSession<'e> {
             vm: &self.td,
             monitor: &self.monitor,
             bell: &self.bell,
+            live: None,
             has_begun: &|| (self.events)(KvmEvent::Running),
             hold: self.pauser.hold(),
             turns: None,

@@ -7,6 +7,7 @@ use td_host::Error;
 use td_host::host::hkid::HkidCounts;
 use td_host::td::config::TdConfig;
 use td_host::td::{Ending, Td};
+use td_host::vcpu::Vcpu;
 use tdvisor_devices::{Devices, Place};
 use tdvisor_monitor::{Monitor, QuoteSource};
 
@@ -15,6 +16,7 @@ use crate::debugger::{Debuggee, Debugger};
 use crate::drive::{Driver, Turns};
 use crate::dump::{Dump, DumpError, Secrecy};
 use crate::inspect::Inspection;
+use crate::inspect::live::{Live, LiveTd, LiveVcpu};
 use crate::machine::{Event, Machine};
 use crate::pause::Pauser;
 use crate::report::{Audit, Report};
@@ -53,6 +55,10 @@ pub trait Watch: Sync {
 
     /// Ends the wait of the thread that watches: something was typed, or the TD has ended.
     fn ring(&self);
+
+    /// Called between two waits until every vCPU has left: whoever wants to know how the TD is doing looks now. A session on
+    /// KVM has nothing to look at, and does not call it.
+    fn running(&self, _td: &dyn Live) {}
 }
 
 /// What the machine had before the TD.
@@ -116,6 +122,7 @@ impl<'m, 'e> Session<'m, 'e> {
             vm: &self.td,
             monitor: &self.monitor,
             bell: &self.bell,
+            live: Some(&self),
             has_begun: &|| (self.events)(Event::Running),
             hold: self.pauser.hold(),
             turns: self.machine.platform().takes_turns().then_some(self.machine.platform() as &dyn Turns),
@@ -159,6 +166,27 @@ impl Turns for EmulatedMachine {
 
     fn release(&self) {
         self.release_turns();
+    }
+}
+
+impl Live for Session<'_, '_> {
+    fn look(&self) -> LiveTd {
+        let statistics = self.td.memory().statistics();
+        let vcpu = |vcpu: &Vcpu| LiveVcpu {
+            lp: vcpu.lp(),
+            exits: vcpu.exits(),
+            halted_for_good: vcpu.is_halted_for_good(),
+        };
+        LiveTd {
+            tdr: self.td.tdr().hpa(),
+            has_ended: self.td.ending().is_some(),
+            vcpus: self.td.vcpus().iter().map(vcpu).collect(),
+            private: statistics.mirror,
+            shared: statistics.direct,
+            frames_converted: self.td.memory().frames_converted(),
+            most_read_unclaimed: self.monitor.devices().most_read_unclaimed(),
+            calls: self.machine.platform().trace().calls(),
+        }
     }
 }
 
@@ -217,7 +245,7 @@ impl<'m> Ended<'m> {
         };
         let statistics = td.memory().statistics();
         let platform = machine.platform();
-        let vcpu_exits = td.vcpus().iter().map(td_host::vcpu::Vcpu::exits).collect();
+        let vcpu_exits = td.vcpus().iter().map(Vcpu::exits).collect();
         let mut report = Report {
             ending,
             mrtd: td.mrtd().ok(),

@@ -81,12 +81,12 @@ impl Vcpu {
         self.control.tdvpr
     }
 
-    /// How often the vCPU left the guest, by reason. Complete once the vCPU has stopped.
+    /// How often the vCPU left the guest so far, by reason.
     pub fn exits(&self) -> BTreeMap<ExitKind, u64> {
         self.exits.lock().clone()
     }
 
-    pub(crate) fn set_exits(&self, exits: BTreeMap<ExitKind, u64>) {
-        *self.exits.lock() = exits;
+    pub(crate) fn count_exit(&self, kind: ExitKind) {
+        *self.exits.lock().entry(kind).or_insert(0) += 1;
     }
 }

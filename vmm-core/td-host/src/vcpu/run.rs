@@ -9,8 +9,6 @@
 //!
 //! An error in here is the end of this TD and of nothing else.
 
-use alloc::collections::BTreeMap;
-
 use mirror_ept::{Access, GfnRange};
 use tdvisor_base::{Gfn, Level, Side};
 use tdvisor_vm::{Answer, ConvertError, FaultReason, MemoryFault, VmExit};
@@ -36,7 +34,6 @@ pub struct RunningVcpu<'t, 'h, P: Platform> {
     vcpu: &'t Vcpu,
     seat: Seat<'t, 'h, P>,
     alarm: Alarm,
-    exits: BTreeMap<ExitKind, u64>,
     next: Entry,
     /// What the guest asked and was not told the answer of.
     asked: Option<(ExposedGprs, Request)>,
@@ -54,7 +51,6 @@ impl<P: Platform> Drop for RunningVcpu<'_, '_, P> {
     fn drop(&mut self) {
         // Whoever takes the vCPU next enters as this one would have.
         self.vcpu.leave(self.next, self.asked.is_some());
-        self.vcpu.set_exits(core::mem::take(&mut self.exits));
     }
 }
 
@@ -94,7 +90,6 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
             vcpu,
             seat,
             alarm: Alarm::default(),
-            exits: BTreeMap::new(),
             next: vcpu.take_place(),
             asked: None,
             halted: None,
@@ -132,7 +127,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                 }
             };
             busy = 0;
-            *self.exits.entry(ExitKind::of(&exit)).or_insert(0) += 1;
+            self.vcpu.count_exit(ExitKind::of(&exit));
             match self.resolve(&exit)? {
                 Next::Enter(next) => self.next = next,
                 Next::Sleep => {}

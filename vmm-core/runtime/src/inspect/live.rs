@@ -1,0 +1,58 @@
+//! What can be asked of a TD while it runs.
+//!
+//! # Protocol
+//! A session gives its watch something to look at ([`crate::Watch::running`]), again and again while the TD runs; whoever
+//! wants to know how it is doing asks there, as often as it likes. A look stops nobody and changes nothing: every part keeps its
+//! numbers in atomics, or behind a lock that is held for a moment.
+//!
+//! # Invariants
+//! - Each value is of its own moment: two of them need not fit together. What is whole only while nothing runs (tables,
+//!   calls in their order) is in [`super::Inspection`].
+//! - Nothing of it is the guest's: how much memory is where, not what is in it.
+//! - Counts never fall while the TD runs.
+
+use std::collections::BTreeMap;
+
+use mirror_ept::LevelCounts;
+use td_host::platform::LpId;
+use td_host::vcpu::ExitKind;
+use tdvisor_base::Hpa;
+use tdvisor_devices::Place;
+
+/// A TD that runs.
+pub trait Live: Sync {
+    /// How it is doing now.
+    fn look(&self) -> LiveTd;
+}
+
+/// A TD at a moment.
+#[derive(Clone, Debug)]
+pub struct LiveTd {
+    /// The TD.
+    pub tdr: Hpa,
+    /// Whether it has ended, and its vCPUs are leaving or have left.
+    pub has_ended: bool,
+    /// Its vCPUs, by index.
+    pub vcpus: Vec<LiveVcpu>,
+    /// Private mappings.
+    pub private: LevelCounts,
+    /// Shared mappings.
+    pub shared: LevelCounts,
+    /// 4 KiB frames that changed sides so far.
+    pub frames_converted: u64,
+    /// The place without a device that the guest read most, and how often.
+    pub most_read_unclaimed: Option<(Place, u64)>,
+    /// SEAMCALLs by leaf, of the whole machine and its whole life.
+    pub calls: BTreeMap<String, u64>,
+}
+
+/// A vCPU at a moment.
+#[derive(Clone, Debug)]
+pub struct LiveVcpu {
+    /// The processor that it runs on.
+    pub lp: LpId,
+    /// How often it left the guest, by reason.
+    pub exits: BTreeMap<ExitKind, u64>,
+    /// Whether it halted with interrupts blocked, and nothing woke it before the TD ended.
+    pub halted_for_good: bool,
+}

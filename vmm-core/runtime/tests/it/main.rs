@@ -1,0 +1,3 @@
+//! Sessions, driven without a terminal.
+
+mod live;
