@@ -100,6 +100,33 @@ impl<C: Crypto> Verifier<C> {
 
     /// Verifies a quote at a time against the collateral that was added.
     ///
+    /// ```
+    /// use tdvisor_attest::UnixSeconds;
+    /// use tdvisor_attest::issue::{PlatformSpec, TestPlatform};
+    /// use tdvisor_attest::policy::{Context, Policy};
+    /// use tdvisor_attest::report::{ReportKey, TdReport};
+    /// use tdvisor_attest::verify::{TrustAnchor, Verifier};
+    /// use zerocopy::IntoBytes;
+    ///
+    /// // A guest's report, and a quote for it by a platform that nobody but this example trusts.
+    /// let mut report = TdReport::zeroed();
+    /// report.mac.report_data = [0x22; 64];
+    /// report.seal(&ReportKey([9; 32]));
+    /// let platform = TestPlatform::new([1; 32], PlatformSpec::default());
+    /// let now = UnixSeconds(1_790_000_000);
+    /// let issued = platform.quote_for_report(report.as_bytes(), 5, now).expect("a consistent report");
+    ///
+    /// let root = TrustAnchor::from_bytes(issued.root_pem.as_bytes()).expect("a certificate");
+    /// let mut verifier = Verifier::new(root);
+    /// verifier.add_collateral(&issued.collateral)?;
+    /// let verified = verifier.verify(&issued.quote, now)?;
+    /// assert_eq!(verified.quote.body().report_data(), &[0x22; 64]);
+    ///
+    /// // What the quote says is genuine; whether it is good enough, a policy decides: a report of zeros is not.
+    /// assert!(!Policy::default().evaluate(&verified, &Context::default()).is_accepted());
+    /// # Ok::<(), tdvisor_attest::verify::VerifyError>(())
+    /// ```
+    ///
     /// # Errors
     /// The first reason why the quote is not valid. A bad TCB status is no error.
     pub fn verify<'a>(&mut self, quote: &'a [u8], at: UnixSeconds) -> Result<Verification<'a>, VerifyError> {

@@ -127,6 +127,22 @@ impl core::fmt::Debug for Machine {
 
 impl Machine {
     /// A machine at power-on: memory zero, the module loaded but not initialised.
+    ///
+    /// ```
+    /// use seam_emu::{Machine, MachineConfig};
+    /// use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdhLeaf};
+    ///
+    /// let machine = Machine::new(MachineConfig::small());
+    /// let mut lp = machine.lp(0).expect("a processor");
+    /// let mut call = |leaf: TdhLeaf| {
+    ///     let mut gprs = Gprs { rax: leaf.0.into(), ..Gprs::ZERO };
+    ///     lp.seamcall(&mut gprs).expect("a module that answers");
+    ///     Status::from_raw(gprs.rax).code()
+    /// };
+    /// assert_eq!(call(TdhLeaf::MNG_CREATE), StatusCode::SYS_NOT_READY);
+    /// assert_eq!(call(TdhLeaf::SYS_INIT), StatusCode::SUCCESS);
+    /// assert_eq!(call(TdhLeaf::SYS_LP_INIT), StatusCode::SUCCESS);
+    /// ```
     pub fn new(config: MachineConfig) -> Self {
         let config = config.presented();
         let module = Module::new(&config);
