@@ -167,8 +167,7 @@ fn a_log_of_a_unified_kernel_image_is_explained_by_the_image_and_a_changed_secti
     let (other, _) = image("other.efi", &sections(b"init=/bin/sh"));
     let log = folder.write("log.json", events.to_string());
     let causes = |uki: &str| -> Vec<String> {
-        let call =
-            ["eventlog", "explain", "--events", &log, "--uki", uki, "--profile", "ovmf-202505", "--json"];
+        let call = ["eventlog", "explain", "--events", &log, "--uki", uki, "--json"];
         let json = tdvisor(&call).json();
         let differences = json["differences"].as_array().expect("differences").iter();
         let of_rtmr2 = differences.filter(|difference| difference["register"] == "RTMR2");
