@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tdvisor_service::http::Client;
+use tdvisor_test_data::linux;
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(300);
@@ -194,4 +195,39 @@ fn what_cannot_be_served_at_is_bad_input() {
     let document = tdvisor(&["vmm", "--openapi"]).ends_with(0).json();
     assert!(document["paths"]["/vm.create"]["put"].is_object());
     assert!(UnixStream::connect(&file).is_err());
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_linux_kernel_with_devices_of_every_kind_boots_and_powers_off() {
+    let folder = Folder::new("vmm-linux");
+    let disk = folder.write("disk", vec![0; 4 << 20]);
+    std::fs::create_dir_all(folder.path("shared/many")).expect("a folder");
+    folder.write("shared/a", "read by the guest");
+    let mut vmm = Vmm::start(&folder, &["--virtio", "mmio"]);
+    let file = |name| linux::file(name).display().to_string();
+    let config = json!({
+        "cpus": {"boot_vcpus": 2, "max_vcpus": 2},
+        "memory": {"size": 512 << 20},
+        "payload": {
+            "kernel": file("bzImage"),
+            "initramfs": file("initrd"),
+            "cmdline": "console=ttyS0 panic=-1 tdvisor.steps=tdx,cpus,disk,rng,share",
+        },
+        "disks": [{"path": disk, "serial": "of-the-test"}],
+        "fs": [{"tag": "share", "dir": folder.path("shared")}],
+        "net": [{"user": true}],
+        "vsock": {"socket": folder.path("vsock")},
+        "serial": {"mode": "Tty"},
+        "console": {"mode": "File", "file": folder.path("console")},
+        "platform": {"tdx": true},
+    });
+    assert_eq!(vmm.put("vm.create", Some(&config)), 204);
+    assert_eq!(vmm.put("vm.boot", None), 204);
+    let (status, out, err) = vmm.end();
+    assert_eq!(status.code(), Some(0), "{out}{err}");
+    for step in ["tdx", "cpus", "disk", "rng", "share"] {
+        assert!(out.contains(&format!("tdvisor-init: {step} ok")), "{step} is not in:\n{out}{err}");
+    }
+    assert!(!PathBuf::from(folder.path("vsock")).exists(), "the guest's socket goes with it");
 }

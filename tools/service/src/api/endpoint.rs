@@ -145,19 +145,19 @@ pub static ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         name: "vm.pause",
-        summary: "Makes the vCPUs stand still. Not supported yet: 500",
+        summary: "Makes the vCPUs stand still",
         body: NOTHING,
         says: DONE,
         errors: &[500],
-        call: |call| done(call.vm.refuse("a TD that is paused", call.deadline)),
+        call: |call| done(call.vm.pause(call.deadline)),
     },
     Endpoint {
         name: "vm.resume",
-        summary: "Lets vCPUs that stand still run. Not supported yet: 500",
+        summary: "Lets vCPUs that stand still run on",
         body: NOTHING,
         says: DONE,
         errors: &[500],
-        call: |call| done(call.vm.refuse("a TD that is paused", call.deadline)),
+        call: |call| done(call.vm.resume(call.deadline)),
     },
     Endpoint {
         name: "vm.shutdown",

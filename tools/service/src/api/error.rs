@@ -84,6 +84,9 @@ impl ApiError {
                 VmError::AlreadyCreated
                 | VmError::NotRunning
                 | VmError::AlreadyRunning
+                | VmError::AlreadyPaused
+                | VmError::NotPaused
+                | VmError::NotStill(_)
                 | VmError::SecondVsock
                 | VmError::Unsupported(_)
                 | VmError::Start(_)

@@ -2,13 +2,16 @@
 //!
 //! # Protocol
 //! A connection takes a place when it is accepted and gives it back when its thread ends. It is idle between its requests.
-//! When all places are taken, the one that has been idle longest is shut down; if none is idle, the new one is turned away.
+//! When all places are taken, the one that has been idle longest is shut down; if none comes to be idle, the new one is turned away.
 //! Whoever ends the server shuts down all, and waits until the places are free.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a new connection waits for another to have answered.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection that has a place.
 struct Taken {
@@ -30,7 +33,7 @@ struct State {
 pub(super) struct Places {
     most: usize,
     state: Mutex<State>,
-    freed: Condvar,
+    changed: Condvar,
 }
 
 /// A place that is taken, until it is dropped.
@@ -41,25 +44,36 @@ pub(super) struct Place {
 
 impl Places {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, state: Mutex::default(), freed: Condvar::new() })
+        Arc::new(Self { most, state: Mutex::default(), changed: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; `None` if all are taken and busy, or the server ends. One connection more than `most` may live until
-    /// the one that made room has noticed.
+    /// Takes a place; `None` if all are taken and stay busy for [`PATIENCE`], or the server ends. One connection more than
+    /// `most` may live until the one that made room has noticed.
     pub(super) fn take(self: &Arc<Self>, stream: Arc<UnixStream>) -> Option<Place> {
+        let deadline = Instant::now() + PATIENCE;
         let mut state = self.lock();
-        if state.ending {
-            return None;
-        }
-        if state.taken.iter().filter(|place| !place.is_shut).count() >= self.most {
+        loop {
+            if state.ending {
+                return None;
+            }
+            if state.taken.iter().filter(|place| !place.is_shut).count() < self.most {
+                break;
+            }
             let idle = state.taken.iter_mut().filter(|place| place.idle_since.is_some() && !place.is_shut);
-            let oldest = idle.min_by_key(|place| place.idle_since)?;
-            oldest.is_shut = true;
-            let _ = oldest.stream.shutdown(Shutdown::Both);
+            if let Some(oldest) = idle.min_by_key(|place| place.idle_since) {
+                oldest.is_shut = true;
+                let _ = oldest.stream.shutdown(Shutdown::Both);
+                break;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         // Those that were shut down and have not noticed are bounded too.
         if state.taken.len() >= 2 * self.most {
@@ -78,6 +92,8 @@ impl Places {
         for place in state.taken.iter().filter(|place| place.idle_since.is_some()) {
             let _ = place.stream.shutdown(Shutdown::Both);
         }
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Waits until all places are free, or shuts down whoever is left at the deadline.
@@ -91,7 +107,7 @@ impl Places {
                 }
                 return;
             }
-            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -104,6 +120,8 @@ impl Place {
         if let Some(place) = state.taken.iter_mut().find(|place| place.number == self.number) {
             place.idle_since = (idle == Idle::Yes).then(Instant::now);
             let must_end = place.is_shut || (ending && idle == Idle::Yes);
+            drop(state);
+            self.places.changed.notify_all();
             return !must_end;
         }
         false
@@ -122,7 +140,7 @@ impl Drop for Place {
         let mut state = self.places.lock();
         state.taken.retain(|place| place.number != self.number);
         drop(state);
-        self.places.freed.notify_all();
+        self.places.changed.notify_all();
     }
 }
 

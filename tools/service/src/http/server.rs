@@ -196,10 +196,10 @@ impl Running {
 
     fn end(&mut self) {
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        self.places.end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.places.end();
     }
 }
 

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use tdvisor_monitor::hold::NotStill;
+
 use super::life::StartError;
 use crate::config::ConfigError;
 
@@ -19,6 +21,12 @@ pub enum VmError {
     AlreadyRunning,
     /// What is asked for cannot be had.
     Config(ConfigError),
+    /// It is paused already.
+    AlreadyPaused,
+    /// It is not paused.
+    NotPaused,
+    /// It does not stand still.
+    NotStill(NotStill),
     /// It has one vsock device already.
     SecondVsock,
     /// It has no device of this name.
@@ -38,6 +46,9 @@ impl fmt::Display for VmError {
             Self::AlreadyCreated => f.write_str("the VM is already created"),
             Self::NotRunning => f.write_str("the VM is not running"),
             Self::AlreadyRunning => f.write_str("the VM is already running"),
+            Self::AlreadyPaused => f.write_str("the VM is already paused"),
+            Self::NotPaused => f.write_str("the VM is not paused"),
+            Self::NotStill(_) => f.write_str("the VM could not be paused"),
             Self::Config(_) => f.write_str("the configuration cannot be had"),
             Self::SecondVsock => f.write_str("the VM has a vsock device already"),
             Self::NoSuchDevice(id) => write!(f, "the VM has no device '{id}'"),
@@ -53,6 +64,7 @@ impl Error for VmError {
         match self {
             Self::Config(error) => Some(error),
             Self::Start(error) => Some(error),
+            Self::NotStill(error) => Some(error),
             _ => None,
         }
     }

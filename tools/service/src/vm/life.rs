@@ -14,11 +14,13 @@ use td_host::td::Ending;
 use td_image::digest::Digest384;
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
+use tdvisor_monitor::hold::{NotStill, Phase};
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec, Transport};
 use tdvisor_runtime::dump::Secrecy;
+use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Report, Session, TdSpec, Watch};
 
@@ -106,6 +108,8 @@ struct State {
     /// Ends the waits of this life's devices.
     stop: StopFlag,
     machine: Option<Arc<Machine>>,
+    /// Pauses the session that is driven.
+    pauser: Option<Pauser>,
     counters: BTreeMap<String, DeviceCounters>,
 }
 
@@ -156,6 +160,7 @@ impl Life {
             wants_end: false,
             stop: StopFlag::default(),
             machine: None,
+            pauser: None,
             counters: BTreeMap::new(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -191,6 +196,31 @@ impl Life {
     /// Whether it has ended by itself.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.shared.lock().stage, Stage::Over | Stage::NotStarted(_))
+    }
+
+    /// What pauses it, while its TD runs.
+    fn pauser(&self) -> Option<Pauser> {
+        self.shared.lock().pauser.clone()
+    }
+
+    /// Whether its vCPUs stand still.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pauser().is_some_and(|pauser| pauser.phase() == Phase::Still)
+    }
+
+    /// Makes its vCPUs stand still.
+    ///
+    /// # Errors
+    /// It has ended, or a vCPU did not leave its guest in time: then it runs on.
+    pub(super) fn pause(&self, within: Duration) -> Result<(), NotStill> {
+        self.pauser().ok_or(NotStill::Ended)?.pause(within)
+    }
+
+    /// Lets them run on.
+    pub(super) fn resume(&self) {
+        if let Some(pauser) = self.pauser() {
+            pauser.resume();
+        }
     }
 
     /// What was counted so far.
@@ -326,9 +356,13 @@ impl Shared {
             secrecy: Secrecy::Kept,
         };
         let session = Session::start(&machine, spec, &events).map_err(host)?;
-        self.lock().machine = Some(machine.clone());
+        {
+            let mut state = self.lock();
+            (state.machine, state.pauser) = (Some(machine.clone()), Some(session.pauser()));
+        }
         let ended = session.drive(&**self);
         drop(keyboards);
+        self.lock().pauser = None;
         let report = ended.teardown();
         self.lock().machine = None;
         Ok(End { report, predicted: payload.predicted })

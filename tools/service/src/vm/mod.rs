@@ -27,7 +27,7 @@ mod life;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use machine_emu::Hardware;
 use seam_emu::Machine;
@@ -81,6 +81,9 @@ impl std::fmt::Debug for VmOptions {
         f.debug_struct("VmOptions").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
+
+/// How long vCPUs may take to leave their guest: more than a disk may take for a request.
+const STAND_STILL: Duration = Duration::from_secs(35);
 
 /// The states of a VM, by Cloud Hypervisor's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -254,6 +257,7 @@ impl Vm {
     pub fn info(&self, deadline: Instant) -> Result<VmInfo, VmError> {
         self.with(deadline, |inner| {
             let state = match &inner.life {
+                Some(life) if life.is_paused() => VmState::Paused,
                 Some(_) => VmState::Running,
                 None if inner.ended_by_itself => VmState::Shutdown,
                 None => VmState::Created,
@@ -269,6 +273,36 @@ impl Vm {
     /// It does not run.
     pub fn counters(&self, deadline: Instant) -> Result<VmCounters, VmError> {
         self.with(deadline, |inner| Ok(inner.running()?.counters()))
+    }
+
+    /// Makes its vCPUs stand still.
+    ///
+    /// # Errors
+    /// It does not run, is paused already, or a vCPU did not leave its guest in time.
+    pub fn pause(&self, deadline: Instant) -> Result<(), VmError> {
+        self.with(deadline, |inner| {
+            let life = inner.running()?;
+            if life.is_paused() {
+                return Err(VmError::AlreadyPaused);
+            }
+            life.pause(deadline.saturating_duration_since(Instant::now()).min(STAND_STILL))
+                .map_err(VmError::NotStill)
+        })
+    }
+
+    /// Lets vCPUs that stand still run on.
+    ///
+    /// # Errors
+    /// It does not run, or is not paused.
+    pub fn resume(&self, deadline: Instant) -> Result<(), VmError> {
+        self.with(deadline, |inner| {
+            let life = inner.running()?;
+            if !life.is_paused() {
+                return Err(VmError::NotPaused);
+            }
+            life.resume();
+            Ok(())
+        })
     }
 
     /// Ends its life.
