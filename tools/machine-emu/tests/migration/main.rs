@@ -5,5 +5,6 @@
 mod hostile;
 mod moving;
 mod sweep;
+mod trust;
 mod world;
 mod writer;
