@@ -149,8 +149,8 @@ pub fn report(host: &EmulatedHost, td: &EmulatedTd<'_>, data: [u8; 64]) -> [u8; 
     let exit = td.vcpu(0).expect("a vCPU that nobody has").run(Answer::Done);
     machine.set_guest_cpu(lp, Box::<CpuGuest>::default());
     assert!(matches!(exit, VmExit::Io { port: 0x80, .. }), "{exit:?}");
-    let report = *read.lock().unwrap();
-    report
+    let report = read.lock().unwrap();
+    *report
 }
 
 /// Reads the key that a TD will send with; reading makes it new.
