@@ -83,4 +83,4 @@ pub use machine::{
 };
 pub use module::random::Random;
 pub use processor::Processor;
-pub use x86_emu::{EngineKind, Unimplemented};
+pub use x86_emu::{EngineKind, Unimplemented, UnknownEngine};

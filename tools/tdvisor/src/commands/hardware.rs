@@ -1,10 +1,11 @@
 //! What the emulated machine is, as `run` and `server` are told.
 
+use std::fmt;
 use std::str::FromStr;
 
 use machine_emu::Hardware;
 use seam_emu::processor::{EmulatedProcessor, Model};
-use seam_emu::{EngineKind, ModuleProfile};
+use seam_emu::{EngineKind, ModuleProfile, UnknownEngine};
 
 use crate::outcome::Failure;
 
@@ -20,9 +21,59 @@ pub struct HardwareArgs {
     /// Hide a feature of the processor, as `-rdrand`; may be given several times. Its instructions still run.
     #[arg(long, value_name = "-NAME", allow_hyphen_values = true)]
     feature: Vec<HiddenFeature>,
-    /// What runs the instructions of guests and hosts: `interpreter`, or `compiler`, which makes host code of what runs often.
+    /// What runs the instructions of guests and hosts: `interpreter`, or `compiler`, which makes host code of what runs often
+    /// and does the same; `auto` is the compiler where this machine lets it run.
     #[arg(long, value_name = "NAME", default_value_t)]
-    engine: EngineKind,
+    engine: EngineChoice,
+}
+
+/// How the engine is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum EngineChoice {
+    /// The faster one that runs here.
+    #[default]
+    Auto,
+    /// By name.
+    Named(EngineKind),
+}
+
+const AUTO: &str = "auto";
+
+impl FromStr for EngineChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == AUTO {
+            return Ok(Self::Auto);
+        }
+        name.parse().map(Self::Named).map_err(|unknown: UnknownEngine| format!("{unknown}, or '{AUTO}'"))
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str(AUTO),
+            Self::Named(kind) => f.write_str(kind.name()),
+        }
+    }
+}
+
+impl EngineChoice {
+    /// The engine.
+    ///
+    /// # Errors
+    /// An engine was named that this machine does not let run.
+    fn kind(self) -> Result<EngineKind, Failure> {
+        match self {
+            Self::Auto if EngineKind::Compiler.check().is_ok() => Ok(EngineKind::Compiler),
+            Self::Auto => Ok(EngineKind::Interpreter),
+            Self::Named(kind) => {
+                kind.check().map_err(|error| Failure::input("--engine", error))?;
+                Ok(kind)
+            }
+        }
+    }
 }
 
 /// A feature that is not to be seen.
@@ -45,7 +96,7 @@ impl HardwareArgs {
         self.profile == ModuleProfile::default()
             && self.cpu == Model::default()
             && self.feature.is_empty()
-            && self.engine == EngineKind::default()
+            && self.engine == EngineChoice::default()
     }
 
     /// The machine.
@@ -59,7 +110,6 @@ impl HardwareArgs {
                 .without(name)
                 .map_err(|error| Failure::input(format_args!("--feature -{name}"), error))?;
         }
-        self.engine.check().map_err(|error| Failure::input("--engine", error))?;
-        Ok(Hardware { module: self.profile, processor, engine: self.engine })
+        Ok(Hardware { module: self.profile, processor, engine: self.engine.kind()? })
     }
 }
