@@ -52,6 +52,9 @@ printf '[Match]\nName=e*\n\n[Network]\nDHCP=yes\n' >"$tree/etc/systemd/network/5
 # Nothing of a machine that exists once: each boot of the image finds its own.
 : >"$tree/etc/machine-id"
 chroot "$tree" systemctl enable --quiet systemd-networkd serial-getty@ttyS0 serial-getty@hvc0
+# Whoever looks at both consoles in one stream sees one login after the other, and not their letters mixed.
+mkdir -p "$tree/etc/systemd/system/serial-getty@hvc0.service.d"
+printf '[Service]\nExecStartPre=/bin/sleep 5\n' >"$tree/etc/systemd/system/serial-getty@hvc0.service.d/later.conf"
 # A test waits for the network by itself; a minute without one is no failure of the system.
 chroot "$tree" systemctl disable --quiet systemd-networkd-wait-online
 echo root:tdvisor | chroot "$tree" chpasswd
