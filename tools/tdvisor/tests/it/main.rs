@@ -36,6 +36,7 @@ mod schemas;
 mod server;
 mod server_snapshot;
 mod statuses;
+mod told;
 mod verify_and_quote;
 mod waits;
 mod words;

@@ -59,6 +59,8 @@ impl Args {
     fn only_emulated(&self) -> Option<&'static str> {
         let given = [
             ("--gdb", self.gdb.is_given()),
+            ("--inspectable", self.dump.is_given()),
+            ("--metrics", self.told.wants_metrics()),
             ("--report", self.report.is_given()),
             ("--trace-events", self.report.wants_trace_events()),
             ("--profile, --cpu, --feature or --engine", !self.hardware.is_usual()),

@@ -3,6 +3,7 @@
 mod backend;
 pub(in crate::commands) mod console;
 mod devices;
+mod dump;
 mod firmware;
 mod gdb;
 mod hints;
@@ -15,6 +16,7 @@ mod report;
 mod suboptions;
 pub(in crate::commands) mod summary;
 pub(in crate::commands) mod supervisor;
+mod told;
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -38,7 +40,6 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
-use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
@@ -51,6 +52,7 @@ use crate::streams::Streams;
 use backend::{Backend, BackendChoice};
 use console::Console;
 use devices::DeviceArgs;
+use dump::DumpArgs;
 use gdb::GdbArgs;
 use guest_command::channel::Channel;
 use hints::Silence;
@@ -62,6 +64,7 @@ use quotes::{Genuine, LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use report::ReportArgs;
 use summary::{Detail, Ending, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
+use told::{Told, ToldArgs};
 
 /// Run a TD, on the emulated TDX module or on Linux's KVM.
 ///
@@ -99,6 +102,10 @@ pub struct Args {
     gdb: GdbArgs,
     #[command(flatten)]
     report: ReportArgs,
+    #[command(flatten)]
+    told: ToldArgs,
+    #[command(flatten)]
+    dump: DumpArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -229,19 +236,26 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(page) => page.keep_calls(trace),
         None => trace,
     };
+    let told = args.told.open(args.vcpus, args.dump.secrecy())?;
+    let trace = told.observe(trace);
 
     let streams = Streams::of_process();
-    let outlets =
-        Outlets { streams: vec![streams.out.clone(), streams.err.clone()], trace: trace.outlet().cloned() };
+    let outlets = Outlets {
+        streams: [streams.out.clone(), streams.err.clone()].into_iter().chain(told.outlet()).collect(),
+        trace: trace.outlet().cloned(),
+    };
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
     let supervisor = Supervisor::start(timeout, outlets, stop.clone());
     let bars = Bars::new();
-    let events = |event: Event<'_>| match event {
-        Event::BringUp(progress) => bars.bring_up(progress),
-        Event::Build(progress) => bars.build(progress),
-        Event::Built => bars.finish(),
-        Event::Running | Event::Happened(_) => {}
-        Event::Ended(_) => supervisor.td_ended(),
+    let events = |event: Event<'_>| {
+        told.event(&event);
+        match event {
+            Event::BringUp(progress) => bars.bring_up(progress),
+            Event::Build(progress) => bars.build(progress),
+            Event::Built => bars.finish(),
+            Event::Running | Event::Happened(_) => {}
+            Event::Ended(_) => supervisor.td_ended(),
+        }
     };
     let spec = MachineSpec {
         hardware,
@@ -256,6 +270,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Backend::Emulated => Host::Emulated(Box::new(Machine::bring_up(spec, &events).map_err(failure)?)),
         Backend::Kvm(kernel) => Host::Kvm(kernel),
     };
+    told.set_clock(host.clock());
 
     let out = if args.json { streams.err.clone() } else { streams.out.clone() };
     let has_command = args.in_guest.is_given();
@@ -314,27 +329,22 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     };
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
     let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
-    let mut has_page = true;
+    let (mut has_page, mut has_dump) = (true, true);
     // What only the emulated machine knows of a guest that went silent.
     let (mut waited_for, mut halted) = Default::default();
     let mut summary = match &host {
         Host::Emulated(machine) => {
-            let attributes = config.attributes;
-            let spec = TdSpec {
-                config,
-                image: image.bytes(),
-                devices: around,
-                bell,
-                quotes,
-                debugger,
-                secrecy: Secrecy::Kept,
-            };
+            let (attributes, secrecy) = (config.attributes, args.dump.secrecy());
+            let spec =
+                TdSpec { config, image: image.bytes(), devices: around, bell, quotes, debugger, secrecy };
             let session = Session::start(machine, spec, &events);
             bars.finish();
             let ended = session.map_err(failure)?.drive(&watch);
             channel.close();
             let inspection = page.as_ref().map(|page| page.inspect(&ended)).transpose()?;
+            has_dump = args.dump.write(&ended, &streams);
             let report = ended.teardown();
+            told.report(&report);
             let page_written = match (page, inspection) {
                 (Some(page), Some(inspection)) => page.write(&inspection, &report, attributes),
                 _ => Ok(()),
@@ -345,11 +355,14 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             Summary::of(report, predicted, privacy, hardware)
         }
         Host::Kvm(kernel) => {
-            let events = |event: KvmEvent<'_>| match event {
-                KvmEvent::Added { pages } => bars.build(BuildProgress { added: pages, measured: 0 }),
-                KvmEvent::Built => bars.finish(),
-                KvmEvent::Running | KvmEvent::Happened(_) => {}
-                KvmEvent::Ended(_) => supervisor.td_ended(),
+            let events = |event: KvmEvent<'_>| {
+                told.kvm_event(&event);
+                match event {
+                    KvmEvent::Added { pages } => bars.build(BuildProgress { added: pages, measured: 0 }),
+                    KvmEvent::Built => bars.finish(),
+                    KvmEvent::Running | KvmEvent::Happened(_) => {}
+                    KvmEvent::Ended(_) => supervisor.td_ended(),
+                }
             };
             let td = kvm::TdSpec::from(KvmConfig(config));
             let spec = KvmSpec { td, image: image.bytes(), devices: around, bell, quotes };
@@ -375,6 +388,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     .hint();
     summary.command = channel.end();
     summary.debugger = args.gdb.is_given();
+    summary.inspectable = args.dump.is_given();
     console.finish();
     guest_log.finish();
     // A command that ended says itself how it went.
@@ -399,7 +413,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         _ => Ok(()),
     };
     let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
-    let is_whole = has_page & losses.drain(&supervisor, host.trace(), &args);
+    let is_whole = has_page & has_dump & losses.drain(&supervisor, host.trace(), told, &args);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -456,6 +470,8 @@ impl Args {
         self.linux.claim(&mut claims)?;
         self.devices.claim(&mut claims)?;
         self.report.claim(&mut claims)?;
+        self.told.claim(&mut claims)?;
+        self.dump.claim(&mut claims)?;
         if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
             claims.reads("the image", image)?;
         }
@@ -485,7 +501,7 @@ struct Losses<'a> {
 
 impl Losses<'_> {
     /// Waits until everything is out, or has had its time; says what is lost. Whether nothing is.
-    fn drain(self, supervisor: &Supervisor, trace: Option<&Trace>, args: &Args) -> bool {
+    fn drain(self, supervisor: &Supervisor, trace: Option<&Trace>, told: Told, args: &Args) -> bool {
         let give_up = supervisor.give_up();
         let mut lost = Vec::new();
         for (what, bytes) in [("console", self.console), ("guest log", self.log)] {
@@ -503,6 +519,7 @@ impl Losses<'_> {
                 lost.push(format!("{name}: the trace is full: {} bytes are missing", trace.dropped()));
             }
         }
+        lost.extend(told.finish(&give_up));
         let out = self.streams.out.drain(&give_up);
         if let Some(text) = in_words(&out, &self.streams.out) {
             lost.push(format!("standard output: {text}"));

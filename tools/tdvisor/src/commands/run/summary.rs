@@ -58,6 +58,8 @@ pub struct Summary {
     pub command: Option<End>,
     /// A debugger could see and change what the guest holds.
     pub debugger: bool,
+    /// The host could look into the guest.
+    pub inspectable: bool,
 }
 
 impl Summary {
@@ -107,6 +109,7 @@ impl Summary {
             hint: None,
             command: None,
             debugger: false,
+            inspectable: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl Summary {
             hint: None,
             command: None,
             debugger: false,
+            inspectable: false,
         }
     }
 
@@ -216,6 +220,9 @@ impl Summary {
         }
         if self.debugger {
             line("gdb", "could see and change what the guest held".to_owned());
+        }
+        if self.inspectable {
+            line("secrecy", "given up: the host could look at what the guest held".to_owned());
         }
         for (index, value) in self.rtmrs.iter().flatten().enumerate() {
             line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
@@ -302,6 +309,7 @@ impl Summary {
             "hint": self.hint,
             "command": in_guest::to_json(self.command),
             "debugger": self.debugger,
+            "inspectable": self.inspectable,
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),

@@ -1,0 +1,86 @@
+//! What a run leaves for programs: events, numbers, and a dump.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::cli::{Folder, tdvisor};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
+use object::{Endianness, elf};
+use serde_json::{Value, json};
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("an event is one JSON object")).collect()
+}
+
+#[test]
+fn a_run_tells_its_events_in_their_order_and_a_seed_repeats_them() {
+    let folder = Folder::new("told-events");
+    let run = |name: &str| {
+        let file = folder.path(name);
+        tdvisor(&["run", "--deterministic", "5", "--events", &file, "--quote", &folder.path("quote")])
+            .ends_with(0);
+        std::fs::read_to_string(file).unwrap()
+    };
+    let text = run("events");
+    assert_eq!(text, run("again"), "the same seed tells the same");
+    let events = events(&text);
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!((names.first(), names.last()), (Some(&"booted"), Some(&"powered-off")), "{names:?}");
+    assert_eq!(events[0]["inspectable"], json!(false));
+    assert!(names.contains(&"conversion") && names.contains(&"quote"), "{names:?}");
+    let times: Vec<_> = events.iter().map(|event| event["seconds"].as_f64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[test]
+fn the_numbers_of_a_run_are_those_of_its_summary() {
+    let folder = Folder::new("told-metrics");
+    let file = folder.path("metrics");
+    let answer = tdvisor(&["run", "--json", "--metrics", &file]).ends_with(0);
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.ends_with("# EOF\n"), "the whole of it");
+    let sum = |prefix: &str| -> u64 {
+        let values = text.lines().filter(|line| line.starts_with(prefix));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let summary = answer.json();
+    let counts: u64 = summary["seamcalls"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(sum("tdvisor_seamcalls_total"), counts);
+    let exits: u64 = summary["exits"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(sum("tdvisor_td_exits_total"), exits);
+    assert_eq!(sum("tdvisor_td_state{state=\"ended\"}"), 1);
+    assert_eq!(sum("tdvisor_audit_mismatches"), 0);
+}
+
+#[test]
+fn a_td_that_was_started_inspectable_is_dumped_and_no_other() {
+    let folder = Folder::new("told-dump");
+    let file = folder.path("dump");
+    let refused = tdvisor(&["run", "--dump", &file]).ends_with(2);
+    assert!(refused.stderr().contains("--inspectable"), "{}", refused.stderr());
+    let answer = tdvisor(&["run", "--vcpus", "2", "--json", "--inspectable", "--dump", &file]).ends_with(0);
+    assert_eq!(answer.json()["inspectable"], json!(true));
+    assert!(answer.stderr().contains("VMCOREINFO"), "hello-td keeps none: {}", answer.stderr());
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "of its owner alone");
+
+    let bytes = std::fs::read(&file).unwrap();
+    let (core, endian) = (elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap(), Endianness::Little);
+    assert_eq!((core.e_type(endian), core.e_machine(endian)), (elf::ET_CORE, elf::EM_X86_64));
+    let headers = core.program_headers(endian, &*bytes).unwrap();
+    let mut notes = headers.iter().find_map(|header| header.notes(endian, &*bytes).unwrap()).unwrap();
+    let mut registers = 0;
+    while let Some(note) = notes.next().unwrap() {
+        registers += u32::from(note.n_type(endian) == elf::NT_PRSTATUS);
+    }
+    assert_eq!(registers, 2, "a set for each vCPU");
+    let holds = |text: &[u8]| {
+        let loads = headers.iter().filter(|header| header.p_type(endian) == elf::PT_LOAD);
+        loads
+            .map(|header| header.data(endian, &*bytes).unwrap())
+            .any(|data| data.windows(text.len()).any(|window| window == text))
+    };
+    assert!(holds(b"hello-td"), "what the guest has in its private memory");
+    assert!(!holds(b"a text that no guest has"));
+}
