@@ -10,9 +10,9 @@
 //! - `TDVISOR_FUZZ_INPUT` names a file to replay instead. An input that fails is written to the system's folder for
 //!   temporary files, and its name is in the failure.
 //!
-//! On record: ten minutes from seed 21, 6,272 inputs on a busy machine, 1,802 things reached, no failure. Runs
-//! before it had found that a page of control structures cleared by the host, or PAMT pages given on demand and
-//! written by the host, left a module that went on with what it then read.
+//! On record: seven minutes from seed 21, 272,528 inputs, 5,788 things reached, no failure; of the 1,820 inputs that reach
+//! them, the 61 longest are kept, which reach 2,015. Earlier runs had found that a page of control structures cleared by
+//! the host, or PAMT pages given on demand and written by the host, left a module that went on with what it then read.
 //!
 //! [`Machine::audit`]: seam_emu::Machine::audit
 
@@ -40,7 +40,7 @@ const PAIRS: usize = 60;
 /// Bytes of all files together.
 const MOST_BYTES: usize = 200 << 10;
 /// What the corpus reaches at least; fewer mean that it no longer fits the code.
-const LEAST_FEATURES: usize = 1400;
+const LEAST_FEATURES: usize = 1800;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
