@@ -57,7 +57,17 @@ pub enum StubMeasures {
     SectionsAndKernel,
 }
 
-/// One kind of build of firmware, boot loader and kernel.
+/// How a kernel gets out of boot services. Its first call fails where the memory map changed since it read it, which depends on
+/// what boot loaders left to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// With its first call.
+    AtOnce,
+    /// With its second call: firmware measures that the first one failed.
+    AtSecondCall,
+}
+
+/// One kind of build of firmware, boot loader and kernel, and one course of its boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Where firmware extends the separator of RTMR1.
@@ -66,6 +76,8 @@ pub struct Variant {
     pub start: KernelStart,
     /// What reaches RTMR2; of no meaning to a chain.
     pub stub: StubMeasures,
+    /// How the kernel gets out of boot services.
+    pub leaving: Leaving,
 }
 
 impl fmt::Display for Variant {
@@ -77,6 +89,10 @@ impl fmt::Display for Variant {
         f.write_str(match self.start {
             KernelStart::Firmware => ", kernel started by firmware",
             KernelStart::Loader => ", kernel started by its loader",
+        })?;
+        f.write_str(match self.leaving {
+            Leaving::AtOnce => "",
+            Leaving::AtSecondCall => ", out of boot services at the second call",
         })
     }
 }
@@ -140,8 +156,10 @@ pub fn all(inputs: &Inputs<'_>) -> Result<Vec<(String, Prediction)>, BootError> 
     for (stub, name) in stubs {
         for start in [KernelStart::Firmware, KernelStart::Loader] {
             for separator in [SeparatorPlace::Rtmr1, SeparatorPlace::Rtmr0] {
-                let variant = Variant { separator, start, stub: *stub };
-                predictions.push((alloc::format!("{variant}{name}"), boot(inputs, variant)?));
+                for leaving in [Leaving::AtOnce, Leaving::AtSecondCall] {
+                    let variant = Variant { separator, start, stub: *stub, leaving };
+                    predictions.push((alloc::format!("{variant}{name}"), boot(inputs, variant)?));
+                }
             }
         }
     }
@@ -198,7 +216,8 @@ pub fn boot(inputs: &Inputs<'_>, variant: Variant) -> Result<Prediction, BootErr
             None => add(Part::Image, unknown("the kernel")),
         }
     }
-    for text in ovmf::LEAVING {
+    let failed = (variant.leaving == Leaving::AtSecondCall).then_some(ovmf::NOT_LEFT);
+    for text in failed.into_iter().chain(ovmf::LEAVING) {
         let (part, expectation) = action(text);
         add(part, expectation);
     }
@@ -268,7 +287,7 @@ mod tests {
     }
 
     fn variant(start: KernelStart, stub: StubMeasures) -> Variant {
-        Variant { separator: SeparatorPlace::Rtmr1, start, stub }
+        Variant { separator: SeparatorPlace::Rtmr1, start, stub, leaving: Leaving::AtOnce }
     }
 
     #[test]
@@ -347,7 +366,7 @@ mod tests {
         let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel) };
         let inputs = Inputs { machine: ovmf::Inputs::default(), disk: None, loaded };
         let all = all(&inputs).unwrap();
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.len(), 8);
         for (name, prediction) in &all {
             let images = prediction.of(Register::Rtmr1).filter(|event| event.part == Part::Image).count();
             assert_eq!(images, if name.contains("by firmware") { 3 } else { 2 }, "{name}");

@@ -200,5 +200,9 @@ impl<P: Partition> Driver<'_, P> {
             }
             watch.wait();
         }
+        // It may have ended, and every vCPU with it, since the last look.
+        if !was_told && let Some(ending) = self.vm.ending() {
+            (self.has_ended)(&ending);
+        }
     }
 }

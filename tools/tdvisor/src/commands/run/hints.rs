@@ -38,13 +38,14 @@ pub enum Remark {
 }
 
 /// Words, and what they mean.
-const WORDS: [(&str, Remark); 13] = [
+const WORDS: [(&str, Remark); 14] = [
     ("No bootable option or device was found", Remark::NothingToBoot),
     ("No mapping found", Remark::NothingToBoot),
     ("UEFI Interactive Shell", Remark::NothingToBoot),
     // Of firmware that a host hands a kernel, and of GRUB, by its own verifier or by shim's.
     ("Secure boot image verification failed", Remark::NotSigned),
     ("bad shim signature", Remark::NotSigned),
+    ("bad shim loader signature", Remark::NotSigned),
     ("prohibited by secure boot policy", Remark::NotSigned),
     ("not using insecure legacy linux kernel loader", Remark::NotSigned),
     ("VFS: Unable to mount root fs", Remark::NoRoot),
@@ -196,6 +197,7 @@ mod tests {
             ("[    1.0] Kernel panic - not syncing: No working init found.", Some(Remark::NoInit)),
             ("Verification failed: (0x1A) Security Violation", Some(Remark::NotSigned)),
             ("error: bad shim signature.", Some(Remark::NotSigned)),
+            ("error: bad shim loader signature.", Some(Remark::NotSigned)),
             ("[    1.0] Failed to execute /init (error -8)", Some(Remark::ForeignInit)),
             ("[    0.9] Initramfs unpacking failed: invalid magic", Some(Remark::PackedOtherwise)),
             ("curl: 403 Access Denied", None),
