@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! JSON is read into [`VmConfig`], which has every default filled in; [`VmConfig::check`] refuses what cannot be had and
-//! names the key. A key that Cloud Hypervisor has and a TD here has not ([`foreign`]) may be there with a value that asks for
+//! names the key. A key that Cloud Hypervisor has and a TD here has not (`foreign`) may be there with a value that asks for
 //! nothing; a key that Cloud Hypervisor does not have is ignored, as it ignores it.
 //!
 //! # What is ours
