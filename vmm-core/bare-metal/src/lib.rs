@@ -6,7 +6,6 @@
 //! | [`boot`] | what boot loaders say: the Linux boot protocol, PVH, multiboot2 |
 //! | [`acpi`] | processors, how they are woken, how the machine is switched off |
 //! | [`conditions`] | what a processor must have to be a TDX host, in order |
-//! | [`frames`] | the page allocator |
 //! | [`ring0`] | the instructions, tables, interrupts; starting processors |
 //! | [`calls`] | work for another processor |
 //! | [`lp`], [`machine`] | the platform |

@@ -12,7 +12,7 @@
 //! callers.
 //!
 //! **Why this is sound.** The only `unsafe` is the right to execute SEAMCALL: the code runs in ring 0 on the processor that
-//! executes it, whose handlers use `fixup`; pages that leaves get come from [`crate::frames`] or are the caller's, and none
+//! executes it, whose handlers use `fixup`; pages that leaves get come from `td_host`'s page allocator or are the caller's, and none
 //! of them is a Rust object; what is not preserved is listed above.
 #![allow(unsafe_code)]
 

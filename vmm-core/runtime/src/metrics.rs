@@ -20,7 +20,7 @@
 //!
 //! # Bounds
 //! What a guest chooses names no label: reasons are [`ExitKind`]s, leaves are those of SEAMCALLs that the host made, and
-//! [`Metrics::forget`] takes away what is named after a TD.
+//! [`TdMetrics::forget`] takes away what is named after a TD.
 
 use std::collections::BTreeMap;
 use std::fmt;
