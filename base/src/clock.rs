@@ -13,7 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Ticks(u64);
 
 impl Ticks {
-    /// This many ticks.
+    /// A time of `ticks` ticks.
     pub const fn new(ticks: u64) -> Self {
         Self(ticks)
     }

@@ -27,14 +27,14 @@ impl Position {
         self.level
     }
 
-    /// The entry of the same level so many entries further on. Wraps at the end of the frame numbers.
+    /// The entry of this one's level that is `entries` entries further on. Wraps at the end of the frame numbers.
     #[must_use]
     pub const fn following(self, entries: u64) -> Self {
         let gfn = self.gfn.wrapping_add(entries.wrapping_mul(self.level.frames()));
         Self { gfn, level: self.level }
     }
 
-    /// This entry and all that follow it at its level, without end.
+    /// The entries of this one's level from this one on, without end.
     #[inline]
     pub fn and_following(self) -> impl Iterator<Item = Self> {
         (0..).map(move |entries| self.following(entries))

@@ -3,7 +3,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p mirror-ept --test loom --release`. Tables have 4 entries here. With
 //! `--cfg frozen_has_accessed` as well, FROZEN contains an Accessed bit, and the test that must notice does.
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -4,7 +4,7 @@
 //! `shuttle::replay` with it runs the same one again. What each thread does comes from shuttle's own random
 //! numbers, so the schedule is all that is needed.
 #![cfg(shuttle)]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -136,9 +136,9 @@ impl fmt::Display for ExtendedQualification {
 /// Whether a Secure-EPT entry is a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EntryIs {
-    /// It maps a page.
+    /// The entry maps a page.
     Leaf,
-    /// It is free or points to a table.
+    /// The entry is free or points to a table.
     NotLeaf,
 }
 

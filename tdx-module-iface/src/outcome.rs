@@ -19,12 +19,12 @@ use crate::status::{Operand, Status, StatusCode};
 /// Why a call has to be issued again, and what has to happen before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Retry {
-    /// Another LP, or the guest, holds the lock of this operand.
+    /// The lock of this operand is held by another LP, or by the guest.
     Busy {
         /// The locked operand or object.
         operand: Operand,
     },
-    /// Another LP runs a system leaf that excludes all others.
+    /// A system leaf that excludes all others runs on another LP.
     SysBusy,
     /// TDH.MEM.TRACK: a VCPU still runs in the previous epoch. Kick VCPUs out of the guest first.
     PreviousTlbEpochBusy,
@@ -137,7 +137,7 @@ impl<D> SeamError<D> {
         }
     }
 
-    /// The same error with other details.
+    /// This error with its details replaced by what `map` makes of them.
     pub fn map_details<E>(self, map: impl FnOnce(D) -> E) -> SeamError<E> {
         match self {
             Self::Retry { leaf, status, retry } => SeamError::Retry { leaf, status, retry },
@@ -148,7 +148,7 @@ impl<D> SeamError<D> {
         }
     }
 
-    /// The same error without its details: for callers that keep errors of different leaves together.
+    /// This error without its details: for callers that keep errors of different leaves together.
     pub fn without_details(self) -> SeamError {
         match self {
             Self::Retry { leaf, status, retry } => SeamError::Retry { leaf, status, retry },

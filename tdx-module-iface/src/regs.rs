@@ -12,7 +12,7 @@ use core::fmt;
 /// of the register in status codes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the registers'")]
+#[expect(missing_docs, reason = "the names are the registers'")]
 pub enum Reg {
     Rax = 0,
     Rcx = 1,
@@ -116,7 +116,7 @@ impl fmt::Display for Reg {
 /// The layout is fixed because the instruction's assembly addresses the fields.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[repr(C)]
-#[allow(missing_docs, reason = "the names are the registers'")]
+#[expect(missing_docs, reason = "the names are the registers'")]
 pub struct Gprs {
     pub rax: u64,
     pub rcx: u64,

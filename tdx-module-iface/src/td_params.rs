@@ -11,7 +11,7 @@ pub use value::TdAttributes;
 /// EAX, EBX, ECX and EDX of one configured CPUID leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-#[allow(missing_docs, reason = "the names are the registers'")]
+#[expect(missing_docs, reason = "the names are the registers'")]
 pub struct CpuidValues {
     pub eax: u32,
     pub ebx: u32,

@@ -91,7 +91,7 @@ impl TdhSysInfo {
 
 /// Bits of SYS field TDX_FEATURES0.
 pub mod tdx_features0 {
-    #![allow(missing_docs, reason = "the names are the features'")]
+    #![expect(missing_docs, reason = "the names are the features'")]
     pub const TD_MIGRATION: u64 = 1 << 0;
     pub const TD_PRESERVING_UPDATE: u64 = 1 << 1;
     pub const SERVICE_TD: u64 = 1 << 2;

@@ -3,7 +3,7 @@
 use x86::controlregs::{Cr0, Cr4, Xcr0};
 
 /// Bits of CR0.
-#[allow(missing_docs, reason = "the names are the bits")]
+#[expect(missing_docs, reason = "the names are the bits")]
 pub mod cr0 {
     use super::Cr0;
 
@@ -23,7 +23,7 @@ pub mod cr0 {
 }
 
 /// Bits of CR4.
-#[allow(missing_docs, reason = "the names are the bits")]
+#[expect(missing_docs, reason = "the names are the bits")]
 pub mod cr4 {
     use super::Cr4;
 
@@ -58,7 +58,7 @@ pub mod cr4 {
 }
 
 /// Bits of IA32_EFER (SDM vol. 4; the `x86` crate has the MSR's number only).
-#[allow(missing_docs, reason = "the names are the bits")]
+#[expect(missing_docs, reason = "the names are the bits")]
 pub mod efer {
     pub const SCE: u64 = 1;
     pub const LME: u64 = 1 << 8;
@@ -67,7 +67,7 @@ pub mod efer {
 }
 
 /// State components that XCR0 switches on: bits of XCR0, and of a TD's XFAM.
-#[allow(missing_docs, reason = "the names are the components")]
+#[expect(missing_docs, reason = "the names are the components")]
 pub mod xcr0 {
     use super::Xcr0;
 
@@ -84,7 +84,7 @@ pub mod xcr0 {
 
 /// State components that IA32_XSS switches on: bits of IA32_XSS, and of a TD's XFAM (SDM volume 1, "Supervisor state";
 /// the `x86` crate does not have them).
-#[allow(missing_docs, reason = "the names are the components")]
+#[expect(missing_docs, reason = "the names are the components")]
 pub mod xss {
     pub const PT: u64 = 1 << 8;
     /// User and supervisor state.

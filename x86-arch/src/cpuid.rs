@@ -170,7 +170,7 @@ pub const fn bits(features: &[Feature]) -> Values {
 macro_rules! features {
     ($( ($leaf:expr, $subleaf:literal, $register:ident) { $( $name:ident $bit:literal $text:literal, )* } )*) => {
         /// Every feature bit that somebody here knows.
-        #[allow(missing_docs, reason = "the names are the features")]
+        #[expect(missing_docs, reason = "the names are the features")]
         pub mod feature {
             use super::{Feature, Register, leaf};
 

@@ -1,7 +1,7 @@
 //! Debug registers (SDM vol. 3, "Debug Registers").
 
 /// Bits of DR6.
-#[allow(missing_docs, reason = "the names are the bits")]
+#[expect(missing_docs, reason = "the names are the bits")]
 pub mod dr6 {
     /// The four breakpoint conditions.
     pub const B: u64 = 0xF;
@@ -15,7 +15,7 @@ pub mod dr6 {
 }
 
 /// Bits of DR7.
-#[allow(missing_docs, reason = "the names are the bits")]
+#[expect(missing_docs, reason = "the names are the bits")]
 pub mod dr7 {
     /// The local and global enable bits of the four breakpoints.
     pub const ENABLES: u64 = 0xFF;

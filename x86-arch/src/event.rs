@@ -1,7 +1,7 @@
 //! Interrupts and exceptions: what they are, how they combine, and the form that VMX gives them.
 
 /// Vectors of the exceptions (SDM vol. 3, "Interrupt and Exception Handling").
-#[allow(missing_docs, reason = "the names are the exceptions")]
+#[expect(missing_docs, reason = "the names are the exceptions")]
 pub mod vector {
     use x86::irq;
 
@@ -66,9 +66,9 @@ impl EventKind {
 pub struct Event {
     /// The vector.
     pub vector: u8,
-    /// Its source.
+    /// What the event comes from.
     pub kind: EventKind,
-    /// Pushed for the exceptions that have one.
+    /// The error code, which is pushed for the exceptions that have one.
     pub error_code: Option<u32>,
     /// Length of the instruction that caused a software event: the handler returns behind it. 0 otherwise.
     pub instruction_length: u8,

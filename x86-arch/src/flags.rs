@@ -192,7 +192,7 @@ impl Flags {
         self.carries = 0;
     }
 
-    /// As [`Self::arithmetic`], with CF kept: INC and DEC.
+    /// Records a result with its carries out of each bit, and keeps CF: INC and DEC.
     #[inline(always)]
     pub fn arithmetic_keep_carry<W: Width>(&mut self, result: W, carries: W) {
         let kept = self.carries & 1 << CARRY;

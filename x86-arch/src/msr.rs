@@ -39,7 +39,7 @@ pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// The MSRs that instructions use by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are those of the SDM")]
+#[expect(missing_docs, reason = "the names are those of the SDM")]
 pub struct Msrs {
     pub star: u64,
     pub lstar: u64,

@@ -3,7 +3,7 @@
 /// A general register, numbered as in ModRM with REX.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the registers")]
+#[expect(missing_docs, reason = "the names are the registers")]
 pub enum Gpr {
     Rax,
     Rcx,

@@ -3,7 +3,7 @@
 /// A segment register by number (SDM vol. 2, Sreg encoding).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the registers")]
+#[expect(missing_docs, reason = "the names are the registers")]
 pub enum Seg {
     Es,
     Cs,
@@ -84,7 +84,7 @@ impl Attributes {
     pub const fn unusable(self) -> bool {
         self.0 & 1 << 16 != 0
     }
-    /// The same with another DPL.
+    /// These attributes with another DPL.
     #[must_use]
     pub const fn with_dpl(self, dpl: u8) -> Self {
         Self(self.0 & !(3 << 5) | (dpl as u32 & 3) << 5)

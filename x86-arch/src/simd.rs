@@ -21,9 +21,9 @@ pub struct X87State {
     pub tags: u8,
     /// Opcode of the last instruction that was not a control instruction, eleven bits.
     pub opcode: u16,
-    /// Its address.
+    /// The address of the last instruction that was not a control instruction (FIP).
     pub instruction: u64,
-    /// Address of its memory operand.
+    /// Address of the memory operand of the last instruction that was not a control instruction (FDP).
     pub data: u64,
     /// R0 to R7, the *physical* registers: significand in bits 63:0, sign and exponent in 79:64, the rest zero.
     pub registers: [u128; 8],

@@ -68,7 +68,7 @@ impl AtomicU64 {
         self.0.compare_exchange(current, new, success, failure)
     }
 
-    /// As [`Self::compare_exchange`]; never fails spuriously here.
+    /// Stores `new` where the value is `current`; the model has no spurious failures.
     ///
     /// # Errors
     /// The value found, where it was not `current`.

@@ -260,7 +260,7 @@ impl<'p> Exclusive<'p> {
         self.core.slots().for_each(|slot| slot.shortcut.forget());
     }
 
-    /// The same section seen as a shared one: who is alone may do what is allowed to many.
+    /// A shared guard of this exclusive section: who is alone may do what is allowed to many.
     pub(crate) fn as_shared(&mut self) -> Shared<'_> {
         // Our own slot is not entered, so leaving it again when the view is dropped changes nothing.
         Shared { core: self.core, slot: self.slot }

@@ -73,9 +73,9 @@ impl<T: Copy> Fresh<'_, T> {
 /// What to do with an existing mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
-    /// Keep it.
+    /// Keep the mapping.
     Keep,
-    /// Remove it; the next fault maps it anew.
+    /// Remove the mapping; the next fault makes it anew.
     Remove,
 }
 
@@ -92,7 +92,7 @@ impl<T: Copy> Stale<T> {
         notifier.still_counts(guard, before, gfn).then_some(Fresh(self.0, PhantomData))
     }
 
-    /// As [`Self::confirm_for`], for use inside the crate, where the guard outlives the use.
+    /// What was read, if it still holds under the guard, for use inside the crate, where the guard outlives the use.
     pub(crate) fn confirm(
         self,
         guard: &Shared<'_>,
@@ -114,10 +114,10 @@ impl Stale<Level> {
 
 /// The page table by which the host maps its own memory.
 pub trait HostTables {
-    /// A table of it.
+    /// A table of the host's.
     type Table: Copy;
 
-    /// Its root, whose entries have level [`Level::L512G`].
+    /// The root of the host's tables, whose entries have level [`Level::L512G`].
     fn root(&self) -> Self::Table;
 
     /// Reads one entry, once.

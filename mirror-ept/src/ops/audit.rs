@@ -54,9 +54,9 @@ pub trait ExternalView {
 /// What a page of the external table is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// It is mapped by the entry.
+    /// The page is mapped by the entry.
     Leaf,
-    /// It is the table that the entry points at.
+    /// The page is the table that the entry points at.
     Table,
 }
 

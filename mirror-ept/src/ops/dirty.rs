@@ -85,7 +85,7 @@ impl DirtyLog {
 pub enum EagerSplit {
     /// No leaf above 4K is left in the range; so many were split.
     Complete(u64),
-    /// So many were split, then the tables ran out: everything before this frame is done.
+    /// The tables ran out after some leaves were split: everything before this frame is done.
     NeedTables {
         /// Leaves split.
         done: u64,

@@ -137,7 +137,7 @@ impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Emptying<'m, P, X> 
         Self { mmu, last: None }
     }
 
-    /// So many consecutive entries of one table were removed.
+    /// Notes that `entries` consecutive entries of one table, from `first` on, were removed.
     pub(crate) fn removed(&mut self, first: Position, entries: usize) {
         let parent = match first.level().up() {
             Some(up) if up <= self.mmu.config.root_level => Position::of(first.gfn(), up),

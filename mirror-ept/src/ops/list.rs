@@ -24,7 +24,7 @@ pub enum Tree {
 pub enum ListedKind {
     /// A table. Of the mirror its twin, the page of the external table; `None` where it has none, which is a fault.
     Table(Option<Pfn>),
-    /// It maps this page.
+    /// The entry is a leaf that maps this page.
     Leaf(Pfn),
     /// Absent for the guest, and more than nothing: a device, or an entry that somebody holds.
     Other,
@@ -37,7 +37,7 @@ pub struct Listed {
     pub tree: Tree,
     /// Where it stands. A direct entry stands at the frame without the SHARED bit.
     pub at: Position,
-    /// Its 64 bits.
+    /// The 64 bits of the entry.
     pub raw: u64,
     /// What they mean.
     pub kind: ListedKind,

@@ -39,15 +39,15 @@ use crate::table::TablePages;
 /// Where a private page stands in a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Standing {
-    /// It takes no part.
+    /// The page takes no part.
     Plain,
     /// Writes are blocked, for it to be sent for the first time.
     Held,
-    /// It was sent, and has not changed since.
+    /// The page was sent, and has not changed since.
     Sent,
-    /// It was sent, and may have changed since.
+    /// The page was sent, and may have changed since.
     Dirty,
-    /// It was sent and may have changed; writes are blocked, for it to be sent again.
+    /// The page was sent and may have changed; writes are blocked, for it to be sent again.
     DirtyHeld,
 }
 
@@ -65,12 +65,12 @@ impl Standing {
         matches!(self, Self::Sent | Self::Dirty | Self::DirtyHeld)
     }
 
-    /// Whether it has to be sent for the receiver to have what it holds.
+    /// Whether the page has to be sent for the receiver to have what it holds.
     pub const fn is_due(self) -> bool {
         !matches!(self, Self::Sent)
     }
 
-    /// Where it stands when writes are blocked.
+    /// Where the page stands once writes are blocked.
     #[must_use]
     pub const fn held(self) -> Self {
         match self {
@@ -80,7 +80,7 @@ impl Standing {
         }
     }
 
-    /// Where it stands when writes are allowed.
+    /// Where the page stands once writes are allowed.
     #[must_use]
     pub const fn written(self) -> Self {
         match self {
@@ -95,22 +95,22 @@ impl Standing {
 pub struct MovingLeaf {
     /// The guest's frame.
     pub gfn: Gfn,
-    /// Its page.
+    /// The page that the leaf maps.
     pub pfn: Pfn,
-    /// Where it stands; the hook changes it for each leaf whose external entry it changed.
+    /// Where the page stands; a hook changes this for each leaf whose external entry it changed.
     pub standing: Standing,
 }
 
 /// How many leaves stand where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StandingCounts {
-    /// Plain ones.
+    /// Pages that take no part.
     pub plain: u64,
-    /// Those that were sent and have not changed.
+    /// Pages that were sent and have not changed.
     pub sent: u64,
-    /// Those that were sent and have to be sent again.
+    /// Pages that were sent and have to be sent again.
     pub dirty: u64,
-    /// Those that are held for their first sending.
+    /// Pages that are held for their first sending.
     pub held: u64,
 }
 

@@ -36,11 +36,11 @@ use crate::walk::{FoundLeaves, Walk};
 /// Which trees an operation works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Filter {
-    /// The mirror.
+    /// The mirror, which maps private memory.
     Private,
-    /// The direct tree.
+    /// The direct tree, which maps shared memory.
     Shared,
-    /// Both.
+    /// The mirror and the direct tree.
     Both,
 }
 

@@ -41,7 +41,7 @@ pub struct Backed {
 pub struct Rights(u8);
 
 impl Rights {
-    /// Everything.
+    /// Read, write and execute.
     pub const ALL: Self = Self(7);
 
     /// The rights in an entry.
@@ -49,19 +49,19 @@ impl Rights {
         Self((entry & 7) as u8)
     }
 
-    /// What both allow.
+    /// The rights that are in this set and in `other`.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The same without write.
+    /// These rights without that to write.
     #[must_use]
     pub const fn without_write(self) -> Self {
         Self(self.0 & !2)
     }
 
-    /// Whether an access is allowed.
+    /// Whether the rights allow an access.
     pub const fn allow(self, access: Access) -> bool {
         let needed = match access {
             Access::Read => 1,

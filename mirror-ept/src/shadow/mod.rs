@@ -73,7 +73,7 @@ impl ShadowRoot {
 pub enum ShadowOutcome {
     /// The page is mapped at this level.
     Mapped(Level),
-    /// It was mapped before.
+    /// The page was mapped at this level before the fault.
     Spurious(Level),
     /// The guest's table does not allow the access: an EPT violation for the guest to handle.
     GuestViolation(Level),

@@ -23,9 +23,9 @@ pub(crate) struct MirrorTable<Twin> {
 /// Which tables an operation may need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserve {
-    /// So many mirror tables, with their twins.
+    /// This number of mirror tables, with their twins.
     Mirror(usize),
-    /// So many direct tables.
+    /// This number of direct tables.
     Direct(usize),
 }
 

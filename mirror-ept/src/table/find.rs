@@ -28,7 +28,7 @@ impl<'m, P: TablePages, X: External<Page = P::ExternalPage>> Finder<'m, P, X> {
         Some((entry, Spte(entry.load(Ordering::Acquire))))
     }
 
-    /// So many consecutive entries of one table.
+    /// The `count` consecutive entries of one table from `first` on.
     pub(crate) fn entries(&mut self, first: Position, count: usize) -> Option<&'m [AtomicU64]> {
         let from = index(first.gfn(), first.level());
         self.table_of(first)?.get(from..from.checked_add(count)?)

@@ -89,7 +89,7 @@ pub enum Returned {
     /// Offered to the external table, which did not keep it but may have written to it: clean it before
     /// any other use (57).
     Scribbled,
-    /// It was part of the external table and was removed from it.
+    /// The page was part of the external table and was removed from it.
     Removed,
 }
 

@@ -1,7 +1,7 @@
 //! The tables from outside, beside a model of what stands there: everything that needs no exploring of interleavings.
 
 #![cfg(not(any(loom, shuttle)))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -121,7 +121,7 @@ impl Nested {
         self.shadow.translate(&self.b.mmu, &self.b.me.shared(), root, Gfn::new(gfn), access)
     }
 
-    /// Both tables walked by hand: the page, if the guest's table and the host's memory allow the access.
+    /// The guest's table and the host's walked by hand: the page, if both allow the access.
     fn by_hand(&self, gfn: u64, access: Access) -> Option<Pfn> {
         let needed = match access {
             Access::Read => 1,

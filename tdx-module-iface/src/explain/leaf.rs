@@ -12,7 +12,7 @@ use crate::status::Status;
 pub struct LeafCard {
     /// Whose leaf it is.
     pub side: Side,
-    /// Its row.
+    /// The leaf's row in the table of leaves.
     pub info: &'static LeafInfo,
 }
 

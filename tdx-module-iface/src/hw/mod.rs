@@ -11,7 +11,7 @@
 //! **Faults are values.** SEAMCALL raises #UD outside VMX root operation and #GP outside ring 0. The owner of
 //! the interrupt descriptor table asks [`fixup`] for the address at which to go on; the routine then returns
 //! the fault, with no register changed. VMfailInvalid is the carry flag.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the instruction; the proof is in the module docs")]
 
 use core::arch::global_asm;
 use core::marker::PhantomData;

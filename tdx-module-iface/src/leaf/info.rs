@@ -55,7 +55,7 @@ pub struct RegUse {
 pub enum Readiness {
     /// Once the module is ready; before it answers `SYS_NOT_READY`, afterwards `SYS_SHUTDOWN`.
     Ready,
-    /// Also while the module is brought up; after its shutdown it answers `SYS_SHUTDOWN`.
+    /// The leaf may be called while the module is brought up, too; after its shutdown it answers `SYS_SHUTDOWN`.
     BringUp,
     /// Always, also after the module's shutdown.
     Always,
@@ -64,12 +64,12 @@ pub enum Readiness {
 /// Whether a leaf looks for pending interrupts of the host while it works, and what it then leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interruption {
-    /// It does not look.
+    /// The leaf does not look for interrupts.
     Never,
-    /// It ends with nothing done; the same call begins anew (`INTERRUPTED_RESTARTABLE`, or the guest executes its
+    /// The leaf ends with nothing done; an equal call begins anew (`INTERRUPTED_RESTARTABLE`, or the guest executes its
     /// TDCALL again).
     Restartable,
-    /// It ends with part of the work done, and its outputs are the operands of the call that goes on
+    /// The leaf ends with part of the work done, and its outputs are the operands of the call that goes on
     /// (`INTERRUPTED_RESUMABLE`).
     Resumable,
 }

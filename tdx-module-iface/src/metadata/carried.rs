@@ -15,31 +15,31 @@ use crate::release::Release;
 pub enum StateList {
     /// What does not change while a TD runs, with the module's own fields before it.
     Immutable,
-    /// What does: of the TD, or of one VCPU.
+    /// What changes while a TD runs: state of the TD, or of one VCPU.
     Mutable,
 }
 
 /// What an importer does about a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Demand {
-    /// A list without it is refused.
+    /// A field without which a list is refused.
     Required,
-    /// It is taken where it is there.
+    /// A field that is taken where it is there.
     Optional,
-    /// It is read over.
+    /// A field that is read over.
     Ignored,
 }
 
 /// How a field crosses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Carried {
-    /// The list that it is in.
+    /// The list that the field is in.
     pub list: StateList,
     /// The bits that are written to the list.
     pub exported: u64,
     /// The bits that are taken from the list.
     pub imported: u64,
-    /// What an importer does about it.
+    /// What an importer does about the field.
     pub demand: Demand,
 }
 
@@ -51,13 +51,13 @@ impl Carried {
         Self { list, exported: ALL, imported, demand }
     }
 
-    /// The same, of which an importer takes these bits only.
+    /// This row with only `bits` of the field taken by an importer.
     const fn importing(mut self, bits: u64) -> Self {
         self.imported = bits;
         self
     }
 
-    /// The same, of which these bits only cross.
+    /// This row with only `bits` of the field crossing.
     const fn only(mut self, bits: u64) -> Self {
         (self.exported, self.imported) = (bits, bits);
         self

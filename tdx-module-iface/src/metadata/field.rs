@@ -36,9 +36,9 @@ pub struct Masks {
 pub enum Transform {
     /// Nothing: it is stored and loaded as it is.
     Stored,
-    /// It is stored as it is, once a write was compared with other state of the TD or VCPU.
+    /// The value is stored as it is, once a write was compared with other state of the TD or VCPU.
     Checked,
-    /// It is not stored: each read computes it, and it cannot be written.
+    /// The value is not stored: each read computes it, and it cannot be written.
     Computed,
     /// Microseconds outside, ticks of the time-stamp counter inside; writes replace the whole value.
     Microseconds,

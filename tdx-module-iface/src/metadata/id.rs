@@ -104,13 +104,13 @@ impl FieldId {
         self.0 & Self::RESERVED
     }
 
-    /// The same identifier with another field code (24 bits).
+    /// This identifier with another field code (24 bits).
     #[must_use]
     pub const fn with_code(self, code: u32) -> Self {
         Self(self.0 & !0xff_ffff | code as u64 & 0xff_ffff)
     }
 
-    /// The same identifier with bit 63 set: the form of a field that is not architectural.
+    /// This identifier with bit 63 set: the form of a field that is not architectural.
     #[must_use]
     pub const fn not_architectural(self) -> Self {
         Self(self.0 | 1 << 63)

@@ -141,7 +141,7 @@ impl SeptEntry {
         SeptState::from_encoding(self.state_encoding())
     }
 
-    /// The same entry with the state bits of `state`. Access rights stay as they are.
+    /// This entry with the state bits of `state`. Access rights stay as they are.
     #[must_use]
     pub const fn with_state(self, state: SeptState) -> Self {
         Self(self.0 & !Self::STATE | Self::state_bits(state))

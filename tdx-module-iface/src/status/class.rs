@@ -55,9 +55,9 @@ open_enum! {
 pub enum Recovery {
     /// Success, or an outcome that is no error.
     NotNeeded,
-    /// The same call may succeed later.
+    /// A call with equal operands may succeed later.
     Retry,
-    /// The same call cannot succeed unless its inputs or the state change.
+    /// A call with equal operands cannot succeed unless the state changes; other operands may.
     AfterChange,
     /// The VCPU is lost.
     VcpuLost,

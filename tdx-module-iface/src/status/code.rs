@@ -17,7 +17,7 @@ pub struct StatusCode(pub u32);
 pub struct StatusInfo {
     /// The code.
     pub code: StatusCode,
-    /// Its name in the ABI, without the `TDX_` prefix.
+    /// The code's name in the ABI, without the `TDX_` prefix.
     pub name: &'static str,
     /// What the low half of the status is.
     pub details: DetailsKind,

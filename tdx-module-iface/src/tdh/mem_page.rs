@@ -93,11 +93,11 @@ pub fn tdh_mem_page_demote<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
 }
 
-/// The same for a 2 MiB page of a module with dynamic PAMT (release 2.0): `pair` becomes the pages of the pieces'
-/// PAMT entries, where the range has none.
+/// Splits a blocked, tracked 2 MiB page on a module with dynamic PAMT (release 2.0): `table` becomes the pieces'
+/// Secure-EPT page, `pair` the pages of their PAMT entries, where the range has none.
 ///
 /// # Errors
-/// As for [`tdh_mem_page_demote`]; `PAGE_METADATA_INCORRECT` for a page of the pair that is in use.
+/// `INTERRUPTED_RESTARTABLE` where an interrupt is pending: nothing was done. `PAGE_METADATA_INCORRECT` for a page of the pair that is in use.
 pub fn tdh_mem_page_demote_with_pamt<S: SeamCall + ?Sized>(
     lp: &mut S,
     tdr: Tdr,

@@ -13,7 +13,7 @@ use crate::status::StatusCode;
 pub enum BlockOutcome {
     /// The entry is blocked now, in the current epoch.
     Blocked,
-    /// It was blocked before; nothing changed.
+    /// The entry was blocked before; nothing changed.
     AlreadyBlocked(SeptInfo),
 }
 

@@ -49,7 +49,7 @@ pub fn tdh_mem_sept_add<S: SeamCall + ?Sized>(
 pub struct SeptPages([u64; 4]);
 
 impl SeptPages {
-    /// These pages; index 0 is the TD's own table, 1 to 3 are those of the L2 VMs.
+    /// A set of `pages`; index 0 is the page of the TD's own table, 1 to 3 are those of the L2 VMs.
     pub fn new(pages: [Option<Hpa>; 4]) -> Self {
         Self(pages.map(|page| page.map_or(NO_PAGE, Hpa::get)))
     }

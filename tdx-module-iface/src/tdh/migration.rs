@@ -107,9 +107,9 @@ impl GpaList {
 pub enum Operation {
     /// Nothing.
     Nothing,
-    /// Its first export or import in a session.
+    /// The page's first export or import in a session.
     Migrate,
-    /// It belongs to the session no more.
+    /// The page leaves the session.
     Cancel,
     /// A later export or import.
     Remigrate,
@@ -161,7 +161,7 @@ impl GpaEntry {
 pub struct EntryStatus(pub u8);
 
 impl EntryStatus {
-    /// It was done.
+    /// What the entry asked for was done.
     pub const DONE: Self = Self(0);
     /// Nothing was asked for.
     pub const SKIPPED: Self = Self(1);

@@ -32,7 +32,7 @@ pub fn tdh_mng_create<S: SeamCall + ?Sized>(lp: &mut S, page: Hpa, key: KeyId) -
 pub enum KeyConfigOutcome {
     /// The key is configured on this package now.
     Configured,
-    /// It was before; nothing changed.
+    /// The package's key was configured before; nothing changed.
     AlreadyConfigured,
 }
 

@@ -25,10 +25,10 @@ pub fn tdh_sys_init<S: SeamCall + ?Sized>(lp: &mut S) -> Result<(), SeamError> {
     without_operands(lp, TdhLeaf::SYS_INIT)
 }
 
-/// Initialises this LP.
+/// Initialises the module on this LP.
 ///
 /// # Errors
-/// `SYS_LP_INIT_DONE` the second time; `INCONSISTENT_MSR` and `INCONSISTENT_CPUID_FIELD` where it differs from
+/// `SYS_LP_INIT_DONE` the second time; `INCONSISTENT_MSR` and `INCONSISTENT_CPUID_FIELD` where the LP differs from
 /// the first LP.
 pub fn tdh_sys_lp_init<S: SeamCall + ?Sized>(lp: &mut S) -> Result<(), SeamError> {
     without_operands(lp, TdhLeaf::SYS_LP_INIT)
@@ -51,11 +51,14 @@ pub fn tdh_sys_config<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.plain().map(drop)
 }
 
-/// The same with dynamic PAMT (release 2.0): each TDMR's area for 4 KiB entries is a bitmap instead, one bit for
-/// each 4 KiB page, and the entries come with [`super::tdh_phymem_pamt_add`].
+/// Gives a module with dynamic PAMT (release 2.0) its memory and its own key id. Each TDMR's area for 4 KiB entries is
+/// a bitmap, one bit for each 4 KiB page, and the entries come with [`super::tdh_phymem_pamt_add`].
+/// `tdmr_addresses` is a 512-byte aligned array of `count` addresses of [`TdmrInfo`](crate::tdmr::TdmrInfo), in
+/// ascending order of the TDMRs.
 ///
 /// # Errors
-/// As for [`tdh_sys_config`]; `OPERAND_INVALID` from a module without the feature.
+/// Those of class 0x0A, whose details name TDMR and reserved area; `SYS_CONFIG_NOT_PENDING` while an LP is not
+/// initialised; `OPERAND_INVALID` from a module without the feature.
 pub fn tdh_sys_config_with_dynamic_pamt<S: SeamCall + ?Sized>(
     lp: &mut S,
     tdmr_addresses: Hpa,
@@ -112,11 +115,11 @@ pub fn tdh_sys_tdmr_init<S: SeamCall + ?Sized>(lp: &mut S, tdmr: Hpa) -> Result<
 pub struct SysInfoBuffers {
     /// For [`TdhSysInfo`](crate::tdsysinfo::TdhSysInfo): 1 KiB aligned.
     pub info: Hpa,
-    /// Its bytes, at least 1024.
+    /// The size of the buffer for the structure, bytes, at least 1024.
     pub info_bytes: u64,
     /// For the table of [`CmrInfo`](crate::tdmr::CmrInfo): 512-byte aligned.
     pub cmrs: Hpa,
-    /// Its entries, at least 32.
+    /// The number of entries in the list of CMRs, at least 32.
     pub cmr_entries: u64,
 }
 

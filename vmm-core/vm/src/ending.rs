@@ -13,9 +13,9 @@ pub enum Ending<D> {
     },
     /// The guest reported a fatal error (GHCI ReportFatalError).
     FatalError {
-        /// Its code.
+        /// The code that the guest gave.
         code: u32,
-        /// Its message.
+        /// The message that the guest gave.
         message: String,
     },
     /// The guest asked for a reset. A TD cannot be reset: it would have to be built anew.

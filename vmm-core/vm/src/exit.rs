@@ -88,7 +88,7 @@ pub enum VmExit<D> {
     GetQuote {
         /// The buffer, SHARED bit included.
         gpa: Gpa,
-        /// Its bytes.
+        /// The size of the buffer at the address, bytes.
         size: u64,
     },
     /// The guest says which vector tells it that a request is done.
@@ -113,10 +113,10 @@ pub enum VmExit<D> {
 /// What the guest is told of the exit before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done. Also for the first run, and after an exit that asked for nothing.
+    /// What the exit asked for is done. For the first run, too, and after an exit that asked for nothing.
     #[default]
     Done,
-    /// It is done, and this is its result.
+    /// What the exit asked for is done, and this is its result.
     Value(u64),
     /// A part is done: go on from here.
     Retry(Gpa),
@@ -140,7 +140,7 @@ pub struct MemoryFault {
 /// What is wrong with an access to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultReason {
-    /// There is no memory at the address.
+    /// No memory is at the address.
     NoMemory,
     /// The memory at the address is on the other side.
     WrongSide,

@@ -56,10 +56,10 @@ pub trait Partition: Sync {
 
 /// A vCPU in the hands of the thread that runs it.
 pub trait Vcpu {
-    /// As [`Partition::Death`].
+    /// Why a vCPU cannot go on: the partition's [`Partition::Death`].
     type Death;
 
-    /// Its number.
+    /// The vCPU's number in its partition.
     fn index(&self) -> u32;
 
     /// Tells the guest what became of the exit before, and runs it until it needs something. What goes wrong ends the
@@ -77,7 +77,7 @@ pub trait Vcpu {
 /// Memory was not converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConvertError<D> {
-    /// This frame of the range has no memory behind it. Nothing was converted.
+    /// A frame of the range has no memory behind it. Nothing was converted.
     NoMemory(Gfn),
     /// The VM cannot go on.
     Died(D),

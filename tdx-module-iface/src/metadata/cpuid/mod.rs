@@ -170,7 +170,7 @@ const fn faulting(leaf: u32, subleaf: Option<u32>) -> CpuidLeaf {
     CpuidLeaf { presence: Presence::Faulting, ..value }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the columns of the table")]
+#[expect(clippy::too_many_arguments, reason = "the columns of the table")]
 const fn configurable(
     place: u8,
     leaf: u32,
