@@ -119,7 +119,7 @@ pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
     /// A mutex holding `value`.
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self(shuttle::sync::Mutex::new(value))
     }
 
@@ -140,7 +140,7 @@ pub struct RwLock<T>(shuttle::sync::RwLock<T>);
 
 impl<T> RwLock<T> {
     /// A lock holding `value`.
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self(shuttle::sync::RwLock::new(value))
     }
 

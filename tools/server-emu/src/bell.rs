@@ -5,10 +5,12 @@
 //! takes, and only then sleeps: a ring that came before is not missed, whenever it came. Who wakes up clears the flag
 //! ([`Bell::clear`]) *before* it looks for the reason.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tdvisor_base::sync::{AtomicBool, Ordering};
+
+use crate::threads::{Condvar, Mutex};
 
 /// One processor's bell.
 #[derive(Debug, Default)]

@@ -26,6 +26,7 @@
 //! | [`layout`], [`acpi`], [`loader`] | the address space, the tables, the kernel's files |
 //! | [`msr`], `bus`, `cpuid`, `vmx`, `vmcs`, `seamcall` | what a processor's instructions reach |
 //! | [`record`], [`report`] | what the host did |
+//! | `turns`, `threads` | who runs, where a run is to repeat; threads, and locks that are waited for |
 //! | `freeze`, [`saved`] | stopping the server, and its state as a snapshot holds it |
 
 #![forbid(unsafe_code)]
@@ -49,6 +50,7 @@ pub mod report;
 pub mod saved;
 mod seamcall;
 pub mod server;
+mod threads;
 mod turns;
 mod vmcs;
 mod vmx;

@@ -26,6 +26,7 @@ use crate::processor::{Processor, SavedProcessor};
 use crate::record::Record;
 use crate::remapping::RemappingRegisters;
 use crate::report::Report;
+use crate::threads::{self, thread};
 
 /// The least memory of a server.
 pub const MIN_MEMORY: u64 = 64 << 20;
@@ -405,11 +406,10 @@ impl Server {
             }
             Start::Spent => self.end(Ending::Stopped),
         }
-        let states = std::thread::scope(|scope| {
+        let states = thread::scope(|scope| {
             let mut threads = Vec::new();
             for (index, processor) in processors.into_iter().enumerate() {
-                let thread = std::thread::Builder::new().name(format!("cpu{index}"));
-                match thread.spawn_scoped(scope, || processor.run()) {
+                match threads::spawn(scope, format!("cpu{index}"), || processor.run()) {
                     Ok(thread) => threads.push(thread),
                     Err(_) => self.end(Ending::Stopped),
                 }

@@ -18,10 +18,12 @@
 //!
 //! So the same seed gives the same run, instruction by instruction, as long as nothing comes from outside.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use seam_emu::{Machine, Random};
 use serde::{Deserialize, Serialize};
+
+use crate::threads::{Condvar, Mutex, MutexGuard};
 
 /// Ticks of one turn: at least, and the range above that.
 const TURN_MIN: u64 = 160_000;
