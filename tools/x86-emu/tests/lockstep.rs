@@ -87,6 +87,39 @@ fn two_registers(opcode: &[u8], reg: u8, rm: u8, wide: bool) -> Vec<u8> {
     code
 }
 
+/// An instruction of BMI1 or BMI2 on registers.
+fn bit_field(rng: &mut Rng, reg: u8, rm: u8, wide: bool) -> Vec<u8> {
+    let second = scratch(rng);
+    // Prefix, map, opcode: shifts, BEXTR, PDEP, PEXT, BZHI, ANDN, MULX, the lowest bit, RORX.
+    let (prefix, map, opcode) = [
+        (1, 2, 0xF7),
+        (2, 2, 0xF7),
+        (3, 2, 0xF7),
+        (0, 2, 0xF7),
+        (3, 2, 0xF5),
+        (2, 2, 0xF5),
+        (0, 2, 0xF5),
+        (0, 2, 0xF2),
+        (3, 2, 0xF6),
+        (0, 2, 0xF3),
+        (3, 3, 0xF0),
+    ][rng.below(11) as usize];
+    let reg = if opcode == 0xF3 { 1 + rng.below(3) as u8 } else { reg };
+    let second = if opcode == 0xF0 { 0 } else { second };
+    let extensions = (reg >> 3) << 7 | (rm >> 3) << 5;
+    let mut code = vec![
+        0xC4,
+        extensions ^ 0xE0 | map,
+        u8::from(wide) << 7 | second << 3 ^ 0x78 | prefix,
+        opcode,
+        0xC0 | (reg & 7) << 3 | rm & 7,
+    ];
+    if opcode == 0xF0 {
+        code.push(rng.byte());
+    }
+    code
+}
+
 /// One instruction that goes on behind itself.
 fn instruction(rng: &mut Rng) -> Vec<u8> {
     let (reg, rm, wide) = (scratch(rng), scratch(rng), rng.below(2) == 0);
@@ -100,7 +133,7 @@ fn instruction(rng: &mut Rng) -> Vec<u8> {
         }
         code
     };
-    match rng.below(47) {
+    match rng.below(49) {
         0..=4 => two_registers(&opcode(kind << 3), reg, rm, wide),
         5 | 6 => memory_operand(rng, &opcode(kind << 3), reg, wide),
         7 | 8 => memory_operand(rng, &opcode(kind << 3 | 2), reg, wide),
@@ -250,6 +283,16 @@ fn instruction(rng: &mut Rng) -> Vec<u8> {
             // CMPXCHG16B
             _ => memory_operand(rng, &[0x0F, 0xC7], 1, true),
         },
+        47 => bit_field(rng, reg, rm, wide),
+        48 => {
+            // SHLD, SHRD by an immediate or CL.
+            let mut code =
+                two_registers(&[0x0F, [0xA4, 0xA5, 0xAC, 0xAD][(kind & 3) as usize]], reg, rm, wide);
+            if kind & 1 == 0 {
+                code.push(rng.byte());
+            }
+            code
+        }
         _ => {
             // push and pop
             let mut code = vec![0x40 | reg >> 3, 0x50 | reg & 7];

@@ -41,6 +41,32 @@ pub(crate) enum Rm {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Label(u32);
 
+/// What a VEX prefix says beside its operands, and the opcode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Vex {
+    pub(crate) prefix: VexPrefix,
+    pub(crate) map: VexMap,
+    pub(crate) opcode: u8,
+}
+
+/// The prefix that a VEX prefix stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum VexPrefix {
+    None = 0,
+    P66 = 1,
+    PF3 = 2,
+    PF2 = 3,
+}
+
+/// The opcode map that a VEX prefix names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum VexMap {
+    Map0F38 = 2,
+    Map0F3A = 3,
+}
+
 const UNBOUND: u32 = u32::MAX;
 
 /// Bytes of code under construction, with places in them.
@@ -120,6 +146,11 @@ impl Asm {
             self.raw(&[rex]);
         }
         self.raw(opcode);
+        self.operands(reg, rm);
+    }
+
+    /// ModRM and what follows it.
+    fn operands(&mut self, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
         match rm {
             Rm::Reg(r) => self.raw(&[0xC0 | reg | r.0 & 7]),
@@ -166,6 +197,24 @@ impl Asm {
     /// An instruction with a prefix that is part of its opcode.
     pub(crate) fn with_prefix(&mut self, prefix: &[u8], opcode: &[u8], wide: bool, reg: u8, rm: Rm) {
         self.modrm(prefix, opcode, wide, false, reg, rm);
+    }
+
+    /// An instruction of two registers and a register or memory, with a VEX prefix and general registers.
+    pub(crate) fn vex(&mut self, encoding: Vex, wide: bool, reg: u8, second: Host, rm: Rm) {
+        let (x, b) = match rm {
+            Rm::Reg(r) | Rm::Base(r, _) => (0, r.0 >> 3),
+            Rm::Indexed(base, index, _, _) => (index.0 >> 3, base.map_or(0, |b| b.0 >> 3)),
+            Rm::Rip(_) => (0, 0),
+        };
+        let extensions = (reg >> 3 & 1) << 7 | (x & 1) << 6 | (b & 1) << 5;
+        let second = (second.0 & 15) << 3;
+        self.raw(&[
+            0xC4,
+            extensions ^ 0xE0 | encoding.map as u8,
+            u8::from(wide) << 7 | second ^ 0x78 | encoding.prefix as u8,
+            encoding.opcode,
+        ]);
+        self.operands(reg, rm);
     }
 
     pub(crate) fn load(&mut self, width: Width, to: Host, from: Rm) {

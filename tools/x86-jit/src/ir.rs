@@ -189,6 +189,30 @@ pub enum Scan {
     Population,
 }
 
+/// Operations of BMI1 and BMI2 that are made of general registers. The host has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are the instructions")]
+pub enum BitField {
+    Andn,
+    Bextr,
+    Bzhi,
+    Blsr,
+    Blsmsk,
+    Blsi,
+    Pdep,
+    Pext,
+    Sarx,
+    Shlx,
+    Shrx,
+}
+
+impl BitField {
+    /// The arithmetic flags are set by the result; otherwise they stay.
+    pub const fn sets_flags(self) -> bool {
+        matches!(self, Self::Andn | Self::Bextr | Self::Bzhi | Self::Blsr | Self::Blsmsk | Self::Blsi)
+    }
+}
+
 /// Waits for memory accesses before it; the host's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -367,6 +391,14 @@ pub enum Insn {
         to: Reg,
         count: Count,
     },
+    /// SHLD (`Shl`) and SHRD (`Shr`): bits of another register move in.
+    ShiftDouble {
+        kind: Shift,
+        width: Width,
+        to: Reg,
+        from: Reg,
+        count: Count,
+    },
     /// IMUL with two or three operands.
     Multiply {
         width: Width,
@@ -408,6 +440,21 @@ pub enum Insn {
         width: Width,
         to: Reg,
         from: Operand,
+    },
+    /// An operation with a second source in a register; the lowest-bit ones have none and name their destination.
+    BitField {
+        kind: BitField,
+        width: Width,
+        to: Reg,
+        from: Operand,
+        other: Reg,
+    },
+    /// RORX. The host has it.
+    RotateRight {
+        width: Width,
+        to: Reg,
+        from: Operand,
+        count: u8,
     },
     Fence {
         kind: Fence,
@@ -573,15 +620,24 @@ impl Insn {
             | Self::Shift {
                 kind: Shift::Shl | Shift::Shr | Shift::Sar, count: Count::Immediate(_), ..
             }
+            | Self::ShiftDouble { count: Count::Immediate(_), .. }
             | Self::Multiply { .. }
             | Self::MultiplyWide { .. }
             | Self::VectorCompare { .. }
             | Self::HighByte { .. }
             | Self::Scan { kind: Scan::Population, .. }
             | Self::Fetch { kind: Fetch::Add | Fetch::Compare, .. } => FlagUse::Sets,
+            Self::BitField { kind, .. } => {
+                if kind.sets_flags() {
+                    FlagUse::Sets
+                } else {
+                    FlagUse::None
+                }
+            }
             Self::Unary { kind: Unary::Not, .. } => FlagUse::None,
             Self::Unary { .. }
             | Self::Shift { .. }
+            | Self::ShiftDouble { .. }
             | Self::Bit { .. }
             | Self::Scan { .. }
             | Self::ExchangeWide { .. } => FlagUse::Changes,
@@ -598,9 +654,11 @@ impl Insn {
             Self::Move { to: Operand::Memory(address), .. }
             | Self::Arithmetic { to: Operand::Memory(address), .. } => Some(address),
             Self::Move { from, .. } | Self::Arithmetic { from, .. } | Self::Push { from } => from.memory(),
-            Self::Extend { from, .. } | Self::Multiply { from, .. } | Self::ConditionalMove { from, .. } => {
-                from.memory()
-            }
+            Self::Extend { from, .. }
+            | Self::Multiply { from, .. }
+            | Self::ConditionalMove { from, .. }
+            | Self::BitField { from, .. }
+            | Self::RotateRight { from, .. } => from.memory(),
             Self::Unary { to, .. }
             | Self::JumpIndirect { to }
             | Self::CallIndirect { to }
@@ -669,6 +727,10 @@ impl Insn {
             Self::HighByte { kind, of, .. } => {
                 return of.number() < 4 && !matches!(kind, Arithmetic::Adc | Arithmetic::Sbb);
             }
+            Self::ShiftDouble { kind, width, .. } => {
+                return matches!(kind, Shift::Shl | Shift::Shr)
+                    && matches!(width, Width::Dword | Width::Qword);
+            }
             Self::Extend { from_width, from: _, width, signed, .. } => {
                 let narrower = from_width.bytes() < width.bytes();
                 return narrower && (*signed || !matches!(from_width, Width::Dword));
@@ -693,6 +755,8 @@ impl Insn {
             | Self::SwapBytes { width, .. }
             | Self::Bit { width, .. }
             | Self::Scan { width, .. }
+            | Self::BitField { width, .. }
+            | Self::RotateRight { width, .. }
             | Self::Shift { width, count: Count::Cl, .. } => width,
             _ => return true,
         };

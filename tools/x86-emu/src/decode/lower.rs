@@ -4,8 +4,8 @@ use std::is_x86_feature_detected;
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86_jit::ir::{
-    Address, Arithmetic, Atomicity, Bit, BitOffset, Condition, Count, Fence, Fetch, Insn, Operand, Reg, Scan,
-    Segment, Shift, SignExtension, Source, Unary, Width,
+    Address, Arithmetic, Atomicity, Bit, BitField, BitOffset, Condition, Count, Fence, Fetch, Insn, Operand,
+    Reg, Scan, Segment, Shift, SignExtension, Source, Unary, Width,
 };
 
 use super::lower_vector;
@@ -25,6 +25,7 @@ pub(crate) fn lower(i: &Instruction) -> Option<Insn> {
         .or_else(|| arithmetic(i))
         .or_else(|| transfers(i))
         .or_else(|| fetches(i))
+        .or_else(|| bit_field(i))
         .or_else(|| system(i))
         .or_else(|| lower_vector::lower(i))
 }
@@ -214,6 +215,8 @@ fn arithmetic(i: &Instruction) -> Option<Insn> {
         M::Shl | M::Sal => shift(i, Shift::Shl),
         M::Shr => shift(i, Shift::Shr),
         M::Sar => shift(i, Shift::Sar),
+        M::Shld => double_shift(i, Shift::Shl),
+        M::Shrd => double_shift(i, Shift::Shr),
         M::Rol => shift(i, Shift::Rol),
         M::Ror => shift(i, Shift::Ror),
         M::Imul if i.op_count() == 1 => {
@@ -252,6 +255,38 @@ fn scan(i: &Instruction, kind: Scan) -> Option<Insn> {
     Some(Insn::Scan { kind, width: size(i, 0)?, to: register(i, 0)?, from: operand(i, 1)? })
 }
 
+/// BMI1 and BMI2, where the host has them.
+fn bit_field(i: &Instruction) -> Option<Insn> {
+    use Mnemonic as M;
+    let kind = match i.mnemonic() {
+        M::Andn => BitField::Andn,
+        M::Bextr => BitField::Bextr,
+        M::Bzhi => BitField::Bzhi,
+        M::Blsr => BitField::Blsr,
+        M::Blsmsk => BitField::Blsmsk,
+        M::Blsi => BitField::Blsi,
+        M::Pdep => BitField::Pdep,
+        M::Pext => BitField::Pext,
+        M::Sarx => BitField::Sarx,
+        M::Shlx => BitField::Shlx,
+        M::Shrx => BitField::Shrx,
+        M::Rorx => {
+            is_x86_feature_detected!("bmi2").then_some(())?;
+            let (width, to) = (size(i, 0)?, register(i, 0)?);
+            return Some(Insn::RotateRight { width, to, from: operand(i, 1)?, count: i.immediate8() });
+        }
+        _ => return None,
+    };
+    (is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")).then_some(())?;
+    let (from, other) = match kind {
+        // The operand that may be memory is the last one.
+        BitField::Andn | BitField::Pdep | BitField::Pext => (operand(i, 2)?, register(i, 1)?),
+        BitField::Blsr | BitField::Blsmsk | BitField::Blsi => (operand(i, 1)?, register(i, 0)?),
+        _ => (operand(i, 1)?, register(i, 2)?),
+    };
+    Some(Insn::BitField { kind, width: size(i, 0)?, to: register(i, 0)?, from, other })
+}
+
 /// The register of whose second byte the first operand is.
 fn high_byte(i: &Instruction) -> Option<Reg> {
     let register = i.op_register(0);
@@ -278,16 +313,22 @@ fn system(i: &Instruction) -> Option<Insn> {
 /// Shifts that move something, and not all there is.
 fn shift(i: &Instruction, kind: Shift) -> Option<Insn> {
     let width = size(i, 0)?;
-    let count = if i.op1_kind() == OpKind::Register {
-        Count::Cl
-    } else {
-        let count = i.immediate8() & if width == Width::Qword { 63 } else { 31 };
-        if count == 0 || count >= 8 * width.bytes() {
-            return None;
-        }
-        Count::Immediate(count)
-    };
-    Some(Insn::Shift { kind, width, to: register(i, 0)?, count })
+    Some(Insn::Shift { kind, width, to: register(i, 0)?, count: count(i, 1, width)? })
+}
+
+fn double_shift(i: &Instruction, kind: Shift) -> Option<Insn> {
+    let width = size(i, 0)?;
+    let (to, from) = (register(i, 0)?, register(i, 1)?);
+    Some(Insn::ShiftDouble { kind, width, to, from, count: count(i, 2, width)? })
+}
+
+/// Operand `n` as the count of a shift.
+fn count(i: &Instruction, n: u32, width: Width) -> Option<Count> {
+    if i.op_kind(n) == OpKind::Register {
+        return Some(Count::Cl);
+    }
+    let count = i.immediate8() & if width == Width::Qword { 63 } else { 31 };
+    (count != 0 && count < 8 * width.bytes()).then_some(Count::Immediate(count))
 }
 
 fn transfers(i: &Instruction) -> Option<Insn> {

@@ -156,9 +156,24 @@ impl Emitter<'_> {
         self.flags = FlagState::SAVED;
     }
 
+    /// Computes the flags of a result: CF is the host's, OF is clear, the others are those of the result.
+    pub(super) fn flags_of_result(&mut self, width: Width, result: Host) {
+        self.asm.op_full(Width::Byte, &[0x0F, 0x92], 0, OVERFLOW); // setc
+        self.low_flags_of(width, result);
+        self.asm.op_full(Width::Byte, &[0xC6], 0, OVERFLOW);
+        self.asm.raw(&[0]);
+        self.flags = FlagState::SAVED;
+    }
+
     /// Computes the flags of a product: CF and OF are the host's, the others those of the result.
     pub(super) fn flags_of_product(&mut self, width: Width, result: Host) {
         self.asm.op_full(Width::Byte, &[0x0F, 0x90], 0, OVERFLOW); // seto
+        self.low_flags_of(width, result);
+        self.flags = FlagState::SAVED;
+    }
+
+    /// Saves the flags of a result, with CF from where OF is saved.
+    pub(super) fn low_flags_of(&mut self, width: Width, result: Host) {
         self.asm.op(width, 0x84, result, Rm::Reg(result));
         self.asm.copy(T2, Host::RAX);
         self.asm.raw(&[0x9F]); // lahf
@@ -166,6 +181,5 @@ impl Emitter<'_> {
         self.asm.op_full(Width::Dword, &[0x88], AH, LOW_FLAGS);
         self.flags_mask(AuxiliaryCarry::Clear);
         self.asm.copy(Host::RAX, T2);
-        self.flags = FlagState::SAVED;
     }
 }

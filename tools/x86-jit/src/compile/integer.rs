@@ -50,6 +50,9 @@ impl Emitter<'_> {
             Insn::ExchangeWide { at, atomicity } => self.exchange_wide(n, &at, atomicity),
             Insn::HighByte { kind, of, value } => self.high_byte(kind, of, value),
             Insn::Shift { kind, width, to, count } => self.shift_register(n, kind, width, to, count),
+            Insn::ShiftDouble { kind, width, to, from, count } => {
+                self.shift_double(n, kind, width, (to, from), count)
+            }
             Insn::Multiply { width, to, from, by } => self.multiply(n, width, to, from, by),
             Insn::MultiplyWide { signed, width, by } => self.multiply_wide(n, signed, width, by),
             Insn::Divide { signed, width, by } => self.divide(n, signed, width, by),
@@ -77,6 +80,10 @@ impl Emitter<'_> {
                 self.bit_of_memory(n, (kind, atomicity), width, &of, bit)
             }
             Insn::Scan { kind, width, to, from } => self.scan(n, kind, width, to, from),
+            Insn::BitField { kind, width, to, from, other } => {
+                self.bit_field(n, kind, width, (to, from, other))
+            }
+            Insn::RotateRight { width, to, from, count } => self.rotate_right(n, width, to, from, count),
             Insn::Fence { kind } => {
                 self.asm.raw(&[0x0F, 0xAE, kind as u8]);
                 Some(())

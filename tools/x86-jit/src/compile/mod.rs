@@ -10,8 +10,10 @@
 //! - What the manuals leave undefined is made what the interpreter makes of it: AF by a mask beside the saved flags, and the flags
 //!   of multiplications by computing them.
 
+mod bit_fields;
 mod bits;
 mod branch;
+mod double_shift;
 mod flags;
 mod integer;
 mod memory;
