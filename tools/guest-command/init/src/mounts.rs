@@ -1,8 +1,9 @@
 //! The file systems that programs expect. What a kernel does not have is left out.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 use rustix::process::{chdir, chroot};
@@ -25,11 +26,31 @@ const MOUNTS: [(&str, &str, &str); 12] = [
     ("cgroup2", "/sys/fs/cgroup", ""),
 ];
 
-/// Mounts all that this kernel has.
+/// Folders that are mounted over, and in which a user may have what the command needs.
+const USERS: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/dev/shm", 0o1777)];
+/// Where what the RAM disk has of such a folder waits until it is mounted.
+const KEPT: &str = "/tdvisor/kept";
+
+/// Puts aside what the RAM disk has of a folder that is about to be mounted over.
+fn put_aside((place, permissions): (&'static str, u32)) -> Option<(&'static str, PathBuf)> {
+    fs::read_dir(place).ok()?.next()?.ok()?;
+    let kept = Path::new(KEPT).join(place.trim_start_matches('/').replace('/', "-"));
+    fs::create_dir_all(KEPT).ok()?;
+    fs::rename(place, &kept).ok()?;
+    fs::set_permissions(&kept, Permissions::from_mode(permissions)).ok()?;
+    Some((place, kept))
+}
+
+/// Mounts all that this kernel has. What the RAM disk has of a user's folders stays to be seen.
 pub fn mount_all() {
+    let kept: Vec<_> = USERS.into_iter().filter_map(put_aside).collect();
     for (kind, place, options) in MOUNTS {
         // Folders below /sys are the kernel's to make: where one is missing, so is the file system.
         let _ = fs::create_dir_all(place);
+        if let Some((_, kept)) = kept.iter().find(|(folder, _)| *folder == place) {
+            let _ = mount_bind_recursive(kept, place);
+            continue;
+        }
         let options = std::ffi::CString::new(options).unwrap_or_default();
         let _ = mount(kind, place, kind, MountFlags::empty(), Some(options.as_c_str()));
     }

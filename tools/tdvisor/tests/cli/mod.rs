@@ -109,9 +109,38 @@ impl Folder {
 
 /// A TDX host that ends its machine with this code at once, by the exit port: an ELF file.
 pub fn host_that_powers_off(code: u8) -> Vec<u8> {
-    const ENTRY: u64 = 0x10_0000;
     // mov dx, 0x501; mov al, code; out dx, al
-    let code = [0x66, 0xba, 0x01, 0x05, 0xb0, code, 0xee];
+    host_of(&[0x66, 0xba, 0x01, 0x05, 0xb0, code, 0xee])
+}
+
+/// A TDX host that leaves IA-32e mode and turns paging on again, which no TDX host does and the software CPU has not.
+pub fn host_that_pages_as_a_386() -> Vec<u8> {
+    #[rustfmt::skip]
+    let code = [
+        0x0f, 0x01, 0x15, 0x2e, 0, 0, 0, // lgdt [rip + limit and base]
+        0xff, 0x2d, 0x22, 0, 0, 0,       // jmp far [rip + 32-bit code]
+        0x0f, 0x20, 0xc0,                // mov eax, cr0
+        0x0f, 0xba, 0xf0, 31,            // btr eax, 31: PG
+        0x0f, 0x22, 0xc0,                // mov cr0, eax
+        0xb9, 0x80, 0, 0, 0xc0,          // mov ecx, IA32_EFER
+        0x0f, 0x32,                      // rdmsr
+        0x0f, 0xba, 0xf0, 8,             // btr eax, 8: LME
+        0x0f, 0x30,                      // wrmsr
+        0x0f, 0x20, 0xc0,                // mov eax, cr0
+        0x0f, 0xba, 0xe8, 31,            // bts eax, 31: PG
+        0x0f, 0x22, 0xc0,                // mov cr0, eax
+        0x90,                            // nop, which is fetched by page tables of another form
+        0x0d, 0, 0x10, 0, 8, 0,          // 32-bit code: selector 8, right after the jump
+        15, 0, 0x3f, 0, 0x10, 0, 0, 0, 0, 0, // limit and base of the GDT
+        0, 0, 0, 0, 0, 0, 0, 0,
+        0xff, 0xff, 0, 0, 0, 0x9b, 0xcf, 0, // flat, 32 bits, executable
+    ];
+    host_of(&code)
+}
+
+/// An ELF file of this code.
+fn host_of(code: &[u8]) -> Vec<u8> {
+    const ENTRY: u64 = 0x10_0000;
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(16, 0);
     file.extend([2, 0, 62, 0, 1, 0, 0, 0]);

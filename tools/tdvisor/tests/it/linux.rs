@@ -5,9 +5,12 @@
 //!
 //! What the guest does is in `tools/guests/linux/init`: it prints a line for each step that the command line asks for.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -580,6 +583,30 @@ fn a_script_finds_its_programs_its_folder_and_what_was_copied() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(out, "TAP version 14\nok 1 - a b\nok 2\ncopied\n20000\n", "{err}");
     assert_eq!(output.status.code(), Some(0), "{err}");
+}
+
+#[test]
+#[ignore = "needs the Linux test guest"]
+fn a_command_begins_in_its_folder_also_where_the_guest_mounts_over_it() {
+    let linux = Linux::find();
+    for place in ["/tmp", "/dev/shm", "/run"] {
+        let folder = Path::new(place).join(format!("tdvisor-test-{}", std::process::id()));
+        let Ok(()) = std::fs::create_dir(&folder) else {
+            assert_eq!(place, "/run", "{place} is everybody's to write to");
+            continue;
+        };
+        let script = folder.join("test.sh");
+        std::fs::write(&script, "#!/bin/sh\npwd\necho new > file && cat file\n").unwrap();
+        std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+        let arguments = ["run", "--kernel", &linux.kernel, "--timeout", "300", "--", "./test.sh"];
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tdvisor")).args(arguments).current_dir(&folder).output();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let output = output.unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(out, format!("{}\nnew\n", folder.display()), "{err}");
+        assert_eq!(output.status.code(), Some(0), "{err}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! The table of exit statuses, each with a call that ends with it.
+//! The table of exit statuses, each with a call that ends with it. Those of commands in a guest (their own, 125, 126, 127, and
+//! 128 with a signal's number) need a kernel: `linux.rs` has them.
 
 use std::process::{Command, Stdio};
 
-use crate::cli::{Folder, tdvisor};
+use crate::cli::{Folder, host_that_pages_as_a_386, tdvisor};
 
 #[test]
 fn status_0_is_yes() {
@@ -58,6 +59,23 @@ fn status_3_is_a_td_that_died() {
     for command in ["triple-fault", "unaccepted"] {
         tdvisor(&["run", "fault-td", "--command", command]).ends_with(3);
     }
+}
+
+#[test]
+fn status_4_is_a_fault_of_ours_here_a_page_that_does_not_come_back() {
+    let plan = "TDH.PHYMEM.PAGE.RECLAIM#1=OPERAND_INVALID";
+    let said = tdvisor(&["run", "-q", "--inject", plan]).ends_with(4).stderr();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("tdvisor: internal fault: teardown: TDH.PHYMEM.PAGE.RECLAIM"), "{said}");
+}
+
+#[test]
+fn status_5_is_a_limit_of_the_emulator() {
+    let kernel = Folder::new("statuses-limit").write("host.elf", host_that_pages_as_a_386());
+    let said = tdvisor(&["server", "--kernel", &kernel]).ends_with(5).stderr();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("tdvisor: a limit of tdvisor, not a fault of the guest:"), "{said}");
+    assert!(last.contains("paging without IA-32e mode"), "{said}");
 }
 
 #[test]
