@@ -132,7 +132,7 @@ pub fn check(processor: &impl Identity) -> Result<TdxFacts, Missing> {
     let key_id_bits = (encryption >> 32 & 0xf) as u32;
 
     let partition = processor.msr(IA32_MKTME_KEYID_PARTITIONING).ok_or(Missing::KeyIds)?;
-    let (shared, private) = (partition as u32, (partition >> 32) as u32);
+    let (shared, private) = ((partition & 0xffff_ffff) as u32, (partition >> 32) as u32);
     let id = |number: u32| u16::try_from(number).map(KeyId::new).map_err(|_| Missing::KeyIdsTooLarge);
     if private < 2 {
         return Err(Missing::TooFewKeyIds(private));

@@ -14,6 +14,10 @@
 //! The image that boots is in `image/`: a workspace of its own, because it is linked without an operating system. This
 //! crate compiles for both; what of it does not touch hardware is tested as any other crate.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![no_std]
 
 extern crate alloc;

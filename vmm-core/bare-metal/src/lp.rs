@@ -97,10 +97,10 @@ fn after_exit(gprs: &Gprs) {
     if gprs.rax & ERROR != 0 || gprs.r9 & VALID == 0 {
         return;
     }
-    let reason = ExitReason(gprs.rax as u16);
+    let reason = ExitReason((gprs.rax & 0xffff) as u16);
     let own = area::own();
     if reason == ExitReason::EXTERNAL_INTERRUPT && gprs.r9 & KIND == 0 {
-        let event = match gprs.r9 as u8 {
+        let event = match (gprs.r9 & 0xff) as u8 {
             vectors::IPI => events::IPI,
             vectors::TIMER => events::TIMER,
             NOTIFICATION_VECTOR => events::NOTIFICATION,

@@ -82,7 +82,8 @@ impl Processors for BareMetal {
     type Lp<'p> = BareLp<'p>;
 
     fn lp_count(&self) -> u32 {
-        self.places.len() as u32
+        // There are `MAX_PROCESSORS` places at most.
+        u32::try_from(self.places.len()).unwrap_or_default()
     }
 
     fn package_of(&self, lp: LpId) -> PackageId {

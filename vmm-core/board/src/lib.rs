@@ -7,6 +7,10 @@
 //! has the ACPI power-management block, the reset control register, 16550s and an MC146818 clock. The operating system sees a
 //! *hardware-reduced* ACPI machine: there is no system control interrupt, and no legacy interrupt controller or timer.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![no_std]
 
 pub mod acpi;

@@ -21,7 +21,7 @@ use core::fmt;
 use tdvisor_board::pm::{PM1_CONTROL, PM1_ENABLE, S5_TYPE, TIMER, TIMER_BITS, TIMER_HZ};
 
 use super::saved::{narrow, numbers};
-use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory};
+use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory, low};
 
 const CONTROL_HIGH: u16 = PM1_CONTROL + 1;
 
@@ -63,7 +63,8 @@ impl AcpiPm {
 
     fn timer(&self) -> u64 {
         let now = self.now.as_ref().map_or(0, |now| now());
-        (u128::from(now) * u128::from(TIMER_HZ) / NANOSECONDS) as u64 & TIMER_MASK
+        let ticks = u128::from(now) * u128::from(TIMER_HZ) / NANOSECONDS;
+        u64::try_from(ticks & u128::from(TIMER_MASK)).unwrap_or_default()
     }
 }
 
@@ -85,9 +86,9 @@ impl PortDevice for AcpiPm {
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         match (offset, size) {
-            (PM1_ENABLE, AccessSize::Word) => self.enabled = value as u16,
-            (PM1_CONTROL, AccessSize::Word) => return sleep((value >> 8) as u8),
-            (CONTROL_HIGH, AccessSize::Byte) => return sleep(value as u8),
+            (PM1_ENABLE, AccessSize::Word) => self.enabled = low::word(value),
+            (PM1_CONTROL, AccessSize::Word) => return sleep(low::byte(value >> 8)),
+            (CONTROL_HIGH, AccessSize::Byte) => return sleep(low::byte(value)),
             _ => {}
         }
         DeviceRequest::None

@@ -9,7 +9,7 @@ use tdvisor_base::sync::Mutex;
 
 use super::saved::{BadState, DeviceStateError, SavedDevice};
 use super::unclaimed::{Place, Unclaimed};
-use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, SharedMemory};
+use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, SharedMemory, low};
 
 /// A device cannot have the range it was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl PortBus {
     /// The guest reads a port.
     pub fn read(&self, port: u16, size: AccessSize) -> u64 {
         match self.ranges.find(port.into(), size) {
-            Some((device, offset)) => device.lock().read(offset as u16, size) & size.all_ones(),
+            Some((device, offset)) => device.lock().read(low::word(offset), size) & size.all_ones(),
             None => {
                 self.unclaimed.note(Place::Port(port));
                 size.all_ones()
@@ -165,7 +165,7 @@ impl PortBus {
     pub fn write(&self, port: u16, size: AccessSize, value: u64, memory: &dyn SharedMemory) -> DeviceRequest {
         match self.ranges.find(port.into(), size) {
             Some((device, offset)) => {
-                device.lock().write(offset as u16, size, value & size.all_ones(), memory)
+                device.lock().write(low::word(offset), size, value & size.all_ones(), memory)
             }
             None => DeviceRequest::None,
         }

@@ -23,7 +23,7 @@ impl PortDevice for ExitPort {
         value: u64,
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
-        DeviceRequest::PowerOff { code: value as u8 }
+        DeviceRequest::PowerOff { code: crate::low::byte(value) }
     }
 
     fn save(&self) -> Option<Vec<u64>> {

@@ -33,8 +33,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use tdvisor_base::SharedBit;
+use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory};
+use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory, low};
 
 /// The item "QEMU": how a guest finds out that there is a `fw_cfg`.
 pub const KEY_SIGNATURE: u16 = 0x0000;
@@ -230,10 +232,10 @@ impl FwCfg {
 
     /// Carries out the descriptor at `at`.
     fn transfer(&mut self, at: u64, memory: &dyn SharedMemory) {
-        let Some(at) = self.shared_bit.locate(at, Descriptor::BYTES as u64) else { return };
-        let mut bytes = [0; Descriptor::BYTES];
-        let outcome = match memory.read(at, &mut bytes) {
-            Ok(()) => self.carry_out(Descriptor::parse(bytes), memory),
+        let Some(at) = self.shared_bit.locate(at, size_of::<Descriptor>() as u64) else { return };
+        let mut descriptor = Descriptor::new_zeroed();
+        let outcome = match memory.read(at, descriptor.as_mut_bytes()) {
+            Ok(()) => self.carry_out(&descriptor, memory),
             Err(_) => Err(Refused),
         };
         let control = if outcome.is_ok() { 0 } else { control::ERROR };
@@ -241,8 +243,9 @@ impl FwCfg {
         let _ = memory.write(at, &control.to_be_bytes());
     }
 
-    fn carry_out(&mut self, descriptor: Descriptor, memory: &dyn SharedMemory) -> Result<(), Refused> {
-        let Descriptor { control, length, address } = descriptor;
+    fn carry_out(&mut self, descriptor: &Descriptor, memory: &dyn SharedMemory) -> Result<(), Refused> {
+        let (control, length) = (descriptor.control.get(), descriptor.length.get());
+        let address = descriptor.address.get();
         if control & control::SELECT != 0 {
             self.select((control >> 16) as u16);
         }
@@ -280,22 +283,26 @@ impl FwCfg {
 /// A descriptor cannot be carried out.
 struct Refused;
 
-/// What a guest wants moved.
-#[derive(Clone, Copy, Debug)]
+/// What a guest wants moved, big-endian.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Descriptor {
-    control: u32,
-    length: u32,
-    address: u64,
+    control: U32,
+    length: U32,
+    address: U64,
 }
 
-impl Descriptor {
-    const BYTES: usize = 16;
-
-    fn parse(bytes: [u8; Self::BYTES]) -> Self {
-        let value = u128::from_be_bytes(bytes);
-        Self { control: (value >> 96) as u32, length: (value >> 64) as u32, address: value as u64 }
-    }
+/// An entry of the list of files, big-endian; the name has a NUL behind it.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct DirectoryEntry {
+    bytes: U32,
+    key: U16,
+    reserved: [u8; 2],
+    name: [u8; NAME_MAX + 1],
 }
+
+const _: () = assert!(size_of::<Descriptor>() == 16 && size_of::<DirectoryEntry>() == 64);
 
 fn check(name: &str, bytes: usize) -> Result<(), FileError> {
     let printable = name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
@@ -308,22 +315,28 @@ fn check(name: &str, bytes: usize) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The list of files: their number (u32), and for each its size (u32), key (u16), two bytes reserved and its
-/// name in 56 bytes, all big-endian.
+/// The list of files: their number, big-endian, and an entry for each.
 fn directory(files: &BTreeMap<String, Arc<[u8]>>) -> Arc<[u8]> {
     let mut out = Vec::new();
-    out.extend((files.len() as u32).to_be_bytes());
+    out.extend(U32::new(saturated(files.len())).as_bytes());
     for (key, (name, contents)) in (KEY_FIRST_FILE..).zip(files) {
-        out.extend((contents.len() as u32).to_be_bytes());
-        out.extend(key.to_be_bytes());
-        out.extend([0; 2]);
-        let mut field = [0; NAME_MAX + 1];
-        for (to, from) in field.iter_mut().zip(name.bytes()) {
+        let mut entry = DirectoryEntry {
+            bytes: saturated(contents.len()).into(),
+            key: key.into(),
+            reserved: [0; 2],
+            name: [0; NAME_MAX + 1],
+        };
+        for (to, from) in entry.name.iter_mut().zip(name.bytes()) {
             *to = from;
         }
-        out.extend(field);
+        out.extend(entry.as_bytes());
     }
     out.into()
+}
+
+/// A length or number in 32 bits; [`check`] has refused what needs more.
+fn saturated(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 impl PortDevice for FwCfg {
@@ -344,11 +357,11 @@ impl PortDevice for FwCfg {
         memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         match (offset, size) {
-            (SELECTOR, AccessSize::Word) => self.select(value as u16),
-            (DMA_HIGH, AccessSize::Double) => self.dma_high = (value as u32).swap_bytes(),
+            (SELECTOR, AccessSize::Word) => self.select(low::word(value)),
+            (DMA_HIGH, AccessSize::Double) => self.dma_high = low::double(value).swap_bytes(),
             (DMA_LOW, AccessSize::Double) => {
                 let high = core::mem::take(&mut self.dma_high);
-                self.transfer(u64::from(high) << 32 | u64::from((value as u32).swap_bytes()), memory);
+                self.transfer(u64::from(high) << 32 | u64::from(low::double(value).swap_bytes()), memory);
             }
             _ => {}
         }

@@ -20,7 +20,7 @@ use tdvisor_base::sync::{AtomicU32, Mutex, Ordering};
 use tdvisor_vm::{Destination, Message};
 
 use super::saved::narrow;
-use super::{AccessSize, BadState, DeviceRequest, MmioDevice, SharedMemory};
+use super::{AccessSize, BadState, DeviceRequest, MmioDevice, SharedMemory, low};
 
 /// Pins, and with a GSI base of zero, global system interrupts.
 pub const PINS: usize = 24;
@@ -33,7 +33,10 @@ const REGISTER_VERSION: u32 = 0x01;
 const REGISTER_ARBITRATION: u32 = 0x02;
 const FIRST_REDIRECTION: u32 = 0x10;
 
-const VERSION: u32 = 0x11 | ((PINS as u32 - 1) << 16);
+/// Version 0x11, and the number of the last pin in bits 23:16.
+const VERSION: u32 = 0x11 | LAST_PIN << 16;
+const LAST_PIN: u32 = 23;
+const _: () = assert!(LAST_PIN as usize + 1 == PINS);
 const MASKED: u64 = 1 << 16;
 const LOGICAL: u64 = 1 << 11;
 /// Delivery status and remote IRR: read-only.
@@ -121,7 +124,7 @@ impl Redirection {
         } else {
             Destination::logical_8bit(id)
         };
-        Message { destination, mode: (self.0 >> 8 & 7) as u8, vector: self.0 as u8 }
+        Message { destination, mode: (self.0 >> 8 & 7) as u8, vector: low::byte(self.0) }
     }
 
     /// The entry of the interrupt-remapping table that it names, if it is in that format (bit 48): index 14:0 in bits
@@ -130,7 +133,7 @@ impl Redirection {
         if self.0 >> 48 & 1 == 0 {
             return None;
         }
-        Some((self.0 >> 49) as u16 | ((self.0 >> 11 & 1) as u16) << 15)
+        Some(low::word(self.0 >> 49) | low::word(self.0 >> 11 & 1) << 15)
     }
 }
 
@@ -142,7 +145,7 @@ impl Registers {
             register => {
                 let Some(entry) = self.entry(register) else { return 0 };
                 let value = self.redirection.get(entry).copied().unwrap_or_default();
-                (if register & 1 == 0 { value } else { value >> 32 }) as u32
+                low::double(if register & 1 == 0 { value } else { value >> 32 })
             }
         }
     }
@@ -190,8 +193,8 @@ impl MmioDevice for Arc<IoApic> {
     ) -> DeviceRequest {
         let mut registers = self.registers.lock();
         match offset {
-            SELECT => registers.select = value as u32 & 0xff,
-            WINDOW => registers.write(value as u32),
+            SELECT => registers.select = low::byte(value).into(),
+            WINDOW => registers.write(low::double(value)),
             _ => {}
         }
         DeviceRequest::None

@@ -13,6 +13,10 @@
 //! machine's I/O APIC or a vector of its own ([`pci::Msix`]), from any thread; the vCPU that made the access delivers them
 //! right after it ([`Devices::take_messages`]), and whoever made a device raise an interrupt on its own does the same.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -24,6 +28,7 @@ mod bus;
 mod exit_port;
 pub mod fw_cfg;
 pub mod io_apic;
+mod low;
 pub mod pci;
 mod pvpanic;
 pub mod saved;

@@ -30,7 +30,7 @@ impl PortDevice for PvPanic {
         value: u64,
         _memory: &dyn SharedMemory,
     ) -> DeviceRequest {
-        if value as u8 & PANICKED == 0 { DeviceRequest::None } else { DeviceRequest::Panicked }
+        if crate::low::byte(value) & PANICKED == 0 { DeviceRequest::None } else { DeviceRequest::Panicked }
     }
 
     fn save(&self) -> Option<Vec<u64>> {

@@ -11,7 +11,7 @@
 use td_image::td_hob::{self, MemoryRange, qemu_ram};
 use td_image::tdvf::{HostContents, LoaderModel, SectionPlan, TdvfImage};
 use tdvisor_base::sync::pause;
-use tdvisor_base::{Gpa, PAGE_SIZE};
+use tdvisor_base::{Gpa, PAGE_SIZE, to_usize};
 use tdvisor_vm::topology::Topology;
 use tdx_module_iface::td_params::attributes;
 use x86_arch::xcr0;
@@ -210,7 +210,7 @@ fn add_pages<V: KernelVm>(
 
 /// Puts the contents of `count` pages of a section, from the page `first` on, where the kernel reads them.
 fn stage(staging: &impl Pages, section: &SectionPlan<'_>, first: u64, count: u64) {
-    let bytes = (count * PAGE_SIZE) as usize;
+    let bytes = to_usize(count * PAGE_SIZE);
     let start = usize::try_from(first * PAGE_SIZE).unwrap_or(usize::MAX);
     let given = section.contents.get(start..).unwrap_or_default();
     let given = given.get(..bytes).unwrap_or(given);

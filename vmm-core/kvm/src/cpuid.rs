@@ -13,6 +13,9 @@ use x86_arch::cpuid::leaf;
 use crate::error::BuildError;
 use crate::uapi::CpuidEntry;
 
+/// Bits of a register of CPUID.
+const REGISTER_BITS: u8 = 32;
+
 /// KVM takes the width of a guest's addresses from EAX bits 23:16 of [`leaf::ADDRESS_WIDTHS`].
 const GUEST_WIDTH_SHIFT: u32 = 16;
 const GUEST_WIDTH_MASK: u32 = 0xff << GUEST_WIDTH_SHIFT;
@@ -159,7 +162,7 @@ impl Policy<'_> {
                 if !is_of_features(leaf, register) {
                     continue;
                 }
-                for bit in 0..u32::BITS {
+                for bit in 0..REGISTER_BITS {
                     let set = |values: [u32; 4]| values[index] >> bit & 1 == 1;
                     let why = match (set(supported), set(mask), set(has)) {
                         (_, _, true) | (false, false, _) => continue,
@@ -167,7 +170,7 @@ impl Policy<'_> {
                         (false, true, false) => DropReason::NotOfKvm,
                         (true, true, false) => DropReason::NotGiven,
                     };
-                    dropped.push(Dropped { leaf, subleaf, register, bit: bit as u8, why });
+                    dropped.push(Dropped { leaf, subleaf, register, bit, why });
                 }
             }
         }

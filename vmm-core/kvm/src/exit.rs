@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tdvisor_base::{Gpa, PAGE_SIZE, Side};
+use tdvisor_base::{Gpa, PAGE_SIZE, Side, to_usize};
 use tdvisor_vm::{AccessSize, Answer, Transfer};
 use tdx_module_iface::ghci::{CallStatus, FatalReport, Function};
 use tdx_module_iface::{Gprs, Status};
@@ -222,7 +222,7 @@ impl Slot {
                     _ => size.all_ones(),
                 };
                 let bytes = value.to_le_bytes();
-                page.write(at, bytes.get(..size.bytes() as usize).unwrap_or_default());
+                page.write(at, bytes.get(..to_usize(size.bytes())).unwrap_or_default());
             }
             Self::Hypercall => {
                 let errno: i32 = match answer {

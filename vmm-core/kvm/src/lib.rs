@@ -22,6 +22,11 @@
 //! Each failed request is an [`Error`]: what was asked, what the kernel and the module answered, what to do about it. Busy,
 //! interrupted and "again" are control flow, with bounds. A TD that cannot go on dies alone, of a [`Death`].
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod build;
 mod capabilities;
 mod cpuid;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use td_image::td_hob::MemoryRange;
-use tdvisor_base::{Gfn, Gpa, PAGE_SIZE, Side};
+use tdvisor_base::{Gfn, Gpa, PAGE_SIZE, Side, to_usize};
 use tdvisor_vm::{ConvertError, NotShared, SharedMemory};
 
 use crate::death::{Death, DeathCause};
@@ -57,16 +57,16 @@ struct Sides(Vec<u64>);
 
 impl Sides {
     fn all_private(frames: u64) -> Self {
-        Self(vec![0; frames.div_ceil(64) as usize])
+        Self(vec![0; to_usize(frames.div_ceil(64))])
     }
 
     fn get(&self, index: u64) -> Side {
-        let word = self.0.get((index / 64) as usize).copied().unwrap_or_default();
+        let word = self.0.get(to_usize(index / 64)).copied().unwrap_or_default();
         if word >> (index % 64) & 1 == 1 { Side::Shared } else { Side::Private }
     }
 
     fn set(&mut self, index: u64, side: Side) {
-        if let Some(word) = self.0.get_mut((index / 64) as usize) {
+        if let Some(word) = self.0.get_mut(to_usize(index / 64)) {
             let bit = 1 << (index % 64);
             match side {
                 Side::Shared => *word |= bit,
@@ -88,12 +88,12 @@ impl<V: KernelVm> GuestMemory<V> {
     /// Gives the TD these ranges, all private.
     pub(crate) fn new(vm: &V, ranges: &[MemoryRange]) -> Result<Self, Error> {
         let mut slots = Vec::new();
-        for (number, range) in ranges.iter().enumerate() {
+        for (slot, range) in (0..).zip(ranges) {
             let (gpa, bytes) = (range.start, range.bytes);
             let shared = vm.map(bytes).map_err(|errno| Error::new(Asked::Map { bytes }, errno))?;
             let private =
                 vm.guest_memfd(bytes).map_err(|errno| Error::new(Asked::GuestMemfd { bytes }, errno))?;
-            vm.add_slot(SlotPlace { slot: number as u32, gpa, bytes }, &shared, &private)
+            vm.add_slot(SlotPlace { slot, gpa, bytes }, &shared, &private)
                 .map_err(|errno| Error::new(Asked::Slot { gpa, bytes }, errno))?;
             set_side(vm, gpa, bytes, Side::Private)?;
             slots.push(Slot { start: gpa.frame(), frames: bytes / PAGE_SIZE, shared, private });
@@ -208,7 +208,7 @@ impl<V: KernelVm> GuestMemory<V> {
             if sides.get(number).map(|sides| sides.get(frame)) != Some(Side::Shared) {
                 return Err(NotShared::At(at));
             }
-            let count = ((PAGE_SIZE - at.page_offset()) as usize).min(bytes - done);
+            let count = to_usize(PAGE_SIZE - at.page_offset()).min(bytes - done);
             access(&slot.shared, slot.offset(at.frame()) + at.page_offset(), done..done + count);
             done += count;
         }

@@ -118,7 +118,8 @@ impl<K: Kernel> Partition for Td<K> {
     type Vcpu<'p> = RunningVcpu<'p, K>;
 
     fn vcpu_count(&self) -> u32 {
-        self.vcpus.len() as u32
+        // A configuration says how many there are, as a `u32`.
+        u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX)
     }
 
     fn vcpu(&self, index: u32) -> Result<RunningVcpu<'_, K>, Death> {

@@ -106,6 +106,13 @@ pub struct CpuidHeader {
     pub padding: u32,
 }
 
+impl CpuidHeader {
+    /// The header of a list of `entries` entries. The kernel refuses a number that is too large, also the largest of all.
+    pub fn of(entries: usize) -> Self {
+        Self { entries: u32::try_from(entries).unwrap_or(u32::MAX), padding: 0 }
+    }
+}
+
 /// `struct kvm_tdx_capabilities` without its CPUID entries, which say by set bits what INIT_VM may configure.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -120,7 +120,7 @@ impl<'t, K: Kernel> RunningVcpu<'t, K> {
             }
             Exit::FatalError(report) => {
                 let message = report.text().collect();
-                self.ended(Ending::FatalError { code: report.code as u32, message })
+                self.ended(Ending::FatalError { code: (report.code & 0xffff_ffff) as u32, message })
             }
             Exit::Nothing => return Turn::Again,
             Exit::Over(cause) => self.die(cause),

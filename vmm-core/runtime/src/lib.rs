@@ -10,6 +10,11 @@
 //! While it is driven, any thread may pause it ([`pause`]). What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
 //! three steps. A machine may have several sessions, one after the other or side by side.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 pub mod bell;
 pub mod board;
 pub mod debugger;

@@ -256,7 +256,7 @@ impl TdMetrics {
     /// What a successful call makes of private memory.
     fn changed(&self, leaf: TdhLeaf, at: Option<Level>) {
         let Some(level) = at else { return };
-        let bytes = level.bytes() as i64;
+        let Ok(bytes) = i64::try_from(level.bytes()) else { return };
         match leaf {
             TdhLeaf::MEM_PAGE_ADD | TdhLeaf::MEM_PAGE_AUG => self.private_memory(level, bytes),
             TdhLeaf::MEM_PAGE_REMOVE => self.private_memory(level, -bytes),

@@ -25,9 +25,9 @@ const X2APIC_MODE: u64 = 1 << 10;
 const WINDOW: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// Spurious-interrupt vector register: the APIC is on.
-const SOFTWARE_ENABLE: u64 = 1 << 8;
+const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// A local vector that is not used.
-const MASKED: u64 = 1 << 16;
+const MASKED: u32 = 1 << 16;
 /// LVT timer: the TSC's deadline.
 const TSC_DEADLINE: u64 = 0b10 << 17;
 
@@ -44,13 +44,13 @@ pub enum Command {
 
 impl Command {
     /// The low half of the interrupt command register: edge, asserted, physical destination.
-    const fn bits(self) -> u64 {
-        const ASSERT: u64 = 1 << 14;
+    const fn bits(self) -> u32 {
+        const ASSERT: u32 = 1 << 14;
         ASSERT
             | match self {
-                Self::Fixed(vector) => vector as u64,
+                Self::Fixed(vector) => vector as u32,
                 Self::Init => 0b101 << 8,
-                Self::StartUp(page) => 0b110 << 8 | page as u64,
+                Self::StartUp(page) => 0b110 << 8 | page as u32,
             }
     }
 }
@@ -91,15 +91,15 @@ impl Apic {
             cpu::write_msr(IA32_APIC_BASE, base | ENABLED);
             Self::XApic { window: base & WINDOW }
         };
-        let spurious = SOFTWARE_ENABLE | u64::from(vectors::SPURIOUS);
+        let spurious = SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS);
         match apic {
             Self::X2Apic => {
-                cpu::write_msr(IA32_X2APIC_SIVR, spurious);
-                cpu::write_msr(IA32_X2APIC_LVT_LINT0, MASKED);
+                cpu::write_msr(IA32_X2APIC_SIVR, spurious.into());
+                cpu::write_msr(IA32_X2APIC_LVT_LINT0, MASKED.into());
             }
             Self::XApic { window } => {
-                write(window + window::SPURIOUS, spurious as u32);
-                write(window + window::LINT0, MASKED as u32);
+                write(window + window::SPURIOUS, spurious);
+                write(window + window::LINT0, MASKED);
             }
         }
         apic
@@ -108,7 +108,7 @@ impl Apic {
     /// The APIC id of the processor that runs this code.
     pub(crate) fn id(self) -> u32 {
         match self {
-            Self::X2Apic => cpu::read_msr(x86::msr::IA32_X2APIC_APICID) as u32,
+            Self::X2Apic => (cpu::read_msr(x86::msr::IA32_X2APIC_APICID) & 0xffff_ffff) as u32,
             Self::XApic { window } => read(window + window::ID) >> 24,
         }
     }
@@ -117,10 +117,12 @@ impl Apic {
     pub(crate) fn send(self, apic_id: u32, command: Command) {
         cpu::order_before_message();
         match self {
-            Self::X2Apic => cpu::write_msr(IA32_X2APIC_ICR, u64::from(apic_id) << 32 | command.bits()),
+            Self::X2Apic => {
+                cpu::write_msr(IA32_X2APIC_ICR, u64::from(apic_id) << 32 | u64::from(command.bits()))
+            }
             Self::XApic { window } => {
                 write(window + window::COMMAND_HIGH, apic_id << 24);
-                write(window + window::COMMAND_LOW, command.bits() as u32);
+                write(window + window::COMMAND_LOW, command.bits());
             }
         }
     }

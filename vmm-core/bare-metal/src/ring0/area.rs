@@ -188,7 +188,7 @@ impl Area {
         self.tables.own.index.store(index, Ordering::Relaxed);
         for (number, stack) in self.ist.iter().enumerate() {
             let top = (&raw const *stack).addr() as u64 + IST_STACK as u64;
-            for (half, value) in [top as u32, (top >> 32) as u32].into_iter().enumerate() {
+            for (half, value) in [(top & 0xffff_ffff) as u32, (top >> 32) as u32].into_iter().enumerate() {
                 if let Some(word) = self.tables.tss.get(TSS_IST_WORD + 2 * number + half) {
                     word.store(value, Ordering::Relaxed);
                 }
@@ -233,12 +233,12 @@ fn fill_idt() {
             18 => ist::MACHINE_CHECK,
             _ => ist::ORDINARY,
         };
-        let entry = match (exceptions.get(number), number as u8) {
+        let entry = match (exceptions.get(number), u8::try_from(number)) {
             (Some(entry), _) => *entry,
-            (None, vectors::IPI) => bare_metal_interrupt_ipi as *const () as u64,
-            (None, vectors::TIMER) => bare_metal_interrupt_timer as *const () as u64,
-            (None, NOTIFICATION_VECTOR) => bare_metal_interrupt_notification as *const () as u64,
-            (None, vectors::SPURIOUS) => bare_metal_interrupt_spurious as *const () as u64,
+            (None, Ok(vectors::IPI)) => bare_metal_interrupt_ipi as *const () as u64,
+            (None, Ok(vectors::TIMER)) => bare_metal_interrupt_timer as *const () as u64,
+            (None, Ok(NOTIFICATION_VECTOR)) => bare_metal_interrupt_notification as *const () as u64,
+            (None, Ok(vectors::SPURIOUS)) => bare_metal_interrupt_spurious as *const () as u64,
             (None, _) => bare_metal_interrupt_other as *const () as u64,
         };
         let low = (entry & 0xffff)

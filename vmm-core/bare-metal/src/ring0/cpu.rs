@@ -85,7 +85,7 @@ pub(crate) fn set_up() {
         let bits = cr0_bits::NE | cr0_bits::WP | cr0_bits::MP;
         let cleared = cr0_bits::EM | cr0_bits::TS | cr0_bits::CD | cr0_bits::NW;
         let value = cr0().bits() as u64 & !cleared | bits;
-        cr0_write(x86::controlregs::Cr0::from_bits_truncate(value as usize));
+        cr0_write(x86::controlregs::Cr0::from_bits_truncate(tdvisor_base::to_usize(value)));
         asm!("fninit", "ldmxcsr [{0}]", in(reg) &raw const MXCSR, options(nostack));
     }
     write_msr(IA32_EFER, read_msr(IA32_EFER) | efer::NXE);
@@ -174,7 +174,7 @@ pub(crate) unsafe fn begin_vmx(region: u64) -> Result<(), VmxonFailed> {
     }
     set_cr4(cr4::VMXE);
     // Bits 30:0 are the revision, which a region begins with.
-    let revision = read_msr(IA32_VMX_BASIC) as u32 & 0x7fff_ffff;
+    let revision = (read_msr(IA32_VMX_BASIC) & 0x7fff_ffff) as u32;
     let failed: u8;
     // SAFETY: memory is mapped to itself, and the page is the caller's to give.
     unsafe {

@@ -147,7 +147,7 @@ impl Builder {
 
     /// The entry for an address in the table whose entries are of this level.
     fn entry(table: &Table, at: u64, level: Level) -> Option<&tdvisor_base::sync::AtomicU64> {
-        table.get((at >> level.shift()) as usize % table.len())
+        table.get(tdvisor_base::to_usize(at >> level.shift()) % table.len())
     }
 
     fn is_divided(&self, at: u64, level: Level) -> bool {

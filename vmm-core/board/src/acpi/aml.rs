@@ -166,8 +166,7 @@ fn sized(area: &mut Area<'_>, fill: impl FnOnce(&mut Area<'_>) -> Written) -> Wr
     area.push(&[0, 0])?;
     fill(area)?;
     let length = area.used() - start;
-    if length > 0xfff {
-        return Err(NoRoom);
-    }
-    area.put(start, &[TWO_BYTES | (length & 0xf) as u8, (length >> 4) as u8])
+    let high = u8::try_from(length >> 4).map_err(|_| NoRoom)?;
+    let [low, ..] = length.to_le_bytes();
+    area.put(start, &[TWO_BYTES | low & 0xf, high])
 }

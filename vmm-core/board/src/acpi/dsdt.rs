@@ -1,6 +1,7 @@
 //! The DSDT: the board's devices, and the sleep type that powers it off.
 
 use super::aml::{self, Written};
+use super::constant::{few, short};
 use super::table::{Area, NoRoom};
 use super::{Ecam, Machine};
 use crate::{address, pm};
@@ -23,8 +24,8 @@ pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoo
             panic_device(area)?;
             (0..)
                 .map_while(address::virtio_mmio_slot)
-                .enumerate()
-                .try_for_each(|(index, (base, gsi))| virtio(area, index as u8, base as u32, gsi))
+                .zip(0..)
+                .try_for_each(|((base, gsi), index)| virtio(area, index, base, gsi))
         })
     })
 }
@@ -33,15 +34,16 @@ pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoo
 fn pci(area: &mut Area<'_>, machine: &Machine) -> Written {
     const LAST_BELOW: u16 = address::PCI_CONFIG - 1;
     const FIRST_ABOVE: u16 = address::PCI_CONFIG + address::PCI_CONFIG_PORTS;
-    const ECAM: u32 = address::ECAM as u32;
-    const OLD_ECAM: u32 = address::OLD_ECAM as u32;
-    const ECAM_BYTES: u32 = address::ECAM_BYTES as u32;
+    const ECAM: u32 = short(address::ECAM);
+    const OLD_ECAM: u32 = short(address::OLD_ECAM);
+    const ECAM_BYTES: u32 = short(address::ECAM_BYTES);
+    const MEMORY_END: u32 = short(address::PCI_MEMORY_END);
     let base = u32::try_from(address::pci_memory(machine.low_ram)).map_err(|_| NoRoom)?;
     if base >= OLD_ECAM {
         return Err(NoRoom);
     }
     let ports = [aml::port_window(0, LAST_BELOW), aml::port_window(FIRST_ABOVE, u16::MAX)];
-    let above = aml::memory_window(ECAM + ECAM_BYTES, address::PCI_MEMORY_END as u32);
+    let above = aml::memory_window(ECAM + ECAM_BYTES, MEMORY_END);
     let fixed = [aml::memory_window(base, ECAM), above];
     let of_firmware =
         [aml::memory_window(base, OLD_ECAM), aml::memory_window(OLD_ECAM + ECAM_BYTES, ECAM), above];
@@ -58,7 +60,7 @@ fn pci(area: &mut Area<'_>, machine: &Machine) -> Written {
             area,
             &[
                 &aml::all_buses(),
-                &aml::io_ports(address::PCI_CONFIG, address::PCI_CONFIG_PORTS as u8),
+                &aml::io_ports(address::PCI_CONFIG, const { few(address::PCI_CONFIG_PORTS) }),
                 ports.as_flattened(),
                 memory,
             ],
@@ -70,14 +72,14 @@ fn pci(area: &mut Area<'_>, machine: &Machine) -> Written {
 /// For each device that may be there: pin INTA, by its global system interrupt.
 fn routing(area: &mut Area<'_>) -> Written {
     const ANY_FUNCTION: u32 = 0xffff;
-    let devices = address::FIRST_PCI_DEVICE..address::LPC_DEVICE;
-    aml::package(area, devices.len() as u8, |area| {
-        devices.clone().try_for_each(|device| {
+    const DEVICES: u8 = address::LPC_DEVICE - address::FIRST_PCI_DEVICE;
+    aml::package(area, DEVICES, |area| {
+        (address::FIRST_PCI_DEVICE..address::LPC_DEVICE).try_for_each(|device| {
             aml::package(area, 4, |area| {
                 aml::double(area, u32::from(device) << 16 | ANY_FUNCTION)?;
                 aml::zero(area)?;
                 aml::zero(area)?;
-                aml::byte(area, address::pci_gsi(device) as u8)
+                aml::byte(area, u8::try_from(address::pci_gsi(device)).map_err(|_| NoRoom)?)
             })
         })
     })
@@ -87,7 +89,7 @@ fn routing(area: &mut Area<'_>) -> Written {
 fn ecam(area: &mut Area<'_>) -> Written {
     aml::device(area, b"ECAM", |area| {
         aml::name(area, b"_HID", |area| aml::eisa_id(area, b"PNP0C02"))?;
-        aml::resources(area, &[&aml::memory32(address::ECAM as u32, address::ECAM_BYTES as u32)])
+        aml::resources(area, &[const { &aml::memory32(short(address::ECAM), short(address::ECAM_BYTES)) }])
     })
 }
 
@@ -96,7 +98,10 @@ fn serial(area: &mut Area<'_>, name: &[u8; 4], number: u8, ports: u16, gsi: u32)
     aml::device(area, name, |area| {
         aml::name(area, b"_HID", |area| aml::eisa_id(area, b"PNP0501"))?;
         aml::name(area, b"_UID", |area| aml::byte(area, number))?;
-        aml::resources(area, &[&aml::io_ports(ports, address::SERIAL_PORTS as u8), &aml::edge_interrupt(gsi)])
+        aml::resources(
+            area,
+            &[&aml::io_ports(ports, const { few(address::SERIAL_PORTS) }), &aml::edge_interrupt(gsi)],
+        )
     })
 }
 
@@ -104,7 +109,7 @@ fn serial(area: &mut Area<'_>, name: &[u8; 4], number: u8, ports: u16, gsi: u32)
 fn clock(area: &mut Area<'_>) -> Written {
     aml::device(area, b"RTC0", |area| {
         aml::name(area, b"_HID", |area| aml::eisa_id(area, b"PNP0B00"))?;
-        aml::resources(area, &[&aml::io_ports(address::CMOS, address::CMOS_PORTS as u8)])
+        aml::resources(area, &[&aml::io_ports(address::CMOS, const { few(address::CMOS_PORTS) })])
     })
 }
 
@@ -115,7 +120,8 @@ fn panic_device(area: &mut Area<'_>) -> Written {
     })
 }
 
-fn virtio(area: &mut Area<'_>, index: u8, base: u32, gsi: u32) -> Written {
+fn virtio(area: &mut Area<'_>, index: u8, base: u64, gsi: u32) -> Written {
+    let base = u32::try_from(base).map_err(|_| NoRoom)?;
     let [a, b, c, _] = *b"VIO0";
     aml::device(area, &[a, b, c, b'0' + index], |area| {
         aml::name(area, b"_HID", |area| aml::string(area, b"LNRO0005"))?;
@@ -123,7 +129,7 @@ fn virtio(area: &mut Area<'_>, index: u8, base: u32, gsi: u32) -> Written {
         aml::name(area, b"_CCA", |area| aml::byte(area, 1))?;
         aml::resources(
             area,
-            &[&aml::memory32(base, address::VIRTIO_MMIO_BYTES as u32), &aml::edge_interrupt(gsi)],
+            &[&aml::memory32(base, const { short(address::VIRTIO_MMIO_BYTES) }), &aml::edge_interrupt(gsi)],
         )
     })
 }

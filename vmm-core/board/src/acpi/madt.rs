@@ -29,12 +29,12 @@ pub struct WakeUp {
 
 pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoom> {
     area.table(b"APIC", REVISION, |table| {
-        table.push(&(address::LOCAL_APIC as u32).to_le_bytes())?;
+        table.push(&const { super::constant::short(address::LOCAL_APIC) }.to_le_bytes())?;
         // No legacy interrupt controllers.
         table.push(&0u32.to_le_bytes())?;
         (0..machine.vcpus).try_for_each(|index| local_apic(table, index))?;
         table.push(&[IO_APIC, 12, 0, 0])?;
-        table.push(&(address::IO_APIC as u32).to_le_bytes())?;
+        table.push(&const { super::constant::short(address::IO_APIC) }.to_le_bytes())?;
         table.push(&0u32.to_le_bytes())?;
         machine.wake_up.map_or(Ok(()), |wake_up| {
             table.push(&[MULTIPROCESSOR_WAKEUP, 24, WAKEUP_VERSION, 0, 0, 0, 0, 0])?;

@@ -7,6 +7,7 @@
 //! address zero, and turns the [`Fixup`]s into commands for it.
 
 mod aml;
+mod constant;
 mod dsdt;
 mod fadt;
 mod madt;
@@ -90,7 +91,7 @@ pub fn rsdp(xsdt: u64) -> [u8; RSDP_BYTES] {
     bytes[..8].copy_from_slice(b"RSD PTR ");
     bytes[9..15].copy_from_slice(&table::OEM_ID);
     bytes[15] = 2;
-    bytes[20..24].copy_from_slice(&(RSDP_BYTES as u32).to_le_bytes());
+    bytes[20..24].copy_from_slice(&const { constant::short(RSDP_BYTES as u64) }.to_le_bytes());
     bytes[RSDP_XSDT..RSDP_EXTENDED_CHECKSUM].copy_from_slice(&xsdt.to_le_bytes());
     bytes[RSDP_CHECKSUM] = checksum(&bytes[..RSDP_FIRST_PART]);
     bytes[RSDP_EXTENDED_CHECKSUM] = checksum(&bytes);

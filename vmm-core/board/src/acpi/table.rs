@@ -39,7 +39,7 @@ const HEADER_LENGTH: usize = 36;
 const LENGTH_OFFSET: usize = 4;
 /// Offset of a table's checksum.
 pub const CHECKSUM_OFFSET: usize = 9;
-const ALIGNMENT: usize = 16;
+const ALIGNMENT: u64 = 16;
 
 /// The byte that makes the sum of `bytes`, which has zero in that byte's place, zero.
 #[must_use]
@@ -74,8 +74,9 @@ impl<'a> Area<'a> {
         revision: u8,
         fill: impl FnOnce(&mut Self) -> Result<(), NoRoom>,
     ) -> Result<u64, NoRoom> {
-        let misplaced = (self.base as usize).wrapping_add(self.used) % ALIGNMENT;
-        self.used += (ALIGNMENT - misplaced) % ALIGNMENT;
+        let next = self.base.wrapping_add(self.used as u64);
+        let aligned = next.checked_next_multiple_of(ALIGNMENT).ok_or(NoRoom)?;
+        self.used += usize::try_from(aligned - next).map_err(|_| NoRoom)?;
         let start = self.used;
         self.push(signature)?;
         self.push(&[0; 4])?;

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use super::PciBus;
 use super::config;
 use crate::saved::{narrow, numbers};
-use crate::{AccessSize, BadState, DeviceRequest, MmioSpace, PortDevice, SharedMemory};
+use crate::{AccessSize, BadState, DeviceRequest, MmioSpace, PortDevice, SharedMemory, low};
 
 const ADDRESS: u16 = 0;
 const RESET: u16 = 1;
@@ -78,7 +78,7 @@ impl PortDevice for ConfigPorts {
         memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         match (offset, size) {
-            (ADDRESS, AccessSize::Double) => self.address = value as u32,
+            (ADDRESS, AccessSize::Double) => self.address = low::double(value),
             (RESET, AccessSize::Byte) if value & RESET_NOW != 0 => return DeviceRequest::Reset,
             (RESET, AccessSize::Byte) => self.reset = value & RESET_KEPT,
             (DATA.., _) if fits(offset, size) => {

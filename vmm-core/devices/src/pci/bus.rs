@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use tdvisor_base::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use tdvisor_base::to_usize;
 
 use super::ConfigSpace;
 use crate::{AccessSize, AttachError, DeviceRequest, SharedMemory};
@@ -150,7 +151,7 @@ impl PciBus {
     ) -> DeviceRequest {
         let Some(slot) = self.slot(device) else { return DeviceRequest::None };
         let bytes = value.to_le_bytes();
-        let written = bytes.get(..size.bytes() as usize).unwrap_or(&bytes);
+        let written = bytes.get(..to_usize(size.bytes())).unwrap_or(&bytes);
         let mut function = slot.function.lock();
         let request = function.write_config(at, written, memory);
         slot.note(function.config());

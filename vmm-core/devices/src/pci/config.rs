@@ -133,7 +133,8 @@ impl ConfigSpace {
     /// offset.
     pub fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> usize {
         let at = self.next;
-        self.set(self.link, &[at as u8]);
+        // One that is not in the space, and so has no contents either, is not linked.
+        self.set(self.link, &[u8::try_from(at).unwrap_or_default()]);
         self.set(offset::STATUS, &STATUS_CAPABILITIES.to_le_bytes());
         self.set(at, &[id, 0]);
         self.set(at + 2, body);

@@ -18,9 +18,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use tdvisor_base::sync::{AtomicU64, Mutex, Ordering};
+use tdvisor_base::to_usize;
 use tdvisor_vm::{Destination, Message};
 
-use crate::{AccessSize, MessageSource};
+use crate::{AccessSize, MessageSource, low};
 
 /// Vectors of one function at most.
 pub const VECTORS_MAX: u16 = 64;
@@ -106,8 +107,8 @@ impl Msix {
     pub fn read_table(&self, offset: u64, size: AccessSize) -> u64 {
         let state = self.state.lock();
         let word = |at: u64| {
-            let entry = state.table.get((at / ENTRY_BYTES) as usize);
-            entry.and_then(|entry| entry.get((at % ENTRY_BYTES / 4) as usize)).copied().unwrap_or_default()
+            let entry = state.table.get(to_usize(at / ENTRY_BYTES));
+            entry.and_then(|entry| entry.get(to_usize(at % ENTRY_BYTES / 4))).copied().unwrap_or_default()
         };
         match size {
             AccessSize::Double if offset.is_multiple_of(4) => word(offset).into(),
@@ -122,9 +123,9 @@ impl Msix {
     pub fn write_table(&self, offset: u64, size: AccessSize, value: u64) {
         let mut state = self.state.lock();
         let mut word = |at: u64, value: u64| {
-            let entry = state.table.get_mut((at / ENTRY_BYTES) as usize);
-            if let Some(place) = entry.and_then(|entry| entry.get_mut((at % ENTRY_BYTES / 4) as usize)) {
-                *place = value as u32;
+            let entry = state.table.get_mut(to_usize(at / ENTRY_BYTES));
+            if let Some(place) = entry.and_then(|entry| entry.get_mut(to_usize(at % ENTRY_BYTES / 4))) {
+                *place = low::double(value);
             }
         };
         match size {
@@ -173,7 +174,7 @@ fn message(address: u32, upper: u32, data: u32) -> Option<Message> {
     let id = address >> 12 & 0xff;
     let destination =
         if address & LOGICAL == 0 { Destination::physical_8bit(id) } else { Destination::logical_8bit(id) };
-    Some(Message { destination, mode: (data >> 8 & 7) as u8, vector: data as u8 })
+    Some(Message { destination, mode: (data >> 8 & 7) as u8, vector: (data & 0xff) as u8 })
 }
 
 #[cfg(test)]

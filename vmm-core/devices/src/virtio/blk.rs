@@ -29,9 +29,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use tdvisor_base::to_usize;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
+
 use super::chain::{Chain, Reader, Writer};
 use super::{Broken, Served, VirtioDevice};
-use crate::SharedMemory;
+use crate::{SharedMemory, low};
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
@@ -75,10 +79,8 @@ enum Status {
     Unsupported = 2,
 }
 
-const HEADER_BYTES: usize = 16;
 const STATUS_BYTES: u64 = 1;
-const CONFIG_BYTES: usize = 64;
-const RANGE_BYTES: u64 = 16;
+const RANGE_BYTES: u64 = size_of::<Range>() as u64;
 /// A range's flag: its storage need not be kept.
 const RANGE_UNMAP: u32 = 1;
 
@@ -131,7 +133,7 @@ pub trait Disk: Send {
     fn write_zeroes(&mut self, sector: u64, sectors: u64, storage: Storage) -> Result<(), DiskError> {
         let _ = storage;
         (sector..sector.saturating_add(sectors))
-            .try_for_each(|sector| self.write_at(sector, &[0; SECTOR as usize]))
+            .try_for_each(|sector| self.write_at(sector, &[0; to_usize(SECTOR)]))
     }
 }
 
@@ -189,7 +191,7 @@ impl core::error::Error for DiskError {}
 pub struct VirtioBlk {
     disk: Box<dyn Disk>,
     serial: Serial,
-    config: [u8; CONFIG_BYTES],
+    config: Config,
     /// The driver flushes: writes may wait for that.
     flushed_by_driver: bool,
     /// Data on its way.
@@ -201,7 +203,7 @@ impl VirtioBlk {
     pub fn new(disk: Box<dyn Disk>) -> Self {
         Self {
             serial: Serial::DEFAULT,
-            config: config(disk.sectors()),
+            config: Config::of(disk.sectors()),
             disk,
             flushed_by_driver: false,
             piece: vec![0; SIZE_MAX as usize].into_boxed_slice(),
@@ -217,13 +219,14 @@ impl VirtioBlk {
     /// Carries out a request whose header has been read. Leaves the writer before the status.
     fn carry_out(
         &mut self,
-        header: Header,
+        header: &Header,
         reader: &mut Reader<'_>,
         writer: &mut Writer<'_>,
     ) -> Result<Status, Broken> {
-        match header.kind {
-            request::IN => self.read(header.sector, writer),
-            request::OUT => self.write(header.sector, reader),
+        let (kind, sector) = (header.kind.get(), header.sector.get());
+        match kind {
+            request::IN => self.read(sector, writer),
+            request::OUT => self.write(sector, reader),
             request::FLUSH => Ok(status_of(self.disk.flush())),
             request::GET_ID => {
                 let room = usize::try_from(writer.remaining().saturating_sub(STATUS_BYTES));
@@ -282,14 +285,16 @@ impl VirtioBlk {
         }
         let mut ranges = Vec::new();
         while reader.remaining() > 0 {
-            let range = Range::read(reader)?;
+            let range: Range = reader.read_one()?;
             match self.judge(change, range) {
                 Status::Ok => ranges.push(range),
                 refused => return Ok(refused),
             }
         }
-        for Range { sector, sectors, flags } in ranges {
-            let storage = if flags & RANGE_UNMAP != 0 { Storage::MayBeFreed } else { Storage::Kept };
+        for range in ranges {
+            let (sector, sectors) = (range.sector.get(), range.sectors.get());
+            let storage =
+                if range.flags.get() & RANGE_UNMAP != 0 { Storage::MayBeFreed } else { Storage::Kept };
             let changed = match change {
                 Change::Discard => self.disk.discard(sector, sectors.into()),
                 Change::WriteZeroes => self.disk.write_zeroes(sector, sectors.into(), storage),
@@ -307,11 +312,12 @@ impl VirtioBlk {
             Change::Discard => (0, DISCARD_SECTORS_MAX),
             Change::WriteZeroes => (RANGE_UNMAP, ZERO_SECTORS_MAX),
         };
-        if range.flags & !flags != 0 {
+        if range.flags.get() & !flags != 0 {
             return Status::Unsupported;
         }
-        let end = range.sector.checked_add(range.sectors.into());
-        let inside = range.sectors <= most && end.is_some_and(|end| end <= self.disk.sectors());
+        let (sector, sectors) = (range.sector.get(), range.sectors.get());
+        let end = sector.checked_add(sectors.into());
+        let inside = sectors <= most && end.is_some_and(|end| end <= self.disk.sectors());
         if inside { Status::Ok } else { Status::IoError }
     }
 
@@ -342,7 +348,7 @@ impl VirtioDevice for VirtioBlk {
     }
 
     fn config(&self) -> &[u8] {
-        &self.config
+        self.config.as_bytes()
     }
 
     fn accept(&mut self, features: u64) {
@@ -355,28 +361,21 @@ impl VirtioDevice for VirtioBlk {
         if writer.remaining() < STATUS_BYTES {
             return Err(Broken::TooShort);
         }
-        let header = Header::read(&mut reader)?;
-        let status = self.carry_out(header, &mut reader, &mut writer)?;
+        let header = reader.read_one::<Header>()?;
+        let status = self.carry_out(&header, &mut reader, &mut writer)?;
         writer.skip_to_last(STATUS_BYTES)?;
         writer.write(&[status as u8])?;
         Ok(Served::Used(writer.written()))
     }
 }
 
-/// The start of a request.
-#[derive(Clone, Copy, Debug)]
+/// The start of a request (section 5.2.6).
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Header {
-    kind: u32,
-    sector: u64,
-}
-
-impl Header {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Broken> {
-        let mut bytes = [0; HEADER_BYTES];
-        reader.read(&mut bytes)?;
-        let value = u128::from_le_bytes(bytes);
-        Ok(Self { kind: value as u32, sector: (value >> 64) as u64 })
-    }
+    kind: U32,
+    reserved: U32,
+    sector: U64,
 }
 
 /// What is done to ranges.
@@ -386,22 +385,16 @@ enum Change {
     WriteZeroes,
 }
 
-/// Sectors to change.
-#[derive(Clone, Copy, Debug)]
+/// Sectors to change (section 5.2.6).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Range {
-    sector: u64,
-    sectors: u32,
-    flags: u32,
+    sector: U64,
+    sectors: U32,
+    flags: U32,
 }
 
-impl Range {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Broken> {
-        let mut bytes = [0; RANGE_BYTES as usize];
-        reader.read(&mut bytes)?;
-        let value = u128::from_le_bytes(bytes);
-        Ok(Self { sector: value as u64, sectors: (value >> 64) as u32, flags: (value >> 96) as u32 })
-    }
-}
+const _: () = assert!(size_of::<Header>() == 16 && size_of::<Range>() == 16);
 
 fn status_of(result: Result<(), DiskError>) -> Status {
     if result.is_ok() { Status::Ok } else { Status::IoError }
@@ -413,35 +406,49 @@ fn first_of(buffer: &mut [u8], bytes: u64) -> &mut [u8] {
     buffer.get_mut(..bytes).unwrap_or_default()
 }
 
-/// The configuration space: capacity (u64), size_max, seg_max (u32 each), geometry (4 bytes, not offered), blk_size (u32),
-/// topology, cache mode and queues (12 bytes, not offered), then five words about ranges, and whether WRITE_ZEROES may free
-/// storage (u8).
-fn config(sectors: u64) -> [u8; CONFIG_BYTES] {
-    /// Sectors that DISCARD ranges should be aligned to: a page of the host's file.
-    const DISCARD_ALIGNMENT: u32 = 8;
-    let words: [u32; CONFIG_BYTES / 4] = [
-        sectors as u32,
-        (sectors >> 32) as u32,
-        SIZE_MAX,
-        SEG_MAX,
-        0,
-        SECTOR as u32,
-        0,
-        0,
-        0,
-        DISCARD_SECTORS_MAX,
-        RANGES_MAX,
-        DISCARD_ALIGNMENT,
-        ZERO_SECTORS_MAX,
-        RANGES_MAX,
-        1,
-        0,
-    ];
-    let mut config = [0; CONFIG_BYTES];
-    for (bytes, word) in config.chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
+/// The configuration space (section 5.2.4). Geometry, topology, cache mode and erasing are not offered, and zero.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Config {
+    capacity: U64,
+    size_max: U32,
+    seg_max: U32,
+    geometry: [u8; 4],
+    blk_size: U32,
+    topology: [u8; 8],
+    writeback: [u8; 2],
+    num_queues: U16,
+    max_discard_sectors: U32,
+    max_discard_seg: U32,
+    discard_sector_alignment: U32,
+    max_write_zeroes_sectors: U32,
+    max_write_zeroes_seg: U32,
+    write_zeroes_may_unmap: u8,
+    unused: [u8; 3],
+    max_secure_erase_sectors: U32,
+}
+
+const _: () = assert!(size_of::<Config>() == 64);
+
+impl Config {
+    /// The configuration space of a disk with this many sectors.
+    fn of(sectors: u64) -> Self {
+        /// Sectors that DISCARD ranges should be aligned to: a page of the host's file.
+        const DISCARD_ALIGNMENT: u32 = 8;
+        Self {
+            capacity: sectors.into(),
+            size_max: SIZE_MAX.into(),
+            seg_max: SEG_MAX.into(),
+            blk_size: const { low::double(SECTOR) }.into(),
+            max_discard_sectors: DISCARD_SECTORS_MAX.into(),
+            max_discard_seg: RANGES_MAX.into(),
+            discard_sector_alignment: DISCARD_ALIGNMENT.into(),
+            max_write_zeroes_sectors: ZERO_SECTORS_MAX.into(),
+            max_write_zeroes_seg: RANGES_MAX.into(),
+            write_zeroes_may_unmap: 1,
+            ..Self::new_zeroed()
+        }
     }
-    config
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use tdvisor_base::{Gpa, SharedBit};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::Broken;
 use crate::SharedMemory;
@@ -86,6 +87,16 @@ impl Reader<'_> {
     /// Bytes that are left.
     pub fn remaining(&self) -> u64 {
         self.cursor.remaining()
+    }
+
+    /// Reads a structure: the next bytes, as it lays them out.
+    ///
+    /// # Errors
+    /// [`Broken::TooShort`], [`Broken::NotShared`].
+    pub fn read_one<T: FromBytes + IntoBytes>(&mut self) -> Result<T, Broken> {
+        let mut value = T::new_zeroed();
+        self.read(value.as_mut_bytes())?;
+        Ok(value)
     }
 
     /// Reads all of `out`.

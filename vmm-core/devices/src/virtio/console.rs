@@ -166,7 +166,7 @@ impl VirtioDevice for VirtioConsole {
     }
 
     fn serve(&mut self, queue: usize, chain: &Chain, memory: &dyn SharedMemory) -> Result<Served, Broken> {
-        match queue as u32 {
+        match u32::try_from(queue).unwrap_or(u32::MAX) {
             INPUT if !self.takes_input() => Ok(Served::Later),
             INPUT => self.input(chain, memory),
             OUTPUT => self.output(chain, memory),

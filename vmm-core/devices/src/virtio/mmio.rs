@@ -31,7 +31,7 @@ use tdvisor_base::SharedBit;
 use super::VirtioDevice;
 use super::queue::{Area, Half, Queue};
 use super::transport::{Driven, Signal};
-use crate::{AccessSize, DeviceRequest, Line, MmioDevice, SharedMemory};
+use crate::{AccessSize, DeviceRequest, Line, MmioDevice, SharedMemory, low};
 
 /// Bytes of a device's window.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
@@ -217,7 +217,7 @@ impl MmioDevice for VirtioMmio {
         memory: &dyn SharedMemory,
     ) -> DeviceRequest {
         if size == AccessSize::Double {
-            self.write_register(offset, value as u32, memory);
+            self.write_register(offset, low::double(value), memory);
         }
         DeviceRequest::None
     }

@@ -33,7 +33,7 @@ use super::queue::{Area, Half, Queue};
 use super::transport::{Driven, Signal};
 use super::{Queues, VirtioDevice};
 use crate::pci::{ConfigSpace, Identity, Msix, PciFunction, msix};
-use crate::{AccessSize, DeviceRequest, Line, SharedMemory};
+use crate::{AccessSize, DeviceRequest, Line, SharedMemory, low};
 
 /// Bytes of BAR 0.
 const BAR_BYTES: u32 = 0x8000;
@@ -135,13 +135,14 @@ impl VirtioPci {
         let id = driven.id();
         let identity = Identity {
             vendor: VENDOR,
-            device: FIRST_DEVICE_ID.saturating_add(id as u16),
+            device: FIRST_DEVICE_ID.saturating_add(u16::try_from(id).unwrap_or(u16::MAX)),
             revision: REVISION,
             class: class(id),
             subsystem_vendor: VENDOR,
             subsystem: SUBSYSTEM,
         };
-        let msix = Arc::new(Msix::new(driven.queue_count() as u16 + 1));
+        let queues = u16::try_from(driven.queue_count()).unwrap_or(u16::MAX);
+        let msix = Arc::new(Msix::new(queues.saturating_add(1)));
         let mut config = ConfigSpace::new(identity).with_memory_bar(BAR_BYTES).with_interrupt_pin();
         let (body, writable) = msix.capability(MSIX_TABLE, MSIX_PENDING);
         let msix_at = config.add_capability(msix::CAPABILITY, &body, &writable);
@@ -192,8 +193,8 @@ impl VirtioPci {
         self.interrupt_status = 0;
         self.msix.forget();
         // A driver that writes no size means the largest (section 4.1.5.1.3).
-        for index in 0..queues {
-            if let Some(queue) = self.driven.queue_mut(index as u32) {
+        for index in (0..).take(queues) {
+            if let Some(queue) = self.driven.queue_mut(index) {
                 queue.set_size(queue.max().into());
             }
         }
@@ -246,7 +247,9 @@ impl VirtioPci {
                 self.driven.taken_word(registers.driver_features_sel)
             }
             (common::CONFIG_VECTOR, AccessSize::Word) => registers.config_vector.unwrap_or(NO_VECTOR).into(),
-            (common::NUM_QUEUES, AccessSize::Word) => self.driven.queue_count() as u32,
+            (common::NUM_QUEUES, AccessSize::Word) => {
+                u32::try_from(self.driven.queue_count()).unwrap_or(u32::MAX)
+            }
             (common::STATUS, AccessSize::Byte) => self.driven.status(),
             (common::CONFIG_GENERATION, AccessSize::Byte) => 0,
             (common::QUEUE_SELECT, AccessSize::Word) => registers.queue_sel.into(),
@@ -274,7 +277,7 @@ impl VirtioPci {
             (common::CONFIG_VECTOR, AccessSize::Word) => self.registers.config_vector = self.vector(value),
             (common::STATUS, AccessSize::Byte) if value == 0 => self.reset(),
             (common::STATUS, AccessSize::Byte) => self.driven.add_status(value),
-            (common::QUEUE_SELECT, AccessSize::Word) => self.registers.queue_sel = value as u16,
+            (common::QUEUE_SELECT, AccessSize::Word) => self.registers.queue_sel = low::word(value.into()),
             (common::QUEUE_SIZE, AccessSize::Word) => {
                 if let Some(queue) = self.driven.queue_mut(self.registers.queue_sel.into()) {
                     queue.set_size(value);
@@ -318,15 +321,17 @@ impl VirtioPci {
                 let _ = self.write_bar(offset.into(), size, value, memory);
                 None
             }
-            None => Some((self.read_bar(offset.into(), size) as u32).to_le_bytes()),
+            None => Some(low::double(self.read_bar(offset.into(), size)).to_le_bytes()),
         }
     }
 }
 
 /// The capability of a structure in BAR 0, behind id and link: length, kind, BAR, id, two bytes of nothing, offset and bytes.
 fn structure_body<const N: usize>(kind: u8, offset: u32) -> [u8; N] {
+    const { assert!(N + 2 <= 0xff) };
     let mut body = [0; N];
-    let fields = [N as u8 + 2, kind, 0, 0, 0, 0].into_iter();
+    let [length, ..] = (N + 2).to_le_bytes();
+    let fields = [length, kind, 0, 0, 0, 0].into_iter();
     let bytes = if kind == structure::CONFIG_ACCESS { 0 } else { STRUCTURE_BYTES };
     let fields = fields.chain(offset.to_le_bytes()).chain(bytes.to_le_bytes());
     body.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
@@ -384,18 +389,19 @@ impl PciFunction for VirtioPci {
     }
 
     fn read_bar(&mut self, offset: u64, size: AccessSize) -> u64 {
-        let within = offset % u64::from(STRUCTURE_BYTES);
-        match offset as u32 & !(STRUCTURE_BYTES - 1) {
+        let Ok(offset) = u32::try_from(offset) else { return 0 };
+        let within = offset % STRUCTURE_BYTES;
+        match offset - within {
             COMMON if size == AccessSize::Quad => {
-                let low = self.read_common(within as u32, AccessSize::Double);
-                let high = self.read_common(within as u32 + 4, AccessSize::Double);
+                let low = self.read_common(within, AccessSize::Double);
+                let high = self.read_common(within + 4, AccessSize::Double);
                 u64::from(low) | u64::from(high) << 32
             }
-            COMMON => self.read_common(within as u32, size).into(),
+            COMMON => self.read_common(within, size).into(),
             INTERRUPT_STATUS if within == 0 => core::mem::take(&mut self.interrupt_status).into(),
-            DEVICE => self.driven.read_config(within, size),
-            MSIX_TABLE => self.msix.read_table(within, size),
-            MSIX_PENDING => self.msix.read_pending(within, size),
+            DEVICE => self.driven.read_config(within.into(), size),
+            MSIX_TABLE => self.msix.read_table(within.into(), size),
+            MSIX_PENDING => self.msix.read_pending(within.into(), size),
             _ => 0,
         }
     }
@@ -407,18 +413,19 @@ impl PciFunction for VirtioPci {
         value: u64,
         memory: &dyn SharedMemory,
     ) -> DeviceRequest {
-        let within = offset % u64::from(STRUCTURE_BYTES);
-        match offset as u32 & !(STRUCTURE_BYTES - 1) {
+        let Ok(offset) = u32::try_from(offset) else { return DeviceRequest::None };
+        let within = offset % STRUCTURE_BYTES;
+        match offset - within {
             COMMON if size == AccessSize::Quad => {
-                self.write_common(within as u32, AccessSize::Double, value as u32);
-                self.write_common(within as u32 + 4, AccessSize::Double, (value >> 32) as u32);
+                self.write_common(within, AccessSize::Double, low::double(value));
+                self.write_common(within + 4, AccessSize::Double, low::double(value >> 32));
             }
-            COMMON => self.write_common(within as u32, size, value as u32),
-            NOTIFICATION if within.is_multiple_of(NOTIFY_BYTES.into()) => {
-                let signal = self.driven.notify(within as u32 / NOTIFY_BYTES, memory);
+            COMMON => self.write_common(within, size, low::double(value)),
+            NOTIFICATION if within.is_multiple_of(NOTIFY_BYTES) => {
+                let signal = self.driven.notify(within / NOTIFY_BYTES, memory);
                 self.signal(signal);
             }
-            MSIX_TABLE => self.msix.write_table(within, size, value),
+            MSIX_TABLE => self.msix.write_table(within.into(), size, value),
             _ => {}
         }
         DeviceRequest::None

@@ -25,19 +25,40 @@ use alloc::vec::Vec;
 
 use tdvisor_base::sync::{Ordering, fence};
 use tdvisor_base::{Gpa, SharedBit};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 use super::Broken;
 use super::chain::{Buffer, Chain};
-use crate::SharedMemory;
+use crate::{SharedMemory, low};
 
 /// Places that any queue has at most.
 pub const PLACES_MAX: u16 = 128;
 
-const DESCRIPTOR_BYTES: u64 = 16;
+/// A descriptor (section 2.7.5).
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Descriptor {
+    address: U64,
+    length: U32,
+    flags: U16,
+    next: U16,
+}
+
+/// A place of the ring of used requests (section 2.7.8).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct UsedElement {
+    head: U32,
+    length: U32,
+}
+
+const DESCRIPTOR_BYTES: u64 = size_of::<Descriptor>() as u64;
 /// Flags and index before the places of a ring.
 const RING_HEADER: u64 = 4;
-const AVAILABLE_BYTES: u64 = 2;
-const USED_BYTES: u64 = 8;
+const AVAILABLE_BYTES: u64 = size_of::<U16>() as u64;
+const USED_BYTES: u64 = size_of::<UsedElement>() as u64;
+const _: () = assert!(DESCRIPTOR_BYTES == 16 && AVAILABLE_BYTES == 2 && USED_BYTES == 8);
 
 const FLAG_NEXT: u16 = 1 << 0;
 const FLAG_WRITE: u16 = 1 << 1;
@@ -111,8 +132,8 @@ impl Queue {
             Area::Device => self.device,
         };
         match half {
-            Half::Low => address as u32,
-            Half::High => (address >> 32) as u32,
+            Half::Low => low::double(address),
+            Half::High => low::double(address >> 32),
         }
     }
 
@@ -241,15 +262,15 @@ impl Rings {
             if index >= self.size {
                 return Err(Broken::BadDescriptor);
             }
-            let mut bytes = [0; DESCRIPTOR_BYTES as usize];
-            memory.read(self.descriptors.wrapping_add(DESCRIPTOR_BYTES * u64::from(index)), &mut bytes)?;
-            let value = u128::from_le_bytes(bytes);
-            let (address, length) = (value as u64, (value >> 64) as u32);
-            let (flags, next) = ((value >> 96) as u16, (value >> 112) as u16);
+            let mut descriptor = Descriptor::new_zeroed();
+            let at = self.descriptors.wrapping_add(DESCRIPTOR_BYTES * u64::from(index));
+            memory.read(at, descriptor.as_mut_bytes())?;
+            let flags = descriptor.flags.get();
             if flags & FLAG_INDIRECT != 0 {
                 return Err(Broken::Indirect);
             }
-            let buffer = Buffer::new(address, length, self.shared_bit).ok_or(Broken::BadBuffer)?;
+            let buffer = Buffer::new(descriptor.address.get(), descriptor.length.get(), self.shared_bit)
+                .ok_or(Broken::BadBuffer)?;
             if flags & FLAG_WRITE != 0 {
                 chain.writable.push(buffer);
             } else if chain.writable.is_empty() {
@@ -260,7 +281,7 @@ impl Rings {
             if flags & FLAG_NEXT == 0 {
                 return Ok(chain);
             }
-            index = next;
+            index = descriptor.next.get();
         }
         Err(Broken::Loop)
     }
@@ -276,8 +297,8 @@ impl Rings {
         memory: &dyn SharedMemory,
     ) -> Result<(), Broken> {
         let place = u64::from(self.next_used % self.size);
-        let element = u64::from(chain.head) | u64::from(written) << 32;
-        memory.write(self.used.wrapping_add(RING_HEADER + USED_BYTES * place), &element.to_le_bytes())?;
+        let element = UsedElement { head: u32::from(chain.head).into(), length: written.into() };
+        memory.write(self.used.wrapping_add(RING_HEADER + USED_BYTES * place), element.as_bytes())?;
         self.next_used = self.next_used.wrapping_add(1);
         // The index publishes the element, and the buffers before it.
         fence(Ordering::Release);

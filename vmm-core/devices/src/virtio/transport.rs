@@ -9,7 +9,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use tdvisor_base::SharedBit;
+use tdvisor_base::{SharedBit, to_usize};
 
 use super::queue::{Area, Half, Queue};
 use super::{Broken, Queues, Served, VirtioDevice, features};
@@ -89,7 +89,7 @@ impl Driven {
         let config = self.device.config();
         let mut value = [0; 8];
         let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)).unwrap_or_default();
-        for (to, from) in value.iter_mut().take(size.bytes() as usize).zip(from) {
+        for (to, from) in value.iter_mut().take(to_usize(size.bytes())).zip(from) {
             *to = *from;
         }
         u64::from_le_bytes(value)
@@ -211,7 +211,7 @@ impl Driven {
             served = true;
         }
         let announce = served && rings.wants_interrupt(memory)?;
-        Ok(Queues::NONE.with_if(announce, index as u32))
+        Ok(Queues::NONE.with_if(announce, u32::try_from(index).unwrap_or(u32::MAX)))
     }
 
     fn conclude(&mut self, announce: Result<Queues, Broken>) -> Signal {
@@ -232,5 +232,6 @@ impl Driven {
 
 /// One of a number's 32-bit words; zero beyond the last.
 fn word_of(value: u128, index: u32) -> u32 {
-    index.checked_mul(32).and_then(|shift| value.checked_shr(shift)).unwrap_or_default() as u32
+    let rest = index.checked_mul(32).and_then(|shift| value.checked_shr(shift)).unwrap_or_default();
+    (rest & 0xffff_ffff) as u32
 }

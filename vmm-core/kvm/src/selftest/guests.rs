@@ -158,7 +158,7 @@ impl Story {
             answer = match vcpu.run(answer) {
                 VmExit::Io { port, size, transfer } => match (port, transfer) {
                     (port::CONSOLE, Transfer::Write(byte)) => {
-                        self.console.push(char::from(byte as u8));
+                        self.console.push(char::from((byte & 0xff) as u8));
                         Answer::Done
                     }
                     (port::RESULT, Transfer::Write(result)) => {
@@ -226,7 +226,7 @@ fn beside<K: Kernel>(td: &Td<K>, act: impl FnOnce(&mpsc::Receiver<()>) -> Outcom
             loop {
                 match vcpu.run(Answer::Value(u64::MAX)) {
                     VmExit::Io { port: port::CONSOLE, transfer: Transfer::Write(byte), .. }
-                        if byte as u8 == b'\n' =>
+                        if byte & 0xff == u64::from(b'\n') =>
                     {
                         let _ = says.send(());
                     }

@@ -108,14 +108,20 @@ impl Loader {
     }
 
     fn add_pointer(&mut self, file: &str, to: &str, at: usize, bytes: u8) {
-        let at = (at as u32).to_le_bytes();
+        let at = offset(at);
         self.command(command::ADD_POINTER, &[&name(file), &name(to), &at, &[bytes]]);
     }
 
     fn add_checksum(&mut self, file: &str, at: usize, start: usize, length: usize) {
-        let [at, start, length] = [at, start, length].map(|value| (value as u32).to_le_bytes());
+        let [at, start, length] = [at, start, length].map(offset);
         self.command(command::ADD_CHECKSUM, &[&name(file), &at, &start, &length]);
     }
+}
+
+/// An offset in a file of tables, or a number of bytes of it. None is longer than [`Area`](acpi::Area)s are; QEMU's
+/// firmware refuses one that is behind the end of its file.
+fn offset(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 fn name(file: &str) -> [u8; NAME_BYTES] {

@@ -140,7 +140,7 @@ impl PortDevice for Cmos {
     ) -> DeviceRequest {
         if offset == 0 {
             // The top bit of the index masks NMIs, on a PC that has that gate.
-            self.index = data as u8 & 0x7f;
+            self.index = (data & 0x7f) as u8;
         }
         DeviceRequest::None
     }

@@ -228,8 +228,10 @@ fn legacy(
 
 /// A bus with the two bridges.
 fn chipset() -> Result<PciBus, AttachError> {
+    const { assert!(address::ECAM <= 0xffff_ffff) };
+    const ECAM: u32 = (address::ECAM & 0xffff_ffff) as u32;
     let mut bus = PciBus::new();
-    bus.attach(0, Box::new(HostBridge::new(address::ECAM as u32)))?;
+    bus.attach(0, Box::new(HostBridge::new(ECAM)))?;
     bus.attach(address::LPC_DEVICE, Box::new(LpcBridge::new(address::PM)))?;
     Ok(bus)
 }

@@ -107,7 +107,7 @@ impl<W: Write> SerialPort<W> {
 
     /// Whether data waits whose interrupt the guest has enabled.
     fn data_interrupts(&mut self) -> bool {
-        let mut register = |offset: u16| self.serial.read(offset as u8);
+        let mut register = |offset: u16| self.serial.read(register_of(offset));
         register(LINE_STATUS) & DATA_READY != 0
             // With the divisor in its place the enable register cannot be seen.
             && register(LINE_CONTROL) & DIVISOR == 0
@@ -119,7 +119,7 @@ impl<W: Write> SerialPort<W> {
     /// one that takes less than waits would never be called again.
     fn identify(&mut self) -> u8 {
         let data = self.data_interrupts();
-        let forgotten = self.serial.read(INTERRUPT_ID as u8);
+        let forgotten = self.serial.read(register_of(INTERRUPT_ID));
         let empty =
             self.transmitter_waits || forgotten & (NO_INTERRUPT | TRANSMITTER_EMPTY) == TRANSMITTER_EMPTY;
         self.transmitter_waits = empty && data;
@@ -131,6 +131,11 @@ impl<W: Write> SerialPort<W> {
     }
 }
 
+/// The register at a port; a 16550 has eight.
+const fn register_of(offset: u16) -> u8 {
+    (offset & 7) as u8
+}
+
 impl<W: Write + Send> PortDevice for SerialPort<W> {
     fn read(&mut self, offset: u16, _size: AccessSize) -> u64 {
         if !self.looped {
@@ -140,7 +145,11 @@ impl<W: Write + Send> PortDevice for SerialPort<W> {
                 let _ = self.serial.enqueue_raw_bytes(&waiting);
             }
         }
-        u64::from(if offset == INTERRUPT_ID { self.identify() } else { self.serial.read(offset as u8) })
+        u64::from(if offset == INTERRUPT_ID {
+            self.identify()
+        } else {
+            self.serial.read(register_of(offset))
+        })
     }
 
     fn write(
@@ -154,7 +163,7 @@ impl<W: Write + Send> PortDevice for SerialPort<W> {
             self.looped = value & LOOP != 0;
         }
         // A console that is gone (a closed pipe) does not stop the guest.
-        let _ = self.serial.write(offset as u8, value as u8);
+        let _ = self.serial.write(register_of(offset), (value & 0xff) as u8);
         DeviceRequest::None
     }
 

@@ -34,7 +34,7 @@ pub(super) fn files() -> SmbiosFiles {
     anchor.extend(VERSION);
     // Revision of the entry point, and a byte of nothing.
     anchor.extend([1, 0]);
-    anchor.extend((tables.len() as u32).to_le_bytes());
+    anchor.extend(u32::try_from(tables.len()).unwrap_or(u32::MAX).to_le_bytes());
     anchor.extend(0u64.to_le_bytes());
     let sum = anchor.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
     if let Some(checksum) = anchor.get_mut(ENTRY_CHECKSUM) {

@@ -160,7 +160,8 @@ fn of_owner(path: &Path) -> io::Result<UnixListener> {
 
 /// Whether there is something to read, or to hear of an end, within `patience`.
 pub(super) fn is_readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
-    let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+    let tv_sec = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    let timeout = Timespec { tv_sec, tv_nsec: patience.subsec_nanos().into() };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready != 0)
 }

@@ -122,7 +122,7 @@ impl GdbRegisters {
             bytes.extend(state.gpr(register).to_le_bytes());
         }
         bytes.extend(state.rip().to_le_bytes());
-        bytes.extend((state.flags.get() as u32).to_le_bytes());
+        bytes.extend(low_half(state.flags.get()).to_le_bytes());
         for segment in SEGMENTS {
             bytes.extend(u32::from(state.segment(segment).selector).to_le_bytes());
         }
@@ -149,9 +149,16 @@ impl GdbRegisters {
         let (instruction, data) = (x87.instruction, x87.data);
         let tag = u32::from(tag_word(x87));
         let high = |pointer: u64| (pointer >> 32) as u32;
-        for word in
-            [control, status, tag, high(instruction), instruction as u32, high(data), data as u32, opcode]
-        {
+        for word in [
+            control,
+            status,
+            tag,
+            high(instruction),
+            low_half(instruction),
+            high(data),
+            low_half(data),
+            opcode,
+        ] {
             bytes.extend(word.to_le_bytes());
         }
         bytes
@@ -174,6 +181,11 @@ impl GdbRegisters {
     }
 }
 
+/// Bits 31:0 of a register of which gdb has no more.
+const fn low_half(register: u64) -> u32 {
+    (register & 0xffff_ffff) as u32
+}
+
 /// The tag word with two bits a register, which the processor keeps one of: 0 valid, 1 zero, 2 special, 3 empty.
 fn tag_word(x87: &x86_arch::X87State) -> u16 {
     const INTEGER_BIT: u128 = 1 << 63;
@@ -181,7 +193,7 @@ fn tag_word(x87: &x86_arch::X87State) -> u16 {
         let exponent = register >> 64 & 0x7FFF;
         let tag = if x87.tags >> n & 1 == 0 {
             3
-        } else if exponent == 0 && register as u64 == 0 {
+        } else if exponent == 0 && register & u128::from(u64::MAX) == 0 {
             1
         } else if exponent == 0 || exponent == 0x7FFF || register & INTEGER_BIT == 0 {
             2

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use mirror_ept::list::{Listed, ListedKind, Tree};
 use phys_memory::Arena;
 use seam_emu::audit::SecureEptView;
-use tdvisor_base::{Gpa, Hpa, PAGE_SIZE};
+use tdvisor_base::{Gpa, Hpa, PAGE_SIZE, to_usize};
 
 use super::DumpError;
 
 /// Bytes of a page.
-pub(super) const PAGE: usize = PAGE_SIZE as usize;
+pub(super) const PAGE: usize = to_usize(PAGE_SIZE);
 
 /// Mappings of guest-physical memory without a gap between them, in ascending order.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use phys_memory::Arena;
 use x86_arch::{CpuState, Gpr, Seg};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::DumpError;
 use super::memory::{Bytes as _, PAGE, Piece};
@@ -17,8 +19,17 @@ const NT_VMCOREINFO: u32 = 0;
 /// What the text of a VMCOREINFO begins with.
 const FIRST_LINE: &[u8] = b"OSRELEASE=";
 
-/// Bytes of a note's header: lengths of name and contents, and its type.
-const NOTE_HEADER: usize = 12;
+/// The header of a note (`Elf64_Nhdr`).
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct NoteHeader {
+    name_bytes: U32,
+    contents_bytes: U32,
+    kind: U32,
+}
+
+const _: () = assert!(size_of::<NoteHeader>() == 12);
+
 /// Names and contents are padded to this.
 const NOTE_ALIGNMENT: usize = 4;
 
@@ -30,10 +41,10 @@ const PRSTATUS_PID: usize = 32;
 const PRSTATUS_REGISTERS: usize = 112;
 
 fn note(name: &[u8], kind: u32, contents: &[u8]) -> Vec<u8> {
-    let mut note = Vec::new();
-    for word in [name.len() as u32, contents.len() as u32, kind] {
-        note.extend(word.to_le_bytes());
-    }
+    // Names and contents are of this program, or at most a page of the guest's.
+    let bytes = |part: &[u8]| u32::try_from(part.len()).unwrap_or(u32::MAX).into();
+    let header = NoteHeader { name_bytes: bytes(name), contents_bytes: bytes(contents), kind: kind.into() };
+    let mut note = header.as_bytes().to_vec();
     for part in [name, contents] {
         note.extend(part);
         note.resize(note.len().next_multiple_of(NOTE_ALIGNMENT), 0);
@@ -127,11 +138,14 @@ pub(super) fn find_vmcoreinfo(pieces: &[Piece], memory: &Arena) -> Result<Option
 
 /// The text of a VMCOREINFO, if memory begins with one.
 pub(super) fn vmcoreinfo(memory: &[u8]) -> Option<&[u8]> {
-    let word = |at: usize| Some(u32::from_le_bytes(*memory.get(at..)?.first_chunk()?));
-    let name = memory.get(NOTE_HEADER..NOTE_HEADER + VMCOREINFO.len())?;
-    if word(0)? as usize != VMCOREINFO.len() || word(8)? != NT_VMCOREINFO || name != VMCOREINFO {
+    let (header, rest) = NoteHeader::ref_from_prefix(memory).ok()?;
+    let bytes = |field: U32| usize::try_from(field.get()).ok();
+    if bytes(header.name_bytes)? != VMCOREINFO.len()
+        || header.kind != NT_VMCOREINFO
+        || !rest.starts_with(VMCOREINFO)
+    {
         return None;
     }
-    let contents = memory.get(NOTE_HEADER + VMCOREINFO.len().next_multiple_of(NOTE_ALIGNMENT)..)?;
-    contents.get(..word(4)? as usize).filter(|text| text.starts_with(FIRST_LINE))
+    let contents = rest.get(VMCOREINFO.len().next_multiple_of(NOTE_ALIGNMENT)..)?;
+    contents.get(..bytes(header.contents_bytes)?).filter(|text| text.starts_with(FIRST_LINE))
 }

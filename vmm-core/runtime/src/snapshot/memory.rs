@@ -13,11 +13,11 @@
 use std::io::{Read, Write};
 
 use phys_memory::Arena;
-use tdvisor_base::{KeyId, PAGE_SIZE, Pfn};
+use tdvisor_base::{KeyId, PAGE_SIZE, Pfn, to_usize};
 
 use super::{SnapshotError, damaged};
 
-const PAGE: usize = PAGE_SIZE as usize;
+const PAGE: usize = to_usize(PAGE_SIZE);
 const RUN_BYTES: usize = 8 + 2 + 2 + 1;
 const ZERO: u8 = 0;
 const DATA: u8 = 1;
@@ -63,7 +63,7 @@ impl Run {
 /// Writes what is in memory.
 pub(super) fn write(out: &mut impl Write, arena: &Arena) -> Result<(), SnapshotError> {
     let pages = arena.bytes() / PAGE_SIZE;
-    for granule in (0..pages).step_by(GRANULE_PAGES as usize) {
+    for granule in (0..pages).step_by(to_usize(GRANULE_PAGES)) {
         if !arena.is_absent(Pfn::new(granule).base()) {
             write_granule(out, arena, granule..pages.min(granule + GRANULE_PAGES))?;
         }

@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 
 use super::packet::{Header, shutdown};
 use super::{Moved, Stream};
+use crate::low;
 
 /// Bytes from the guest that a connection holds while its host program does not take them: the credit of the guest.
 pub(super) const BUFFER_BYTES: u32 = 128 << 10;
@@ -115,7 +116,7 @@ impl Connection {
                 Moved::Bytes(taken @ 1..) => {
                     let taken = taken.min(first.len());
                     self.waiting.drain(..taken);
-                    self.forwarded = self.forwarded.wrapping_add(taken as u32);
+                    self.forwarded = self.forwarded.wrapping_add(low::double(taken as u64));
                 }
                 Moved::Bytes(0) | Moved::Later => return true,
                 Moved::End => return false,
@@ -169,7 +170,7 @@ impl Connection {
             Moved::Bytes(0) | Moved::Later => Sending::Nothing,
             Moved::Bytes(count) => {
                 let count = count.min(room);
-                self.sent = self.sent.wrapping_add(count as u32);
+                self.sent = self.sent.wrapping_add(low::double(count as u64));
                 Sending::Data(count)
             }
             Moved::End => {

@@ -30,7 +30,7 @@ use self::connection::{Connection, Sending, State};
 use self::packet::{HEADER_BYTES, Header, Operation, TYPE_STREAM, shutdown};
 use super::chain::{Chain, Reader, Writer};
 use super::{Broken, Queues, Served, VirtioDevice};
-use crate::SharedMemory;
+use crate::{SharedMemory, low};
 
 /// The host's context id.
 pub const HOST_CID: u64 = 2;
@@ -312,7 +312,7 @@ impl VirtioVsock {
             destination_cid: self.guest_cid,
             source_port: ports.host,
             destination_port: ports.guest,
-            length: length as u32,
+            length: low::double(length as u64),
             socket_type: TYPE_STREAM,
             operation,
             flags,

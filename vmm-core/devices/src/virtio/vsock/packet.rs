@@ -8,11 +8,14 @@
 //! | 20 | destination port (u32) | 36 | buffer space of the sender (u32) |
 //! | 24 | bytes of data behind the header (u32) | 40 | bytes that the sender has forwarded (u32) |
 
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::super::Broken;
 use super::super::chain::Reader;
 
 /// Bytes of a header.
-pub(super) const HEADER_BYTES: usize = 44;
+pub(super) const HEADER_BYTES: usize = size_of::<Layout>();
 
 /// The type of socket that is served.
 pub(super) const TYPE_STREAM: u16 = 1;
@@ -74,7 +77,25 @@ pub(super) mod shutdown {
     pub(in super::super) const SEND: u32 = 1 << 1;
 }
 
-/// A header.
+/// A header as it lies in memory.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Layout {
+    source_cid: U64,
+    destination_cid: U64,
+    source_port: U32,
+    destination_port: U32,
+    length: U32,
+    socket_type: U16,
+    operation: U16,
+    flags: U32,
+    buffer_space: U32,
+    forwarded: U32,
+}
+
+const _: () = assert!(HEADER_BYTES == 44);
+
+/// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) source_cid: u64,
@@ -91,45 +112,33 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Broken> {
-        let mut bytes = [0; HEADER_BYTES];
-        reader.read(&mut bytes)?;
-        let mut rest = &bytes[..];
-        let mut field = |count: usize| {
-            let (field, behind) = rest.split_at_checked(count).unwrap_or_default();
-            rest = behind;
-            field.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
-        };
+        let layout: Layout = reader.read_one()?;
         Ok(Self {
-            source_cid: field(8),
-            destination_cid: field(8),
-            source_port: field(4) as u32,
-            destination_port: field(4) as u32,
-            length: field(4) as u32,
-            socket_type: field(2) as u16,
-            operation: Operation::from_code(field(2) as u16),
-            flags: field(4) as u32,
-            buffer_space: field(4) as u32,
-            forwarded: field(4) as u32,
+            source_cid: layout.source_cid.get(),
+            destination_cid: layout.destination_cid.get(),
+            source_port: layout.source_port.get(),
+            destination_port: layout.destination_port.get(),
+            length: layout.length.get(),
+            socket_type: layout.socket_type.get(),
+            operation: Operation::from_code(layout.operation.get()),
+            flags: layout.flags.get(),
+            buffer_space: layout.buffer_space.get(),
+            forwarded: layout.forwarded.get(),
         })
     }
 
     pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        let fields: [&[u8]; 10] = [
-            &self.source_cid.to_le_bytes(),
-            &self.destination_cid.to_le_bytes(),
-            &self.source_port.to_le_bytes(),
-            &self.destination_port.to_le_bytes(),
-            &self.length.to_le_bytes(),
-            &self.socket_type.to_le_bytes(),
-            &self.operation.code().to_le_bytes(),
-            &self.flags.to_le_bytes(),
-            &self.buffer_space.to_le_bytes(),
-            &self.forwarded.to_le_bytes(),
-        ];
-        for (to, from) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
-            *to = *from;
-        }
-        bytes
+        zerocopy::transmute!(Layout {
+            source_cid: self.source_cid.into(),
+            destination_cid: self.destination_cid.into(),
+            source_port: self.source_port.into(),
+            destination_port: self.destination_port.into(),
+            length: self.length.into(),
+            socket_type: self.socket_type.into(),
+            operation: self.operation.code().into(),
+            flags: self.flags.into(),
+            buffer_space: self.buffer_space.into(),
+            forwarded: self.forwarded.into(),
+        })
     }
 }

@@ -12,7 +12,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use kvm_ioctls::VcpuFd;
-use tdvisor_base::PAGE_SIZE;
+use tdvisor_base::{PAGE_SIZE, to_usize};
 
 use crate::error::Errno;
 use crate::kernel::Pages;
@@ -101,7 +101,7 @@ impl Pages for Mapping {
         if end.is_none() || !at.is_multiple_of(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(Errno(libc::EINVAL));
         }
-        let Some((start, count)) = self.inside(at, bytes as usize) else { return Ok(()) };
+        let Some((start, count)) = self.inside(at, to_usize(bytes)) else { return Ok(()) };
         // SAFETY: whole pages inside the mapping, which no reference covers; they stay mapped and become zeros.
         match unsafe { libc::madvise(start.cast(), count, libc::MADV_DONTNEED) } {
             0 => Ok(()),

@@ -163,10 +163,7 @@ impl KernelVm for LinuxVm {
 
     fn tdx_capabilities(&self, room: usize) -> Result<(CapabilitiesHeader, Vec<CpuidEntry>), Errno> {
         let room = room.min(MAX_CPUID_ENTRIES);
-        let header = CapabilitiesHeader {
-            cpuid: CpuidHeader { entries: room as u32, padding: 0 },
-            ..CapabilitiesHeader::new_zeroed()
-        };
+        let header = CapabilitiesHeader { cpuid: CpuidHeader::of(room), ..CapabilitiesHeader::new_zeroed() };
         let mut buffer = with_entries(header.as_bytes(), &vec![CpuidEntry::default(); room]);
         let data = buffer.as_mut_ptr() as u64;
         self.command(&mut TdxCommand { id: command::CAPABILITIES, data, ..TdxCommand::default() })?;
@@ -177,7 +174,7 @@ impl KernelVm for LinuxVm {
     }
 
     fn init_vm(&self, parameters: InitVm, cpuid: &[CpuidEntry]) -> Result<(), Refusal> {
-        let count = CpuidHeader { entries: cpuid.len() as u32, padding: 0 };
+        let count = CpuidHeader::of(cpuid.len());
         let parameters = InitVm { cpuid: count, ..parameters };
         let buffer = with_entries(parameters.as_bytes(), cpuid);
         let mut command =
@@ -294,7 +291,7 @@ impl KernelVcpu for LinuxVcpu {
     type Pages = Mapping;
 
     fn cpuid(&self) -> Result<Vec<CpuidEntry>, Refusal> {
-        let header = CpuidHeader { entries: MAX_CPUID_ENTRIES as u32, padding: 0 };
+        let header = CpuidHeader::of(MAX_CPUID_ENTRIES);
         let mut buffer = with_entries(header.as_bytes(), &vec![CpuidEntry::default(); MAX_CPUID_ENTRIES]);
         let data = buffer.as_mut_ptr() as u64;
         let mut command = TdxCommand { id: command::GET_CPUID, data, ..TdxCommand::default() };

@@ -29,19 +29,25 @@ pub(super) struct Attributes {
     pub(super) block_bytes: u32,
 }
 
+/// A time as the host has it. What was before 1970 is a negative number of seconds, in two's complement.
+fn time(seconds: i64, nanoseconds: u64) -> Time {
+    (seconds.cast_unsigned(), u32::try_from(nanoseconds).unwrap_or_default())
+}
+
 impl From<&Stat> for Attributes {
     fn from(stat: &Stat) -> Self {
         Self {
-            size: stat.st_size as u64,
-            blocks: stat.st_blocks as u64,
-            modified: (stat.st_mtime as u64, stat.st_mtime_nsec as u32),
-            changed: (stat.st_ctime as u64, stat.st_ctime_nsec as u32),
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or_default(),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
             mode: stat.st_mode,
-            links: stat.st_nlink as u32,
+            links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             user: stat.st_uid,
             group: stat.st_gid,
-            device: stat.st_rdev as u32,
-            block_bytes: stat.st_blksize as u32,
+            // What the protocol has room for.
+            device: (stat.st_rdev & 0xffff_ffff) as u32,
+            block_bytes: u32::try_from(stat.st_blksize).unwrap_or(BLOCK_BYTES),
         }
     }
 }

@@ -159,11 +159,9 @@ impl<'m> Request<'m> {
             Err(error) => (-error.raw_os_error(), Vec::new()),
         };
         let length = ANSWER_HEADER_BYTES + body.len();
-        if length > room {
-            return None;
-        }
+        let bytes = u32::try_from(length).ok().filter(|_| length <= room)?;
         let mut answer = Vec::with_capacity(length);
-        answer.extend((length as u32).to_le_bytes());
+        answer.extend(bytes.to_le_bytes());
         answer.extend(error.to_le_bytes());
         answer.extend(self.unique.to_le_bytes());
         answer.extend(body);
@@ -258,7 +256,9 @@ impl Body {
     pub(super) fn name(self, node: u64, next: u64, kind: FileType, name: &[u8]) -> Self {
         const ALIGNMENT: usize = 8;
         let padding = name.len().next_multiple_of(ALIGNMENT) - name.len();
-        self.u64(node).u64(next).u32(name.len() as u32).u32(type_of(kind)).bytes(name).zeros(padding)
+        // No file system has names as long as that.
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        self.u64(node).u64(next).u32(length).u32(type_of(kind)).bytes(name).zeros(padding)
     }
 }
 

@@ -193,7 +193,9 @@ impl Server {
         let found = self.folder.file_system()?;
         let body = Body::default().u64(found.f_blocks).u64(found.f_bfree).u64(found.f_bavail);
         let body = body.u64(found.f_files).u64(found.f_ffree);
-        let body = body.u32(found.f_bsize as u32).u32(found.f_namelen as u32).u32(found.f_frsize as u32);
+        let [block, name, fragment] = [found.f_bsize, found.f_namelen, found.f_frsize]
+            .map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let body = body.u32(block).u32(name).u32(fragment);
         Ok(body.u32(0).zeros(SPARE_BYTES).finish())
     }
 

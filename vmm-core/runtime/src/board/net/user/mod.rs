@@ -245,7 +245,8 @@ struct Common {
 
 impl Common {
     fn now(&self) -> smoltcp::time::Instant {
-        smoltcp::time::Instant::from_micros(self.started.elapsed().as_micros() as i64)
+        let elapsed = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        smoltcp::time::Instant::from_micros(elapsed)
     }
 
     /// Gives a frame of the guest to the interface.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use rustix::io::Errno;
+use tdvisor_base::to_usize;
 
 use super::super::folder::read_at;
 
 /// Bytes of a piece; a piece is at a multiple of this.
 const PIECE: u64 = 64 << 10;
 /// The largest file, as Linux has it.
-const BYTES_MAX: u64 = i64::MAX as u64;
+const BYTES_MAX: u64 = i64::MAX.cast_unsigned();
 
 /// Bytes of memory that what guests write may still take.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Contents {
         let mut at = offset;
         while !rest.is_empty() {
             let within = at % PIECE;
-            let length = rest.len().min((PIECE - within) as usize);
+            let length = rest.len().min(to_usize(PIECE - within));
             let (part, behind) = rest.split_at_mut(length);
             match self.pieces.get(&(at - within)) {
                 Some(piece) => {
@@ -119,10 +120,10 @@ impl Contents {
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
             let within = at % PIECE;
-            let (part, behind) = rest.split_at(rest.len().min((PIECE - within) as usize));
+            let (part, behind) = rest.split_at(rest.len().min(to_usize(PIECE - within)));
             let start = at - within;
             if !self.pieces.contains_key(&start) {
-                let mut piece = vec![0; PIECE as usize];
+                let mut piece = vec![0; to_usize(PIECE)];
                 self.read_below(lower, start, &mut piece)?;
                 budget.take(PIECE)?;
                 self.pieces.insert(start, piece);

@@ -36,7 +36,7 @@ pub const OVERLAY_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of one message that writes.
 const WRITE_BYTES: u32 = 128 << 10;
 /// A block, as the guest counts what is free.
-const BLOCK_BYTES: u64 = 4096;
+const BLOCK_BYTES: u32 = 4096;
 /// The flag of an open file that makes it empty.
 const TRUNCATE: u32 = 0o1000;
 const FILE_TYPE_BITS: u32 = 0o170_000;
@@ -315,9 +315,9 @@ impl Overlay {
     fn file_system(&self) -> Vec<u8> {
         const NAME_BYTES: u32 = 255;
         const SPARE_BYTES: usize = 24;
-        let free = self.inodes.budget.left() / BLOCK_BYTES;
-        let body = Body::default().u64(self.inodes.budget.all() / BLOCK_BYTES).u64(free).u64(free);
-        let body = body.u64(0).u64(0).u32(BLOCK_BYTES as u32).u32(NAME_BYTES).u32(BLOCK_BYTES as u32);
+        let free = self.inodes.budget.left() / u64::from(BLOCK_BYTES);
+        let body = Body::default().u64(self.inodes.budget.all() / u64::from(BLOCK_BYTES)).u64(free).u64(free);
+        let body = body.u64(0).u64(0).u32(BLOCK_BYTES).u32(NAME_BYTES).u32(BLOCK_BYTES);
         body.u32(0).zeros(SPARE_BYTES).finish()
     }
 }
