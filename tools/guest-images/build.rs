@@ -10,9 +10,9 @@ use freestanding_build::{Workspace, variable};
 #[allow(dead_code, missing_docs, reason = "shared with the library, which documents and tests it")]
 mod pack;
 
-const GUESTS: [&str; 4] = ["hello-td", "fault-td", "boot-shim", "compliance"];
+const GUESTS: [&str; 5] = ["hello-td", "fault-td", "boot-shim", "compliance", "l1-vmm"];
 /// What the guests are built from, below `tools/guests`.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
     ".cargo/config.toml",
@@ -22,6 +22,7 @@ const SOURCES: [&str; 10] = [
     "fault-td",
     "boot-shim",
     "compliance",
+    "l1-vmm",
     BOARD,
 ];
 /// What they share with the hosted workspace.

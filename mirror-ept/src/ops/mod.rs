@@ -6,7 +6,7 @@
 //! | [`transfer`], [`arrive`] | exclusive |
 //! | [`dirty`] | exclusive, or shared where it says so |
 //! | [`age`] | read-side section |
-//! | [`audit`], [`list`] | exclusive |
+//! | [`audit`], [`list`], [`twins`] | exclusive |
 
 pub mod age;
 pub mod arrive;
@@ -20,5 +20,6 @@ pub mod map_range;
 pub mod root;
 pub mod split;
 pub mod transfer;
+pub mod twins;
 pub(crate) mod undo;
 pub mod zap;

@@ -3,6 +3,7 @@
 use tdvisor_base::{Gpa, Hpa};
 
 use super::issue;
+use super::mem_sept::{NO_PAGE, UNUSED, l2_tables};
 use crate::handles::{GpaLevel, Tdr};
 use crate::leaf::TdhLeaf;
 use crate::outcome::SeamError;
@@ -112,6 +113,32 @@ pub fn tdh_mem_page_demote_with_pamt<S: SeamCall + ?Sized>(
     issue(lp, leaf, leaf.word(), gprs)?.sept().map(drop)
 }
 
+/// As [`tdh_mem_page_demote`], in a TD with L2 VMs: the VMs that have an alias of the page get a table of aliases, of the page
+/// that `l2` has for them (by VM from 1 on). Gives the pages that were not needed. `pair` as for
+/// [`tdh_mem_page_demote_with_pamt`].
+///
+/// # Errors
+/// As for [`tdh_mem_page_demote`]; `L2_SEPT_PAGE_NOT_PROVIDED` for a VM with an alias and without a page.
+pub fn tdh_mem_page_demote_l2<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+    table: Hpa,
+    l2: [Option<Hpa>; 3],
+    pair: Option<[Hpa; 2]>,
+) -> Result<[Option<Hpa>; 3], SeamError<SeptInfo>> {
+    /// RDX: pages for VMs without an alias come back.
+    const RETURN_UNUSED: u64 = 1;
+    let leaf = TdhLeaf::MEM_PAGE_DEMOTE;
+    let [r9, r10, r11] = l2.map(|page| page.map_or(NO_PAGE, Hpa::get));
+    let [r12, r13] = pair.map_or([0; 2], |pair| pair.map(Hpa::get));
+    let rdx = tdr.0.get() | RETURN_UNUSED;
+    let gprs = Gprs { rcx: gpa.word(), rdx, r8: table.get(), r9, r10, r11, r12, r13, ..Gprs::ZERO };
+    let gprs = issue(lp, leaf, leaf.word(), gprs)?.sept()?;
+    let unused = |page: u64| (page != NO_PAGE && page & UNUSED != 0).then(|| Hpa::new(page & !UNUSED));
+    Ok([gprs.r9, gprs.r10, gprs.r11].map(unused))
+}
+
 /// Merges the 512 pages below a blocked, tracked table entry into one page of the entry's level, and returns
 /// the address of the table page, which is free then.
 ///
@@ -125,4 +152,20 @@ pub fn tdh_mem_page_promote<S: SeamCall + ?Sized>(
     let leaf = TdhLeaf::MEM_PAGE_PROMOTE;
     let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
     Ok(Hpa::new(issue(lp, leaf, leaf.word(), gprs)?.sept()?.rcx))
+}
+
+/// As [`tdh_mem_page_promote`], in a TD with L2 VMs (version 1 of the leaf): the tables of the VMs at the same place come back
+/// with it, by VM from 1 on; `None` where there was none.
+///
+/// # Errors
+/// As for [`tdh_mem_page_promote`]; its condition holds for the aliases of each VM, too.
+pub fn tdh_mem_page_promote_l2<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+) -> Result<(Hpa, [Option<Hpa>; 3]), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_PAGE_PROMOTE;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
+    let gprs = issue(lp, leaf, leaf.word_version(1), gprs)?.sept()?;
+    Ok((Hpa::new(gprs.rcx), l2_tables(&gprs)))
 }

@@ -11,9 +11,9 @@ use crate::sept::SeptInfo;
 use crate::status::StatusCode;
 
 /// Register value for "no page" in version 1 of the leaves that take L2 pages.
-const NO_PAGE: u64 = u64::MAX;
-/// Version 1 of SEPT.ADD: the module did not use this page.
-const UNUSED: u64 = 1 << 63;
+pub(super) const NO_PAGE: u64 = u64::MAX;
+/// The module did not use this page.
+pub(super) const UNUSED: u64 = 1 << 63;
 /// RDX of SEPT.ADD: an entry that already points to a table is no error.
 const ALLOW_EXISTING: u64 = 1;
 
@@ -110,6 +110,27 @@ pub fn tdh_mem_sept_remove<S: SeamCall + ?Sized>(
     let leaf = TdhLeaf::MEM_SEPT_REMOVE;
     let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
     Ok(Hpa::new(issue(lp, leaf, leaf.word(), gprs)?.sept()?.rcx))
+}
+
+/// As [`tdh_mem_sept_remove`], in a TD with L2 VMs (version 1 of the leaf): the tables of the VMs at the same place come back
+/// with it, by VM from 1 on; `None` where there was none.
+///
+/// # Errors
+/// As for [`tdh_mem_sept_remove`].
+pub fn tdh_mem_sept_remove_l2<S: SeamCall + ?Sized>(
+    lp: &mut S,
+    tdr: Tdr,
+    gpa: GpaLevel,
+) -> Result<(Hpa, [Option<Hpa>; 3]), SeamError<SeptInfo>> {
+    let leaf = TdhLeaf::MEM_SEPT_REMOVE;
+    let gprs = Gprs { rcx: gpa.word(), rdx: tdr.0.get(), ..Gprs::ZERO };
+    let gprs = issue(lp, leaf, leaf.word_version(1), gprs)?.sept()?;
+    Ok((Hpa::new(gprs.rcx), l2_tables(&gprs)))
+}
+
+/// The tables of L2 VMs that a leaf of version 1 gave back.
+pub(super) fn l2_tables(gprs: &Gprs) -> [Option<Hpa>; 3] {
+    [gprs.r9, gprs.r10, gprs.r11].map(|page| (page != NO_PAGE).then(|| Hpa::new(page)))
 }
 
 /// Reads an entry as the module shows it.

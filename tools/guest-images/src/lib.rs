@@ -55,8 +55,15 @@ pub static COMPLIANCE: GuestImage = GuestImage {
     elf: include_bytes!(concat!(env!("OUT_DIR"), "/compliance.elf")),
 };
 
+/// Runs an L2 VM inside of its TD, and says what came of it.
+pub static L1_VMM: GuestImage = GuestImage {
+    name: "l1-vmm",
+    image: include_bytes!(concat!(env!("OUT_DIR"), "/l1-vmm.fd")),
+    elf: include_bytes!(concat!(env!("OUT_DIR"), "/l1-vmm.elf")),
+};
+
 /// All built-in guests.
-pub static GUESTS: [&GuestImage; 4] = [&HELLO_TD, &FAULT_TD, &BOOT_SHIM, &COMPLIANCE];
+pub static GUESTS: [&GuestImage; 5] = [&HELLO_TD, &FAULT_TD, &BOOT_SHIM, &COMPLIANCE, &L1_VMM];
 
 /// The fw_cfg file in which [`BOOT_SHIM`] finds the kernel: a bzImage or an ELF vmlinux.
 pub const KERNEL_FILE: &str = "opt/org.tdvisor/kernel";

@@ -34,6 +34,7 @@ mod turns;
 
 use std::sync::Arc;
 
+use seam_emu::features::FeatureSet;
 use seam_emu::machine::HostMemoryError;
 use seam_emu::processor::EmulatedProcessor;
 use seam_emu::{
@@ -86,6 +87,8 @@ pub struct Hardware {
     pub processor: EmulatedProcessor,
     /// What runs its instructions; a guest does not notice.
     pub engine: EngineKind,
+    /// Which features the module presents.
+    pub features: FeatureSet,
 }
 
 /// An emulated machine.
@@ -126,6 +129,7 @@ impl EmulatedMachine {
             },
             tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
             profile: hardware.module,
+            features: hardware.features,
             cpuid_fms: hardware.processor.model.family_model_stepping(),
             processor: seam_emu::processor::Processor::Emulated(hardware.processor),
             ..MachineConfig::small()

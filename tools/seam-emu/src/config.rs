@@ -232,7 +232,7 @@ impl MachineConfig {
     pub fn presented(mut self) -> Self {
         use crate::features::{FeatureSet, Word};
 
-        if self.features == FeatureSet::Offered {
+        if self.features != FeatureSet::Recorded {
             let release = self.profile.release();
             self.attributes.fixed0 &= self.features.bits(Word::Attributes, release);
             self.xfam.fixed0 &= self.features.bits(Word::Xfam, release);

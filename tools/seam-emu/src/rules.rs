@@ -167,7 +167,9 @@ impl Rules {
         let release = *Self::of(profile);
         match features {
             FeatureSet::Recorded => release,
-            FeatureSet::Offered => Self { rbp_after_async_exit: HostRbp::Kept, ..release },
+            FeatureSet::Offered | FeatureSet::Partitioned => {
+                Self { rbp_after_async_exit: HostRbp::Kept, ..release }
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 //! 2. A TD has as many pages as the PAMT says (CHLDCNT).
 //! 3. From the Secure-EPT root of a TD, each of its table pages and each of its private pages is reached once,
 //!    at its level, and nothing else is.
+//!    In the tree of an L2 VM, each table stands where the TD has one, each alias at the TD's own leaf of the same page, whose
+//!    entry names the VM; an alias is open only where the leaf is.
 //! 4. TDR and TDVPR name the TD's control pages, each once.
 //! 5. No vCPU runs or counts in an epoch; as many are on processors as the TD thinks.
 //! 6. A key id in use belongs to one TD, and its state goes with the TD's life cycle.
@@ -68,6 +70,28 @@ pub enum AuditFinding {
         /// The page.
         page: Hpa,
     },
+    /// A table of an L2 VM where the TD has none, or an alias of no leaf of the TD's, or one that is open where that is not.
+    StrayAlias {
+        /// The TD.
+        tdr: Hpa,
+        /// The VM.
+        vm: u8,
+        /// Where the entry's range begins.
+        gpa: Gpa,
+        /// Its level.
+        level: Level,
+    },
+    /// An entry of a TD names an L2 VM that has no alias of it.
+    MissingAlias {
+        /// The TD.
+        tdr: Hpa,
+        /// The VM.
+        vm: u8,
+        /// Where the entry's range begins.
+        gpa: Gpa,
+        /// Its level.
+        level: Level,
+    },
     /// A page is pointed to more than once.
     SharedPage(Hpa),
     /// A page of a TD to which nothing points.
@@ -113,6 +137,12 @@ impl fmt::Display for AuditFinding {
             }
             Self::WrongTarget { tdr, gpa, page } => {
                 write!(f, "TD {tdr}: the entry of {gpa} points to {page}, which is not such a page")
+            }
+            Self::StrayAlias { tdr, vm, gpa, level } => {
+                write!(f, "TD {tdr}: L2 VM {vm} has a {level} entry at {gpa} that is none of the TD's own")
+            }
+            Self::MissingAlias { tdr, vm, gpa, level } => {
+                write!(f, "TD {tdr}: L2 VM {vm} has no alias of the {level} page at {gpa}")
             }
             Self::SharedPage(page) => write!(f, "page {page} is pointed to twice"),
             Self::LostPage { page, page_type, level } => {

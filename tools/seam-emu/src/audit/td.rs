@@ -13,7 +13,10 @@ use super::pages::{Page, Pages};
 use super::{AuditFinding, Findings};
 use crate::fields::layout::tdcs;
 use crate::fields::{FieldStore, Width};
+use crate::l2::Vm;
 use crate::machine::Machine;
+use crate::td::l2::{self, alias};
+use crate::td::sept::Walk;
 use crate::td::{Tdcs, Tdr, Tdvps};
 
 pub(super) fn check_all(machine: &Machine, pages: &Pages, findings: &mut Findings) {
@@ -85,8 +88,8 @@ impl Td<'_, '_> {
         if self.tdr.num_tdcx() >= sizes::TDCX_MIN && tdcs.op_state() != OpState::Uninitialized {
             self.table(tdcs.sept_root(), tdcs.root_level(), Gpa::new(0));
             for vm in 1..=tdcs.num_l2_vms() {
-                if let Some(root) = tdcs.l2_sept_root(vm) {
-                    self.l2_table(root, tdcs.root_level(), Gpa::new(0));
+                if let Some((vm, root)) = Vm::l2(vm as u8).zip(tdcs.l2_sept_root(vm)) {
+                    self.l2_table(vm, root, tdcs.root_level(), Gpa::new(0));
                 }
             }
         }
@@ -165,14 +168,28 @@ impl Td<'_, '_> {
                 }
                 (Some(state), _) if state.is_leaf() && level <= Level::L1G => {
                     self.point_to(entry.hpa().align_down(level.bytes()), PageType::REG, level, gpa);
+                    self.aliases(entry, level, gpa);
                 }
                 _ => self.findings.push(AuditFinding::BadEntry { tdr, gpa, raw }),
             }
         }
     }
 
-    /// An L2 VM maps no pages: its tree has tables only.
-    fn l2_table(&mut self, table: Hpa, level: Level, base: Gpa) {
+    /// Each VM that the TD's own entry names has an alias at its place.
+    fn aliases(&mut self, entry: SeptEntry, level: Level, gpa: Gpa) {
+        let tdcs = self.tdr.tdcs();
+        for vm in (1..=Vm::MAX_L2).filter_map(Vm::l2).filter(|vm| entry.0 & alias(*vm) != 0) {
+            let there =
+                l2::walk(&tdcs, vm, gpa, level).is_some_and(|slot| slot.level == level && slot.is_leaf());
+            if !there {
+                let (tdr, vm) = (self.tdr.hpa, vm.number());
+                self.findings.push(AuditFinding::MissingAlias { tdr, vm, gpa, level });
+            }
+        }
+    }
+
+    /// The tree of an L2 VM: tables where the TD has some, and aliases of the TD's own leaves.
+    fn l2_table(&mut self, vm: Vm, table: Hpa, level: Level, base: Gpa) {
         let Ok(words) = self.machine.memory().table(table.frame()) else { return };
         let tdr = self.tdr.hpa;
         for (index, word) in (0u64..).zip(words) {
@@ -183,13 +200,37 @@ impl Td<'_, '_> {
                 continue;
             }
             match level.down() {
-                Some(below) if entry.has(SeptEntry::RWX) && !entry.has(SeptEntry::LEAF) => {
+                Some(below) if !entry.has(SeptEntry::LEAF) => {
+                    let own = self.own_entry(gpa, level);
+                    if own.is_none_or(|(_, state)| state.is_leaf()) {
+                        self.findings.push(AuditFinding::StrayAlias { tdr, vm: vm.number(), gpa, level });
+                    }
                     if self.point_to(entry.hpa(), PageType::EPT, Level::L4K, gpa) {
-                        self.l2_table(entry.hpa(), below, gpa);
+                        self.l2_table(vm, entry.hpa(), below, gpa);
+                    }
+                }
+                _ if entry.has(SeptEntry::LEAF) => {
+                    let own = self.own_entry(gpa, level);
+                    let agrees = own.is_some_and(|(own, state)| {
+                        state.is_leaf()
+                            && own.0 & alias(vm) != 0
+                            && own.hpa().align_down(level.bytes()) == entry.hpa().align_down(level.bytes())
+                            && (entry.0 & SeptEntry::RWX == 0 || !state.is_blocked() && !state.is_pending())
+                    });
+                    if !agrees {
+                        self.findings.push(AuditFinding::StrayAlias { tdr, vm: vm.number(), gpa, level });
                     }
                 }
                 _ => self.findings.push(AuditFinding::BadEntry { tdr, gpa, raw }),
             }
+        }
+    }
+
+    /// The TD's own entry at a place.
+    fn own_entry(&self, gpa: Gpa, level: Level) -> Option<(SeptEntry, SeptState)> {
+        match self.tdr.tdcs().walk(gpa, level)? {
+            Walk::Found(slot) if slot.level == level => Some((slot.entry(), slot.state())),
+            _ => None,
         }
     }
 }

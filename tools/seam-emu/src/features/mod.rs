@@ -23,6 +23,9 @@ pub enum FeatureSet {
     /// What is emulated of it.
     #[default]
     Offered,
+    /// What is emulated, and TD partitioning: an L2 VM for which L1 wants controls that the emulated processor does not apply
+    /// stops, and says so.
+    Partitioned,
 }
 
 /// A word of feature bits.
@@ -84,8 +87,13 @@ impl Feature {
             && match set {
                 FeatureSet::Recorded => true,
                 FeatureSet::Offered => self.absent.is_none(),
+                FeatureSet::Partitioned => self.absent.is_none() || is_partitioning(self),
             }
     }
+}
+
+const fn is_partitioning(feature: &Feature) -> bool {
+    matches!(feature.word, Word::Features0) && feature.bit == TD_PARTITIONING.bit
 }
 
 impl FeatureSet {

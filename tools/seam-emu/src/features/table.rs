@@ -15,8 +15,8 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
     Feature { word, bit, name, since, absent: Some(why) }
 }
 
-const PARTITIONING: &str =
-    "the emulated processor does not apply the intercepts, virtual interrupts and timer of an L2 VM";
+const PARTITIONING: &str = "only on request: the emulated processor applies a part of an L2 VM's controls and stops at others, and does not virtualise its interrupts";
+const WITH_L2_VMS: &str = "it is about L2 VMs, which are there on request only";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
 const NO_TRACE: &str = "the emulated processor records no branches";
 const NO_COUNTERS: &str = "the emulated processor has no performance counters";
@@ -41,7 +41,7 @@ pub const TABLE: &[Feature] = &[
     offered(Features0, 16, "PENDING_EPT_VIOLATION_V2", V1_5_01),
     offered(Features0, 17, "FMS_CONFIG", V1_5_01),
     offered(Features0, 18, "NO_RBP_MOD", V1_5_01),
-    absent(Features0, 19, "L2_TLB_INVD_OPT", V1_5_01, PARTITIONING),
+    absent(Features0, 19, "L2_TLB_INVD_OPT", V1_5_01, WITH_L2_VMS),
     offered(Features0, 20, "TOPOLOGY_ENUM", V1_5_05),
     offered(Features0, 36, "DYNAMIC_PAMT", V2_0),
     offered(Features0, 51, "ENHANCED_DEMOTE", V1_5Late),

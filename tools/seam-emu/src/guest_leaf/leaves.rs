@@ -62,7 +62,7 @@ pub(crate) const LEAVES: &[GuestLeaf] = &[
     row(TdgLeaf::MR_VERIFYREPORT, Run::Leaf(verify::verify), exact(&[], &[C::OPERAND_INVALID, C::INVALID_CPUSVN, C::INVALID_REPORTMACSTRUCT], "")),
     row(TdgLeaf::MEM_PAGE_ATTR_RD, Run::Leaf(attributes::read), exact(&[], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::MEM_PAGE_ATTR_WR, Run::Leaf(attributes::write), exact(&[], &[C::OPERAND_INVALID, C::OPERAND_BUSY, C::PAGE_SIZE_MISMATCH, C::PAGE_ATTR_INVALID, C::L2_SEPT_WALK_FAILED], "")),
-    row(TdgLeaf::VP_ENTER, Run::Leaf(l2::enter::enter), partial(&[], &[C::OPERAND_INVALID, C::PENDING_INTERRUPT, C::L2_EXIT_PENDING_INTERRUPT, C::L2_EXIT_HOST_ROUTED_ASYNC, C::L2_EXIT_HOST_ROUTED_TDVMCALL], "the processor that decodes instructions does not apply the intercepts, virtual interrupts and timer of an L2 VM: partitioning is not offered with it")),
+    row(TdgLeaf::VP_ENTER, Run::Leaf(l2::enter::enter), partial(&[], &[C::OPERAND_INVALID, C::PENDING_INTERRUPT, C::L2_EXIT_PENDING_INTERRUPT, C::L2_EXIT_HOST_ROUTED_ASYNC, C::L2_EXIT_HOST_ROUTED_TDVMCALL], "the processor that decodes instructions applies a part of L1's controls and stops at others; interrupts are not virtualised: partitioning is offered on request")),
     row(TdgLeaf::VP_INVEPT, Run::Leaf(l2::invalidate::invept), exact(&[], &[C::OPERAND_INVALID], "")),
     row(TdgLeaf::VP_INVVPID, Run::Leaf(l2::invalidate::invvpid), exact(&[], &[C::OPERAND_INVALID, C::GLA_NOT_CANONICAL], "")),
     row(TdgLeaf::SERVTD_REBIND_APPROVE, Run::Refused(Operand::RAX), absent(LATER_RELEASE)),

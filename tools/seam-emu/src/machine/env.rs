@@ -11,6 +11,7 @@ use crate::config::TscSource;
 use crate::fields::layout::tdcs::MSR_BITMAPS;
 use crate::guest::{VmExit, Windows};
 use crate::l2::Vm;
+use crate::l2::controls::Intercepts;
 use crate::msr::{self, MsrAccess};
 use crate::td::Tdr;
 use crate::vcpu::control::OwnedControls;
@@ -27,6 +28,7 @@ pub struct GuestEnv<'m> {
     pub(crate) time: GuestTime,
     pub(crate) windows: Windows,
     pub(crate) controls: OwnedControls,
+    pub(crate) intercepts: Intercepts,
 }
 
 /// How a guest's time-stamp counter follows the host's.
@@ -70,6 +72,11 @@ impl<'m> GuestEnv<'m> {
     /// The control-register bits that the module keeps to itself.
     pub(crate) const fn controls(&self) -> &OwnedControls {
         &self.controls
+    }
+
+    /// What L1 asks for an L2 VM.
+    pub(crate) const fn intercepts(&self) -> &Intercepts {
+        &self.intercepts
     }
 
     /// The logical processor on which the guest runs.

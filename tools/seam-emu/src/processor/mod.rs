@@ -86,7 +86,7 @@ impl MachineConfig {
     /// Whether the values above are those of the processor that is presented. A replay of recordings that list none runs
     /// on the emulated one in its place.
     pub fn processor_is_known(&self) -> bool {
-        self.features == FeatureSet::Offered || matches!(self.processor, Processor::Listed(_))
+        self.features != FeatureSet::Recorded || matches!(self.processor, Processor::Listed(_))
     }
 
     /// What RDMSR gives on the processor.

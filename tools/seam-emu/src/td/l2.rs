@@ -115,7 +115,7 @@ impl<'m> L2Slot<'m> {
         matches!(self.state(), L2SeptState::NlMapped | L2SeptState::NlBlocked)
     }
 
-    fn is_leaf(&self) -> bool {
+    pub(crate) fn is_leaf(&self) -> bool {
         matches!(self.state(), L2SeptState::Mapped | L2SeptState::Blocked)
     }
 

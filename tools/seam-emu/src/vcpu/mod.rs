@@ -85,6 +85,7 @@ impl<'m> Running<'_, 'm> {
             return GuestEnv { windows, ..self.env };
         };
         let view = self.view(vm);
+        let (intercepts, windows) = self.l2_intercepts(vm);
         GuestEnv {
             asid: Asid { tdr: self.tdr.hpa, vm },
             space: GuestSpace {
@@ -94,6 +95,7 @@ impl<'m> Running<'_, 'm> {
             },
             windows,
             controls: control::OwnedControls::load(&view),
+            intercepts,
             ..self.env
         }
     }

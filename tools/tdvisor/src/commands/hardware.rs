@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use machine_emu::Hardware;
+use seam_emu::features::FeatureSet;
 use seam_emu::processor::{EmulatedProcessor, Model};
 use seam_emu::{EngineKind, ModuleProfile, UnknownEngine};
 
@@ -110,6 +111,15 @@ impl HardwareArgs {
                 .without(name)
                 .map_err(|error| Failure::input(format_args!("--feature -{name}"), error))?;
         }
-        Ok(Hardware { module: self.profile, processor, engine: self.engine.kind()? })
+        Ok(Hardware { module: self.profile, processor, engine: self.engine.kind()?, ..Hardware::default() })
+    }
+
+    /// The machine for a TD with so many L2 VMs: its module presents TD partitioning if there are any.
+    ///
+    /// # Errors
+    /// As for [`Self::hardware`].
+    pub fn hardware_for(&self, l2_vms: u8) -> Result<Hardware, Failure> {
+        let features = if l2_vms > 0 { FeatureSet::Partitioned } else { FeatureSet::Offered };
+        Ok(Hardware { features, ..self.hardware()? })
     }
 }

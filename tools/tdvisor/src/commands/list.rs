@@ -21,11 +21,12 @@ pub struct Args {
 const JSON_SCHEMA: u32 = 1;
 
 /// What each built-in guest is for, by name.
-const GUEST_USES: [(&str, &str); 4] = [
+const GUEST_USES: [(&str, &str); 5] = [
     ("hello-td", "does once what every TD guest does, prints its measurements, and powers off"),
     ("fault-td", "ends badly, or floods its host, as its --command says"),
     ("boot-shim", "the firmware that --kernel boots Linux with"),
     ("compliance", "checks what a TD sees of CPUID, MSRs and control registers, in TAP"),
+    ("l1-vmm", "runs an L2 VM inside of its TD, and counts its exits"),
 ];
 
 /// The devices of the board, and whether every guest has them.

@@ -233,3 +233,18 @@ fn a_td_survives_a_chaos_plan_and_a_bad_plan_is_refused() {
     assert_eq!(summary["audit"]["ok"], true);
     is_refused(&tdvisor(&["run", "--inject", "TDH.NO.SUCH#1=irq"]), "TDH.NO.SUCH");
 }
+
+#[test]
+fn an_l2_vm_runs_inside_of_a_td_where_one_is_asked_for() {
+    let output = tdvisor(&["run", "l1-vmm"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}\n{stderr}");
+    assert!(stdout.contains("L2: \"hello from an L2 VM\""), "{stdout}");
+    assert!(stderr.contains("mirror = S-EPT = PAMT"), "{stderr}");
+    assert!(stderr.contains("every page and the key id came back"), "{stderr}");
+
+    let without = tdvisor(&["run", "l1-vmm", "--l2-vms", "0"]);
+    assert_eq!(without.status.code(), Some(1), "{}", text(&without.stdout));
+    assert!(text(&without.stdout).contains("this TD has no L2 VM"));
+    is_refused_in_one_line(&tdvisor(&["run", "--l2-vms", "4"]), "at most 3");
+}

@@ -6,9 +6,8 @@ use mirror_ept::external::HookError;
 use mirror_ept::range::Position;
 use tdvisor_base::{Hpa, Level, Pfn};
 use tdx_module_iface::outcome::SeamError;
-use tdx_module_iface::tdh;
 
-use super::hooks::{HookResult, SeptError, SeptHooks, entry_of};
+use super::hooks::{HookResult, SeptError, SeptHooks};
 use crate::host::pamt::{PamtError, PamtHold};
 use crate::platform::Platform;
 use crate::retry::is_busy;
@@ -38,37 +37,28 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
         result
     }
 
-    /// TDH.MEM.PAGE.DEMOTE with pages for the entries of the pieces, where these are small.
-    pub(super) fn demote_with_entries(
+    /// TDH.MEM.PAGE.DEMOTE by `demote`, which is given pages for the entries of the pieces where these are small and need
+    /// some.
+    pub(super) fn demote_with_entries<T, D>(
         &self,
         lp: &mut P::Lp<'h>,
         at: Position,
         pfn: Pfn,
-        table: Hpa,
-    ) -> HookResult {
-        let (host, tdr, entry) = (self.core.host, self.core.tdr, entry_of(at));
-        let mut no_memory = false;
-        let result = self.in_section(lp, at, |lp| {
-            let demote = |lp: &mut P::Lp<'h>, pair: Option<[Hpa; 2]>| {
-                match pair {
-                    Some(pair) => tdh::tdh_mem_page_demote_with_pamt(lp, tdr, entry, table, pair),
-                    None => tdh::tdh_mem_page_demote(lp, tdr, entry, table),
-                }
-                .map_err(SeamError::without_details)
-            };
+        mut demote: impl FnMut(&mut P::Lp<'h>, Option<[Hpa; 2]>) -> Result<T, SeamError<D>>,
+    ) -> HookResult<T> {
+        let host = self.core.host;
+        let split = self.in_section(lp, at, |lp| {
+            let mut demote = |lp: &mut P::Lp<'h>, pair| demote(lp, pair).map_err(SeamError::without_details);
             if at.level() > Level::L2M {
-                return demote(lp, None);
+                return demote(lp, None).map(Some);
             }
             match host.split_pamt(lp, pfn.base(), demote) {
-                Ok(()) => Ok(()),
+                Ok(split) => Ok(Some(split)),
                 Err(PamtError::Seam(error)) => Err(error),
-                Err(PamtError::NoMemory) => {
-                    no_memory = true;
-                    Ok(())
-                }
+                Err(PamtError::NoMemory) => Ok(None),
             }
-        });
-        if no_memory { Err(HookError::NoMemory) } else { result }
+        })?;
+        split.ok_or(HookError::NoMemory)
     }
 
     /// The small pages under an entry became one.

@@ -2,7 +2,8 @@
 //!
 //! The mirror is compared with what the module says: TDH.MEM.SEPT.RD for each entry, TDH.PHYMEM.PAGE.RDMD for
 //! each page that an entry refers to (type, owner and size). Everything is read through the module's own
-//! interface, so the audit may be called on any machine, at any time.
+//! interface, so the audit may be called on any machine, at any time. Of the trees of L2 VMs the host sees the table pages
+//! that it gave (invariant 63); their entries are the module's and the guest's.
 
 use mirror_ept::audit::Role;
 use mirror_ept::{AuditReport, ExternalEntry, ExternalView, Position, Standing};
@@ -77,6 +78,7 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
     /// # Errors
     /// The first difference, named by its invariant's number.
     pub fn audit(&self, seat: &mut Seat<'_, 'h, P>) -> Result<AuditReport, Error> {
+        self.audit_l2_tables(seat)?;
         let view = ModuleView { core: &self.core, lp: &mut seat.ctx.lp };
         let mut guard = seat.participant.exclusive();
         Ok(self.mmu.audit(&mut guard, view)?)

@@ -13,6 +13,8 @@
 //! | `unblock` | TDH.MEM.RANGE.UNBLOCK | |
 //! | `release_writes` | TDH.EXPORT.UNBLOCKW | |
 //!
+//! Where a TD has L2 VMs, the leaves that make and take tables also name those of the VMs: [`super::partitioned`].
+//!
 //! What holds and sends leaves by lists is in [`super::sending`], what takes leaves that arrive in [`super::arrival`].
 //!
 //! With dynamic PAMT each page that becomes the module's at 4 KiB is counted before the call and counted off
@@ -64,13 +66,20 @@ pub enum SeptError {
         /// What it freed.
         freed: Pfn,
     },
+    /// The module and the host differ about the table of an L2 VM.
+    L2Page {
+        /// The leaf that told.
+        leaf: TdhLeaf,
+        /// Where the table is.
+        at: Position,
+    },
 }
 
 impl SeptError {
     /// Who has to change something.
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Seam(_) | Self::WrongPage { .. } => Blame::Module,
+            Self::Seam(_) | Self::WrongPage { .. } | Self::L2Page { .. } => Blame::Module,
         }
     }
 
@@ -78,7 +87,7 @@ impl SeptError {
     pub fn status(&self) -> Option<Status> {
         match self {
             Self::Seam(error) => error.status(),
-            Self::WrongPage { .. } => None,
+            Self::WrongPage { .. } | Self::L2Page { .. } => None,
         }
     }
 }
@@ -88,6 +97,13 @@ impl fmt::Display for SeptError {
         match self {
             Self::Seam(error) => error.fmt(f),
             Self::WrongPage { leaf, freed } => write!(f, "{leaf} freed page {freed}, not the mapped one"),
+            Self::L2Page { leaf, at } => {
+                write!(
+                    f,
+                    "{leaf} at guest frame {}: the tables of L2 VMs are not as the host has them",
+                    at.gfn()
+                )
+            }
         }
     }
 }
@@ -190,7 +206,7 @@ impl<'h, P: Platform> SeptHooks<'h, P> {
     ///
     /// The page has left the TD already, so this cannot fail the removal: a page that cannot be cleaned is
     /// withdrawn by its owner and never used again (invariant 15).
-    fn clean(&self, lp: &mut P::Lp<'h>, pfn: Pfn, level: Level) -> bool {
+    pub(super) fn clean(&self, lp: &mut P::Lp<'h>, pfn: Pfn, level: Level) -> bool {
         let key = self.core.key;
         let host = self.core.host;
         let shift = host.platform.key_id_shift();
@@ -327,12 +343,24 @@ impl<'h, P: Platform> External for SeptHooks<'h, P> {
         page: &mut SeptPage,
     ) -> HookResult {
         let (tdr, at, table) = (self.core.tdr, entry.at(), page.pfn().base());
+        if self.core.l2_vms > 0 {
+            let hold = self.count(&mut ctx.lp, page.pfn())?;
+            let split = self.demote_with_l2_tables(&mut ctx.lp, page, |hooks, lp, l2| {
+                hooks.demote_with_entries(lp, at, pfn, |lp, pair| {
+                    tdh::tdh_mem_page_demote_l2(lp, tdr, entry_of(at), table, l2, pair)
+                })
+            });
+            return self.settle(&mut ctx.lp, hold, split);
+        }
         if !self.core.host.has_dynamic_pamt() {
             return self
                 .in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_page_demote(lp, tdr, entry_of(at), table));
         }
         let hold = self.count(&mut ctx.lp, page.pfn())?;
-        let split = self.demote_with_entries(&mut ctx.lp, at, pfn, table);
+        let split = self.demote_with_entries(&mut ctx.lp, at, pfn, |lp, pair| match pair {
+            Some(pair) => tdh::tdh_mem_page_demote_with_pamt(lp, tdr, entry_of(at), table, pair),
+            None => tdh::tdh_mem_page_demote(lp, tdr, entry_of(at), table),
+        });
         self.settle(&mut ctx.lp, hold, split)
     }
 
@@ -345,10 +373,18 @@ impl<'h, P: Platform> External for SeptHooks<'h, P> {
         page: &mut SeptPage,
     ) -> HookResult {
         let (tdr, at) = (self.core.tdr, entry.at());
+        let leaf = TdhLeaf::MEM_PAGE_PROMOTE;
+        if self.core.l2_vms > 0 {
+            let (freed, l2) =
+                self.in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_page_promote_l2(lp, tdr, entry_of(at)))?;
+            self.merged(&mut ctx.lp, at, pfn);
+            self.take_table(&mut ctx.lp, leaf, page, freed)?;
+            return self.take_l2_tables(&mut ctx.lp, leaf, at, page, l2);
+        }
         let freed =
             self.in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_page_promote(lp, tdr, entry_of(at)))?;
         self.merged(&mut ctx.lp, at, pfn);
-        self.take_table(&mut ctx.lp, TdhLeaf::MEM_PAGE_PROMOTE, page, freed)
+        self.take_table(&mut ctx.lp, leaf, page, freed)
     }
 
     fn free_external_spt(
@@ -359,8 +395,15 @@ impl<'h, P: Platform> External for SeptHooks<'h, P> {
         page: &mut SeptPage,
     ) -> HookResult {
         let (tdr, at) = (self.core.tdr, entry.at());
+        let leaf = TdhLeaf::MEM_SEPT_REMOVE;
+        if self.core.l2_vms > 0 {
+            let (freed, l2) =
+                self.in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_sept_remove_l2(lp, tdr, entry_of(at)))?;
+            self.take_table(&mut ctx.lp, leaf, page, freed)?;
+            return self.take_l2_tables(&mut ctx.lp, leaf, at, page, l2);
+        }
         let freed = self.in_section(&mut ctx.lp, at, |lp| tdh::tdh_mem_sept_remove(lp, tdr, entry_of(at)))?;
-        self.take_table(&mut ctx.lp, TdhLeaf::MEM_SEPT_REMOVE, page, freed)
+        self.take_table(&mut ctx.lp, leaf, page, freed)
     }
 
     fn unblock(&self, ctx: &mut Self::Ctx, _guard: &mut Exclusive<'_>, entry: &Tracked) -> HookResult {

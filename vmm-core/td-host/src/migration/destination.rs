@@ -66,7 +66,7 @@ impl<'h, P: Platform> Destination<'h, P> {
     /// The machine has no memory or key id left.
     pub fn new(host: &'h Host<P>, lp: LpId) -> Result<Self, Error> {
         let pages = CallPages::new(host)?;
-        let mut control = Control::shell(host)?;
+        let mut control = Control::shell(host, 0)?;
         for _ in 0..STREAMS {
             let tdr = control.tdr;
             let created = on_lp(&host.platform, lp, |lp| {

@@ -31,7 +31,8 @@ impl<'h, P: Platform> Td<'h, P> {
             return Err((control, PeerFault::TooLarge.into()));
         }
         let vcpus = shape.vcpus() as usize;
-        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), vcpus));
+        // The module has no L2 VMs in a TD that moves.
+        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), vcpus, 0));
         let mmu = Config { participants: vcpus + OTHER_SEATS, ..Config::for_address_width(GPA_WIDTH) };
         let ranges: Vec<GfnRange> = shape.slots().iter().map(|slot| slot.frames()).collect();
         let memory = match GuestMemory::new(core.clone(), mmu, &ranges, shape.largest_page()) {

@@ -14,6 +14,9 @@ use crate::migration::binding::ServiceTd;
 /// vCPUs that one TD may have: what MAX_VCPUS of TD_PARAMS can say, and more than any guest here uses.
 pub const MAX_VCPUS: u32 = 512;
 
+/// L2 VMs that one TD may have: what NUM_L2_VMS of TD_PARAMS can say.
+pub const MAX_L2_VMS: u8 = 3;
+
 /// A TD as it is asked for.
 #[derive(Clone, Debug)]
 pub struct TdConfig {
@@ -29,6 +32,8 @@ pub struct TdConfig {
     pub hob_extensions: Vec<([u8; 16], Vec<u8>)>,
     /// MRCONFIGID, MROWNER and MROWNERCONFIG.
     pub ids: ConfigIds,
+    /// L2 VMs that the guest may run inside of its TD (TD partitioning), where the module offers them.
+    pub l2_vms: u8,
     /// The migration TD that may have its keys, for a TD that may move (ATTRIBUTES.MIGRATABLE).
     pub migration_td: Option<ServiceTd>,
 }
@@ -61,6 +66,7 @@ impl Default for TdConfig {
             largest_page: Level::L2M,
             hob_extensions: Vec::new(),
             ids: ConfigIds::default(),
+            l2_vms: 0,
             migration_td: None,
         }
     }
@@ -89,6 +95,10 @@ pub enum ConfigError {
         /// How many are possible.
         limit: u32,
     },
+    /// More L2 VMs than a TD can have.
+    TooManyL2Vms(u8),
+    /// A TD that may move cannot have L2 VMs.
+    L2VmsThatMove,
     /// A section of the image lies where the TD has no memory.
     OutsideMemory(OutsideMemory),
 }
@@ -108,6 +118,10 @@ impl fmt::Display for ConfigError {
             Self::TooManyVcpus { asked, limit } => {
                 write!(f, "{asked} vCPUs is more than this machine runs: at most {limit}")
             }
+            Self::TooManyL2Vms(asked) => {
+                write!(f, "{asked} L2 VMs is more than a TD can have: at most {MAX_L2_VMS}")
+            }
+            Self::L2VmsThatMove => f.write_str("a TD that may move to another machine cannot have L2 VMs"),
             Self::OutsideMemory(section) => section.fmt(f),
         }
     }
@@ -136,6 +150,12 @@ impl TdConfig {
         let limit = vcpu_limit.min(MAX_VCPUS);
         if self.vcpus > limit {
             return Err(ConfigError::TooManyVcpus { asked: self.vcpus, limit });
+        }
+        if self.l2_vms > MAX_L2_VMS {
+            return Err(ConfigError::TooManyL2Vms(self.l2_vms));
+        }
+        if self.l2_vms > 0 && self.attributes & attributes::MIGRATABLE != 0 {
+            return Err(ConfigError::L2VmsThatMove);
         }
         Ok(())
     }
@@ -185,5 +205,9 @@ mod tests {
         assert_eq!(check(4096, 0), Err(ConfigError::NoVcpus));
         assert_eq!(check(4096, 5), Err(ConfigError::TooManyVcpus { asked: 5, limit: 4 }));
         assert_eq!(check(4096, 4), Ok(()));
+        let l2 = |l2_vms, attributes| TdConfig { l2_vms, attributes, ..config.clone() }.check(1 << 30, 4);
+        assert_eq!(l2(3, 0), Ok(()));
+        assert_eq!(l2(4, 0), Err(ConfigError::TooManyL2Vms(4)));
+        assert_eq!(l2(1, attributes::MIGRATABLE), Err(ConfigError::L2VmsThatMove));
     }
 }

@@ -3,8 +3,9 @@
 //! # Protocol
 //! 1. TDH.MNG.CREATE with a TDR page and a key id; from here on the key id belongs to the TD.
 //! 2. TDH.MNG.KEY.CONFIG on one LP of each package.
-//! 3. TDH.MNG.ADDCX for each TDCS page.
+//! 3. TDH.MNG.ADDCX for each TDCS page; each L2 VM adds one, the root of its Secure EPT.
 //! 4. TDH.MNG.INIT with TD_PARAMS; a TD that arrives from another machine stops before it.
+//!    Its L2 VMs ask the host for tables (VM_CTLS).
 //! 5. TDH.SERVTD.BIND or PREBIND, for a TD that may move.
 //!
 //! A failure on the way tears down what exists: see [`super::teardown`].
@@ -15,8 +16,9 @@ use tdvisor_base::{Level, Pfn};
 use tdvisor_vm::topology::{self, Topology};
 use tdx_module_iface::handles::Tdr;
 use tdx_module_iface::metadata::cpuid::CpuidTable;
+use tdx_module_iface::metadata::td::VM_CTLS;
 use tdx_module_iface::td_params::{CpuidValues, TdParams, eptp};
-use tdx_module_iface::tdh;
+use tdx_module_iface::tdh::{self, FieldWrite};
 use tdx_module_iface::tdsysinfo::TdhSysInfo;
 use zerocopy::IntoBytes;
 
@@ -32,6 +34,9 @@ use crate::retry::{Bound, bounded};
 /// TSC frequency units of TD_PARAMS.
 pub(crate) const TSC_UNIT_HZ: u64 = 25_000_000;
 
+/// VM_CTLS: an attribute write that needs tables of an L2 VM leaves the TD, so that its host adds them.
+const EXIT_FOR_L2_TABLES: u64 = 1;
+
 /// The pages and the key that make a TD.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -44,7 +49,7 @@ pub(crate) struct Control {
 impl Control {
     /// Creates a TD and initialises it.
     pub(crate) fn create<P: Platform>(host: &Host<P>, config: &TdConfig) -> Result<Self, Error> {
-        let control = Self::shell(host)?;
+        let control = Self::shell(host, config.l2_vms)?;
         match control.initialise(host, config) {
             Ok(()) => Ok(control),
             Err(error) => {
@@ -54,8 +59,8 @@ impl Control {
         }
     }
 
-    /// Creates a TD that has its control pages and nothing else.
-    pub(crate) fn shell<P: Platform>(host: &Host<P>) -> Result<Self, Error> {
+    /// Creates a TD that has its control pages, with those of its L2 VMs, and nothing else.
+    pub(crate) fn shell<P: Platform>(host: &Host<P>, l2_vms: u8) -> Result<Self, Error> {
         let hkid = host.hkids.allocate().ok_or(Error::NoKeyId)?;
         let tdr_page = match host.module_page() {
             Ok(page) => page,
@@ -76,7 +81,7 @@ impl Control {
             }
         };
         let mut control = Self { tdr, tdr_page, tdcx: Vec::new(), hkid };
-        match control.add_pages(host) {
+        match control.add_pages(host, l2_vms) {
             Ok(()) => Ok(control),
             Err(error) => {
                 teardown::control_only(host, control);
@@ -85,14 +90,14 @@ impl Control {
         }
     }
 
-    fn add_pages<P: Platform>(&mut self, host: &Host<P>) -> Result<(), Error> {
+    fn add_pages<P: Platform>(&mut self, host: &Host<P>, l2_vms: u8) -> Result<(), Error> {
         for lp in one_lp_per_package(&host.platform) {
             on_lp(&host.platform, lp, |lp| {
                 bounded(Bound::MANAGEMENT, || tdh::tdh_mng_key_config(lp, self.tdr))?;
                 Ok(())
             })?;
         }
-        let pages = usize::from(host.module_info().tdcs_base_size) / 4096;
+        let pages = usize::from(host.module_info().tdcs_base_size) / 4096 + usize::from(l2_vms);
         for _ in 0..pages {
             let page = host.module_page()?;
             let added = on_lp(&host.platform, LpId(0), |lp| {
@@ -118,6 +123,15 @@ impl Control {
             });
         host.platform.free_page(params_page, Level::L4K);
         result?;
+        for vm in 1..=config.l2_vms {
+            // Without it the guest would have no way to tell that an L2 VM has no table for a page.
+            let field = VM_CTLS.element_id(vm.into()).ok_or(Error::Caller("no such L2 VM"))?;
+            on_lp(&host.platform, LpId(0), |lp| {
+                let write = FieldWrite { value: EXIT_FOR_L2_TABLES, mask: EXIT_FOR_L2_TABLES };
+                bounded(Bound::MANAGEMENT, || tdh::tdh_mng_wr(lp, self.tdr, field, write))?;
+                Ok(())
+            })?;
+        }
         config.migration_td.map_or(Ok(()), |service| binding::say(host, self.tdr, service))
     }
 }
@@ -140,6 +154,7 @@ fn td_params<P: Platform>(host: &Host<P>, config: &TdConfig) -> TdParams {
         attributes: config.attributes,
         xfam: info.xfam_fixed1 | (info.xfam_fixed0 & super::XFAM_WANTED),
         max_vcpus: u16::try_from(config.vcpus).unwrap_or(u16::MAX),
+        num_l2_vms: config.l2_vms,
         eptp_controls: eptp::LEVELS_4,
         tsc_frequency: u16::try_from(tsc_units(&host.platform)).unwrap_or(u16::MAX),
         mrconfigid: config.ids.config_id,

@@ -17,6 +17,8 @@ pub(crate) struct TdCore<'h, P: Platform> {
     pub(crate) host: &'h Host<P>,
     pub(crate) tdr: Tdr,
     pub(crate) key: KeyId,
+    /// L2 VMs that the TD has.
+    pub(crate) l2_vms: u8,
     /// One per vCPU that the TD may have.
     presences: Box<[Presence]>,
     /// For a vCPU that does not exist, so that looking one up cannot fail.
@@ -33,11 +35,12 @@ pub(crate) struct TdCore<'h, P: Platform> {
 }
 
 impl<'h, P: Platform> TdCore<'h, P> {
-    pub(crate) fn new(host: &'h Host<P>, tdr: Tdr, key: KeyId, vcpus: usize) -> Self {
+    pub(crate) fn new(host: &'h Host<P>, tdr: Tdr, key: KeyId, vcpus: usize, l2_vms: u8) -> Self {
         Self {
             host,
             tdr,
             key,
+            l2_vms,
             presences: (0..vcpus).map(|_| Presence::default()).collect(),
             nobody: Presence::default(),
             gate: Gate::default(),

@@ -101,7 +101,7 @@ impl<'h, P: Platform> Td<'h, P> {
         let control = Control::create(host, config)?;
         let vcpus = config.vcpus as usize;
         let seats = vcpus + OTHER_SEATS;
-        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), vcpus));
+        let core = Arc::new(TdCore::new(host, control.tdr, control.hkid.key(), vcpus, config.l2_vms));
         let mmu = Config { participants: seats, ..Config::for_address_width(GPA_WIDTH) };
         let memory = match GuestMemory::new(core.clone(), mmu, &ranges, config.largest_page) {
             Ok(memory) => memory,
@@ -294,7 +294,13 @@ impl<'h, P: Platform> Td<'h, P> {
             let mut guard = participant.exclusive();
             self.memory.mmu().dismantle(&mut guard, |part| match part {
                 Dismantled::Leaf { at, pfn } => leaves.push((at, pfn)),
-                Dismantled::Table { twin, .. } => tables.push(twin.pfn()),
+                Dismantled::Table { twin, .. } => {
+                    tables.extend(twin.of_l2_vms());
+                    tables.push(twin.pfn());
+                    for page in twin.spares() {
+                        self.host().platform.free_page(page, Level::L4K);
+                    }
+                }
             });
         }
         (leaves, tables)

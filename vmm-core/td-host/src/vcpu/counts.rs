@@ -22,20 +22,28 @@ pub enum ExitKind {
     Exit(ExitReason),
     /// A VMX exit reason that has no name.
     UnknownExit,
+    /// TDG.VP.VMCALL of an L2 VM, which its L1 let through to the host.
+    L2Call,
+    /// An exit of an L2 VM that is for the host, by VMX exit reason.
+    L2Exit(ExitReason),
+    /// An exit of an L2 VM whose reason has no name.
+    L2UnknownExit,
 }
 
 impl ExitKind {
     /// How many different reasons there are at most.
-    pub const MOST: usize = Function::ALL.len() + ExitReason::ALL.len() + 3;
+    pub const MOST: usize = Function::ALL.len() + 2 * ExitReason::ALL.len() + 5;
 
     /// The reason of an exit.
     pub fn of(exit: &TdExit) -> Self {
         use tdx_module_iface::Reg;
         match exit {
+            TdExit::TdVmCall(call) if call.vm != 0 => Self::L2Call,
             TdExit::TdVmCall(call) => Self::of_call(
                 call.gprs.get(Reg::R10).unwrap_or_default(),
                 call.gprs.get(Reg::R11).unwrap_or_default(),
             ),
+            TdExit::Async(exit) if exit.vm != 0 => Self::of_l2_reason(exit.reason.basic()),
             TdExit::Async(exit) => Self::of_reason(exit.reason.basic()),
         }
     }
@@ -52,6 +60,10 @@ impl ExitKind {
         }
     }
 
+    const fn of_l2_reason(reason: ExitReason) -> Self {
+        if reason.name().is_some() { Self::L2Exit(reason) } else { Self::L2UnknownExit }
+    }
+
     const fn of_reason(reason: ExitReason) -> Self {
         if reason.name().is_some() { Self::Exit(reason) } else { Self::UnknownExit }
     }
@@ -65,6 +77,9 @@ impl fmt::Display for ExitKind {
             Self::Vendor => f.write_str("TDVMCALL of a vendor"),
             Self::Exit(reason) => write!(f, "{reason}"),
             Self::UnknownExit => f.write_str("exit of no known reason"),
+            Self::L2Call => f.write_str("TDVMCALL of an L2 VM"),
+            Self::L2Exit(reason) => write!(f, "L2 VM: {reason}"),
+            Self::L2UnknownExit => f.write_str("L2 VM: exit of no known reason"),
         }
     }
 }
@@ -83,7 +98,9 @@ mod tests {
             kinds.insert(ExitKind::of_call(STANDARD, number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             kinds.insert(ExitKind::of_call(number | 1, number));
             kinds.insert(ExitKind::of_reason(ExitReason(number as u16)));
+            kinds.insert(ExitKind::of_l2_reason(ExitReason(number as u16)));
         }
+        kinds.insert(ExitKind::L2Call);
         assert_eq!(kinds.len(), ExitKind::MOST, "{kinds:?}");
     }
 }

@@ -25,6 +25,9 @@ use crate::td::teardown::{self, TeardownReport};
 /// Pin-based control "process posted interrupts".
 const PROCESS_POSTED_INTERRUPTS: u64 = 1 << 7;
 
+/// Control pages of a vCPU for each L2 VM of its TD: VMCS, MSR bitmaps, and what L1 wrote of those.
+const PAGES_PER_L2_VM: usize = 3;
+
 /// A vCPU's control pages and its place.
 #[derive(Debug)]
 pub(crate) struct VcpuControl {
@@ -106,7 +109,8 @@ impl VcpuControl {
         fill: impl FnOnce(&mut P::Lp<'h>, Tdvpr) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let host = core.host;
-        let pages = (usize::from(host.module_info().tdvps_base_size) / 4096).saturating_sub(1);
+        let base = (usize::from(host.module_info().tdvps_base_size) / 4096).saturating_sub(1);
+        let pages = base + PAGES_PER_L2_VM * usize::from(core.l2_vms);
         for _ in 0..pages {
             let page = host.module_page()?;
             let added = on_lp(&host.platform, self.lp, |lp| {

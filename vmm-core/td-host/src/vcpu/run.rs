@@ -23,7 +23,7 @@ use super::sleep::Slept;
 use super::{ExitKind, Vcpu, state};
 use crate::error::Error;
 use crate::ghci::{Reply, Request, Response, Wake, reply_to, respond};
-use crate::memory::{Converted, Resolution, Seat};
+use crate::memory::{Converted, MissingTables, Resolution, Seat};
 use crate::platform::{Lp, Platform};
 use crate::retry::{Bound, pause};
 use crate::td::{Death, DeathCause, Ending, Td};
@@ -227,7 +227,9 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
     fn resolve_async(&mut self, exit: &AsyncExit) -> Result<Next, Error> {
         Ok(match exit.kind {
             AsyncKind::Resumable => match exit.reason.basic() {
-                ExitReason::EXTERNAL_INTERRUPT | ExitReason::EXCEPTION_NMI => Next::Enter(Entry::new()),
+                ExitReason::EXTERNAL_INTERRUPT | ExitReason::EXCEPTION_NMI => {
+                    Next::Enter(self.after_interrupt(exit))
+                }
                 ExitReason::EPT_VIOLATION => return self.ept_violation(exit),
                 reason => self.die(DeathCause::UnhandledExit(reason)),
             },
@@ -241,11 +243,22 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         })
     }
 
+    /// How a vCPU goes on that left for an interrupt of its host. An L2 VM does not take the interrupts that are posted to its
+    /// L1: where some are, L1 goes on.
+    fn after_interrupt(&self, exit: &AsyncExit) -> Entry {
+        let for_l1 = exit.vm != 0 && self.vcpu.control.posted.is_pending(self.td.host());
+        if for_l1 { Entry::new().resuming_l1() } else { Entry::new() }
+    }
+
     fn ept_violation(&mut self, exit: &AsyncExit) -> Result<Next, Error> {
         let violation = EptViolation(exit.qualification.into());
         let (td, vcpu) = (self.td, self.vcpu);
         let wanted = || !td.presence(vcpu).requests().is_empty();
         let (side, gpa) = td.shared_bit().split(exit.gpa);
+        if side == Side::Shared && exit.vm != 0 {
+            // The host gives L2 VMs no shared memory: it is L1's to say what is there.
+            return Ok(Next::Enter(Entry::new().resuming_l1()));
+        }
         let resolution = if side == Side::Shared {
             let access = if violation.is_write() {
                 Access::Write
@@ -258,13 +271,23 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         } else {
             let largest = match exit.extended.kind() {
                 ExtendedType::PENDING_EPT_VIOLATION => return Ok(self.die(DeathCause::NotAccepted(gpa))),
-                ExtendedType::ACCEPT => exit.extended.requested_level().unwrap_or(Level::L4K),
+                ExtendedType::GPA_DETAILS => {
+                    if let Some(missing) = missing_tables(exit, gpa.frame()) {
+                        td.memory().add_l2_tables(&mut self.seat, missing)?;
+                    }
+                    return Ok(Next::Enter(Entry::new()));
+                }
+                ExtendedType::ACCEPT | ExtendedType::ATTR_WR => {
+                    exit.extended.requested_level().unwrap_or(Level::L4K)
+                }
                 _ => Level::L1G,
             };
             td.memory().private_fault(&mut self.seat, gpa.frame(), largest, wanted)?
         };
         let reason = match resolution {
             Resolution::Mapped(_) | Resolution::Interrupted => return Ok(Next::Enter(Entry::new())),
+            // L1 asked for nothing of what its VM does.
+            _ if exit.vm != 0 => return Ok(Next::Enter(Entry::new().resuming_l1())),
             Resolution::NoMemoryThere => FaultReason::NoMemory,
             Resolution::WrongSide(_) => FaultReason::WrongSide,
         };
@@ -308,6 +331,12 @@ impl<P: Platform> tdvisor_vm::Vcpu for RunningVcpu<'_, '_, P> {
             }
         }
     }
+}
+
+/// The tables that an attribute write needs of an L2 VM's tree.
+fn missing_tables(exit: &AsyncExit, gfn: Gfn) -> Option<MissingTables> {
+    let (wanted, found) = (exit.extended.requested_level()?, exit.extended.found_level()?);
+    Some(MissingTables { vm: exit.extended.vm(), gfn, found, wanted })
 }
 
 /// The exposed registers as a whole set; what the guest did not expose is zero.

@@ -6,7 +6,7 @@
 //! - An access that a second-stage walk or memory itself refuses ends the run with RIP at the instruction (or
 //!   with the event under delivery in the IDT-vectoring fields), so that running again repeats it.
 //! - What the CPU does not implement ends the run with [`reason::EMULATOR_LIMIT`] and is named in
-//!   [`Machine::limits`]: the vCPU stops, and nothing is approximated.
+//!   [`Machine::limits`]: the vCPU stops, and nothing is approximated. That goes for what L1 wants of an L2 VM, too.
 //!
 //! # Translations
 //! The CPU keeps translations of its own, all of which are also in the processor's TLB registry. They are good
@@ -233,6 +233,9 @@ impl CpuGuest {
 
 impl GuestCpu for CpuGuest {
     fn run(&mut self, state: &mut GuestState, env: &GuestEnv<'_>) -> VmExit {
+        if let Some(what) = env.intercepts().missing {
+            return self.limit(env, Unimplemented::in_64_bit_code(Vec::new(), state.rip(), what));
+        }
         self.cpu.controls = registers::controls(env);
         registers::enter(&mut self.cpu, state);
         if let Some(debug) = &mut self.debug {

@@ -8,7 +8,7 @@ use crate::machine::GuestEnv;
 
 /// What the module owns of the CPU's registers, and what it offers (VMCS of a TD).
 pub(super) fn controls(env: &GuestEnv<'_>) -> Controls {
-    let (owned, windows) = (env.controls(), env.windows());
+    let (owned, windows, intercepts) = (env.controls(), env.windows(), env.intercepts());
     let max_pa = env.machine().config().max_pa;
     Controls {
         cr0_owned: owned.cr0.mask,
@@ -16,6 +16,8 @@ pub(super) fn controls(env: &GuestEnv<'_>) -> Controls {
         cr4_owned: owned.cr4.mask,
         cr4_shadow: owned.cr4.shadow,
         physical_bits: u8::try_from(max_pa).unwrap_or(52),
+        intercept_cr3_write: intercepts.cr3_load,
+        intercept_dr: intercepts.mov_dr,
         intercept_cr8_write: true,
         intercept_pause: env.takes_turns(),
         interrupt_window: windows.interrupt == Window::Wanted,

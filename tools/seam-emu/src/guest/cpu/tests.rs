@@ -64,6 +64,7 @@ fn env(machine: &Machine, vcpu: u64) -> GuestEnv<'_> {
         time: GuestTime { multiplier: 1 << 47, offset: 1000 },
         windows: Windows::default(),
         controls: OwnedControls::initial(machine.config(), &PlainTd),
+        intercepts: Default::default(),
     }
 }
 

@@ -197,6 +197,7 @@ fn run_on(
         },
         windows: Windows::default(),
         controls: OwnedControls::load(tdvps),
+        intercepts: Default::default(),
     };
     let running = Running {
         machine: call.machine,

@@ -34,7 +34,7 @@ use td_host::td::config::TdConfig;
 use td_host::{Blame, Error};
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
-use tdvisor_guest_images::BOOT_SHIM;
+use tdvisor_guest_images::{BOOT_SHIM, L1_VMM};
 use tdvisor_monitor::QuoteSource;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
@@ -87,6 +87,11 @@ pub struct Args {
     /// Number of vCPUs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     vcpus: u32,
+    /// L2 VMs that the guest may run inside of its TD (TD partitioning), at most 3; `l1-vmm` has one, others none, if not
+    /// given. The emulated processor applies the exits for HLT, ports, MSRs, control registers and memory; a VM for which its
+    /// L1 wants others stops, and the summary says which.
+    #[arg(long, value_name = "N")]
+    l2_vms: Option<u8>,
     /// Memory: a number of bytes, or one with K, M or G. 128M, or 512M for a Linux kernel, if not given.
     #[arg(long, value_name = "SIZE")]
     memory: Option<MemorySize>,
@@ -212,12 +217,16 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if let Some(files) = &linux {
         linux::check_memory(files, memory)?;
     }
-    let hardware = args.hardware.hardware()?;
+    let l2_vms = args.l2_vms.unwrap_or_else(|| u8::from(image.name() == L1_VMM.name));
+    let hardware = args.hardware.hardware_for(l2_vms)?;
+    if l2_vms > 0 && matches!(backend, Backend::Kvm(_)) {
+        return Err(Failure::input("--l2-vms", "Linux's KVM_TDX has no L2 VMs"));
+    }
     let is_linux = linux.is_some();
     // Built-in guests are told to ask for a quote; kernels, firmware and disks take none.
     let takes_commands = !is_linux && !args.linux.is_given() && !args.devices.has_disk();
     let for_quote = (args.quote.is_some() && takes_commands).then(|| "quote".to_owned());
-    let config = td_config(&args, memory, args.command.clone().or(for_quote))?;
+    let config = td_config(&args, memory, l2_vms, args.command.clone().or(for_quote))?;
     let predicted = image.predicted_mrtd()?;
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
@@ -552,12 +561,18 @@ pub(in crate::commands) fn status_of(ending: &Ending<String>, stopped: Option<St
     }
 }
 
-fn td_config(args: &Args, memory: MemorySize, command: Option<String>) -> Result<TdConfig, Failure> {
+fn td_config(
+    args: &Args,
+    memory: MemorySize,
+    l2_vms: u8,
+    command: Option<String>,
+) -> Result<TdConfig, Failure> {
     use tdvisor_base::Level;
     use tdx_module_iface::td_params::attributes;
     let mut config = TdConfig {
         memory: memory.bytes(),
         vcpus: args.vcpus,
+        l2_vms,
         largest_page: if args.max_page == "4K" { Level::L4K } else { Level::L2M },
         ..TdConfig::default()
     };
