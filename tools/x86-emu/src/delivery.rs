@@ -8,7 +8,8 @@
 
 use crate::bus::Refused;
 use crate::cpu::{Cpu, Env};
-use crate::exits::{Exit, RefusedAccess, Shutdown};
+use crate::exits::{Exit, RefusedAccess, Shutdown, TaskSwitchBy};
+use crate::ops::inner_stack::FrameWidth;
 use crate::segments::{is_null, selector_code};
 use crate::stop::{Reason, Step, Stop};
 use crate::tlb::View;
@@ -24,6 +25,14 @@ struct Gate {
     stack_table: u8,
     /// Interrupt gates clear IF, trap gates do not.
     masks_interrupts: bool,
+    /// Of the frame, outside IA-32e mode.
+    width: FrameWidth,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    ToCode,
+    ToTask,
 }
 
 struct Target {
@@ -32,7 +41,7 @@ struct Target {
 }
 
 /// The EXT bit of error codes that arise during the delivery of an event.
-const fn ext(event: &Event) -> u32 {
+pub(crate) const fn ext(event: &Event) -> u32 {
     if event.is_software() { 0 } else { EXT }
 }
 
@@ -74,7 +83,11 @@ impl Cpu {
                 Reason::Unimplemented(what) => {
                     return Err(Exit::Unimplemented(Box::new(crate::decode::describe(self, env, what))));
                 }
-                Reason::None | Reason::Instruction(_) | Reason::StopPoint(_) | Reason::Continue => {
+                // A task switch.
+                Reason::Instruction(what) => {
+                    return Err(Exit::Instruction { what, length: event.instruction_length });
+                }
+                Reason::None | Reason::StopPoint(_) | Reason::Continue => {
                     return Ok(());
                 }
             };
@@ -121,11 +134,12 @@ impl Cpu {
         let linear = self.table_linear(self.state.idtr.base.wrapping_add(u64::from(at)));
         let low: u64 = self.load_system(env, linear)?;
         let high: u64 = if ia32e { self.load_system(env, linear.wrapping_add(8))? } else { 0 };
-        let masks_interrupts = match low >> 40 & 0x1F {
-            14 => true,
-            15 => false,
-            5 if !ia32e => return Err(self.unimplemented("task gate")),
-            6 | 7 if !ia32e => return Err(self.unimplemented("16-bit gate")),
+        let (leads, masks_interrupts, width) = match low >> 40 & 0x1F {
+            14 => (Leads::ToCode, true, FrameWidth::Doubleword),
+            15 => (Leads::ToCode, false, FrameWidth::Doubleword),
+            6 if !ia32e => (Leads::ToCode, true, FrameWidth::Word),
+            7 if !ia32e => (Leads::ToCode, false, FrameWidth::Word),
+            5 if !ia32e => (Leads::ToTask, false, FrameWidth::Doubleword),
             _ => return Err(self.general_protection(code)),
         };
         let dpl = (low >> 45 & 3) as u8;
@@ -135,11 +149,20 @@ impl Cpu {
         if low >> 47 & 1 == 0 {
             return Err(self.raise(Event::exception_with_code(vector::NP, code)));
         }
+        let selector = (low >> 16) as u16;
+        if leads == Leads::ToTask {
+            return Err(self.switch_task(env, selector, TaskSwitchBy::Gate(*event)));
+        }
+        let upper = match width {
+            FrameWidth::Word => 0,
+            FrameWidth::Doubleword => low >> 32 & 0xFFFF_0000,
+        };
         Ok(Gate {
-            selector: (low >> 16) as u16,
-            offset: low & 0xFFFF | low >> 32 & 0xFFFF_0000 | high << 32,
+            selector,
+            offset: low & 0xFFFF | upper | high << 32,
             stack_table: (low >> 32 & 7) as u8,
             masks_interrupts,
+            width,
         })
     }
 
@@ -263,30 +286,25 @@ impl Cpu {
     }
 
     fn enter_handler32(&mut self, env: &mut Env<'_>, event: &Event, gate: &Gate, target: &Target) -> Step {
-        if target.cpl != self.state.cpl() {
-            return Err(self.unimplemented("32-bit delivery to an inner privilege"));
-        }
-        if gate.offset & 0xFFFF_FFFF > u64::from(target.segment.limit) {
-            return Err(self.general_protection(ext(event)));
-        }
+        let inward = target.cpl != self.state.cpl();
+        let ext = ext(event);
+        let stack = if inward { self.inner_stack(env, target.cpl, ext)? } else { self.same_stack(ext) };
         let error = event.error_code;
         let words = [
             error.unwrap_or(0),
             self.return_rip(event) as u32,
-            u32::from(self.state.segment(Seg::Cs).selector),
+            self.state.segment(Seg::Cs).selector.into(),
             self.pushed_flags(event) as u32,
+            self.state.gpr(x86_arch::Gpr::Rsp) as u32,
+            self.state.segment(Seg::Ss).selector.into(),
         ];
-        let words = if error.is_some() { &words[..] } else { words.get(1..).unwrap_or(&[]) };
-        let mut frame = [0u8; 16];
-        for (slot, word) in frame.chunks_exact_mut(4).zip(words) {
-            slot.copy_from_slice(&word.to_le_bytes());
+        let end = if inward { words.len() } else { words.len() - 2 };
+        let words = words.get(usize::from(error.is_none())..end).unwrap_or(&[]);
+        let top = self.write_frame(env, &stack, gate.width, words)?;
+        if gate.offset & 0xFFFF_FFFF > u64::from(target.segment.limit) {
+            return Err(self.general_protection(ext));
         }
-        let bytes = words.len() * 4;
-        let top = self.stack().wrapping_sub(bytes as u64) & 0xFFFF_FFFF;
-        let linear = self.stack_linear(top, bytes as u64, crate::op::Intent::Write)?;
-        let view = self.view;
-        self.write_bytes(env, linear, frame.get(..bytes).unwrap_or(&frame), view)?;
-        self.set_stack(top);
+        self.enter_stack(&stack, top);
         self.finish_entry(gate, target);
         Ok(())
     }

@@ -120,6 +120,11 @@ impl Unimplemented {
         Self { bytes, address, mode: CodeMode::Code64, missing }
     }
 
+    /// The 32-bit instruction that these bytes are.
+    pub const fn in_32_bit_code(bytes: Vec<u8>, address: u64, missing: &'static str) -> Self {
+        Self { bytes, address, mode: CodeMode::Code32, missing }
+    }
+
     /// The instruction as text; `None` where the bytes have no decoding.
     pub(crate) fn text(&self) -> Option<String> {
         decode::text(self.mode, &self.bytes, self.address)
@@ -326,6 +331,30 @@ pub enum InstructionExit {
     DrAccess(DrAccess),
     /// PAUSE, where [`crate::Controls::intercept_pause`] asks for it.
     Pause,
+    /// A task switch of 32-bit protected mode, after the checks that come before a VM exit; nothing was changed.
+    TaskSwitch(TaskSwitch),
+}
+
+/// A task switch (SDM vol. 3, "Treatment of Task Switches").
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct TaskSwitch {
+    /// The selector of the new task's TSS.
+    pub selector: u16,
+    /// What asks for it.
+    pub by: TaskSwitchBy,
+}
+
+/// What asks for a task switch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum TaskSwitchBy {
+    /// A far CALL to a TSS or a task gate.
+    Call,
+    /// IRET out of a nested task.
+    Iret,
+    /// A far JMP to a TSS or a task gate.
+    Jump,
+    /// A task gate in the IDT, on the way of this event.
+    Gate(Event),
 }
 
 /// The operands of a VMX instruction, as far as it has any.

@@ -51,6 +51,27 @@ impl Descriptor {
     }
 }
 
+/// The linear address of an operand in a segment outside 64-bit mode; `None` where its type or limit forbids the access.
+#[inline]
+pub(crate) fn segment_linear(segment: &Segment, offset: u64, bytes: u64, intent: Intent) -> Option<u64> {
+    let kind = segment.attributes.kind();
+    let code = kind & 8 != 0;
+    let type_allows = match intent {
+        Intent::Read => !code || kind & 2 != 0,
+        Intent::Write => !code && kind & 2 != 0,
+    };
+    let last = offset.wrapping_add(bytes.saturating_sub(1));
+    let limit = u64::from(segment.limit);
+    let inside = if !code && kind & 4 != 0 {
+        let top = if segment.attributes.big() { NARROW } else { 0xFFFF };
+        offset > limit && last <= top
+    } else {
+        last <= limit
+    };
+    let allowed = !segment.attributes.unusable() && type_allows && inside;
+    allowed.then(|| segment.base.wrapping_add(offset) & NARROW)
+}
+
 impl Cpu {
     /// The linear address of an instruction.
     #[inline(always)]
@@ -88,25 +109,10 @@ impl Cpu {
         intent: Intent,
     ) -> Result<u64, Stop> {
         let segment = *self.state.segment(register);
-        let kind = segment.attributes.kind();
-        let code = kind & 8 != 0;
-        let type_allows = match intent {
-            Intent::Read => !code || kind & 2 != 0,
-            Intent::Write => !code && kind & 2 != 0,
-        };
-        let last = offset.wrapping_add(bytes.saturating_sub(1));
-        let limit = u64::from(segment.limit);
-        let inside = if !code && kind & 4 != 0 {
-            let top = if segment.attributes.big() { NARROW } else { 0xFFFF };
-            offset > limit && last <= top
-        } else {
-            last <= limit
-        };
-        if segment.attributes.unusable() || !type_allows || !inside {
+        segment_linear(&segment, offset, bytes, intent).ok_or_else(|| {
             let vector = if register == Seg::Ss { vector::SS } else { vector::GP };
-            return Err(self.raise(Event::exception_with_code(vector, 0)));
-        }
-        Ok(segment.base.wrapping_add(offset) & NARROW)
+            self.raise(Event::exception_with_code(vector, 0))
+        })
     }
 
     /// Reads the descriptor that a selector names; #GP(selector) outside its table.

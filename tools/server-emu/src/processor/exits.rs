@@ -3,7 +3,7 @@
 use tdvisor_devices::{AccessSize, DeviceRequest};
 use tdx_module_iface::SeamCall as _;
 use x86_arch::{Activity, Event, Gpr, vector};
-use x86_emu::exits::{CrAccess, CrOperation};
+use x86_emu::exits::{CrAccess, CrOperation, Unimplemented};
 use x86_emu::{InstructionExit, Io, IoDirection, MsrError, NotPerformed};
 
 use super::{Flow, Processor, obey, strict};
@@ -15,6 +15,7 @@ use crate::msr::{self, GeneralProtection};
 use crate::record::ObservedCall;
 use crate::report::Notice;
 use crate::seamcall::{self, Conditions, Refused};
+use crate::server::Ending;
 
 impl Processor<'_> {
     /// #GP(0).
@@ -68,6 +69,12 @@ impl Processor<'_> {
                 self.server.interrupts.pause(self.index);
             }
             InstructionExit::Rdpmc { .. } => self.general_protection(),
+            // A processor does it itself. No host in 64-bit mode can ask for one.
+            InstructionExit::TaskSwitch(_) => {
+                let rip = self.cpu.state.rip();
+                let what = Box::new(Unimplemented::in_32_bit_code(Vec::new(), rip, "task switch"));
+                return Err(Ending::Unimplemented { processor: self.index, what });
+            }
             // Absent: TDCALL and SEAMRET belong to SEAM mode, the rest to features that CPUID does not offer.
             InstructionExit::Tdcall
             | InstructionExit::Seamret

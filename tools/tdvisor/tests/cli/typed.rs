@@ -1,5 +1,6 @@
 //! A run whose console is waited for, and typed to.
 
+use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -11,6 +12,9 @@ pub struct Typed {
     child: Child,
     console: BufReader<ChildStdout>,
     seen: String,
+    /// How much of it was waited for already.
+    reached: usize,
+    copy: Option<File>,
 }
 
 impl Typed {
@@ -25,10 +29,16 @@ impl Typed {
             .spawn()
             .expect("tdvisor starts");
         let console = BufReader::new(child.stdout.take().expect("a console"));
-        Self { child, console, seen: String::new() }
+        Self { child, console, seen: String::new(), reached: 0, copy: None }
     }
 
-    /// Reads the console until it says these words.
+    /// Writes what the console says into a file as well, for whoever waits for a run of many minutes.
+    pub fn copied_to(mut self, file: &str) -> Self {
+        self.copy = Some(File::create(file).expect("a file can be made"));
+        self
+    }
+
+    /// Reads the console until it says these words, behind those that were waited for before.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) {
         if let Err(seen) = self.reaches(words) {
@@ -36,18 +46,24 @@ impl Typed {
         }
     }
 
-    /// Reads the console until it says these words, or to its end.
+    /// Reads the console until it says these words, behind those that were waited for before, or to its end.
     ///
     /// # Errors
     /// It ends before; what it said.
     pub fn reaches(&mut self, words: &str) -> Result<(), String> {
         let mut byte = [0];
-        while !self.seen.ends_with(words) {
+        while !self.seen.get(self.reached..).is_some_and(|new| new.ends_with(words)) {
             match self.console.read(&mut byte) {
-                Ok(1) => self.seen.push(char::from(byte[0])),
+                Ok(1) => {
+                    self.seen.push(char::from(byte[0]));
+                    if let Some(copy) = &mut self.copy {
+                        copy.write_all(&byte).expect("a file can be written");
+                    }
+                }
                 _ => return Err(self.seen.clone()),
             }
         }
+        self.reached = self.seen.len();
         Ok(())
     }
 
@@ -76,7 +92,19 @@ impl Typed {
     /// The exit status and the summary, after the rest of the console.
     pub fn end(mut self) -> (Option<i32>, String) {
         let _ = std::io::copy(&mut self.console, &mut std::io::sink());
-        let output = self.child.wait_with_output().expect("tdvisor ends");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let mut summary = Vec::new();
+        let mut errors = self.child.stderr.take().expect("a summary");
+        errors.read_to_end(&mut summary).expect("the summary can be read");
+        let status = self.child.wait().expect("tdvisor ends");
+        (status.code(), String::from_utf8_lossy(&summary).into_owned())
+    }
+}
+
+/// A test that fails leaves no guest behind it.
+impl Drop for Typed {
+    fn drop(&mut self) {
+        // It has ended already, where a test got to its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -134,7 +134,7 @@ impl Cpu {
 
 fn jmp_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (selector, offset) = if op.has_memory() { cpu.far_pointer(env, op)? } else { (op.aux, op.imm) };
-    let (segment, offset) = match cpu.far_target(env, selector, offset)? {
+    let (segment, offset) = match cpu.far_target(env, selector, offset, Through::Jump)? {
         FarTarget::Code(segment, offset) => (segment, offset),
         FarTarget::Gate(gate) => (cpu.gate_code(env, &gate, Through::Jump)?, gate.offset),
     };
@@ -144,7 +144,7 @@ fn jmp_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
 
 fn call_far(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     let (selector, offset) = if op.has_memory() { cpu.far_pointer(env, op)? } else { (op.aux, op.imm) };
-    let segment = match cpu.far_target(env, selector, offset)? {
+    let segment = match cpu.far_target(env, selector, offset, Through::Call)? {
         FarTarget::Code(segment, _) => segment,
         FarTarget::Gate(gate) => return cpu.call_through(env, op, &gate),
     };
@@ -207,7 +207,7 @@ fn interrupt_return(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         if cpu.state.is_ia32e() {
             return Err(cpu.general_protection(0));
         }
-        return Err(cpu.unimplemented("return from a nested task"));
+        return Err(cpu.return_task(env));
     }
     let offset = cpu.stack_word(env, bytes, 0)?;
     let selector = cpu.stack_word(env, bytes, 1)? as u16;

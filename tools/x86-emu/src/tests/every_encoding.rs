@@ -7,7 +7,7 @@ use crate::exits::Exit;
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
 use phys_memory::{Arena, MemoryFault};
 use tdvisor_base::{Hpa, KeyId};
-use x86_arch::{Attributes, CpuState, Gpr, Seg, Segment, cr0, cr4, flags};
+use x86_arch::{Access, Attributes, CpuState, Gpr, Seg, Segment, TableRegister, cr0, cr4, flags};
 
 /// Where a 16-bit stack begins.
 const STACK16: u64 = 0x5_8000;
@@ -17,24 +17,55 @@ const SYSTEM: std::ops::Range<u64> = 0x1000..0x8000;
 /// One way to run code.
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    processor: Processor,
     mode: CodeMode,
     cpl: u8,
 }
 
-const PLACES: [Place; 4] = [
-    Place { mode: CodeMode::Code64, cpl: 3 },
-    Place { mode: CodeMode::Code32, cpl: 3 },
-    Place { mode: CodeMode::Code16, cpl: 3 },
-    Place { mode: CodeMode::Code64, cpl: 0 },
+/// What is around the code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Processor {
+    Ia32e,
+    /// 32-bit protected mode without paging, in which a TD begins.
+    Protected,
+}
+
+const PLACES: [Place; 6] = [
+    Place { processor: Processor::Ia32e, mode: CodeMode::Code64, cpl: 3 },
+    Place { processor: Processor::Ia32e, mode: CodeMode::Code32, cpl: 3 },
+    Place { processor: Processor::Ia32e, mode: CodeMode::Code16, cpl: 3 },
+    Place { processor: Processor::Ia32e, mode: CodeMode::Code64, cpl: 0 },
+    Place { processor: Processor::Protected, mode: CodeMode::Code32, cpl: 3 },
+    Place { processor: Processor::Protected, mode: CodeMode::Code16, cpl: 3 },
+];
+
+/// Descriptors that random selectors find, behind flat segments: gates for calls and tasks, and tasks.
+const DESCRIPTORS: [u64; 7] = [
+    0x0002_EC01_0018_0000,
+    0x0000_E402_0080_0000,
+    0x0000_E500_0070_0000,
+    0x0000_E500_0013_0000,
+    0x0000_E900_8000_0067,
+    0x0000_E100_8000_002B,
+    // The handlers' code, for 16-bit offsets.
+    0x0040_9B02_0000_FFFF,
 ];
 
 impl Place {
     fn machine(self) -> Machine {
-        let mut m = Machine::long();
-        for vector in 0..=255 {
-            m.gate(vector, 0);
+        let mut m = match self.processor {
+            Processor::Ia32e => Machine::long(),
+            Processor::Protected => Machine::protected(),
+        };
+        // No process finds a device among its pages.
+        m.bus.refused = [Access::Read, Access::Write, Access::Execute].map(|a| (layout::DEVICE, a)).to_vec();
+        // Nor does it change what handles its faults, where no paging keeps it from that.
+        m.bus.refused.push((layout::HANDLERS, Access::Write));
+        match self.processor {
+            Processor::Ia32e => (0..=255).for_each(|vector| m.gate(vector, 0)),
+            Processor::Protected => protected(&mut m),
         }
-        if self.cpl == 3 {
+        if self.cpl == 3 && self.processor == Processor::Ia32e {
             m.make_user();
             // A process does not write its own page tables.
             for page in (SYSTEM.start >> 12..SYSTEM.end >> 12).chain([layout::HANDLERS >> 12]) {
@@ -67,6 +98,34 @@ impl Place {
         }
         m
     }
+}
+
+/// 32-bit and 16-bit gates for all vectors by turns, every eighth to a task, and a TSS.
+fn protected(m: &mut Machine) {
+    for vector in 0..=255 {
+        let at = layout::HANDLERS + 16 * vector;
+        let kind = match vector % 8 {
+            7 => 0xE5,
+            n if n % 2 == 0 => 0xEE,
+            _ => 0xE6,
+        };
+        let selector = match kind {
+            0xE5 => 0x70,
+            0xE6 => 0x80,
+            _ => 0x18,
+        };
+        m.poke(layout::IDT + 8 * vector, at & 0xFFFF | selector << 16 | kind << 40 | at >> 16 << 48);
+        m.write(at, &[0xF4]);
+    }
+    for (n, descriptor) in (0..).zip(DESCRIPTORS) {
+        m.poke(layout::GDT + 0x50 + 8 * n, descriptor);
+    }
+    m.poke(layout::TSS + 4, 0x5_0000 | u64::from(KERNEL_DATA) << 32);
+    let state = &mut m.cpu.state;
+    state.gdtr.limit = 0x87;
+    state.idtr = TableRegister { base: layout::IDT, limit: 0x7FF };
+    let attributes = Attributes::BUSY_TSS;
+    state.tr = Segment { selector: 0x40, base: layout::TSS, limit: 0x67, attributes };
 }
 
 /// Puts memory and state back before every instruction.
@@ -115,7 +174,7 @@ fn every_encoding_runs_in_every_mode() {
         let forms = forms(place.mode);
         let mut limits = Vec::new();
         for bytes in &forms {
-            for value in [layout::DATA, 3, u64::MAX] {
+            for value in [layout::DATA, 3, 0x53, 0x70, u64::MAX] {
                 limits.extend(rerun.limit(bytes, |state| registers(state, value)));
             }
         }

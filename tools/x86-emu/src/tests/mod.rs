@@ -14,6 +14,7 @@ mod ports;
 mod protection_keys;
 mod registers;
 mod restart;
+mod rings;
 mod sharing;
 mod smoke;
 mod stepping;

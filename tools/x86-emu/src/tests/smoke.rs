@@ -100,14 +100,13 @@ fn an_instruction_across_two_pages_runs() {
 #[test]
 fn what_is_not_implemented_is_named() {
     let mut m = Machine::protected();
-    m.code(&[0x90, 0xCC]); // nop; int3, through a task gate
-    m.cpu.state.idtr = x86_arch::TableRegister { base: layout::IDT, limit: 0xFF };
-    m.poke(layout::IDT + 24, 0x0000_8500_0018_0000);
-    let Exit::Unimplemented(report) = m.run() else { panic!("task switches are not implemented") };
-    assert_eq!(report.bytes, [0xCC]);
+    m.code(&[0x90, 0xCF]); // nop; iret, to virtual-8086 mode
+    m.write(layout::STACK + 8, &[0, 0, 2, 0]);
+    let Exit::Unimplemented(report) = m.run() else { panic!("virtual-8086 mode is not implemented") };
+    assert_eq!(report.bytes, [0xCF]);
     assert_eq!(report.address, layout::CODE + 1);
-    assert_eq!(report.mnemonic().as_deref(), Some("int3"), "{report}");
-    assert_eq!(report.missing, "task gate");
+    assert_eq!(report.mnemonic().as_deref(), Some("iretd"), "{report}");
+    assert_eq!(report.missing, "virtual-8086 mode");
 }
 
 #[test]

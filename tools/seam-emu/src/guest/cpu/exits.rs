@@ -2,7 +2,7 @@
 
 use tdx_module_iface::exit::{EptViolation, ExitReason};
 use x86_arch::{Event, InterruptionInfo, vector};
-use x86_emu::exits::{CrAccess, CrOperation, DrAccess, VmxInstruction};
+use x86_emu::exits::{CrAccess, CrOperation, DrAccess, TaskSwitch, TaskSwitchBy, VmxInstruction};
 use x86_emu::{InstructionExit, Io, IoDirection, RefusedAccess, RefusedBy};
 
 use crate::guest::{VmExit, reason};
@@ -37,6 +37,7 @@ pub(super) fn instruction(what: InstructionExit, length: u8) -> VmExit {
         I::Rdpmc { .. } => plain(ExitReason::RDPMC),
         I::Xsetbv { .. } => plain(ExitReason::XSETBV),
         I::Pause => plain(ExitReason::PAUSE),
+        I::TaskSwitch(switch) => task_switch(&switch, length),
     }
 }
 
@@ -100,6 +101,24 @@ fn control_register(access: &CrAccess) -> u64 {
 fn debug_register(access: &DrAccess) -> u64 {
     let from = if access.write { 0 } else { 1 << 4 };
     u64::from(access.register) | from | u64::from(access.gpr) << 8
+}
+
+/// Bits 15:0 the TSS selector, 31:30 what asks for the switch. The event of a task gate in the IDT is under delivery.
+fn task_switch(switch: &TaskSwitch, length: u8) -> VmExit {
+    let source: u64 = match switch.by {
+        TaskSwitchBy::Call => 0,
+        TaskSwitchBy::Iret => 1,
+        TaskSwitchBy::Jump => 2,
+        TaskSwitchBy::Gate(_) => 3,
+    };
+    let qualification = u64::from(switch.selector) | source << 30;
+    let mut exit = VmExit::instruction(ExitReason::TASK_SWITCH, u32::from(length), qualification);
+    if let TaskSwitchBy::Gate(event) = switch.by {
+        let vectoring = InterruptionInfo::pack(Some(event));
+        exit.idt_vectoring_info = vectoring.info;
+        exit.idt_vectoring_error = vectoring.error_code;
+    }
+    exit
 }
 
 /// An access that a second-stage walk or memory refused.

@@ -35,10 +35,12 @@ pub enum Remark {
     ForeignInit,
     /// The kernel could not unpack its initial RAM disk.
     PackedOtherwise,
+    /// The kernel was about to restart the machine.
+    Restarts,
 }
 
 /// Words, and what they mean.
-const WORDS: [(&str, Remark); 14] = [
+const WORDS: [(&str, Remark); 15] = [
     ("No bootable option or device was found", Remark::NothingToBoot),
     ("No mapping found", Remark::NothingToBoot),
     ("UEFI Interactive Shell", Remark::NothingToBoot),
@@ -54,6 +56,7 @@ const WORDS: [(&str, Remark); 14] = [
     ("Requested init", Remark::NoInit),
     ("Failed to execute /init (error -8)", Remark::ForeignInit),
     ("Initramfs unpacking failed", Remark::PackedOtherwise),
+    ("reboot: machine restart", Remark::Restarts),
 ];
 
 /// Words of a denial: the firmware's only where its line also says what is denied.
@@ -105,6 +108,10 @@ impl Remark {
                 "the kernel could not unpack the initial RAM disk: it needs CONFIG_RD_GZIP, CONFIG_RD_XZ, CONFIG_RD_ZSTD \
                  … for how the file is packed (an unpacked cpio archive needs none), and memory for its contents."
             }
+            Self::Restarts => {
+                "the kernel restarted the machine by real mode, which a TD has not: where ACPI is hardware-reduced, Linux \
+                 asks EFI, and that without EFI. With reboot=acpi in --append it asks ACPI, and the TD ends as asked."
+            }
         }
     }
 }
@@ -131,7 +138,9 @@ impl Silence<'_> {
         if matches!(self.ending, Ending::PoweredOff { code: 0 }) && self.command_spoke != Some(false) {
             return None;
         }
-        let said = self.said.map(|remark| remark.hint().to_owned());
+        // A restart that the machine was asked for needs no hint.
+        let told = |remark: &Remark| *remark != Remark::Restarts || matches!(self.ending, Ending::Died(_));
+        let said = self.said.filter(told).map(|remark| remark.hint().to_owned());
         let hint = said
             .or_else(|| self.silent_kernel())
             .or_else(|| self.waiting())
@@ -227,5 +236,24 @@ mod tests {
             said: Some(Remark::NoRoot),
         };
         assert_eq!(silence.hint(), None);
+    }
+
+    #[test]
+    fn a_restart_is_a_hint_only_where_it_ended_in_another_way() {
+        let hint = |ending: &Ending<String>| {
+            let said = Remark::in_line("[   14.0] reboot: machine restart");
+            let silence = Silence {
+                ending,
+                waited: None,
+                halted: 0,
+                kernel_spoke: Some(true),
+                command_spoke: None,
+                said,
+            };
+            silence.hint()
+        };
+        assert_eq!(hint(&Ending::Reset), None);
+        let died = hint(&Ending::Died("triple fault".to_owned()));
+        assert!(died.as_ref().is_some_and(|text| text.contains("reboot=acpi")), "{died:?}");
     }
 }
