@@ -88,7 +88,7 @@ pub enum CcelError {
         /// Bytes given.
         size: usize,
     },
-    /// Another ACPI table.
+    /// The bytes are an ACPI table with another signature.
     Signature([u8; 4]),
     /// A declared length that is less than a table or more than what was given.
     Length {

@@ -34,9 +34,9 @@ pub enum QgsError {
     Size,
     /// Larger than [`MAX_MESSAGE`].
     TooLarge(usize),
-    /// Another major version.
+    /// The message has another major version.
     Version(u16),
-    /// Another type than expected.
+    /// The message is of another type than was expected.
     Type(u32),
     /// The service answered with an error code of its own.
     Service(u32),

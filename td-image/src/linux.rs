@@ -55,7 +55,7 @@ pub struct SetupHeader {
     pub code32_start: U32,
     /// Where the initrd lies: written by the boot loader.
     pub ramdisk_image: U32,
-    /// Its size.
+    /// The initial RAM disk's size, bytes.
     pub ramdisk_size: U32,
     /// Obsolete.
     pub bootsect_kludge: U32,
@@ -85,7 +85,7 @@ pub struct SetupHeader {
     pub hardware_subarch_data: U64,
     /// Where the compressed kernel lies in the protected-mode code.
     pub payload_offset: U32,
-    /// Its size.
+    /// The payload's size, bytes.
     pub payload_length: U32,
     /// List of further data: written by the boot loader.
     pub setup_data: U64,

@@ -30,9 +30,9 @@ const FOUR_GIB: u64 = 1 << 32;
 /// A range of guest-physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MemoryRange {
-    /// Its first address.
+    /// The first address of the range.
     pub start: Gpa,
-    /// Its size, bytes.
+    /// The size of the range, bytes.
     pub bytes: u64,
 }
 

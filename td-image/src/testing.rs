@@ -20,9 +20,9 @@ pub struct Entry {
     pub gpa: u64,
     /// How much memory it takes, bytes.
     pub mem_size: u64,
-    /// Its type.
+    /// The section's type.
     pub kind: SectionKind,
-    /// Its attributes.
+    /// The section's attributes.
     pub attributes: Attributes,
 }
 
@@ -53,9 +53,9 @@ pub enum Style {
 /// An image to write.
 #[derive(Clone)]
 pub struct Image {
-    /// Its size, bytes.
+    /// The image's size, bytes.
     pub size: usize,
-    /// Its sections.
+    /// The image's sections.
     pub entries: Vec<Entry>,
     /// How it names its metadata.
     pub style: Style,

@@ -59,7 +59,7 @@ impl Medians {
     }
 }
 
-/// Both sides' view of the same evidence.
+/// The evidence as this crate and as its peer have it.
 struct Sides {
     evidence: Evidence,
     peer: QuoteVerifier,

@@ -9,7 +9,7 @@ use super::{CollateralError, Parts, QeIdentity, SignedBody, TcbInfo};
 pub struct IssuedCrl {
     /// The list, DER.
     pub der: Vec<u8>,
-    /// Its issuers, DER; empty where no file has them.
+    /// The certificates of the list's issuers, DER; empty where no file has them.
     pub chain: Vec<Vec<u8>>,
 }
 

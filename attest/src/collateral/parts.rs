@@ -40,7 +40,7 @@ struct FoundBody {
 pub struct Wanted {
     /// The TEE of the quote.
     pub tee: TeeType,
-    /// Its platform, if that is known before anything is verified.
+    /// The quote's platform, if that is known before anything is verified.
     pub platform: Option<WantedPlatform>,
 }
 

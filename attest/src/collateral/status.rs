@@ -11,11 +11,11 @@ pub enum TcbStatus {
     SwHardeningNeeded,
     /// The platform must be configured differently.
     ConfigurationNeeded,
-    /// Both of the two above.
+    /// The platform must be configured differently, and software in the TEE must mitigate a known issue.
     ConfigurationAndSwHardeningNeeded,
     /// The TCB was updated after this TD was launched: relaunch it.
     TdRelaunchAdvised,
-    /// The same, and the platform must be configured differently.
+    /// The TCB was updated after this TD was launched: relaunch it. The platform must be configured differently, too.
     TdRelaunchAdvisedConfigurationNeeded,
     /// Updates are missing.
     OutOfDate,

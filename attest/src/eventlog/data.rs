@@ -85,9 +85,9 @@ pub enum EventData<'a> {
     Variable {
         /// The variable's vendor.
         guid: Guid,
-        /// Its name.
+        /// The variable's name.
         name: Utf16<'a>,
-        /// Its value.
+        /// The variable's value.
         value: &'a [u8],
     },
     /// EV_SEPARATOR: zero, or an error code.
@@ -98,9 +98,9 @@ pub enum EventData<'a> {
     WideText(Utf16<'a>),
     /// A run-time event of dstack.
     Runtime {
-        /// Its name.
+        /// The event's name.
         name: &'a [u8],
-        /// Its payload.
+        /// The event's payload.
         payload: &'a [u8],
     },
     /// A range of firmware (UEFI_PLATFORM_FIRMWARE_BLOB2).
@@ -109,7 +109,7 @@ pub enum EventData<'a> {
         description: &'a [u8],
         /// Where it lies in guest-physical memory.
         base: u64,
-        /// Its size, bytes.
+        /// The blob's size, bytes.
         length: u64,
     },
     /// Tables handed over (UEFI_HANDOFF_TABLE_POINTERS2).
@@ -121,7 +121,7 @@ pub enum EventData<'a> {
     },
     /// A loaded image (UEFI_IMAGE_LOAD_EVENT).
     Image {
-        /// Its size, bytes.
+        /// The image's size in memory, bytes.
         length: u64,
         /// Where it came from.
         path: DevicePath<'a>,
@@ -135,14 +135,14 @@ pub enum EventData<'a> {
     },
     /// A tagged event.
     Tagged {
-        /// Its tag.
+        /// The event's tag.
         id: u32,
         /// What the tag's owner says.
         data: &'a [u8],
     },
     /// td-shim's named block.
     Named {
-        /// Its name.
+        /// The block's name.
         name: &'a [u8],
         /// The block.
         data: &'a [u8],
@@ -311,13 +311,13 @@ pub(super) fn command(text: &[u8]) -> Option<&[u8]> {
 /// Whether an event's digest is the hash of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// It is: what the log says is what was measured.
+    /// The digest is of the data: what the log says is what was measured.
     Measured,
-    /// It is of the value in the data; the name before it is only the log's word.
+    /// The digest is of the value in the data; the name before the value is only the log's word.
     ValueMeasured,
     /// The measured object is not in the log.
     NotInLog,
-    /// It is not, although events of this type are measured with their data.
+    /// The digest is not of the data, although events of this type are measured with their data.
     Differs,
 }
 

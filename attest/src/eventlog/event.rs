@@ -274,11 +274,11 @@ pub struct Event<'a> {
     pub number: u32,
     /// Offset of the entry in the area, bytes.
     pub offset: usize,
-    /// Its register index.
+    /// The index of the register that the event extends.
     pub mr: MrIndex,
-    /// Its type.
+    /// The event's type.
     pub kind: EventType,
-    /// Its digests.
+    /// The event's digests, one for each algorithm.
     pub digests: Digests<'a>,
     /// What the log says about it; only its digest is protected by the registers.
     pub raw_data: &'a [u8],

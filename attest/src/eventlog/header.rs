@@ -85,7 +85,7 @@ pub struct AlgorithmSize {
 /// What the first entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// Its register index: 1 from OVMF, 0 from td-shim; it is never extended.
+    /// The header's register index: 1 from OVMF, 0 from td-shim; the header is never extended.
     pub mr: MrIndex,
     /// Platform class; 0 is "client".
     pub platform_class: u32,

@@ -108,7 +108,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// That nothing is left that nobody asked for.
+    /// Whether no field is left that nobody asked for.
     fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

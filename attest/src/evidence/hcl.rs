@@ -27,11 +27,11 @@ const HASH_SHA256: u32 = 1;
 pub enum HclError {
     /// The data ended early.
     Truncated(Truncated),
-    /// It is of another TEE.
+    /// The report is of another TEE.
     ReportType(u32),
-    /// Its run-time data are hashed in a way that this crate does not know.
+    /// The report's run-time data are hashed in a way that this crate does not know.
     Hash(u32),
-    /// Its TDREPORT is none.
+    /// The report's TDREPORT is none.
     Report(ReportError),
 }
 

@@ -80,7 +80,7 @@ pub enum Evidence {
 pub struct Opened {
     /// The evidence.
     pub evidence: Evidence,
-    /// Its forms, the outermost first; empty for plain bytes.
+    /// The forms that the evidence had, the outermost first; empty for plain bytes.
     pub forms: Vec<Form>,
 }
 

@@ -9,7 +9,7 @@ use crate::predict::PredictedEvent;
 /// Larger tables than this are not built: the lists are then paired in order behind their common start.
 const MAX_CELLS: usize = 4 << 20;
 
-/// The same part with another digest: less than a loss and a gain.
+/// What an event costs that is there with another digest: less than a loss and a gain.
 const CHANGED: u32 = 3;
 /// A loss, or a gain.
 const ONE_SIDED: u32 = 2;

@@ -43,18 +43,18 @@ pub enum Cause {
         /// Where the log has it.
         to: Register,
     },
-    /// The same event is in another register.
+    /// The event is in another register.
     Moved {
         /// Where the log has it.
         to: Register,
     },
-    /// The same event is at another place of its register.
+    /// The event is at another place of its register.
     OrderChanged,
     /// A separator that signals an error, or one more or less.
     Separator,
     /// The boot took another way: boot option, boot loader, or an aborted start.
     BootPath,
-    /// Another section of a unified kernel image.
+    /// Another section of a unified kernel image was measured.
     ImageSection,
     /// td-shim's payload.
     Payload,

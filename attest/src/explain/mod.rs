@@ -52,11 +52,11 @@ pub struct LoggedEvent {
 pub enum Standing {
     /// Predicted and there.
     Same,
-    /// There as predicted, but nothing says what its digest should be.
+    /// The event is there as predicted, but nothing says what its digest should be.
     NotPredicted,
-    /// There with another digest.
+    /// The event is there with another digest.
     Differs,
-    /// There and not predicted.
+    /// The event is there and was not predicted.
     OnlyInLog,
     /// Predicted and not there.
     OnlyPredicted,

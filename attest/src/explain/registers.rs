@@ -22,7 +22,7 @@ pub enum RegisterVerdict {
     /// RTMR3 is not zero, and the log has no events for it: applications extended it, which writes no log. What they
     /// extended it with is not known without a list of theirs.
     RuntimeOnly,
-    /// Another register is not zero, and no event accounts for it: they were left out of the log, or the running
+    /// The register is not zero, and no event accounts for it: they were left out of the log, or the running
     /// system extended it.
     Unaccounted,
     /// The log is behind the register, which the running system may extend: either it did (IMA), or the log is
@@ -35,7 +35,7 @@ pub enum RegisterVerdict {
     },
     /// The register holds the replay without this one event: it was added to the log.
     EventAdded {
-        /// Its position in the log.
+        /// The event's position in the log.
         number: u32,
     },
     /// No run-time extension explains the difference: the log was changed, or belongs to another boot.

@@ -17,7 +17,7 @@ use crate::quote::{Measurement, TdReport10};
 /// Which events of a part must keep the conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quantifier {
-    /// There is one, and every one does.
+    /// There is at least one event, and the rule holds for every one.
     #[default]
     All,
     /// At least one does.

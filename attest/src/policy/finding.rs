@@ -82,7 +82,7 @@ pub enum Finding {
     },
     /// The TCB is older than the policy takes, or has no date.
     MinimumDate {
-        /// Its date.
+        /// The date that the collateral has.
         have: Option<UnixSeconds>,
         /// The least date.
         need: UnixSeconds,
@@ -95,7 +95,7 @@ pub enum Finding {
     Fmspc([u8; 6]),
     /// An attribute is not as the policy wants it.
     Attribute {
-        /// Its name.
+        /// The attribute's name.
         name: &'static str,
         /// What the policy wants.
         rule: Rule,
@@ -104,14 +104,14 @@ pub enum Finding {
     Bits {
         /// Which field.
         field: &'static str,
-        /// Its value.
+        /// The value that the TD has.
         actual: u64,
     },
     /// A measurement is not an expected one.
     Measurement {
         /// Which.
         register: Register,
-        /// Its value.
+        /// The value that the TD has.
         actual: Measurement,
     },
     /// RTMR3 must equal the replay of a runtime log, and there was no log.
@@ -122,7 +122,7 @@ pub enum Finding {
     EnclaveNotPinned,
     /// An event of the runtime log is not what its digest measured.
     EventText {
-        /// Its position in the list, from 0.
+        /// The event's position in the list, from 0.
         line: usize,
     },
     /// There are rules on events, and no event log.

@@ -59,11 +59,11 @@ use crate::{Hex, UnixSeconds};
 /// Whether something must be, must not be, or does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// It must be so.
+    /// What the rule is about must be so.
     Require,
-    /// It must not be so.
+    /// What the rule is about must not be so.
     Forbid,
-    /// It does not matter.
+    /// What the rule is about does not matter.
     Any,
 }
 
@@ -108,12 +108,12 @@ impl Expected {
 /// How RTMR3, which applications extend at run time, is judged.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Rtmr3 {
-    /// It is reported, and judged only by a runtime log that the caller has.
+    /// RTMR3 is reported, and judged only by a runtime log that the caller has.
     #[default]
     Report,
     /// Nothing may have been extended.
     Zero,
-    /// It must equal the replay of a runtime log that the caller has.
+    /// RTMR3 must equal the replay of a runtime log that the caller has.
     Log,
     /// One of these.
     OneOf(Vec<Measurement>),

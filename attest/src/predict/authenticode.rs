@@ -65,7 +65,7 @@ pub fn sha384(image: &[u8]) -> Result<Digest384, PeError> {
     hash(image).map(Sha384::finish)
 }
 
-/// The same for tools that pad the file to eight bytes before hashing; `None` if nothing needs padding.
+/// The Authenticode hash by tools that pad the file to eight bytes first; `None` if nothing needs padding.
 ///
 /// # Errors
 /// [`PeError`].
@@ -136,7 +136,7 @@ pub struct PeSection<'a> {
     name: [u8; 8],
     /// What the file has of it.
     file: &'a [u8],
-    /// Its size in memory; zeros follow what the file has.
+    /// The section's size in memory; zeros follow what the file has.
     bytes: usize,
 }
 

@@ -94,10 +94,10 @@ pub struct ListedEvent {
     pub digest: Digest384,
     /// What it is called.
     pub name: String,
-    /// Its type, where the list has types.
+    /// The event's type, where the list has types.
     pub kind: Option<EventType>,
-    /// Its data as a log has them: for dstack's run-time events, name and payload with a colon between; for IMA's, the data
-    /// of the template.
+    /// The event's data as a log has them: for dstack's run-time events, name and payload with a colon between; for
+    /// IMA's, the data of the template.
     pub data: Vec<u8>,
     pub(super) consistency: Consistency,
 }

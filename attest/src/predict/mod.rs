@@ -55,9 +55,9 @@ pub struct Alternative {
 /// What is known about an event's digest before it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
-    /// It follows from the inputs.
+    /// The digest follows from the inputs.
     Exactly(Digest384),
-    /// It is one of these, depending on something that the inputs do not say.
+    /// The digest is one of these, depending on something that the inputs do not say.
     OneOf(Vec<Alternative>),
     /// An input is missing.
     Unknown {
@@ -112,7 +112,7 @@ pub struct PredictedEvent {
     pub register: Register,
     /// What is measured.
     pub part: Part,
-    /// Its digest.
+    /// What is known of the event's digest.
     pub expectation: Expectation,
 }
 

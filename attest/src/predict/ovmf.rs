@@ -63,11 +63,11 @@ pub enum SeparatorPlace {
 /// A kind of OVMF build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Profile {
-    /// Its name on the command line.
+    /// The profile's name on the command line.
     pub name: &'static str,
-    /// Its events.
+    /// Which events firmware of this profile measures.
     pub generation: Generation,
-    /// Its second separator.
+    /// Where firmware of this profile has a second separator.
     pub separator: SeparatorPlace,
 }
 

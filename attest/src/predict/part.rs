@@ -23,7 +23,7 @@ pub enum Part {
     Separator,
     /// One of the ACPI blobs of fw_cfg.
     Acpi,
-    /// Another file of fw_cfg.
+    /// A file of fw_cfg that none of the other parts is.
     FirmwareConfig(String),
     /// A boot variable.
     BootVariable(String),

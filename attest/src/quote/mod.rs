@@ -35,7 +35,7 @@ pub enum QuoteError {
     TeeType {
         /// Version of the quote.
         version: u16,
-        /// Its TEE type.
+        /// The quote's TEE type.
         tee: TeeType,
     },
     /// Version 5: a body type that is not known.

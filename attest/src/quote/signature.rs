@@ -114,7 +114,7 @@ pub struct SignatureData<'a> {
     pub attestation_key: &'a [u8; 64],
     /// Report of the quoting enclave.
     pub qe_report: &'a EnclaveReport,
-    /// The same report as bytes: what the PCK signs.
+    /// The quoting enclave's report as bytes: what the PCK signs.
     pub qe_report_bytes: &'a [u8; EnclaveReport::SIZE],
     /// r‖s of the PCK over the QE report.
     pub qe_report_signature: &'a [u8; 64],

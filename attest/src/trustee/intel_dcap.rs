@@ -18,7 +18,7 @@ use crate::{Hex, UnixSeconds};
 pub enum NoClaims {
     /// The quote does not verify.
     Invalid(VerifyError),
-    /// Its TCB is one that no policy may accept: revoked, or below everything that the collateral knows.
+    /// The platform's TCB is one that no policy may accept: revoked, or below everything that the collateral knows.
     Terminal(TcbStatus),
     /// The evidence is not of a TD.
     NotATd,

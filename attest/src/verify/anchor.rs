@@ -42,7 +42,7 @@ impl TrustAnchor {
         Self { der: INTEL_ROOT.to_vec(), issued: INTEL_ISSUED.iter().map(|der| Box::from(*der)).collect() }
     }
 
-    /// Another root, as DER or PEM.
+    /// An anchor of the caller's: a root certificate as DER or PEM.
     ///
     /// # Errors
     /// Bytes that are no self-issued P-256 certificate.

@@ -56,7 +56,7 @@ fn quote(platform: &TestPlatform, body: &QuoteBody, version: u16, certification:
     platform.quote(body, &spec).unwrap()
 }
 
-/// The same quote with certification data of another type and contents.
+/// A quote with its certification data replaced by others, of another type.
 fn with_certification(quote: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
     let parsed = Quote::parse(quote).unwrap();
     let old = parsed.signature.certification.data.len();

@@ -39,7 +39,7 @@ impl fmt::Display for DirectiveName {
 pub enum IgvmError {
     /// The file ends inside its fixed header.
     Truncated(Truncated),
-    /// Another kind of file.
+    /// The file is of another kind.
     Magic(u32),
     /// A version other than 1 and 2.
     Version(u32),
@@ -59,9 +59,9 @@ pub enum IgvmError {
     },
     /// The variable headers lie outside the file or inside the fixed header.
     HeadersOutside {
-        /// Their offset.
+        /// The headers' offset.
         offset: u32,
-        /// Their size, bytes.
+        /// The headers' size, bytes.
         size: u32,
     },
     /// The checksum of the headers is wrong.
@@ -92,7 +92,7 @@ pub enum IgvmError {
 pub enum DirectiveProblem {
     /// The header is shorter than its structure.
     Truncated {
-        /// Its size, bytes.
+        /// The size that the header says, bytes.
         size: usize,
     },
     /// The address is not a multiple of 4 KiB.
@@ -101,16 +101,16 @@ pub enum DirectiveProblem {
     UnalignedSize(u64),
     /// The pages reach beyond the private guest-physical addresses.
     AddressRange {
-        /// Their address.
+        /// The first address of the range.
         gpa: Gpa,
-        /// Their size.
+        /// The size of the range.
         bytes: u64,
     },
     /// A 2 MiB page: TDH.MEM.PAGE.ADD takes 4 KiB pages only.
     LargePage,
     /// The page's data lie outside the file.
     DataOutside {
-        /// Their offset.
+        /// The data's offset.
         offset: u32,
         /// Bytes of the file.
         file: usize,
@@ -123,7 +123,7 @@ pub enum DirectiveProblem {
     TooManyAreas,
     /// A page that another directive adds too.
     Overlaps {
-        /// The other directive.
+        /// The directive that is overlapped.
         other: DirectiveName,
     },
     /// The pages to add exceed [`crate::tdvf::MAX_ADDED_BYTES`].

@@ -54,7 +54,7 @@ pub enum IgvmLoader {
 }
 
 impl IgvmLoader {
-    /// Both.
+    /// Every loader that is known.
     pub const ALL: [Self; 2] = [Self::OpenVmm, Self::TdShim];
 
     /// The name that scripts see.
@@ -79,9 +79,9 @@ impl core::fmt::Display for IgvmLoader {
 /// Whether the contents of a page count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Measured {
-    /// They do.
+    /// The contents are measured.
     Contents,
-    /// Only the page's address does.
+    /// Only the page's address is measured.
     AddressOnly,
 }
 

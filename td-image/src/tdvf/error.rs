@@ -121,16 +121,16 @@ pub enum SectionProblem {
     NoMemory,
     /// The section reaches beyond the private guest-physical addresses.
     AddressRange {
-        /// Its address.
+        /// The section's address.
         gpa: Gpa,
-        /// Its size in memory, bytes.
+        /// The section's size in memory, bytes.
         size: u64,
     },
     /// The raw bytes lie, in whole or in part, outside the image.
     RawOutsideImage {
-        /// Their offset.
+        /// The offset of the section's bytes in the file.
         offset: u32,
-        /// Their number.
+        /// The number of the section's bytes in the file.
         size: u32,
         /// Bytes of the image.
         image: u64,

@@ -17,7 +17,7 @@ const FIRMWARE_BYTES: u64 = 16 << 20;
 pub struct OutsideMemory {
     /// The section's address.
     pub gpa: Gpa,
-    /// Its size, bytes.
+    /// The section's size, bytes.
     pub bytes: u64,
 }
 

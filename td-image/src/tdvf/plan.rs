@@ -25,7 +25,7 @@ pub enum PageOrder {
 /// Which sections are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MeasuredSections {
-    /// Those with MR.EXTEND.
+    /// The sections with MR.EXTEND are measured.
     AsMarked,
     /// All that are added (early GCE).
     All,
@@ -99,7 +99,7 @@ enum Filled<'a> {
 pub enum PageContents<'a> {
     /// 4096 zeros.
     Zero,
-    /// These bytes (1 to 4096), then zeros.
+    /// The page begins with these bytes (1 to 4096); zeros follow.
     Bytes(&'a [u8]),
 }
 
@@ -130,14 +130,14 @@ pub enum BuildStep<'a> {
     Add {
         /// Address of the page.
         gpa: Gpa,
-        /// Its first contents.
+        /// What the page holds first.
         contents: PageContents<'a>,
     },
     /// TDH.MR.EXTEND of all sixteen chunks of one page.
     Extend {
         /// Address of the page.
         gpa: Gpa,
-        /// Its contents, for those who predict.
+        /// What the page holds, for those who predict.
         contents: PageContents<'a>,
     },
 }
@@ -223,7 +223,7 @@ impl<'a> BuildPlan<'a> {
 pub struct SectionPlan<'a> {
     /// The section.
     pub section: Section,
-    /// Its first contents; the rest of its memory is zero.
+    /// What the section's memory begins with; the rest is zero.
     pub contents: &'a [u8],
     /// Whether its contents are measured.
     pub measured: bool,

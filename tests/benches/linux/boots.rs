@@ -12,7 +12,7 @@ use crate::{IDLE_SECONDS, MEMORY_MIB, TOUCHED_MIB};
 
 /// The kernel's first line on the early console.
 pub const FIRST_LINE: &str = "Linux version";
-/// Its last one before init.
+/// The kernel's last line before init.
 pub const INIT_LINE: &str = "Run /init";
 /// Both consoles of every boot; the early one shows the kernel's first lines when they are written.
 const CONSOLE: &str = "console=ttyS0 earlycon=uart8250,io,0x3f8,115200 panic=-1";

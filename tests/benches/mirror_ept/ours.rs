@@ -131,7 +131,7 @@ impl Radix {
         table.get(at.level().table_index(gfn))
     }
 
-    /// As [`Self::entry`], for whoever is alone: the next entry is usually in the same table.
+    /// The entry at a frame, for whoever is alone: the next entry is usually in the same table.
     #[inline(always)]
     fn alone(&self, at: Position) -> Option<&AtomicU64> {
         if at.level() != Level::L4K {

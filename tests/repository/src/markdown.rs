@@ -3,7 +3,7 @@
 /// One row below a table's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Its line in the file, from 1.
+    /// The row's line in the file, from 1.
     pub line: usize,
     /// What stands between the bars, without blanks around it.
     pub cells: Vec<String>,

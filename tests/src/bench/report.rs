@@ -135,7 +135,7 @@ impl Report {
         self.verdict().into()
     }
 
-    /// As [`Self::finish`] for a run that measured a part only: the file of the last whole run stays.
+    /// Ends a run that measured a part only: the file of the last whole run stays.
     #[must_use = "the process has to end with it"]
     pub fn finish_part(self) -> ExitCode {
         self.print();

@@ -69,10 +69,10 @@ pub struct AttestationResponse {
 /// A policy to be set.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct SetPolicyRequest {
-    /// Its name.
+    /// The policy's name.
     #[prost(string, tag = "1")]
     pub policy_id: String,
-    /// Its text, as base64url without padding.
+    /// The policy's text, as base64url without padding.
     #[prost(string, tag = "2")]
     pub policy: String,
 }

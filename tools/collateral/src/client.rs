@@ -22,7 +22,7 @@ const USER_AGENT: &str = concat!("tdvisor/", env!("CARGO_PKG_VERSION"));
 /// Whose certificates a TLS server may show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TlsRoots {
-    /// Those that browsers trust.
+    /// The roots that browsers trust.
     #[default]
     Web,
     /// Only what these issued (DER): a cache of one's own has a certificate of its own.
@@ -51,7 +51,7 @@ pub enum ClientError {
     Status(u16),
     /// The service is too busy, and wants more patience than there is.
     Busy {
-        /// Its answer.
+        /// The server's answer.
         status: u16,
         /// Attempts that were made.
         attempts: u32,

@@ -46,7 +46,7 @@ const PASSED: [&str; 23] = [
 /// A freestanding workspace.
 #[derive(Clone, Debug)]
 pub struct Workspace<'a> {
-    /// Its folder.
+    /// The workspace's folder.
     pub folder: &'a Path,
     /// Folders, and what stands for them in the result.
     pub mapped: &'a [(&'a Path, &'a str)],

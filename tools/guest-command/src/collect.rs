@@ -31,7 +31,7 @@ const LOADER_CACHE: &str = "/etc/ld.so.cache";
 /// A command cannot be taken along.
 #[derive(Debug, Error)]
 pub enum CollectError {
-    /// It is not on this machine.
+    /// The program is not on this machine.
     #[error("{path}: no such program here", path = .0.display())]
     NoProgram(PathBuf),
     /// A file cannot be read.

@@ -43,18 +43,18 @@ pub enum FromGuest {
 pub enum FromHost {
     /// Standard input.
     Input(Vec<u8>),
-    /// There is no more of it.
+    /// The standard input has ended.
     EndOfInput,
 }
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It exited with this status.
+    /// The command exited with this status.
     Exited(u8),
-    /// This signal killed it.
+    /// The command was killed by this signal.
     Killed(u8),
-    /// It could not be started, for this `errno`.
+    /// The command could not be started, for this `errno`.
     NotStarted(i32),
 }
 
@@ -176,7 +176,7 @@ pub struct Task {
     pub root: Root,
     /// The folder in which it runs, an absolute path.
     pub directory: Vec<u8>,
-    /// Its environment: `NAME=value`.
+    /// The command's environment: `NAME=value`.
     pub environment: Vec<Vec<u8>>,
     /// The program (a path, or a name to be found in `PATH`) and its arguments.
     pub arguments: Vec<Vec<u8>>,

@@ -38,9 +38,9 @@ pub struct Recorded {
     pub lp: u32,
     /// Who made it.
     pub by: Caller,
-    /// Its registers before.
+    /// The registers before the call.
     pub before: Gprs,
-    /// Its registers after; `None` where it did not return.
+    /// The registers after the call; `None` where it did not return.
     pub after: Option<Gprs>,
 }
 

@@ -55,9 +55,9 @@ impl fmt::Display for Call {
 pub struct ObservedCall<'c> {
     /// The processor.
     pub lp: LpId,
-    /// Its registers before.
+    /// The registers before the call.
     pub before: &'c Gprs,
-    /// Its registers after.
+    /// The registers after the call.
     pub after: &'c Gprs,
     /// Whether the module was reached.
     pub reached: bool,

@@ -35,7 +35,7 @@ impl Role {
         }
     }
 
-    /// The other one.
+    /// The role of the other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -86,7 +86,7 @@ impl Hello {
         if version == VERSION && known.contains(&role) { Ok(hello) } else { Err(BadHello) }
     }
 
-    /// Its bytes.
+    /// The bytes of the message.
     pub const fn bytes(&self) -> &[u8; HELLO_BYTES] {
         &self.0
     }

@@ -51,7 +51,7 @@ impl Sealed {
         bytes.try_into().ok().map(Self)
     }
 
-    /// Its bytes.
+    /// The bytes of the sealed key.
     pub const fn bytes(&self) -> &[u8; SEALED_BYTES] {
         &self.0
     }

@@ -20,15 +20,15 @@ pub struct Trust {
 /// A policy by which too many would be trusted, or a root that is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Untrusting {
-    /// It is not about TDs.
+    /// The policy is not about TDs.
     NotTdx,
-    /// It allows a TD that can be debugged.
+    /// The policy allows a TD that can be debugged.
     Debug,
-    /// It takes any MRTD: any TD could pose as a migration TD.
+    /// The policy takes any MRTD: any TD could pose as a migration TD.
     AnyMrTd,
-    /// It accepts no TCB status at all.
+    /// The policy accepts no TCB status at all.
     NoTcb,
-    /// It says what REPORTDATA is, which the conversation does.
+    /// The policy says what REPORTDATA is, which the conversation does.
     ReportData,
     /// The root is no certificate.
     Root,

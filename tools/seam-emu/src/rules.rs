@@ -44,14 +44,14 @@ pub struct Rules {
 /// Whether a release has something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Support {
-    /// It does not.
+    /// The release does not have the feature.
     Absent,
-    /// It does.
+    /// The release has the feature.
     Present,
 }
 
 impl Support {
-    /// Whether it does.
+    /// Whether the release has the feature.
     pub const fn is_present(self) -> bool {
         matches!(self, Self::Present)
     }
@@ -60,9 +60,9 @@ impl Support {
 /// Whether a release looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Check {
-    /// It does not.
+    /// The release does not check.
     Omitted,
-    /// It does.
+    /// The release checks.
     Made,
 }
 
@@ -87,9 +87,9 @@ pub enum Intercept {
 /// What an exit does to a register of the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostRbp {
-    /// It is zero.
+    /// The host's RBP is zero.
     Cleared,
-    /// It keeps its value.
+    /// The host's RBP keeps its value.
     Kept,
 }
 

@@ -33,7 +33,7 @@ pub enum Described {
     Serial {
         /// The first port.
         port: u16,
-        /// Its global system interrupt.
+        /// The port's global system interrupt.
         gsi: u32,
     },
     /// A virtio-mmio slot of 512 bytes.
@@ -42,7 +42,7 @@ pub enum Described {
         base: u32,
         /// Bytes of the slot.
         bytes: u32,
-        /// Its global system interrupt.
+        /// The slot's global system interrupt.
         gsi: u32,
     },
 }

@@ -9,13 +9,13 @@ use x86_arch::cr4;
 /// Where a processor is, and what of its registers CPUID shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker {
-    /// Its x2APIC id.
+    /// The asking processor's x2APIC id.
     pub(crate) apic_id: u32,
-    /// Its CR4.
+    /// The asking processor's CR4.
     pub(crate) cr4: u64,
-    /// Its XCR0.
+    /// The asking processor's XCR0.
     pub(crate) xcr0: u64,
-    /// Its IA32_XSS.
+    /// The asking processor's IA32_XSS.
     pub(crate) xss: u64,
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Processor<'s> {
     vmx: Vmx,
     /// Instructions that it had retired where it goes on from a saved state.
     retired_before: u64,
-    /// It has come to the point where the server freezes.
+    /// Whether the processor has come to the point where the server freezes.
     arrived: bool,
 }
 

@@ -100,11 +100,11 @@ const ENTRY_BYTES: u64 = 16;
 /// Why an interrupt did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Lost {
-    /// It names no entry, and only interrupts that do may pass.
+    /// The interrupt names no entry, and only interrupts that do may pass.
     NotRemappable,
-    /// Its entry is outside of the table, is not present, is posted, or is for another source.
+    /// The interrupt's entry is outside of the table, is not present, is posted, or is for another source.
     NoEntry {
-        /// Its index.
+        /// The index of the entry.
         index: u16,
     },
 }

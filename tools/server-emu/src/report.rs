@@ -14,7 +14,7 @@ use crate::remapping::Lost;
 pub enum Notice {
     /// An MSR that the processor has not, or a value that it does not take: the host got #GP.
     UnknownMsr {
-        /// Its number.
+        /// The MSR's number.
         index: u32,
         /// The value, if it was written.
         write: Option<u64>,

@@ -52,7 +52,7 @@ struct SavedCounts {
 /// Why a server cannot be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveError {
-    /// It did not end by freezing.
+    /// The server did not end by freezing.
     NotFrozen,
     /// The machine.
     Machine(CannotSave),

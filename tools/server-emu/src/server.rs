@@ -40,10 +40,10 @@ pub const MAX_PACKAGES: u32 = 2;
 /// What happens to the host's state that a TD exit gives up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostState {
-    /// It is overwritten, as on hardware: hosts that rely on luck fail here as well.
+    /// The host's state is overwritten, as on hardware: hosts that rely on luck fail here as well.
     #[default]
     Strict,
-    /// It is left alone.
+    /// The host's state is left alone.
     Preserved,
 }
 
@@ -252,7 +252,7 @@ pub enum Ending {
     Panicked,
     /// Whoever runs the server stopped it.
     Stopped,
-    /// It froze, as somebody asked ([`Server::freeze`]): it can be saved.
+    /// The server froze, as somebody asked ([`Server::freeze`]): it can be saved.
     Frozen,
     /// A processor met an exception while it delivered a double fault.
     TripleFault {
@@ -277,7 +277,7 @@ pub(crate) enum Start {
     Boot(Boot),
     /// Where a server froze or ended, in the order of their numbers.
     Saved(Vec<SavedProcessor>),
-    /// It runs, or has run.
+    /// The server runs, or has run.
     Spent,
 }
 

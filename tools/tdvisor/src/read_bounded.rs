@@ -20,7 +20,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     bytes.ok_or_else(|| Failure::input(path.display(), format_args!("larger than {} MiB", limit >> 20)))
 }
 
-/// The same for text in UTF-8.
+/// Reads a file of text in UTF-8 that has at most `limit` bytes.
 ///
 /// # Errors
 /// Those of [`read_bounded`], and what is not text.

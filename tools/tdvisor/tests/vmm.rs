@@ -66,7 +66,7 @@ impl Vmm {
         self.client().ask(&Method::PUT, &path, body.as_deref(), LONG).expect("an answer").status.as_u16()
     }
 
-    /// Its status, and what it said on standard output and standard error.
+    /// The program's status, and what it said on standard output and standard error.
     fn end(mut self) -> (ExitStatus, String, String) {
         let status = self.child.wait().expect("it ends");
         let (mut out, mut err) = (String::new(), String::new());

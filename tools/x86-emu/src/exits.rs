@@ -20,7 +20,7 @@ pub enum Exit<R> {
     Instruction {
         /// Which, with its decoded operands.
         what: InstructionExit,
-        /// Its length in bytes.
+        /// The instruction's length in bytes.
         length: u8,
     },
     /// The kick flag was seen set, between two instructions (or two steps of a REP). The flag is left set.
@@ -94,7 +94,7 @@ pub struct RefusedAccess<R> {
 }
 
 impl<R> RefusedAccess<R> {
-    /// The same access, refused by somebody else.
+    /// This access, refused by somebody else.
     fn by<T>(&self, by: RefusedBy<T>) -> RefusedAccess<T> {
         let Self { gpa, access, gla, idt_vectoring, .. } = *self;
         RefusedAccess { gpa, access, gla, by, idt_vectoring }
@@ -106,7 +106,7 @@ impl<R> RefusedAccess<R> {
 pub struct Unimplemented {
     /// The bytes of the instruction (of all 15 possible ones where it has no decoding).
     pub bytes: Vec<u8>,
-    /// Its linear address.
+    /// The instruction's linear address.
     pub address: u64,
     /// How the bytes are decoded.
     pub(crate) mode: CodeMode,
@@ -296,7 +296,7 @@ pub enum InstructionExit {
     Vmx {
         /// Which.
         what: VmxInstruction,
-        /// Its operands.
+        /// The instruction's operands.
         operands: VmxOperands,
     },
     /// INVD at CPL 0.
@@ -369,7 +369,7 @@ pub struct VmxOperands {
 /// A register or memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum VmxPlace {
-    /// This general register; RAX where there is no operand.
+    /// A general register; RAX where there is no operand.
     Register(Gpr),
     /// Memory at this linear address: see [`crate::Cpu::read_operand`].
     Memory(u64),

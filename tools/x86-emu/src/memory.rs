@@ -325,7 +325,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// As [`Self::modify`], but one locked operation. `update` may run more than once.
+    /// Replaces an operand by a function of it and of the flags, in one locked operation. `update` may run more than once.
     pub(crate) fn modify_locked<W: Width + FromBytes>(
         &mut self,
         env: &mut Env<'_>,

@@ -180,7 +180,7 @@ pub struct CachedTranslation {
     pub gpa: Gpa,
     /// The page of memory.
     pub hpa: Hpa,
-    /// Its key.
+    /// The key that the page is reached with.
     pub key: KeyId,
     /// Size of the second-stage mapping when it was read.
     pub level: Level,

@@ -98,11 +98,11 @@ pub(crate) struct Context {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum FloatingPoint {
-    /// Its own; the guest's may be loaded.
+    /// The host's own MXCSR; the guest's may be loaded.
     Own = 0,
-    /// The guest's.
+    /// The guest's MXCSR.
     Loaded = 1,
-    /// Its own: the guest's would let exceptions through.
+    /// The host's own MXCSR: the guest's would let exceptions through.
     Refused = 2,
 }
 

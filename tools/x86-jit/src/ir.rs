@@ -53,7 +53,7 @@ impl Reg {
         if number < 16 { Some(Self(number)) } else { None }
     }
 
-    /// Its number, below 16.
+    /// The register's number, below 16.
     pub const fn number(self) -> u8 {
         self.0
     }
@@ -270,7 +270,7 @@ impl Condition {
         if number < 16 { Some(Self(number)) } else { None }
     }
 
-    /// Its number, below 16.
+    /// The condition's number, below 16.
     pub const fn number(self) -> u8 {
         self.0
     }
@@ -286,7 +286,7 @@ impl Xmm {
         if number < 16 { Some(Self(number)) } else { None }
     }
 
-    /// Its number, below 16.
+    /// The register's number, below 16.
     pub const fn number(self) -> u8 {
         self.0
     }

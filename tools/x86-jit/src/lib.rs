@@ -90,7 +90,7 @@ pub enum Exit {
     Budget,
     /// The owner does this instruction of the block, by number; nothing of it was done.
     Interpret {
-        /// Its number.
+        /// The step's number in its block.
         step: usize,
         /// The access that was not possible, if that is why.
         miss: Option<Miss>,
@@ -98,7 +98,7 @@ pub enum Exit {
     /// The instruction is done; its store at this address went into a page with watched code, and the owner ends the block
     /// behind it.
     Stored {
-        /// Its number.
+        /// The step's number in its block.
         step: usize,
         /// Where the store was.
         linear: u64,

@@ -18,7 +18,7 @@ pub struct CodeId {
 }
 
 impl CodeId {
-    /// Its number among the code that is kept: these count from zero.
+    /// The block's number among the code that is kept: these count from zero.
     pub const fn index(self) -> usize {
         self.index as usize
     }

@@ -81,7 +81,7 @@ impl Drop for Replay {
     }
 }
 
-/// Its bytes, and how often it was reached.
+/// A disk in memory: its bytes, and how often it was reached.
 struct SmallDisk(Vec<u8>, Arc<AtomicUsize>);
 
 impl Disk for SmallDisk {

@@ -16,7 +16,7 @@ use super::{AccessSize, DeviceRequest, MmioDevice, MmioSpace, PortDevice, Shared
 pub enum AttachError {
     /// The range is empty or leaves its address space.
     BadRange,
-    /// Another device has part of it.
+    /// Part of the range is another device's.
     Overlap,
 }
 

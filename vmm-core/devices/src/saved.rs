@@ -16,7 +16,7 @@ use core::fmt;
 /// The state of one device of a bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedDevice {
-    /// Its first port, or its first address.
+    /// The device's first port, or its first address.
     pub at: u64,
     /// What it keeps; the device itself knows what the numbers are.
     pub state: Vec<u64>,
@@ -31,7 +31,7 @@ pub struct BadState;
 pub enum DeviceStateError {
     /// The device at this address cannot be saved.
     NotSaved {
-        /// Its first port, or its first address.
+        /// The device's first port, or its first address.
         at: u64,
     },
     /// What was saved for this address is not the state of the device that is there, or none is there.

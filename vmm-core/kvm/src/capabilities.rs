@@ -25,7 +25,7 @@ pub struct Capabilities {
 pub struct Needed {
     /// Which.
     pub capability: Capability,
-    /// Its name.
+    /// The capability's name.
     pub name: &'static str,
 }
 

@@ -43,7 +43,7 @@ pub enum DropReason {
     OfModule,
     /// The module would give it to TDs, and KVM does not support it on this machine.
     NotOfKvm,
-    /// It was asked for, and the TD does not have it.
+    /// The feature was asked for, and the TD does not have it.
     NotGiven,
 }
 

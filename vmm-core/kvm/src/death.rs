@@ -37,7 +37,7 @@ pub enum DeathCause {
     UnhandledStatus(Status),
     /// KVM met an error of its own (KVM_EXIT_INTERNAL_ERROR).
     Internal {
-        /// Its kind.
+        /// The kind of the internal error.
         kind: u32,
         /// What it says of it.
         words: Vec<u64>,

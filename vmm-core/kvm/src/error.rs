@@ -317,7 +317,7 @@ pub enum BuildError {
     Missing(&'static str),
     /// ATTRIBUTES bits that KVM does not let a TD have.
     Attributes {
-        /// Those bits.
+        /// The bits that are refused.
         refused: u64,
         /// The bits that it does.
         supported: u64,

@@ -28,20 +28,20 @@ use crate::Listener;
 /// Whether a VM runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It runs, or is about to.
+    /// The VM runs, or is about to.
     Running,
-    /// It was asked to stand still; some vCPU may be in the guest.
+    /// The VM was asked to stand still; some vCPU may be in the guest.
     Stopping,
     /// No vCPU is in the guest, and none enters it; no device touches guest memory.
     Still,
-    /// It has ended, or is about to.
+    /// The VM has ended, or is about to.
     Ended,
 }
 
 /// Why a VM does not stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotStill {
-    /// It has ended.
+    /// The VM has ended.
     Ended,
     /// Somebody released the hold meanwhile.
     Released,

@@ -14,13 +14,13 @@ use crate::session::Watch;
 /// What happens to a TD while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// It was paused.
+    /// The TD was paused.
     Paused,
-    /// It goes on.
+    /// The TD goes on.
     Resumed,
-    /// Its guest had memory converted.
+    /// The guest had memory converted.
     Converted(Conversion),
-    /// Its guest asked for a quote.
+    /// The guest asked for a quote.
     Quoted {
         /// The vCPU that asked.
         vcpu: u32,

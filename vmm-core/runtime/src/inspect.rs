@@ -33,7 +33,7 @@ pub struct Entry {
     pub side: Side,
     /// Where it begins, without the SHARED bit.
     pub gpa: Gpa,
-    /// Its level.
+    /// The level of the entry.
     pub level: Level,
     /// The host's entry: of the mirror on the private side, of the table that hardware walks on the shared.
     pub host: Option<Listed>,

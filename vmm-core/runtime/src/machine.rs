@@ -33,7 +33,7 @@ pub enum Event<'e> {
 
 /// What a machine is, and what it is made for.
 pub struct MachineSpec {
-    /// Its module and processor.
+    /// The machine's module and processor.
     pub hardware: Hardware,
     /// Bytes of memory of its TDs together.
     pub memory: u64,

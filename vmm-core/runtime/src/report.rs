@@ -16,14 +16,14 @@ use crate::dump::Secrecy;
 /// The comparison of mirror, Secure EPT and PAMT at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audit {
-    /// They agree, in so many entries.
+    /// Mirror and Secure EPT agree.
     Agreed {
         /// Entries compared.
         entries: u64,
     },
     /// The TD is dead: the module does not let it be read.
     NotPossible,
-    /// They do not, or could not be read.
+    /// Mirror and Secure EPT do not agree, or could not be read.
     Failed(Error),
 }
 
@@ -32,7 +32,7 @@ pub enum Audit {
 pub struct Report {
     /// How the TD ended.
     pub ending: Ending,
-    /// Its measurement, while it could be read.
+    /// The TD's measurement, while it could be read.
     pub mrtd: Option<[u8; 48]>,
     /// RTMR0 to RTMR3 at the end, as the emulated module held them.
     pub rtmrs: Option<[[u8; 48]; 4]>,

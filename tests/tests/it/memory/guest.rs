@@ -41,7 +41,7 @@ pub enum Did {
     Word(u64),
     /// The host could not make it go on.
     Stuck(Resolution),
-    /// It touched private memory that it has not accepted: a real TD dies of that.
+    /// The guest touched private memory that it has not accepted: a real TD dies of that.
     NotAccepted,
 }
 

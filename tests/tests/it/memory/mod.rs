@@ -39,7 +39,7 @@ pub fn host(bytes: u64) -> EmulatedHost {
     host_on(ModuleProfile::default(), bytes)
 }
 
-/// The same with another release of the module.
+/// A host on a machine with another release of the module.
 pub fn host_on(profile: ModuleProfile, bytes: u64) -> EmulatedHost {
     let hardware = Hardware { module: profile, ..Hardware::default() };
     let machine = EmulatedMachine::with_hardware(&hardware, bytes, 4, Pace::Real, Trace::counting());
@@ -59,7 +59,7 @@ pub fn td_with_vcpus(host: &EmulatedHost, bytes: u64, largest_page: Level, vcpus
     try_td(host, bytes, largest_page, vcpus).expect("the image makes a TD")
 }
 
-/// The same, where it may fail.
+/// A TD on a host, where that may fail.
 pub fn try_td(
     host: &EmulatedHost,
     bytes: u64,

@@ -22,7 +22,7 @@ pub enum Private {
 pub struct Frame {
     pub attribute: Side,
     pub private: Private,
-    /// Its first word, for who may read it.
+    /// The first word of the frame, for who may read it.
     pub word: u64,
 }
 

@@ -42,7 +42,7 @@ pub enum Behaviour {
 
 /// The server; it ends with the process.
 pub struct FaultServer {
-    /// Its address.
+    /// The server's address.
     pub url: String,
 }
 

@@ -44,11 +44,11 @@ pub enum EventType {
 pub struct Event<'a> {
     /// The register that it extends.
     pub rtmr: Rtmr,
-    /// Its kind.
+    /// The event's kind.
     pub kind: EventType,
     /// What the register is extended by.
     pub digest: &'a [u8; DIGEST],
-    /// Its data, in pieces.
+    /// The event's data, in pieces.
     pub data: &'a [&'a [u8]],
 }
 

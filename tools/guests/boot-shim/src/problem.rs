@@ -32,9 +32,9 @@ pub enum Problem {
     Accept(AcceptError),
     /// vCPUs that did not come.
     LostVcpus {
-        /// Those that came.
+        /// The vCPUs that came.
         parked: u32,
-        /// Those that were released.
+        /// The vCPUs that were released.
         released: u32,
     },
     /// The bounce buffer could not be converted.
@@ -54,7 +54,7 @@ pub enum Problem {
     },
     /// A command line that is longer than the kernel or the shim takes.
     CommandLineTooLong {
-        /// Its bytes.
+        /// The command line's bytes.
         length: u64,
         /// The limit.
         limit: u64,

@@ -23,7 +23,7 @@ fn judge(found: Came, expected: Came) -> Result<(), Mismatch> {
 /// What becomes of a bit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It is changed.
+    /// The bit is changed.
     Changed,
     /// The write is carried out, and the bit stays.
     Kept,

@@ -58,20 +58,20 @@ pub enum Mismatch {
         /// What it should have come to.
         expected: Came,
     },
-    /// It is otherwise.
+    /// What was looked at is otherwise.
     Otherwise,
 }
 
 /// What an instruction comes to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Came {
-    /// It was carried out.
+    /// The instruction was carried out.
     Done,
     /// #GP.
     Fault,
     /// #VE.
     Exception,
-    /// Another exception.
+    /// The instruction caused another exception.
     Vector(u64),
 }
 

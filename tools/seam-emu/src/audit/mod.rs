@@ -100,7 +100,7 @@ pub enum AuditFinding {
         page: Hpa,
         /// What the PAMT says that it is.
         page_type: PageType,
-        /// Its size.
+        /// The page's size.
         level: Level,
     },
     /// A vCPU counts as running.

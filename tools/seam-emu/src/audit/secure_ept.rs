@@ -17,9 +17,9 @@ pub struct PamtView {
     pub page: Hpa,
     /// What it is.
     pub page_type: PageType,
-    /// Its owner's TDR.
+    /// The TDR of the page's owner.
     pub owner: Hpa,
-    /// Its size.
+    /// The page's size.
     pub level: Level,
     /// When it was blocked, in the TD's epochs.
     pub bepoch: u64,
@@ -30,15 +30,15 @@ pub struct PamtView {
 pub struct SecureEptView {
     /// Where its range begins.
     pub gpa: Gpa,
-    /// Its level.
+    /// The level of the entry.
     pub level: Level,
-    /// Its 64 bits.
+    /// The 64 bits of the entry.
     pub raw: u64,
-    /// Its state; `None` where there is no such state.
+    /// The state of the entry; `None` where there is no such state.
     pub state: Option<SeptState>,
     /// The page that it points to, if it points to one.
     pub page: Option<Hpa>,
-    /// That page's entry of the PAMT, if it has one.
+    /// The PAMT's entry of the page that the S-EPT entry points to, if it has one.
     pub pamt: Option<PamtView>,
 }
 

@@ -83,7 +83,7 @@ pub struct StatePage {
 /// A page of memory in a bundle.
 #[derive(Clone, Debug)]
 pub struct MemoryEntry {
-    /// Its number in the list.
+    /// The entry's number in the list.
     pub index: u32,
     /// The GPA list entry.
     pub aad: u64,
@@ -100,7 +100,7 @@ pub struct CheckBundle {
     pub key: Key,
     /// Where the MBMD lies.
     pub mbmd_at: Hpa,
-    /// Its first 32 bytes.
+    /// The first 32 bytes of the MBMD.
     pub mbmd: [u8; 32],
     /// Pages of state.
     pub pages: Vec<StatePage>,
@@ -156,7 +156,7 @@ pub enum BundleFault {
 /// How a metadata page differs from the recorded one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListDifference {
-    /// It has no such form at all.
+    /// The list has no such form at all.
     Malformed,
     /// Bytes in use or number of sequences: expected and actual.
     Size((u16, usize), (u16, usize)),

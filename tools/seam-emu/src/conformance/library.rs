@@ -32,7 +32,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// That of the folder in which a recording lies.
+    /// The library of the folder in which a recording lies.
     pub fn beside(recording: &Path) -> Self {
         let folder = recording.parent().map_or_else(PathBuf::new, Path::to_owned);
         Self { folder, blobs: OnceLock::new(), lists: OnceLock::new() }

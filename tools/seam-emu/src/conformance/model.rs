@@ -219,7 +219,7 @@ pub enum Content {
     },
     /// The seeded pattern.
     Pattern(Pattern),
-    /// These bytes.
+    /// The content is these bytes.
     Bytes(Arc<[u8]>),
 }
 
@@ -277,7 +277,7 @@ pub struct GuestRun {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
 pub enum GuestEvent {
-    /// Another LP executes a step.
+    /// A step that another LP executes meanwhile.
     Host(Step),
     /// An interrupt becomes or stops being pending; no time passes.
     IrqPending(IrqPending),
@@ -470,7 +470,7 @@ pub enum GuestResult {
     Emulated,
     /// An L2 VM was entered.
     EntersL2 {
-        /// Its number.
+        /// The number of the VM.
         vm: u8,
     },
     /// An L2 VM was left for the TD's own VM.

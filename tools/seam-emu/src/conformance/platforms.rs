@@ -25,7 +25,7 @@ pub struct Platforms {
 }
 
 impl Platforms {
-    /// Those that belong to a recording. Where there is no file, there are none.
+    /// The platforms that belong to a recording. Where there is no file, there are none.
     pub fn of(recording: &Path) -> Result<Self, InputError> {
         let folder = recording.parent().unwrap_or(Path::new("."));
         let beside = folder.join(FILE);

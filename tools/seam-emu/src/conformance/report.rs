@@ -37,15 +37,15 @@ impl Tally {
 /// How one sequence went.
 #[derive(Clone, Debug)]
 pub struct SequenceOutcome {
-    /// Its file.
+    /// The file that the sequence is in.
     pub file: Arc<PathBuf>,
     /// Line of its header.
     pub line: u64,
-    /// Its id.
+    /// The sequence's id.
     pub id: Arc<str>,
-    /// Its family.
+    /// The sequence's family.
     pub family: Arc<str>,
-    /// Its shape.
+    /// The sequence's shape.
     pub shape: Arc<str>,
     /// SEAMCALLs and TDCALLs in it.
     pub calls: u64,

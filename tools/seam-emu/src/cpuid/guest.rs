@@ -26,7 +26,7 @@ pub enum GuestCpuid {
 pub struct VcpuFacts {
     /// Index of the VCPU.
     pub index: u32,
-    /// Its x2APIC id, where the guest enabled the enumeration of the topology.
+    /// The vCPU's x2APIC id, where the guest enabled the enumeration of the topology.
     pub x2apic_id: Option<u32>,
     /// Whether the guest executes 64-bit code.
     pub mode: CodeMode,

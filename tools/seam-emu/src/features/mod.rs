@@ -67,7 +67,7 @@ pub struct Feature {
     pub word: Word,
     /// The bit's number.
     pub bit: u8,
-    /// Its name.
+    /// The feature's name.
     pub name: &'static str,
     /// The first release that announces it.
     pub since: Release,

@@ -167,7 +167,7 @@ pub(crate) fn check_tdcs<'m>(tdr: &Tdr<'m>) -> Step<Tdcs<'m>> {
     Ok(tdr.tdcs())
 }
 
-/// As [`check_tdcs`], then OP_STATE, read without its lock: the caller holds the TDR exclusively.
+/// Checks the TDCS and OP_STATE, which is read without its lock: the caller holds the TDR exclusively.
 pub(crate) fn check_state<'m>(tdr: &Tdr<'m>, leaf: OpStates) -> Step<Tdcs<'m>> {
     let tdcs = check_tdcs(tdr)?;
     if !leaf.contains(tdcs.op_state()) {
@@ -176,7 +176,7 @@ pub(crate) fn check_state<'m>(tdr: &Tdr<'m>, leaf: OpStates) -> Step<Tdcs<'m>> {
     Ok(tdcs)
 }
 
-/// As [`check_tdcs`], then OP_STATE under its lock.
+/// Checks the TDCS and OP_STATE, under the lock of OP_STATE.
 pub(crate) fn check_and_lock_state<'m>(
     tdr: &Tdr<'m>,
     leaf: OpStates,

@@ -167,12 +167,12 @@ impl Injector {
         effect
     }
 
-    /// As [`Injector::decide`], for the leaf that RAX of a SEAMCALL names.
+    /// What is to become of a SEAMCALL, by the leaf that RAX names.
     pub(crate) fn decide_seamcall(&self, lp: usize, regs: &Gprs) -> Option<Effect> {
         self.decide(CallId { lp, leaf: Leaf::Host(TdhLeaf(LeafWord(regs.rax).leaf())) })
     }
 
-    /// As [`Injector::decide`], for the leaf that RAX of a TDCALL names.
+    /// What is to become of a TDCALL, by the leaf that RAX names.
     pub(crate) fn decide_tdcall(&self, lp: usize, regs: &Gprs) -> Option<Effect> {
         self.decide(CallId { lp, leaf: Leaf::Guest(TdgLeaf(LeafWord(regs.rax).leaf())) })
     }

@@ -78,7 +78,7 @@ pub(crate) struct L2Field<'a> {
 }
 
 impl L2Field<'_> {
-    /// Its value.
+    /// The value of the field.
     pub(crate) fn load(&self) -> u64 {
         match apart(self.encoding) {
             Some((array, width)) if self.who == Accessor::Guest || self.encoding == VAPIC_ADDRESS => {

@@ -48,7 +48,7 @@ pub(crate) fn set_current_vm(tdvps: &Tdvps<'_>, vm: Vm) {
 pub(crate) enum L1Page {
     /// The state of the VM.
     GuestState,
-    /// Its virtual APIC.
+    /// The virtual APIC of the VM.
     Apic,
 }
 
@@ -60,7 +60,7 @@ impl L1Page {
         }
     }
 
-    /// Its address; `None` where nobody set one.
+    /// The address of the page; `None` where nobody set one.
     pub(crate) fn gpa(self, tdvps: &Tdvps<'_>, vm: Vm) -> Option<Gpa> {
         let gpa = tdvps.load_u64(of_vm(self.arrays().0, vm));
         (gpa != NOT_SET).then_some(Gpa::new(gpa))

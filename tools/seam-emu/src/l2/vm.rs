@@ -15,7 +15,7 @@ impl Vm {
         if number >= 1 && number <= Self::MAX_L2 { Some(Self(number)) } else { None }
     }
 
-    /// Its number: 0 for L1.
+    /// The VM's number: 0 for L1.
     pub const fn number(self) -> u8 {
         self.0
     }

@@ -31,7 +31,7 @@ pub enum Side {
 pub enum Busy {
     /// Somebody holds it.
     Held,
-    /// It may be free, but a host attempt comes first.
+    /// The lock may be free, but a host attempt comes first.
     HostPriority,
 }
 

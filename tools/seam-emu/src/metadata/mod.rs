@@ -124,7 +124,7 @@ const fn width_of(field: &Field) -> Width {
 pub struct Write {
     /// The element.
     pub element: Element,
-    /// Its value before.
+    /// The value before the write.
     pub old: u64,
     /// The value that it would get.
     pub new: u64,

@@ -53,7 +53,7 @@ impl GpaList {
         self.0 >> 55
     }
 
-    /// The same list from another entry on. Behind the last of 512 it begins anew.
+    /// This list from another entry on. Behind the last of 512 it begins anew.
     pub(crate) const fn from(self, entry: u64) -> Self {
         Self(self.0 & !Self::FIRST | entry << 3 & Self::FIRST)
     }
@@ -71,9 +71,9 @@ impl GpaList {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operation {
     Nothing,
-    /// Its first export or import.
+    /// The page's first export or import.
     Migrate,
-    /// It does not belong to the session any more.
+    /// The page does not belong to the session any more.
     Cancel,
     /// A later one.
     Remigrate,
@@ -116,7 +116,7 @@ impl GpaEntry {
         self.0 & Self::LEVEL_AND_RESERVED == 0
     }
 
-    /// Its address; `None` where fields or address are not possible.
+    /// The address of the entry; `None` where fields or address are not possible.
     pub(crate) fn gpa(self, tdcs: &Tdcs<'_>) -> Option<Gpa> {
         let gpa = Gpa::new(self.0 & Self::GPA);
         (self.is_valid() && private_gpa(tdcs, gpa).is_ok()).then_some(gpa)
@@ -135,26 +135,26 @@ impl GpaEntry {
         }
     }
 
-    /// The same with another operation.
+    /// This entry with another operation.
     #[must_use]
     pub(crate) const fn with_operation(self, operation: Operation) -> Self {
         Self(self.0 & !Self::OPERATION | (operation as u64) << 52)
     }
 
-    /// The same for a page that is pending or not, and that no L2 VM aliases.
+    /// This entry for a page that is pending or not, and that no L2 VM aliases.
     #[must_use]
     pub(crate) const fn of_page(self, pending: bool) -> Self {
         let bit = if pending { Self::PENDING } else { 0 };
         Self(self.0 & !(Self::PENDING | Self::ALIASES) | bit)
     }
 
-    /// The same with what came of it.
+    /// This entry with what came of it.
     #[must_use]
     pub(crate) const fn with_status(self, status: EntryStatus) -> Self {
         Self(self.0 & !Self::STATUS | (status as u64) << 56)
     }
 
-    /// The same, nothing having been done.
+    /// This entry with no operation, and why nothing was done.
     #[must_use]
     pub(crate) const fn failed(self, status: EntryStatus) -> Self {
         self.with_operation(Operation::Nothing).with_status(status)

@@ -122,7 +122,7 @@ impl SharedPage {
         Ok(Self(pa))
     }
 
-    /// Its contents.
+    /// What the page holds.
     pub(crate) fn read(self, call: &Call<'_>) -> [u8; PAGE_SIZE as usize] {
         read_host(call, self.0)
     }

@@ -75,7 +75,7 @@ mod part {
 pub(crate) struct Stream<'m> {
     link: &'m AtomicU64,
     page: FieldPage<'m>,
-    /// Its number among those of its direction.
+    /// The stream's number among those of its direction.
     pub(crate) number: u16,
 }
 

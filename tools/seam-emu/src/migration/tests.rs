@@ -83,7 +83,7 @@ impl Pair {
         Self::on(recorded(profile))
     }
 
-    /// The same on this machine.
+    /// A TD that has run and written, and the shell of one, on a machine of this configuration.
     pub(crate) fn on(config: MachineConfig) -> Self {
         let host = Host::with(config);
         let source = host.td_being_built(1, attributes::MIGRATABLE);

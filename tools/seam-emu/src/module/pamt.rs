@@ -82,7 +82,7 @@ impl<'m> PamtEntry<'m> {
 pub(crate) struct PamtPage<'m> {
     /// The entry that describes the page.
     pub(crate) entry: PamtEntry<'m>,
-    /// Its level: the size of the page.
+    /// The entry's level: the size of the page.
     pub(crate) level: Level,
     /// Held locks, the page's own last.
     _guards: (Option<Guard<'m>>, Option<Guard<'m>>, Guard<'m>),

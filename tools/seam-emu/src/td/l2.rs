@@ -353,7 +353,7 @@ pub(crate) enum Merged {
     Aliased(L2Attributes),
     /// None is.
     NotAliased,
-    /// They differ, so that they do not make a large page.
+    /// The entries differ, so that they do not make a large page.
     Mixed,
 }
 

@@ -305,9 +305,9 @@ impl Calls {
 
 /// The inside of a guest.
 pub struct Script<'a, 'm> {
-    /// Its registers.
+    /// The guest's registers.
     pub state: &'a mut GuestState,
-    /// Its memory, and what else a processor reaches.
+    /// The guest's memory, and what else a processor reaches.
     pub env: &'a GuestEnv<'m>,
     calls: &'a Calls,
 }

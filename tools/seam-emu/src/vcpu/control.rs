@@ -43,7 +43,7 @@ impl Owned {
     }
 }
 
-/// Both registers.
+/// CR0 and CR4 as far as the module owns their bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct OwnedControls {
     pub(crate) cr0: Owned,
@@ -51,7 +51,7 @@ pub(crate) struct OwnedControls {
 }
 
 impl OwnedControls {
-    /// Those of a new vCPU.
+    /// The controls of a new vCPU.
     pub(crate) fn initial(config: &MachineConfig, td: &dyn FieldStore) -> Self {
         let cr0 = config.fixed_bits(msr::VMX_CR0_FIXED0, msr::VMX_CR0_FIXED1);
         let cr4 = config.fixed_bits(msr::VMX_CR4_FIXED0, msr::VMX_CR4_FIXED1);
@@ -70,7 +70,7 @@ impl OwnedControls {
         }
     }
 
-    /// Those in a vCPU's VMCS.
+    /// The controls in a vCPU's VMCS.
     pub(crate) fn load(tdvps: &dyn FieldStore) -> Self {
         let get = |encoding| vmcs::offset(encoding).map_or(0, |offset| tdvps.load_u64(offset));
         Self {

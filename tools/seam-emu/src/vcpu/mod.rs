@@ -65,7 +65,7 @@ impl<'m> Running<'_, 'm> {
         self.running.get()
     }
 
-    /// Another VM runs from now on.
+    /// Says which VM runs from now on.
     pub(crate) fn set_vm(&self, vm: Vm) {
         self.running.set(vm);
         l2::state::set_current_vm(self.tdvps, vm);

@@ -28,7 +28,7 @@ pub enum SaysKind {
 
 /// One endpoint.
 pub struct Endpoint {
-    /// Its name, behind the root.
+    /// The endpoint's name, behind the root.
     pub name: &'static str,
     /// What it is for, in a sentence.
     pub summary: &'static str,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// Its method: what says something is asked for by GET, what does something by PUT.
+    /// The endpoint's method: what says something is asked for by GET, what does something by PUT.
     #[must_use]
     pub const fn method(&self) -> Method {
         match self.says {
@@ -72,7 +72,7 @@ struct DeviceId {
     id: String,
 }
 
-/// Another size.
+/// A size of memory or a number of vCPUs other than the VM has.
 #[derive(Deserialize)]
 struct Resize {
     desired_vcpus: Option<u32>,

@@ -69,7 +69,7 @@ impl Error for ApiError {
 }
 
 impl ApiError {
-    /// Its status.
+    /// The status by which HTTP says the error.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::NoEndpoint(_) => StatusCode::NOT_FOUND,

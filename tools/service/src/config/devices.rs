@@ -17,13 +17,13 @@ const FS_QUEUE: u32 = 1024;
 /// A disk.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DiskConfig {
-    /// Its image.
+    /// The disk's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Whether the guest may only read it.
     #[serde(default)]
     pub readonly: bool,
-    /// Its queues.
+    /// The disk's queues.
     #[serde(default = "one")]
     pub num_queues: u32,
     /// Places of a queue, at most: the device has 128.
@@ -35,7 +35,7 @@ pub struct DiskConfig {
     /// The format of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_type: Option<String>,
-    /// Its name.
+    /// The disk's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What else Cloud Hypervisor knows.
@@ -58,7 +58,7 @@ pub struct NetConfig {
     /// The longest packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// Its queues: one each way.
+    /// The card's queues: one each way.
     #[serde(default = "two")]
     pub num_queues: u32,
     /// Places of a queue, at most: the device has 128.
@@ -70,7 +70,7 @@ pub struct NetConfig {
     /// Ours: a network in user mode, which needs no rights.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user: bool,
-    /// Its name.
+    /// The card's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What else Cloud Hypervisor knows.
@@ -86,13 +86,13 @@ pub struct FsConfig {
     /// Ours: the folder. There are no vhost-user sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Its queues.
+    /// The file system's queues.
     #[serde(default = "one")]
     pub num_queues: u32,
     /// Places of a queue, at most.
     #[serde(default = "fs_queue")]
     pub queue_size: u32,
-    /// Its name.
+    /// The file system's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What else Cloud Hypervisor knows.
@@ -108,7 +108,7 @@ pub struct VsockConfig {
     pub cid: u64,
     /// The socket of the host's programs.
     pub socket: PathBuf,
-    /// Its name.
+    /// The device's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What else Cloud Hypervisor knows.

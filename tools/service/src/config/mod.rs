@@ -34,22 +34,22 @@ pub use platform::{PlatformConfig, TdPolicy};
 /// A VM as it is asked for.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct VmConfig {
-    /// Its vCPUs.
+    /// The VM's vCPUs.
     #[serde(default)]
     pub cpus: CpusConfig,
-    /// Its memory.
+    /// The VM's memory.
     #[serde(default)]
     pub memory: MemoryConfig,
     /// What boots.
     #[serde(default)]
     pub payload: PayloadConfig,
-    /// Its disks.
+    /// The VM's disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
-    /// Its network cards.
+    /// The VM's network cards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<Vec<NetConfig>>,
-    /// Its device of random bytes, which every VM has.
+    /// The device of random bytes, which every VM has.
     #[serde(default)]
     pub rng: RngConfig,
     /// Folders of this machine.

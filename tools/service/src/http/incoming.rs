@@ -29,7 +29,7 @@ const READ: usize = 16 << 10;
 pub(super) enum NoRequest {
     /// The client has gone, in order or not; or the server ends.
     Gone,
-    /// It cannot be understood, or is too much: this is said, and the connection ends.
+    /// The request cannot be understood, or is too much: this is said, and the connection ends.
     Refused(StatusCode, &'static str),
 }
 

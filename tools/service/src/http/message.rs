@@ -7,11 +7,11 @@ use http::{Method, StatusCode};
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process, at the time when it connected.
+    /// The peer's process, at the time when it connected.
     pub pid: i32,
-    /// Its user.
+    /// The peer's user.
     pub uid: u32,
-    /// Its group.
+    /// The peer's group.
     pub gid: u32,
 }
 
@@ -91,7 +91,7 @@ impl Answer {
 pub(super) enum Last {
     /// The connection is kept.
     No,
-    /// It ends.
+    /// The connection ends after this message.
     Yes,
 }
 

@@ -28,10 +28,10 @@ const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Who may use a socket, beside the superuser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// This process's user: the file has mode 0600.
+    /// The user of this process: the file has mode 0600.
     #[default]
     Owner,
-    /// This process's group too: the file has mode 0660.
+    /// The user and the group of this process: the file has mode 0660.
     Group,
 }
 

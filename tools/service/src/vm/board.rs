@@ -35,7 +35,7 @@ use crate::config::{ConfigError, NetConfig, VmConfig};
 pub enum DeviceError {
     /// What is behind it cannot be had.
     Io {
-        /// Its key.
+        /// The device's key in the configuration.
         key: String,
         /// Why.
         error: io::Error,

@@ -141,7 +141,7 @@ impl Console {
         })
     }
 
-    /// Its two halves: what the guest writes to, and what is typed on, once it is known where that goes.
+    /// The console's two halves: what the guest writes to, and what is typed on, once it is known where that goes.
     pub(super) fn split(self) -> (Screen, Unplugged) {
         (self.screen, Unplugged(self.keys))
     }

@@ -13,27 +13,27 @@ use crate::config::ConfigError;
 pub enum VmError {
     /// There is no VM.
     NotCreated,
-    /// There is one already.
+    /// There is a VM already.
     AlreadyCreated,
-    /// It does not run.
+    /// The VM does not run.
     NotRunning,
-    /// It runs already.
+    /// The VM runs already.
     AlreadyRunning,
     /// What is asked for cannot be had.
     Config(ConfigError),
-    /// It is paused already.
+    /// The VM is paused already.
     AlreadyPaused,
-    /// It is not paused.
+    /// The VM is not paused.
     NotPaused,
-    /// It does not stand still.
+    /// The VM does not stand still.
     NotStill(NotStill),
-    /// It has one vsock device already.
+    /// The VM has one vsock device already.
     SecondVsock,
-    /// It has no device of this name.
+    /// The VM has no device of this name.
     NoSuchDevice(String),
     /// A TD here does not have this.
     Unsupported(&'static str),
-    /// Its life could not begin.
+    /// The VM's life could not begin.
     Start(StartError),
     /// Others were busy with it for too long.
     Busy,

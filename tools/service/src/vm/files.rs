@@ -25,15 +25,15 @@ const IMAGE_MAX: u64 = 64 << 20;
 /// A file of the payload that cannot be used.
 #[derive(Debug)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Io(PathBuf, io::Error),
-    /// It is larger than anything that boots.
+    /// The file is larger than anything that boots.
     TooLarge(PathBuf, u64),
-    /// It is no image of a TD.
+    /// The file is no image of a TD.
     Image(PathBuf, TdvfError),
-    /// It is an image, but no UEFI firmware, and boots neither kernel nor disk.
+    /// The file is an image, but no UEFI firmware, and boots neither kernel nor disk.
     NotUefi(PathBuf),
-    /// It is no kernel.
+    /// The file is no kernel.
     Kernel(PathBuf, BadKernel),
     /// Kernel and RAM disk need more memory than the VM has.
     NoRoom(NoRoom),

@@ -52,7 +52,7 @@ pub enum StartError {
     Descriptors(io::Error),
     /// No thread can be had.
     Thread(io::Error),
-    /// It was asked to end, or its time was up, before it ran.
+    /// The VM was asked to end, or its time was up, before it ran.
     Interrupted,
 }
 
@@ -300,7 +300,7 @@ impl Shared {
         }
     }
 
-    /// Another life of the same VM, unless somebody wants its end.
+    /// Prepares another life of the VM. Whether there is to be one: nobody wants its end.
     fn begins_again(&self) -> bool {
         let mut state = self.lock();
         state.stop = StopFlag::default();

@@ -55,10 +55,10 @@ pub type Quotes = dyn Fn(Arc<Machine>, StopFlag) -> Option<Box<dyn QuoteSource>>
 /// What a guest's own end means for the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenOff {
-    /// It ends too, as Cloud Hypervisor does.
+    /// The process ends with its VM, as Cloud Hypervisor does.
     #[default]
     Exit,
-    /// It stays, and the VM can be booted again.
+    /// The process stays, and the VM can be booted again.
     Stay,
 }
 
@@ -88,13 +88,13 @@ const STAND_STILL: Duration = Duration::from_secs(35);
 /// The states of a VM, by Cloud Hypervisor's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum VmState {
-    /// It was asked for and does not run; it may have run before.
+    /// The VM was asked for and does not run; it may have run before.
     Created,
-    /// It runs.
+    /// The VM runs.
     Running,
-    /// It was running, and its vCPUs stand still.
+    /// The VM was running, and its vCPUs stand still.
     Paused,
-    /// It ended by itself, and the process was told to stay.
+    /// The VM ended by itself, and the process was told to stay.
     Shutdown,
 }
 
@@ -103,7 +103,7 @@ pub enum VmState {
 pub struct VmInfo {
     /// What it was asked for with, defaults filled in.
     pub config: VmConfig,
-    /// Its state.
+    /// What the VM does.
     pub state: VmState,
     /// Bytes of memory that the guest has.
     pub memory_actual_size: u64,

@@ -49,7 +49,7 @@ pub enum Piece {
     Argument {
         /// Which one, an index of [`Pattern::arguments`].
         index: usize,
-        /// Its type, which for a bit field is the part to show.
+        /// The argument's type, which for a bit field is the part to show.
         ty: Type,
         /// How to show it, if the string says so.
         hint: Option<Hint>,

@@ -31,7 +31,7 @@ pub enum Value<'a> {
     Unsigned(u128),
     /// A signed integer.
     Signed {
-        /// Its value.
+        /// The number's value.
         value: i128,
         /// The width of its type.
         bits: u32,
@@ -59,7 +59,7 @@ pub enum Value<'a> {
 pub struct Nested<'a> {
     /// The format, for an enum that of its variant.
     pub pattern: &'a Pattern,
-    /// Its arguments, in the order of [`Pattern::arguments`].
+    /// The arguments of the pattern, in the order of [`Pattern::arguments`].
     pub arguments: Vec<Value<'a>>,
 }
 

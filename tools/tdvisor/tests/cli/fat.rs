@@ -26,7 +26,7 @@ pub fn disk(files: &[(&str, &[u8])]) -> Vec<u8> {
     disk
 }
 
-/// The same with a GUID partition table, which firmware measures.
+/// A disk with files in a FAT file system and a GUID partition table, which firmware measures.
 pub fn gpt_disk(files: &[(&str, &[u8])]) -> Vec<u8> {
     /// The table, and a copy of it at the end: a header and its entries.
     const TABLE: usize = 1 + ENTRIES * ENTRY_BYTES / SECTOR;

@@ -64,7 +64,7 @@ impl Answer {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Its one line of complaint.
+    /// The program's one line of complaint.
     #[track_caller]
     pub fn one_line_of_error(&self) -> String {
         let text = self.stderr();

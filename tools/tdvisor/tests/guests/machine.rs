@@ -22,7 +22,7 @@ pub fn brought(file: &str) -> PathBuf {
     path
 }
 
-/// The same, as a word of a command.
+/// A file of the machine, as a word of a command.
 #[track_caller]
 pub fn word(file: &str) -> String {
     brought(file).display().to_string()

@@ -33,7 +33,7 @@ fn is_refused(output: &Output, naming: &str) {
     assert!(stderr.contains(naming), "'{naming}' is not named in: {stderr}");
 }
 
-/// As [`is_refused`], for what the program itself and not its argument parser refuses.
+/// Checks that the program itself, and not its argument parser, refuses in one line that names `naming`.
 #[track_caller]
 fn is_refused_in_one_line(output: &Output, naming: &str) {
     is_refused(output, naming);

@@ -188,7 +188,7 @@ fn stamp(cpu: &Cpu) -> u64 {
     stamp_at(cpu, cpu.state.rip())
 }
 
-/// As [`stamp`], for an address in the same half of the address space as this one.
+/// The state of translation that a jump entry for `linear` is good for; RIP is in the same half of the address space.
 fn stamp_at(cpu: &Cpu, linear: u64) -> u64 {
     cpu.tlb.stamp(linear) << 3 | (cpu.mode as u64) << 1 | u64::from(cpu.view.is_user())
 }

@@ -30,7 +30,7 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Interpreter, Self::Compiler];
 
-    /// Its name.
+    /// The engine's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Interpreter => "interpreter",

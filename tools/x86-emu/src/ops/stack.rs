@@ -71,7 +71,7 @@ impl Cpu {
         if self.is_long_mode() { self.push(env, value) } else { self.push(env, value as u32) }
     }
 
-    /// As [`Self::peek`], for a word of the mode's own size.
+    /// Reads a word of the mode's own size from the stack without popping it.
     #[inline(always)]
     pub(crate) fn peek_native(&mut self, env: &mut Env<'_>) -> Result<(u64, u64), Stop> {
         if self.is_long_mode() {

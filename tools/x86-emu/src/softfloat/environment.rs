@@ -53,9 +53,9 @@ impl Rounding {
 /// What becomes of a tiny result while underflow is masked (MXCSR.FTZ).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tiny {
-    /// It is denormal.
+    /// The tiny result is denormal.
     Denormal,
-    /// It is zero.
+    /// The tiny result is zero.
     Zero,
 }
 

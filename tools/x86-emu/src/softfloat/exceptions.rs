@@ -22,7 +22,7 @@ impl Exceptions {
     pub(crate) const PRECISION: Self = Self(1 << 5);
     /// All six.
     pub(crate) const ALL: Self = Self(0x3F);
-    /// Those that are found before the operation: unmasked, they leave no result.
+    /// The exceptions that are found before the operation: unmasked, they leave no result.
     pub(crate) const BEFORE: Self = Self(0b111);
 
     /// The low six bits of a register.

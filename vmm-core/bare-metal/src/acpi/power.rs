@@ -8,12 +8,12 @@ use crate::physical::Physical;
 pub enum Register {
     /// The sleep control register of hardware-reduced ACPI: one byte.
     SleepControl {
-        /// Its port.
+        /// The port of the sleep control register.
         port: u16,
     },
     /// PM1a control: two bytes.
     Pm1aControl {
-        /// Its port.
+        /// The port of the PM1a control register.
         port: u16,
     },
 }

@@ -75,9 +75,9 @@ pub struct BootInfo {
 pub enum BadBoot {
     /// The magic number is missing.
     Magic,
-    /// It ends too early, or points to where nothing is.
+    /// The information ends too early, or points to where nothing is.
     CutOff,
-    /// It names no memory.
+    /// The information names no memory.
     NoMemory,
     /// The command line is too long or not ASCII.
     CommandLine,

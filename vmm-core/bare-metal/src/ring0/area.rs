@@ -28,7 +28,7 @@ use crate::acpi::MAX_PROCESSORS;
 
 /// Vectors that the host uses for itself.
 pub mod vectors {
-    /// Another processor wants something.
+    /// The interrupt by which another processor says that it wants something.
     pub const IPI: u8 = 0xE0;
     /// The local APIC's timer.
     pub const TIMER: u8 = 0xE1;

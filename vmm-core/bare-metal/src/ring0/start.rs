@@ -42,9 +42,9 @@ unsafe extern "C" {
 
 /// The page tables that a processor loads.
 static ROOT: AtomicU64 = AtomicU64::new(0);
-/// Its stack.
+/// The stack of the processor that starts.
 static STACK: AtomicU64 = AtomicU64::new(0);
-/// Its number.
+/// The number of the processor that starts.
 static TURN: AtomicU32 = AtomicU32::new(0);
 /// The number of the last processor that came; 0 is the first, which was always there.
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
@@ -62,7 +62,7 @@ const PATIENCE_MS: u64 = 2_000;
 /// A processor did not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DidNotStart {
-    /// Its APIC id.
+    /// The APIC id of the processor.
     pub apic_id: u32,
 }
 

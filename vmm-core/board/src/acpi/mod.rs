@@ -36,7 +36,7 @@ pub struct Machine {
 /// Who says where ECAM is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ecam {
-    /// It is at [`address::ECAM`], and the tables say so.
+    /// ECAM is at [`address::ECAM`], and the tables say so.
     Fixed,
     /// Firmware puts it where it likes, after these tables were written: they do not mention it, and leave both places
     /// free that firmware uses. PCI is then configured by its ports.
@@ -46,9 +46,9 @@ pub enum Ecam {
 /// The area of a confidential-computing event log.
 #[derive(Clone, Copy, Debug)]
 pub struct EventLog {
-    /// Its GPA.
+    /// The GPA of the log's area.
     pub base: u64,
-    /// Its bytes.
+    /// The size of the log's area, bytes.
     pub bytes: u64,
 }
 

@@ -19,7 +19,7 @@ pub enum Fixup {
     Pointer {
         /// Offset of the address.
         at: usize,
-        /// Its bytes: 4 or 8.
+        /// The size of the address: 4 or 8 bytes.
         bytes: u8,
     },
     /// A table lies from `start`, and its checksum covers `length` bytes.

@@ -17,7 +17,7 @@ pub const DEVICES: u8 = 32;
 
 /// A function: the only one of its device.
 pub trait PciFunction: Send {
-    /// Its configuration space.
+    /// The function's configuration space.
     fn config(&self) -> &ConfigSpace;
 
     /// Software reads four bytes of its configuration space, or the first of them.

@@ -42,7 +42,7 @@ pub struct Identity {
     pub vendor: u16,
     /// What it is.
     pub device: u16,
-    /// Its revision.
+    /// The revision of the function.
     pub revision: u8,
     /// Base class, subclass and programming interface, from the top byte down.
     pub class: [u8; 3],

@@ -55,7 +55,7 @@ struct State {
 }
 
 impl Msix {
-    /// So many vectors, all masked, and [`VECTORS_MAX`] at most; MSI-X is off.
+    /// A table of `vectors` vectors, all masked, and [`VECTORS_MAX`] at most; MSI-X is off.
     #[must_use]
     pub fn new(vectors: u16) -> Self {
         let vectors = vectors.min(VECTORS_MAX);

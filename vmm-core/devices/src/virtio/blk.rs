@@ -140,9 +140,9 @@ pub trait Disk: Send {
 /// What becomes of the storage of sectors that are made zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// It stays theirs.
+    /// The sectors keep their storage.
     Kept,
-    /// It may be given back.
+    /// The sectors' storage may be given back.
     MayBeFreed,
 }
 
@@ -210,7 +210,7 @@ impl VirtioBlk {
         }
     }
 
-    /// The same device with a serial number of its own.
+    /// This device with a serial number of its own.
     #[must_use]
     pub fn with_serial(self, serial: Serial) -> Self {
         Self { serial, ..self }

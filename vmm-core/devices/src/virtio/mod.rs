@@ -70,7 +70,7 @@ pub trait VirtioDevice: Send {
     /// How long each of its queues may be at most: a power of two.
     fn queue_sizes(&self) -> &[u16];
 
-    /// Its configuration space, which does not change.
+    /// The device's configuration space, which does not change.
     fn config(&self) -> &[u8];
 
     /// The driver took these features; none after a reset.
@@ -92,9 +92,9 @@ pub trait VirtioDevice: Send {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// It is answered, and this many bytes were written to its buffers, without a gap from the first.
+    /// The request is answered, and this many bytes were written to its buffers, without a gap from the first.
     Used(u32),
-    /// There is nothing to answer it with yet. No later request of its queue is looked at before.
+    /// There is nothing to answer the request with yet. No later request of its queue is looked at before.
     Later,
 }
 
@@ -108,7 +108,7 @@ impl Queues {
     /// Every queue.
     pub const ALL: Self = Self(u64::MAX);
 
-    /// These, and the queue with this index if the condition holds. There are no queues beyond 63.
+    /// This set, and the queue with this index if the condition holds. There are no queues beyond 63.
     #[must_use]
     pub const fn with_if(self, condition: bool, index: u32) -> Self {
         match 1u64.checked_shl(index) {
@@ -117,7 +117,7 @@ impl Queues {
         }
     }
 
-    /// These and those.
+    /// This set and `others`.
     #[must_use]
     pub const fn and(self, others: Self) -> Self {
         Self(self.0 | others.0)

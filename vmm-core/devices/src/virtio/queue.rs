@@ -194,7 +194,7 @@ impl Queue {
         self.rings = None;
     }
 
-    /// Back to the state after power-on.
+    /// Puts the queue back into the state after power-on.
     pub fn reset(&mut self) {
         *self = Self::new(self.max);
     }

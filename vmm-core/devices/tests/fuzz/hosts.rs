@@ -20,7 +20,7 @@ pub type Brings = Box<dyn FnMut()>;
 
 /// A device to try.
 pub struct Target {
-    /// Its name.
+    /// The target's name.
     pub name: &'static str,
     /// Makes it, and what brings its input.
     pub make: fn(u64) -> (Box<dyn VirtioDevice>, Brings),

@@ -84,7 +84,7 @@ fn round(target: &Target, seed: u64) -> u64 {
 /// Whether a request is bent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Straight {
-    /// It is as a driver makes it.
+    /// The request is as a driver makes it.
     Yes,
     /// Something may be wrong with it.
     No,

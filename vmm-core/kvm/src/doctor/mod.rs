@@ -150,11 +150,11 @@ impl LinkKind {
 /// Whether a link holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkState {
-    /// It does.
+    /// The link holds.
     Good,
-    /// It does not.
+    /// The link is missing.
     Missing,
-    /// It cannot be seen from here.
+    /// The link cannot be seen from here.
     Unknown,
 }
 
@@ -174,7 +174,7 @@ pub struct Link {
 pub enum KvmAnswer {
     /// Nobody asked it: the files are those of another machine.
     NotAsked,
-    /// It cannot be opened.
+    /// `/dev/kvm` cannot be opened.
     Closed(Errno),
     /// The types of VM that it has, a bit each (KVM_CAP_VM_TYPES).
     Types(u32),
@@ -183,7 +183,7 @@ pub enum KvmAnswer {
 /// The whole chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnosis {
-    /// Its links, from the processor up.
+    /// The links of the chain, from the processor up.
     pub links: Vec<Link>,
 }
 

@@ -100,7 +100,7 @@ fn a_whole_machine_can_run_tds_and_every_link_holds() {
     assert!(diagnosis.links.iter().all(|link| link.state == LinkState::Good), "{diagnosis:#?}");
 }
 
-/// The same machine, whose kernel did not initialise the module and whose KVM offers no TDs.
+/// A machine whose kernel did not initialise the module and whose KVM offers no TDs.
 fn without_tdx() -> Machine {
     Machine::good().with("dev/kmsg", "6,1,0,-;Linux version 7.3\n")
 }

@@ -26,9 +26,9 @@ pub struct Case<K: Kernel> {
 
 /// What a case does.
 enum Run<K: Kernel> {
-    /// It makes requests; no guest runs.
+    /// The case makes requests; no guest runs.
     Requests(fn(&K) -> Outcome),
-    /// It runs a guest.
+    /// The case runs a guest.
     Guest(fn(&K, &Guests<'_>) -> Outcome),
 }
 

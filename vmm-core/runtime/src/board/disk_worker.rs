@@ -28,7 +28,7 @@ pub struct DiskWorker {
 }
 
 impl DiskWorker {
-    /// The same disk, whose requests end in time, and at once when the flag is set.
+    /// A worker for `disk`, whose requests end in time, and at once when the flag is set.
     pub fn new(mut disk: impl Disk + 'static, stop: StopFlag) -> Self {
         let (sectors, access) = (disk.sectors(), disk.access());
         let worker = Worker::new(stop, move |request| match request {

@@ -20,7 +20,8 @@ impl HvcInput {
         Self { queue: InputQueue::default(), bell }
     }
 
-    /// As [`InputQueue::push`]; the guest hears of it.
+    /// Waits until there is room, queues what fits of `bytes` and tells the guest. Gives the number of bytes taken: at
+    /// least one, unless there are none. A guest that never reads makes this wait for ever.
     pub fn push(&self, bytes: &[u8]) -> usize {
         let taken = self.queue.push(bytes);
         self.bell.ring();

@@ -27,7 +27,7 @@ pub enum BadKernel {
         /// Bytes that there are.
         there: u64,
     },
-    /// Its checksum is wrong.
+    /// The kernel's checksum is wrong.
     Damaged,
 }
 

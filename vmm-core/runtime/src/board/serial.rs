@@ -26,7 +26,8 @@ impl SerialInput {
         Self { queue: InputQueue::default(), wire: Wire(line) }
     }
 
-    /// As [`InputQueue::push`]; raises the port's line.
+    /// Waits until there is room, queues what fits of `bytes` and raises the port's line. Gives the number of bytes taken:
+    /// at least one, unless there are none. A guest that never reads makes this wait for ever.
     pub fn push(&self, bytes: &[u8]) -> usize {
         let taken = self.queue.push(bytes);
         self.wire.0.raise();

@@ -63,7 +63,7 @@ pub(crate) struct Debuggee<'s, 'm> {
 /// How a client went away.
 enum Farewell {
     Gone,
-    /// It wants the TD dead.
+    /// The debugger wants the TD dead.
     Kill,
 }
 

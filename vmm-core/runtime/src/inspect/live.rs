@@ -32,7 +32,7 @@ pub struct LiveTd {
     pub tdr: Hpa,
     /// Whether it has ended, and its vCPUs are leaving or have left.
     pub has_ended: bool,
-    /// Its vCPUs, by index.
+    /// The TD's vCPUs, by index.
     pub vcpus: Vec<LiveVcpu>,
     /// Private mappings.
     pub private: LevelCounts,

@@ -70,7 +70,7 @@ pub enum SnapshotError {
     OtherBuild,
     /// The file is damaged or not whole.
     Damaged,
-    /// It holds memory that the machine has not.
+    /// The snapshot holds memory that the machine has not.
     Memory,
 }
 

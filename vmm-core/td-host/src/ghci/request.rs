@@ -27,7 +27,7 @@ pub enum Request {
     GetQuote {
         /// The buffer, SHARED bit set.
         gpa: Gpa,
-        /// Its bytes.
+        /// The size of the buffer, bytes.
         size: u64,
     },
     /// The guest gives up.

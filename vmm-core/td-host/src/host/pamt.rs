@@ -49,7 +49,7 @@ type Pair = [Pfn; 2];
 /// Whether the module's PAMT has all its 4 KiB entries from the start.
 #[derive(Debug, Default)]
 pub(crate) enum Pamt {
-    /// It has: nothing is counted.
+    /// The module has static entries: nothing is counted.
     #[default]
     Static,
     /// Entries come and go.

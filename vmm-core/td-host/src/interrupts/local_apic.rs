@@ -69,7 +69,7 @@ impl LocalApic {
         Self { id, svr: 0xff, icr: 0, cmci: LVT_MASKED, lvt: [LVT_MASKED; LVTS], timer: Timer::new(tsc_hz) }
     }
 
-    /// The same registers for a vCPU of another machine, whose number and TSC frequency are its own.
+    /// These registers for a vCPU of another machine, whose number and TSC frequency are its own.
     #[must_use]
     pub const fn taken_over(self, id: u32, tsc_hz: u64) -> Self {
         Self { id, timer: Timer::with_state(tsc_hz, self.timer.state()), ..self }

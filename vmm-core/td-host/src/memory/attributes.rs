@@ -104,7 +104,7 @@ mod tests {
         GfnRange::new(Gfn::new(start), Gfn::new(end))
     }
 
-    /// The same map as one attribute per frame.
+    /// Checks the map against a model that has one attribute for each frame.
     fn model_agrees(map: &AttributeMap, model: &[Side]) {
         for (gfn, attribute) in model.iter().enumerate() {
             assert_eq!(map.get(Gfn::new(gfn as u64)), Some(*attribute), "frame {gfn}");

@@ -21,9 +21,9 @@ use crate::platform::Platform;
 /// A naturally aligned run of pages from one allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Folio {
-    /// Its first page.
+    /// The folio's first page.
     pub pfn: Pfn,
-    /// Its size.
+    /// The folio's size.
     pub level: Level,
 }
 

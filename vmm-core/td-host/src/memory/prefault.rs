@@ -26,7 +26,7 @@ pub enum Prefaulted {
         /// Pages that cover the range, also those that were mapped before.
         pages: u64,
     },
-    /// It stopped.
+    /// The work stopped before the end of the range.
     Upto {
         /// The first frame that was not looked at.
         next: Gfn,

@@ -21,7 +21,7 @@ const ATTRIBUTES: ServtdAttributes = ServtdAttributes(0);
 /// The migration TD of a TD that is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceTd {
-    /// This one, which is built already.
+    /// A service TD that is built already.
     Bound(Tdr),
     /// One whose TDINFO has this hash.
     Ahead([u8; SERVTD_HASH_BYTES]),

@@ -45,12 +45,12 @@ impl Page {
         if bytes.len() == to_usize(PAGE_SIZE) { Ok(Self(bytes.into_boxed_slice())) } else { Err(Oversized) }
     }
 
-    /// Its bytes.
+    /// The bytes of the page.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Its bytes, to be changed.
+    /// The bytes of the page, to be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
@@ -226,7 +226,7 @@ pub struct SharedPage {
 pub struct SharedPages(Vec<SharedPage>);
 
 impl SharedPages {
-    /// These pages.
+    /// A list of these pages.
     ///
     /// # Errors
     /// [`Oversized`].
@@ -247,7 +247,7 @@ pub struct VcpuHost {
     pub next: Entry,
     /// The registers of its APIC that the host models.
     pub apic: LocalApic,
-    /// Its memory-type range registers.
+    /// The vCPU's memory-type range registers.
     pub mtrrs: Mtrrs,
     /// Interrupts that were posted and not taken: PIR.
     pub posted: [u64; POSTED_WORDS],
@@ -290,6 +290,6 @@ pub enum Message {
 pub enum Answer {
     /// The TD runs there.
     Committed,
-    /// It never will. With the module's token, once a session had begun.
+    /// The other machine will never run the TD. With the module's token, once a session had begun.
     Aborted(Option<Head>),
 }

@@ -30,7 +30,7 @@ enum Stage<'h, P: Platform> {
         td: Td<'h, P>,
         phase: Phase,
     },
-    /// It is, or will be, the TD of this machine.
+    /// The TD is, or will be, this machine's.
     Committed(Td<'h, P>),
     Over,
 }

@@ -10,11 +10,11 @@ use crate::error::Error;
 /// What the other machine did wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerFault {
-    /// It says what is not its turn to say.
+    /// The other machine says what is not its turn to say.
     OutOfTurn,
-    /// It speaks of memory that it did not announce, or on the wrong side of the SHARED bit, or twice.
+    /// The other machine speaks of memory that it did not announce, or on the wrong side of the SHARED bit, or twice.
     NotThere(Gfn),
-    /// It announces more memory or vCPUs than this machine has left.
+    /// The other machine announces more memory or vCPUs than this machine has left.
     TooLarge,
     /// A message is larger than it may be.
     Oversized,

@@ -38,7 +38,7 @@ pub enum DeathCause {
     TdDisabled {
         /// What the module found.
         why: TdDeath,
-        /// Its whole status.
+        /// The whole status of the call.
         status: Status,
     },
     /// The guest was left for a reason that nothing handles.

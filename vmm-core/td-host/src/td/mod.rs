@@ -202,7 +202,7 @@ impl<'h, P: Platform> Td<'h, P> {
         self.tsc.guest(self.host().platform.ticks())
     }
 
-    /// Its frequency.
+    /// The frequency of the TD's TSC, Hz.
     pub(crate) fn tsc_hz(&self) -> u64 {
         control::tsc_units(self.host().platform()) * control::TSC_UNIT_HZ
     }

@@ -56,7 +56,7 @@ impl Vcpu {
         self.apic.lock()
     }
 
-    /// Its memory-type range registers.
+    /// The vCPU's memory-type range registers.
     pub(crate) fn mtrrs(&self) -> MutexGuard<'_, Mtrrs> {
         self.mtrrs.lock()
     }
@@ -66,7 +66,7 @@ impl Vcpu {
         self.halted_for_good.load(Ordering::Relaxed)
     }
 
-    /// Its number in the TD.
+    /// The vCPU's number in the TD.
     pub fn index(&self) -> u32 {
         self.index
     }

@@ -14,7 +14,7 @@ use crate::migration::gcm::{GcmKey, IV_BYTES, TAG_BYTES};
 
 /// Why a step about a bundle was not carried out.
 pub(super) enum BundleProblem {
-    /// Its key uses a name that nothing is bound to.
+    /// The bundle's key uses a name that nothing is bound to.
     Unbound(UnboundSymbol),
     /// The host cannot reach the memory.
     Memory(HostMemoryError),

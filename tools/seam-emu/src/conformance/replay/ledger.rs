@@ -12,7 +12,7 @@ use crate::conformance::model::Expected;
 pub enum Verdict {
     /// The two machines are still in the same state, as far as can be told.
     GoOn,
-    /// They are not: what follows cannot agree.
+    /// Recording and emulator are not in step any more: what follows cannot agree.
     Abandon,
 }
 

@@ -40,7 +40,7 @@ use debug::{DebugLine, DebugPort, Next, StopReason};
 
 /// Instructions between two looks at the TLB registry.
 const SLICE: u64 = 20_000;
-/// The same where the clock is virtual, because it only moves between slices.
+/// Instructions of a slice where the clock is virtual, because that only moves between slices.
 const VIRTUAL_SLICE: u64 = 2_000;
 
 /// A software CPU that executes guests on one logical processor.
@@ -64,7 +64,7 @@ impl CpuGuest {
         Self::with_engine(EngineKind::default())
     }
 
-    /// As [`Self::new`], with an engine of choice.
+    /// A CPU that has not run anything yet, with an engine of choice.
     pub fn with_engine(engine: EngineKind) -> Self {
         Self { cpu: Box::new(Cpu::new()), engine: engine.engine(), translations: None, debug: None }
     }

@@ -95,7 +95,7 @@ impl Td {
         td
     }
 
-    /// The same in 64-bit mode with identity page tables, a GDT, an IDT whose handlers are HLT, and `code` at
+    /// A TD in 64-bit mode with identity page tables, a GDT, an IDT whose handlers are HLT, and `code` at
     /// [`CODE`].
     fn in_long_mode(code: &[u8]) -> Self {
         let mut td = Self::at_reset(&[0xf4]);

@@ -98,9 +98,9 @@ const L2_OPERANDS: [Reg; 3] = [Reg::R9, Reg::R10, Reg::R11];
 /// What becomes of pages for L2 VMs that do not map the page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unaliased {
-    /// They become tables with nothing in them.
+    /// The pages become tables with nothing in them.
     Linked,
-    /// They come back.
+    /// The pages come back.
     Returned,
 }
 

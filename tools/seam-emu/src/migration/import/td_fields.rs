@@ -67,7 +67,7 @@ fn require(holds: bool) -> Result<(), Status> {
 enum Then {
     /// The value is stored as it is.
     Store,
-    /// It was, in another form, or there is nothing to store.
+    /// The value was stored, in another form, or there is nothing to store.
     Done,
 }
 

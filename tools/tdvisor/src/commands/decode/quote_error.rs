@@ -10,7 +10,7 @@ const PREFIX: u64 = 0xe000;
 pub struct QuoteError {
     /// The code.
     pub value: u64,
-    /// Its name without `SGX_QL_`.
+    /// The error's name without `SGX_QL_`.
     name: &'static str,
     /// What it means.
     pub cause: &'static str,

@@ -91,7 +91,7 @@ impl Image {
         &self.bytes
     }
 
-    /// Its ELF file.
+    /// The ELF file of the image.
     pub fn elf(&self) -> Option<&[u8]> {
         self.elf.as_deref()
     }

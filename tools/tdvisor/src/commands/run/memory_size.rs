@@ -16,7 +16,7 @@ impl MemorySize {
     /// What a Linux kernel gets.
     pub const FOR_LINUX: Self = Self(512 << 20);
 
-    /// So many bytes, or this where it is more.
+    /// `bytes` bytes, or this size where it is more.
     pub fn or_more(self, bytes: Option<u64>) -> Self {
         Self(bytes.map_or(self.0, |bytes| bytes.max(self.0)))
     }

@@ -167,7 +167,7 @@ enum Host {
 }
 
 impl Host {
-    /// Its time, for the timers of the board.
+    /// The host's time, for the timers of the board.
     fn clock(&self) -> Nanoseconds {
         match self {
             Self::Emulated(machine) => nanoseconds_of(machine.platform().machine()),

@@ -61,7 +61,7 @@ impl Suboption {
         format!("'{}' is not known here: {known}", self.key)
     }
 
-    /// Its text.
+    /// The text of the suboption.
     ///
     /// # Errors
     /// It has none.

@@ -29,7 +29,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Why a run is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Its time is up.
+    /// The time of the run is up.
     Timeout,
     /// Somebody sent a signal.
     Signal,

@@ -36,7 +36,7 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Target {
-    /// Its name, once in a plan.
+    /// The target's name, once in a plan.
     pub name: String,
     /// The line of the plan in which it begins, from 1.
     #[serde(skip)]

@@ -27,7 +27,7 @@ pub struct Outcome {
     pub line: usize,
     /// Whether it passed.
     pub verdict: Verdict,
-    /// Its exit status; none if it was killed.
+    /// The exit status of the command; none if it was killed.
     pub status: Option<i32>,
     /// The status that passes.
     pub expected: u8,
@@ -42,9 +42,9 @@ pub struct Outcome {
 /// What became of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It ended with the status that was expected, and no point of its TAP failed.
+    /// The command ended with the status that was expected, and no point of its TAP failed.
     Pass,
-    /// It did not.
+    /// The command ended otherwise, or a point of its TAP failed.
     Fail,
 }
 

@@ -83,7 +83,7 @@ fn shift_and_substitute(a: u128, columns: usize, table: &[u8; 256]) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|n| table[usize::from(a[(n + 4 * (columns * (n % 4))) % 16])]))
 }
 
-/// The same, with MixColumns or its inverse behind it, by a table of columns.
+/// One round with MixColumns or its inverse behind it, by a table of columns.
 fn round(a: u128, columns: usize, table: &[u32; 256]) -> u128 {
     let a = a.to_le_bytes();
     from_dwords(std::array::from_fn(|c| {

@@ -38,7 +38,7 @@ fn palignr(a: u128, b: u128, shift: u8) -> u128 {
     }
 }
 
-/// The same on 8 bytes.
+/// A packed operation with an immediate on 8 bytes.
 pub(crate) type MmxWithImmediate = fn(u64, u64, u8) -> u64;
 
 /// The MMX forms.

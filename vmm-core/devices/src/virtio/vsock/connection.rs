@@ -15,7 +15,7 @@ pub(super) const BUFFER_BYTES: u32 = 128 << 10;
 pub(super) enum State {
     /// The guest has been asked for it, or is about to be.
     Requested,
-    /// Both sides have it.
+    /// Guest and host program have the connection.
     Open,
 }
 

@@ -80,7 +80,7 @@ pub trait Stream: Send {
 pub struct Incoming {
     /// The guest's port that it wants.
     pub guest_port: u32,
-    /// Its end.
+    /// The program's end of the connection.
     pub stream: Box<dyn Stream>,
 }
 

@@ -53,7 +53,7 @@ impl From<&Stat> for Attributes {
 }
 
 impl Attributes {
-    /// Those of an empty file that is made now.
+    /// The attributes of an empty file that is made now.
     pub(super) const fn new(mode: u32, user: u32, group: u32, device: u32, now: Time) -> Self {
         Self {
             size: 0,
@@ -78,7 +78,7 @@ impl Attributes {
         self.blocks = size.div_ceil(SECTOR_BYTES);
     }
 
-    /// It was changed now.
+    /// Notes that the file was changed now.
     pub(super) const fn set_changed(&mut self, now: Time) {
         (self.modified, self.changed) = (now, now);
     }

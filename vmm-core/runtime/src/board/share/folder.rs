@@ -28,7 +28,7 @@ impl Entry {
         matches!(&self.name[..], b"." | b"..")
     }
 
-    /// Its name, as the host's file system has it.
+    /// The entry's name, as the host's file system has it.
     pub(super) fn os_name(&self) -> &OsStr {
         OsStr::from_bytes(&self.name)
     }

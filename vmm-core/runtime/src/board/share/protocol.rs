@@ -80,7 +80,7 @@ pub(super) mod init_flag {
     /// The answer says how many pages a request has at most.
     pub(in super::super) const MAX_PAGES: u32 = 1 << 22;
 
-    /// Those of every folder.
+    /// The flags that every folder offers.
     pub(in super::super) const OURS: u32 =
         ASYNC_READ | DO_READDIRPLUS | READDIRPLUS_AUTO | PARALLEL_DIROPS | MAX_PAGES;
 }
@@ -103,7 +103,7 @@ impl<'m> Fields<'m> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// So many bytes, which are there.
+    /// The next `count` bytes of the message.
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'m [u8], Errno> {
         let (bytes, rest) = self.0.split_at_checked(count).ok_or(Errno::INVAL)?;
         self.0 = rest;

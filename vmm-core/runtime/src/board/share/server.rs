@@ -45,7 +45,7 @@ pub(super) struct Server {
 
 /// Answers the messages of one guest.
 pub(super) trait Answers: Send {
-    /// As [`tdvisor_devices::virtio::fs::FileServer::answer`].
+    /// Answers a message with at most `room` bytes; `None` if it has no answer.
     fn answer(&mut self, message: &[u8], room: usize) -> Option<Vec<u8>>;
     /// The guest has let go of everything.
     fn reset(&mut self);

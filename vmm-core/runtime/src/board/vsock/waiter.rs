@@ -30,7 +30,7 @@ struct Caller {
 enum Words {
     /// Not all yet.
     Unfinished,
-    /// That it wants this port of the guest.
+    /// The program wants this port of the guest.
     Connect(u32),
     /// Something else, or nothing any more.
     Nonsense,

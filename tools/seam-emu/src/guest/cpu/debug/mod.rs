@@ -49,7 +49,7 @@ pub enum Order {
 pub enum StopReason {
     /// A stop point.
     Point(StopPoint),
-    /// Its step is done.
+    /// The step that was asked for is done.
     Step,
     /// A triple fault: the guest is about to end.
     TripleFault,

@@ -73,7 +73,7 @@ impl Device for Port {
 pub(super) struct Segment {
     pub(super) from: u16,
     pub(super) to: SocketAddrV4,
-    /// It asks for a connection.
+    /// Whether the segment asks for a connection.
     pub(super) opens: bool,
 }
 

@@ -110,9 +110,9 @@ pub struct Forward {
 /// Whether the gateway is this machine's loopback address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostAccess {
-    /// It is not: services of this machine that listen there are out of reach.
+    /// Services of this machine that listen on its loopback address are out of reach.
     Denied,
-    /// It is.
+    /// Services of this machine that listen on its loopback address can be reached.
     Allowed,
 }
 

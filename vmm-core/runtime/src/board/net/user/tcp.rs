@@ -49,11 +49,11 @@ struct Flow {
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It goes on, and something was moved.
+    /// The connection goes on, and something was moved.
     Moved,
-    /// It goes on, and nothing was moved.
+    /// The connection goes on, and nothing was moved.
     Idle,
-    /// It is over.
+    /// The connection is over.
     Over,
 }
 

@@ -25,7 +25,7 @@ impl Budget {
         Self { all: bytes, left: bytes }
     }
 
-    /// So many bytes, if there are so many.
+    /// Takes `bytes` bytes, if there are so many.
     pub(super) fn take(&mut self, bytes: u64) -> Result<(), Errno> {
         self.left = self.left.checked_sub(bytes).ok_or(Errno::NOSPC)?;
         Ok(())
@@ -56,7 +56,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Those of a host's file of this size.
+    /// The contents of a host's file of this size, as far as nobody changed them.
     pub(super) const fn over(size: u64) -> Self {
         Self { size, below: size, pieces: BTreeMap::new() }
     }

@@ -43,7 +43,7 @@ struct Inode {
     children: BTreeMap<OsString, Child>,
     /// The folder that it is in, or was in last.
     above: u64,
-    /// Its name there, where both are the host's.
+    /// The name in the host's folder, where file and folder are the host's.
     found_as: Option<OsString>,
     /// Names in the tree.
     names: u32,
