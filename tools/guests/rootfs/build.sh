@@ -55,6 +55,12 @@ chroot "$tree" systemctl enable --quiet systemd-networkd serial-getty@ttyS0 seri
 # Whoever looks at both consoles in one stream sees one login after the other, and not their letters mixed.
 mkdir -p "$tree/etc/systemd/system/serial-getty@hvc0.service.d"
 printf '[Service]\nExecStartPre=/bin/sleep 5\n' >"$tree/etc/systemd/system/serial-getty@hvc0.service.d/later.conf"
+# How fast this machine is does not decide whether a unit comes up or a login is in time: the test's own deadline does.
+mkdir -p "$tree"/etc/systemd/system.conf.d "$tree"/etc/systemd/system/service.d
+printf '[Manager]\nDefaultTimeoutStartSec=50min\nDefaultTimeoutStopSec=50min\nDefaultDeviceTimeoutSec=50min\n' \
+    >"$tree/etc/systemd/system.conf.d/patient.conf"
+printf '[Service]\nTimeoutStartSec=50min\nTimeoutStopSec=50min\nWatchdogSec=0\n' >"$tree/etc/systemd/system/service.d/patient.conf"
+sed -i 's/^LOGIN_TIMEOUT.*/LOGIN_TIMEOUT 3000/' "$tree/etc/login.defs"
 # A test waits for the network by itself; a minute without one is no failure of the system.
 chroot "$tree" systemctl disable --quiet systemd-networkd-wait-online
 echo root:tdvisor | chroot "$tree" chpasswd

@@ -180,7 +180,8 @@ fn nightly_a_distribution_comes_up_whole_installs_a_package_and_shuts_down_on_th
 #[ignore = "needs tools/guests/linux/distribution.sh and tools/guests/rootfs/build.sh"]
 fn nightly_four_vcpus_a_login_at_the_virtio_console_and_a_reboot_that_ends_the_td() {
     let kernel = "linux-distribution";
-    let mut system = System::log_in(&Boot { name: "hvc0", kernel, vcpus: "4", console: "hvc0", append: "" });
+    let mut system =
+        System::log_in(&Boot { name: "hvc0", kernel, vcpus: "4", console: "hvc0", append: "reboot=acpi" });
     system.does("check");
     for words in ["check: units ok", "check: cpus 4", "check: load ok", "check: done"] {
         system.says(words);
