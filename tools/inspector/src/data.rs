@@ -49,7 +49,9 @@ fn address_of(ending: &Ending) -> Option<Gpa> {
     }
 }
 
-fn entry(entry: &Entry) -> Value {
+/// What host and module have for one range of addresses: `gpa`, `level`, `shared`, `mirror`, `sept` and `pamt`, of which the
+/// last three are null where there is nothing.
+pub fn entry(entry: &Entry) -> Value {
     let secure = entry.secure.map(|view| {
         let is_table = matches!(view.state, Some(SeptState::NlMapped | SeptState::NlBlocked));
         let kind = match view.page {

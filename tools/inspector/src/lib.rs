@@ -19,6 +19,7 @@ use serde_json::Value;
 use td_host::td::Ending;
 use tdvisor_runtime::inspect::Inspection;
 
+pub use data::entry;
 pub use trace_events::trace_events;
 
 /// The version of the data in the page. It changes when a field goes away or means something else.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use tdvisor_service::http::{Access, Answer, Client, FDS_MAX, Limits, Request, Running, Server, Service};
+use tdvisor_service::http::{
+    Access, Answer, Client, FDS_MAX, Limits, Request, Response, Running, Server, Service,
+};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -19,9 +21,9 @@ const LONG: Duration = Duration::from_secs(60);
 struct Echo;
 
 impl Service for Echo {
-    fn answer(&self, request: Request, _: Instant) -> Answer {
+    fn answer(&self, request: Request, _: Instant) -> Response {
         if request.path == "/nothing" {
-            return Answer::DONE;
+            return Answer::DONE.into();
         }
         let inodes: Vec<u64> = request
             .fds
@@ -36,7 +38,7 @@ impl Service for Echo {
             "inodes": inodes,
             "uid": request.peer.uid,
         });
-        Answer::json(StatusCode::OK, said.to_string().into_bytes())
+        Answer::json(StatusCode::OK, said.to_string().into_bytes()).into()
     }
 }
 

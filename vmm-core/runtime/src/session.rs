@@ -188,6 +188,14 @@ impl Live for Session<'_, '_> {
             calls: self.machine.platform().trace().calls(),
         }
     }
+
+    fn inspect(&self) -> Result<Inspection, Error> {
+        Inspection::of(&self.td, self.machine.platform())
+    }
+
+    fn audit(&self) -> Result<u64, Error> {
+        self.td.audit().map(|report| report.compared)
+    }
 }
 
 /// A TD that has ended and is not torn down.

@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::http::{Answer, Request, Service};
+use crate::http::{Answer, Request, Response, Service};
 use crate::vm::{ExitReason, Vm};
 
 pub use endpoint::{BodyKind, ENDPOINTS, Endpoint};
@@ -91,12 +91,13 @@ impl Api {
 }
 
 impl Service for Api {
-    fn answer(&self, request: Request, deadline: Instant) -> Answer {
-        match self.call(request, deadline) {
+    fn answer(&self, request: Request, deadline: Instant) -> Response {
+        let answer = match self.call(request, deadline) {
             Ok(None) => Answer::DONE,
             Ok(Some(value)) => Answer::json(StatusCode::OK, value.to_string().into_bytes()),
             Err(error) => error.answer(),
-        }
+        };
+        answer.into()
     }
 }
 

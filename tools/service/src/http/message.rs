@@ -1,6 +1,8 @@
 //! What is asked and what is answered.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use http::{Method, StatusCode};
 
@@ -84,6 +86,45 @@ impl Answer {
         bytes.extend_from_slice(body.unwrap_or_default());
         bytes
     }
+}
+
+/// What is said bit by bit, until there is no more of it.
+pub trait Source: Send {
+    /// The next bytes, which are none if nothing came until the deadline; `None` at the end.
+    fn next(&mut self, deadline: Instant) -> Option<Vec<u8>>;
+}
+
+/// What a service says.
+pub enum Response {
+    /// All of it at once.
+    Whole(Answer),
+    /// Events as they come (`text/event-stream`), after which the connection ends.
+    Events(Box<dyn Source>),
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(answer) => answer.fmt(f),
+            Self::Events(_) => f.write_str("Events"),
+        }
+    }
+}
+
+/// The head in front of events: they have no length, and the connection ends with them.
+pub(super) fn head_of_events() -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nServer: tdvisor/{}\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\
+         Cache-Control: no-store\r\n\r\n",
+        env!("CARGO_PKG_VERSION")
+    )
+    .into_bytes()
 }
 
 /// Whether an answer is the last one of its connection.

@@ -23,5 +23,5 @@ mod server;
 
 pub use client::{Client, Reply};
 pub use incoming::{BODY_MAX, FDS_MAX, HEAD_MAX, HEADERS_MAX};
-pub use message::{Answer, Peer, Request};
+pub use message::{Answer, Peer, Request, Response, Source};
 pub use server::{Access, Limits, Running, Server, Service};

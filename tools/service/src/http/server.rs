@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::{getegid, geteuid};
 
 use super::connection;
-use super::message::{Answer, Peer, Request};
+use super::message::{Peer, Request, Response};
 use super::places::Places;
 
 /// Clients that wait to be accepted.
@@ -60,19 +60,21 @@ pub struct Limits {
     pub arrival: Duration,
     /// How long a request may take, from its first byte to its answer.
     pub request: Duration,
+    /// How long events are told on one connection.
+    pub events: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let (arrival, request) = (Duration::from_secs(10), Duration::from_secs(120));
-        Self { connections: 32, arrival, request }
+        Self { connections: 32, arrival, request, events: Duration::from_secs(3600) }
     }
 }
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
     /// Answers a request. Whoever waits for something on the way waits no longer than until the deadline.
-    fn answer(&self, request: Request, deadline: Instant) -> Answer;
+    fn answer(&self, request: Request, deadline: Instant) -> Response;
 }
 
 /// A socket that nobody is served at yet.

@@ -61,16 +61,16 @@ fn io_at(key: String) -> impl FnOnce(io::Error) -> DeviceError {
 
 /// The devices, and what they count.
 #[derive(Default)]
-pub(super) struct Opened {
-    pub(super) virtio: Vec<Box<dyn VirtioDevice>>,
-    pub(super) counters: BTreeMap<String, DeviceCounters>,
+pub(crate) struct Opened {
+    pub(crate) virtio: Vec<Box<dyn VirtioDevice>>,
+    pub(crate) counters: BTreeMap<String, DeviceCounters>,
 }
 
 /// Opens the devices, in the order in which a kernel finds them.
 ///
 /// # Errors
 /// The first that cannot be had.
-pub(super) fn open(
+pub(crate) fn open(
     config: &VmConfig,
     cards: &BTreeMap<String, Vec<OwnedFd>>,
     stop: &StopFlag,
@@ -128,7 +128,7 @@ pub(super) fn open(
 ///
 /// # Errors
 /// None or several came, or nothing that frames can be read from and written to is behind it.
-pub(super) fn check_card(net: &NetConfig, fds: &[OwnedFd]) -> Result<(), ConfigError> {
+pub(crate) fn check_card(net: &NetConfig, fds: &[OwnedFd]) -> Result<(), ConfigError> {
     let refuse =
         |problem: &str| Err(ConfigError::Invalid { key: "net.fds".to_owned(), problem: problem.to_owned() });
     match (fds, net.user) {

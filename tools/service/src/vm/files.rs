@@ -57,11 +57,11 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 /// What boots.
-pub(super) struct Payload {
-    pub(super) image: Cow<'static, [u8]>,
-    pub(super) files: BootFiles,
+pub(crate) struct Payload {
+    pub(crate) image: Cow<'static, [u8]>,
+    pub(crate) files: BootFiles,
     /// MRTD by calculation alone.
-    pub(super) predicted: Digest384,
+    pub(crate) predicted: Digest384,
 }
 
 /// Reads all of a file, if it has no more than `most` bytes: devices and pipes have no size to ask for. A pipe that nobody
@@ -90,7 +90,7 @@ fn look_at(name: &str, bytes: &[u8]) -> Result<(Digest384, bool), FileError> {
 
 impl Payload {
     /// Reads what is asked for, for a VM with so many bytes of memory and, maybe, disks.
-    pub(super) fn load(payload: &PayloadConfig, memory: u64, has_disks: bool) -> Result<Self, FileError> {
+    pub(crate) fn load(payload: &PayloadConfig, memory: u64, has_disks: bool) -> Result<Self, FileError> {
         let kernel = payload.kernel.as_deref().map(|path| load_kernel(payload, path, memory)).transpose()?;
         let name = payload.firmware.as_deref().unwrap_or(BOOT_SHIM.name);
         if let Some(guest) = built_in(name) {

@@ -410,7 +410,7 @@ fn plug(
 }
 
 /// The machine's time, for the timers of its board.
-fn nanoseconds_of(machine: &Machine) -> Nanoseconds {
+pub(crate) fn nanoseconds_of(machine: &Machine) -> Nanoseconds {
     const NANOSECONDS: u128 = 1_000_000_000;
     let machine = machine.platform().machine();
     let hertz = u128::from(machine.config().tsc_hz.max(1));

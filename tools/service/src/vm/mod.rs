@@ -15,14 +15,14 @@
 //! Requests come on the threads of connections, one at a time ([`gate`](Gate)); the life's thread drives the session and tears
 //! it down; devices have the threads that they need. All of them end with the life.
 
-mod board;
+pub(crate) mod board;
 mod consoles;
-mod counters;
+pub(crate) mod counters;
 mod error;
 mod exit;
-mod files;
+pub(crate) mod files;
 mod gate;
-mod life;
+pub(crate) mod life;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -43,7 +43,7 @@ pub use counters::DeviceCounters;
 pub use error::VmError;
 pub use exit::{Exit, ExitReason};
 pub use files::FileError;
-pub use gate::Gate;
+pub use gate::{Entered, Gate};
 pub use life::{End, StartError};
 
 use consoles::Terminal;

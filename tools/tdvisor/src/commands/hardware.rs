@@ -100,6 +100,17 @@ impl HardwareArgs {
             && self.engine == EngineChoice::default()
     }
 
+    /// Words by which another process of this program gets the same machine.
+    pub fn words(&self) -> Vec<String> {
+        let chosen = [
+            ("--profile", self.profile.to_string()),
+            ("--cpu", self.cpu.to_string()),
+            ("--engine", self.engine.to_string()),
+        ];
+        let chosen = chosen.into_iter().map(|(option, value)| format!("{option}={value}"));
+        chosen.chain(self.feature.iter().map(|HiddenFeature(name)| format!("--feature=-{name}"))).collect()
+    }
+
     /// The machine.
     ///
     /// # Errors

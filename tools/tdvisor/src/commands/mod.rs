@@ -30,6 +30,8 @@ pub mod man;
 pub mod measure;
 pub mod quote;
 pub mod run;
+pub mod serve;
+pub mod serve_worker;
 pub mod server;
 pub mod test;
 pub mod verify;

@@ -14,15 +14,30 @@
 use std::collections::BTreeMap;
 
 use mirror_ept::LevelCounts;
+use td_host::Error;
 use td_host::platform::LpId;
 use td_host::vcpu::ExitKind;
 use tdvisor_base::Hpa;
 use tdvisor_devices::Place;
 
+use super::Inspection;
+
 /// A TD that runs.
 pub trait Live: Sync {
     /// How it is doing now.
     fn look(&self) -> LiveTd;
+
+    /// What an inspector shows of it. It is whole only while the TD is paused.
+    ///
+    /// # Errors
+    /// The host's processor cannot be had.
+    fn inspect(&self) -> Result<Inspection, Error>;
+
+    /// Compares mirror, Secure EPT and PAMT, and gives how many entries agree. Only a TD that is paused can be compared.
+    ///
+    /// # Errors
+    /// The first difference, or that they cannot be read.
+    fn audit(&self) -> Result<u64, Error>;
 }
 
 /// A TD at a moment.

@@ -11,6 +11,7 @@ use tdvisor_attest::issue::{Issued, PlatformSpec, TestPlatform};
 use tdvisor_attest::qgs;
 use tdvisor_monitor::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
 use tdvisor_runtime::worker::{Overdue, StopFlag, Worker};
+use tdvisor_service::worker::{Issuer, Quoted};
 
 use crate::commands::verify::inputs::now;
 use crate::files::Output;
@@ -77,6 +78,15 @@ impl QuoteSource for TestIssuer {
         let quote = issued.quote.clone();
         *self.last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(issued);
         Ok(quote)
+    }
+}
+
+impl Issuer for TestIssuer {
+    fn issue(&self, report: &[u8; TDREPORT_BYTES]) -> Result<Quoted, QuoteUnavailable> {
+        let quote = self.quote(report)?;
+        let last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let issued = last.as_ref().ok_or(QuoteUnavailable::Service)?;
+        Ok(Quoted { quote, collateral: issued.collateral.to_json(), root: issued.root_pem.clone() })
     }
 }
 

@@ -1,0 +1,191 @@
+//! How much TDs may have, one and all of them.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// What TDs may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FleetLimits {
+    /// Bytes of memory of one TD.
+    pub td_memory: u64,
+    /// vCPUs of one TD.
+    pub td_vcpus: u32,
+    /// Bytes of the state directory that the console of one TD may fill.
+    pub td_disk: u64,
+    /// Bytes of memory of all TDs that run.
+    pub memory: u64,
+    /// vCPUs of all TDs that run.
+    pub vcpus: u32,
+    /// Key ids of all TDs that run: each has one.
+    pub key_ids: u32,
+    /// Bytes of the state directory that the consoles of all TDs may fill.
+    pub disk: u64,
+}
+
+impl Default for FleetLimits {
+    fn default() -> Self {
+        Self {
+            td_memory: 16 << 30,
+            td_vcpus: 16,
+            td_disk: 16 << 20,
+            memory: 64 << 30,
+            vcpus: 128,
+            key_ids: 63,
+            disk: 16 << 30,
+        }
+    }
+}
+
+/// What there is not enough of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Of what.
+    pub what: &'static str,
+    /// How much was asked for.
+    pub asked: u64,
+    /// How much there is.
+    pub left: u64,
+    /// Whether others have the rest, and may give it back.
+    pub for_now: bool,
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, asked, left, for_now } = self;
+        let of = if *for_now { "are left of the service's limit" } else { "are the limit of one TD" };
+        write!(f, "{what}: {asked} are needed, {left} {of}")
+    }
+}
+
+/// What is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Used {
+    memory: u64,
+    vcpus: u32,
+    key_ids: u32,
+    disk: u64,
+}
+
+/// The room that there is.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    limits: FleetLimits,
+    used: Arc<Mutex<Used>>,
+}
+
+/// What a worker has, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Room,
+    memory: u64,
+    vcpus: u32,
+}
+
+impl Room {
+    pub(super) fn new(limits: FleetLimits) -> Self {
+        Self { limits, used: Arc::default() }
+    }
+
+    pub(super) const fn limits(&self) -> FleetLimits {
+        self.limits
+    }
+
+    pub(super) fn used(&self) -> Used {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one TD may have so much.
+    pub(super) fn check(&self, memory: u64, vcpus: u32) -> Result<(), Over> {
+        let least = |what, asked: u64, most: u64| {
+            if asked <= most { Ok(()) } else { Err(Over { what, asked, left: most, for_now: false }) }
+        };
+        least("bytes of memory", memory, self.limits.td_memory)?;
+        least("vCPUs", vcpus.into(), self.limits.td_vcpus.into())
+    }
+
+    /// Takes what a TD needs that runs.
+    pub(super) fn take(&self, memory: u64, vcpus: u32) -> Result<Share, Over> {
+        let mut used = self.lock();
+        let fits = |what, asked: u64, used: u64, most: u64| {
+            let left = most.saturating_sub(used);
+            if asked <= left { Ok(()) } else { Err(Over { what, asked, left, for_now: true }) }
+        };
+        fits("bytes of memory", memory, used.memory, self.limits.memory)?;
+        fits("vCPUs", vcpus.into(), used.vcpus.into(), self.limits.vcpus.into())?;
+        fits("key ids", 1, used.key_ids.into(), self.limits.key_ids.into())?;
+        used.memory += memory;
+        used.vcpus += vcpus;
+        used.key_ids += 1;
+        Ok(Share { room: self.clone(), memory, vcpus })
+    }
+
+    /// Takes the part of the state directory that a TD may fill.
+    pub(super) fn take_disk(&self) -> Result<(), Over> {
+        let mut used = self.lock();
+        let (asked, left) = (self.limits.td_disk, self.limits.disk.saturating_sub(used.disk));
+        if asked > left {
+            return Err(Over { what: "bytes of the state directory", asked, left, for_now: true });
+        }
+        used.disk += asked;
+        Ok(())
+    }
+
+    /// Counts the part of a TD that is there already.
+    pub(super) fn keep_disk(&self) {
+        self.lock().disk += self.limits.td_disk;
+    }
+
+    pub(super) fn give_disk(&self) {
+        let mut used = self.lock();
+        used.disk = used.disk.saturating_sub(self.limits.td_disk);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut used = self.room.lock();
+        used.memory -= self.memory;
+        used.vcpus -= self.vcpus;
+        used.key_ids -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_is_kept_to_and_what_is_given_back_can_be_had_again() {
+        let limits =
+            FleetLimits { memory: 10, vcpus: 3, key_ids: 2, disk: 3, td_disk: 2, ..FleetLimits::default() };
+        let room = Room::new(limits);
+        let first = room.take(6, 1).unwrap();
+        assert_eq!(
+            room.take(5, 1).unwrap_err(),
+            Over { what: "bytes of memory", asked: 5, left: 4, for_now: true }
+        );
+        assert_eq!(room.take(4, 3).unwrap_err().what, "vCPUs");
+        let second = room.take(4, 1).unwrap();
+        assert_eq!(room.take(0, 0).unwrap_err().what, "key ids");
+        drop((first, second));
+        assert_eq!(room.used(), Used::default());
+        room.take_disk().unwrap();
+        assert_eq!(room.take_disk().unwrap_err().left, 1);
+        room.give_disk();
+        room.take_disk().unwrap();
+    }
+
+    #[test]
+    fn a_limit_of_one_td_is_one_for_good() {
+        let room = Room::new(FleetLimits { td_memory: 5, td_vcpus: 2, ..FleetLimits::default() });
+        room.check(5, 2).unwrap();
+        assert!(!room.check(6, 1).unwrap_err().for_now);
+        assert_eq!(room.check(1, 3).unwrap_err().what, "vCPUs");
+    }
+}

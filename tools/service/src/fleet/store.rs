@@ -1,0 +1,224 @@
+//! What survives the service.
+//!
+//! # Form
+//! ```text
+//! DIR/lock              locked by the service that uses the directory
+//! DIR/tds/NAME/td.json  what the TD was asked for with, how far it came, and its report
+//! DIR/tds/NAME/console  what its guest said
+//! DIR/tds/.new-NAME     a TD that is being created: it is nothing until it has its name
+//! ```
+//! The directory and all in it are their owner's alone. A record is replaced whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::worker::{TdPayload, TdRequest, is_name};
+
+/// The version of a record.
+const SCHEMA: u32 = 1;
+/// In front of the name of a TD that is being created.
+const NEW: &str = ".new-";
+/// Bytes of the largest record that is read: reports are far smaller.
+const RECORD_MAX: u64 = 64 << 20;
+
+/// How far a TD came.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kept {
+    Created,
+    Booted,
+    Ended,
+    Died,
+}
+
+/// A TD as it is kept.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Record {
+    schema: u32,
+    pub(super) name: String,
+    pub(super) request: TdRequest,
+    pub(super) state: Kept,
+    /// Why it died.
+    pub(super) reason: Option<String>,
+    /// What there was to say at its end.
+    pub(super) report: Option<Value>,
+}
+
+impl Record {
+    pub(super) const fn new(name: String, request: TdRequest) -> Self {
+        Self { schema: SCHEMA, name, request, state: Kept::Created, reason: None, report: None }
+    }
+
+    /// What is left of one that cannot be read.
+    fn lost(name: String, problem: &dyn std::fmt::Display) -> Self {
+        let payload =
+            TdPayload { firmware: None, kernel: None, cmdline: None, initramfs: None, mrconfigid: None };
+        let request = TdRequest {
+            name: None,
+            vcpus: 0,
+            memory: 0,
+            payload,
+            disks: Vec::new(),
+            network: false,
+            inject: None,
+        };
+        let reason = Some(format!("its record cannot be read: {problem}"));
+        Self { state: Kept::Died, reason, ..Self::new(name, request) }
+    }
+}
+
+/// The state directory.
+#[derive(Debug)]
+pub(super) struct Store {
+    tds: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn read(path: &Path) -> io::Result<Record> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(RECORD_MAX).read_to_end(&mut bytes)?;
+    let record: Record = serde_json::from_slice(&bytes)?;
+    if record.schema != SCHEMA {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is of another version"));
+    }
+    Ok(record)
+}
+
+impl Store {
+    /// Takes the directory, removes what was never finished, and gives the TDs that are there.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Record>)> {
+        make(&path.join("tds"))?;
+        // Workers have another folder for relative paths.
+        let path = fs::canonicalize(path)?;
+        let tds = path.join("tds");
+        let lock = create_file(&path.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another service uses this directory"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut records = Vec::new();
+        for folder in fs::read_dir(&tds)? {
+            let folder = folder?;
+            let Ok(name) = folder.file_name().into_string() else { continue };
+            if name.starts_with(NEW) {
+                fs::remove_dir_all(folder.path())?;
+            } else if is_name(&name) {
+                records.push(match read(&folder.path().join("td.json")) {
+                    Ok(record) => Record { name, ..record },
+                    Err(error) => Record::lost(name, &error),
+                });
+            }
+        }
+        Ok((Self { tds, _lock: lock }, records))
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.tds.join(name)
+    }
+
+    /// The file of a TD's console.
+    pub(super) fn console_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("console")
+    }
+
+    /// Makes the folder of a TD: all of it, or nothing.
+    pub(super) fn create(&self, record: &Record) -> io::Result<()> {
+        let new = self.tds.join(format!("{NEW}{}", record.name));
+        make(&new)?;
+        let made = create_file(&new.join("console"))
+            .and_then(|_| write(&new.join("td.json"), record))
+            .and_then(|()| fs::rename(&new, self.folder(&record.name)));
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&new);
+        }
+        made
+    }
+
+    /// Replaces the record of a TD.
+    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        let path = self.folder(&record.name).join("td.json");
+        let part = path.with_extension("part");
+        write(&part, record)?;
+        fs::rename(part, path)
+    }
+
+    /// Removes a TD. Half of it is nothing.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        let gone = self.tds.join(format!("{NEW}{name}"));
+        match fs::rename(self.folder(name), &gone) {
+            Ok(()) => fs::remove_dir_all(gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is in the file of a TD's console.
+    pub(super) fn console(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match File::open(self.console_path(name)) {
+            Ok(file) => file.take(most).read_to_end(&mut bytes).map(|_| bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(bytes),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn write(path: &Path, record: &Record) -> io::Result<()> {
+    let mut file = create_file(path)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(name: &str) -> Record {
+        let request = serde_json::from_value(json!({"payload": {"firmware": "hello-td"}})).unwrap();
+        Record::new(name.to_owned(), request)
+    }
+
+    #[test]
+    fn what_was_kept_is_there_again_and_what_was_never_finished_is_not() {
+        let folder = std::env::temp_dir().join(format!("tdvisor-store-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let (store, records) = Store::open(&folder).unwrap();
+        assert!(records.is_empty());
+        store.create(&record("whole")).unwrap();
+        store.create(&record("gone")).unwrap();
+        store.create(&record("broken")).unwrap();
+        store.remove("gone").unwrap();
+        store.remove("gone").unwrap();
+        fs::create_dir(folder.join("tds/.new-half")).unwrap();
+        fs::write(folder.join("tds/broken/td.json"), "{").unwrap();
+        assert!(Store::open(&folder).is_err(), "another service uses it");
+        drop(store);
+        let (_store, mut records) = Store::open(&folder).unwrap();
+        records.sort_by(|one, other| one.name.cmp(&other.name));
+        let [broken, whole] = &records[..] else { panic!("{records:?}") };
+        assert_eq!(*whole, record("whole"));
+        assert_eq!((broken.name.as_str(), broken.state), ("broken", Kept::Died));
+        assert!(broken.reason.as_ref().unwrap().contains("cannot be read"));
+        assert!(!folder.join("tds/.new-half").exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

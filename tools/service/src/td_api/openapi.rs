@@ -1,0 +1,136 @@
+//! The description of the API, from the table of routes.
+
+use serde_json::{Map, Value, json};
+
+use super::routes::{ROUTES, Route, Says};
+use super::schemas::schemas;
+
+/// Statuses of whatever is no request of a route: of the socket's protocol, and of the request's form.
+pub(super) const OF_ANY_REQUEST: [u16; 5] = [400, 408, 413, 417, 431];
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+/// What an error means, wherever it comes from.
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request, or the TD that it asks for, cannot be",
+        404 => "There is no such TD",
+        408 => "The bytes of the request did not come in time",
+        409 => "The TD is in another phase, or the name is taken",
+        413 => "The body is too large",
+        417 => "What the request expects cannot be had",
+        422 => "One TD may not have so much",
+        429 => "So much is not left for now",
+        431 => "The head of the request is too large",
+        500 => "The host failed",
+        502 => "The TD's worker died meanwhile",
+        503 => "The service ends",
+        _ => "The TD was busy for too long",
+    }
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let td = route
+        .path
+        .contains("{td}")
+        .then(|| json!({"name": "td", "in": "path", "required": true, "schema": reference("Name")}));
+    let number = |name: &&str| {
+        let schema = json!({"type": "string", "pattern": "^(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})$"});
+        json!({"name": name, "in": "query", "required": false, "schema": schema})
+    };
+    td.into_iter().chain(route.query.iter().map(number)).collect()
+}
+
+fn operation(route: &Route) -> Value {
+    let (status, content) = match route.says {
+        Says::Nothing => ("204", None),
+        Says::Made(schema) => ("201", Some(("application/json", reference(schema)))),
+        Says::Json(schema) => ("200", Some(("application/json", reference(schema)))),
+        Says::Text(kind) => ("200", Some((kind, json!({"type": "string"})))),
+        Says::Events => ("200", Some(("text/event-stream", json!({"type": "string"})))),
+    };
+    let mut responses = Map::new();
+    let mut good = json!({"description": "Done"});
+    if let Some((kind, schema)) = content {
+        good["content"] = json!({kind: {"schema": schema}});
+    }
+    responses.insert(status.to_owned(), good);
+    for status in OF_ANY_REQUEST.iter().chain(route.errors) {
+        let content = json!({"application/json": {"schema": reference("Error")}});
+        responses.insert(status.to_string(), json!({"description": meaning(*status), "content": content}));
+    }
+    let mut operation =
+        json!({"summary": route.summary, "parameters": parameters(route), "responses": responses});
+    if let Some(schema) = route.body {
+        let content = json!({"application/json": {"schema": reference(schema)}});
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
+    operation
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn openapi() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[route.verb.method().as_str().to_ascii_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tdvisor serve",
+            "description": "TDs, each in a process of its own. Every error is an array of sentences, the outermost first. \
+                No answer has what a TD holds.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "http://localhost"}],
+        "paths": paths,
+        "components": {"schemas": schemas()},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every schema that something refers to.
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => {
+                if let Some(Value::String(name)) = object.get("$ref") {
+                    found.insert(name.rsplit('/').next().unwrap_or_default().to_owned());
+                }
+                object.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_schema_is_there_and_used() {
+        let document = openapi();
+        let mut used = BTreeSet::new();
+        references(&document, &mut used);
+        let there: BTreeSet<String> =
+            document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(used, there);
+    }
+
+    #[test]
+    fn the_document_in_the_repository_is_the_one_that_is_served() {
+        let written = concat!(env!("CARGO_MANIFEST_DIR"), "/td-v1.openapi.json");
+        let served = format!("{:#}\n", openapi());
+        if std::env::var_os("TDVISOR_WRITE").is_some() {
+            std::fs::write(written, &served).unwrap();
+        }
+        let kept = std::fs::read_to_string(written).unwrap_or_default();
+        assert!(kept == served, "TDVISOR_WRITE=1 writes tools/service/td-v1.openapi.json anew");
+    }
+}

@@ -1,0 +1,199 @@
+//! The schemas of the description. A test compares that of a request with its type.
+
+use serde_json::{Map, Value, json};
+
+use crate::fleet::Phase;
+use crate::worker::NAME_MAX;
+
+fn of(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+fn object(required: &[&str], properties: Value) -> Value {
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// An object that takes no other keys.
+fn closed(required: &[&str], properties: Value) -> Value {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn text(what: &str) -> Value {
+    json!({"type": "string", "description": what})
+}
+
+fn number() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn counts() -> Value {
+    json!({"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}})
+}
+
+fn list(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+/// All schemas by their names.
+pub(super) fn schemas() -> Map<String, Value> {
+    let phases: Vec<&str> = Phase::ALL.iter().map(|phase| phase.name()).collect();
+    let all = [
+        (
+            "Error",
+            json!({"type": "array", "items": {"type": "string"}, "minItems": 1,
+            "description": "Sentences, the outermost first"}),
+        ),
+        ("Document", json!({"type": "object", "description": "An OpenAPI 3.1 document"})),
+        ("Name", json!({"type": "string", "pattern": format!("^[a-z0-9][a-z0-9-]{{0,{}}}$", NAME_MAX - 1)})),
+        (
+            "Service",
+            object(
+                &["version", "limits", "used", "tds"],
+                json!({"version": text("The release"), "limits": counts(), "used": counts(), "tds": number()}),
+            ),
+        ),
+        ("Tds", object(&["tds"], json!({"tds": list(of("Td"))}))),
+        (
+            "Td",
+            object(
+                &["name", "phase", "request", "inspectable", "pid", "confinement", "reason", "report"],
+                json!({
+                    "name": of("Name"),
+                    "phase": {"type": "string", "enum": phases},
+                    "request": of("TdRequest"),
+                    "inspectable": {"const": false, "description": "No answer has what the TD holds"},
+                    "pid": {"type": ["integer", "null"], "description": "Its worker, while it has one"},
+                    "confinement": {"type": ["object", "null"],
+                        "description": "What of seccomp, landlock, rlimits and no-new-privileges could be applied"},
+                    "reason": {"type": ["string", "null"], "description": "Why it died"},
+                    "report": {"type": ["object", "null"], "description": "What there was to say at its end"},
+                }),
+            ),
+        ),
+        (
+            "TdRequest",
+            closed(
+                &["payload"],
+                json!({
+                    "name": of("Name"),
+                    "vcpus": {"type": "integer", "minimum": 1, "default": 1},
+                    "memory": {"type": "integer", "minimum": 0, "default": 512u64 << 20, "multipleOf": 4096},
+                    "payload": of("TdPayload"),
+                    "disks": list(of("TdDisk")),
+                    "network": {"type": "boolean", "default": false,
+                        "description": "A network in user mode that reaches nothing outside"},
+                    "inject": text("SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`"),
+                }),
+            ),
+        ),
+        (
+            "TdPayload",
+            closed(
+                &[],
+                json!({
+                    "firmware": text("A TDVF image: an absolute path, or the name of a built-in one"),
+                    "kernel": text("The absolute path of a Linux kernel"),
+                    "cmdline": text("The kernel's command line, or the command of a built-in guest"),
+                    "initramfs": text("The absolute path of the kernel's initial RAM disk"),
+                    "mrconfigid": text("48 bytes, or a digest of 32, in hexadecimal or base64"),
+                }),
+            ),
+        ),
+        (
+            "TdDisk",
+            closed(
+                &["path"],
+                json!({
+                    "path": text("The absolute path of its image, which is raw"),
+                    "readonly": {"type": "boolean", "default": false},
+                    "serial": text("What a guest finds it by: at most 20 characters"),
+                }),
+            ),
+        ),
+        (
+            "Measurements",
+            object(
+                &["mrtd", "predicted_mrtd", "rtmrs"],
+                json!({
+                    "mrtd": {"type": ["string", "null"]},
+                    "predicted_mrtd": text("By calculation alone"),
+                    "rtmrs": {"type": ["array", "null"], "items": {"type": "string"}},
+                }),
+            ),
+        ),
+        (
+            "Quotes",
+            object(
+                &["quotes"],
+                json!({"quotes": list(object(
+                    &["quote", "collateral", "root"],
+                    json!({"quote": text("In base64"), "collateral": text("JSON"), "root": text("PEM")}),
+                ))}),
+            ),
+        ),
+        (
+            "Exits",
+            object(
+                &["vcpus", "private_pages", "shared_pages", "frames_converted"],
+                json!({
+                    "vcpus": list(object(&["exits"], json!({"exits": counts()}))),
+                    "private_pages": counts(),
+                    "shared_pages": counts(),
+                    "frames_converted": number(),
+                }),
+            ),
+        ),
+        ("Seamcalls", object(&["seamcalls"], json!({"seamcalls": counts()}))),
+        (
+            "Audit",
+            object(
+                &["verdict"],
+                json!({
+                    "verdict": {"type": "string", "enum": ["agreed", "not-possible", "failed"]},
+                    "entries": number(),
+                    "reason": text("What differs"),
+                }),
+            ),
+        ),
+        (
+            "PageTables",
+            object(
+                &["tdr", "entries", "next"],
+                json!({
+                    "tdr": text("The page of the TD's root"),
+                    "entries": list(json!({"type": "object"})),
+                    "next": {"type": ["integer", "null"], "description": "What `from` has to be for more"},
+                }),
+            ),
+        ),
+    ];
+    all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::worker::TdRequest;
+
+    #[test]
+    fn the_schema_of_a_request_is_that_of_its_type() {
+        let whole = json!({"name": "n", "payload": {"firmware": "f", "kernel": "k", "cmdline": "c", "initramfs": "i",
+            "mrconfigid": "m"}, "disks": [{"path": "p", "serial": "s"}], "inject": "i"});
+        let whole: TdRequest = serde_json::from_value(whole).unwrap();
+        let whole = serde_json::to_value(whole).unwrap();
+        let schemas = schemas();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        for (pointer, schema) in [("", "TdRequest"), ("/payload", "TdPayload"), ("/disks/0", "TdDisk")] {
+            let value = whole.pointer(pointer).unwrap();
+            let properties = &schemas[schema]["properties"];
+            assert_eq!(keys(value), keys(properties), "{schema}");
+            for (key, property) in properties.as_object().unwrap() {
+                if let Some(default) = property.get("default") {
+                    assert_eq!(*default, value[key], "{schema}.{key}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Many TDs, each in a process of its own: what is answered, what is kept, and who dies with whom.
+
+mod tds;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use http::Method;
+use serde_json::{Value, json};
+use tds::{Misdeed, Tds, hello, options, waiting};
+use tdvisor_service::fleet::{Fleet, FleetLimits};
+use tdvisor_service::td_api::{ROUTES, Says, Verb, openapi};
+
+#[test]
+fn worker_process() {
+    tds::work();
+}
+
+/// Every error is an array of sentences.
+fn sentences(body: &[u8]) -> Vec<String> {
+    let sentences: Vec<String> = serde_json::from_slice(body).expect("an array of sentences");
+    assert!(!sentences.is_empty());
+    sentences
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn a_td_runs_in_a_confined_process_and_says_how_it_ended_and_nothing_of_it_is_left() {
+    let tds = Tds::new("hello");
+    tds.run(&hello("one"));
+    let events = tds.events("one");
+    let names = names(&events);
+    assert!(names.starts_with(&["confined", "booted"]), "{names:?}");
+    assert_eq!(names.last(), Some(&"powered-off"), "{names:?}");
+    assert_eq!(events[0]["seccomp"], true, "{}", events[0]);
+    assert_eq!(events[1]["inspectable"], false);
+    let td = tds.get("one");
+    assert_eq!(
+        (&td["phase"], &td["inspectable"], &td["pid"]),
+        (&json!("ended"), &json!(false), &Value::Null)
+    );
+    assert_eq!(td["confinement"], events[0]);
+    let report = &td["report"];
+    assert_eq!((&report["inspectable"], &report["losses"]), (&json!(false), &json!([])), "{report}");
+    assert_eq!(report["ending"]["code"], 0, "{report}");
+    let measured = tds.get("one/measurements");
+    assert_eq!(measured["mrtd"], measured["predicted_mrtd"]);
+    assert_eq!(tds.get("one/audit")["verdict"], "agreed");
+    assert!(tds.get("one/seamcalls")["seamcalls"]["TDH.VP.ENTER"].as_u64() > Some(0));
+    let console = tds.ask(&Method::GET, "/td/v1/tds/one/console", None).body;
+    assert!(String::from_utf8_lossy(&console).contains("MRTD"));
+    assert_eq!(tds.ask(&Method::DELETE, "/td/v1/tds/one", None).status, 204);
+    assert_eq!(tds.ask(&Method::GET, "/td/v1/tds/one", None).status, 404);
+    assert_eq!(fs::read_dir(tds.folder.join("state/tds")).expect("a folder").count(), 0);
+    let service = tds.ask(&Method::GET, "/td/v1/service", None).json().expect("JSON");
+    assert_eq!(service["used"], json!({"memory": 0, "vcpus": 0, "key_ids": 0, "disk": 0}));
+    let metrics = String::from_utf8(tds.ask(&Method::GET, "/metrics", None).body).expect("text");
+    assert!(
+        metrics.contains("tdvisor_seamcalls_total{leaf=\"TDH.VP.ENTER\""),
+        "what it counted stays:\n{metrics}"
+    );
+    assert!(!metrics.contains("td=\"one\""), "{metrics}");
+}
+
+#[test]
+fn a_td_is_looked_at_while_it_runs_and_its_tables_while_it_is_paused() {
+    let tds = Tds::new("look");
+    tds.run(&waiting("one"));
+    assert_eq!(tds.put("one/boot"), 409);
+    assert!(tds.get("one/exits")["vcpus"][0]["exits"].is_object());
+    assert!(tds.get("one/measurements")["rtmrs"][3].is_string());
+    assert_eq!(tds.get("one/quotes"), json!({"quotes": []}));
+    for whole_only_at_rest in ["one/audit", "one/page-tables"] {
+        let reply = tds.ask(&Method::GET, &format!("/td/v1/tds/{whole_only_at_rest}"), None);
+        assert_eq!(reply.status, 409);
+        assert_eq!(sentences(&reply.body), ["the TD has to be paused for this"]);
+    }
+    let metrics = String::from_utf8(tds.ask(&Method::GET, "/metrics", None).body).expect("text");
+    assert!(metrics.contains("tdvisor_td_private_bytes{td=\"one\""), "{metrics}");
+    assert!(metrics.contains("tdvisor_service_tds{phase=\"running\"} 1"), "{metrics}");
+    assert_eq!(tds.put("one/resume"), 409);
+    assert_eq!(tds.put("one/pause"), 204);
+    assert_eq!(tds.put("one/pause"), 409);
+    assert_eq!(tds.get("one")["phase"], "paused");
+    assert_eq!(tds.get("one/audit")["verdict"], "agreed");
+    let all = tds.get("one/page-tables?limit=16384");
+    assert_eq!(all["next"], Value::Null);
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    loop {
+        let piece = tds.get(&format!("one/page-tables?from={from:#x}&limit=100"));
+        pieces.extend(piece["entries"].as_array().expect("entries").iter().cloned());
+        match piece["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(all["entries"].as_array(), Some(&pieces), "no entry is lost between two pieces");
+    assert!(pieces.iter().any(|entry| entry["sept"].is_object() && entry["pamt"].is_object()));
+    assert_eq!(tds.put("one/resume"), 204);
+    assert_eq!(tds.put("one/stop"), 204);
+    let td = tds.get("one");
+    assert_eq!(
+        (&td["phase"], &td["report"]["ending"]["event"]),
+        (&json!("ended"), &json!("stopped")),
+        "{td}"
+    );
+    assert_eq!(tds.put("one/boot"), 204, "it can be booted again");
+    assert_eq!(tds.get("one")["report"], Value::Null);
+}
+
+#[test]
+fn a_worker_that_opens_a_file_or_a_socket_or_starts_a_program_dies_alone_and_is_named() {
+    for misdeed in [Misdeed::OpensFile, Misdeed::OpensSocket, Misdeed::Forks] {
+        let tds = Tds::with(&format!("{misdeed:?}"), FleetLimits::default(), misdeed);
+        tds.run(&waiting("beside"));
+        let mut bad = hello("bad");
+        bad["payload"]["cmdline"] = json!("quote");
+        tds.run(&bad);
+        let td = tds.await_end("bad");
+        assert_eq!(td["phase"], "died", "{misdeed:?}: {td}");
+        let reason = td["reason"].as_str().expect("a reason");
+        assert!(reason.contains("SIGSYS"), "{reason}");
+        assert_eq!(tds.events("bad").last().expect("an event")["event"], "worker-died");
+        assert_eq!(tds.get("beside")["phase"], "running", "{misdeed:?}");
+        assert_eq!(tds.put("beside/pause"), 204);
+    }
+    // The same guest under a worker that behaves.
+    let tds = Tds::new("behaves");
+    let mut good = hello("good");
+    good["payload"]["cmdline"] = json!("quote");
+    tds.run(&good);
+    assert_eq!(tds.await_end("good")["phase"], "ended");
+}
+
+#[test]
+fn a_td_that_wants_more_than_there_is_is_refused_and_what_is_given_back_can_be_had() {
+    let limits = FleetLimits {
+        td_memory: 128 << 20,
+        td_vcpus: 2,
+        memory: 100 << 20,
+        key_ids: 1,
+        disk: 2 << 20,
+        td_disk: 1 << 20,
+        ..FleetLimits::default()
+    };
+    let tds = Tds::with("limits", limits, Misdeed::None);
+    let post = |request: &Value| tds.ask(&Method::POST, "/td/v1/tds", Some(request));
+    for (key, value) in [("memory", json!(256 << 20)), ("vcpus", json!(3))] {
+        let mut request = hello("more");
+        request[key] = value;
+        let reply = post(&request);
+        assert_eq!(reply.status, 422, "{key}: {:?}", sentences(&reply.body));
+    }
+    tds.run(&waiting("one"));
+    tds.create(&waiting("two"));
+    let reply = post(&waiting("three"));
+    assert_eq!(reply.status, 429);
+    assert!(sentences(&reply.body)[0].contains("state directory"));
+    assert_eq!(post(&waiting("one")).status, 409);
+    let reply = tds.ask(&Method::PUT, "/td/v1/tds/two/boot", None);
+    assert_eq!((reply.status.as_u16(), tds.get("two")["phase"].clone()), (429, json!("created")));
+    assert!(sentences(&reply.body)[0].contains("bytes of memory"), "{:?}", sentences(&reply.body));
+    assert_eq!(tds.put("one/stop"), 204);
+    assert_eq!(tds.put("two/boot"), 204);
+}
+
+#[test]
+fn a_td_that_cannot_be_started_says_why_and_can_be_started_later() {
+    let tds = Tds::new("missing");
+    let disk = tds.folder.join("disk.img");
+    let mut request = hello("one");
+    request["disks"] = json!([{"path": disk}]);
+    tds.create(&request);
+    let reply = tds.ask(&Method::PUT, "/td/v1/tds/one/boot", None);
+    assert_eq!(reply.status, 400, "{:?}", sentences(&reply.body));
+    assert!(sentences(&reply.body)[0].contains("disks[0].path"), "{:?}", sentences(&reply.body));
+    assert_eq!(tds.get("one")["phase"], "created");
+    assert_eq!(tds.ask(&Method::DELETE, "/td/v1/tds/one", None).status, 204);
+}
+
+#[test]
+fn a_service_that_starts_again_finds_what_there_was_and_names_what_died_with_it() {
+    let tds = Tds::new("again");
+    tds.run(&waiting("ran"));
+    tds.create(&waiting("created"));
+    tds.run(&hello("ended"));
+    let ended = tds.await_end("ended");
+    // What a service that is killed now leaves behind.
+    let left = tds.folder.join("left");
+    for name in ["ran", "created", "ended"] {
+        let (from, to) = (tds.folder.join("state/tds").join(name), left.join("tds").join(name));
+        fs::create_dir_all(&to).expect("a folder");
+        for file in ["td.json", "console"] {
+            fs::copy(from.join(file), to.join(file)).expect("a file that is there");
+        }
+    }
+    fs::create_dir_all(left.join("tds/.new-half")).expect("a folder");
+    let again =
+        Fleet::open(options(left.clone(), FleetLimits::default(), Misdeed::None)).expect("it is taken");
+    let describe = |name: &str| again.describe(name).expect("it is there");
+    assert_eq!(describe("created")["phase"], "created");
+    assert_eq!(describe("ended")["report"], ended["report"]);
+    let ran = describe("ran");
+    assert_eq!((&ran["phase"], &ran["reason"]), (&json!("died"), &json!("the service ended while it ran")));
+    assert!(again.describe("half").is_err() && !left.join("tds/.new-half").exists());
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described() {
+    let tds = Tds::new("form");
+    tds.create(&waiting("one"));
+    let described: BTreeSet<String> = openapi()["paths"]
+        .as_object()
+        .expect("paths")
+        .values()
+        .flat_map(|item| item.as_object().expect("methods").values())
+        .flat_map(|operation| operation["responses"].as_object().expect("responses").keys().cloned())
+        .collect();
+    let body = json!({});
+    for (method, path, body, status) in [
+        (Method::GET, "/", None, 404),
+        (Method::GET, "/td/v1", None, 404),
+        (Method::GET, "/td/v1/tds/", None, 404),
+        (Method::GET, "/td/v1/tds/nobody", None, 404),
+        (Method::GET, "/td/v1/tds/../one", None, 404),
+        (Method::PATCH, "/td/v1/tds", None, 405),
+        (Method::POST, "/td/v1/tds", None, 400),
+        (Method::POST, "/td/v1/tds", Some(&body), 400),
+        (Method::PUT, "/td/v1/tds/one/boot", Some(&body), 400),
+        (Method::PUT, "/td/v1/tds/nobody/boot", None, 404),
+        (Method::PUT, "/td/v1/tds/one/stop", None, 409),
+        (Method::PUT, "/td/v1/tds/one/pause", None, 409),
+        (Method::GET, "/td/v1/tds/one/exits", None, 409),
+        (Method::GET, "/td/v1/tds/one/page-tables?from=x", None, 400),
+        (Method::GET, "/td/v1/tds/one/page-tables?to=1", None, 400),
+        (Method::GET, "/td/v1/tds/one?x=1", None, 400),
+    ] {
+        let reply = tds.ask(&method, path, body);
+        assert_eq!(reply.status, status, "{method} {path}: {:?}", sentences(&reply.body));
+        sentences(&reply.body);
+        assert!(status == 405 || described.contains(&status.to_string()), "{status} is not described");
+    }
+}
+
+/// Bytes of the image that a window of is looked for, and how far windows are apart.
+const WINDOW: usize = 24;
+const STRIDE: usize = 512;
+
+/// Windows of what the TD holds: pieces of its image, as they are, in hexadecimal and in base64 at each alignment.
+fn windows_of_the_image() -> Vec<Vec<u8>> {
+    use base64::Engine as _;
+    let image =
+        tdvisor_guest_images::GUESTS.iter().find(|guest| guest.name == "fault-td").expect("built in").image;
+    let mut windows = Vec::new();
+    for window in image.windows(WINDOW).step_by(STRIDE) {
+        let distinct: BTreeSet<u8> = window.iter().copied().collect();
+        // Zeros and the like are everywhere.
+        if distinct.len() < WINDOW / 2 {
+            continue;
+        }
+        windows.push(window.to_vec());
+        windows.push(window.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect());
+        for skip in 0..3 {
+            let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&window[skip..skip + 21]);
+            windows.push(encoded.into_bytes());
+        }
+    }
+    assert!(windows.len() > 50, "{} windows", windows.len());
+    windows
+}
+
+#[test]
+fn no_answer_has_what_a_td_holds() {
+    let tds = Tds::new("secrets");
+    tds.run(&waiting("one"));
+    assert_eq!(tds.put("one/pause"), 204);
+    let windows = windows_of_the_image();
+    let mut looked_at = 0;
+    for phase in ["paused", "ended"] {
+        assert_eq!(tds.get("one")["phase"], phase);
+        for route in ROUTES.iter().filter(|route| route.verb == Verb::Get && route.says != Says::Events) {
+            let mut path = route.path.replace("{td}", "one");
+            if !route.query.is_empty() {
+                path.push_str("?limit=16384");
+            }
+            let body = tds.ask(&Method::GET, &path, None).body;
+            looked_at += body.len();
+            for window in &windows {
+                let found = body.windows(window.len()).any(|other| other == window);
+                assert!(!found, "{path} of a TD that is {phase} has {}", String::from_utf8_lossy(window));
+            }
+        }
+        if phase == "paused" {
+            assert_eq!(tds.put("one/stop"), 204);
+        }
+    }
+    let events = json!(tds.events("one")).to_string();
+    assert!(
+        windows.iter().all(|window| !events.as_bytes().windows(window.len()).any(|other| other == window))
+    );
+    assert!(looked_at > 10_000, "{looked_at} bytes of answers");
+}

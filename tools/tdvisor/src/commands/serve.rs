@@ -1,0 +1,120 @@
+//! `tdvisor serve`: many TDs behind our own API, each in a process of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions};
+use tdvisor_service::http::{Access, Limits, Server};
+use tdvisor_service::td_api::{TdApi, openapi};
+
+use super::hardware::HardwareArgs;
+use super::run::memory_size::MemorySize;
+use super::serve_worker;
+use crate::outcome::{Failure, Status};
+use crate::streams::print;
+
+/// Serve many TDs behind a REST API on a UNIX socket, each in a process of its own.
+///
+/// Clients create, boot, pause, look at and end TDs under /td/v1 (`--openapi` prints the description), and read numbers for
+/// Prometheus at /metrics. The process of a TD confines itself before the guest's first instruction: no new privileges,
+/// rlimits, landlock and seccomp, as far as the kernel has them. No TD is inspectable: no answer has what one holds. Only the
+/// socket's owner and the superuser are served. A signal ends every TD, and then the service.
+///
+/// Exit status: 0 a signal ended it, 2 bad usage, or a socket or state directory that cannot be had, 4 a fault of tdvisor.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where clients come.
+    #[arg(long, value_name = "PATH", required_unless_present = "openapi")]
+    socket: Option<PathBuf>,
+    /// Where TDs are kept: a service that starts again finds them there, and names those that died with it.
+    #[arg(long, value_name = "DIR", required_unless_present = "openapi")]
+    state_dir: Option<PathBuf>,
+    /// The most memory of one TD.
+    #[arg(long, value_name = "SIZE", default_value = "16G")]
+    td_memory: MemorySize,
+    /// The most vCPUs of one TD.
+    #[arg(long, value_name = "N", default_value_t = FleetLimits::default().td_vcpus)]
+    td_vcpus: u32,
+    /// The most bytes of the state directory that the console of one TD may fill. What does not fit is not kept.
+    #[arg(long, value_name = "SIZE", default_value = "16M")]
+    td_disk: MemorySize,
+    /// The most memory of all TDs that run.
+    #[arg(long, value_name = "SIZE", default_value = "64G")]
+    memory: MemorySize,
+    /// The most vCPUs of all TDs that run.
+    #[arg(long, value_name = "N", default_value_t = FleetLimits::default().vcpus)]
+    vcpus: u32,
+    /// The most key ids of all TDs that run: each has one.
+    #[arg(long, value_name = "N", default_value_t = FleetLimits::default().key_ids)]
+    key_ids: u32,
+    /// The most bytes of the state directory that all consoles may fill.
+    #[arg(long, value_name = "SIZE", default_value = "16G")]
+    disk: MemorySize,
+    /// Run TDs also where the kernel has no seccomp. Their descriptions say so.
+    #[arg(long)]
+    without_seccomp: bool,
+    #[command(flatten)]
+    hardware: HardwareArgs,
+    /// Print the API's OpenAPI document.
+    #[arg(long)]
+    openapi: bool,
+}
+
+/// How long answers that are under way may take to be written when the service ends, and TDs to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const LAST_TDS: Duration = Duration::from_secs(30);
+
+/// Serves until a signal comes.
+pub fn run(args: Args) -> Result<Status, Failure> {
+    if args.openapi {
+        print(&format!("{:#}\n", openapi()))?;
+        return Ok(Status::Success);
+    }
+    let (Some(socket), Some(state)) = (&args.socket, &args.state_dir) else {
+        return Err(Failure::input("--socket", "it is needed, and --state-dir"));
+    };
+    // What a worker would find wrong is said now.
+    args.hardware.hardware()?;
+    let server =
+        Server::bind(socket, Access::Owner).map_err(|error| Failure::input(socket.display(), error))?;
+    let program =
+        std::env::current_exe().map_err(|error| Failure::Internal(format!("this program: {error}")))?;
+    let words = [serve_worker::NAME.to_owned()].into_iter().chain(args.hardware.words());
+    let options = FleetOptions {
+        worker: (program, words.map(OsString::from).collect()),
+        state: state.clone(),
+        limits: args.limits(),
+        without_seccomp: args.without_seccomp,
+    };
+    let fleet = Fleet::open(options).map_err(|error| Failure::input(state.display(), error))?;
+    let fleet = Arc::new(fleet);
+    let (ask, asked) = sync_channel(1);
+    // Without a handler a signal ends the process at once: the TDs end with it, and are named at the next start.
+    let _ = ctrlc::set_handler(move || drop(ask.try_send(())));
+    let running = server.start(Limits::default(), Arc::new(TdApi::new(fleet.clone())));
+    let running = running.map_err(|error| Failure::Internal(error.to_string()))?;
+    // An error is a handler that could not be set: then nobody asks, and the process ends by a signal's default.
+    if asked.recv().is_err() {
+        return Err(Failure::Internal("signals cannot be handled".to_owned()));
+    }
+    running.stop(LAST_ANSWERS);
+    fleet.end(Instant::now() + LAST_TDS);
+    Ok(Status::Success)
+}
+
+impl Args {
+    fn limits(&self) -> FleetLimits {
+        FleetLimits {
+            td_memory: self.td_memory.bytes(),
+            td_vcpus: self.td_vcpus,
+            td_disk: self.td_disk.bytes(),
+            memory: self.memory.bytes(),
+            vcpus: self.vcpus,
+            key_ids: self.key_ids,
+            disk: self.disk.bytes(),
+        }
+    }
+}
