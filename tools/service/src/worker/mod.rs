@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! The service starts it with one end of a socket as its standard input, and says by it ([`protocol`]) what to do. One thread
-//! follows orders, one after the other; one builds, runs and tears down the TD `life`; the TD's machine, devices and
+//! follows orders, one after the other; one builds, runs and tears down the TD (`life`); the TD's machine, devices and
 //! vCPUs have theirs. When the TD has ended, or the service has gone, everything is given back and the process ends.
 
 mod confine;

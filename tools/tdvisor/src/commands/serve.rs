@@ -93,7 +93,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let fleet = Arc::new(fleet);
     let (ask, asked) = sync_channel(1);
     // Without a handler a signal ends the process at once: the TDs end with it, and are named at the next start.
-    let _ = ctrlc::set_handler(move || drop(ask.try_send(())));
+    let _ = ctrlc::set_handler(move || {
+        // Whoever asked before is enough.
+        let _ = ask.try_send(());
+    });
     let running = server.start(Limits::default(), Arc::new(TdApi::new(fleet.clone())));
     let running = running.map_err(|error| Failure::Internal(error.to_string()))?;
     // An error is a handler that could not be set: then nobody asks, and the process ends by a signal's default.
