@@ -1,9 +1,13 @@
 /* Work for a processor, in pieces: says when each begins and when it ends, for whoever watches the console. The host
  * takes the time: a guest's own clock is a part of what is measured. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* What the work comes to; printed, so that no compiler may leave the work out. */
 static uint64_t result;
@@ -95,9 +99,45 @@ static const struct {
     {"register_loop", register_loop}, {"sieve", sieve}, {"qsort", sort}, {"matrix", matrix}, {"memcpy", copy},
 };
 
-int main(void)
+static int run_on(int processor)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(processor, &set);
+    return sched_setaffinity(0, sizeof set, &set);
+}
+
+/* The register loop on one processor, and then on two at once. */
+static int scaling(void)
+{
+    if (run_on(0))
+        return 1;
+    puts("engine: begin alone");
+    register_loop();
+    puts("engine: end alone");
+    puts("engine: begin together");
+    pid_t other = fork();
+    if (other < 0)
+        return 1;
+    if (other == 0) {
+        if (run_on(1))
+            _exit(1);
+        register_loop();
+        _exit(result == 0);
+    }
+    register_loop();
+    int status;
+    if (waitpid(other, &status, 0) != other || status != 0)
+        return 1;
+    puts("engine: end together");
+    return 0;
+}
+
+int main(int count, char **arguments)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (count > 1 && strcmp(arguments[1], "scaling") == 0)
+        return scaling();
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         printf("engine: begin %s\n", pieces[i].name);
         pieces[i].work();

@@ -41,7 +41,7 @@ impl Vmm {
     fn command(self, files: &Files, switches: &str) -> Result<Command, String> {
         let cmdline = format!("{CONSOLE} {switches}");
         match self {
-            Self::Tdvisor => guest::command(guest::Pace::Real, EngineKind::default(), files, &cmdline),
+            Self::Tdvisor => guest::command(guest::Pace::Real, (EngineKind::default(), 1), files, &cmdline),
             Self::Qemu => {
                 let mut qemu = Command::new("qemu-system-x86_64");
                 qemu.args(["-accel", "tcg", "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot"]);
@@ -81,7 +81,7 @@ pub fn counted(files: &Files) -> Result<[Counted; 2], String> {
     let cmdline = format!("{CONSOLE} tdvisor.steps=none");
     let mut process = Process::start(&mut guest::command(
         guest::Pace::Deterministic,
-        EngineKind::default(),
+        (EngineKind::default(), 1),
         files,
         &cmdline,
     )?)?;

@@ -44,21 +44,30 @@ pub enum Pace {
 
 const DETERMINISTIC: &str = "deterministic";
 
-/// This program, to boot these files in a TD whose processors have this engine.
-pub fn command(pace: Pace, engine: EngineKind, files: &Files, cmdline: &str) -> Result<Command, String> {
+/// This program, to boot these files in a TD of so many processors that have this engine.
+pub fn command(
+    pace: Pace,
+    (engine, vcpus): (EngineKind, u32),
+    files: &Files,
+    cmdline: &str,
+) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     let pace = if pace == Pace::Deterministic { DETERMINISTIC } else { "real" };
-    command.args([ROLE, pace, engine.name()]).arg(&files.vmlinux).arg(&files.initrd).arg(cmdline);
+    command
+        .args([ROLE, pace, engine.name(), &vcpus.to_string()])
+        .arg(&files.vmlinux)
+        .arg(&files.initrd)
+        .arg(cmdline);
     Ok(command)
 }
 
 /// Boots what the arguments say.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let [pace, engine, kernel, initrd, cmdline] = arguments else { return ExitCode::from(2) };
-    let Ok(engine) = engine.parse() else { return ExitCode::from(2) };
+    let [pace, engine, vcpus, kernel, initrd, cmdline] = arguments else { return ExitCode::from(2) };
+    let (Ok(engine), Ok(vcpus)) = (engine.parse(), vcpus.parse()) else { return ExitCode::from(2) };
     let pace = if pace == DETERMINISTIC { Pace::Deterministic } else { Pace::Real };
-    match boot(pace, engine, kernel.as_ref(), initrd.as_ref(), cmdline) {
+    match boot(pace, (engine, vcpus), kernel.as_ref(), initrd.as_ref(), cmdline) {
         Ok(Ending::PoweredOff { code: 0 }) => ExitCode::SUCCESS,
         Ok(ending) => {
             println!("the TD ended otherwise: {ending}");
@@ -73,12 +82,12 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 fn boot(
     pace: Pace,
-    engine: EngineKind,
+    (engine, vcpus): (EngineKind, u32),
     kernel: &Path,
     initrd: &Path,
     cmdline: &str,
 ) -> Result<Ending, Box<dyn Error>> {
-    let config = TdConfig { memory: MEMORY_MIB << 20, ..TdConfig::default() };
+    let config = TdConfig { memory: MEMORY_MIB << 20, vcpus, ..TdConfig::default() };
     let machine_pace = match pace {
         Pace::Real => MachinePace::Real,
         Pace::Deterministic => MachinePace::Deterministic { seed: 1 },
@@ -122,12 +131,21 @@ fn boot(
     let td = Td::build(&host, &config, BOOT_SHIM.image, |_| {})?;
     let monitor = Monitor::new(devices, None);
     let nanoseconds = std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| {
-            let before = thread_cpu();
-            monitor.run_vcpu(&td, 0, &RunsOn);
-            thread_cpu() - before
-        });
-        vcpu.join().map_err(|_| "the vCPU's thread panicked")
+        let (monitor, td) = (&monitor, &td);
+        let threads: Vec<_> = (0..vcpus)
+            .map(|index| {
+                scope.spawn(move || {
+                    let before = thread_cpu();
+                    monitor.run_vcpu(td, index, &RunsOn);
+                    thread_cpu() - before
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|vcpu| vcpu.join())
+            .sum::<Result<u64, _>>()
+            .map_err(|_| "a vCPU's thread panicked")
     })?;
     if pace == Pace::Deterministic {
         let samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
