@@ -1,86 +1,13 @@
 //! A source that says what it should not: the destination refuses, keeps nothing, and never panics.
 
-use td_host::migration::bundle::{Announcement, MemoryBundle, Message, Page, SlotShape, StateBundle};
+use td_host::migration::bundle::{Announcement, Message, SlotShape};
 use td_host::migration::destination::Destination;
 use td_host::migration::failure::Failure;
 use td_host::migration::source::{Order, Plan, Source, Step};
 use tdvisor_base::{Gfn, Level};
-use tdx_module_iface::tdh::GpaEntry;
 
+use crate::altered::{Numbers, altered};
 use crate::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, host, reference};
-
-/// Numbers that look random, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-
-    fn flip(&mut self, bytes: &mut [u8]) {
-        let at = self.below(bytes.len());
-        bytes[at] ^= 1 << self.below(8);
-    }
-}
-
-fn state(numbers: &mut Numbers, bundle: &StateBundle) -> StateBundle {
-    let (mut head, mut pages) = (*bundle.head(), bundle.pages().to_vec());
-    match numbers.below(4) {
-        0 => numbers.flip(&mut head),
-        1 if pages.len() > 1 => drop(pages.pop()),
-        2 if pages.len() < 16 => pages.push(Page::zeroed()),
-        _ => {
-            let page = numbers.below(pages.len());
-            numbers.flip(pages[page].bytes_mut());
-        }
-    }
-    StateBundle::new(head, pages).unwrap()
-}
-
-fn memory(numbers: &mut Numbers, bundle: &MemoryBundle) -> MemoryBundle {
-    let (mut head, mut entries) = (*bundle.head(), bundle.entries().to_vec());
-    let at = numbers.below(entries.len());
-    match numbers.below(8) {
-        0 => numbers.flip(&mut head),
-        1 => numbers.flip(&mut entries[at].tag),
-        2 => entries[at].entry = GpaEntry(entries[at].entry.0 ^ 1 << numbers.below(64)),
-        3 => entries[at].contents = None,
-        4 if entries.len() > 1 => drop(entries.remove(at)),
-        5 if entries.len() > 1 => {
-            let other = (at + 1) % entries.len();
-            entries.swap(at, other);
-        }
-        6 if entries.len() < 128 => entries.push(entries[at].clone()),
-        _ => match &mut entries[at].contents {
-            Some(page) => numbers.flip(page.bytes_mut()),
-            None => entries[at].contents = Some(Page::zeroed()),
-        },
-    }
-    MemoryBundle::new(head, entries).unwrap()
-}
-
-/// The message with something else in it; `None` where nothing of it is protected.
-fn altered(numbers: &mut Numbers, message: &Message) -> Option<Message> {
-    Some(match message {
-        Message::Immutable(bundle) => Message::Immutable(state(numbers, bundle)),
-        Message::TdState(bundle) => Message::TdState(state(numbers, bundle)),
-        Message::Memory(bundle) => Message::Memory(memory(numbers, bundle)),
-        Message::Vcpu(bundle) => {
-            let mut bundle = bundle.clone();
-            bundle.state = state(numbers, &bundle.state);
-            Message::Vcpu(bundle)
-        }
-        Message::Epoch(token) | Message::Start(token) => {
-            let mut token = *token;
-            numbers.flip(&mut token);
-            if matches!(message, Message::Epoch(_)) { Message::Epoch(token) } else { Message::Start(token) }
-        }
-        Message::Announce(_) | Message::Shared(_) | Message::Complete => return None,
-    })
-}
 
 /// What is done to one message of a session.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +28,7 @@ fn inv_62_bundles_that_are_altered_cut_repeated_or_out_of_order_are_refused_and_
     let stayed = reference(Level::L2M);
     assert_eq!(monitor.run(&td, stayed.exits / 2), None);
     let before = Belongings::of(&there);
-    let mut numbers = Numbers(0x5eed_1234_5678_9abc);
+    let mut numbers = Numbers::new(0x5eed_1234_5678_9abc);
     let plan = Plan { rounds: 1, order: Order::NewPagesLast };
     let mut refused = 0;
     let mut length = 12;

@@ -4,4 +4,5 @@
 
 mod aliases;
 mod guest;
+mod model;
 mod world;

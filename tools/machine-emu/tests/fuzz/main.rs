@@ -1,0 +1,156 @@
+//! Random bundles for the destination of a migration: of sessions that are right but for what is altered, lost, repeated or
+//! put elsewhere. It refuses, keeps nothing, and does not panic; the source goes on.
+//!
+//! Each session has a seed, which a failure names. `TDVISOR_FUZZ_SECONDS` makes the search that long; otherwise it is short.
+//! `TDVISOR_FUZZ_SEED` is the first seed, and with no seconds the only one.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../migration/altered.rs"]
+mod altered;
+#[path = "../migration/world.rs"]
+#[allow(dead_code, reason = "the tests of migration use the rest")]
+mod world;
+
+use std::time::{Duration, Instant};
+
+use td_host::migration::bundle::{Message, SharedPage, SharedPages};
+use td_host::migration::destination::Destination;
+use td_host::migration::source::{Order, Plan, Source, Step};
+use tdvisor_base::{Gfn, Level};
+
+use altered::{Numbers, altered};
+use world::{
+    Belongings, EmulatedHost, EmulatedTd, End, Monitor, SPARE, agree, check, guest, host, reference,
+};
+
+/// Sessions of a short search.
+const SHORT: u64 = 12;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+/// What becomes of one message on its way: nothing, one message, or several.
+fn on_the_way(numbers: &mut Numbers, message: &Message, earlier: &[Message]) -> Vec<Message> {
+    match numbers.below(6) {
+        0 => Vec::new(),
+        1 => vec![message.clone(), message.clone()],
+        2 => {
+            let old = earlier.get(numbers.below(earlier.len())).unwrap_or(message);
+            vec![old.clone(), message.clone()]
+        }
+        _ => match message {
+            // Where shared pages go is the source's word alone.
+            Message::Shared(pages) => {
+                let mut pages: Vec<SharedPage> = pages.pages().to_vec();
+                let at = numbers.below(pages.len());
+                pages[at].gfn = Gfn::new(1 << numbers.below(40));
+                vec![Message::Shared(SharedPages::new(pages).unwrap())]
+            }
+            Message::Vcpu(bundle) if numbers.below(2) == 0 => {
+                let mut bundle = bundle.clone();
+                bundle.host.posted[numbers.below(4)] ^= 1 << numbers.below(64);
+                vec![Message::Vcpu(bundle)]
+            }
+            message => altered(numbers, message).into_iter().collect(),
+        },
+    }
+}
+
+/// Two machines with a TD on one of them.
+struct Setting<'h> {
+    here: &'h EmulatedHost,
+    there: &'h EmulatedHost,
+    from: &'h End<'h>,
+    to: &'h End<'h>,
+    td: &'h EmulatedTd<'h>,
+    before: Belongings,
+}
+
+impl Setting<'_> {
+    /// One session, which never gets to its end.
+    fn session(&self, seed: u64) -> Refused {
+        let mut numbers = Numbers::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let order = [Order::InOrder, Order::NewPagesLast][numbers.below(2)];
+        let plan = Plan { rounds: numbers.below(3) as u32, order };
+        let one_in = 2 + numbers.below(12);
+        let mut destination = Destination::new(self.there, SPARE).unwrap();
+        agree(self.from, self.td, self.to, &destination);
+        let mut source = Source::new(self.td, SPARE, plan).unwrap();
+        let (mut earlier, mut refused) = (Vec::new(), Refused::No);
+        'session: loop {
+            let message = match source.step().unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
+                Step::Say(Message::Complete) | Step::Wait => break,
+                Step::Say(message) => message,
+                Step::Quiet => continue,
+            };
+            let arriving = match numbers.below(one_in) {
+                0 => on_the_way(&mut numbers, &message, &earlier),
+                _ => vec![message.clone()],
+            };
+            for message in &arriving {
+                match destination.take(message) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => panic!("seed {seed}: {answer:?} although nobody said that it is all"),
+                    Err(_) => {
+                        refused = Refused::Yes;
+                        break 'session;
+                    }
+                }
+            }
+            if earlier.len() < 64 {
+                earlier.push(message);
+            }
+        }
+        let token = destination.abort();
+        assert!(destination.report().is_clean(), "seed {seed}: {:?}", destination.report());
+        drop(destination);
+        assert_eq!(Belongings::of(self.there), self.before, "seed {seed}");
+        source.abort(token.as_ref()).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        refused
+    }
+}
+
+#[derive(PartialEq)]
+enum Refused {
+    Yes,
+    No,
+}
+
+#[test]
+fn whatever_another_machine_sends_is_refused_or_harmless_and_nothing_of_it_is_kept() {
+    let (here, there) = (host(), host());
+    let (from, to) = (End::new(&here), End::new(&there));
+    let td = guest(&here, &from.service, Level::L2M);
+    let mut monitor = Monitor::default();
+    let stayed = reference(Level::L2M);
+    assert_eq!(monitor.run(&td, stayed.exits / 2), None);
+    let before = Belongings::of(&there);
+    let setting = Setting { here: &here, there: &there, from: &from, to: &to, td: &td, before };
+
+    let until = number("TDVISOR_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let first = number("TDVISOR_FUZZ_SEED");
+    let (mut seed, mut sessions, mut refused) = (first.unwrap_or(1), 0, 0);
+    loop {
+        refused += u64::from(setting.session(seed) == Refused::Yes);
+        sessions += 1;
+        let goes_on = match (until, first) {
+            (Some(until), _) => Instant::now() < until,
+            (None, Some(_)) => false,
+            (None, None) => sessions < SHORT,
+        };
+        if !goes_on {
+            break;
+        }
+        seed += 1;
+    }
+    check(setting.there, &[]);
+    check(setting.here, &[&td]);
+    println!("{sessions} sessions, {refused} of them refused, up to seed {seed}");
+    assert!(first.is_some() || refused * 3 > sessions, "only {refused} of {sessions} sessions were refused");
+    monitor.run_to_the_end(&td);
+    assert_eq!(monitor.console, stayed.console);
+}
