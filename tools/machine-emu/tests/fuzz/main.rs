@@ -61,16 +61,16 @@ fn on_the_way(numbers: &mut Numbers, message: &Message, earlier: &[Message]) -> 
 }
 
 /// Two machines with a TD on one of them.
-struct Setting<'h> {
+struct Setting<'s, 'h> {
     here: &'h EmulatedHost,
     there: &'h EmulatedHost,
-    from: &'h End<'h>,
-    to: &'h End<'h>,
-    td: &'h EmulatedTd<'h>,
+    from: &'s End<'h>,
+    to: &'s End<'h>,
+    td: &'s EmulatedTd<'h>,
     before: Belongings,
 }
 
-impl Setting<'_> {
+impl Setting<'_, '_> {
     /// One session, which never gets to its end.
     fn session(&self, seed: u64) -> Refused {
         let mut numbers = Numbers::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -5,7 +5,7 @@ use seam_emu::inject::{Chaos, FaultPlan};
 use td_host::memory::Converted;
 use tdvisor_base::{Gfn, Level, Side};
 use tdvisor_guest_images::L1_VMM;
-use tdx_module_iface::{Gprs, Status, TdgLeaf};
+use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td, tdcalls};
 
@@ -38,17 +38,24 @@ impl Numbers {
     }
 }
 
-struct Model<'h> {
+struct Model<'s, 'h> {
     host: &'h EmulatedHost,
-    td: &'h EmulatedTd<'h>,
+    td: &'s EmulatedTd<'h>,
     pages: [Known; PAGES.len()],
 }
 
-impl Model<'_> {
+impl Model<'_, '_> {
     fn call(&self, leaf: TdgLeaf, gprs: Gprs) -> Gprs {
-        let got = tdcalls(self.host, self.td, vec![Gprs { rax: u64::from(leaf.0), ..gprs }]);
-        assert_eq!(Status::from_raw(got[0].rax), Status::SUCCESS, "{leaf}");
-        got[0]
+        // A guest repeats what was busy.
+        for _ in 0..100 {
+            let got = tdcalls(self.host, self.td, vec![Gprs { rax: u64::from(leaf.0), ..gprs }]);
+            let status = Status::from_raw(got[0].rax);
+            if status.code() != StatusCode::OPERAND_BUSY {
+                assert_eq!(status, Status::SUCCESS, "{leaf}");
+                return got[0];
+            }
+        }
+        panic!("{leaf} stays busy");
     }
 
     fn convert(&self, number: usize, to: Side) {
