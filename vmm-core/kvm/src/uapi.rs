@@ -21,6 +21,8 @@ pub mod request {
     pub const RUN: u32 = 0xae80;
     /// KVM_MEMORY_ENCRYPT_OP, whose argument is a [`TdxCommand`](super::TdxCommand).
     pub const MEMORY_ENCRYPT_OP: u32 = 0xc008_aeba;
+    /// KVM_SET_TSC_KHZ, on a VM: `kvm-ioctls` has it for vCPUs.
+    pub const SET_TSC_KHZ: u32 = 0xaea2;
     /// KVM_PRE_FAULT_MEMORY.
     pub const PRE_FAULT_MEMORY: u32 = 0xc040_aed5;
 }

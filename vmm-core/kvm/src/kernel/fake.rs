@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tdvisor_base::{Gpa, PAGE_SIZE};
 use zerocopy::FromZeros;
 
-use super::{Added, Capability, GuestMemfd, Kernel, KernelVcpu, KernelVm, Msi, Pages, SlotPlace};
+use super::odd::{OddVcpuRequest, OddVmRequest};
+use super::{Added, Capability, GuestMemfd, Kernel, KernelVcpu, KernelVm, Listed, Msi, Pages, SlotPlace};
 use crate::error::{Errno, Refusal};
 use crate::uapi::{ATTRIBUTE_PRIVATE, CapabilitiesHeader, CpuidEntry, InitVm, MEASURE, run};
 
@@ -151,7 +152,7 @@ impl FakeKernel {
 impl Kernel for FakeKernel {
     type Vm = FakeVm;
 
-    fn create_td(&self) -> Result<FakeVm, Errno> {
+    fn create_vm(&self, _vm_type: u32) -> Result<FakeVm, Errno> {
         self.state().ask("create", String::new())?;
         Ok(FakeVm(self.clone()))
     }
@@ -320,6 +321,10 @@ impl KernelVm for FakeVm {
         self.0.state().ask("msi", text)
     }
 
+    fn odd(&self, request: OddVmRequest) -> Result<(), Errno> {
+        self.0.state().ask("odd", format!("{request:?}")).and(Err(Errno(libc::EINVAL)))
+    }
+
     fn create_vcpu(&self, index: u32) -> Result<FakeVcpu, Errno> {
         let mut state = self.0.state();
         state.ask("vcpu", format!("{index}"))?;
@@ -340,10 +345,15 @@ pub(crate) struct FakeVcpu {
 impl KernelVcpu for FakeVcpu {
     type Pages = FakePages;
 
-    fn cpuid(&self) -> Result<Vec<CpuidEntry>, Refusal> {
-        let mut state = self.kernel.state();
-        state.ask("get-cpuid", String::new())?;
-        Ok(vec![CpuidEntry::new(0, 0, [0x21, 0, 0, 0]), CpuidEntry::new(7, 0, [0, 1, 0, 0])])
+    fn cpuid_with_room(&self, _room: usize) -> Listed {
+        let asked = self.kernel.state().ask("get-cpuid", String::new());
+        let all = [CpuidEntry::new(0, 0, [0x21, 0, 0, 0]), CpuidEntry::new(7, 0, [0, 1, 0, 0])];
+        let entries = if asked.is_ok() { all.to_vec() } else { Vec::new() };
+        Listed { count: entries.len(), entries, result: asked.map_err(Refusal::from) }
+    }
+
+    fn odd(&self, request: OddVcpuRequest) -> Result<(), Errno> {
+        self.kernel.state().ask("odd", format!("{request:?}")).and(Err(Errno(libc::EINVAL)))
     }
 
     fn set_cpuid(&self, entries: &[CpuidEntry]) -> Result<(), Errno> {

@@ -3,11 +3,13 @@
 #[cfg(test)]
 pub(crate) mod fake;
 mod linux;
+pub mod odd;
 
 use tdvisor_base::Gpa;
 
 use crate::error::{Errno, Refusal};
-use crate::uapi::{CapabilitiesHeader, CpuidEntry, InitVm};
+use crate::uapi::{CapabilitiesHeader, CpuidEntry, InitVm, MAX_CPUID_ENTRIES, VM_TYPE_TDX};
+use odd::{OddVcpuRequest, OddVmRequest};
 
 pub use linux::Linux;
 
@@ -48,11 +50,19 @@ pub trait Kernel: Send + Sync + Sized + 'static {
     /// A TD.
     type Vm: KernelVm;
 
+    /// KVM_CREATE_VM of a type.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn create_vm(&self, vm_type: u32) -> Result<Self::Vm, Errno>;
+
     /// KVM_CREATE_VM of type TDX.
     ///
     /// # Errors
     /// The kernel's answer.
-    fn create_td(&self) -> Result<Self::Vm, Errno>;
+    fn create_td(&self) -> Result<Self::Vm, Errno> {
+        self.create_vm(VM_TYPE_TDX)
+    }
 
     /// KVM_GET_SUPPORTED_CPUID.
     ///
@@ -180,6 +190,12 @@ pub trait KernelVm: Send + Sync {
     /// The kernel's answer: EPERM where nobody was meant.
     fn signal_msi(&self, msi: Msi) -> Result<(), Errno>;
 
+    /// A request that no monitor makes.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn odd(&self, request: OddVmRequest) -> Result<(), Errno>;
+
     /// KVM_CREATE_VCPU; the number is the x2APIC id.
     ///
     /// # Errors
@@ -192,11 +208,23 @@ pub trait KernelVcpu: Send + Sync {
     /// Memory of this process.
     type Pages: Pages;
 
+    /// KVM_TDX_GET_CPUID, with room for so many entries.
+    fn cpuid_with_room(&self, room: usize) -> Listed;
+
     /// KVM_TDX_GET_CPUID.
     ///
     /// # Errors
     /// What kernel and module answered.
-    fn cpuid(&self) -> Result<Vec<CpuidEntry>, Refusal>;
+    fn cpuid(&self) -> Result<Vec<CpuidEntry>, Refusal> {
+        let Listed { entries, result, .. } = self.cpuid_with_room(MAX_CPUID_ENTRIES);
+        result.map(|()| entries)
+    }
+
+    /// A request that no monitor makes.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn odd(&self, request: OddVcpuRequest) -> Result<(), Errno>;
 
     /// KVM_SET_CPUID2.
     ///
@@ -248,5 +276,16 @@ pub struct Added {
     /// Pages that were added.
     pub pages: u64,
     /// Why it went no further.
+    pub result: Result<(), Refusal>,
+}
+
+/// What KVM_TDX_GET_CPUID gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The entries; none beside an error.
+    pub entries: Vec<CpuidEntry>,
+    /// How many there are, also where there was too little room for them.
+    pub count: usize,
+    /// Why there are none.
     pub result: Result<(), Refusal>,
 }

@@ -70,6 +70,24 @@ pub(super) fn cases<K: Kernel>() -> Vec<Case<K>> {
                 holds("and again", interrupted.recv_timeout(PATIENCE).is_ok())
             })
         },
+        "a signal takes a halted vCPU out of KVM_RUN, and it stays halted" => |kernel, guests| {
+            let td = build(kernel, guests.fault, guests.command("halt"))?;
+            beside(&td, |interrupted| {
+                for step in ["the vCPU came back", "and again", "and a third time"] {
+                    td.interrupt(0);
+                    holds(step, interrupted.recv_timeout(PATIENCE).is_ok())?;
+                }
+                Ok(())
+            })
+        },
+        "private memory that became shared beneath its guest is KVM_EXIT_MEMORY_FAULT" => |kernel, guests| {
+            let td = build(kernel, guests.hello, None)?;
+            let story = Story::watch(&td, |story| story.console.contains('\n'))?;
+            holds("the guest runs", story.ending.is_none())?;
+            share_all(&td)?;
+            let story = Story::watch(&td, |story| story.faults != 0)?;
+            holds("KVM_EXIT_MEMORY_FAULT", story.faults == 1 && story.ending.is_none())
+        },
         "memory changes sides beside a vCPU that runs" => |kernel, guests| {
             let td = build(kernel, guests.fault, guests.command("spin"))?;
             // The last MiB, which this guest does not touch.
@@ -104,6 +122,8 @@ struct Story {
     private: u64,
     mmio: u64,
     quotes: u64,
+    /// Accesses to the side on which memory is not.
+    faults: u64,
     ending: Option<Ending<Death>>,
 }
 
@@ -201,7 +221,10 @@ impl Story {
                 VmExit::EventNotify { .. } => Answer::Done,
                 // All that KVM hands on.
                 VmExit::CallInfo { .. } => Answer::Value(u64::MAX),
-                VmExit::MemoryFault(_) => return holds("KVM_EXIT_MEMORY_FAULT", false),
+                VmExit::MemoryFault(_) => {
+                    self.faults += 1;
+                    return holds("no access to the other side", enough(self));
+                }
                 VmExit::Interrupted => Answer::Done,
                 VmExit::Ended(ending) => {
                     self.ending = Some(ending);
@@ -211,6 +234,18 @@ impl Story {
         }
         holds("an end", false)
     }
+}
+
+/// Makes all of a TD's memory shared, beneath its guest.
+fn share_all<K: Kernel>(td: &Td<K>) -> Outcome {
+    let (mut at, end) = (Gfn::new(0), Gfn::new(MEMORY / PAGE_SIZE));
+    while at < end {
+        at = match td.memory.convert(&td.vm, at, end, Side::Shared) {
+            Ok(all) if all.reached > at => all.reached,
+            _ => return holds("a conversion", false),
+        };
+    }
+    Ok(())
 }
 
 /// Runs the TD's vCPU on another thread. When its guest has printed something, does `act` beside it, which hears of each time

@@ -2,9 +2,23 @@
 //!
 //! The cases use the interface as any monitor would, on hardware as on the emulated server. Each makes a TD of its own and is
 //! done with it when it ends. Sources of what is promised: Documentation/virt/kvm/x86/intel-tdx.rst and api.rst of Linux.
+//!
+//! # What no case asks
+//! | refusal | why not |
+//! |---|---|
+//! | EINTR of KVM_TDX_INIT_MEM_REGION and KVM_PRE_FAULT_MEMORY | takes a signal that arrives between the request's beginning and its first page; what is made of it is tested with a kernel that answers from a script |
+//! | EAGAIN and EBUSY of requests to the module (TDH.MNG.CREATE, TDH.MNG.KEY.CONFIG, TDH.MR.FINALIZE, …) | takes a module that is busy: seen with injected statuses on the emulated server |
+//! | EBUSY of KVM_TDX_INIT_VM after KVM_CREATE_VCPU | no vCPU is made before KVM_TDX_INIT_VM, and afterwards the answer is EINVAL |
+//! | EBUSY of a request beside KVM_CREATE_VCPU of the same TD | a race, without a promise who wins |
+//! | ENOMEM | takes a kernel without memory |
+//! | EIO of any request | 'unexpected': the kernel warns of itself then |
+//! | ENOSPC of KVM_TDX_INIT_VM, key ids used up | takes all key ids of the machine from whoever else runs TDs there |
+//! | EOPNOTSUPP of KVM_PRE_FAULT_MEMORY with shadow page tables | TDs have none |
+//! | flags of KVM_TDX_FINALIZE_VM and KVM_TDX_GET_CPUID | 'must be 0', which the kernel does not look at |
 
 mod cases;
 mod guests;
+mod odd;
 mod rig;
 
 use std::fmt;
@@ -14,7 +28,7 @@ use crate::kernel::Kernel;
 
 /// All cases, in an order in which the first that fails says most: those in which a guest runs come last.
 pub fn cases<K: Kernel>() -> Vec<Case<K>> {
-    cases::cases().into_iter().chain(guests::cases()).collect()
+    cases::cases().into_iter().chain(odd::cases()).chain(guests::cases()).collect()
 }
 
 /// A case.

@@ -14,6 +14,7 @@
 #![allow(unsafe_code, reason = "the kernel's requests take addresses; the proof is in the module docs")]
 
 mod mapping;
+mod odd;
 mod signal;
 
 use std::io;
@@ -26,11 +27,12 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use tdvisor_base::{Gpa, PAGE_SIZE};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Added, Capability, GuestMemfd, Kernel, KernelVcpu, KernelVm, Msi, Pages, SlotPlace};
+use super::odd::{OddVcpuRequest, OddVmRequest};
+use super::{Added, Capability, GuestMemfd, Kernel, KernelVcpu, KernelVm, Listed, Msi, Pages, SlotPlace};
 use crate::error::{Errno, Refusal};
 use crate::uapi::{
     CapabilitiesHeader, CpuidEntry, CpuidHeader, InitMemRegion, InitVm, MAX_CPUID_ENTRIES, TdxCommand,
-    VM_TYPE_TDX, command, request, run,
+    command, request, run,
 };
 pub use mapping::Mapping;
 
@@ -60,8 +62,8 @@ impl Linux {
 impl Kernel for Linux {
     type Vm = LinuxVm;
 
-    fn create_td(&self) -> Result<LinuxVm, Errno> {
-        let fd = self.kvm.create_vm_with_type(VM_TYPE_TDX.into())?;
+    fn create_vm(&self, vm_type: u32) -> Result<LinuxVm, Errno> {
+        let fd = self.kvm.create_vm_with_type(vm_type.into())?;
         Ok(LinuxVm { shared: Arc::new(Shared { fd, slots: Mutex::default() }) })
     }
 
@@ -237,6 +239,10 @@ impl KernelVm for LinuxVm {
         Ok(self.shared.fd.signal_msi(msi).map(drop)?)
     }
 
+    fn odd(&self, request: OddVmRequest) -> Result<(), Errno> {
+        odd::of_vm(self, request)
+    }
+
     fn create_vcpu(&self, index: u32) -> Result<LinuxVcpu, Errno> {
         let fd = self.shared.fd.create_vcpu(index.into())?;
         let page = Mapping::of_vcpu(&fd, self.shared.fd.run_size() as u64)?;
@@ -290,16 +296,22 @@ impl LinuxVcpu {
 impl KernelVcpu for LinuxVcpu {
     type Pages = Mapping;
 
-    fn cpuid(&self) -> Result<Vec<CpuidEntry>, Refusal> {
-        let header = CpuidHeader::of(MAX_CPUID_ENTRIES);
-        let mut buffer = with_entries(header.as_bytes(), &vec![CpuidEntry::default(); MAX_CPUID_ENTRIES]);
+    fn cpuid_with_room(&self, room: usize) -> Listed {
+        let room = room.min(MAX_CPUID_ENTRIES);
+        let header = CpuidHeader::of(room);
+        let mut buffer = with_entries(header.as_bytes(), &vec![CpuidEntry::default(); room]);
         let data = buffer.as_mut_ptr() as u64;
         let mut command = TdxCommand { id: command::GET_CPUID, data, ..TdxCommand::default() };
-        let result = self.command(&mut command);
-        result.map_err(|errno| Refusal { errno, module: command.hw_error })?;
+        let result = self.command(&mut command).map_err(|errno| Refusal { errno, module: command.hw_error });
         let bytes = buffer.as_bytes().get(..size_of::<CpuidHeader>()).unwrap_or_default();
         let header: CpuidHeader = zero_copied(bytes).unwrap_or_default();
-        Ok(entries_of(&buffer, size_of::<CpuidHeader>(), header.entries as usize))
+        let count = header.entries as usize;
+        let there = if result.is_ok() { count } else { 0 };
+        Listed { entries: entries_of(&buffer, size_of::<CpuidHeader>(), there), count, result }
+    }
+
+    fn odd(&self, request: OddVcpuRequest) -> Result<(), Errno> {
+        odd::of_vcpu(self, request)
     }
 
     fn set_cpuid(&self, entries: &[CpuidEntry]) -> Result<(), Errno> {
