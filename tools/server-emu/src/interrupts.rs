@@ -335,6 +335,10 @@ impl InterruptController for Interrupts {
         self.pause(lp);
     }
 
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     fn take_nmi(&self, lp: usize) -> bool {
         let taken = self.with(lp, LocalApic::take_nmi) == Some(true);
         if taken && let Some(port) = self.ports.get(lp) {

@@ -20,6 +20,10 @@ pub trait InterruptController: Send + Sync {
     /// The guest executed PAUSE: it waits for another processor. Asked for only where the machine's time is virtual.
     fn spin(&self, lp: usize);
 
+    /// Whether the machine has been switched off. Its line stays pending then, and guests leave their processors: nobody
+    /// takes the interrupt that they leave with.
+    fn has_ended(&self) -> bool;
+
     /// Takes a non-maskable interrupt, if one waits.
     fn take_nmi(&self, lp: usize) -> bool;
 

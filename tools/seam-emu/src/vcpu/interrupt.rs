@@ -8,12 +8,16 @@ use crate::fields::{FieldStore, vmcs};
 use crate::guest::VmExit;
 
 /// The exit as the processor makes it, or `None` where the guest goes on: the interrupt was a notification that
-/// interrupts are posted, or is gone. A machine without interrupt controllers knows no vectors.
+/// interrupts are posted, or is gone. A machine without interrupt controllers knows no vectors, and one that has ended
+/// gives none.
 pub(super) fn settle(vcpu: &Running<'_, '_>, exit: VmExit) -> Option<VmExit> {
     if exit.reason.basic() != ExitReason::EXTERNAL_INTERRUPT {
         return Some(exit);
     }
     let Some(controller) = vcpu.machine.interrupt_controller() else { return Some(exit) };
+    if controller.has_ended() {
+        return Some(exit);
+    }
     if controller.take_nmi(vcpu.lp) {
         let reason = ExitReasonField(ExitReason::EXCEPTION_NMI.0.into());
         return Some(VmExit { reason, ..with_event(exit, Event::nmi()) });

@@ -29,6 +29,17 @@ fn known_mrtd(guest: &str) -> String {
 }
 
 #[test]
+fn a_server_is_switched_off_also_while_a_td_spins() {
+    let image = Folder::new("host-image-spin").write("fault-td", FAULT_TD.image);
+    for more in [&[][..], &["--deterministic", "1"]] {
+        let mut call =
+            vec!["server", "--host-image", "--initrd", &image, "--append", "command=spin", "--timeout", "2"];
+        call.extend(more);
+        tdvisor(&call).ends_with(124);
+    }
+}
+
+#[test]
 fn hello_td_runs_on_one_and_on_two_processors_and_everything_comes_back() {
     /// The bar: 0.2 G. Bring-up, the TD's build, its exits, the audit, and the teardown take a tenth of it.
     const INSTRUCTIONS: u64 = 200_000_000;
