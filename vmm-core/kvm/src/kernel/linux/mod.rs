@@ -52,7 +52,7 @@ impl Linux {
         Ok(Self { kvm: Kvm::new()? })
     }
 
-    /// Which types of VM there are: bit [`VM_TYPE_TDX`] for TDs.
+    /// Which types of VM there are: bit [`crate::uapi::VM_TYPE_TDX`] for TDs.
     pub fn vm_types(&self) -> u32 {
         let types = self.kvm.check_extension_raw(bindings::KVM_CAP_VM_TYPES.into());
         u32::try_from(types).unwrap_or_default()
