@@ -476,9 +476,12 @@ fn a_page_that_lost_its_key_is_a_machine_check() {
 
 #[test]
 fn what_the_cpu_cannot_do_is_named_and_stops_the_vcpu() {
-    const NESTED_TASK: u64 = 1 << 14;
-    let mut td = Td::at_reset(&[0x90, 0xcf]); // nop; iretd, back to a task
-    td.state.flags.set(NESTED_TASK);
+    const VIRTUAL_8086: u64 = 1 << 17;
+    let mut td = Td::at_reset(&[0x90, 0xcf]); // nop; iretd, into virtual-8086 mode
+    td.map(STACK, ALL);
+    td.poke(STACK, 0);
+    td.poke(STACK + 8, VIRTUAL_8086);
+    td.state.regs[Gpr::Rsp] = STACK;
     td.run_to(reason::EMULATOR_LIMIT);
     let limits = td.machine.limits();
     assert_eq!(limits.len(), 1);
