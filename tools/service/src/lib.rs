@@ -9,6 +9,8 @@
 
 pub mod api;
 pub mod config;
+#[cfg(test)]
+mod described;
 pub mod fleet;
 pub mod http;
 mod process;

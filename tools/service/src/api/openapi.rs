@@ -84,32 +84,12 @@ pub fn openapi() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-
-    /// Every schema that something refers to.
-    fn references(value: &Value, found: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(object) => {
-                if let Some(Value::String(name)) = object.get("$ref") {
-                    found.insert(name.rsplit('/').next().unwrap_or_default().to_owned());
-                }
-                object.values().for_each(|value| references(value, found));
-            }
-            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
-            _ => {}
-        }
-    }
+    use crate::described::every_schema_is_used;
 
     #[test]
     fn every_schema_is_there_and_used() {
-        let document = openapi();
-        let mut used = BTreeSet::new();
-        references(&document, &mut used);
-        let there: BTreeSet<String> =
-            document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(used, there);
+        every_schema_is_used(&openapi());
     }
 
     #[test]

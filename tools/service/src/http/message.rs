@@ -1,6 +1,8 @@
 //! What is asked and what is answered.
 
+use std::error::Error;
 use std::fmt;
+use std::iter::successors;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -62,6 +64,14 @@ impl Answer {
     #[must_use]
     pub fn refusal(status: StatusCode, sentences: &[&str]) -> Self {
         Self::json(status, serde_json::Value::from(sentences.to_vec()).to_string().into_bytes())
+    }
+
+    /// A refusal for an error: its sentence, and those of what it comes from.
+    #[must_use]
+    pub fn of_error(status: StatusCode, error: &(dyn Error + 'static)) -> Self {
+        let sentences: Vec<String> =
+            successors(Some(error), |error| Error::source(*error)).map(ToString::to_string).collect();
+        Self::refusal(status, &sentences.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The bytes on the wire. `last` says that the connection ends.

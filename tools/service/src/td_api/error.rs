@@ -97,13 +97,6 @@ impl TdError {
     /// The answer: its sentences, the outermost first.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        let mut sentences = vec![self.to_string()];
-        let mut source = self.source();
-        while let Some(error) = source {
-            sentences.push(error.to_string());
-            source = error.source();
-        }
-        let sentences: Vec<&str> = sentences.iter().map(String::as_str).collect();
-        Answer::refusal(self.status(), &sentences)
+        Answer::of_error(self.status(), self)
     }
 }
