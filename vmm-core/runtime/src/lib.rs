@@ -1,4 +1,5 @@
-//! A session: a TD from its specification to its teardown, on a machine.
+//! A session: a machine from its specification to its teardown. It is a TD on a machine of ours, a TD on Linux's KVM
+//! ([`kvm`]), or a whole server with a host of its own ([`server`]).
 //!
 //! # Protocol
 //! ```text
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod pause;
 mod private_file;
 mod report;
+pub mod server;
 mod session;
 pub mod snapshot;
 pub mod worker;

@@ -16,7 +16,7 @@ use crate::debugger::{Debuggee, Debugger};
 use crate::drive::{Driver, Turns};
 use crate::dump::{Dump, DumpError, Secrecy};
 use crate::inspect::Inspection;
-use crate::inspect::live::{Live, LiveTd, LiveVcpu};
+use crate::inspect::live::{Live, LiveTd, LiveVcpu, RunningTd};
 use crate::machine::{Event, Machine};
 use crate::pause::Pauser;
 use crate::report::{Audit, Report};
@@ -45,20 +45,20 @@ impl std::fmt::Debug for TdSpec<'_> {
     }
 }
 
-/// What a session that is driven waits for beside its TD.
+/// What a session that is driven waits for beside its TD, or its server.
 pub trait Watch: Sync {
-    /// Whether the TD has to be stopped.
+    /// Whether the machine has to be stopped.
     fn wants_stop(&self) -> bool;
 
     /// Waits until [`Self::ring`] is called, or a little while: the time that a request to stop may go unnoticed.
     fn wait(&self);
 
-    /// Ends the wait of the thread that watches: something was typed, or the TD has ended.
+    /// Ends the wait of the thread that watches: something was typed, or the machine has ended.
     fn ring(&self);
 
-    /// Called between two waits until every vCPU has left: whoever wants to know how the TD is doing looks now. A session on
-    /// KVM has nothing to look at, and does not call it.
-    fn running(&self, _td: &dyn Live) {}
+    /// Called between two waits until every processor has stopped: whoever wants to know how the machine is doing looks now. A
+    /// session on KVM has nothing to look at, and does not call it.
+    fn running(&self, _machine: Live<'_>) {}
 }
 
 /// What the machine had before the TD.
@@ -169,7 +169,7 @@ impl Turns for EmulatedMachine {
     }
 }
 
-impl Live for Session<'_, '_> {
+impl RunningTd for Session<'_, '_> {
     fn look(&self) -> LiveTd {
         let statistics = self.td.memory().statistics();
         let vcpu = |vcpu: &Vcpu| LiveVcpu {

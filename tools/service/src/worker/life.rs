@@ -21,7 +21,7 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardSpec, Transport};
 use tdvisor_runtime::dump::Secrecy;
-use tdvisor_runtime::inspect::live::Live;
+use tdvisor_runtime::inspect::live::{Live, RunningTd};
 use tdvisor_runtime::metrics::{Metrics, TdMetrics};
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
@@ -115,7 +115,9 @@ impl Watch for Shared {
         self.changed.notify_all();
     }
 
-    fn running(&self, td: &dyn Live) {
+    fn running(&self, machine: Live<'_>) {
+        // A worker drives a TD.
+        let Live::Td(td) = machine else { return };
         loop {
             let Some((order, asker)) = self.lock().questions.pop_front() else { return };
             // Who asked may have given up.
@@ -125,7 +127,7 @@ impl Watch for Shared {
 }
 
 impl Shared {
-    fn look(&self, td: &dyn Live, order: &Order) -> Result<Value, Refusal> {
+    fn look(&self, td: &dyn RunningTd, order: &Order) -> Result<Value, Refusal> {
         let still = || match self.lock().pauser.as_ref().map(Pauser::phase) {
             Some(Phase::Still) => Ok(()),
             _ => Err(Refusal::new(RefusalKind::State, "the TD has to be paused for this")),

@@ -6,20 +6,16 @@ mod summary;
 mod trace;
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use seam_emu::inject::FaultPlan;
 use server_emu::server::FirmwareSetup;
-use server_emu::{BootFiles, Described, Ending, Pace, Server, ServerConfig};
+use server_emu::{BootFiles, Ending, Pace, ServerConfig};
 use tdvisor_board::address;
-use tdvisor_devices::Devices;
-use tdvisor_devices::virtio::blk::Disk;
 use tdvisor_host_image::HOST_IMAGE;
-use tdvisor_runtime::Watch as _;
-use tdvisor_runtime::board::Board;
+use tdvisor_runtime::server::{Outside, ServerEvent, ServerSession, ServerSpec};
 use tdvisor_runtime::worker::StopFlag;
 
 use super::hardware::HardwareArgs;
@@ -28,6 +24,7 @@ use super::run::console::Console;
 use super::run::linux::open_disk;
 use super::run::memory_size::MemorySize;
 use super::run::read_stdin_into;
+use super::run::status_lines::{StatusLinesArgs, Telling};
 use super::run::supervisor::{Outlets, StopReason, Supervisor};
 use crate::files::Claims;
 use crate::outcome::{Failure, Status};
@@ -110,6 +107,8 @@ pub struct Args {
     snapshots: SnapshotArgs,
     #[command(flatten)]
     trace: TraceArgs,
+    #[command(flatten)]
+    status_lines: StatusLinesArgs,
     /// Print the summary as JSON on stdout; the host's console goes to stderr.
     #[arg(long)]
     json: bool,
@@ -224,25 +223,46 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let timeout = (args.timeout != 0).then(|| Duration::from_secs(args.timeout));
     let console = Console::new(if args.json { streams.err.clone() } else { streams.out.clone() });
     let input = ConsoleInput::default();
-    let mut making =
-        Making { args: &args, parts, resumed, console: &console, input: &input, trace: &trace, stop: &stop };
-    let mut server = making.next()?;
     let supervisor = Supervisor::start(timeout, outlets, stop.clone());
-    if server.pace() == Pace::Real {
+    let watch = Telling::new(&supervisor, args.status_lines.open(&streams));
+    let boots = AtomicU32::new(0);
+    let events = |event: ServerEvent<'_>| {
+        if let ServerEvent::Running = event {
+            let boot = boots.fetch_add(1, Ordering::Relaxed) + 1;
+            if boot > 1 {
+                streams.say(format_args!(
+                    "tdvisor: the host asked for a reset: boot {boot} of at most {}",
+                    args.boots
+                ));
+            }
+        }
+    };
+    let mut making = Making {
+        args: &args,
+        parts,
+        resumed,
+        console: &console,
+        input: &input,
+        trace: &trace,
+        stop: &stop,
+        events: &events,
+    };
+    let mut session = making.next()?;
+    if session.pace() == Pace::Real {
         let input = input.clone();
         read_stdin_into(move |bytes| input.push(bytes), supervisor.clone());
     }
-    let mut ending = drive(&server, &supervisor);
+    let mut ended = session.drive(&watch);
     for _ in 1..args.boots {
-        if ending != Ending::Reset {
+        if *ended.ending() != Ending::Reset {
             break;
         }
-        server = making.next()?;
-        ending = drive(&server, &supervisor);
+        session = making.next()?;
+        ended = session.drive(&watch);
     }
     console.finish();
-    let saved = if ending == Ending::Frozen { args.snapshots.save(&server)? } else { None };
-    let summary = Summary::of(&server, &ending, console.panic(), saved, started.elapsed());
+    let saved = if *ended.ending() == Ending::Frozen { args.snapshots.save(&ended)? } else { None };
+    let summary = Summary::of(ended.report(), console.panic(), saved, started.elapsed());
     if args.json {
         streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
     } else {
@@ -255,7 +275,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     streams.out.drain(&give_up);
     streams.err.drain(&give_up);
-    match ending {
+    match ended.ending() {
         Ending::Frozen | Ending::PowerOff { code: 0 } if untraced.is_some() => Ok(Status::OutputLost),
         Ending::Frozen => Ok(Status::Success),
         // Whoever waits for the snapshot waits in vain.
@@ -278,28 +298,31 @@ struct Making<'a> {
     input: &'a ConsoleInput,
     trace: &'a CallTrace,
     stop: &'a StopFlag,
+    events: &'a (dyn Fn(ServerEvent<'_>) + Sync),
 }
 
-impl Making<'_> {
-    fn next(&mut self) -> Result<Arc<Server>, Failure> {
-        let watched = self.args.snapshots.watch(self.console.clone());
-        let its_server = watched.server();
-        let server = match (self.resumed.take(), &self.parts) {
-            (Some(resumed), _) => resume(resumed, watched, self.input, self.trace)?,
+impl<'a> Making<'a> {
+    fn next(&mut self) -> Result<ServerSession<'a>, Failure> {
+        let outside = Outside {
+            console: Box::new(self.console.clone()),
+            freeze_at: self.args.snapshots.at(),
+            trace: self.trace.of_calls(),
+            faults: self.args.inject.clone(),
+        };
+        let session = match (self.resumed.take(), &self.parts) {
+            (Some(Resumed { file, snapshot }), _) => ServerSession::resume(snapshot, outside, self.events)
+                .map_err(|error| Resumed::problem(&file, error))?,
             (None, Some(parts)) => {
                 let disk = self.args.disk.as_deref();
                 let disk = disk.map(|disk| open_disk(disk, self.stop.clone())).transpose()?;
-                parts.boot(watched, self.input, disk, self.trace)?
+                ServerSession::boot(ServerSpec { disk, ..parts.spec() }, outside, self.events)
+                    .map_err(|error| Failure::input(parts.host.name(), error))?
             }
             // `--boots` is refused beside `--resume`.
             (None, None) => return Err(Failure::Internal("a snapshot is resumed once".to_owned())),
         };
-        let server = Arc::new(server);
-        let _ = its_server.set(Arc::downgrade(&server));
-        if let Some(plan) = &self.args.inject {
-            server.machine().faults().set_plan(plan.clone());
-        }
-        Ok(server)
+        self.input.connect(session.input());
+        Ok(session)
     }
 }
 
@@ -336,86 +359,15 @@ impl Parts {
         Ok(Self { host, kernel, initrd, command_line, config })
     }
 
-    fn boot(
-        &self,
-        console: impl Write + Send + 'static,
-        input: &ConsoleInput,
-        disk: Option<Box<dyn Disk>>,
-        trace: &CallTrace,
-    ) -> Result<Server, Failure> {
-        let described = described(disk.is_some());
-        let devices = devices(console, input, disk, self.config.pace)?;
+    /// What boots, without a disk.
+    fn spec(&self) -> ServerSpec<'_> {
         let files = BootFiles {
             kernel: &self.kernel,
             initrd: self.initrd.as_deref(),
             command_line: &self.command_line,
         };
-        Server::new(self.config.clone(), devices, &described, trace.record(), &files)
-            .map_err(|error| Failure::input(self.host.name(), error))
+        ServerSpec { config: self.config.clone(), files, disk: None }
     }
-}
-
-/// A server that goes on from a snapshot.
-fn resume(
-    resumed: Resumed,
-    console: impl Write + Send + 'static,
-    input: &ConsoleInput,
-    trace: &CallTrace,
-) -> Result<Server, Failure> {
-    let Resumed { file, state, rest } = resumed;
-    let devices = devices(console, input, None, state.config().pace)?;
-    let server =
-        Server::resume(state, devices, trace.record()).map_err(|error| Resumed::problem(&file, error))?;
-    rest.fill(server.machine().memory()).map_err(|error| Resumed::problem(&file, error))?;
-    Ok(server)
-}
-
-/// The devices of a server, whose console takes its input from there.
-fn devices(
-    console: impl Write + Send + 'static,
-    input: &ConsoleInput,
-    disk: Option<Box<dyn Disk>>,
-    pace: Pace,
-) -> Result<Devices, Failure> {
-    let clock = match pace {
-        Pace::Deterministic { seed } => machine_emu::Pace::Deterministic { seed },
-        Pace::Real => machine_emu::Pace::Real,
-    };
-    let board =
-        Board::for_server(console, disk, clock).map_err(|error| Failure::Internal(error.to_string()))?;
-    input.connect(board.input);
-    Ok(board.devices)
-}
-
-/// The devices of the server's board that its tables name.
-fn described(with_disk: bool) -> Vec<Described> {
-    let mut all = vec![Described::Serial { port: address::COM1, gsi: address::COM1_GSI }];
-    if with_disk {
-        let (base, bytes) = (address::VIRTIO_MMIO as u32, address::VIRTIO_MMIO_BYTES as u32);
-        all.push(Described::VirtioMmio { base, bytes, gsi: address::VIRTIO_MMIO_GSIS[0] });
-    }
-    all
-}
-
-/// Runs the server; a second thread switches it off when its watch says so, and delivers the interrupts of typed input.
-fn drive(server: &Server, supervisor: &Supervisor) -> Ending {
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !server.has_ended() {
-                if supervisor.wants_stop() {
-                    server.end(Ending::Stopped);
-                }
-                if server.pace() == Pace::Real {
-                    // Whoever typed has rung.
-                    server.deliver_lines();
-                }
-                supervisor.wait();
-            }
-        });
-        let ending = server.run();
-        supervisor.ring();
-        ending
-    })
 }
 
 /// Initial RAM disks behind each other, each from a multiple of four bytes on.

@@ -84,3 +84,21 @@ fn a_td_that_was_started_inspectable_is_dumped_and_no_other() {
     assert!(holds(b"hello-td"), "what the guest has in its private memory");
     assert!(!holds(b"a text that no guest has"));
 }
+
+#[test]
+fn a_run_and_a_server_say_how_they_are_doing_while_they_run() {
+    let folder = Folder::new("told-status");
+    let image = folder.write("fault-td.fd", tdvisor_guest_images::FAULT_TD.image);
+    let of_run = ["run", "fault-td", "--command", "spin"];
+    let of_server = ["server", "--host-image", "--initrd", &image, "--cmdline", "command=spin"];
+    for (arguments, says) in [(&of_run[..], " exits ("), (&of_server, " of them TDH.VP.ENTER")] {
+        let mut call = arguments.to_vec();
+        call.extend(["--status", "1", "--timeout", "4"]);
+        let answer = tdvisor(&call).ends_with(124);
+        let lines: Vec<_> = answer.stderr().lines().map(str::to_owned).collect();
+        let status = lines.iter().filter(|line| line.starts_with("tdvisor: ") && line.contains(says));
+        assert!(status.count() >= 1, "{lines:?}");
+    }
+    // KVM has nothing to look at.
+    tdvisor(&["run", "--backend", "kvm", "--status", "1"]).ends_with(2);
+}

@@ -1,7 +1,7 @@
-//! What can be asked of a TD while it runs.
+//! What can be asked of a machine while it runs: of a TD, or of a server.
 //!
 //! # Protocol
-//! A session gives its watch something to look at ([`crate::Watch::running`]), again and again while the TD runs; whoever
+//! A session gives its watch something to look at ([`crate::Watch::running`]), again and again while the machine runs; whoever
 //! wants to know how it is doing asks there, as often as it likes. A look stops nobody and changes nothing: every part keeps its
 //! numbers in atomics, or behind a lock that is held for a moment.
 //!
@@ -9,7 +9,7 @@
 //! - Each value is of its own moment: two of them need not fit together. What is whole only while nothing runs (tables,
 //!   calls in their order) is in [`super::Inspection`].
 //! - Nothing of it is the guest's: how much memory is where, not what is in it.
-//! - Counts never fall while the TD runs.
+//! - Counts never fall while the machine runs.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,26 @@ use tdvisor_devices::Place;
 
 use super::Inspection;
 
+/// A machine that runs, and what can be asked of its kind.
+#[derive(Clone, Copy)]
+pub enum Live<'a> {
+    /// A TD.
+    Td(&'a dyn RunningTd),
+    /// A server.
+    Server(&'a dyn RunningServer),
+}
+
+impl std::fmt::Debug for Live<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Td(td) => f.debug_tuple("Td").field(&td.look()).finish(),
+            Self::Server(server) => f.debug_tuple("Server").field(&server.look()).finish(),
+        }
+    }
+}
+
 /// A TD that runs.
-pub trait Live: Sync {
+pub trait RunningTd: Sync {
     /// How it is doing now.
     fn look(&self) -> LiveTd;
 
@@ -38,6 +56,12 @@ pub trait Live: Sync {
     /// # Errors
     /// The first difference, or that they cannot be read.
     fn audit(&self) -> Result<u64, Error>;
+}
+
+/// A server that runs.
+pub trait RunningServer: Sync {
+    /// How it is doing now.
+    fn look(&self) -> LiveServer;
 }
 
 /// A TD at a moment.
@@ -70,4 +94,17 @@ pub struct LiveVcpu {
     pub exits: BTreeMap<ExitKind, u64>,
     /// Whether it halted with interrupts blocked, and nothing woke it before the TD ended.
     pub halted_for_good: bool,
+}
+
+/// A server at a moment.
+#[derive(Clone, Debug)]
+pub struct LiveServer {
+    /// Whether it has ended, and its processors are stopping or have stopped.
+    pub has_ended: bool,
+    /// SEAMCALLs of its host by leaf.
+    pub calls: BTreeMap<String, u64>,
+    /// SEAMCALLs that nobody answered.
+    pub unanswered: u64,
+    /// What the module and the memory noticed the host doing wrong so far.
+    pub violations: usize,
 }

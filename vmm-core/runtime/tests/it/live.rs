@@ -39,7 +39,8 @@ impl Watch for Looking {
         self.bell.notify_all();
     }
 
-    fn running(&self, td: &dyn Live) {
+    fn running(&self, machine: Live<'_>) {
+        let Live::Td(td) = machine else { panic!("a session of a TD shows a TD") };
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(td.look());
     }
 }

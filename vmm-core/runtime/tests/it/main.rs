@@ -1,3 +1,4 @@
 //! Sessions, driven without a terminal.
 
 mod live;
+mod server;

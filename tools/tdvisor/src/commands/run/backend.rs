@@ -61,6 +61,7 @@ impl Args {
             ("--gdb", self.gdb.is_given()),
             ("--inspectable", self.dump.is_given()),
             ("--metrics", self.told.wants_metrics()),
+            ("--status", self.status_lines.is_given()),
             ("--report", self.report.is_given()),
             ("--trace-events", self.report.wants_trace_events()),
             ("--profile, --cpu, --feature or --engine", !self.hardware.is_usual()),

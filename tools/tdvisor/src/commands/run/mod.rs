@@ -13,6 +13,7 @@ pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 pub(in crate::commands) mod quotes;
 mod report;
+pub(in crate::commands) mod status_lines;
 mod suboptions;
 pub(in crate::commands) mod summary;
 pub(in crate::commands) mod supervisor;
@@ -62,6 +63,7 @@ use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{Genuine, LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use report::ReportArgs;
+use status_lines::{StatusLinesArgs, Telling};
 use summary::{Detail, Ending, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
 use told::{Told, ToldArgs};
@@ -109,6 +111,8 @@ pub struct Args {
     report: ReportArgs,
     #[command(flatten)]
     told: ToldArgs,
+    #[command(flatten)]
+    status_lines: StatusLinesArgs,
     #[command(flatten)]
     dump: DumpArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
@@ -337,7 +341,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         None => host.issuer(&last_quote, args.quote.is_some()),
     };
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
-    let watch = UntilItEnds { supervisor: &supervisor, channel: &channel };
+    let until_it_ends = UntilItEnds { supervisor: &supervisor, channel: &channel };
+    let watch = Telling::new(&until_it_ends, args.status_lines.open(&streams));
     let (mut has_page, mut has_dump) = (true, true);
     // What only the emulated machine knows of a guest that went silent.
     let (mut waited_for, mut halted) = Default::default();

@@ -4,55 +4,35 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use server_emu::record::Counts;
-use server_emu::report::Notice;
-use server_emu::{Ending, Server};
+use server_emu::Ending;
+use tdvisor_runtime::server::ServerReport;
 
 /// Version of what `--json` prints: `schemas/server.schema.json`.
 const SCHEMA: u32 = 1;
 
 /// How a server went.
 pub struct Summary {
-    ending: Ending,
+    report: ServerReport,
     panic: Option<String>,
     snapshot: Option<String>,
-    counts: Counts,
-    notices: Vec<Notice>,
-    lost_notices: u64,
-    violations: Vec<String>,
-    audit: Vec<String>,
-    instructions: u64,
     time: Duration,
 }
 
 impl Summary {
     /// The summary of a server that has ended; `panic` is the line with which its kernel panicked, if it did, and `snapshot`
     /// what was saved of it, if anything was.
-    pub fn of(
-        server: &Server,
-        ending: &Ending,
+    pub const fn of(
+        report: ServerReport,
         panic: Option<String>,
         snapshot: Option<String>,
         time: Duration,
     ) -> Self {
-        let (notices, lost_notices) = server.report().notices();
-        Self {
-            ending: ending.clone(),
-            panic,
-            snapshot,
-            counts: server.record().counts(),
-            notices,
-            lost_notices,
-            violations: server.machine().violations().iter().map(ToString::to_string).collect(),
-            audit: server.machine().audit().iter().map(ToString::to_string).collect(),
-            instructions: server.retired(),
-            time,
-        }
+        Self { report, panic, snapshot, time }
     }
 
     /// How it ended, as one line.
     pub fn ending(&self) -> String {
-        match &self.ending {
+        match &self.report.ending {
             Ending::PowerOff { code: 0 } => "the host powered off: success".to_owned(),
             Ending::PowerOff { code } => format!("the host powered off: code {code}"),
             Ending::Reset => match &self.panic {
@@ -83,31 +63,32 @@ impl Summary {
             let _ = writeln!(text, "  {name:<11}{value}");
         };
         let calls: Vec<String> = self
-            .counts
+            .report
+            .calls
             .by_leaf
             .iter()
             .map(|((leaf, status), count)| format!("{leaf} {status} {count}"))
             .collect();
         row("SEAMCALLs", &if calls.is_empty() { "none".to_owned() } else { calls.join(", ") });
-        if self.counts.failed_invalid != 0 {
-            row("unanswered", &format!("{} (VMfailInvalid)", self.counts.failed_invalid));
+        if self.report.calls.failed_invalid != 0 {
+            row("unanswered", &format!("{} (VMfailInvalid)", self.report.calls.failed_invalid));
         }
-        for notice in &self.notices {
+        for notice in &self.report.notices {
             row("host", &notice.to_string());
         }
-        if self.lost_notices != 0 {
-            row("host", &format!("and {} more", self.lost_notices));
+        if self.report.lost_notices != 0 {
+            row("host", &format!("and {} more", self.report.lost_notices));
         }
-        for violation in &self.violations {
-            row("violation", violation);
+        for violation in &self.report.violations {
+            row("violation", &violation.to_string());
         }
-        for finding in &self.audit {
-            row("audit", finding);
+        for finding in &self.report.audit {
+            row("audit", &finding.to_string());
         }
-        if self.audit.is_empty() {
+        if self.report.audit.is_empty() {
             row("audit", "the module's structures add up");
         }
-        row("host code", &format!("{} instructions", self.instructions));
+        row("host code", &format!("{} instructions", self.report.instructions));
         row("time", &format!("{:.3} s", self.time.as_secs_f64()));
         text
     }
@@ -115,7 +96,8 @@ impl Summary {
     /// For scripts.
     pub fn to_json(&self) -> Value {
         let calls: Vec<Value> = self
-            .counts
+            .report
+            .calls
             .by_leaf
             .iter()
             .map(|((leaf, status), count)| {
@@ -126,11 +108,11 @@ impl Summary {
             "schema": SCHEMA,
             "ending": self.ending(),
             "seamcalls": calls,
-            "unanswered": self.counts.failed_invalid,
-            "host": self.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "violations": self.violations,
-            "audit": self.audit,
-            "instructions": self.instructions,
+            "unanswered": self.report.calls.failed_invalid,
+            "host": self.report.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "violations": self.report.violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "audit": self.report.audit.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "instructions": self.report.instructions,
             "seconds": self.time.as_secs_f64(),
         })
     }

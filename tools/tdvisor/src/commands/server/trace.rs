@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use machine_emu::outlet::Outlet;
 use machine_emu::trace::Trace;
-use server_emu::record::{ObservedCall, Observer, Record};
-use td_host::platform::LpId;
 
 use crate::files::{Claims, Output};
 use crate::outcome::Failure;
@@ -23,15 +21,6 @@ pub struct TraceArgs {
 #[derive(Clone)]
 pub struct CallTrace(Option<Arc<Trace>>);
 
-struct Written(Arc<Trace>);
-
-impl Observer for Written {
-    fn observe(&self, call: &ObservedCall) {
-        let lp = LpId(u32::try_from(call.processor).unwrap_or(u32::MAX));
-        self.0.record(lp, &call.before, &call.after, !call.failed_invalid);
-    }
-}
-
 impl TraceArgs {
     pub fn claim(&self, claims: &mut Claims) -> Result<(), Failure> {
         self.trace.iter().try_for_each(|file| claims.writes("--trace", file))
@@ -46,12 +35,9 @@ impl TraceArgs {
 }
 
 impl CallTrace {
-    /// Counts calls, and writes them where they are to be written.
-    pub fn record(&self) -> Record {
-        match &self.0 {
-            Some(trace) => Record::observed_by(Box::new(Written(trace.clone()))),
-            None => Record::default(),
-        }
+    /// Where each call is written, if they are.
+    pub fn of_calls(&self) -> Option<Arc<Trace>> {
+        self.0.clone()
     }
 
     pub fn outlet(&self) -> Option<Outlet> {
