@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use tdvisor_service::http::{
-    Access, Answer, Client, FDS_MAX, Limits, Request, Response, Running, Server, Service,
+    Access, Answer, Client, FDS_MAX, Limits, Peer, Request, Response, Running, Server, Service,
 };
 
 /// Far more than anything here takes.
@@ -36,7 +36,10 @@ impl Service for Echo {
             "query": request.query,
             "body": String::from_utf8_lossy(&request.body),
             "inodes": inodes,
-            "uid": request.peer.uid,
+            "uid": match request.peer {
+                Peer::Local { uid, .. } => Some(uid),
+                Peer::Remote(_) => None,
+            },
         });
         Answer::json(StatusCode::OK, said.to_string().into_bytes()).into()
     }

@@ -2,7 +2,9 @@
 
 mod cli;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -108,6 +110,41 @@ fn tds_of_the_program_run_confined_and_end_with_it_and_are_named_when_it_was_kil
     assert_eq!(service.end(Signal::SIGTERM), Some(0));
 }
 
+fn set_mode(path: &str, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a file of ours");
+}
+
+#[test]
+fn a_port_is_named_and_answers_nobody_who_does_not_speak_tls() {
+    let folder = Folder::new("serve-port");
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../attest-serve/tests/fixtures");
+    let (key, token) = (folder.path("key"), folder.write("token", "0123456789abcdef\n"));
+    std::fs::copy(format!("{fixtures}/tls-key.pem"), &key).expect("a file");
+    set_mode(&key, 0o600);
+    set_mode(&token, 0o600);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tdvisor"))
+        .args(["serve", "--state-dir", &folder.path("state"), "--socket", &folder.path("socket")])
+        .args(["--listen", "127.0.0.1:0", "--tls-cert", &format!("{fixtures}/tls-cert.pem")])
+        .args(["--tls-key", &key, "--token-file", &token])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tdvisor starts");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut said).expect("a line");
+    let address = said.trim().strip_prefix("serve: https://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(LONG)).expect("a socket");
+    let request = "GET /td/v1/tds HTTP/1.1\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP"));
+    let socket = PathBuf::from(folder.path("socket"));
+    assert_eq!(Service { child, socket }.end(Signal::SIGTERM), Some(0));
+}
+
 #[test]
 fn what_cannot_be_served_is_bad_input_and_the_description_is_printed() {
     let folder = Folder::new("serve-bad");
@@ -118,6 +155,25 @@ fn what_cannot_be_served_is_bad_input_and_the_description_is_printed() {
         tdvisor(&["serve", "--socket", &socket, "--state-dir", &file]).ends_with(2).one_line_of_error();
     assert!(said.contains(&file), "{said}");
     tdvisor(&["serve-worker"]).ends_with(2);
+    // A port is had with TLS and a token, or not at all.
+    let fixture =
+        |name: &str| format!("{}/../attest-serve/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert, key) = (fixture("tls-cert.pem"), fixture("tls-key.pem"));
+    let state = folder.path("state");
+    let serve = ["serve", "--socket", &socket, "--state-dir", &state, "--listen", "127.0.0.1:0"];
+    let with_tls = ["--tls-cert", &cert, "--tls-key", &key];
+    let token = folder.write("token", "0123456789abcdef");
+    tdvisor(&serve).ends_with(2);
+    tdvisor(&[&serve[..], &with_tls].concat()).ends_with(2);
+    tdvisor(&[&serve[..], &["--token-file", &token]].concat()).ends_with(2);
+    set_mode(&token, 0o644);
+    let all = [&serve[..], &with_tls, &["--token-file", &token]].concat();
+    let said = tdvisor(&all).ends_with(2).one_line_of_error();
+    assert!(said.contains(&token) && said.contains("0600"), "{said}");
+    set_mode(&token, 0o600);
+    // The key of the repository is everybody's.
+    let said = tdvisor(&all).ends_with(2).one_line_of_error();
+    assert!(said.contains(&key) && said.contains("0600"), "{said}");
     let document = tdvisor(&["serve", "--openapi"]).ends_with(0).json();
     assert!(document["paths"]["/td/v1/tds"]["post"].is_object());
 }

@@ -315,11 +315,12 @@ impl Fleet {
         Ok(EventTail::new(self.td(name)?, after))
     }
 
-    /// The numbers of all TDs, those that are gone too, in the OpenMetrics form.
-    pub fn metrics(&self, deadline: Instant) -> String {
+    /// The numbers of all TDs, those that are gone too, and others (`more`), in the OpenMetrics form.
+    pub fn metrics(&self, more: &str, deadline: Instant) -> String {
         let deadline = deadline.min(Instant::now() + NUMBERS);
         let tds = self.all();
         let mut sum = self.shared.totals.gone();
+        sum.add(more);
         let mut phases = BTreeMap::new();
         for td in &tds {
             *phases.entry(td.phase().name()).or_insert(0u64) += 1;

@@ -12,7 +12,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
-use super::incoming::{FDS_MAX, HEAD_MAX, HEADERS_MAX, await_ready, write};
+use super::incoming::{FDS_MAX, HEAD_MAX, HEADERS_MAX};
+use super::stream::{await_ready, write};
 
 /// Bytes of the largest body of an answer.
 const ANSWER_MAX: usize = 64 << 20;

@@ -1,16 +1,13 @@
 //! One connection: its requests, one after the other.
 
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, recv};
-
-use super::incoming::{Incoming, NoRequest, await_ready, write};
+use super::incoming::{Incoming, NoRequest};
 use super::message::{Answer, Last, Peer, Response, Source, head_of_events};
 use super::places::{Idle, Place};
 use super::server::{Limits, Service};
+use super::stream::Stream;
+use super::token::Token;
 
 /// How long what a refused client still sends is read, so that it comes to reading why, and how much of it.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -21,8 +18,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const LAST_BYTES: usize = 8 << 20;
 
 /// Answers until the client goes, breaks the protocol, or has to go.
-pub(super) fn serve(stream: &UnixStream, peer: Peer, place: &Place, limits: Limits, service: &dyn Service) {
-    let mut incoming = Incoming::new(stream, peer);
+pub(super) fn serve(
+    stream: &Stream,
+    peer: Peer,
+    place: &Place,
+    token: Option<&Token>,
+    limits: Limits,
+    service: &dyn Service,
+) {
+    if stream.shake_hands(Instant::now() + limits.arrival).is_ok() {
+        answer(Incoming::new(stream, peer, token), stream, place, limits, service);
+        stream.finish();
+    }
+}
+
+fn answer(mut incoming: Incoming<'_>, stream: &Stream, place: &Place, limits: Limits, service: &dyn Service) {
     loop {
         if !place.set_idle(Idle::Yes) || incoming.wait().is_err() || !place.set_idle(Idle::No) {
             return;
@@ -33,8 +43,9 @@ pub(super) fn serve(stream: &UnixStream, peer: Peer, place: &Place, limits: Limi
             Ok(request) => request,
             Err(NoRequest::Gone) => return,
             Err(NoRequest::Refused(status, problem)) => {
+                service.refused(status);
                 let answer = Answer::refusal(status, &[problem]);
-                if write(stream, &answer.to_bytes(Last::Yes), Instant::now() + limits.arrival).is_ok() {
+                if stream.send(&answer.to_bytes(Last::Yes), Instant::now() + limits.arrival).is_ok() {
                     let_finish(stream);
                 }
                 return;
@@ -44,7 +55,7 @@ pub(super) fn serve(stream: &UnixStream, peer: Peer, place: &Place, limits: Limi
             Response::Whole(answer) => answer,
             Response::Events(source) => return tell(stream, source, limits),
         };
-        let written = write(stream, &answer.to_bytes(last), Instant::now() + limits.arrival);
+        let written = stream.send(&answer.to_bytes(last), Instant::now() + limits.arrival);
         if written.is_err() || last == Last::Yes {
             return;
         }
@@ -52,45 +63,35 @@ pub(super) fn serve(stream: &UnixStream, peer: Peer, place: &Place, limits: Limi
 }
 
 /// Writes events as they come, until there are no more, the client goes or the server ends.
-fn tell(stream: &UnixStream, mut source: Box<dyn Source>, limits: Limits) {
+fn tell(stream: &Stream, mut source: Box<dyn Source>, limits: Limits) {
     let end = Instant::now() + limits.events;
-    let write = |bytes: &[u8]| write(stream, bytes, Instant::now() + limits.arrival).is_ok();
-    let mut is_open = write(&head_of_events());
+    let send = |bytes: &[u8]| stream.send(bytes, Instant::now() + limits.arrival).is_ok();
+    let mut is_open = send(&head_of_events());
     let mut last = Instant::now();
     while is_open && Instant::now() < end {
         match source.next(Instant::now() + LOOK_AGAIN) {
             None => return,
             Some(bytes) if !bytes.is_empty() => {
-                is_open = write(&bytes);
+                is_open = send(&bytes);
                 last = Instant::now();
             }
             // A comment, for whoever takes silence for the end.
             Some(_) if last.elapsed() >= SIGN_OF_LIFE => {
-                is_open = write(b":\n\n");
+                is_open = send(b":\n\n");
                 last = Instant::now();
             }
-            Some(_) => is_open = !has_gone(stream),
+            Some(_) => is_open = !stream.has_gone(),
         }
     }
 }
 
-/// Whether the other end is closed, or this one was shut down.
-fn has_gone(stream: &UnixStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::empty())];
-    let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    ready.is_ok_and(|ready| ready != 0)
-}
-
 /// Reads on for a moment: a client that is still writing would see a broken pipe instead of the answer.
-fn let_finish(stream: &UnixStream) {
-    let _ = stream.shutdown(Shutdown::Write);
+fn let_finish(stream: &Stream) {
+    stream.finish();
     let deadline = Instant::now() + LAST_WORDS;
     let mut rest = LAST_BYTES;
-    let mut buffer = [0; 16 << 10];
-    while rest != 0 && await_ready(stream, PollFlags::IN, Some(deadline)).is_ok() {
-        match recv(stream, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok((_, count @ 1..)) => rest = rest.saturating_sub(count),
-            _ => return,
-        }
+    let mut buffer = vec![0; 16 << 10];
+    while let (Ok(count), 1..) = (stream.receive(&mut buffer, &mut Vec::new(), Some(deadline)), rest) {
+        rest = rest.saturating_sub(count);
     }
 }

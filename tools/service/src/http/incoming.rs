@@ -1,17 +1,13 @@
 //! The side of a connection that is read: bytes and descriptors in, whole requests out.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use http::{Method, StatusCode};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 use super::message::{Last, Peer, Request};
+use super::stream::{NotReceived, Stream};
+use super::token::Token;
 
 /// Bytes of the longest head of a request.
 pub const HEAD_MAX: usize = 16 << 10;
@@ -33,11 +29,20 @@ pub(super) enum NoRequest {
     Refused(StatusCode, &'static str),
 }
 
-impl From<Errno> for NoRequest {
-    fn from(_: Errno) -> Self {
-        Self::Gone
+impl From<NotReceived> for NoRequest {
+    fn from(problem: NotReceived) -> Self {
+        match problem {
+            NotReceived::TimeIsUp => {
+                Self::Refused(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")
+            }
+            NotReceived::Descriptors => bad(TOO_MANY_DESCRIPTORS),
+            NotReceived::Gone => Self::Gone,
+        }
     }
 }
+
+const TOO_MANY_DESCRIPTORS: &str =
+    "too many descriptors came with the request, or this process can open no more";
 
 const fn bad(problem: &'static str) -> NoRequest {
     NoRequest::Refused(StatusCode::BAD_REQUEST, problem)
@@ -59,15 +64,17 @@ struct Head {
 /// The bytes and descriptors that came and belong to no request yet.
 #[derive(Debug)]
 pub(super) struct Incoming<'s> {
-    stream: &'s UnixStream,
+    stream: &'s Stream,
     peer: Peer,
+    /// What whoever asks has to know.
+    token: Option<&'s Token>,
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
 
 impl<'s> Incoming<'s> {
-    pub(super) const fn new(stream: &'s UnixStream, peer: Peer) -> Self {
-        Self { stream, peer, bytes: Vec::new(), fds: Vec::new() }
+    pub(super) const fn new(stream: &'s Stream, peer: Peer, token: Option<&'s Token>) -> Self {
+        Self { stream, peer, token, bytes: Vec::new(), fds: Vec::new() }
     }
 
     /// Waits for the first byte of a request, for ever.
@@ -81,7 +88,7 @@ impl<'s> Incoming<'s> {
             // Empty lines between requests mean nothing.
             let skipped = self.bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             self.bytes.drain(..skipped);
-            match parse(&self.bytes)? {
+            match parse(&self.bytes, self.token)? {
                 Some(head) => break head,
                 None if self.bytes.len() > HEAD_MAX => {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -92,7 +99,8 @@ impl<'s> Incoming<'s> {
         };
         let end = head.bytes + head.body;
         if head.waits && self.bytes.len() < end {
-            write(self.stream, b"HTTP/1.1 100 Continue\r\n\r\n", deadline).map_err(|_| NoRequest::Gone)?;
+            let leave = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.stream.send(leave, deadline).map_err(|_| NoRequest::Gone)?;
         }
         while self.bytes.len() < end {
             self.read(Some(deadline))?;
@@ -111,43 +119,18 @@ impl<'s> Incoming<'s> {
 
     /// Reads what there is, at least a byte.
     fn read(&mut self, deadline: Option<Instant>) -> Result<(), NoRequest> {
-        loop {
-            await_ready(self.stream, PollFlags::IN, deadline).map_err(|problem| match problem {
-                NotReady::TimeIsUp => {
-                    NoRequest::Refused(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")
-                }
-                NotReady::Failed(_) => NoRequest::Gone,
-            })?;
-            let mut buffer = vec![0; READ];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-            let received = recvmsg(self.stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags);
-            let received = match received {
-                Err(Errno::AGAIN | Errno::INTR) => continue,
-                received => received?,
-            };
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(fds) = message {
-                    self.fds.extend(fds);
-                }
-            }
-            if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > FDS_MAX {
-                return Err(bad(
-                    "too many descriptors came with the request, or this process can open no more",
-                ));
-            }
-            if received.bytes == 0 {
-                return Err(NoRequest::Gone);
-            }
-            self.bytes.extend_from_slice(buffer.get(..received.bytes).unwrap_or_default());
-            return Ok(());
+        let mut buffer = vec![0; READ];
+        let count = self.stream.receive(&mut buffer, &mut self.fds, deadline)?;
+        if self.fds.len() > FDS_MAX {
+            return Err(bad(TOO_MANY_DESCRIPTORS));
         }
+        self.bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        Ok(())
     }
 }
 
 /// Parses a head, if all of it is there.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, NoRequest> {
+fn parse(bytes: &[u8], token: Option<&Token>) -> Result<Option<Head>, NoRequest> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let size = match request.parse(bytes) {
@@ -167,6 +150,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, NoRequest> {
     // The default of HTTP/1.1 and of HTTP/1.0.
     let mut last = if version == 1 { Last::No } else { Last::Yes };
     let mut waits = false;
+    let mut authorizations = Vec::new();
     for field in request.headers.iter() {
         let value = field.value.trim_ascii();
         if field.name.eq_ignore_ascii_case("content-length") {
@@ -177,6 +161,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, NoRequest> {
             body = Some(length);
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(bad("a body has to come with Content-Length, not in chunks"));
+        } else if field.name.eq_ignore_ascii_case("authorization") {
+            authorizations.push(value);
         } else if field.name.eq_ignore_ascii_case("connection") {
             let has = |word: &[u8]| {
                 value.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(word))
@@ -195,6 +181,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, NoRequest> {
             }
             waits = true;
         }
+    }
+    // Before its body is read: who may not ask sends nothing that is kept.
+    if token.is_some_and(|token| !matches!(authorizations[..], [field] if token.is_in(field))) {
+        return Err(NoRequest::Refused(StatusCode::UNAUTHORIZED, "this is asked by who knows the token"));
     }
     let body = body.unwrap_or(0);
     if body > BODY_MAX {
@@ -226,74 +216,22 @@ fn split(target: &str) -> Result<(String, Option<String>), NoRequest> {
     })
 }
 
-/// Why a stream was not waited for any longer.
-#[derive(Debug)]
-pub(super) enum NotReady {
-    TimeIsUp,
-    Failed(Errno),
-}
-
-impl From<NotReady> for io::Error {
-    fn from(problem: NotReady) -> Self {
-        match problem {
-            NotReady::TimeIsUp => io::ErrorKind::TimedOut.into(),
-            NotReady::Failed(errno) => errno.into(),
-        }
-    }
-}
-
-/// Waits until the stream can be read or written without waiting.
-pub(super) fn await_ready(
-    stream: impl AsFd,
-    what: PollFlags,
-    deadline: Option<Instant>,
-) -> Result<(), NotReady> {
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(&mut [PollFd::new(&stream, what)], left.as_ref()) {
-            Ok(0) => return Err(NotReady::TimeIsUp),
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(NotReady::Failed(errno)),
-        }
-    }
-}
-
-/// Writes all of it.
-///
-/// # Errors
-/// The reader has gone, or does not read in time.
-pub(super) fn write(stream: &UnixStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    use rustix::net::{SendFlags, send};
-    while !bytes.is_empty() {
-        match send(stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::AGAIN) => await_ready(stream, PollFlags::OUT, Some(deadline))?,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
 
-    const PEER: Peer = Peer { pid: 1, uid: 0, gid: 0 };
+    const PEER: Peer = Peer::Local { pid: 1, uid: 0, gid: 0 };
 
     fn requests(bytes: &[u8], count: usize) -> Vec<Result<(Request, Last), NoRequest>> {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(bytes).unwrap();
         drop(client);
-        let mut incoming = Incoming::new(&server, PEER);
+        let server = Stream::Unix(server);
+        let mut incoming = Incoming::new(&server, PEER, None);
         let deadline = Instant::now() + Duration::from_secs(60);
         (0..count).map(|_| incoming.request(deadline)).collect()
     }
@@ -344,7 +282,7 @@ mod tests {
     fn a_request_that_stays_unfinished_is_given_up_at_its_deadline() {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-        let answer = Incoming::new(&server, PEER).request(Instant::now());
+        let answer = Incoming::new(&Stream::Unix(server), PEER, None).request(Instant::now());
         assert!(matches!(answer, Err(NoRequest::Refused(StatusCode::REQUEST_TIMEOUT, _))));
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::iter::successors;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -10,13 +11,18 @@ use http::{Method, StatusCode};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The peer's process, at the time when it connected.
-    pub pid: i32,
-    /// The peer's user.
-    pub uid: u32,
-    /// The peer's group.
-    pub gid: u32,
+pub enum Peer {
+    /// A process of this machine, as it was when it connected.
+    Local {
+        /// The process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// Somebody who knows the token, from this address.
+    Remote(SocketAddr),
 }
 
 /// A whole request.
@@ -83,6 +89,9 @@ impl Answer {
             env!("CARGO_PKG_VERSION"),
             last.word(),
         );
+        if self.status == StatusCode::UNAUTHORIZED {
+            head.push_str("WWW-Authenticate: Bearer\r\n");
+        }
         let body = self.body.as_deref();
         if let Some(body) = body {
             head.push_str(&format!(

@@ -6,9 +6,10 @@
 //! Whoever ends the server shuts down all, and waits until the places are free.
 
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::stream::Stream;
 
 /// How long a new connection waits for another to have answered.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that has a place.
 struct Taken {
     number: u64,
-    stream: Arc<UnixStream>,
+    stream: Arc<Stream>,
     /// Since when it waits for its client; `None` while it answers.
     idle_since: Option<Instant>,
     is_shut: bool,
@@ -53,7 +54,7 @@ impl Places {
 
     /// Takes a place; `None` if all are taken and stay busy for [`PATIENCE`], or the server ends. One connection more than
     /// `most` may live until the one that made room has noticed.
-    pub(super) fn take(self: &Arc<Self>, stream: Arc<UnixStream>) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, stream: Arc<Stream>) -> Option<Place> {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.lock();
         loop {
@@ -66,7 +67,7 @@ impl Places {
             let idle = state.taken.iter_mut().filter(|place| place.idle_since.is_some() && !place.is_shut);
             if let Some(oldest) = idle.min_by_key(|place| place.idle_since) {
                 oldest.is_shut = true;
-                let _ = oldest.stream.shutdown(Shutdown::Both);
+                oldest.stream.shut(Shutdown::Both);
                 break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -90,7 +91,7 @@ impl Places {
         let mut state = self.lock();
         state.ending = true;
         for place in state.taken.iter().filter(|place| place.idle_since.is_some()) {
-            let _ = place.stream.shutdown(Shutdown::Both);
+            place.stream.shut(Shutdown::Both);
         }
         drop(state);
         self.changed.notify_all();
@@ -103,7 +104,7 @@ impl Places {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 for place in &state.taken {
-                    let _ = place.stream.shutdown(Shutdown::Both);
+                    place.stream.shut(Shutdown::Both);
                 }
                 return;
             }
@@ -147,12 +148,13 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn pair() -> (UnixStream, Arc<UnixStream>) {
+    fn pair() -> (UnixStream, Arc<Stream>) {
         let (client, server) = UnixStream::pair().unwrap();
-        (client, Arc::new(server))
+        (client, Arc::new(Stream::Unix(server)))
     }
 
     #[test]

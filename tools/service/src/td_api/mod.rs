@@ -2,7 +2,8 @@
 //!
 //! # Form
 //! Resources under `/td/v1`, with the methods of [`ROUTES`]. Every error, also one of the socket's protocol, is an array of
-//! sentences, the outermost first. Statuses: 400 a request or a TD that cannot be, 404 no such TD or path, 405 another method,
+//! sentences, the outermost first. Statuses: 400 a request or a TD that cannot be, 401 a client of a TCP port that does not know
+//! the token, 404 no such TD or path, 405 another method,
 //! 409 a TD in another phase or a name that is taken, 422 more than one TD may have, 429 more than is left for now, 500 a fault
 //! of the host, 502 a worker that died meanwhile, 503 the service ends, 504 a TD that is busy for too long. Where there is
 //! nothing to say the answer is 204. [`openapi`] describes what is really sent.
@@ -13,6 +14,7 @@
 
 mod error;
 mod openapi;
+mod requests;
 mod routes;
 mod schemas;
 
@@ -31,6 +33,7 @@ pub use error::TdError;
 pub use openapi::openapi;
 pub use routes::{ROUTES, Route, Says, Verb};
 
+use requests::Requests;
 use routes::Reply;
 
 /// Where all resources are.
@@ -43,6 +46,7 @@ pub const LISTENERS_MAX: usize = 16;
 pub struct TdApi {
     fleet: Arc<Fleet>,
     listeners: Arc<AtomicUsize>,
+    requests: Requests,
 }
 
 /// A request that has found its route.
@@ -124,17 +128,20 @@ impl TdApi {
     /// The API over these TDs.
     #[must_use]
     pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, listeners: Arc::default() }
+        Self { fleet, listeners: Arc::default(), requests: Requests::default() }
     }
 
-    fn call(&self, request: &Request, deadline: Instant) -> Result<Reply, TdError> {
+    fn route(request: &Request) -> Result<(&'static Route, &str), TdError> {
         let mut of_path =
             ROUTES.iter().filter_map(|route| Some((route, route.matches(&request.path)?))).peekable();
         if of_path.peek().is_none() {
             return Err(TdError::NoPath(request.path.clone()));
         }
         let route = of_path.find(|(route, _)| route.verb.method() == request.method);
-        let (route, td) = route.ok_or_else(|| TdError::Method(request.method.to_string()))?;
+        route.ok_or_else(|| TdError::Method(request.method.to_string()))
+    }
+
+    fn call(&self, route: &Route, td: &str, request: &Request, deadline: Instant) -> Result<Reply, TdError> {
         match (route.body, request.body.is_empty()) {
             (None, false) if request.method != Method::GET => return Err(TdError::NeedlessBody),
             (Some(_), true) => return Err(TdError::NoBody),
@@ -145,6 +152,11 @@ impl TdApi {
         }
         (route.call)(&Call { api: self, td, request, deadline })
     }
+
+    /// The numbers of all TDs and of the requests.
+    fn numbers(&self, deadline: Instant) -> String {
+        self.fleet.metrics(&self.requests.text(), deadline)
+    }
 }
 
 fn json(status: StatusCode, value: &Value) -> Answer {
@@ -153,16 +165,27 @@ fn json(status: StatusCode, value: &Value) -> Answer {
 
 impl Service for TdApi {
     fn answer(&self, request: Request, deadline: Instant) -> Response {
-        let answer = match self.call(&request, deadline) {
+        let route = Self::route(&request);
+        let asked = route.as_ref().ok().map(|(route, _)| *route);
+        let reply = route.and_then(|(route, td)| self.call(route, td, &request, deadline));
+        let answer = match reply {
             Ok(Reply::Done) => Answer::DONE,
             Ok(Reply::Made(value)) => json(StatusCode::CREATED, &value),
             Ok(Reply::Json(value)) => json(StatusCode::OK, &value),
             Ok(Reply::Text(content_type, body)) => {
                 Answer { status: StatusCode::OK, content_type, body: Some(body) }
             }
-            Ok(Reply::Events(source)) => return Response::Events(source),
+            Ok(Reply::Events(source)) => {
+                self.requests.count(asked, StatusCode::OK);
+                return Response::Events(source);
+            }
             Err(error) => error.answer(),
         };
+        self.requests.count(asked, answer.status);
         answer.into()
+    }
+
+    fn refused(&self, status: StatusCode) {
+        self.requests.count(None, status);
     }
 }

@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use super::routes::{ROUTES, Route, Says};
 use super::schemas::schemas;
 
-/// Statuses of whatever is no request of a route: of the socket's protocol, and of the request's form.
-pub(super) const OF_ANY_REQUEST: [u16; 5] = [400, 408, 413, 417, 431];
+/// Statuses of whatever is no request of a route: of the socket's protocol, of the request's form, and of a method that the path
+/// does not have.
+pub(super) const OF_ANY_REQUEST: [u16; 7] = [400, 401, 405, 408, 413, 417, 431];
 
 fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
@@ -16,7 +17,9 @@ fn reference(schema: &str) -> Value {
 fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The request, or the TD that it asks for, cannot be",
+        401 => "The client of a TCP port does not know the token",
         404 => "There is no such TD",
+        405 => "The path has no such method",
         408 => "The bytes of the request did not come in time",
         409 => "The TD is in another phase, or the name is taken",
         413 => "The body is too large",
@@ -83,13 +86,18 @@ pub fn openapi() -> Value {
         "info": {
             "title": "tdvisor serve",
             "description": "TDs, each in a process of its own. Every error is an array of sentences, the outermost first. \
-                No answer has what a TD holds.",
+                No answer has what a TD holds. A path that is not one of these is answered with 404.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": "http://localhost"}],
         "paths": paths,
-        "components": {"schemas": schemas()},
+        // Nothing at a UNIX socket, the token at a TCP port.
+        "security": [{}, {"token": []}],
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     })
 }
 

@@ -181,7 +181,7 @@ pub static ROUTES: &[Route] = &[
         query: &[],
         says: Says::Text(NUMBERS),
         errors: &[],
-        call: |call| Ok(Reply::Text(NUMBERS, call.fleet().metrics(call.deadline).into_bytes())),
+        call: |call| Ok(Reply::Text(NUMBERS, call.api.numbers(call.deadline).into_bytes())),
     },
     Route {
         verb: Verb::Get,

@@ -1,27 +1,31 @@
 //! `tdvisor serve`: many TDs behind our own API, each in a process of its own.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions};
-use tdvisor_service::http::{Access, Limits, Server};
+use tdvisor_service::http::{Access, Limits, Remote, Server, Token, read_secret};
 use tdvisor_service::td_api::{TdApi, openapi};
 
 use super::hardware::HardwareArgs;
 use super::run::memory_size::MemorySize;
 use super::serve_worker;
+use super::verify::inputs::read;
 use crate::outcome::{Failure, Status};
 use crate::streams::print;
 
-/// Serve many TDs behind a REST API on a UNIX socket, each in a process of its own.
+/// Serve many TDs behind a REST API, each in a process of its own.
 ///
 /// Clients create, boot, pause, look at and end TDs under /td/v1 (`--openapi` prints the description), and read numbers for
 /// Prometheus at /metrics. The process of a TD confines itself before the guest's first instruction: no new privileges,
-/// rlimits, landlock and seccomp, as far as the kernel has them. No TD is inspectable: no answer has what one holds. Only the
-/// socket's owner and the superuser are served. A signal ends every TD, and then the service.
+/// rlimits, landlock and seccomp, as far as the kernel has them. No TD is inspectable: no answer has what one holds. At the
+/// UNIX socket only its owner and the superuser are served; at a TCP port (--listen), which is off unless asked for, whoever
+/// knows the token, under TLS. A signal ends every TD, and then the service.
 ///
 /// Exit status: 0 a signal ended it, 2 bad usage, or a socket or state directory that cannot be had, 4 a fault of tdvisor.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,19 @@ pub struct Args {
     /// Where clients come.
     #[arg(long, value_name = "PATH", required_unless_present = "openapi")]
     socket: Option<PathBuf>,
+    /// Serve at this TCP port too, under TLS and for clients that know the token. What they may do is what the user of this
+    /// process may: a TD has files of this machine.
+    #[arg(long, value_name = "ADDRESS", requires_all = ["tls_cert", "tls_key", "token_file"])]
+    listen: Option<SocketAddr>,
+    /// The port's certificates (PEM, the leaf first), which clients check.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the first of them (PEM), in a file of mode 0600.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_key: Option<PathBuf>,
+    /// The token, in a file of mode 0600: one line of 16 to 1024 characters. Clients send it as `Authorization: Bearer TOKEN`.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
     /// Where TDs are kept: a service that starts again finds them there, and names those that died with it.
     #[arg(long, value_name = "DIR", required_unless_present = "openapi")]
     state_dir: Option<PathBuf>,
@@ -80,6 +97,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     args.hardware.hardware()?;
     let server =
         Server::bind(socket, Access::Owner).map_err(|error| Failure::input(socket.display(), error))?;
+    let port = args.port()?;
     let program =
         std::env::current_exe().map_err(|error| Failure::Internal(format!("this program: {error}")))?;
     let words = [serve_worker::NAME.to_owned()].into_iter().chain(args.hardware.words());
@@ -97,18 +115,46 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         // Whoever asked before is enough.
         let _ = ask.try_send(());
     });
-    let running = server.start(Limits::default(), Arc::new(TdApi::new(fleet.clone())));
-    let running = running.map_err(|error| Failure::Internal(error.to_string()))?;
+    let api = Arc::new(TdApi::new(fleet.clone()));
+    let mut running = Vec::new();
+    for server in [Some(server), port].into_iter().flatten() {
+        if let Some(address) = server.address() {
+            print(&format!("serve: https://{address}\n"))?;
+        }
+        let started = server.start(Limits::default(), api.clone());
+        running.push(started.map_err(|error| Failure::Internal(error.to_string()))?);
+    }
     // An error is a handler that could not be set: then nobody asks, and the process ends by a signal's default.
     if asked.recv().is_err() {
         return Err(Failure::Internal("signals cannot be handled".to_owned()));
     }
-    running.stop(LAST_ANSWERS);
+    for server in running {
+        server.stop(LAST_ANSWERS);
+    }
     fleet.end(Instant::now() + LAST_TDS);
     Ok(Status::Success)
 }
 
+/// A problem of a file.
+fn of(path: &Path) -> impl Fn(&dyn Display) -> Failure {
+    move |problem| Failure::input(path.display(), problem)
+}
+
 impl Args {
+    /// The TCP port, if there is to be one.
+    fn port(&self) -> Result<Option<Server>, Failure> {
+        let (Some(address), Some(chain), Some(key), Some(token)) =
+            (self.listen, &self.tls_cert, &self.tls_key, &self.token_file)
+        else {
+            return Ok(None);
+        };
+        let secret = Token::read(token).map_err(|error| of(token)(&error))?;
+        let pem = read_secret(key).map_err(|error| of(key)(&error))?;
+        let remote = Remote::new(&read(chain)?, &pem, secret).map_err(|error| of(chain)(&error))?;
+        let server = Server::listen(address, remote).map_err(|error| Failure::input(address, error))?;
+        Ok(Some(server))
+    }
+
     fn limits(&self) -> FleetLimits {
         FleetLimits {
             td_memory: self.td_memory.bytes(),
