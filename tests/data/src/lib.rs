@@ -1,4 +1,4 @@
-//! Where tests find what the repository does not contain.
+//! Where tests find what the repository does not contain, and what they draw lots with ([`chance`]).
 //!
 //! A test that needs such data is `#[ignore]`d with the reason, so that a plain `cargo test` shows it as ignored and
 //! never as passed; `cargo test -- --include-ignored`, as CI does, runs it, and then data that are not there are a
@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+pub mod chance;
 pub mod linux;
 pub mod ovmf;
 pub mod vectors;

@@ -4,7 +4,7 @@
 //! `in` has RAX and what is not zero, `out` has RAX, what is not zero and what the call changed: whichever of zero and
 //! "as it was" a reader takes an unlisted register of `out` for, it is both. `tdvisor decode` explains it.
 //!
-//! A file has [`MAX_BYTES`] at most; calls beyond that are counted and not written.
+//! A file has [`MAX_BYTES`] at most, or as many as whoever asks for it says; calls beyond that are counted and not written.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,8 +106,13 @@ impl Trace {
 
     /// Counts, and writes every call to this file.
     pub fn to_file(file: File) -> Self {
+        Self::to_file_within(file, MAX_BYTES)
+    }
+
+    /// Counts, and writes every call to this file until it has so many bytes.
+    pub fn to_file_within(file: File, bytes: u64) -> Self {
         let outlet = Outlet::new(file, QUEUE);
-        let writer = Mutex::new(Writer { out: Metered::new(outlet.clone(), MAX_BYTES), next: 0 });
+        let writer = Mutex::new(Writer { out: Metered::new(outlet.clone(), bytes), next: 0 });
         Self { file: Some(Log { outlet, writer }), ..Self::counting() }
     }
 

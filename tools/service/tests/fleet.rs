@@ -1,5 +1,6 @@
 //! Many TDs, each in a process of its own: what is answered, what is kept, and who dies with whom.
 
+mod described;
 mod tds;
 
 use std::collections::BTreeSet;
@@ -56,7 +57,7 @@ fn a_td_runs_in_a_confined_process_and_says_how_it_ended_and_nothing_of_it_is_le
     assert_eq!(tds.ask(&Method::GET, "/td/v1/tds/one", None).status, 404);
     assert_eq!(fs::read_dir(tds.folder.join("state/tds")).expect("a folder").count(), 0);
     let service = tds.ask(&Method::GET, "/td/v1/service", None).json().expect("JSON");
-    assert_eq!(service["used"], json!({"memory": 0, "vcpus": 0, "key_ids": 0, "disk": 0}));
+    assert_eq!(service["used"], json!({"memory": 0, "vcpus": 0, "key_ids": 0, "disk": 0, "trace": 0}));
     let metrics = String::from_utf8(tds.ask(&Method::GET, "/metrics", None).body).expect("text");
     assert!(
         metrics.contains("tdvisor_seamcalls_total{leaf=\"TDH.VP.ENTER\""),
@@ -168,6 +169,56 @@ fn a_td_that_wants_more_than_there_is_is_refused_and_what_is_given_back_can_be_h
     assert_eq!(tds.put("two/boot"), 204);
 }
 
+/// All lines of a TD's trace, in pieces.
+fn lines_of_trace(tds: &Tds, name: &str) -> Vec<Value> {
+    let mut bytes = Vec::new();
+    loop {
+        let path = format!("/td/v1/tds/{name}/trace?from={}&limit=65536", bytes.len());
+        let reply = tds.ask(&Method::GET, &path, None);
+        assert_eq!(reply.status, 200);
+        if reply.body.is_empty() {
+            break;
+        }
+        bytes.extend(reply.body);
+    }
+    let lines = std::str::from_utf8(&bytes).expect("text").lines();
+    lines.map(|line| serde_json::from_str(line).expect("whole lines of JSON")).collect()
+}
+
+#[test]
+fn a_td_that_is_traced_keeps_its_calls_up_to_a_limit_and_says_when_no_more_are_kept() {
+    let mut request = hello("one");
+    request["trace"] = json!(true);
+    let tds = Tds::new("trace");
+    tds.run(&request);
+    let td = tds.await_end("one");
+    let nothing = json!({"bytes_beyond_its_limit": 0, "bytes_not_written": 0, "failed": null});
+    assert_eq!(td["report"]["trace"], nothing);
+    let calls = lines_of_trace(&tds, "one");
+    let counted: u64 =
+        td["report"]["seamcalls"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
+    assert_eq!(calls.len() as u64, counted, "every call is there");
+    assert!(calls.iter().zip(0u64..).all(|(call, number)| call["n"] == number));
+
+    let limits = FleetLimits { td_trace: 100_000, trace: 150_000, ..FleetLimits::default() };
+    let tds = Tds::with("trace-full", limits, Misdeed::None);
+    tds.run(&request);
+    let td = tds.await_end("one");
+    assert_eq!((&td["phase"], &td["report"]["ending"]["code"]), (&json!("ended"), &json!(0)), "it runs on");
+    assert!(names(&tds.events("one")).contains(&"trace-full"));
+    assert!(td["report"]["trace"]["bytes_beyond_its_limit"].as_u64() > Some(0), "{td}");
+    let kept = lines_of_trace(&tds, "one");
+    assert_eq!(kept, calls[..kept.len()], "what is kept is the beginning");
+    let file = fs::metadata(tds.folder.join("state/tds/one/trace")).expect("a file");
+    assert!((90_000..=100_000).contains(&file.len()), "{} bytes", file.len());
+    request["name"] = json!("two");
+    let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
+    assert_eq!(reply.status, 429);
+    assert!(sentences(&reply.body)[0].contains("traces"), "{:?}", sentences(&reply.body));
+    assert_eq!(tds.ask(&Method::DELETE, "/td/v1/tds/one", None).status, 204);
+    tds.create(&request);
+}
+
 #[test]
 fn a_td_that_cannot_be_started_says_why_and_can_be_started_later() {
     let tds = Tds::new("missing");
@@ -213,13 +264,7 @@ fn a_service_that_starts_again_finds_what_there_was_and_names_what_died_with_it(
 fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described() {
     let tds = Tds::new("form");
     tds.create(&waiting("one"));
-    let described: BTreeSet<String> = openapi()["paths"]
-        .as_object()
-        .expect("paths")
-        .values()
-        .flat_map(|item| item.as_object().expect("methods").values())
-        .flat_map(|operation| operation["responses"].as_object().expect("responses").keys().cloned())
-        .collect();
+    let document = openapi();
     let body = json!({});
     for (method, path, body, status) in [
         (Method::GET, "/", None, 404),
@@ -235,6 +280,9 @@ fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described
         (Method::PUT, "/td/v1/tds/one/stop", None, 409),
         (Method::PUT, "/td/v1/tds/one/pause", None, 409),
         (Method::GET, "/td/v1/tds/one/exits", None, 409),
+        (Method::GET, "/td/v1/tds/one/trace", None, 409),
+        (Method::GET, "/td/v1/tds/nobody/trace", None, 404),
+        (Method::DELETE, "/td/v1/tds/one/trace", None, 405),
         (Method::GET, "/td/v1/tds/one/page-tables?from=x", None, 400),
         (Method::GET, "/td/v1/tds/one/page-tables?to=1", None, 400),
         (Method::GET, "/td/v1/tds/one?x=1", None, 400),
@@ -242,7 +290,7 @@ fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described
         let reply = tds.ask(&method, path, body);
         assert_eq!(reply.status, status, "{method} {path}: {:?}", sentences(&reply.body));
         sentences(&reply.body);
-        assert!(status == 405 || described.contains(&status.to_string()), "{status} is not described");
+        assert_eq!(described::problem(&document, &method, path, status), None);
     }
 }
 
@@ -276,7 +324,9 @@ fn windows_of_the_image() -> Vec<Vec<u8>> {
 #[test]
 fn no_answer_has_what_a_td_holds() {
     let tds = Tds::new("secrets");
-    tds.run(&waiting("one"));
+    let mut request = waiting("one");
+    request["trace"] = json!(true);
+    tds.run(&request);
     assert_eq!(tds.put("one/pause"), 204);
     let windows = windows_of_the_image();
     let mut looked_at = 0;

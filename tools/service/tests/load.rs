@@ -5,7 +5,8 @@ mod tds;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use tds::{Tds, at_rest, hello, settle};
+use tds::rest::{at_rest, settle};
+use tds::{Tds, hello};
 
 #[test]
 fn worker_process() {
@@ -65,7 +66,10 @@ fn nothing_is_left(clients: usize, at_once: usize, in_a_row: usize) {
     settle(before);
     assert_eq!(std::fs::read_dir(tds.folder.join("state/tds")).expect("a folder").count(), 0);
     let service = tds.ask(&Method::GET, "/td/v1/service", None).json().expect("JSON");
-    assert_eq!(service["used"], serde_json::json!({"memory": 0, "vcpus": 0, "key_ids": 0, "disk": 0}));
+    assert_eq!(
+        service["used"],
+        serde_json::json!({"memory": 0, "vcpus": 0, "key_ids": 0, "disk": 0, "trace": 0})
+    );
 }
 
 #[test]

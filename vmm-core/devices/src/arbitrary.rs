@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 
 use tdvisor_base::SharedBit;
 use tdvisor_base::sync::{AtomicUsize, Ordering};
+use tdvisor_test_data::chance::Chance;
 
 use super::fw_cfg::FwCfg;
 use super::test_memory::TestMemory;
@@ -24,49 +25,25 @@ use super::{AccessSize, DeviceRequest, PortDevice};
 const ROUNDS: u64 = 400;
 const STEPS: usize = 300;
 
-/// SplitMix64: all that a test needs of chance.
-struct Chance(u64);
+fn size(chance: &mut Chance) -> AccessSize {
+    chance.pick(&[
+        AccessSize::Byte,
+        AccessSize::Word,
+        AccessSize::Double,
+        AccessSize::Double,
+        AccessSize::Quad,
+    ])
+}
 
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-
-    /// A number at which something may go wrong, or any.
-    fn number(&mut self) -> u64 {
-        let near =
-            self.pick(&[0, 1, 512, 4096, 1 << 16, 1 << 31, 1 << 32, 1 << 47, 1 << 48, 1 << 63, BASE, END]);
-        match self.below(4) {
-            0 => self.next(),
-            1 => self.next() >> self.below(64),
-            2 => near.wrapping_sub(self.below(17)),
-            _ => near.wrapping_add(self.below(17)),
-        }
-    }
-
-    fn size(&mut self) -> AccessSize {
-        self.pick(&[
-            AccessSize::Byte,
-            AccessSize::Word,
-            AccessSize::Double,
-            AccessSize::Double,
-            AccessSize::Quad,
-        ])
+/// A number at which something may go wrong, or any.
+fn number(chance: &mut Chance) -> u64 {
+    let near =
+        chance.pick(&[0, 1, 512, 4096, 1 << 16, 1 << 31, 1 << 32, 1 << 47, 1 << 48, 1 << 63, BASE, END]);
+    match chance.below(4) {
+        0 => chance.next(),
+        1 => chance.next() >> chance.below(64),
+        2 => near.wrapping_sub(chance.below(17)),
+        _ => near.wrapping_add(chance.below(17)),
     }
 }
 
@@ -129,18 +106,18 @@ fn disturb(driver: &mut TestDriver, chance: &mut Chance) {
         0 => {
             let offset =
                 chance.pick(&[0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x64, 0x80, 0x84, 0x90, 0xa0]);
-            let value = chance.number() as u32;
+            let value = number(chance) as u32;
             driver.write(offset, value);
         }
         1 => {
-            let (offset, size) = (chance.below(0x1000), chance.size());
-            let value = chance.number();
+            let (offset, size) = (chance.below(0x1000), size(chance));
+            let value = number(chance);
             let request =
                 super::MmioDevice::write(&mut driver.transport, offset, size, value, &driver.memory);
             assert_eq!(request, DeviceRequest::None);
         }
         2 => {
-            let (offset, size) = (chance.below(0x1000), chance.size());
+            let (offset, size) = (chance.below(0x1000), size(chance));
             let _ = super::MmioDevice::read(&mut driver.transport, offset, size);
         }
         3 => {
@@ -164,7 +141,7 @@ fn request(driver: &mut TestDriver, chance: &mut Chance) {
     let at = DATA + 0x1000 * u64::from(head);
     let kind = chance.pick(&[0u32, 0, 1, 1, 4, 8, 11, 13, 0xffff]);
     driver.memory.put(at, &kind.to_le_bytes());
-    let sector = if chance.one_in(8) { chance.number() } else { chance.below(64) };
+    let sector = if chance.one_in(8) { number(chance) } else { chance.below(64) };
     driver.memory.put(at + 8, &sector.to_le_bytes());
     let data = 512 * chance.below(9) as u32;
     let direction = if matches!(kind, 1 | 11 | 13) { 0 } else { WRITE };
@@ -183,8 +160,8 @@ fn request(driver: &mut TestDriver, chance: &mut Chance) {
 /// A descriptor of anything.
 fn describe(driver: &mut TestDriver, chance: &mut Chance) {
     let index = chance.below(128) as u16;
-    let address = if chance.one_in(3) { chance.number() } else { DATA + chance.below(0x8_0000) };
-    let bytes = chance.number() as u32;
+    let address = if chance.one_in(3) { number(chance) } else { DATA + chance.below(0x8_0000) };
+    let bytes = number(chance) as u32;
     let flags = if chance.one_in(3) { chance.next() } else { chance.below(4) } as u16;
     let next = if chance.one_in(3) { chance.next() } else { chance.below(128) } as u16;
     driver.describe(index, address, bytes, flags, next);
@@ -195,7 +172,7 @@ fn round_of_virtio(seed: u64) -> usize {
     const MOVED_MAX: u64 = PLACES_MAX as u64 * (PLACES_MAX as u64 * 16 + REQUEST_BYTES_MAX + 64);
 
     let _replay = Replay("round_of_virtio", seed);
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let reached = Arc::new(AtomicUsize::new(0));
     let disk = SmallDisk(vec![0; 64 * SECTOR as usize], reached.clone());
     let disk = VirtioBlk::new(Box::new(disk));
@@ -228,7 +205,7 @@ fn a_disk_survives_whatever_is_in_its_registers_and_rings() {
 fn round_of_fw_cfg(seed: u64) -> usize {
     const MEMORY: usize = 1 << 20;
     let _replay = Replay("round_of_fw_cfg", seed);
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let files = (0..chance.below(4)).map(|index| {
         let contents: Vec<u8> = (0..chance.below(200_000)).map(|at| at as u8).collect();
         (format!("opt/{index}"), Arc::from(contents))
@@ -240,15 +217,15 @@ fn round_of_fw_cfg(seed: u64) -> usize {
     for _ in 0..STEPS / 10 {
         memory.take_moved();
         if chance.one_in(3) {
-            let (offset, size) = (chance.below(16) as u16, chance.size());
+            let (offset, size) = (chance.below(16) as u16, size(&mut chance));
             let _ = device.read(offset, size);
-            let _ = device.write(offset, size, chance.number(), &memory);
+            let _ = device.write(offset, size, number(&mut chance), &memory);
         } else {
-            let descriptor = if chance.one_in(20) { chance.number() } else { BASE + chance.below(64) };
+            let descriptor = if chance.one_in(20) { number(&mut chance) } else { BASE + chance.below(64) };
             let control = chance.pick(&[0u64, 1, 0x20, 0x21, 0x22, 0x23, 0x19]) << 16 | chance.below(32);
-            let length = if chance.one_in(3) { chance.number() } else { chance.below(0x4_0000) } as u32;
+            let length = if chance.one_in(3) { number(&mut chance) } else { chance.below(0x4_0000) } as u32;
             let address =
-                if chance.one_in(10) { chance.number() } else { BASE + chance.below(MEMORY as u64) };
+                if chance.one_in(10) { number(&mut chance) } else { BASE + chance.below(MEMORY as u64) };
             let place = BASE + chance.below(64);
             memory.put(place, &(control as u32).to_be_bytes());
             memory.put(place + 4, &length.to_be_bytes());

@@ -14,6 +14,8 @@ pub struct FleetLimits {
     pub td_vcpus: u32,
     /// Bytes of the state directory that the console of one TD may fill.
     pub td_disk: u64,
+    /// Bytes of the state directory that the SEAMCALLs of one TD may fill, if it asks for them.
+    pub td_trace: u64,
     /// Bytes of memory of all TDs that run.
     pub memory: u64,
     /// vCPUs of all TDs that run.
@@ -22,6 +24,8 @@ pub struct FleetLimits {
     pub key_ids: u32,
     /// Bytes of the state directory that the consoles of all TDs may fill.
     pub disk: u64,
+    /// Bytes of the state directory that the SEAMCALLs of all TDs may fill.
+    pub trace: u64,
 }
 
 impl Default for FleetLimits {
@@ -30,10 +34,12 @@ impl Default for FleetLimits {
             td_memory: 16 << 30,
             td_vcpus: 16,
             td_disk: 16 << 20,
+            td_trace: 256 << 20,
             memory: 64 << 30,
             vcpus: 128,
             key_ids: 63,
             disk: 16 << 30,
+            trace: 16 << 30,
         }
     }
 }
@@ -66,6 +72,7 @@ pub(super) struct Used {
     vcpus: u32,
     key_ids: u32,
     disk: u64,
+    trace: u64,
 }
 
 /// The room that there is.
@@ -81,6 +88,25 @@ pub(super) struct Share {
     room: Room,
     memory: u64,
     vcpus: u32,
+}
+
+/// Whether a TD's SEAMCALLs are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Traced {
+    No,
+    Yes,
+}
+
+/// Bytes of the state directory.
+struct Files {
+    disk: u64,
+    trace: u64,
+}
+
+/// Whether so much is left of a sum.
+fn fits(what: &'static str, asked: u64, used: u64, most: u64) -> Result<(), Over> {
+    let left = most.saturating_sub(used);
+    if asked <= left { Ok(()) } else { Err(Over { what, asked, left, for_now: true }) }
 }
 
 impl Room {
@@ -112,10 +138,6 @@ impl Room {
     /// Takes what a TD needs that runs.
     pub(super) fn take(&self, memory: u64, vcpus: u32) -> Result<Share, Over> {
         let mut used = self.lock();
-        let fits = |what, asked: u64, used: u64, most: u64| {
-            let left = most.saturating_sub(used);
-            if asked <= left { Ok(()) } else { Err(Over { what, asked, left, for_now: true }) }
-        };
         fits("bytes of memory", memory, used.memory, self.limits.memory)?;
         fits("vCPUs", vcpus.into(), used.vcpus.into(), self.limits.vcpus.into())?;
         fits("key ids", 1, used.key_ids.into(), self.limits.key_ids.into())?;
@@ -125,25 +147,39 @@ impl Room {
         Ok(Share { room: self.clone(), memory, vcpus })
     }
 
+    /// The part of the state directory that a TD of this kind may fill.
+    const fn files(&self, traced: Traced) -> Files {
+        let trace = match traced {
+            Traced::No => 0,
+            Traced::Yes => self.limits.td_trace,
+        };
+        Files { disk: self.limits.td_disk, trace }
+    }
+
     /// Takes the part of the state directory that a TD may fill.
-    pub(super) fn take_disk(&self) -> Result<(), Over> {
+    pub(super) fn take_files(&self, traced: Traced) -> Result<(), Over> {
         let mut used = self.lock();
-        let (asked, left) = (self.limits.td_disk, self.limits.disk.saturating_sub(used.disk));
-        if asked > left {
-            return Err(Over { what: "bytes of the state directory", asked, left, for_now: true });
-        }
-        used.disk += asked;
+        let Files { disk, trace } = self.files(traced);
+        fits("bytes of the state directory", disk, used.disk, self.limits.disk)?;
+        fits("bytes of traces", trace, used.trace, self.limits.trace)?;
+        used.disk += disk;
+        used.trace += trace;
         Ok(())
     }
 
     /// Counts the part of a TD that is there already.
-    pub(super) fn keep_disk(&self) {
-        self.lock().disk += self.limits.td_disk;
+    pub(super) fn keep_files(&self, traced: Traced) {
+        let Files { disk, trace } = self.files(traced);
+        let mut used = self.lock();
+        used.disk += disk;
+        used.trace += trace;
     }
 
-    pub(super) fn give_disk(&self) {
+    pub(super) fn give_files(&self, traced: Traced) {
+        let Files { disk, trace } = self.files(traced);
         let mut used = self.lock();
-        used.disk = used.disk.saturating_sub(self.limits.td_disk);
+        used.disk = used.disk.saturating_sub(disk);
+        used.trace = used.trace.saturating_sub(trace);
     }
 }
 
@@ -175,10 +211,23 @@ mod tests {
         assert_eq!(room.take(0, 0).unwrap_err().what, "key ids");
         drop((first, second));
         assert_eq!(room.used(), Used::default());
-        room.take_disk().unwrap();
-        assert_eq!(room.take_disk().unwrap_err().left, 1);
-        room.give_disk();
-        room.take_disk().unwrap();
+        room.take_files(Traced::No).unwrap();
+        assert_eq!(room.take_files(Traced::No).unwrap_err().left, 1);
+        room.give_files(Traced::No);
+        room.take_files(Traced::No).unwrap();
+    }
+
+    #[test]
+    fn room_for_a_trace_is_taken_by_a_td_that_asks_for_one() {
+        let room = Room::new(FleetLimits { trace: 3, td_trace: 2, ..FleetLimits::default() });
+        room.take_files(Traced::Yes).unwrap();
+        assert_eq!(room.take_files(Traced::Yes).unwrap_err().what, "bytes of traces");
+        let one = room.used();
+        room.take_files(Traced::No).unwrap();
+        room.give_files(Traced::No);
+        assert_eq!(room.used(), one, "what was refused took nothing");
+        room.give_files(Traced::Yes);
+        assert_eq!(room.used(), Used::default());
     }
 
     #[test]

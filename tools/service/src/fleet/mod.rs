@@ -37,7 +37,7 @@ use crate::worker::protocol::{Order, Refusal};
 pub use limits::{FleetLimits, Over};
 pub use td::{EventTail, Phase};
 
-use limits::Room;
+use limits::{Room, Traced};
 use metrics::Totals;
 use store::{Record, Store};
 use td::Td;
@@ -79,6 +79,8 @@ pub enum FleetError {
     NoWorker(io::Error),
     /// The state directory.
     Store(io::Error),
+    /// The TD's SEAMCALLs are not written down.
+    NotTraced,
     /// The service ends.
     Ending,
 }
@@ -96,6 +98,7 @@ impl fmt::Display for FleetError {
             Self::Overdue => f.write_str("the TD was busy for too long"),
             Self::NoWorker(error) => write!(f, "no worker can be started: {error}"),
             Self::Store(error) => write!(f, "the state directory: {error}"),
+            Self::NotTraced => f.write_str("the TD was not asked for with a trace"),
             Self::Ending => f.write_str("the service ends"),
         }
     }
@@ -147,6 +150,10 @@ impl fmt::Debug for Fleet {
     }
 }
 
+fn traced(request: &TdRequest) -> Traced {
+    if request.trace { Traced::Yes } else { Traced::No }
+}
+
 /// How long the numbers of a TD may take to come, when those of all are asked for.
 const NUMBERS: Duration = Duration::from_secs(2);
 
@@ -163,7 +170,7 @@ impl Fleet {
         let mut tds = Tds::default();
         for record in records {
             // What is there was let in once.
-            shared.room.keep_disk();
+            shared.room.keep_files(traced(&record.request));
             let td = Td::new(record, shared.clone());
             td.buried()?;
             tds.all.insert(td.name().to_owned(), Arc::new(td));
@@ -215,10 +222,11 @@ impl Fleet {
                 }
             },
         };
-        self.shared.room.take_disk().map_err(FleetError::Over)?;
+        let traced = traced(&request);
+        self.shared.room.take_files(traced).map_err(FleetError::Over)?;
         let record = Record::new(name.clone(), request);
         if let Err(error) = self.shared.store.create(&record) {
-            self.shared.room.give_disk();
+            self.shared.room.give_files(traced);
             return Err(FleetError::Store(error));
         }
         let td = Arc::new(Td::new(record, self.shared.clone()));
@@ -285,7 +293,7 @@ impl Fleet {
         // Its name may be another's by now.
         if tds.all.get(name).is_some_and(|other| Arc::ptr_eq(other, &td)) {
             tds.all.remove(name);
-            self.shared.room.give_disk();
+            self.shared.room.give_files(td.traced());
         }
         Ok(())
     }
@@ -305,6 +313,18 @@ impl Fleet {
     pub fn console(&self, name: &str) -> Result<Vec<u8>, FleetError> {
         let td = self.td(name)?;
         self.shared.store.console(td.name(), self.shared.options.limits.td_disk).map_err(FleetError::Store)
+    }
+
+    /// Whole lines of a TD's SEAMCALLs, from this byte on and at most so many bytes.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub fn trace(&self, name: &str, from: u64, most: u64) -> Result<Vec<u8>, FleetError> {
+        let td = self.td(name)?;
+        if td.traced() == Traced::No {
+            return Err(FleetError::NotTraced);
+        }
+        self.shared.store.trace(td.name(), from, most).map_err(FleetError::Store)
     }
 
     /// The events of a TD, from the one behind this number on.

@@ -5,12 +5,13 @@
 //! DIR/lock              locked by the service that uses the directory
 //! DIR/tds/NAME/td.json  what the TD was asked for with, how far it came, and its report
 //! DIR/tds/NAME/console  what its guest said
+//! DIR/tds/NAME/trace    its SEAMCALLs, if it was asked for with them
 //! DIR/tds/.new-NAME     a TD that is being created: it is nothing until it has its name
 //! ```
 //! The directory and all in it are their owner's alone. A record is replaced whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,7 @@ impl Record {
             disks: Vec::new(),
             network: false,
             inject: None,
+            trace: false,
         };
         let reason = Some(format!("its record cannot be read: {problem}"));
         Self { state: Kept::Died, reason, ..Self::new(name, request) }
@@ -138,12 +140,19 @@ impl Store {
         self.folder(name).join("console")
     }
 
+    /// The file of a TD's SEAMCALLs.
+    pub(super) fn trace_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("trace")
+    }
+
     /// Makes the folder of a TD: all of it, or nothing.
     pub(super) fn create(&self, record: &Record) -> io::Result<()> {
         let new = self.tds.join(format!("{NEW}{}", record.name));
         make(&new)?;
+        let trace = || if record.request.trace { create_file(&new.join("trace")).map(drop) } else { Ok(()) };
         let made = create_file(&new.join("console"))
-            .and_then(|_| write(&new.join("td.json"), record))
+            .and_then(|_| trace())
+            .and_then(|()| write(&new.join("td.json"), record))
             .and_then(|()| fs::rename(&new, self.folder(&record.name)));
         if made.is_err() {
             let _ = fs::remove_dir_all(&new);
@@ -177,6 +186,17 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(bytes),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whole lines of the file of a TD's SEAMCALLs, from this byte on and at most so many bytes.
+    pub(super) fn trace(&self, name: &str, from: u64, most: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.trace_path(name))?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        bytes.truncate(whole);
+        Ok(bytes)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::limits::Traced;
 use super::store::{Kept, Record};
 use super::worker::{NoAnswer, Worker};
 use super::{FleetError, Shared};
@@ -106,6 +107,11 @@ impl Td {
         &self.name
     }
 
+    /// Whether its SEAMCALLs are written down.
+    pub(super) fn traced(&self) -> Traced {
+        super::traced(&self.lock().record.request)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,11 +205,14 @@ impl Td {
             return Err(FleetError::NoWorker(error));
         }
         let console = self.shared.store.console_path(&self.name);
+        let trace = request.trace.then(|| self.shared.store.trace_path(&self.name));
         let plan = Plan {
             name: self.name.clone(),
             request,
             console: console.to_string_lossy().into_owned(),
             console_max: self.shared.options.limits.td_disk,
+            trace: trace.map(|path| path.to_string_lossy().into_owned()),
+            trace_max: self.shared.options.limits.td_trace,
             without_seccomp: self.shared.options.without_seccomp,
         };
         match worker.ask(Order::Boot { plan: Box::new(plan) }, deadline) {

@@ -12,12 +12,18 @@ use crate::worker::protocol::Order;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The type of bytes that are whatever a guest wrote.
 const BYTES: &str = "application/octet-stream";
+/// The type of a JSON object a line.
+const LINES: &str = "application/jsonl";
 /// The type of numbers for Prometheus.
 const NUMBERS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Entries of page tables in one answer, where nobody says otherwise, and at most.
 const ENTRIES: u64 = 1024;
 const ENTRIES_MAX: u64 = 16_384;
+/// Bytes of a trace in one answer: far more than a line has, and at most.
+const TRACE: u64 = 1 << 20;
+const TRACE_MIN: u64 = 64 << 10;
+const TRACE_MAX: u64 = 8 << 20;
 
 /// What a route says when all went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +303,20 @@ pub static ROUTES: &[Route] = &[
         says: Says::Text(BYTES),
         errors: &[404, 500],
         call: |call| Ok(Reply::Text(BYTES, call.fleet().console(call.td)?)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/td/v1/tds/{td}/trace",
+        summary: "SEAMCALLs of a TD that is traced, as `tdvisor decode` explains them: whole lines from a byte on, none at the end",
+        body: None,
+        query: &["from", "limit"],
+        says: Says::Text(LINES),
+        errors: &[404, 409, 500],
+        call: |call| {
+            let from = call.number("from", &["limit"], 0)?;
+            let limit = call.number("limit", &["from"], TRACE)?.clamp(TRACE_MIN, TRACE_MAX);
+            Ok(Reply::Text(LINES, call.fleet().trace(call.td, from, limit)?))
+        },
     },
     Route {
         verb: Verb::Get,

@@ -82,6 +82,8 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "disks": list(of("TdDisk")),
                     "network": {"type": "boolean", "default": false,
                         "description": "A network in user mode that reaches nothing outside"},
+                    "trace": {"type": "boolean", "default": false,
+                        "description": "Whether its SEAMCALLs are written down, with their registers"},
                     "inject": text("SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`"),
                 }),
             ),

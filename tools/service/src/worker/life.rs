@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -46,6 +47,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the teardown may take once the service has gone.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long the last lines of a trace may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(5);
 /// Status of a process that gave up its teardown.
 const GAVE_UP: i32 = 1;
 
@@ -75,6 +78,8 @@ struct Shared {
     facts: OnceLock<Facts>,
     quotes: Quotes,
     metrics: Arc<Metrics>,
+    voice: Voice,
+    has_told_full_trace: AtomicBool,
 }
 
 /// What stays as it is while the TD runs.
@@ -105,6 +110,7 @@ impl Watch for Shared {
     }
 
     fn wait(&self) {
+        self.tell_full_trace();
         let state = self.lock();
         if state.questions.is_empty() {
             drop(self.wait(state, LOOK_AGAIN));
@@ -127,6 +133,14 @@ impl Watch for Shared {
 }
 
 impl Shared {
+    /// Tells once that no more of the trace is kept.
+    fn tell_full_trace(&self) {
+        let is_full = self.facts.get().is_some_and(|facts| facts.machine.platform().trace().dropped() != 0);
+        if is_full && !self.has_told_full_trace.swap(true, Ordering::Relaxed) {
+            self.voice.tell(json!({"event": "trace-full"}));
+        }
+    }
+
     fn look(&self, td: &dyn RunningTd, order: &Order) -> Result<Value, Refusal> {
         let still = || match self.lock().pauser.as_ref().map(Pauser::phase) {
             Some(Phase::Still) => Ok(()),
@@ -173,10 +187,11 @@ impl Life {
                 + BESIDE
                 + BESIDE_A_VCPU * u64::from(config.cpus.boot_vcpus),
             // A raw image does not grow.
-            file: largest.max(plan.console_max),
+            file: largest.max(plan.console_max).max(plan.trace_max),
             descriptors: DESCRIPTORS,
         };
-        let written: Vec<&str> = written.into_iter().chain([plan.console.as_str()]).collect();
+        let kept = [Some(plan.console.as_str()), plan.trace.as_deref()].into_iter().flatten();
+        let written: Vec<&str> = written.into_iter().chain(kept).collect();
         let files =
             confine::files(bounds, &request.read_only_files(), &written).map_err(|error| failed(&error))?;
         let metrics = Metrics::new();
@@ -187,6 +202,8 @@ impl Life {
             facts: OnceLock::new(),
             quotes: Quotes::default(),
             metrics: metrics.clone(),
+            voice: voice.clone(),
+            has_told_full_trace: AtomicBool::new(false),
         });
         let maker = Maker {
             hardware: options.hardware,
@@ -419,7 +436,10 @@ impl Maker {
             memory,
             vcpus: td.vcpus,
             pace: Pace::Real,
-            trace: Trace::counting().observed_by(self.td.clone()),
+            trace: self
+                .trace()
+                .map_err(|error| input(&format!("the trace: {error}")))?
+                .observed_by(self.td.clone()),
             faults: self.plan.request.faults().map_err(|error| input(&error))?,
             debug: None,
         };
@@ -466,8 +486,20 @@ impl Maker {
         let torn_down = ended.teardown();
         self.td.report(&torn_down);
         let ending = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let report = report::report(&torn_down, payload.predicted, ending);
+        let trace = machine.platform().trace();
+        let until = Instant::now() + LAST_LINES;
+        let lost = trace.outlet().map(|outlet| outlet.drain(|| until <= Instant::now()));
+        self.shared.tell_full_trace();
+        let mut report = report::report(&torn_down, payload.predicted, ending);
+        report["trace"] = json!(lost.map(|lost| report::trace(trace.dropped(), lost)));
         Ok((report, self.shared.metrics.text()))
+    }
+
+    /// Where SEAMCALLs go.
+    fn trace(&self) -> io::Result<Trace> {
+        let Some(path) = &self.plan.trace else { return Ok(Trace::counting()) };
+        let file = OpenOptions::new().write(true).truncate(true).open(path)?;
+        Ok(Trace::to_file_within(file, self.plan.trace_max))
     }
 
     /// Nothing is opened from here on. What could be applied is told.

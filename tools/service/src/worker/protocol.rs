@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::request::TdRequest;
 
 /// The version of the form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the longest line.
 pub const LINE_MAX: usize = 16 << 20;
 
@@ -68,6 +68,10 @@ pub struct Plan {
     pub console: String,
     /// Bytes of the console that are kept.
     pub console_max: u64,
+    /// The file of its SEAMCALLs, which is there, if they are written down.
+    pub trace: Option<String>,
+    /// Bytes of SEAMCALLs that are kept.
+    pub trace_max: u64,
     /// Whether it may run where the kernel has no seccomp.
     pub without_seccomp: bool,
 }

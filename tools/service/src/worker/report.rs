@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use machine_emu::outlet::Loss;
 use mirror_ept::LevelCounts;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
@@ -74,6 +75,11 @@ pub(super) fn page_tables(inspection: &Inspection, from: u64, limit: usize) -> V
 
 fn first<T: ToString>(all: &[T]) -> Vec<String> {
     all.iter().take(LISTED).map(ToString::to_string).collect()
+}
+
+/// What of a trace is not in its file.
+pub(super) fn trace(beyond: u64, lost: Loss) -> Value {
+    json!({"bytes_beyond_its_limit": beyond, "bytes_not_written": lost.not_taken, "failed": lost.failed.map(|kind| kind.to_string())})
 }
 
 /// What is said at the end.

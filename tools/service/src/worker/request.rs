@@ -37,6 +37,9 @@ pub struct TdRequest {
     /// SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<String>,
+    /// Whether its SEAMCALLs are written down, with their registers.
+    #[serde(default)]
+    pub trace: bool,
 }
 
 /// What boots.

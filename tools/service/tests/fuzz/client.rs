@@ -12,7 +12,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use serde_json::{Value, json};
 use tdvisor_service::api::ENDPOINTS;
 
-use crate::chance::Chance;
+use tdvisor_test_data::chance::Chance;
+
 use crate::place::{LONG, Place, waiting_guest};
 
 /// Bytes of the largest memory that is booted: larger ones take time, and find nothing more.
@@ -112,9 +113,9 @@ fn any_value(chance: &mut Chance, place: &Path) -> Value {
         16 => file("fifo"),
         17 => file("nothing"),
         18 => file(&format!("made-{}", chance.below(3))),
-        19 => json!(*chance.pick(&["hello-td", "fault-td", "boot-shim", "compliance", "halt", "fail"])),
+        19 => json!(chance.pick(&["hello-td", "fault-td", "boot-shim", "compliance", "halt", "fail"])),
         20 => {
-            json!(*chance.pick(&["Off", "Null", "Tty", "File", "Socket", "Pty", "Raw", "02:00:00:00:00:01"]))
+            json!(chance.pick(&["Off", "Null", "Tty", "File", "Socket", "Pty", "Raw", "02:00:00:00:00:01"]))
         }
         _ => json!("/dev/null"),
     }
@@ -169,7 +170,7 @@ fn bend(value: &mut Value, chance: &mut Chance, place: &Path) {
     match value {
         Value::Object(object) if !chance.one_in(4) => {
             if object.is_empty() || chance.one_in(3) {
-                object.insert((*chance.pick(&KEYS)).to_owned(), any_value(chance, place));
+                object.insert(chance.pick(&KEYS).to_owned(), any_value(chance, place));
             } else {
                 let at = chance.below(object.len() as u64) as usize;
                 if let Some(inner) = object.values_mut().nth(at) {
@@ -206,7 +207,7 @@ fn body_of(endpoint: &str, chance: &mut Chance, place: &Path) -> Option<Value> {
         "vm.add-net" => json!({"user": true}),
         "vm.add-fs" => json!({"tag": "t", "dir": place.join("folder")}),
         "vm.add-vsock" => json!({"socket": place.join("made-vsock")}),
-        "vm.remove-device" => json!({"id": *chance.pick(&ids)}),
+        "vm.remove-device" => json!({"id": chance.pick(&ids)}),
         "vm.resize" => json!({"desired_ram": 65 << 20, "desired_vcpus": 1 + chance.below(2)}),
         _ => return None,
     })
@@ -226,7 +227,7 @@ fn request(method: &str, endpoint: &str, body: Option<&[u8]>) -> Vec<u8> {
 /// Some endpoint that does not begin a life, and does not end the process.
 fn any_endpoint(chance: &mut Chance) -> (&'static str, &'static str) {
     loop {
-        let endpoint = chance.pick(ENDPOINTS);
+        let endpoint = &ENDPOINTS[chance.index(ENDPOINTS.len())];
         if !matches!(endpoint.name, "vmm.shutdown" | "vm.boot") {
             let method = if endpoint.method() == http::Method::GET { "GET" } else { "PUT" };
             return (method, endpoint.name);
@@ -266,7 +267,7 @@ impl Step {
                     let at = chance.below(body.len() as u64) as usize;
                     body[at] = chance.next() as u8;
                 }
-                let method = *chance.pick(&[method, method, method, "GET", "POST", "PUT"]);
+                let method = chance.pick(&[method, method, method, "GET", "POST", "PUT"]);
                 exchange(place, &request(method, endpoint, Some(&body)), &[])
             }
             Self::Boot => boot(place, chance),

@@ -7,26 +7,28 @@
 //! What holds in every round: no panic on any thread; every answer has the documented form; afterwards no descriptor and no
 //! thread is left, and a VM can be created as ever.
 
-mod chance;
 mod client;
 #[path = "../place/mod.rs"]
 mod place;
+#[path = "../rest/mod.rs"]
+mod rest;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chance::Chance;
 use client::Step;
 use http::Method;
 use place::{Place, waiting_guest};
+use rest::{at_rest, settle};
 use tdvisor_service::config::TdPolicy;
 use tdvisor_service::vm::WhenOff;
+use tdvisor_test_data::chance::Chance;
 
 /// Rounds where there is no time.
 const ROUNDS: u64 = 12;
 /// Steps of a round.
 const STEPS: u64 = 60;
-/// How long what a round left may take to be gone.
+/// Far more than an answer takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Panics of all threads.
@@ -45,11 +47,6 @@ impl Drop for Replay {
             eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
         }
     }
-}
-
-/// Descriptors and threads of this process.
-fn held() -> [usize; 2] {
-    ["/proc/self/fd", "/proc/self/task"].map(|folder| std::fs::read_dir(folder).expect("/proc").count())
 }
 
 /// What a run did.
@@ -78,15 +75,6 @@ fn round(place: &Place, seed: u64, count: &mut Count) {
     assert_eq!(place.put("vm.delete", None), 204);
 }
 
-/// Waits until nothing is left but what was there before.
-fn settle(before: [usize; 2]) {
-    let deadline = Instant::now() + PATIENCE;
-    while held() != before {
-        assert!(Instant::now() < deadline, "descriptors and threads: {before:?} before, {:?} after", held());
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     let usual = std::panic::take_hook();
@@ -100,7 +88,7 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     assert_eq!(place.put("vm.create", Some(&waiting_guest())), 204);
     assert_eq!(place.put("vm.boot", None), 204);
     assert_eq!(place.put("vm.delete", None), 204);
-    let before = settled();
+    let before = at_rest();
     let seconds = number("TDVISOR_FUZZ_SECONDS");
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let only = number("TDVISOR_FUZZ_SEED");
@@ -118,19 +106,4 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     println!("api: {rounds} rounds, {steps} steps, {answers} answers, {refusals} refusals, {boots} boots");
     assert!(answers > rounds && refusals > 0, "the rounds reach the API");
     assert!(place.client().ask(&Method::GET, "/api/v1/vmm.ping", None, PATIENCE).is_ok());
-}
-
-/// What this process holds when nothing goes on: twice the same, for connections end a moment after their clients.
-fn settled() -> [usize; 2] {
-    let deadline = Instant::now() + PATIENCE;
-    let mut last = held();
-    let mut same = 0;
-    while same < 1000 {
-        let now = held();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        assert!(Instant::now() < deadline, "the process does not come to rest");
-        std::thread::yield_now();
-    }
-    last
 }

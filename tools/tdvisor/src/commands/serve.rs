@@ -58,6 +58,9 @@ pub struct Args {
     /// The most bytes of the state directory that the console of one TD may fill. What does not fit is not kept.
     #[arg(long, value_name = "SIZE", default_value = "16M")]
     td_disk: MemorySize,
+    /// The most bytes of the state directory that the SEAMCALLs of one TD may fill, if it is traced. What does not fit is not kept.
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    td_trace: MemorySize,
     /// The most memory of all TDs that run.
     #[arg(long, value_name = "SIZE", default_value = "64G")]
     memory: MemorySize,
@@ -70,6 +73,9 @@ pub struct Args {
     /// The most bytes of the state directory that all consoles may fill.
     #[arg(long, value_name = "SIZE", default_value = "16G")]
     disk: MemorySize,
+    /// The most bytes of the state directory that all SEAMCALLs may fill.
+    #[arg(long, value_name = "SIZE", default_value = "16G")]
+    trace: MemorySize,
     /// Run TDs also where the kernel has no seccomp. Their descriptions say so.
     #[arg(long)]
     without_seccomp: bool,
@@ -160,10 +166,12 @@ impl Args {
             td_memory: self.td_memory.bytes(),
             td_vcpus: self.td_vcpus,
             td_disk: self.td_disk.bytes(),
+            td_trace: self.td_trace.bytes(),
             memory: self.memory.bytes(),
             vcpus: self.vcpus,
             key_ids: self.key_ids,
             disk: self.disk.bytes(),
+            trace: self.trace.bytes(),
         }
     }
 }
