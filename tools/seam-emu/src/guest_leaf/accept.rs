@@ -11,11 +11,11 @@ use tdx_module_iface::{Operand, Status, StatusCode};
 use super::{Call, End, Step};
 use crate::guest::GuestState;
 use crate::host::invalid;
-use crate::host::steps::GpaLevel;
 use crate::lock::Side;
 use crate::td::l2;
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::vcpu::{AsyncExit, Handled};
+use tdx_module_iface::GpaLevel;
 use x86_arch::Gpr;
 
 const PAGE_BITS: u64 = 0x000f_ffff_ffff_f000;
@@ -105,7 +105,7 @@ fn zero_and_map(call: &Call<'_, '_, '_>, lock: &SeptLock<'_>, gpa: Gpa, level: L
     };
     let kept = entry.0 & SeptEntry::L2_ALIASES;
     lock.set(SeptEntry(SeptEntry::mapped(base).with_state(accepted).0 | kept));
-    l2::unblock(call.vcpu.tdcs, GpaLevel { gpa, level });
+    l2::unblock(call.vcpu.tdcs, GpaLevel::new(gpa, level));
     Ok(())
 }
 

@@ -14,13 +14,13 @@ use crate::fields::FieldStore;
 use crate::fields::layout::tdcs;
 use crate::guest::GuestState;
 use crate::host::invalid;
-use crate::host::steps::GpaLevel;
 use crate::l2::Vm;
 use crate::l2::store::of_vm;
 use crate::lock::Side;
 use crate::td::l2::{self, L2Attributes, L2Slot, Use};
 use crate::td::sept::{SeptLock, SeptSlot, Walk};
 use crate::vcpu::{AsyncExit, Handled};
+use tdx_module_iface::GpaLevel;
 
 const PAGE_BITS: u64 = 0x000f_ffff_ffff_f000;
 const LEVEL_BITS: u64 = 7;
@@ -49,7 +49,7 @@ pub(super) fn read(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     match call.vcpu.tdcs.walk(gpa, Level::L4K) {
         Some(Walk::Found(slot) | Walk::Stopped(slot)) if accepts(TdgLeaf::MEM_PAGE_ATTR_RD, &slot) => {
             state.regs[Gpr::Rcx] = page_info(gpa, &slot);
-            let what = GpaLevel { gpa: gpa.align_down(slot.level.bytes()), level: slot.level };
+            let what = GpaLevel::new(gpa, slot.level);
             state.regs[Gpr::Rdx] = l2::vms(call.vcpu.tdcs).fold(0, |all, vm| {
                 all | current(call, vm, what, slot.entry())
                     .map_or(0, |bits| in_place(vm, bits.bits() | VALID))
@@ -65,7 +65,7 @@ fn current(call: &Call<'_, '_, '_>, vm: Vm, what: GpaLevel, entry: SeptEntry) ->
     if entry.0 & l2::alias(vm) == 0 {
         return None;
     }
-    l2::walk(call.vcpu.tdcs, vm, what.gpa, what.level).map(|slot| slot.attributes())
+    l2::walk(call.vcpu.tdcs, vm, what.gpa(), what.level()).map(|slot| slot.attributes())
 }
 
 /// Attributes of a VM, where RDX has them.
@@ -130,7 +130,7 @@ pub(super) fn write(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
             return Err(Status::with_details(StatusCode::PAGE_SIZE_MISMATCH, details).into());
         }
         if accepts(TdgLeaf::MEM_PAGE_ATTR_WR, &slot) {
-            return set(call, state, &lock, GpaLevel { gpa, level }, &requests).map_err(|end| match end {
+            return set(call, state, &lock, GpaLevel::new(gpa, level), &requests).map_err(|end| match end {
                 Refusal::Status(status) => status.into(),
                 Refusal::NoTables(extended) => {
                     (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (attributes, flags);
@@ -199,7 +199,7 @@ fn set(
     }
     let how = if lock.state().is_pending() { Use::Blocked } else { Use::Open };
     for (vm, new, slot) in slots {
-        l2::set_alias(&slot, entry.hpa().align_down(what.level.bytes()), new, how);
+        l2::set_alias(&slot, entry.hpa().align_down(what.level().bytes()), new, how);
         aliases &= !l2::alias(vm);
         if new.allow_access() {
             aliases |= l2::alias(vm);
@@ -209,7 +209,7 @@ fn set(
     for request in requests.iter().filter(|request| request.mask & FLUSH != 0) {
         call.vcpu.flush_vm(request.vm);
     }
-    state.regs[Gpr::Rcx] = page_info(what.gpa, &lock.slot());
+    state.regs[Gpr::Rcx] = page_info(what.gpa(), &lock.slot());
     state.regs[Gpr::Rdx] = answer;
     Ok(())
 }
@@ -219,15 +219,15 @@ fn alias_slot<'m>(call: &Call<'_, '_, 'm>, vm: Vm, what: GpaLevel) -> Result<L2S
     /// VM_CTLS: the host is told that tables are missing.
     const EXIT_FOR_TABLES: u64 = 1;
     let missing = Refusal::Status(Status::new(StatusCode::L2_SEPT_WALK_FAILED));
-    let Some(slot) = l2::walk(call.vcpu.tdcs, vm, what.gpa, what.level) else { return Err(missing) };
-    if slot.level == what.level {
+    let Some(slot) = l2::walk(call.vcpu.tdcs, vm, what.gpa(), what.level()) else { return Err(missing) };
+    if slot.level == what.level() {
         return Ok(slot);
     }
     if call.vcpu.tdcs.load_u64(of_vm(tdcs::VM_CTLS, vm)) & EXIT_FOR_TABLES == 0 {
         return Err(Refusal::Status(slot.walk_failed()));
     }
     Err(Refusal::NoTables(ExtendedQualification::gpa_details(
-        what.level,
+        what.level(),
         slot.level,
         SeptStateId(slot.state().public()),
         EntryIs::NotLeaf,

@@ -5,7 +5,7 @@ use tdvisor_base::{Gpa, Hpa, Level};
 use tdx_module_iface::op_state::{self, OpStates};
 use tdx_module_iface::sept::{SeptInfo, SeptState, SeptStates, allow};
 use tdx_module_iface::tdmr::{PageType, pages};
-use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
+use tdx_module_iface::{GpaLevel, Gprs, Operand, StatusCode, TdhLeaf};
 
 use super::{Call, Step, at, busy, invalid, plain};
 use crate::lock::{Guard, Mode, Side};
@@ -60,10 +60,10 @@ pub(crate) fn shared_hpa(call: &Call<'_>, pa: u64, align: u64, operand: Operand)
 }
 
 /// Reads from shared memory. Outside the machine's memory there is only all-ones, as on a bus nobody drives.
-pub(crate) fn read_shared<const N: usize>(call: &Call<'_>, hpa: Hpa, _operand: Operand) -> Step<[u8; N]> {
+pub(crate) fn read_shared<const N: usize>(call: &Call<'_>, hpa: Hpa) -> [u8; N] {
     let mut bytes = [0xff; N];
     let _ = call.machine.memory().read(hpa, tdvisor_base::KeyId::DEFAULT, &mut bytes);
-    Ok(bytes)
+    bytes
 }
 
 /// Checks the form of a private page address: aligned, without key-id bits, inside the width.
@@ -191,13 +191,6 @@ pub(crate) fn check_and_lock_state<'m>(
     Ok((tdcs, guard))
 }
 
-/// A guest address with a level, as RCX carries them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct GpaLevel {
-    pub(crate) gpa: Gpa,
-    pub(crate) level: Level,
-}
-
 /// Splits and checks RCX of the memory leaves: level in 2:0, address in 51:12, nothing else.
 pub(crate) fn gpa_level(
     tdcs: &Tdcs<'_>,
@@ -205,13 +198,9 @@ pub(crate) fn gpa_level(
     levels: core::ops::RangeInclusive<Level>,
 ) -> Step<GpaLevel> {
     let refused = invalid(Operand::RCX);
-    let level = Level::from_index((rcx & 7) as u8).filter(|level| levels.contains(level)).ok_or(refused)?;
-    let gpa = Gpa::new(rcx & 0x000f_ffff_ffff_f000);
-    if rcx & !(0x000f_ffff_ffff_f000 | 7) != 0 || !gpa.is_aligned(level.bytes()) {
-        return Err(refused);
-    }
-    private_gpa(tdcs, gpa)?;
-    Ok(GpaLevel { gpa, level })
+    let what = GpaLevel::from_word(rcx).filter(|what| levels.contains(&what.level())).ok_or(refused)?;
+    private_gpa(tdcs, what.gpa())?;
+    Ok(what)
 }
 
 /// Whether an address is private and inside the TD's width.
@@ -235,7 +224,7 @@ pub(crate) fn report_entry(regs: &mut Gprs, slot: &SeptSlot<'_>) {
 /// Walks to an entry; EPT_WALK_FAILED with its details where the walk stops before.
 pub(crate) fn walk<'m>(tdcs: &Tdcs<'m>, what: GpaLevel, regs: &mut Gprs) -> Step<SeptSlot<'m>> {
     preemption_point();
-    match tdcs.walk(what.gpa, what.level) {
+    match tdcs.walk(what.gpa(), what.level()) {
         Some(Walk::Found(slot)) => Ok(slot),
         Some(Walk::Stopped(slot)) => {
             report_entry(regs, &slot);

@@ -132,10 +132,14 @@ impl Injector {
     }
 
     /// What happens to this call.
+    #[inline]
     pub fn decide(&self, call: CallId) -> Option<Effect> {
-        if !self.armed.load(Ordering::Acquire) {
-            return None;
-        }
+        if self.is_armed() { self.follow(call) } else { None }
+    }
+
+    /// What the plan says of this call. Apart from the question whether there is one, which every call asks.
+    #[cold]
+    fn follow(&self, call: CallId) -> Option<Effect> {
         let mut active = self.active.lock();
         let active = &mut *active;
         let sequence = {

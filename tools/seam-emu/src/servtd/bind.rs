@@ -97,7 +97,7 @@ pub(crate) fn prebind(call: &Call<'_>, regs: &Gprs) -> Step {
     if binding.state() == SlotState::Bound {
         return Err(plain(StatusCode::SERVTD_BOUND));
     }
-    let hash: [u8; 48] = read_shared(call, hash, Operand::RDX)?;
+    let hash: [u8; 48] = read_shared(call, hash);
     binding.fill(SlotState::PreBound, &terms, &hash);
     Ok(())
 }

@@ -20,8 +20,8 @@ use tdx_module_iface::{Gprs, Status, StatusCode};
 
 use super::Tdcs;
 use crate::host::Step;
-use crate::host::steps::GpaLevel;
 use crate::l2::Vm;
+use tdx_module_iface::GpaLevel;
 
 /// A free entry.
 pub(crate) const FREE: SeptEntry = SeptEntry(0);
@@ -253,10 +253,10 @@ pub(crate) fn entry_for_table<'m>(
     existing: Existing,
     regs: &mut Gprs,
 ) -> Step<Option<L2Slot<'m>>> {
-    let missing = u32::from(vm.number()) << 16 | u32::from(what.level.index());
-    let slot = walk(tdcs, vm, what.gpa, what.level)
+    let missing = u32::from(vm.number()) << 16 | u32::from(what.level().index());
+    let slot = walk(tdcs, vm, what.gpa(), what.level())
         .ok_or(Status::with_details(StatusCode::L2_SEPT_WALK_FAILED, missing))?;
-    if slot.level != what.level {
+    if slot.level != what.level() {
         slot.report(regs);
         return Err(slot.walk_failed());
     }
@@ -274,7 +274,7 @@ pub(crate) fn entry_for_table<'m>(
 pub(crate) fn unlink_tables(tdcs: &Tdcs<'_>, what: GpaLevel) -> [u64; 3] {
     let mut pages = [u64::MAX; 3];
     for (vm, page) in vms(tdcs).zip(&mut pages) {
-        if let Some(slot) = find(tdcs, vm, what.gpa, what.level).filter(L2Slot::is_table) {
+        if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()).filter(L2Slot::is_table) {
             *page = slot.page().get();
             slot.free();
         }
@@ -285,7 +285,7 @@ pub(crate) fn unlink_tables(tdcs: &Tdcs<'_>, what: GpaLevel) -> [u64; 3] {
 /// An entry of the TD was blocked: so are its aliases, or the tables of L2 VMs at its place.
 pub(crate) fn block(tdcs: &Tdcs<'_>, what: GpaLevel) {
     for vm in vms(tdcs) {
-        if let Some(slot) = find(tdcs, vm, what.gpa, what.level) {
+        if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()) {
             slot.block();
         }
     }
@@ -294,7 +294,7 @@ pub(crate) fn block(tdcs: &Tdcs<'_>, what: GpaLevel) {
 /// A block was taken back, or a page accepted.
 pub(crate) fn unblock(tdcs: &Tdcs<'_>, what: GpaLevel) {
     for vm in vms(tdcs) {
-        if let Some(slot) = find(tdcs, vm, what.gpa, what.level) {
+        if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()) {
             slot.unblock();
         }
     }
@@ -303,7 +303,7 @@ pub(crate) fn unblock(tdcs: &Tdcs<'_>, what: GpaLevel) {
 /// The page of an entry was removed: its aliases go with it.
 pub(crate) fn remove_aliases(tdcs: &Tdcs<'_>, entry: SeptEntry, what: GpaLevel) {
     for vm in aliasing(entry) {
-        if let Some(slot) = find(tdcs, vm, what.gpa, what.level) {
+        if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()) {
             slot.free();
         }
     }
@@ -312,7 +312,7 @@ pub(crate) fn remove_aliases(tdcs: &Tdcs<'_>, entry: SeptEntry, what: GpaLevel) 
 /// The page of an entry lies somewhere else now.
 pub(crate) fn relocate_aliases(tdcs: &Tdcs<'_>, entry: SeptEntry, what: GpaLevel, page: Hpa, how: Use) {
     for vm in aliasing(entry) {
-        if let Some(slot) = find(tdcs, vm, what.gpa, what.level) {
+        if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()) {
             slot.map(page, slot.attributes(), how);
         }
     }
@@ -344,7 +344,7 @@ pub(crate) fn split(tdcs: &Tdcs<'_>, slot: &L2Slot<'_>, table: Hpa, how: Use) {
 
 /// The leaf or free entry of a VM at the place of a large page that is to be split; `None` where the VM has neither.
 pub(crate) fn large_entry<'m>(tdcs: &Tdcs<'m>, vm: Vm, what: GpaLevel) -> Option<L2Slot<'m>> {
-    find(tdcs, vm, what.gpa, what.level)
+    find(tdcs, vm, what.gpa(), what.level())
 }
 
 /// What the pieces of a large page in the tree of one VM come to.
@@ -362,7 +362,7 @@ pub(crate) fn merge(tdcs: &Tdcs<'_>, vm: Vm, what: GpaLevel, aliased: bool) -> M
     if !aliased {
         return Merged::NotAliased;
     }
-    let Some(slot) = find(tdcs, vm, what.gpa, what.level).filter(L2Slot::is_table) else {
+    let Some(slot) = find(tdcs, vm, what.gpa(), what.level()).filter(L2Slot::is_table) else {
         return Merged::Mixed;
     };
     let Some((below, words)) = slot.level.down().zip(tdcs.table(slot.page())) else { return Merged::Mixed };
@@ -386,7 +386,7 @@ pub(crate) fn map_merged(
     attributes: L2Attributes,
     how: Use,
 ) {
-    if let Some(slot) = find(tdcs, vm, what.gpa, what.level) {
+    if let Some(slot) = find(tdcs, vm, what.gpa(), what.level()) {
         slot.map(page, attributes, how);
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn init(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let td = lock_tdr(call, tdr, Mode::Exclusive, Operand::RCX)?;
     let tdcs = check_state(&td.tdr, op_states(TdhLeaf::MNG_INIT))?;
     let at = shared_hpa(call, regs.rdx, TdParams::ALIGN, Operand::RDX)?;
-    let bytes: [u8; size_of::<TdParams>()] = read_shared(call, at, Operand::RDX)?;
+    let bytes: [u8; size_of::<TdParams>()] = read_shared(call, at);
     let params = TdParams::read_from_bytes(&bytes).map_err(|_| invalid(Operand::RDX))?;
     let config = call.machine.config();
     let refused = |regs: &mut Gprs, refusal: Refusal| {

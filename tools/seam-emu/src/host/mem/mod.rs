@@ -23,11 +23,10 @@ use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::op_state::OpStates;
 use tdx_module_iface::sept::SeptEntry;
 use tdx_module_iface::tdmr::PageType;
-use tdx_module_iface::{Gprs, Operand, StatusCode};
+use tdx_module_iface::{GpaLevel, Gprs, Operand, StatusCode};
 
 use super::steps::{
-    GpaLevel, LockedTdr, check_and_lock_state, gpa_level, lock_entry, lock_page, lock_tdr, lock_tree,
-    private_hpa, walk,
+    LockedTdr, check_and_lock_state, gpa_level, lock_entry, lock_page, lock_tdr, lock_tree, private_hpa, walk,
 };
 use super::{Call, Step, at};
 use crate::lock::{Guard, Mode, Side};

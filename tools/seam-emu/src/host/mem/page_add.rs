@@ -30,6 +30,6 @@ pub(in crate::host) fn page_add(call: &Call<'_>, regs: &mut Gprs) -> Step {
     lock_entry(slot)?.set(SeptEntry::mapped(hpa));
     page.entry.assign(PageType::REG, owner.tdr.hpa);
     owner.tdr.add_children(1);
-    mr::measure_page_add(call, owner.tdr.hpa, what.gpa);
+    mr::measure_page_add(call, owner.tdr.hpa, what.gpa());
     Ok(())
 }

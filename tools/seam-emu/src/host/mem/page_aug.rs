@@ -16,7 +16,7 @@ pub(in crate::host) fn page_aug(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let context = context(call, operands.rdx, const { op_states(TdhLeaf::MEM_PAGE_AUG) })?;
     let target = target(&context.tdcs, operands.rcx, Level::L4K..=Level::L2M, Mode::Shared, regs)?;
     check_entry_state(regs, &target.entry.slot(), const { sept_states(TdhLeaf::MEM_PAGE_AUG) })?;
-    let level = target.what.level;
+    let level = target.what.level();
     let (hpa, page) = lock_free_range(call, regs.r8, level, Operand::R8)?;
     page.entry.assign(PageType::REG, context.owner.tdr.hpa);
     context.owner.tdr.add_children(level.frames());

@@ -9,13 +9,12 @@ use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::leaf::Interruption;
 use tdx_module_iface::sept::SeptEntry;
 use tdx_module_iface::tdmr::PageType;
-use tdx_module_iface::{Gprs, Operand, Reg, StatusCode, TdhLeaf};
+use tdx_module_iface::{GpaLevel, Gprs, Operand, Reg, StatusCode, TdhLeaf};
 
 use super::{LARGE, Operands, context, lock_implicit, make_sept_page, target, write_sept_page};
 use crate::host::phymem::pamt::give_pair;
 use crate::host::steps::{
-    GpaLevel, check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states,
-    tdmr_of,
+    check_blocked, check_entry_state, check_tracked, lock_free_page, op_states, sept_states, tdmr_of,
 };
 use crate::host::{Call, Step, at, invalid, plain};
 use crate::l2::Vm;
@@ -38,7 +37,7 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let slot = target.entry.slot();
     let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_PAGE_DEMOTE) })?;
     check_blocked(&context.tdcs, regs, &slot)?;
-    let level = target.what.level;
+    let level = target.what.level();
     let below = level.down().ok_or(invalid(Operand::RCX))?;
     let large = target.entry.entry().hpa().align_down(level.bytes());
     let bepoch = super::implicit_entry(call, large, level).map_or(0, |entry| entry.bepoch());
@@ -80,7 +79,7 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
         owner.tdr.add_children(1);
     }
     split.give_back(regs);
-    call.mapping_was_split(owner.tdr.hpa, target.what.gpa, level);
+    call.mapping_was_split(owner.tdr.hpa, target.what.gpa(), level);
     Ok(())
 }
 

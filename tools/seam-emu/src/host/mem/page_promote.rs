@@ -5,12 +5,12 @@
 use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::sept::{SeptEntry, SeptState};
 use tdx_module_iface::tdmr::PageType;
-use tdx_module_iface::{Gprs, Operand, StatusCode, TdhLeaf};
+use tdx_module_iface::{GpaLevel, Gprs, Operand, StatusCode, TdhLeaf};
 
 use super::{Context, LARGE, Operands, context, implicit_entry, lock_implicit, target};
 use crate::host::steps::{
-    GpaLevel, check_blocked, check_entry_state, check_tracked, lock_entry, op_states, report_entry,
-    sept_states, tdmr_of,
+    check_blocked, check_entry_state, check_tracked, lock_entry, op_states, report_entry, sept_states,
+    tdmr_of,
 };
 use crate::host::{Call, Step, at, invalid, plain};
 use crate::l2::Vm;
@@ -34,7 +34,7 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     let table = target.entry.entry().hpa();
     let bepoch = implicit_entry(call, table, Level::L4K).map_or(0, |entry| entry.bepoch());
     check_tracked(&context.tdcs, bepoch, Operand::RCX)?;
-    let level = target.what.level;
+    let level = target.what.level();
     let below = level.down().ok_or(invalid(Operand::RCX))?;
     let children = lock_children(&context, table, below)?;
     let merged = merged_page(&children, level).and_then(|merged| {
@@ -70,7 +70,7 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
         false => (SeptEntry::mapped(large), Use::Open),
     };
     target.entry.set(SeptEntry(entry.0 | aliases));
-    call.table_left_td(context.owner.tdr.hpa, target.what.gpa, slot.level, table);
+    call.table_left_td(context.owner.tdr.hpa, target.what.gpa(), slot.level, table);
     let l2 = l2::unlink_tables(&context.tdcs, target.what);
     for page in l2.into_iter().filter(|page| *page != u64::MAX) {
         if let Some(entry) = implicit_entry(call, Hpa::new(page), Level::L4K) {

@@ -20,7 +20,7 @@ pub(in crate::host) fn page_remove(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let slot = target.entry.slot();
     check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_PAGE_REMOVE) })?;
     check_blocked(&context.tdcs, regs, &slot)?;
-    let level = target.what.level;
+    let level = target.what.level();
     let hpa = target.entry.entry().hpa().align_down(level.bytes());
     let page = lock_implicit(call, hpa, level, Operand::RCX)?;
     check_tracked(&context.tdcs, page.entry.bepoch(), Operand::RCX)?;

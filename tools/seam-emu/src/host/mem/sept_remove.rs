@@ -38,7 +38,7 @@ pub(in crate::host) fn sept_remove(call: &Call<'_>, regs: &mut Gprs, version: u8
     target.entry.set(SeptEntry::FREE);
     page.entry.free();
     context.owner.tdr.remove_children(1);
-    call.table_left_td(context.owner.tdr.hpa, target.what.gpa, slot.level, hpa);
+    call.table_left_td(context.owner.tdr.hpa, target.what.gpa(), slot.level, hpa);
     let l2 = l2::unlink_tables(&context.tdcs, target.what);
     for l2_page in l2.into_iter().filter(|page| *page != u64::MAX) {
         if let Some(entry) = implicit_entry(call, Hpa::new(l2_page), Level::L4K) {

@@ -44,9 +44,9 @@ pub(in crate::host) fn config(call: &Call<'_>, regs: &mut Gprs) -> Step {
     }
     let mut accepted: Vec<TdmrInfo> = Vec::with_capacity(count);
     for index in 0..count {
-        let pointer: [u8; 8] = read_shared(call, array.wrapping_add(8 * index as u64), Operand::RCX)?;
+        let pointer: [u8; 8] = read_shared(call, array.wrapping_add(8 * index as u64));
         let at = shared_hpa(call, u64::from_le_bytes(pointer), TDMR_INFO_ALIGN, Operand::RCX)?;
-        let bytes: [u8; 320] = read_shared(call, at, Operand::RCX)?;
+        let bytes: [u8; 320] = read_shared(call, at);
         let info = parse(&bytes);
         Checker { call, index, earlier: &accepted, info: &info, dynamic_pamt }.check()?;
         accepted.push(info);
