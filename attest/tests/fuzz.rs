@@ -1,6 +1,6 @@
 //! Spoilt evidence, collateral and policies, real and issued: an answer comes back and nothing panics.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "common/fuzz.rs"]
 mod spoil;

@@ -1,6 +1,6 @@
 //! Spoilt images, logs and lists: an answer comes back, in bounded time, and nothing panics.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[path = "common/fuzz.rs"]
 mod spoil;

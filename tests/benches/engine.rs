@@ -15,13 +15,11 @@
 //! Two sets of bars: what the compiler holds today, which no change may lose, and with `--goal` what it is to reach; `--engine` names
 //! another engine for our side. Writes `target/bench/engine.json`. Needs QEMU, gcc, busybox and cpio.
 
-#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
+#[expect(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
 #[path = "linux/boots.rs"]
 mod boots;
-#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
 #[path = "linux/guest.rs"]
 mod guest;
-#[allow(dead_code, reason = "shared with the benchmark of Linux, which uses more of it")]
 #[path = "linux/process.rs"]
 mod process;
 

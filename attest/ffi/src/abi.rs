@@ -8,7 +8,7 @@
 //! [`Outcome::Fault`]. What the caller passes otherwise (a pointer that is not NULL and not to what it says) is the caller's
 //! fault, as in every C interface.
 
-#![allow(unsafe_code, reason = "the border to C; the paragraph above is the proof")]
+#![expect(unsafe_code, reason = "the border to C; the paragraph above is the proof")]
 
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};

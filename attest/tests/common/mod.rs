@@ -1,7 +1,7 @@
 //! What recorded quotes are judged by.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test without its data fails")]
+#![expect(dead_code, reason = "each test binary uses a part of it")]
+#![expect(clippy::unwrap_used, reason = "a test without its data fails")]
 
 use std::path::Path;
 

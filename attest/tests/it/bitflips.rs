@@ -7,7 +7,7 @@
 //! Both crypto backends judge what the attestation key signs, bit by bit; RustCrypto is too slow to judge all of the
 //! rest, so it takes a share of it.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::Bundle;

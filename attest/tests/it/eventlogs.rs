@@ -1,6 +1,6 @@
 //! Real event logs: each replays to the registers that were recorded, and to those of its quote where one exists.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
 use std::path::Path;
 

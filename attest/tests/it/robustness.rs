@@ -1,7 +1,7 @@
 //! Doors that were once open: evidence of another TEE than the policy's, verdicts that depended on what was verified
 //! before, and collateral whose meaning depended on the order of its files.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Bundle, CollateralError, Part, Parts, Wanted};

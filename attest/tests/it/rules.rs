@@ -1,7 +1,7 @@
 //! Rules of Intel's library that need evidence of an unusual shape: every source of the validity window by itself, to
 //! the second; several TDX modules, each with levels of its own.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Bundle, TcbStatus};

@@ -1,6 +1,6 @@
 //! Every recorded log, report and quote, altered or beside what it does not belong to: nothing is accepted in silence.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its data fails")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@
 //! order that nobody may rely on. That nobody else reads the words meanwhile is the caller's protocol, not
 //! a condition for this to be sound.
 
-#![allow(
+#![expect(
     unsafe_code,
     reason = "sixteen bytes a store, which atomics cannot say; the proof is in the module docs"
 )]

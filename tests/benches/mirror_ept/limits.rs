@@ -3,7 +3,10 @@
 //! # Why the unsafe code here is sound
 //! The only unsafe operation is a prefetch of an address inside a table that is borrowed at the time.
 
-#![allow(unsafe_code, reason = "a prefetch, to find out what it would give; the proof is in the module docs")]
+#![expect(
+    unsafe_code,
+    reason = "a prefetch, to find out what it would give; the proof is in the module docs"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -5,7 +5,7 @@
 //! once, never moves, and is used by one mapper only, whose "physical" addresses are the array's own
 //! addresses. The pages that they map are never accessed.
 
-#![allow(unsafe_code, reason = "the peers' interfaces are unsafe; the proof is in the module docs")]
+#![expect(unsafe_code, reason = "the peers' interfaces are unsafe; the proof is in the module docs")]
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;

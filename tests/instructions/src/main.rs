@@ -10,16 +10,14 @@
 //! - `aug_accept_4k`: 1024 pages through TDH.MEM.PAGE.AUG, TDG.MEM.PAGE.ACCEPT and back.
 //! - `verify_fresh`, `verify_cached_collateral`: one verification of a quote in `attest`.
 
-#[allow(dead_code, reason = "shared with the benchmark, which uses more of it")]
 #[path = "../../benches/attest/evidence.rs"]
 mod evidence;
-#[allow(dead_code, reason = "shared with the benchmark, which uses more of it")]
+#[expect(dead_code, reason = "shared with the benchmark, which uses more of it")]
 #[path = "../../benches/x86_emu/loops.rs"]
 mod loops;
-#[allow(dead_code, reason = "shared with the benchmark, which uses more of it")]
+#[expect(dead_code, reason = "shared with the benchmark, which uses more of it")]
 #[path = "../../benches/mirror_ept/ours.rs"]
 mod ours;
-#[allow(dead_code, reason = "shared with the benchmark, which uses more of it")]
 #[path = "../../benches/seam_emu/rig.rs"]
 mod rig;
 

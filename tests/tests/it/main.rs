@@ -1,6 +1,6 @@
 //! Scenarios that cross crates, as one program: it links the emulated machine once.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attest_peers;
 mod conformance;

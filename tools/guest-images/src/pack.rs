@@ -36,7 +36,10 @@ const TYPE_BFV: u32 = 0;
 
 /// Why an ELF file cannot become an image.
 #[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the message of each variant says it")]
+#[allow(
+    missing_docs,
+    reason = "the message of each variant says it; the build script, which has this file too, asks for none"
+)]
 pub enum PackError {
     #[error("not a 64-bit little-endian ELF file: {0}")]
     NotElf(object::read::Error),

@@ -1,6 +1,6 @@
 //! The built images, read as a loader reads them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its subject has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its subject has failed")]
 
 use object::{Object, ObjectSection};
 use td_image::mrtd::variants::{self, Variant};

@@ -1,6 +1,6 @@
 //! Conversations between two migration TDs, and what a host between them may try.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::issue::{CollateralSpec, PlatformSpec, QuoteBody, QuoteSpec, TestPlatform};

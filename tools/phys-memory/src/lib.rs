@@ -27,7 +27,7 @@
 //! `access.rs`, each of which is one machine access with x86 ordering, on memory inside an `UnsafeCell`
 //! that no Rust reference ever covers except as atomics.
 
-#![allow(unsafe_code, reason = "guest memory is raced on with mixed sizes; the proof is in the module docs")]
+#![expect(unsafe_code, reason = "guest memory is raced on with mixed sizes; the proof is in the module docs")]
 
 extern crate alloc;
 

@@ -12,7 +12,7 @@
 //! **Why this is sound.** The only `unsafe` is that a slot holds a pointer to a call on another processor's stack. The
 //! function that puts it there does not return, nor unwinds (panics end the host), before `done` is set; the processor that
 //! takes it sets `done` as its last access. The work is `Sync`, so another processor may call it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use alloc::vec::Vec;
 use core::mem::transmute;

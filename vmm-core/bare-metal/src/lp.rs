@@ -14,7 +14,7 @@
 //! **Why this is sound.** The only `unsafe` is the right to execute SEAMCALL: the code runs in ring 0 on the processor that
 //! executes it, whose handlers use `fixup`; pages that leaves get come from `td_host`'s page allocator or are the caller's, and none
 //! of them is a Rust object; what is not preserved is listed above.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use td_host::platform::{Lp, LpId, PendingEvents};
 use td_host::vcpu::posted::NOTIFICATION_VECTOR;

@@ -5,7 +5,7 @@
 //! by string instructions breaks no rule of references; the words of a table are atomics, which may be shared and have no
 //! invalid value. Pages that the module owns are accessed by a faulty host only; the processor answers with a machine check,
 //! which ends the host.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use alloc::vec::Vec;
 use core::arch::asm;

@@ -96,7 +96,7 @@ impl Found {
     ///
     /// # Errors
     /// [`SetupError`].
-    #[allow(
+    #[expect(
         unsafe_code,
         reason = "the tables were just built to map everything; it is done once, on the stack of area 0"
     )]
@@ -233,7 +233,7 @@ impl Machine {
 }
 
 /// VMX operation, and the timer, on this processor. Gives its package.
-#[allow(unsafe_code, reason = "the page was taken out of the memory map for this")]
+#[expect(unsafe_code, reason = "the page was taken out of the memory map for this")]
 fn begin(region: Hpa) -> Result<u32, VmxonFailed> {
     // SAFETY: the page is this processor's from now on.
     unsafe { cpu::begin_vmx(region.get()) }?;

@@ -1,6 +1,6 @@
 //! The ACPI tables, followed as an operating system follows them.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test that cannot read its subject has failed"

@@ -4,7 +4,7 @@
 //! let go, and a wait for stillness that nobody ends, are deadlocks, which shuttle finds and prints with their schedules.
 
 #![cfg(shuttle)]
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 //! shuttle finds and prints with its schedule.
 
 #![cfg(shuttle)]
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 use std::convert::Infallible;
 

@@ -1,6 +1,6 @@
 //! The repository's papers and its contents agree.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read its own repository fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its own repository fails")]
 
 mod contributing;
 mod dependencies;

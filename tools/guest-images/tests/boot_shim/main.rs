@@ -1,7 +1,7 @@
 //! The parts of `boot-shim` that decide something, tested on the host: their files use `core` only and are included
 //! here, under the names that they have in the shim.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test that cannot read its subject has failed"
@@ -12,15 +12,15 @@ mod boot_params;
 #[path = "../../../guests/boot-shim/src/bytes.rs"]
 mod bytes;
 #[path = "../../../guests/boot-shim/src/fw_cfg/directory.rs"]
-#[allow(dead_code, reason = "the shim uses what the tests do not")]
+#[expect(dead_code, reason = "the shim uses what the tests do not")]
 mod directory;
 #[path = "../../../guests/boot-shim/src/event_log.rs"]
 mod event_log;
 #[path = "../../../guests/guest-rt/src/hob.rs"]
-#[allow(dead_code, reason = "the guests use what these tests do not")]
+#[expect(dead_code, reason = "the guests use what these tests do not")]
 mod hob;
 #[path = "../../../guests/boot-shim/src/kernel/mod.rs"]
-#[allow(dead_code, reason = "the shim uses what the tests do not")]
+#[expect(dead_code, reason = "the shim uses what the tests do not")]
 mod kernel;
 #[path = "../../../guests/boot-shim/src/memory_map.rs"]
 mod memory_map;

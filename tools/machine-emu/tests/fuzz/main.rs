@@ -4,12 +4,12 @@
 //! Each session has a seed, which a failure names. `TDVISOR_FUZZ_SECONDS` makes the search that long; otherwise it is short.
 //! `TDVISOR_FUZZ_SEED` is the first seed, and with no seconds the only one.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../migration/altered.rs"]
 mod altered;
 #[path = "../migration/world.rs"]
-#[allow(dead_code, reason = "the tests of migration use the rest")]
+#[expect(dead_code, reason = "the tests of migration use the rest")]
 mod world;
 
 use std::time::{Duration, Instant};

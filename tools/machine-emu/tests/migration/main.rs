@@ -1,6 +1,6 @@
 //! TDs that move from one emulated machine to another, in one process.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod altered;
 mod hostile;

@@ -1,6 +1,6 @@
 //! TDs with L2 VMs: the guest `l1-vmm` on the emulated processor, and calls of an L1 that tests write.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 mod aliases;
 mod guest;

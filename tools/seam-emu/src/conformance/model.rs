@@ -275,7 +275,7 @@ pub struct GuestRun {
 
 /// One thing that happens while an LP is in the guest.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
+#[expect(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
 pub enum GuestEvent {
     /// A step that another LP executes meanwhile.
     Host(Step),
@@ -300,7 +300,6 @@ pub enum GuestEvent {
 
 /// What a guest does, or what happens to it.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "most events are TDCALLs, the large variant")]
 pub enum GuestAct {
     /// TDCALL.
     Tdcall {
@@ -356,7 +355,7 @@ pub enum Privilege {
 
 /// A control register that a TD may write only in part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are the registers'")]
+#[expect(missing_docs, reason = "the names are the registers'")]
 pub enum ControlRegister {
     Cr0,
     Cr4,
@@ -384,8 +383,7 @@ pub enum Contents {
 
 /// An instruction or event that may leave the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are the instructions'")]
-#[allow(clippy::large_enum_variant, reason = "it is a part of a larger variant anyway")]
+#[expect(missing_docs, reason = "the names are the instructions'")]
 pub enum ExitCause {
     Hlt,
     Wbinvd,

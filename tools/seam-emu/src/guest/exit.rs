@@ -6,7 +6,7 @@ use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 use x86_arch::Access;
 
 /// Basic exit reasons that a TD can cause but never sees reported by name (SDM volume 3, appendix C).
-#[allow(missing_docs, reason = "the names are those of the SDM's table of basic exit reasons")]
+#[expect(missing_docs, reason = "the names are those of the SDM's table of basic exit reasons")]
 pub mod reason {
     use tdx_module_iface::exit::ExitReason;
 

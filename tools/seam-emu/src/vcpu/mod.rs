@@ -166,7 +166,6 @@ impl AsyncExit {
 
 /// How the handling of a VM exit ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(clippy::large_enum_variant, reason = "it lives for one VM exit")]
 pub(crate) enum Handled {
     /// The guest goes on.
     Resume,

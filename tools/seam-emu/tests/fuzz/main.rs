@@ -17,7 +17,7 @@
 //! [`Machine::audit`]: seam_emu::Machine::audit
 
 #![cfg(not(shuttle))]
-#![allow(clippy::unwrap_used, reason = "a test stops where its files fail")]
+#![expect(clippy::unwrap_used, reason = "a test stops where its files fail")]
 
 mod corpus;
 mod dice;

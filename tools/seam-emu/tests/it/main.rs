@@ -1,7 +1,7 @@
 //! The emulated module from outside, call by call.
 
 #![cfg(not(shuttle))]
-#![allow(clippy::unwrap_used, reason = "a test stops where its host fails")]
+#![expect(clippy::unwrap_used, reason = "a test stops where its host fails")]
 
 mod accepting;
 mod concurrency;

@@ -5,11 +5,11 @@
 //! production module and interrupt controller; the guest is a script.
 
 #![cfg(shuttle)]
-#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 mod hosts;
 #[path = "../it/support.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
+#[expect(dead_code, reason = "the other tests use the rest")]
 mod support;
 
 use std::sync::{Arc, OnceLock, Weak};

@@ -1,7 +1,7 @@
 //! A VMM in this process, in a folder of its own.
 
 // Each test file takes what it needs of this.
-#![allow(dead_code, reason = "a test file of its own compiles this once for each that uses it")]
+#![expect(dead_code, reason = "a test file of its own compiles this once for each that uses it")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};

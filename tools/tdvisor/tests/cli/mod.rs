@@ -1,6 +1,6 @@
 //! What the tests of the command line share: the program, a folder of their own, and how they read its answers.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![expect(dead_code, reason = "each test program uses a part of it")]
 
 pub mod fat;
 pub mod pe;

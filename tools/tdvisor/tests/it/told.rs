@@ -1,7 +1,5 @@
 //! What a run leaves for programs: events, numbers, and a dump.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::cli::{Folder, tdvisor};

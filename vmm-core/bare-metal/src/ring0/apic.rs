@@ -5,7 +5,7 @@
 //!
 //! **Why this is sound.** The only `unsafe` are two accesses to the window of the xAPIC, a page of registers at a fixed place
 //! that is mapped to itself and is no memory.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use tdvisor_base::Ticks;
 use x86::msr::{

@@ -9,7 +9,7 @@
 //! The prebuilt core library keeps data below RSP and uses XMM registers. So every gate switches to an IST stack; IF is 0
 //! but while a processor sleeps, or asks for what is pending; interrupts are served by a few instructions that touch no
 //! XMM register and no lock; exceptions go to Rust and keep the interrupted code's XMM registers by FXSAVE.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;

@@ -5,7 +5,7 @@
 //! (MSRs of its local APIC and of VMX, control bits that switch features on). None of them changes how addresses are
 //! translated, except for the load of page tables, whose caller answers for the tables. Those that touch memory (VMXON, INVEPT,
 //! MOVDIR64B) get an address from a reference, or say what their caller has to promise.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::arch::asm;
 

@@ -1,7 +1,7 @@
 //! Exceptions: those that an instruction here may raise go on behind it; any other ends the host, and says where.
 //!
 //! **Why this is sound.** The only `unsafe` is the declaration of two labels of `vectors.s`, of which the address is taken.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use tdx_module_iface::hw;
 use x86_arch::vector;

@@ -3,7 +3,7 @@
 //! **Why this is sound.** An [`IdentityMapped`] is made with a [`Ring0`], so memory below its limit is mapped to itself. It
 //! only reads, byte by byte, and never makes a pointer or a reference: what it reads is firmware's or a boot loader's, may lie
 //! at address 0, and changes of it would be seen as other bytes and nothing else.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::arch::asm;
 

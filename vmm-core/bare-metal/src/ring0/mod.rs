@@ -32,7 +32,7 @@ impl Ring0 {
     /// # Safety
     /// The code runs in ring 0, on the first processor of a machine on which nothing else runs, and below 4 GiB memory is
     /// mapped to itself.
-    #[allow(unsafe_code, reason = "the promise that this room rests on is made here, and nothing is done")]
+    #[expect(unsafe_code, reason = "the promise that this room rests on is made here, and nothing is done")]
     pub const unsafe fn claim() -> Self {
         Self(())
     }

@@ -2,7 +2,7 @@
 //!
 //! **Why this is sound.** Port I/O reaches devices and no memory of this program; [`Port::claim`] makes its caller promise
 //! that the device behind the port does not write to memory of its own accord because of it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 /// One I/O port.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@
 //! the area with its number; that is the only one who uses it. The trampoline is copied to a page of usable memory below
 //! 1 MiB that the caller took out of the memory map; the mailbox is firmware's, of which the specification says what may be
 //! written where.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::arch::global_asm;
 use core::ptr::null_mut;

@@ -11,7 +11,7 @@
 //! File descriptors are owned by the types of `kvm-ioctls` and the standard library; none is made from a number that the
 //! kernel did not just give.
 
-#![allow(unsafe_code, reason = "the kernel's requests take addresses; the proof is in the module docs")]
+#![expect(unsafe_code, reason = "the kernel's requests take addresses; the proof is in the module docs")]
 
 mod mapping;
 mod odd;

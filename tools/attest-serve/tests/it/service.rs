@@ -1,13 +1,11 @@
 //! The service from the side of a key broker: who gets a token, what is in it, and who does not.
 
-mod client;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::client::Client;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use client::Client;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha384};
@@ -376,10 +374,10 @@ fn policies_are_not_set_over_the_network_and_tdx_needs_no_challenge() {
     });
 }
 
-const SIGNING_KEY: &[u8] = include_bytes!("fixtures/signing-key.pem");
-const SIGNING_CERT: &[u8] = include_bytes!("fixtures/signing-cert.pem");
-const TLS_KEY: &[u8] = include_bytes!("fixtures/tls-key.pem");
-const TLS_CERT: &[u8] = include_bytes!("fixtures/tls-cert.pem");
+const SIGNING_KEY: &[u8] = include_bytes!("../fixtures/signing-key.pem");
+const SIGNING_CERT: &[u8] = include_bytes!("../fixtures/signing-cert.pem");
+const TLS_KEY: &[u8] = include_bytes!("../fixtures/tls-key.pem");
+const TLS_CERT: &[u8] = include_bytes!("../fixtures/tls-cert.pem");
 
 #[test]
 fn a_signers_certificates_stand_in_the_token_and_must_be_of_its_key() {

@@ -36,22 +36,22 @@ fn every_message_has_the_bytes_that_another_implementation_gives_it() {
             verification_requests: vec![structured, raw],
             policy_ids: vec!["default".to_owned(), "other".to_owned()],
         },
-        include_bytes!("fixtures/attestation_request.bin"),
+        include_bytes!("../fixtures/attestation_request.bin"),
     );
     is_coded_as(
         &AttestationResponse { attestation_token: "header.claims.signature".to_owned() },
-        include_bytes!("fixtures/attestation_response.bin"),
+        include_bytes!("../fixtures/attestation_response.bin"),
     );
     is_coded_as(
         &SetPolicyRequest { policy_id: "default".to_owned(), policy: "cGFja2FnZSBwb2xpY3k".to_owned() },
-        include_bytes!("fixtures/set_policy_request.bin"),
+        include_bytes!("../fixtures/set_policy_request.bin"),
     );
     is_coded_as(
         &ChallengeRequest { inner: HashMap::from([("tee".to_owned(), "tdx".to_owned())]) },
-        include_bytes!("fixtures/challenge_request.bin"),
+        include_bytes!("../fixtures/challenge_request.bin"),
     );
     is_coded_as(
         &ChallengeResponse { attestation_challenge: "nonce".to_owned() },
-        include_bytes!("fixtures/challenge_response.bin"),
+        include_bytes!("../fixtures/challenge_response.bin"),
     );
 }

@@ -3,7 +3,7 @@
 //! The requests are those that its own fetcher makes (which would bring an HTTP stack of its own into this build), and the
 //! answers are taken apart as it does.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::verify::QuoteVerifier;

@@ -1,12 +1,10 @@
 //! Fetching from services as they are and as they should not be: each fault is played by a server of the test's own.
 
-mod faults;
-
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use faults::{Behaviour, FaultServer};
+use crate::faults::{self, Behaviour, FaultServer};
 use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::{Parts, PckIssuer, Service, Source, UpdateSet};
 use tdvisor_attest::issue::{CollateralSpec, PckCa, PlatformSpec, QuoteBody, QuoteSpec, TestPlatform};
@@ -379,8 +377,8 @@ fn requests_that_are_none_get_a_status_and_bind_nobody() {
 
 #[test]
 fn a_service_with_a_certificate_of_its_own_is_asked_only_if_that_is_trusted() {
-    const CERTIFICATE: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-cert.pem");
-    const KEY: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-key.pem");
+    const CERTIFICATE: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/tls-cert.pem");
+    const KEY: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/tls-key.pem");
     let world = World::new();
     let certificate = tdvisor_attest::x509::pem::certificate(CERTIFICATE).expect("a certificate");
     let key = tdvisor_attest::x509::pem::private_key(KEY).expect("a key");
