@@ -74,7 +74,7 @@ while read -r file; do
     echo "$name"
 done <"$target/modules" >"$root/lib/modules"
 rm -rf "$target/tree" "$target/modules"
-for applet in base64 cat dd echo grep insmod ls mkdir mount nproc poweroff printf sh sleep switch_root sync; do
+for applet in base64 cat dd echo grep insmod ls mkdir mount nproc poweroff printf reboot sh sleep switch_root sync; do
     ln -s busybox "$root/bin/$applet"
 done
 find "$root" -exec touch -h -d @0 {} +

@@ -45,7 +45,7 @@ tree=$target/tree
 install -m 755 "$here/check" "$tree/usr/local/sbin/check"
 echo tdguest >"$tree/etc/hostname"
 echo '127.0.0.1 localhost tdguest' >"$tree/etc/hosts"
-echo '/dev/vda / ext4 errors=remount-ro 0 1' >"$tree/etc/fstab"
+echo 'LABEL=tdguest / ext4 errors=remount-ro 0 1' >"$tree/etc/fstab"
 rm -rf "$tree"/usr/share/{doc,man,locale,info}/* "$tree"/var/lib/apt/lists/*
 rm -f "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/*
 printf '[Match]\nName=e*\n\n[Network]\nDHCP=yes\n' >"$tree/etc/systemd/network/50-dhcp.network"

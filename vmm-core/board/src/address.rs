@@ -9,7 +9,7 @@
 //! | port 0x501 | exit port | |
 //! | port 0x505 | pvpanic | |
 //! | ports 0x510 to 0x51B | fw_cfg | |
-//! | ports 0x600 to 0x67F | ACPI power management | |
+//! | ports 0x600 to 0x67F | ACPI power management | GSI 9, which nothing raises |
 //! | ports 0xCF8 to 0xCFF | PCI configuration; 0xCF9 is reset control | |
 //! | 0x80000000, or the end of RAM, to 0xFBFFFFFF | PCI memory | GSI 16 to 19, or messages |
 //! | 0xE0000000 to 0xEFFFFFFF of it | ECAM, unless firmware moves it | |
@@ -57,6 +57,9 @@ pub const FW_CFG_PORTS: u16 = 12;
 pub const PM: u16 = 0x600;
 /// Ports of the ACPI power-management block.
 pub const PM_PORTS: u16 = 0x80;
+
+/// The system control interrupt, by which ACPI's fixed hardware would tell of events.
+pub const SCI_GSI: u32 = 9;
 
 /// The address register of PCI configuration mechanism 1; the data register is four ports on.
 pub const PCI_CONFIG: u16 = 0xcf8;

@@ -4,8 +4,8 @@
 //! who predicts the measurements of firmware that is handed its tables. They share this crate, which uses `core` only.
 //!
 //! The conventions are those of Intel's Q35 chipset as firmware knows it: a host bridge with ECAM, an LPC bridge that
-//! has the ACPI power-management block, the reset control register, 16550s and an MC146818 clock. The operating system sees a
-//! *hardware-reduced* ACPI machine: there is no system control interrupt, and no legacy interrupt controller or timer.
+//! has the ACPI power-management block, the reset control register, 16550s and an MC146818 clock. There is no legacy interrupt
+//! controller and no legacy timer, and nothing raises the system control interrupt.
 
 #![cfg_attr(
     not(test),

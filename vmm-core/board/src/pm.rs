@@ -15,6 +15,15 @@ pub const PM1_CONTROL: u16 = 4;
 /// Offset of PM_TMR: four bytes.
 pub const TIMER: u16 = 8;
 
+/// Where the LPC bridge's configuration says which ports the block has: four bytes, with [`PMBASE_IO`].
+pub const PMBASE: u8 = 0x40;
+/// PMBASE: the block is in I/O space.
+pub const PMBASE_IO: u32 = 1;
+/// Where the LPC bridge's configuration switches the block on.
+pub const ACPI_CONTROL: u8 = 0x44;
+/// ACPI_CNTL: the block is decoded.
+pub const ACPI_ENABLE: u32 = 1 << 7;
+
 /// The sleep control register of hardware-reduced ACPI: the high byte of PM1_CNT.
 pub const SLEEP_CONTROL: u16 = PM + PM1_CONTROL + 1;
 /// The sleep status register of hardware-reduced ACPI: the high byte of PM1_STS.

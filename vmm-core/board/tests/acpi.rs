@@ -85,31 +85,48 @@ fn the_root_pointer_has_two_checksums() {
 }
 
 #[test]
-fn the_fadt_is_hardware_reduced_and_says_how_to_sleep_and_reset() {
+fn the_fadt_has_the_fixed_hardware_of_q35_and_says_how_to_reset() {
     let area = area(&machine(2));
     let Tables { fadt, .. } = tables(&area);
     assert_eq!((fadt.len(), fadt[8], fadt[131]), (276, 6, 5));
-    assert_eq!(u32_at(fadt, 112), 1 << 20 | 1 << 10, "HW_REDUCED_ACPI and RESET_REG_SUP");
+    let flags = u32_at(fadt, 112);
+    assert_eq!(
+        flags >> 20 & 1,
+        0,
+        "HW_REDUCED_ACPI: Linux would restart by EFI alone, and then by real mode"
+    );
+    assert_eq!(flags, 1 << 10 | 1 << 6 | 1 << 5 | 1 << 4 | 1, "RESET_REG_SUP, no buttons, no alarm, WBINVD");
     let port = |at: usize| (fadt[at], fadt[at + 1], u64_at(fadt, at + 4));
     assert_eq!(port(116), (1, 8, 0xcf9), "reset register");
     assert_eq!(fadt[128], 0x0e, "reset value");
-    assert_eq!((port(244), port(256)), ((1, 8, 0x605), (1, 8, 0x601)), "sleep registers");
     assert_eq!(u64::from(u32_at(fadt, 40)), u64_at(fadt, 140), "both addresses of the DSDT");
-    assert!(fadt[44..109].iter().all(|byte| *byte == 0), "no fixed hardware");
+    assert_eq!((fadt[46], fadt[47]), (9, 0), "the system control interrupt");
+    assert_eq!(u32_at(fadt, 48), 0, "no SMI command: ACPI mode from the start");
+    for (name, short, length, long) in [("events", 56, 88, 148), ("control", 64, 89, 172)] {
+        let (kind, bits, address) = port(long);
+        assert_eq!((kind, bits), (1, fadt[length] * 8), "{name}");
+        assert_eq!(address, u64::from(u32_at(fadt, short)), "{name}");
+    }
+    assert_eq!([56, 64].map(|at| u32_at(fadt, at)), [0x600, 0x604]);
+    let timer = (u32_at(fadt, 76), fadt[91], port(208));
+    assert_eq!(timer, (0, 0, (0, 0, 0)), "no timer that wraps within seconds judges the TSC");
+    let (facs, at) = (u64::from(u32_at(fadt, 36)), (u64::from(u32_at(fadt, 36)) - BASE) as usize);
+    assert_eq!((facs % 64, &area.0[at..at + 4], u32_at(&area.0, at + 4)), (0, &b"FACS"[..], 64));
 }
 
 #[test]
-fn the_madt_lists_every_vcpu_the_io_apic_and_the_mailbox() {
+fn the_madt_lists_every_vcpu_the_io_apic_the_system_control_interrupt_and_the_mailbox() {
     for vcpus in [1, 2, 255, 256, 512] {
         let area = area(&machine(vcpus));
         let Tables { madt, .. } = tables(&area);
-        let (mut ids, mut io_apics, mut mailboxes) = (vec![], vec![], vec![]);
+        let (mut ids, mut io_apics, mut overrides, mut mailboxes) = (vec![], vec![], vec![], vec![]);
         let mut at = 44;
         while at < madt.len() {
             let entry = &madt[at..at + usize::from(madt[at + 1])];
             match entry[0] {
                 0 => ids.push((u32::from(entry[3]), u32_at(entry, 4))),
                 9 => ids.push((u32_at(entry, 4), u32_at(entry, 8))),
+                2 => overrides.push((entry[3], u32_at(entry, 4), entry[8])),
                 1 => io_apics.push((entry[2], u32_at(entry, 4), u32_at(entry, 8))),
                 0x10 => mailboxes.push((entry[2], u64_at(entry, 8), u64_at(entry, 16))),
                 other => panic!("unknown entry {other}"),
@@ -118,6 +135,7 @@ fn the_madt_lists_every_vcpu_the_io_apic_and_the_mailbox() {
         }
         assert_eq!(ids, (0..vcpus).map(|id| (id, 1)).collect::<Vec<_>>(), "enabled, by index");
         assert_eq!(io_apics, [(0, 0xFEC0_0000, 0)]);
+        assert_eq!(overrides, [(9, 9, 0b1101)], "the system control interrupt: active high, level");
         assert_eq!(mailboxes, [(1, 0x11_5000, 0x11_5840)]);
     }
 }

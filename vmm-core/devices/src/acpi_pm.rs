@@ -3,7 +3,7 @@
 //! | offset | register |
 //! |---|---|
 //! | 0x00 | PM1_STS: reads zero, nothing happened |
-//! | 0x02 | PM1_EN: reads what was written; nothing is enabled by it, for there is no system control interrupt |
+//! | 0x02 | PM1_EN: reads what was written; nothing is enabled by it, for no event comes about |
 //! | 0x04 | PM1_CNT: bits 12:10 SLP_TYP, bit 13 SLP_EN; bit 0 reads one, the machine is in ACPI mode |
 //! | 0x08 | PM_TMR: a counter of 24 bits at 3.579545 MHz, read as four bytes |
 //!

@@ -18,6 +18,7 @@ mod event_log;
 mod fw_cfg;
 mod kernel;
 mod loader;
+mod lpc_bridge;
 mod measure;
 mod memory_map;
 mod problem;
@@ -77,6 +78,7 @@ fn boot(td: &'static Td) -> Result<Infallible, Problem> {
     let loaded = loader::load(&mut fw_cfg, &mut map, &mut measurer, command_line)?;
     fw_cfg.into_buffer().into_private()?;
 
+    lpc_bridge::place_power_management();
     write_acpi(acpi, acpi_place.start, &machine)?;
     loaded.write_boot_params(boot_params, acpi_place.start, &map)?;
     println!("boot-shim: entering the kernel at {:#x}", loaded.entry());

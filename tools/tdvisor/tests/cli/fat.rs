@@ -28,51 +28,85 @@ pub fn disk(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// A disk with files in a FAT file system and a GUID partition table, which firmware measures.
 pub fn gpt_disk(files: &[(&str, &[u8])]) -> Vec<u8> {
-    /// The table, and a copy of it at the end: a header and its entries.
-    const TABLE: usize = 1 + ENTRIES * ENTRY_BYTES / SECTOR;
-    const ENTRIES: usize = 128;
-    const ENTRY_BYTES: usize = 128;
-    const PROTECTED: u8 = 0xee;
-    const HEADER_BYTES: u32 = 92;
-    const REVISION: u32 = 0x0001_0000;
-    const SYSTEM_PARTITION: [u8; 16] =
-        [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
-    let volume = volume(files);
-    let start = START as usize;
-    let sectors = start + volume.len() / SECTOR + TABLE;
-    let mut disk = vec![0; sectors * SECTOR];
-    disk[start * SECTOR..][..volume.len()].copy_from_slice(&volume);
-    master_boot_record(&mut disk, PROTECTED, 1, sectors as u32 - 1);
+    let Parts { mut before, behind } = Parts::around(files, 0);
+    before.extend(behind);
+    before
+}
 
-    let mut entries = vec![0; ENTRIES * ENTRY_BYTES];
-    entries[..16].copy_from_slice(&SYSTEM_PARTITION);
-    entries[16..32].fill(1);
-    entries[32..40].copy_from_slice(&(start as u64).to_le_bytes());
-    entries[40..48].copy_from_slice(&((sectors - TABLE - 1) as u64).to_le_bytes());
-    let header = |own: usize, other: usize, table: usize| {
-        let mut header = b"EFI PART".to_vec();
-        for word in [REVISION, HEADER_BYTES, 0, 0] {
-            header.extend(word.to_le_bytes());
+/// What a disk with a GUID partition table has before its second partition, and behind it.
+pub struct Parts {
+    /// The table, and the partition with files. The second partition follows.
+    pub before: Vec<u8>,
+    /// The copy of the table.
+    pub behind: Vec<u8>,
+}
+
+impl Parts {
+    /// Of what the steps of programs that copy disks are multiples.
+    pub const STEP: usize = 1 << 20;
+
+    /// A disk with these files, and behind them so many bytes for Linux, if any: whole steps.
+    pub fn around(files: &[(&str, &[u8])], bytes: u64) -> Self {
+        /// The table, and a copy of it at the end: a header and its entries.
+        const TABLE: usize = 1 + ENTRIES * ENTRY_BYTES / SECTOR;
+        const ENTRIES: usize = 128;
+        const ENTRY_BYTES: usize = 128;
+        const PROTECTED: u8 = 0xee;
+        const HEADER_BYTES: u32 = 92;
+        const REVISION: u32 = 0x0001_0000;
+        const SYSTEM_PARTITION: [u8; 16] =
+            [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+        const LINUX: [u8; 16] =
+            [0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
+        let volume = volume(files);
+        let start = START as usize;
+        let mut before = vec![0; start * SECTOR];
+        before.extend(volume);
+        let end = before.len() / SECTOR;
+        let mut partitions = vec![(SYSTEM_PARTITION, start, end)];
+        if bytes > 0 {
+            before.resize(before.len().next_multiple_of(Self::STEP), 0);
+            let second = before.len() / SECTOR;
+            partitions.push((LINUX, second, second + bytes as usize / SECTOR));
         }
-        for sector in [own, other, TABLE + 1, sectors - TABLE - 1] {
-            header.extend((sector as u64).to_le_bytes());
+        let sectors = partitions[partitions.len() - 1].2 + TABLE;
+        master_boot_record(&mut before, PROTECTED, 1, sectors as u32 - 1);
+
+        let mut entries = vec![0; ENTRIES * ENTRY_BYTES];
+        for (number, (kind, start, end)) in (1..).zip(partitions) {
+            let entry = &mut entries[(usize::from(number) - 1) * ENTRY_BYTES..][..ENTRY_BYTES];
+            entry[..16].copy_from_slice(&kind);
+            entry[16..32].fill(number);
+            entry[32..40].copy_from_slice(&(start as u64).to_le_bytes());
+            entry[40..48].copy_from_slice(&(end as u64 - 1).to_le_bytes());
         }
-        header.extend([2; 16]);
-        header.extend((table as u64).to_le_bytes());
-        for word in [ENTRIES as u32, ENTRY_BYTES as u32, crc32fast::hash(&entries)] {
-            header.extend(word.to_le_bytes());
-        }
-        let checksum = crc32fast::hash(&header);
-        header[16..20].copy_from_slice(&checksum.to_le_bytes());
-        header
-    };
-    let (first, last) = (1, sectors - 1);
-    for (own, other, table) in [(first, last, first + 1), (last, first, sectors - TABLE)] {
-        let header = header(own, other, table);
-        disk[own * SECTOR..][..header.len()].copy_from_slice(&header);
-        disk[table * SECTOR..][..entries.len()].copy_from_slice(&entries);
+        let header = |own: usize, other: usize, table: usize| {
+            let mut header = b"EFI PART".to_vec();
+            for word in [REVISION, HEADER_BYTES, 0, 0] {
+                header.extend(word.to_le_bytes());
+            }
+            for sector in [own, other, TABLE + 1, sectors - TABLE - 1] {
+                header.extend((sector as u64).to_le_bytes());
+            }
+            header.extend([2; 16]);
+            header.extend((table as u64).to_le_bytes());
+            for word in [ENTRIES as u32, ENTRY_BYTES as u32, crc32fast::hash(&entries)] {
+                header.extend(word.to_le_bytes());
+            }
+            let checksum = crc32fast::hash(&header);
+            header[16..20].copy_from_slice(&checksum.to_le_bytes());
+            header
+        };
+        let (first, last) = (1, sectors - 1);
+        let own = header(first, last, first + 1);
+        before[SECTOR..][..own.len()].copy_from_slice(&own);
+        before[2 * SECTOR..][..entries.len()].copy_from_slice(&entries);
+        let copy = header(last, first, sectors - TABLE);
+        let mut behind = entries;
+        behind.extend(copy);
+        behind.resize(TABLE * SECTOR, 0);
+        Self { before, behind }
     }
-    disk
 }
 
 /// Writes the record with one partition of this kind, from a sector on so many.

@@ -2,6 +2,7 @@
 
 use crate::cli::Folder;
 use crate::cli::typed::Typed;
+use crate::login::{Console, System, SystemDisk, by_kernel};
 use crate::machine::{OLD_FIRMWARE, Run, TIMEOUT, word};
 use crate::table::{
     self, Cells, NEWEST_CLOUD, NEWEST_FIRMWARE, NEWEST_GENERIC, NOTHING, OLD_KERNEL, STABLE_CLOUD, YES,
@@ -18,7 +19,7 @@ fn boot_files(distribution: &str) -> [String; 4] {
 
 #[test]
 #[ignore = "needs tools/guests/linux/distribution.sh 6.1"]
-fn nightly_a_kernel_without_tdx_is_refused_with_its_reason() {
+fn a_kernel_without_tdx_is_refused_with_its_reason() {
     let files = boot_files("linux-distribution-6.1");
     let run = Run::of(&files.each_ref().map(String::as_str));
     let reason = run.summary["hint"].as_str().unwrap_or_default();
@@ -52,7 +53,7 @@ fn boots(row: &'static str, distribution: &str, measure: &[&str], firmware: &[&s
 
 #[test]
 #[ignore = "needs tools/guests/linux/distribution.sh"]
-fn nightly_the_stable_kernel_brings_two_cpus_and_its_quote_is_verified() {
+fn the_stable_kernel_brings_two_cpus_and_its_quote_is_verified() {
     boots(STABLE_CLOUD, "linux-distribution", &[], &[]);
 }
 
@@ -68,11 +69,49 @@ fn nightly_the_newest_generic_kernel_brings_two_cpus_and_its_quote_is_verified()
     boots(NEWEST_GENERIC, "linux-distribution-7.3-amd64", &[], &[]);
 }
 
+/// Boots a kernel whose first program restarts the machine.
+fn restarts(distribution: &str) {
+    let files = boot_files(distribution);
+    let files = files.each_ref().map(String::as_str);
+    let options = ["--memory", "512M", "--append", "tdvisor.end=reboot"];
+    let run = Run::of(&[&files, &options[..]].concat());
+    let ending = &run.summary["ending"];
+    assert_eq!(ending["kind"], "reset", "nobody told it how to restart: {ending}\n{}", run.console);
+    assert_eq!(run.summary["audit"]["ok"], true, "{}", run.console);
+}
+
+#[test]
+#[ignore = "needs tools/guests/linux/distribution.sh"]
+fn the_stable_kernel_restarts_by_acpi_unasked_for_a_td_has_no_real_mode() {
+    restarts("linux-distribution");
+}
+
+#[test]
+#[ignore = "needs tools/guests/linux/distribution.sh 7.3"]
+fn nightly_the_newest_kernel_restarts_by_acpi_unasked() {
+    restarts("linux-distribution-7.3");
+}
+
 #[test]
 #[ignore = "needs tools/guests/linux/distribution.sh and Debian's package ovmf"]
-fn nightly_ovmf_of_2022_starts_the_stable_kernel_and_what_it_measures_is_predicted() {
+fn ovmf_of_2022_starts_the_stable_kernel_and_what_it_measures_is_predicted() {
     let measure = [OLD_FIRMWARE, "--board-vcpus", "2"];
     boots(table::OLD_FIRMWARE, "linux-distribution", &measure, &["--firmware", OLD_FIRMWARE]);
+}
+
+#[test]
+#[ignore = "needs tools/guests/linux/distribution.sh, tools/guests/rootfs/build.sh and Debian's package ovmf"]
+fn nightly_a_system_whose_kernel_ovmf_of_2022_is_handed_comes_up_whole() {
+    let folder = Folder::new("guests-system-ovmf");
+    let disk = SystemDisk::whole(&folder);
+    let command_line = Console::Serial.command_line(SystemDisk::WHOLE);
+    let mut words = by_kernel("linux-distribution", &command_line);
+    words.extend(["--firmware", OLD_FIRMWARE].map(str::to_owned));
+    let mut system = System::log_in(folder, disk, "2", &words);
+    system.checks(None, &["check: cpus 2"]);
+    let left = system.ends("systemctl poweroff", 0);
+    left.is_quoted();
+    Cells::of(table::OLD_FIRMWARE).saw("login", "ttyS0 and hvc0").settle(&left.console);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod cli;
 mod disks;
 mod kernels;
+mod login;
 mod machine;
 mod system;
 mod table;

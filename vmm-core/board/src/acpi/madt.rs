@@ -1,4 +1,4 @@
-//! The MADT: one local APIC per vCPU, the I/O APIC, and how an operating system wakes vCPUs.
+//! The MADT: one local APIC per vCPU, the I/O APIC, the system control interrupt, and how an operating system wakes vCPUs.
 
 use super::Machine;
 use super::table::{Area, NoRoom};
@@ -10,10 +10,14 @@ const ENABLED: u32 = 1;
 
 const LOCAL_APIC: u8 = 0;
 const IO_APIC: u8 = 1;
+const INTERRUPT_OVERRIDE: u8 = 2;
 const LOCAL_X2APIC: u8 = 9;
 const MULTIPROCESSOR_WAKEUP: u8 = 0x10;
 /// Version 1 of the wake-up structure has a reset vector.
 const WAKEUP_VERSION: u8 = 1;
+
+/// Polarity and trigger mode of an interrupt: active high, level.
+const HIGH_LEVEL: u16 = 0b1101;
 
 /// Ids from here on need the x2APIC form.
 const FIRST_WIDE_ID: u32 = 255;
@@ -36,12 +40,22 @@ pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoo
         table.push(&[IO_APIC, 12, 0, 0])?;
         table.push(&const { super::constant::short(address::IO_APIC) }.to_le_bytes())?;
         table.push(&0u32.to_le_bytes())?;
+        system_control_interrupt(table)?;
         machine.wake_up.map_or(Ok(()), |wake_up| {
             table.push(&[MULTIPROCESSOR_WAKEUP, 24, WAKEUP_VERSION, 0, 0, 0, 0, 0])?;
             table.push(&wake_up.mailbox.to_le_bytes())?;
             table.push(&wake_up.reset_vector.to_le_bytes())
         })
     })
+}
+
+/// That ACPI's own interrupt, 9 of the ISA bus, is level-triggered, which interrupts of that bus are not.
+fn system_control_interrupt(table: &mut Area<'_>) -> Result<(), NoRoom> {
+    const ISA: u8 = 0;
+    const SOURCE: u8 = address::SCI_GSI.to_le_bytes()[0];
+    table.push(&[INTERRUPT_OVERRIDE, 10, ISA, SOURCE])?;
+    table.push(&address::SCI_GSI.to_le_bytes())?;
+    table.push(&HIGH_LEVEL.to_le_bytes())
 }
 
 fn local_apic(table: &mut Area<'_>, index: u32) -> Result<(), NoRoom> {

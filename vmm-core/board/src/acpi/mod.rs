@@ -1,6 +1,6 @@
 //! The ACPI tables of the board: XSDT, FADT, DSDT, MADT, and where they have something to say MCFG and CCEL.
 //!
-//! ACPI 6.5; hardware-reduced, so there is neither a FACS nor fixed hardware beyond the sleep and reset registers.
+//! ACPI 6.5, with the fixed hardware that Q35 has: PM1 events and control, the power-management timer, the reset register.
 //! Addresses are those of [`crate::address`]; what differs from board to board is in [`Machine`].
 //!
 //! Firmware that writes the tables itself gives the place where they stay. A host that hands them to its firmware writes them at
@@ -9,6 +9,7 @@
 mod aml;
 mod constant;
 mod dsdt;
+mod facs;
 mod fadt;
 mod madt;
 mod table;
@@ -69,7 +70,8 @@ pub const RSDP_EXTENDED_CHECKSUM: usize = 32;
 /// [`NoRoom`].
 pub fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoom> {
     let dsdt = dsdt::write(area, machine)?;
-    let fadt = fadt::write(area, dsdt)?;
+    let facs = facs::write(area)?;
+    let fadt = fadt::write(area, facs, dsdt)?;
     let madt = madt::write(area, machine)?;
     let mcfg = match machine.ecam {
         Ecam::Fixed => Some(mcfg(area)?),

@@ -74,9 +74,7 @@ impl<'a> Area<'a> {
         revision: u8,
         fill: impl FnOnce(&mut Self) -> Result<(), NoRoom>,
     ) -> Result<u64, NoRoom> {
-        let next = self.base.wrapping_add(self.used as u64);
-        let aligned = next.checked_next_multiple_of(ALIGNMENT).ok_or(NoRoom)?;
-        self.used += usize::try_from(aligned - next).map_err(|_| NoRoom)?;
+        let address = self.align(ALIGNMENT)?;
         let start = self.used;
         self.push(signature)?;
         self.push(&[0; 4])?;
@@ -94,7 +92,15 @@ impl<'a> Area<'a> {
         let sum = checksum(self.bytes.get(start..self.used).ok_or(NoRoom)?);
         self.put(start + CHECKSUM_OFFSET, &[sum])?;
         (self.fixups)(Fixup::Table { start, length });
-        Ok(self.base + start as u64)
+        Ok(address)
+    }
+
+    /// Goes on at the next GPA that is a multiple of this, and gives it.
+    pub(super) fn align(&mut self, alignment: u64) -> Result<u64, NoRoom> {
+        let next = self.base.wrapping_add(self.used as u64);
+        let aligned = next.checked_next_multiple_of(alignment).ok_or(NoRoom)?;
+        self.used += usize::try_from(aligned - next).map_err(|_| NoRoom)?;
+        Ok(aligned)
     }
 
     /// Appends bytes.

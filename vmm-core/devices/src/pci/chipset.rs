@@ -6,6 +6,8 @@
 //!
 //! Source: Intel 3 Series chipset family data sheet, 5.1.16 (PCIEXBAR); Intel ICH9 data sheet, 13.1.
 
+use tdvisor_board::pm::{ACPI_CONTROL, ACPI_ENABLE, PMBASE, PMBASE_IO};
+
 use super::{ConfigSpace, Identity, PciFunction};
 use crate::{DeviceRequest, SharedMemory};
 
@@ -25,12 +27,6 @@ const TO_ISA: u8 = 1;
 const PCIEXBAR: usize = 0x60;
 const PCIEXBAR_ENABLE: u32 = 1;
 const PCIEXBAR_ADDRESS: u32 = 0xf000_0000;
-/// Offset of PMBASE: bit 0 says that it is in I/O space.
-const PMBASE: usize = 0x40;
-const PMBASE_IO: u32 = 1;
-/// Offset of ACPI_CNTL: bit 7 enables the block.
-const ACPI_CONTROL: usize = 0x44;
-const ACPI_ENABLE: u8 = 1 << 7;
 /// Offsets of PIRQA to PIRQD routing, and of PIRQE to PIRQH.
 const PIRQ_ROUTING: [usize; 2] = [0x60, 0x68];
 /// Interrupt routing off, as after a reset.
@@ -77,8 +73,8 @@ impl LpcBridge {
     pub fn new(pm: u16) -> Self {
         let space = ConfigSpace::new(identity(LPC_BRIDGE, LPC_REVISION, [BRIDGE, TO_ISA, 0]))
             .with_ports()
-            .with(PMBASE, &(u32::from(pm) | PMBASE_IO).to_le_bytes())
-            .with(ACPI_CONTROL, &[ACPI_ENABLE]);
+            .with(PMBASE.into(), &(u32::from(pm) | PMBASE_IO).to_le_bytes())
+            .with(ACPI_CONTROL.into(), &ACPI_ENABLE.to_le_bytes());
         let routing = |space: ConfigSpace, at| space.with(at, &PIRQ_OFF).with_writable(at, &[0xff; 4]);
         Self(PIRQ_ROUTING.into_iter().fold(space, routing))
     }

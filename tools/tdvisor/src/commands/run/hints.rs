@@ -109,8 +109,9 @@ impl Remark {
                  … for how the file is packed (an unpacked cpio archive needs none), and memory for its contents."
             }
             Self::Restarts => {
-                "the kernel restarted the machine by real mode, which a TD has not: where ACPI is hardware-reduced, Linux \
-                 asks EFI, and that without EFI. With reboot=acpi in --append it asks ACPI, and the TD ends as asked."
+                "the kernel restarted the machine by real mode or a triple fault, which end a TD for good. Linux asks ACPI by \
+                 itself, if neither reboot= nor acpi=off is on its command line; with reboot=acpi in --append it does so in \
+                 any case."
             }
         }
     }
