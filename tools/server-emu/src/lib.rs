@@ -36,6 +36,7 @@ pub mod apic;
 mod bell;
 mod bus;
 mod cpuid;
+mod debug;
 pub mod firmware;
 mod freeze;
 pub mod interrupts;

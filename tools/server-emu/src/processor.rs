@@ -16,6 +16,7 @@ mod string_io;
 mod vmx_exits;
 
 use seam_emu::config::TscSource;
+use seam_emu::guest::debug::{Next, StopReason};
 use seam_emu::{Lp, Machine};
 use tdvisor_devices::DeviceRequest;
 use x86_arch::{Activity, Event, cr4, vector};
@@ -23,6 +24,7 @@ use x86_emu::{AnyEngine, Budget, Cpu, Engine, Exit};
 
 use crate::apic::LocalApic;
 use crate::bus::HostBus;
+use crate::debug::Line;
 use crate::firmware;
 use crate::msr::Msrs;
 use crate::report::Notice;
@@ -39,9 +41,10 @@ pub(crate) struct Processor<'s> {
     server: &'s Server,
     index: usize,
     apic_id: u32,
-    cpu: Cpu,
-    engine: AnyEngine,
-    bus: HostBus<'s>,
+    pub(crate) cpu: Cpu,
+    pub(crate) engine: AnyEngine,
+    pub(crate) bus: HostBus<'s>,
+    pub(crate) debug: Line<'s>,
     lp: Lp<&'s Machine>,
     msrs: Msrs,
     vmx: Vmx,
@@ -52,7 +55,7 @@ pub(crate) struct Processor<'s> {
 }
 
 /// How the processor goes on after what concerned the machine.
-type Flow = Result<(), Ending>;
+pub(crate) type Flow = Result<(), Ending>;
 
 /// Does what a device asks of the machine.
 const fn obey(request: DeviceRequest) -> Flow {
@@ -74,6 +77,7 @@ impl<'s> Processor<'s> {
         cpu.controls.intercept_pause = server.interrupts.takes_turns();
         Self {
             bus: HostBus::new(server),
+            debug: Line::new(server, index),
             server,
             index,
             apic_id,
@@ -101,6 +105,7 @@ impl<'s> Processor<'s> {
     /// Runs until the machine has ended, or freezes. Gives the processor's state then.
     pub(crate) fn run(mut self) -> SavedProcessor {
         self.server.interrupts.begin(self.index);
+        self.debug.leave(&self.cpu);
         while !self.server.has_ended() && !self.arrived {
             if let Err(ending) = self.turn() {
                 self.server.end(ending);
@@ -138,6 +143,11 @@ impl<'s> Processor<'s> {
         }
         if server.freeze.is_now(&server.interrupts) {
             return Err(Ending::Frozen);
+        }
+        match self.debug.next(&mut self.cpu) {
+            Next::Run => {}
+            Next::Leave => return Ok(()),
+            Next::Step => return self.step(),
         }
         self.take_interrupts();
         let exit = self.slice();
@@ -177,31 +187,36 @@ impl<'s> Processor<'s> {
     }
 
     /// Virtual time passes with what the processor does.
-    fn pass_time(&self, instructions: u64) {
+    pub(crate) fn pass_time(&self, instructions: u64) {
         let machine = &self.server.machine;
         if machine.config().tsc_source == TscSource::Virtual {
             machine.advance_tsc(instructions.saturating_mul(machine.config().tsc_ticks_per_instruction));
         }
     }
 
-    fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
+    pub(crate) fn settle(&mut self, exit: Exit<crate::bus::PrivateKey>) -> Flow {
         obey(self.bus.take_request())?;
         match exit {
-            // Nobody sets stop points here.
-            Exit::BudgetExhausted
-            | Exit::ExternalInterrupt
-            | Exit::InterruptWindow
-            | Exit::NmiWindow
-            | Exit::StopPoint(_) => Ok(()),
+            Exit::BudgetExhausted | Exit::ExternalInterrupt | Exit::InterruptWindow | Exit::NmiWindow => {
+                Ok(())
+            }
+            Exit::StopPoint(point) => {
+                self.debug.stopped(StopReason::Point(point));
+                Ok(())
+            }
             Exit::Instruction { what, length } => self.instruction(what, length),
             Exit::Refused(access) => {
                 self.refused(&access);
                 Ok(())
             }
             Exit::TripleFault => {
+                self.debug.hold(&self.cpu, StopReason::TripleFault);
                 Err(Ending::TripleFault { processor: self.index, rip: self.cpu.state.rip() })
             }
-            Exit::Unimplemented(what) => Err(Ending::Unimplemented { processor: self.index, what }),
+            Exit::Unimplemented(what) => {
+                self.debug.hold(&self.cpu, StopReason::Unimplemented);
+                Err(Ending::Unimplemented { processor: self.index, what })
+            }
             Exit::Inactive => {
                 self.sleep();
                 Ok(())
@@ -214,6 +229,7 @@ impl<'s> Processor<'s> {
         if self.cpu.state.activity != Activity::Halted {
             return;
         }
+        self.debug.leave(&self.cpu);
         let server = self.server;
         let open = self.cpu.state.interrupts_open();
         if !server.has_ended() {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use seam_emu::guest::debug::DebugPort;
 use seam_emu::machine::InterruptController;
 use seam_emu::processor::{EmulatedProcessor, Processor::Emulated};
 use seam_emu::{Cmr, EngineKind, Machine, MachineConfig, ModuleProfile, SeamRange, TscSource};
@@ -292,6 +293,8 @@ pub struct Server {
     pub(crate) report: Arc<Report>,
     pub(crate) record: Record,
     pub(crate) freeze: Freeze,
+    /// What can stop its processors.
+    pub(crate) debug: Option<Arc<DebugPort>>,
     pub(crate) apic_ids: Vec<u32>,
     /// Where the processors begin; of a server that has ended, where they stand.
     pub(crate) start: Mutex<Start>,
@@ -375,12 +378,20 @@ impl Server {
             report,
             record,
             freeze: Freeze::default(),
+            debug: None,
             apic_ids,
             start: Mutex::new(start),
             has_ended: AtomicBool::new(false),
             ending: Mutex::new(None),
             retired: AtomicU64::new(0),
         })
+    }
+
+    /// The server with a debug port: its processors wait before their first instruction until the port lets them go.
+    #[must_use]
+    pub fn debugged_by(mut self, port: Arc<DebugPort>) -> Self {
+        self.debug = Some(port);
+        self
     }
 
     /// Runs the server until it ends; one thread for each processor. A server runs once.
@@ -417,7 +428,7 @@ impl Server {
             threads.into_iter().map_while(|thread| thread.join().ok()).collect()
         });
         *self.lock_start() = Start::Saved(states);
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Ending::Stopped)
+        self.ending().unwrap_or(Ending::Stopped)
     }
 
     pub(crate) fn lock_start(&self) -> MutexGuard<'_, Start> {
@@ -434,9 +445,14 @@ impl Server {
         }
     }
 
+    /// How it ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether it ended by freezing.
     pub(crate) fn is_frozen(&self) -> bool {
-        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) == Some(Ending::Frozen)
+        self.ending() == Some(Ending::Frozen)
     }
 
     /// Ends the server; the first ending counts. May be called from any thread.

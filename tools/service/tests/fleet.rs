@@ -5,6 +5,9 @@ mod tds;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -217,6 +220,62 @@ fn a_td_that_is_traced_keeps_its_calls_up_to_a_limit_and_says_when_no_more_are_k
     assert!(sentences(&reply.body)[0].contains("traces"), "{:?}", sentences(&reply.body));
     assert_eq!(tds.ask(&Method::DELETE, "/td/v1/tds/one", None).status, 204);
     tds.create(&request);
+}
+
+/// Asks a debugger, and gives what its answer is made of.
+fn ask_gdb(stream: &mut UnixStream, packet: &str) -> String {
+    let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+    stream.write_all(format!("${packet}#{sum:02x}").as_bytes()).expect("the debugger reads");
+    let mut byte = [0];
+    let mut text = String::new();
+    while !text.ends_with('#') {
+        stream.read_exact(&mut byte).expect("the debugger answers");
+        text.push(byte[0].into());
+    }
+    stream.read_exact(&mut [0; 2]).expect("a checksum");
+    // Whoever said its last word does not wait for this.
+    let _ = stream.write_all(b"+");
+    text.rsplit('$').next().expect("a packet").trim_end_matches('#').to_owned()
+}
+
+#[test]
+fn a_td_that_was_asked_for_inspectable_and_with_gdb_is_debugged_in_its_confined_worker() {
+    let tds = Tds::new("gdb");
+    let mut request = hello("one");
+    request["gdb"] = json!(true);
+    let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
+    assert_eq!(reply.status, 400, "a debugger sees what the TD holds");
+    assert!(sentences(&reply.body)[1].contains("inspectable"), "{:?}", sentences(&reply.body));
+    request["inspectable"] = json!(true);
+    for boot in 0..2 {
+        if boot == 0 {
+            tds.create(&request);
+        }
+        assert_eq!(tds.put("one/boot"), 204);
+        let td = tds.get("one");
+        assert_eq!((&td["inspectable"], &td["confinement"]["seccomp"]), (&json!(true), &json!(true)));
+        let socket = td["gdb"].as_str().expect("a socket");
+        assert_eq!(fs::metadata(socket).expect("it is there").permissions().mode() & 0o777, 0o600);
+        let mut gdb = UnixStream::connect(socket).expect("it listens");
+        gdb.set_read_timeout(Some(tds::LONG)).expect("a socket");
+        assert!(ask_gdb(&mut gdb, "?").starts_with("T05"), "the TD stands before its first instruction");
+        assert!(ask_gdb(&mut gdb, "vCont;s:1").starts_with("T05"));
+        assert!(ask_gdb(&mut gdb, "mfffffff0,10").chars().any(|digit| digit != '0'), "what the TD holds");
+        assert_eq!(ask_gdb(&mut gdb, "D"), "OK");
+        drop(gdb);
+        let td = tds.await_end("one");
+        assert_eq!((&td["phase"], &td["report"]["inspectable"]), (&json!("ended"), &json!(true)), "{td}");
+        assert_eq!(td["report"]["ending"]["code"], 0);
+        assert_eq!(
+            tds.events("one").iter().find(|event| event["event"] == "booted").expect("it ran")["inspectable"],
+            true
+        );
+        assert_eq!(td["gdb"], Value::Null);
+        assert!(!tds.folder.join("state/tds/one/gdb").exists(), "its socket is gone with it");
+    }
+    // One that waits for gdb ends when it is told to.
+    assert_eq!(tds.put("one/boot"), 204);
+    assert_eq!(tds.put("one/stop"), 204);
 }
 
 #[test]

@@ -149,12 +149,12 @@ impl<'m, 'e> Session<'m, 'e> {
     }
 
     /// What its debugger is told of the TD.
-    fn debuggee<'s>(&'s self, finished: &'s AtomicBool) -> Debuggee<'s, 'm> {
+    fn debuggee<'s>(&'s self, finished: &'s AtomicBool) -> Debuggee<'s> {
         Debuggee {
             machine: self.machine.platform().machine(),
             lps: self.td.vcpus().iter().map(|vcpu| vcpu.lp().0 as usize).collect(),
             finished,
-            td: &self.td,
+            subject: &self.td,
         }
     }
 }

@@ -319,6 +319,7 @@ impl Processor<'_> {
             vmx,
             retired_before,
             arrived: _,
+            debug: _,
         } = self;
         SavedProcessor {
             retired: retired_before.wrapping_add(cpu.retired()),

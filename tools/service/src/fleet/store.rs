@@ -6,6 +6,7 @@
 //! DIR/tds/NAME/td.json  what the TD was asked for with, how far it came, and its report
 //! DIR/tds/NAME/console  what its guest said
 //! DIR/tds/NAME/trace    its SEAMCALLs, if it was asked for with them
+//! DIR/tds/NAME/gdb      while it runs, the socket of its debugger, if it was asked for with one
 //! DIR/tds/.new-NAME     a TD that is being created: it is nothing until it has its name
 //! ```
 //! The directory and all in it are their owner's alone. A record is replaced whole.
@@ -68,6 +69,8 @@ impl Record {
             network: false,
             inject: None,
             trace: false,
+            inspectable: false,
+            gdb: false,
         };
         let reason = Some(format!("its record cannot be read: {problem}"));
         Self { state: Kept::Died, reason, ..Self::new(name, request) }
@@ -143,6 +146,19 @@ impl Store {
     /// The file of a TD's SEAMCALLs.
     pub(super) fn trace_path(&self, name: &str) -> PathBuf {
         self.folder(name).join("trace")
+    }
+
+    /// The socket of a TD's debugger.
+    pub(super) fn gdb_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("gdb")
+    }
+
+    /// Removes the socket of a debugger that is gone, which its worker could not.
+    pub(super) fn remove_gdb(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.gdb_path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the folder of a TD: all of it, or nothing.

@@ -145,7 +145,8 @@ impl Td {
             "name": self.name,
             "phase": inner.phase.name(),
             "request": inner.record.request,
-            "inspectable": false,
+            "inspectable": inner.record.request.inspectable,
+            "gdb": inner.worker.as_ref().filter(|_| inner.record.request.gdb).map(|_| self.shared.store.gdb_path(&self.name)),
             "pid": inner.worker.as_ref().map(|worker| worker.pid()),
             "confinement": inner.confinement,
             "reason": inner.record.reason,
@@ -174,6 +175,7 @@ impl Td {
         // A record that could not be read has no request that can be had.
         request.check().map_err(FleetError::Config)?;
         let share = self.shared.room.take(request.memory, request.vcpus).map_err(FleetError::Over)?;
+        self.shared.store.remove_gdb(&self.name).map_err(FleetError::Store)?;
         let (worker, said) = Worker::start(&self.shared.options).map_err(FleetError::NoWorker)?;
         let worker = Arc::new(worker);
         {
@@ -206,11 +208,13 @@ impl Td {
         }
         let console = self.shared.store.console_path(&self.name);
         let trace = request.trace.then(|| self.shared.store.trace_path(&self.name));
+        let gdb = request.gdb.then(|| self.shared.store.gdb_path(&self.name));
         let plan = Plan {
             name: self.name.clone(),
             request,
             console: console.to_string_lossy().into_owned(),
             console_max: self.shared.options.limits.td_disk,
+            gdb: gdb.map(|path| path.to_string_lossy().into_owned()),
             trace: trace.map(|path| path.to_string_lossy().into_owned()),
             trace_max: self.shared.options.limits.td_trace,
             without_seccomp: self.shared.options.without_seccomp,
@@ -270,6 +274,8 @@ impl Td {
 
     /// Takes note of how its worker ended.
     fn worker_has_gone(&self, status: io::Result<ExitStatus>) {
+        // One that stays is removed before the next boot.
+        let _ = self.shared.store.remove_gdb(&self.name);
         let mut inner = self.lock();
         let words = words(&status);
         let is_in_order = status.as_ref().is_ok_and(ExitStatus::success);

@@ -9,8 +9,9 @@
 //! nothing to say the answer is 204. [`openapi`] describes what is really sent.
 //!
 //! # What it does not give
-//! What a TD holds. No TD of the service is inspectable: answers are numbers, places and reasons, the words that the guest
-//! writes on its console, and quotes that it asked for.
+//! What a TD holds: answers are numbers, places and reasons, the words that the guest writes on its console, and quotes that it
+//! asked for. Only the debugger of a TD that was asked for as inspectable, and with one, sees more: at a socket of the service's
+//! user, not by this API.
 
 mod error;
 mod openapi;

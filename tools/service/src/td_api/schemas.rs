@@ -56,12 +56,13 @@ pub(super) fn schemas() -> Map<String, Value> {
         (
             "Td",
             object(
-                &["name", "phase", "request", "inspectable", "pid", "confinement", "reason", "report"],
+                &["name", "phase", "request", "inspectable", "gdb", "pid", "confinement", "reason", "report"],
                 json!({
                     "name": of("Name"),
                     "phase": {"type": "string", "enum": phases},
                     "request": of("TdRequest"),
-                    "inspectable": {"const": false, "description": "No answer has what the TD holds"},
+                    "inspectable": {"type": "boolean", "description": "Whether the host may look at what the TD holds"},
+                    "gdb": {"type": ["string", "null"], "description": "The socket of its debugger, while it runs"},
                     "pid": {"type": ["integer", "null"], "description": "Its worker, while it has one"},
                     "confinement": {"type": ["object", "null"],
                         "description": "What of seccomp, landlock, rlimits and no-new-privileges could be applied"},
@@ -84,6 +85,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                         "description": "A network in user mode that reaches nothing outside"},
                     "trace": {"type": "boolean", "default": false,
                         "description": "Whether its SEAMCALLs are written down, with their registers"},
+                    "inspectable": {"type": "boolean", "default": false,
+                        "description": "Whether the host may look at what the TD holds"},
+                    "gdb": {"type": "boolean", "default": false,
+                        "description": "Whether gdb debugs it, which has to be inspectable: it waits before its first instruction until gdb comes"},
                     "inject": text("SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`"),
                 }),
             ),

@@ -185,9 +185,18 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
-/// A call that is allowed if its first argument compares so.
-fn if_first(compare: SeccompCmpOp, with: u64) -> Result<Vec<SeccompRule>, NotConfined> {
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, compare, with);
+/// Whether a debugger comes to the worker by a socket at which it listens already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debugged {
+    /// None does.
+    No,
+    /// One at a time.
+    Yes,
+}
+
+/// A call that is allowed if this argument compares so.
+fn if_argument(number: u8, compare: SeccompCmpOp, with: u64) -> Result<Vec<SeccompRule>, NotConfined> {
+    let condition = SeccompCondition::new(number, SeccompCmpArgLen::Qword, compare, with);
     let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));
     Ok(vec![rule.map_err(|error| NotConfined::Seccomp(error.to_string()))?])
 }
@@ -204,17 +213,23 @@ fn apply(
     apply_filter_all_threads(&program).map_err(|error| failed(&error))
 }
 
-/// Confines every thread of the process to the calls that running a TD needs.
+/// Confines every thread of the process to the calls that running a TD needs, and one that is debugged to those that its debugger
+/// needs too.
 ///
 /// # Errors
 /// [`NotConfined::Seccomp`]: the kernel has no filters, or refuses this one.
-pub fn calls() -> Result<(), NotConfined> {
+pub fn calls(debugged: Debugged) -> Result<(), NotConfined> {
     // What clone3 is asked for is behind a pointer that no filter reads: libc asks by clone where there is no clone3.
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     apply(no_clone3, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
     let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     let thread = libc::CLONE_THREAD as u64;
-    rules.insert(libc::SYS_clone, if_first(SeccompCmpOp::MaskedEq(thread), thread)?);
-    rules.insert(libc::SYS_prctl, if_first(SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?);
+    rules.insert(libc::SYS_clone, if_argument(0, SeccompCmpOp::MaskedEq(thread), thread)?);
+    rules.insert(libc::SYS_prctl, if_argument(0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?);
+    if debugged == Debugged::Yes {
+        rules.insert(libc::SYS_accept4, Vec::new());
+        rules.insert(libc::SYS_ioctl, if_argument(1, SeccompCmpOp::Eq, libc::FIONBIO)?);
+        rules.insert(libc::SYS_setsockopt, if_argument(2, SeccompCmpOp::Eq, libc::SO_SNDTIMEO as u64)?);
+    }
     apply(rules, SeccompAction::KillProcess, SeccompAction::Allow)
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use machine_emu::trace::Trace;
 use machine_emu::{Hardware, Pace};
+use seam_emu::guest::debug::DebugPort;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
 use tdvisor_base::Hpa;
@@ -21,14 +23,14 @@ use tdvisor_monitor::hold::Phase;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardSpec, Transport};
-use tdvisor_runtime::dump::Secrecy;
+use tdvisor_runtime::debugger::{Debugger, Endpoint, Listener};
 use tdvisor_runtime::inspect::live::{Live, RunningTd};
 use tdvisor_runtime::metrics::{Metrics, TdMetrics};
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch, events};
 
-use super::confine::{self, Bounds, Files};
+use super::confine::{self, Bounds, Debugged, Files};
 use super::protocol::{Order, Plan, Refusal, RefusalKind};
 use super::quotes::{Issue, Quotes};
 use super::{Voice, WorkerOptions, report};
@@ -55,6 +57,8 @@ const GAVE_UP: i32 = 1;
 /// Address space beside the memory of the TD: code, stacks, tables and the module's own memory.
 const BESIDE: u64 = 4 << 30;
 const BESIDE_A_VCPU: u64 = 256 << 20;
+/// The processor that the host has for itself, beside one for each vCPU.
+const PROCESSORS_OF_HOST: usize = 1;
 /// Descriptors of a worker.
 const DESCRIPTORS: u64 = 256;
 
@@ -190,6 +194,11 @@ impl Life {
             file: largest.max(plan.console_max).max(plan.trace_max),
             descriptors: DESCRIPTORS,
         };
+        // A socket file cannot be made once the worker is confined.
+        let debugger = match &plan.gdb {
+            Some(path) => Some(Waiting::listen(path, &config).map_err(|error| input(&error))?),
+            None => None,
+        };
         let kept = [Some(plan.console.as_str()), plan.trace.as_deref()].into_iter().flatten();
         let written: Vec<&str> = written.into_iter().chain(kept).collect();
         let files =
@@ -211,6 +220,7 @@ impl Life {
             issue: options.quotes.clone(),
             td: metrics.td(plan.name.clone()),
             files,
+            debugger: Mutex::new(debugger),
             plan,
             config,
             voice: voice.clone(),
@@ -346,6 +356,22 @@ impl Write for ToConsole {
     }
 }
 
+/// A debugger whose TD is not there yet.
+struct Waiting {
+    listener: Listener,
+    port: Arc<DebugPort>,
+}
+
+impl Waiting {
+    fn listen(path: &str, config: &VmConfig) -> Result<Self, String> {
+        let endpoint = Endpoint::File(PathBuf::from(path));
+        let listener =
+            Listener::bind(&endpoint).map_err(|error| format!("the debugger's socket {path}: {error}"))?;
+        let port = DebugPort::new(config.cpus.boot_vcpus as usize + PROCESSORS_OF_HOST);
+        Ok(Self { listener: listener.leaving_its_file(), port })
+    }
+}
+
 /// What a TD is made with.
 struct Maker {
     plan: Plan,
@@ -354,6 +380,7 @@ struct Maker {
     transport: Transport,
     issue: Arc<Issue>,
     files: Files,
+    debugger: Mutex<Option<Waiting>>,
     td: Arc<TdMetrics>,
     voice: Voice,
     shared: Arc<Shared>,
@@ -391,7 +418,9 @@ impl Maker {
         let at = Duration::from_nanos(lock(clock).as_ref().map_or(0, |now| now()));
         match event {
             Event::BringUp(_) | Event::Build(_) | Event::Built => None,
-            Event::Running => Some(events::booted(self.config.cpus.boot_vcpus, Secrecy::Kept, at)),
+            Event::Running => {
+                Some(events::booted(self.config.cpus.boot_vcpus, self.plan.request.secrecy(), at))
+            }
             Event::Happened(happening) => Some(events::happened(happening, at)),
             Event::Ended(ending) => Some(events::ended(ending, at)),
         }
@@ -441,7 +470,7 @@ impl Maker {
                 .map_err(|error| input(&format!("the trace: {error}")))?
                 .observed_by(self.td.clone()),
             faults: self.plan.request.faults().map_err(|error| input(&error))?,
-            debug: None,
+            debug: lock(&self.debugger).as_ref().map(|debugger| debugger.port.clone()),
         };
         let machine = Arc::new(Machine::bring_up(spec, &events).map_err(|error| failed(&error))?);
         *lock(&clock) = Some(nanoseconds_of(&machine));
@@ -464,8 +493,10 @@ impl Maker {
             devices: board.devices,
             bell,
             quotes: Some(self.shared.quotes.of((self.issue)(machine.platform().machine()))),
-            debugger: None,
-            secrecy: Secrecy::Kept,
+            debugger: lock(&self.debugger)
+                .take()
+                .map(|waiting| Debugger::new(waiting.listener, waiting.port)),
+            secrecy: self.plan.request.secrecy(),
         };
         self.confine()?;
         let session = Session::start(&machine, spec, &events).map_err(|error| failed(&error))?;
@@ -504,7 +535,8 @@ impl Maker {
 
     /// Nothing is opened from here on. What could be applied is told.
     fn confine(&self) -> Result<(), Refusal> {
-        let seccomp = confine::calls();
+        let debugged = if self.plan.gdb.is_some() { Debugged::Yes } else { Debugged::No };
+        let seccomp = confine::calls(debugged);
         if let (Err(error), false) = (&seccomp, self.plan.without_seccomp) {
             return Err(Refusal::new(RefusalKind::Failed, error));
         }

@@ -70,6 +70,8 @@ pub struct Plan {
     pub console_max: u64,
     /// The file of its SEAMCALLs, which is there, if they are written down.
     pub trace: Option<String>,
+    /// The socket of its debugger, which is made and left by the worker, if it is debugged.
+    pub gdb: Option<String>,
     /// Bytes of SEAMCALLs that are kept.
     pub trace_max: u64,
     /// Whether it may run where the kernel has no seccomp.

@@ -1,4 +1,4 @@
-//! What a worker says of its TD: numbers, places and reasons, nothing that the guest holds.
+//! What a worker says of its TD: numbers, places and reasons, nothing that the guest holds, inspectable or not.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use machine_emu::outlet::Loss;
 use mirror_ept::LevelCounts;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
+use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::inspect::Inspection;
 use tdvisor_runtime::inspect::live::LiveTd;
 use tdvisor_runtime::{Audit, Report};
@@ -91,7 +92,7 @@ pub(super) fn report(report: &Report, predicted: Digest384, ending: Value) -> Va
     };
     json!({
         "schema": SCHEMA,
-        "inspectable": false,
+        "inspectable": report.secrecy == Secrecy::Inspectable,
         "ending": ending,
         "measurements": measurements(report.mrtd, predicted, report.rtmrs),
         "exits": report.vcpu_exits.iter().map(by_reason).collect::<Vec<_>>(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use seam_emu::inject::FaultPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tdvisor_runtime::dump::Secrecy;
 
 use crate::config::{ConfigError, TdPolicy, VmConfig, built_in};
 
@@ -40,6 +41,13 @@ pub struct TdRequest {
     /// Whether its SEAMCALLs are written down, with their registers.
     #[serde(default)]
     pub trace: bool,
+    /// Whether the host may look at what it holds. Only an emulated TD can be looked into.
+    #[serde(default)]
+    pub inspectable: bool,
+    /// Whether gdb debugs it, at the socket `gdb` of its folder: it waits before its first instruction until gdb comes. It has to be
+    /// inspectable.
+    #[serde(default)]
+    pub gdb: bool,
 }
 
 /// What boots.
@@ -105,6 +113,11 @@ impl TdRequest {
         plan.map_err(|error: seam_emu::inject::PlanError| invalid("inject", error.to_string()))
     }
 
+    /// Whether it may be looked into.
+    pub const fn secrecy(&self) -> Secrecy {
+        if self.inspectable { Secrecy::Inspectable } else { Secrecy::Kept }
+    }
+
     /// Files of this machine that it names, by their keys.
     fn files(&self) -> Vec<(String, &str)> {
         let payload = &self.payload;
@@ -144,6 +157,9 @@ impl TdRequest {
                 return Err(invalid(key, "an absolute path is needed, or the name of a built-in image"));
             }
         }
+        if self.gdb && !self.inspectable {
+            return Err(invalid("gdb", "it sees what the TD holds: the TD has to be inspectable"));
+        }
         self.faults()?;
         let net = if self.network { json!([{"user": true}]) } else { json!([]) };
         let config = json!({
@@ -178,7 +194,8 @@ mod tests {
     fn what_is_refused_names_its_key() {
         for (request, words) in [
             (json!({}), "payload"),
-            (json!({"payload": {"firmware": "hello-td"}, "inspectable": true}), "inspectable"),
+            (json!({"payload": {"firmware": "hello-td"}, "inspectable": 1}), "boolean"),
+            (json!({"payload": {"firmware": "hello-td"}, "gdb": true}), "gdb: "),
             (json!({"payload": {"firmware": "hello-td", "igvm": "x"}}), "igvm"),
             (json!({"payload": {"firmware": "OVMF.fd"}}), "payload.firmware: an absolute path"),
             (json!({"payload": {"kernel": "bzImage"}}), "payload.kernel: an absolute path"),

@@ -23,8 +23,8 @@ use crate::streams::print;
 ///
 /// Clients create, boot, pause, look at and end TDs under /td/v1 (`--openapi` prints the description), and read numbers for
 /// Prometheus at /metrics. The process of a TD confines itself before the guest's first instruction: no new privileges,
-/// rlimits, landlock and seccomp, as far as the kernel has them. No TD is inspectable: no answer has what one holds. At the
-/// UNIX socket only its owner and the superuser are served; at a TCP port (--listen), which is off unless asked for, whoever
+/// rlimits, landlock and seccomp, as far as the kernel has them. No answer has what a TD holds; only gdb sees
+/// it, of a TD that is asked for as inspectable and with gdb. At the UNIX socket only its owner and the superuser are served; at a TCP port (--listen), which is off unless asked for, whoever
 /// knows the token, under TLS. A signal ends every TD, and then the service.
 ///
 /// Exit status: 0 a signal ended it, 2 bad usage, or a socket or state directory that cannot be had, 4 a fault of tdvisor.

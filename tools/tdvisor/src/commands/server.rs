@@ -1,5 +1,6 @@
 //! `tdvisor server`: a TDX host, with its own kernel, on the emulated TDX server.
 
+mod gdb;
 mod input;
 mod snapshot;
 mod summary;
@@ -15,6 +16,7 @@ use server_emu::server::FirmwareSetup;
 use server_emu::{BootFiles, Ending, Pace, ServerConfig};
 use tdvisor_board::address;
 use tdvisor_host_image::HOST_IMAGE;
+use tdvisor_runtime::debugger::Debugger;
 use tdvisor_runtime::server::{Outside, ServerEvent, ServerSession, ServerSpec};
 use tdvisor_runtime::worker::StopFlag;
 
@@ -30,6 +32,7 @@ use crate::files::Claims;
 use crate::outcome::{Failure, Status};
 use crate::read_bounded::read_bounded;
 use crate::streams::Streams;
+use gdb::GdbArgs;
 use input::ConsoleInput;
 use snapshot::{Resumed, SnapshotArgs};
 use summary::Summary;
@@ -107,6 +110,8 @@ pub struct Args {
     snapshots: SnapshotArgs,
     #[command(flatten)]
     trace: TraceArgs,
+    #[command(flatten)]
+    gdb: GdbArgs,
     #[command(flatten)]
     status_lines: StatusLinesArgs,
     /// Print the summary as JSON on stdout; the host's console goes to stderr.
@@ -237,6 +242,11 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             }
         }
     };
+    let debugger = match (&resumed, &parts) {
+        (Some(resumed), _) => args.gdb.debugger(resumed.snapshot.config(), &streams)?,
+        (None, Some(parts)) => args.gdb.debugger(&parts.config, &streams)?,
+        (None, None) => None,
+    };
     let mut making = Making {
         args: &args,
         parts,
@@ -244,6 +254,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         console: &console,
         input: &input,
         trace: &trace,
+        debugger,
         stop: &stop,
         events: &events,
     };
@@ -297,6 +308,7 @@ struct Making<'a> {
     console: &'a Console,
     input: &'a ConsoleInput,
     trace: &'a CallTrace,
+    debugger: Option<Debugger>,
     stop: &'a StopFlag,
     events: &'a (dyn Fn(ServerEvent<'_>) + Sync),
 }
@@ -308,6 +320,7 @@ impl<'a> Making<'a> {
             freeze_at: self.args.snapshots.at(),
             trace: self.trace.of_calls(),
             faults: self.args.inject.clone(),
+            debugger: self.debugger.take(),
         };
         let session = match (self.resumed.take(), &self.parts) {
             (Some(Resumed { file, snapshot }), _) => ServerSession::resume(snapshot, outside, self.events)

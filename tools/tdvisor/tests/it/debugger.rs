@@ -13,7 +13,7 @@ use tdvisor_test_data::linux;
 const RSP: usize = 7 * 8;
 const RIP: usize = 16 * 8;
 
-/// A TD that waits for its debugger.
+/// A TD, or a server, that waits for its debugger.
 struct Debugged {
     child: Child,
     socket: String,
@@ -21,8 +21,12 @@ struct Debugged {
 
 impl Debugged {
     fn start(name: &str, options: &[&str]) -> Self {
+        Self::of("run", name, options)
+    }
+
+    fn of(command: &str, name: &str, options: &[&str]) -> Self {
         let socket = Folder::new(name).path("gdb");
-        let mut args = vec!["run", "--gdb", &socket, "--timeout", "600"];
+        let mut args = vec![command, "--gdb", &socket, "--timeout", "600"];
         args.extend(options);
         let mut command = Command::new(env!("CARGO_BIN_EXE_tdvisor"));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -173,6 +177,45 @@ fn an_endpoint_that_others_reach_is_refused() {
     assert!(error.contains("no authentication"), "{error}");
     let error = tdvisor(&["run", "--gdb", "127.0.0.1:0", "--deterministic", "1", "--vcpus", "2"]);
     assert!(error.ends_with(2).stderr().contains("keeps its turn"));
+    let server = ["server", "--host-image", "--gdb", "127.0.0.1:0"];
+    let error = tdvisor(&[&server[..], &["--deterministic", "1", "--cpus", "2"]].concat());
+    assert!(error.ends_with(2).stderr().contains("keeps its turn"));
+    tdvisor(&[&server[..], &["--boots", "2"]].concat()).ends_with(2);
+}
+
+#[test]
+fn the_host_of_a_server_is_debugged_and_its_processors_are_threads() {
+    let server = Debugged::of("server", "gdb-server", &["--host-image", "--cpus", "2"]);
+    let mut gdb = server.connect();
+    assert!(gdb.ask("?").starts_with("T05"), "the server stands");
+    let threads = gdb.ask("qfThreadInfo");
+    assert_eq!(threads.trim_start_matches('m').split(',').count(), 2, "{threads}");
+    let entry = gdb.register(RIP);
+    for _ in 0..3 {
+        assert!(gdb.ask("vCont;s:1").starts_with("T05"), "a step");
+    }
+    let third = gdb.register(RIP);
+    assert_ne!(third, entry);
+    let code = gdb.memory(third, 16);
+    assert!(code.len() == 16 && code != [0; 16], "the host's code");
+    assert!(gdb.memory(0x7e00_0000, 8).is_empty(), "the TDX module's own memory");
+    gdb.send("k");
+    drop(gdb);
+    server.ends_with(3);
+
+    let server = Debugged::of("server", "gdb-server-point", &["--host-image"]);
+    let mut gdb = server.connect();
+    assert!(gdb.ask("?").starts_with("T05"));
+    assert_eq!(gdb.register(RIP), entry);
+    assert_eq!(gdb.ask(&format!("Z0,{third:x},1")), "OK");
+    let stop = gdb.ask("vCont;c");
+    assert!(stop.starts_with("T05") && stop.contains("swbreak"), "{stop}");
+    assert_eq!(gdb.register(RIP), third);
+    assert_eq!(gdb.memory(third, 16), code, "no byte of the code is another with a breakpoint on it");
+    assert_eq!(gdb.ask(&format!("z0,{third:x},1")), "OK");
+    assert_eq!(gdb.ask("vCont;c"), "W00", "it runs its TD and powers off");
+    drop(gdb);
+    server.ends_with(0);
 }
 
 /// gdb itself, on a Linux TD, by symbol.

@@ -16,6 +16,7 @@ mod attest_cases;
 mod attest_service;
 mod collateral;
 mod compliance;
+mod containers;
 mod debugger;
 mod disk_boot;
 mod event_rules;

@@ -80,11 +80,12 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A socket that listens at an endpoint. A socket file goes when this does.
+/// A socket that listens at an endpoint. A socket file goes when this does, unless it is [left](Self::leaving_its_file).
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
     endpoint: Endpoint,
+    made: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -101,15 +102,24 @@ impl Listener {
     pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         Ok(match endpoint {
             Endpoint::File(path) => {
-                Self { socket: Socket::Unix(of_owner(path)?), endpoint: endpoint.clone() }
+                let socket = Socket::Unix(of_owner(path)?);
+                Self { socket, endpoint: endpoint.clone(), made: Some(path.clone()) }
             }
             Endpoint::Tcp(address) => {
                 let socket = TcpListener::bind(address)?;
                 socket.set_nonblocking(true)?;
                 let endpoint = Endpoint::Tcp(socket.local_addr()?);
-                Self { socket: Socket::Tcp(socket), endpoint }
+                Self { socket: Socket::Tcp(socket), endpoint, made: None }
             }
         })
+    }
+
+    /// Leaves a socket file to somebody else: a process that is confined removes none.
+    #[must_use]
+    pub fn leaving_its_file(self) -> Self {
+        let mut left = self;
+        left.made = None;
+        left
     }
 
     /// Where it listens.
@@ -140,7 +150,7 @@ impl AsFd for Socket {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Endpoint::File(path) = &self.endpoint {
+        if let Some(path) = &self.made {
             // Whoever removed it before has done the work.
             let _ = std::fs::remove_file(path);
         }
@@ -198,6 +208,9 @@ mod tests {
         assert!(Listener::bind(&endpoint).is_err(), "somebody else's file stays");
         drop(listener);
         assert!(!path.exists());
+        drop(Listener::bind(&endpoint).unwrap().leaving_its_file());
+        assert!(path.exists(), "it is left");
+        std::fs::remove_file(&path).unwrap();
         std::fs::remove_dir(&folder).unwrap();
     }
 }

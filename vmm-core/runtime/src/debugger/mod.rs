@@ -8,6 +8,9 @@
 //!   text, pages that are not accepted yet and code that checks itself stay whole.
 //! - Memory is read and written through the page tables of the thread's vCPU.
 //!
+//! A server is debugged in the same way: its threads are its processors, and what is seen is the host that runs on them, never its
+//! TDs.
+//!
 //! # Whose secrets
 //! A debugger sees and changes a TD that is not in debug mode. Only an emulator can do this: hardware keeps such a TD's
 //! registers and memory sealed. There is one only where whoever started the TD asked for it, at the start.
@@ -30,6 +33,7 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use machine_emu::EmulatedMachine;
 use seam_emu::guest::debug::{DebugPort, Stop, StopReason};
+use server_emu::Server;
 use td_host::td::{Ending, Td};
 
 use connection::Client;
@@ -48,16 +52,86 @@ pub struct Debugger {
     port: Arc<DebugPort>,
 }
 
-/// The TD that is debugged, as its session knows it.
-pub(crate) struct Debuggee<'s, 'm> {
+/// What is debugged, as its session knows it.
+pub(crate) struct Debuggee<'s> {
     /// The machine that it runs on.
     pub(crate) machine: Arc<seam_emu::Machine>,
-    /// The logical processor of each vCPU.
+    /// The logical processor of each thread.
     pub(crate) lps: Vec<usize>,
-    /// All its vCPUs are done.
+    /// All its processors are done.
     pub(crate) finished: &'s AtomicBool,
-    /// The TD.
-    pub(crate) td: &'s Td<'m, EmulatedMachine>,
+    /// The TD, or the server.
+    pub(crate) subject: &'s dyn Subject,
+}
+
+/// What a debugger can do to a TD or a server beside looking into it.
+pub(crate) trait Subject: Sync {
+    /// How gdb is told that it ended.
+    fn reason_of_end(&self) -> MultiThreadStopReason<u64>;
+
+    /// Ends it.
+    fn kill(&self);
+
+    /// What its processors are called.
+    fn words(&self) -> Words;
+}
+
+/// How processors are spoken of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words {
+    /// One of them.
+    pub(crate) one: &'static str,
+    /// Where it executes.
+    pub(crate) inside: &'static str,
+    /// Where it does not.
+    pub(crate) outside: &'static str,
+}
+
+impl Subject for Td<'_, EmulatedMachine> {
+    /// An exit status where the guest gave one, a signal otherwise.
+    fn reason_of_end(&self) -> MultiThreadStopReason<u64> {
+        match self.ending() {
+            Some(Ending::PoweredOff { code }) => MultiThreadStopReason::Exited(code),
+            Some(Ending::Stopped) | None => MultiThreadStopReason::Terminated(Signal::SIGTERM),
+            Some(Ending::Reset) => MultiThreadStopReason::Terminated(Signal::SIGHUP),
+            Some(Ending::FatalError { .. } | Ending::Panicked) => {
+                MultiThreadStopReason::Terminated(Signal::SIGABRT)
+            }
+            Some(Ending::Died(_)) => MultiThreadStopReason::Terminated(Signal::SIGKILL),
+        }
+    }
+
+    fn kill(&self) {
+        self.stop();
+    }
+
+    fn words(&self) -> Words {
+        Words { one: "vCPU", inside: "in its guest", outside: "outside of its guest" }
+    }
+}
+
+impl Subject for Server {
+    /// The host's own code where it switched itself off, a signal otherwise.
+    fn reason_of_end(&self) -> MultiThreadStopReason<u64> {
+        use server_emu::Ending::{Frozen, Panicked, PowerOff, Reset, Stopped, TripleFault, Unimplemented};
+        match self.ending() {
+            Some(PowerOff { code }) => MultiThreadStopReason::Exited(code),
+            Some(Stopped | Frozen) | None => MultiThreadStopReason::Terminated(Signal::SIGTERM),
+            Some(Reset) => MultiThreadStopReason::Terminated(Signal::SIGHUP),
+            Some(Panicked) => MultiThreadStopReason::Terminated(Signal::SIGABRT),
+            Some(TripleFault { .. } | Unimplemented { .. }) => {
+                MultiThreadStopReason::Terminated(Signal::SIGKILL)
+            }
+        }
+    }
+
+    fn kill(&self) {
+        self.end(server_emu::Ending::Stopped);
+    }
+
+    fn words(&self) -> Words {
+        Words { one: "CPU", inside: "between two instructions", outside: "asleep, parked or in a TD" }
+    }
 }
 
 /// How a client went away.
@@ -73,8 +147,13 @@ impl Debugger {
         Self { listener, port }
     }
 
-    /// Serves one client after the other until the TD is done.
-    pub(crate) fn serve(&self, debuggee: &Debuggee<'_, '_>) {
+    /// What stops the processors of its machine.
+    pub(crate) fn port(&self) -> Arc<DebugPort> {
+        self.port.clone()
+    }
+
+    /// Serves one client after the other until what is debugged is done.
+    pub(crate) fn serve(&self, debuggee: &Debuggee<'_>) {
         while !debuggee.finished.load(Ordering::SeqCst) {
             let Some(client) = self.listener.accept(LOOK_AGAIN) else { continue };
             self.port.halt();
@@ -82,14 +161,14 @@ impl Debugger {
             let farewell = self.converse(client, debuggee);
             self.port.release();
             if matches!(farewell, Farewell::Kill) {
-                debuggee.td.stop();
+                debuggee.subject.kill();
             }
         }
     }
 
     /// Talks with one client until it goes away, or the TD has ended and it knows. A client that breaks the protocol has
     /// gone.
-    fn converse(&self, client: Client, debuggee: &Debuggee<'_, '_>) -> Farewell {
+    fn converse(&self, client: Client, debuggee: &Debuggee<'_>) -> Farewell {
         // Stops of before its time are not its own.
         while self.port.take_stop(Duration::ZERO).is_some() {}
         let mut guest = Guest::new(&self.port, debuggee);
@@ -113,7 +192,7 @@ impl Debugger {
                 }
                 GdbStubStateMachine::Running(mut running) => {
                     if debuggee.finished.load(Ordering::SeqCst) {
-                        running.report_stop(&mut guest, reason_of_end(debuggee.td.ending()))
+                        running.report_stop(&mut guest, debuggee.subject.reason_of_end())
                     } else if let Some(stop) = self.port.take_stop(LOOK_AGAIN) {
                         self.port.wait_until_quiet(&debuggee.lps, HALTING);
                         match guest.reason(stop) {
@@ -151,19 +230,6 @@ impl Debugger {
 impl Drop for Debugger {
     fn drop(&mut self) {
         self.port.release();
-    }
-}
-
-/// How gdb names the end of a TD: an exit status where the guest gave one, a signal otherwise.
-fn reason_of_end(ending: Option<Ending>) -> MultiThreadStopReason<u64> {
-    match ending {
-        Some(Ending::PoweredOff { code }) => MultiThreadStopReason::Exited(code),
-        Some(Ending::Stopped) | None => MultiThreadStopReason::Terminated(Signal::SIGTERM),
-        Some(Ending::Reset) => MultiThreadStopReason::Terminated(Signal::SIGHUP),
-        Some(Ending::FatalError { .. } | Ending::Panicked) => {
-            MultiThreadStopReason::Terminated(Signal::SIGABRT)
-        }
-        Some(Ending::Died(_)) => MultiThreadStopReason::Terminated(Signal::SIGKILL),
     }
 }
 

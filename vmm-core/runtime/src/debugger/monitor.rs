@@ -3,33 +3,40 @@
 use seam_emu::guest::debug::DebugPort;
 use x86_arch::{CpuState, Seg};
 
-/// Answers a command about a vCPU's processor.
-pub(super) fn answer(command: &str, port: &DebugPort, lps: &[usize]) -> String {
+use super::Words;
+
+/// Answers a command about processors.
+pub(super) fn answer(command: &str, port: &DebugPort, lps: &[usize], named: Words) -> String {
     let mut words = command.split_whitespace();
     match (words.next(), words.next()) {
-        (Some("vcpus"), None) => vcpus(port, lps),
+        (Some("vcpus" | "cpus"), None) => processors(port, lps, named),
         (Some("registers"), number) => {
             let index = number.map_or(Some(0), |text| text.parse::<usize>().ok());
             let state = index.and_then(|index| lps.get(index)).and_then(|lp| port.state(*lp));
-            state.map_or_else(|| "no such vCPU, or it has not run yet\n".to_owned(), |state| registers(&state))
+            state.map_or_else(
+                || format!("no such {}, or it has not run yet\n", named.one),
+                |state| registers(&state),
+            )
         }
-        _ => "monitor vcpus          which vCPUs are in their guest\n\
-              monitor registers [N]  control, descriptor-table, debug and model-specific registers of vCPU N\n"
-            .to_owned(),
+        _ => format!(
+            "monitor cpus           where each {0} is\n\
+             monitor registers [N]  control, descriptor-table, debug and model-specific registers of {0} N\n",
+            named.one
+        ),
     }
 }
 
-fn vcpus(port: &DebugPort, lps: &[usize]) -> String {
+fn processors(port: &DebugPort, lps: &[usize], named: Words) -> String {
     let line = |(index, lp): (usize, &usize)| {
         let rip = port
             .state(*lp)
             .map_or_else(|| "has not run yet".to_owned(), |state| format!("rip {:#x}", state.rip()));
-        let place = if port.is_parked(*lp) {
-            "in its guest"
+        let Words { one, inside, outside } = named;
+        if port.is_parked(*lp) {
+            format!("{one} {index}: {rip}, {inside}\n")
         } else {
-            "outside of its guest: registers can be read only"
-        };
-        format!("vCPU {index}: {rip}, {place}\n")
+            format!("{one} {index}: {rip}, {outside}: registers can be read only\n")
+        }
     };
     lps.iter().enumerate().map(line).collect()
 }

@@ -1,4 +1,4 @@
-//! A TD as gdb's target.
+//! A TD, or a server, as gdb's target.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,16 +19,17 @@ use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOp
 use gdbstub::target::{Target, TargetError, TargetResult};
 use seam_emu::guest::debug::{DebugPort, Order};
 
-use super::Debuggee;
 use super::monitor;
 use super::points::{Kind, Points};
 use super::registers::{GdbRegisters, X86_64};
+use super::{Debuggee, Words};
 
 /// A TD under one client.
 pub(super) struct Guest<'g> {
     port: &'g Arc<DebugPort>,
     machine: &'g seam_emu::Machine,
     lps: &'g [usize],
+    words: Words,
     points: Points,
     /// What vCPUs do when the TD is resumed, by processor.
     orders: BTreeMap<usize, Order>,
@@ -37,11 +38,12 @@ pub(super) struct Guest<'g> {
 }
 
 impl<'g> Guest<'g> {
-    pub(super) fn new(port: &'g Arc<DebugPort>, debuggee: &'g Debuggee<'_, '_>) -> Self {
+    pub(super) fn new(port: &'g Arc<DebugPort>, debuggee: &'g Debuggee<'_>) -> Self {
         Self {
             port,
             machine: &debuggee.machine,
             lps: &debuggee.lps,
+            words: debuggee.subject.words(),
             points: Points::default(),
             orders: BTreeMap::new(),
             others: Order::Run,
@@ -196,7 +198,7 @@ impl MultiThreadSchedulerLocking for Guest<'_> {
 
 impl ThreadExtraInfo for Guest<'_> {
     fn thread_extra_info(&self, tid: Tid, out: &mut [u8]) -> Result<usize, Infallible> {
-        let text = format!("vCPU {}", tid.get() - 1);
+        let text = format!("{} {}", self.words.one, tid.get() - 1);
         let count = text.len().min(out.len());
         if let (Some(out), Some(text)) = (out.get_mut(..count), text.as_bytes().get(..count)) {
             out.copy_from_slice(text);
@@ -256,7 +258,7 @@ impl HwWatchpoint for Guest<'_> {
 
 impl MonitorCmd for Guest<'_> {
     fn handle_monitor_cmd(&mut self, command: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Infallible> {
-        let text = monitor::answer(&String::from_utf8_lossy(command), self.port, self.lps);
+        let text = monitor::answer(&String::from_utf8_lossy(command), self.port, self.lps, self.words);
         out.write_raw(text.as_bytes());
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use machine_emu::trace::Trace;
 use seam_emu::inject::FaultPlan;
@@ -32,6 +33,7 @@ use tdvisor_devices::{AttachError, Devices};
 
 use crate::board::Board;
 use crate::board::serial::SerialInput;
+use crate::debugger::{Debuggee, Debugger};
 use crate::inspect::live::{Live, LiveServer, RunningServer};
 use crate::session::Watch;
 use crate::snapshot::{self, Kind, Opened, Rest, SnapshotError};
@@ -64,6 +66,8 @@ pub struct Outside {
     pub trace: Option<Arc<Trace>>,
     /// SEAMCALLs that fail on purpose.
     pub faults: Option<FaultPlan>,
+    /// Who may stop it and look inside.
+    pub debugger: Option<Debugger>,
 }
 
 impl fmt::Debug for Outside {
@@ -153,6 +157,7 @@ impl ServerSnapshot {
 /// A server with its board around it, which does not run yet.
 pub struct ServerSession<'e> {
     server: Arc<Server>,
+    debugger: Option<Debugger>,
     input: SerialInput,
     events: &'e (dyn Fn(ServerEvent<'_>) + Sync),
 }
@@ -234,7 +239,7 @@ impl<'e> ServerSession<'e> {
         events: &'e (dyn Fn(ServerEvent<'_>) + Sync),
         make: impl FnOnce(Devices, Record) -> Result<Server, ServerSessionError>,
     ) -> Result<Self, ServerSessionError> {
-        let Outside { console, freeze_at, trace, faults } = outside;
+        let Outside { console, freeze_at, trace, faults, debugger } = outside;
         let clock = match pace {
             Pace::Deterministic { seed } => machine_emu::Pace::Deterministic { seed },
             Pace::Real => machine_emu::Pace::Real,
@@ -243,12 +248,16 @@ impl<'e> ServerSession<'e> {
         let to_freeze = console.server();
         let board = Board::for_server(console, disk, clock).map_err(ServerSessionError::Board)?;
         let record = trace.map_or_else(Record::default, |trace| Record::observed_by(Box::new(Traced(trace))));
-        let server = Arc::new(make(board.devices, record)?);
+        let server = make(board.devices, record)?;
+        let server = Arc::new(match &debugger {
+            Some(debugger) => server.debugged_by(debugger.port()),
+            None => server,
+        });
         let _ = to_freeze.set(Arc::downgrade(&server));
         if let Some(plan) = faults {
             server.machine().faults().set_plan(plan);
         }
-        Ok(Self { server, input: board.input, events })
+        Ok(Self { server, debugger, input: board.input, events })
     }
 
     /// What is typed at its serial port.
@@ -263,15 +272,27 @@ impl<'e> ServerSession<'e> {
 
     /// Runs the server until it ends, or is stopped because the watch wants it.
     pub fn drive(self, watch: &impl Watch) -> ServerEnded {
+        let finished = AtomicBool::new(false);
         let ending = std::thread::scope(|scope| {
             scope.spawn(|| self.watch(watch));
+            if let Some(debugger) = &self.debugger {
+                scope.spawn(|| debugger.serve(&self.debuggee(&finished)));
+            }
             (self.events)(ServerEvent::Running);
             let ending = self.server.run();
+            finished.store(true, Ordering::SeqCst);
             watch.ring();
             ending
         });
         (self.events)(ServerEvent::Ended(&ending));
         ServerEnded { server: self.server, ending }
+    }
+
+    /// What its debugger is told of the server.
+    fn debuggee<'s>(&'s self, finished: &'s AtomicBool) -> Debuggee<'s> {
+        let machine = self.server.machine().clone();
+        let lps = (0..machine.num_lps()).collect();
+        Debuggee { machine, lps, finished, subject: &*self.server }
     }
 
     /// Switches the server off when it has to end, and delivers the interrupts of typed input; returns when it has ended.

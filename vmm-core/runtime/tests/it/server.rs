@@ -97,6 +97,7 @@ fn outside(console: &Console, freeze_at: Option<&str>) -> Outside {
         freeze_at: freeze_at.map(str::to_owned),
         trace: None,
         faults: None,
+        debugger: None,
     }
 }
 

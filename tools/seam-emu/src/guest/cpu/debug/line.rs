@@ -6,43 +6,77 @@ use std::time::Duration;
 use tdvisor_base::sync::Ordering;
 use x86_emu::Cpu;
 
-use super::{DebugPort, Inner, Order, Presence, Stop, StopReason};
+use super::{DebugPort, Inner, Order, Presence, Space, Stop, StopReason};
 use crate::machine::GuestEnv;
 
 /// How long an interrupt of the host may go unnoticed by a processor that is parked.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// A processor whose instructions a debugger can stop, at this moment.
+pub trait Debuggable {
+    /// Its number.
+    fn lp(&self) -> usize;
+
+    /// The memory that its instructions see.
+    fn space(&self) -> Space;
+
+    /// Whether something else than its instructions wants it: an interrupt of the host, the end of the machine.
+    fn is_wanted(&self) -> bool;
+
+    /// Whether it takes turns with others, and its turn is over.
+    fn turn_is_over(&self) -> bool;
+}
+
+impl Debuggable for GuestEnv<'_> {
+    fn lp(&self) -> usize {
+        GuestEnv::lp(self)
+    }
+
+    fn space(&self) -> Space {
+        Space::of_guest(*GuestEnv::space(self))
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.interrupt_pending()
+    }
+
+    fn turn_is_over(&self) -> bool {
+        self.quantum() == 0
+    }
+}
+
 /// What a processor does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Next {
+pub enum Next {
     /// Execute.
     Run,
     /// Execute one instruction, and tell the debugger.
     Step,
-    /// Leave the guest: the host has an interrupt here.
+    /// Do what the processor is wanted for.
     Leave,
 }
 
 /// The line from one CPU to the port.
 #[derive(Debug)]
-pub(in super::super) struct DebugLine {
+pub struct DebugLine {
     port: Arc<DebugPort>,
     /// The port's generation that this CPU acts on; zero makes it look.
     seen: u64,
 }
 
 impl DebugLine {
-    pub(in super::super) const fn new(port: Arc<DebugPort>) -> Self {
+    /// A line to this port.
+    pub const fn new(port: Arc<DebugPort>) -> Self {
         Self { port, seen: 0 }
     }
 
-    /// The guest is about to be run: nothing that was seen before counts.
-    pub(in super::super) const fn enter(&mut self) {
+    /// The processor comes back to its instructions: nothing that was seen before counts.
+    pub const fn enter(&mut self) {
         self.seen = 0;
     }
 
     /// What to do now. Waits while the processor is halted.
-    pub(in super::super) fn next(&mut self, cpu: &mut Cpu, env: &GuestEnv<'_>) -> Next {
+    pub fn next(&mut self, cpu: &mut Cpu, at: &dyn Debuggable) -> Next {
         if self.port.generation.load(Ordering::Acquire) == self.seen {
             return Next::Run;
         }
@@ -51,8 +85,8 @@ impl DebugLine {
         loop {
             cpu.set_stop_points(&inner.stop_points);
             let generation = port.generation.load(Ordering::Acquire);
-            let Some(processor) = inner.processors.get_mut(env.lp()) else { return Next::Run };
-            processor.space = Some(*env.space());
+            let Some(processor) = inner.processors.get_mut(at.lp()) else { return Next::Run };
+            processor.space = Some(at.space());
             if processor.is_changed
                 && let Some(state) = processor.state.as_deref()
             {
@@ -71,14 +105,14 @@ impl DebugLine {
                     return Next::Step;
                 }
                 // The instruction left the guest, was done outside, and here is the next one.
-                Order::Step => stop(&mut inner, Stop { lp: env.lp(), reason: StopReason::Step }),
+                Order::Step => stop(&mut inner, Stop { lp: at.lp(), reason: StopReason::Step }),
                 Order::Halt => {
                     if processor.presence != Presence::Parked {
                         processor.presence = Presence::Parked;
                         processor.state = Some(Box::new(cpu.state.clone()));
                         port.changed.notify_all();
                     }
-                    if env.interrupt_pending() || env.quantum() == 0 {
+                    if at.is_wanted() || at.turn_is_over() {
                         processor.presence = Presence::Outside;
                         return Next::Leave;
                     }
@@ -93,44 +127,42 @@ impl DebugLine {
     }
 
     /// The processor met something that stops everybody.
-    pub(in super::super) fn stopped(&mut self, env: &GuestEnv<'_>, reason: StopReason) {
+    pub fn stopped(&mut self, at: &dyn Debuggable, reason: StopReason) {
         let mut inner = self.port.lock();
         // Whoever halted everybody meanwhile does not expect a stop any more, except of what cannot be met again.
-        let is_halted = inner.processors.get(env.lp()).is_some_and(|at| at.order == Order::Halt);
+        let is_halted = inner.processors.get(at.lp()).is_some_and(|own| own.order == Order::Halt);
         let comes_again =
             matches!(reason, StopReason::Point(point) if point.on == x86_emu::StopOn::Execution);
         if !(is_halted && comes_again) {
-            stop(&mut inner, Stop { lp: env.lp(), reason });
+            stop(&mut inner, Stop { lp: at.lp(), reason });
         }
         self.port.announce(inner);
     }
 
     /// The guest is about to end: stops everybody, and waits until the debugger lets the processor go on or the host wants
     /// it back.
-    pub(in super::super) fn hold(&mut self, cpu: &Cpu, env: &GuestEnv<'_>, reason: StopReason) {
+    pub fn hold(&mut self, cpu: &Cpu, at: &dyn Debuggable, reason: StopReason) {
         let mut inner = self.port.lock();
-        stop(&mut inner, Stop { lp: env.lp(), reason });
-        if let Some(processor) = inner.processors.get_mut(env.lp()) {
+        stop(&mut inner, Stop { lp: at.lp(), reason });
+        if let Some(processor) = inner.processors.get_mut(at.lp()) {
             processor.presence = Presence::Parked;
             processor.state = Some(Box::new(cpu.state.clone()));
         }
         self.port.generation.fetch_add(1, Ordering::SeqCst);
         self.port.changed.notify_all();
-        while inner.processors.get(env.lp()).is_some_and(|at| at.order == Order::Halt)
-            && !env.interrupt_pending()
-        {
+        while inner.processors.get(at.lp()).is_some_and(|own| own.order == Order::Halt) && !at.is_wanted() {
             let waited = self.port.changed.wait_timeout(inner, LOOK_AGAIN);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if let Some(processor) = inner.processors.get_mut(env.lp()) {
+        if let Some(processor) = inner.processors.get_mut(at.lp()) {
             processor.presence = Presence::Running;
         }
     }
 
-    /// The processor leaves its guest.
-    pub(in super::super) fn leave(&mut self, cpu: &Cpu, env: &GuestEnv<'_>) {
+    /// The processor leaves its instructions: its guest, or for a sleep.
+    pub fn leave(&mut self, cpu: &Cpu, at: &dyn Debuggable) {
         let mut inner = self.port.lock();
-        if let Some(processor) = inner.processors.get_mut(env.lp()) {
+        if let Some(processor) = inner.processors.get_mut(at.lp()) {
             processor.presence = Presence::Outside;
             processor.state = Some(Box::new(cpu.state.clone()));
         }

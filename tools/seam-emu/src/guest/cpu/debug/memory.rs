@@ -1,4 +1,8 @@
-//! A guest's memory, as a debugger sees it: through the guest's own page tables and both EPTs, without a trace.
+//! Memory as a debugger sees it, without a trace: a guest's through its own page tables and both EPTs, a host's through its page
+//! tables.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use tdvisor_base::{Gpa, Hpa, KeyId, PAGE_SIZE};
 use x86_arch::{Access, CpuState};
@@ -6,6 +10,53 @@ use x86_emu::guest_physical;
 
 use super::DebugPort;
 use crate::machine::{GuestSpace, Machine};
+
+/// The memory that a processor's instructions see.
+#[derive(Clone, Debug)]
+pub struct Space(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Guest(GuestSpace),
+    Host(HostMemory),
+}
+
+/// Where a host has memory: neither devices, nor what is the TDX module's own.
+#[derive(Clone, Debug)]
+pub struct HostMemory(Arc<[Range<u64>]>);
+
+impl HostMemory {
+    /// Memory in these ranges.
+    #[must_use]
+    pub fn new(ranges: &[Range<u64>]) -> Self {
+        Self(ranges.into())
+    }
+}
+
+impl Space {
+    pub(super) const fn of_guest(space: GuestSpace) -> Self {
+        Self(Kind::Guest(space))
+    }
+
+    /// That of a host.
+    #[must_use]
+    pub const fn of_host(memory: HostMemory) -> Self {
+        Self(Kind::Host(memory))
+    }
+
+    fn look_up(&self, machine: &Machine, gpa: Gpa, access: Access) -> Option<(Hpa, KeyId)> {
+        match &self.0 {
+            Kind::Guest(space) => machine.look_up(space, gpa, access),
+            Kind::Host(memory) => {
+                let (hpa, key) = machine.split_pa(gpa.get());
+                // A key of TDs is a reserved bit of a host's address.
+                let is_private = machine.config().private_hkids.contains(&key.get());
+                let is_there = memory.0.iter().any(|range| range.contains(&hpa.get()));
+                (is_there && !is_private).then_some((hpa, key))
+            }
+        }
+    }
+}
 
 /// Where a piece of memory is, and how far it reaches.
 struct Place {
@@ -53,18 +104,18 @@ impl DebugPort {
     fn place(&self, machine: &Machine, lp: usize, linear: u64, access: Access) -> Option<Place> {
         let (state, space) = self.view(lp)?;
         let load = |gpa: Gpa| {
-            let (hpa, key) = machine.look_up(&space, gpa, Access::WalkRead)?;
+            let (hpa, key) = space.look_up(machine, gpa, Access::WalkRead)?;
             machine.memory().load(hpa, key).ok()
         };
         let gpa = guest_physical(&state, linear, load)?;
-        let (hpa, key) = machine.look_up(&space, gpa, access)?;
+        let (hpa, key) = space.look_up(machine, gpa, access)?;
         Some(Place { hpa, key, bytes: (PAGE_SIZE - linear % PAGE_SIZE) as usize })
     }
 
     /// The state of a processor's guest, and its memory.
-    fn view(&self, lp: usize) -> Option<(CpuState, GuestSpace)> {
+    fn view(&self, lp: usize) -> Option<(CpuState, Space)> {
         let inner = self.lock();
         let processor = inner.processors.get(lp)?;
-        Some((processor.state.as_deref()?.clone(), processor.space?))
+        Some((processor.state.as_deref()?.clone(), processor.space.clone()?))
     }
 }

@@ -1,4 +1,4 @@
-//! A debugger's way into guests: what a probe at the processors' debug port would be. Only an emulator has one that looks
+//! A debugger's way into guests, and into a host that runs on the emulated processors itself: what a probe at their debug port would be. Only an emulator has one that looks
 //! into a TD which is not in debug mode.
 //!
 //! # Protocol
@@ -26,9 +26,8 @@ use tdvisor_base::sync::{AtomicU64, Ordering};
 use x86_arch::CpuState;
 use x86_emu::StopPoint;
 
-use crate::machine::GuestSpace;
-
-pub(super) use line::{DebugLine, Next};
+pub use line::{DebugLine, Debuggable, Next};
+pub use memory::{HostMemory, Space};
 
 /// How long a processor may take to park before a change of its state is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -103,7 +102,7 @@ struct Processor {
     state: Option<Box<CpuState>>,
     /// The state was changed here, and the processor has not taken it over yet.
     is_changed: bool,
-    space: Option<GuestSpace>,
+    space: Option<Space>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
