@@ -51,6 +51,15 @@ impl Verification<'_> {
     }
 }
 
+/// When evidence has to be valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Moment {
+    /// At a time that the caller knows.
+    At(UnixSeconds),
+    /// When the newest piece of it was issued.
+    Issued,
+}
+
 /// Verifies quotes and keeps what it has verified: a verdict comes sooner for it, and is never another.
 #[derive(Clone, Debug)]
 pub struct Verifier<C> {
@@ -130,6 +139,21 @@ impl<C: Crypto> Verifier<C> {
     /// # Errors
     /// The first reason why the quote is not valid. A bad TCB status is no error.
     pub fn verify<'a>(&mut self, quote: &'a [u8], at: UnixSeconds) -> Result<Verification<'a>, VerifyError> {
+        self.verify_at(quote, Moment::At(at))
+    }
+
+    /// Verifies a quote where no clock can be trusted: for the moment at which the newest piece of the evidence was issued,
+    /// so that all of it was valid together once. That it is valid *now* nobody has shown then: old collateral, whole and
+    /// genuine, verifies for ever. Who calls this demands a least evaluation number of it
+    /// ([`TcbRules::minimum_evaluation_number`](crate::policy::TcbRules::minimum_evaluation_number)).
+    ///
+    /// # Errors
+    /// The first reason why the quote is not valid. A bad TCB status is no error.
+    pub fn verify_without_clock<'a>(&mut self, quote: &'a [u8]) -> Result<Verification<'a>, VerifyError> {
+        self.verify_at(quote, Moment::Issued)
+    }
+
+    fn verify_at<'a>(&mut self, quote: &'a [u8], moment: Moment) -> Result<Verification<'a>, VerifyError> {
         let quote = Quote::parse(quote)?;
         quote.check_supported()?;
         let tee = quote.header().tee_type();
@@ -159,6 +183,11 @@ impl<C: Crypto> Verifier<C> {
 
         // Dates.
         let sources = sources(collateral, platform);
+        let window = ValidityWindow::of(&sources);
+        let at = match moment {
+            Moment::At(at) => at,
+            Moment::Issued => window.latest_issue,
+        };
         window::check(&sources, at)?;
 
         let info = &collateral.tcb_info;
@@ -186,7 +215,7 @@ impl<C: Crypto> Verifier<C> {
             at,
             platform: platform.extension,
             tcb: inputs.verdict(quote.body())?,
-            window: ValidityWindow::of(&sources),
+            window,
             tcb_info_number: info.evaluation_number,
             qe_identity_number: collateral.qe_identity.evaluation_number,
             root_crl_number: collateral.root_crl.number,

@@ -85,7 +85,12 @@ impl Workspace<'_> {
 
     /// The flags of the workspace's configuration, and the mappings that keep this machine's paths out of the result.
     fn flags(&self) -> Result<Vec<String>, String> {
-        let path = self.folder.join(".cargo/config.toml");
+        // As cargo itself looks for it, but the nearest one only.
+        let configurations = self.folder.ancestors().map(|folder| folder.join(".cargo/config.toml"));
+        let path = configurations
+            .into_iter()
+            .find(|path| path.is_file())
+            .ok_or_else(|| format!("{}: no .cargo/config.toml", self.folder.display()))?;
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let config: toml::Table = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
         let configured = config

@@ -5,7 +5,6 @@ use core::fmt;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::{PublicKey, SecretKey};
 use sha2::{Digest, Sha384};
-use tdvisor_attest::UnixSeconds;
 use tdvisor_attest::collateral::Bundle;
 use tdvisor_attest::policy::PolicyVerdict;
 use tdvisor_attest::verify::VerifyError;
@@ -154,19 +153,13 @@ impl Met {
             .into()
     }
 
-    /// Judges the peer by its quote, at a time that the host says, with collateral from wherever.
+    /// Judges the peer by its quote, with collateral from wherever.
     ///
     /// # Errors
     /// [`Refused::Quote`], [`Refused::Policy`]. The conversation is over then.
-    pub fn trust(
-        self,
-        quote: &[u8],
-        collateral: &Bundle,
-        trust: &Trust,
-        at: UnixSeconds,
-    ) -> Result<Trusted, Refused> {
+    pub fn trust(self, quote: &[u8], collateral: &Bundle, trust: &Trust) -> Result<Trusted, Refused> {
         let Self { role, ref secret, ref peer_key, conversation } = self;
-        trust.judge(quote, &self.report_data_of(role.other()), collateral, at)?;
+        trust.judge(quote, &self.report_data_of(role.other()), collateral)?;
         let shared = p256::ecdh::diffie_hellman(secret.to_nonzero_scalar(), peer_key.as_affine());
         let key_of = |from: Role| {
             // One step of SP 800-56C: counter, secret, what the key is for.

@@ -30,20 +30,28 @@
 //!
 //! # What is outside
 //! Certificates and collateral are parsed and verified in here, by `tdvisor-attest` with its `p256` backend; both are
-//! `no_std`. What *time* it is the TD learns from its host: a host that lies can make it accept collateral that has expired,
-//! not collateral that its issuer never signed; [`Trust`] can demand a least evaluation number.
+//! `no_std`. What time it is nobody in a TD knows: [`Trust`] says what stands for it.
+//!
+//! # From a host's order to two keys
+//! [`hand_over`] is the whole of it, over what [`Surroundings`] offers: a channel to the peer, quotes, and the calls of the
+//! module. The guest `mig-td` (`tools/guests/mig-td`) is that with a real TD around it; its host speaks to it by [`mailbox`].
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod configuration;
 mod handshake;
 mod hello;
+pub mod mailbox;
 mod seal;
+mod session;
 mod trust;
 
+pub use configuration::{Configuration, NotMeasured};
 pub use handshake::{Met, Refused, Start, Trusted};
 pub use hello::{BadHello, HELLO_BYTES, Hello, Role, Subject};
 pub use seal::{KEY_WORDS, MigrationKey, SEALED_BYTES, Sealed};
+pub use session::{Surroundings, Unfinished, hand_over};
 pub use trust::{Trust, Untrusting};

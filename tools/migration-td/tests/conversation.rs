@@ -15,6 +15,8 @@ use zerocopy::FromZeros;
 const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
 /// The measurement of the migration TD that both sides know.
 const KNOWN: [u8; 48] = [0x4d; 48];
+/// The evaluation number of the test platform's collateral.
+const FLOOR: u32 = 17;
 const SEPT_VE_DISABLE: u64 = 1 << 28;
 const DEBUG: u64 = 1;
 
@@ -76,13 +78,14 @@ impl Machine {
     }
 
     fn judge(&self, met: Met, quote: &[u8]) -> Result<Trusted, Refused> {
-        met.trust(quote, &self.collateral(), &self.trust(), NOW)
+        met.trust(quote, &self.collateral(), &self.trust())
     }
 }
 
 fn policy() -> Policy {
     let mut policy = Policy::default();
     policy.td.mr_td = Expected::OneOf(vec![KNOWN]);
+    policy.tcb.minimum_evaluation_number = FLOOR;
     policy
 }
 
@@ -227,24 +230,48 @@ fn whatever_is_changed_in_a_first_word_the_quotes_do_not_fit_any_more() {
 #[test]
 fn a_peer_that_the_policy_does_not_want_is_refused() {
     let (mut here, mut there) = machines();
-    let mut with = |mr_td: [u8; 48], attributes: u64, at: UnixSeconds| {
+    let mut with = |mr_td: [u8; 48], attributes: u64| {
         let (source, destination, _) = met(&mut here, &mut there);
         let quote = there.quote_of(mr_td, attributes, destination.report_data());
-        source.trust(&quote, &there.collateral(), &here.trust(), at).map(drop)
+        source.trust(&quote, &there.collateral(), &here.trust()).map(drop)
     };
-    assert_eq!(with(KNOWN, SEPT_VE_DISABLE, NOW), Ok(()));
+    assert_eq!(with(KNOWN, SEPT_VE_DISABLE), Ok(()));
     for (mr_td, attributes) in [
         ([0; 48], SEPT_VE_DISABLE),
         (KNOWN, SEPT_VE_DISABLE | DEBUG),
         (KNOWN, SEPT_VE_DISABLE | 1 << 29),
         (KNOWN, 0),
     ] {
-        let refused = with(mr_td, attributes, NOW).unwrap_err();
+        let refused = with(mr_td, attributes).unwrap_err();
         assert!(matches!(refused, Refused::Policy(_)), "{attributes:#x}: {refused}");
     }
-    // Its evidence is of another time.
-    let late = UnixSeconds(NOW.0 + 40 * 86_400);
-    assert!(matches!(with(KNOWN, SEPT_VE_DISABLE, late), Err(Refused::Quote(_))));
+}
+
+#[test]
+fn evidence_that_was_never_valid_together_and_evidence_from_before_the_floor_are_refused() {
+    let (mut here, mut there) = machines();
+    let mut with = |change: &dyn Fn(&mut CollateralSpec)| {
+        let (source, destination, _) = met(&mut here, &mut there);
+        let quote = there.quote(&destination);
+        let spec = QuoteSpec::default();
+        let mut issued =
+            CollateralSpec::up_to_date(there.platform.spec(), TeeType::TDX, &[0; 16], spec.qe_isv_svn, NOW);
+        change(&mut issued);
+        let collateral = there.platform.collateral(&issued, spec.certification);
+        source.trust(&quote, &collateral, &here.trust()).map(drop)
+    };
+    assert_eq!(with(&|_| ()), Ok(()));
+    // The revocation lists had expired when the TCB info was issued, and the other way round.
+    let day = 86_400;
+    let before = with(&|spec| spec.crl_validity.until = UnixSeconds(spec.json_validity.from.0 - 1));
+    assert!(matches!(before, Err(Refused::Quote(_))), "{before:?}");
+    let after = with(&|spec| {
+        spec.crl_validity.from = UnixSeconds(spec.json_validity.until.0 + 1);
+        spec.crl_validity.until = UnixSeconds(spec.json_validity.until.0 + day);
+    });
+    assert!(matches!(after, Err(Refused::Quote(_))), "{after:?}");
+    let old = with(&|spec| spec.evaluation_number = FLOOR - 1);
+    assert!(matches!(old, Err(Refused::Policy(_))), "{old:?}");
 }
 
 #[test]
@@ -257,14 +284,14 @@ fn an_old_tcb_a_broken_quote_and_a_test_root_are_refused() {
         CollateralSpec::up_to_date(there.platform.spec(), TeeType::TDX, &[0; 16], spec.qe_isv_svn, NOW);
     old.levels[0].status = tdvisor_attest::collateral::TcbStatus::OutOfDate;
     let old = there.platform.collateral(&old, spec.certification);
-    let refused = source.trust(&quote, &old, &here.trust(), NOW).unwrap_err();
+    let refused = source.trust(&quote, &old, &here.trust()).unwrap_err();
     assert!(matches!(refused, Refused::Policy(_)), "{refused}");
 
     let (source, destination, _) = met(&mut here, &mut there);
     let quote = there.quote(&destination);
     // Nothing is said of test roots: it is Intel's that counts.
     let trust = Trust::new(policy()).unwrap();
-    let refused = source.trust(&quote, &there.collateral(), &trust, NOW).unwrap_err();
+    let refused = source.trust(&quote, &there.collateral(), &trust).unwrap_err();
     assert!(matches!(refused, Refused::Quote(_)), "{refused}");
 
     let length = quote.len();
@@ -292,6 +319,8 @@ fn a_policy_by_which_anybody_would_be_trusted_is_none() {
     assert_eq!(refused(|policy| policy.td.debug = Rule::Any), Untrusting::Debug);
     assert_eq!(refused(|policy| policy.tee = Tee::Sgx), Untrusting::NotTdx);
     assert_eq!(refused(|policy| policy.tcb.accept.clear()), Untrusting::NoTcb);
+    assert_eq!(refused(|policy| policy.tcb.minimum_evaluation_number = 0), Untrusting::NoFloor);
+    assert_eq!(refused(|policy| policy.tcb.grace = 1), Untrusting::Forgives);
     assert_eq!(refused(|policy| policy.report_data = Some(vec![])), Untrusting::ReportData);
     assert_eq!(Trust::in_a_test(policy(), b"no root").map(drop).unwrap_err(), Untrusting::Root);
 }

@@ -11,9 +11,10 @@ use serde_json::Value;
 use tdvisor_repository::{read, root, spdx};
 
 /// Workspaces with a lock file of their own.
-const MANIFESTS: [&str; 4] = [
+const MANIFESTS: [&str; 5] = [
     "Cargo.toml",
     "tools/guests/Cargo.toml",
+    "tools/guests/mig-td/Cargo.toml",
     "tests/freestanding/Cargo.toml",
     "vmm-core/bare-metal/image/Cargo.toml",
 ];

@@ -1,4 +1,4 @@
-//! `tdx-guest` links `alloc` for its `fmt`, so an allocator must exist; the guests allocate nothing.
+//! `tdx-guest` links `alloc` for its `fmt`, so an allocator must exist; guests without the feature `heap` allocate nothing.
 
 use core::alloc::{GlobalAlloc, Layout};
 

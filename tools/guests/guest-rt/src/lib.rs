@@ -13,16 +13,20 @@
 //! | [`measurement`] | RTMR extension, TDREPORT, quotes |
 //! | [`smp`] | the other vCPUs |
 //! | [`serial`], [`logger`] | console on COM1, defmt frames on COM2 |
+//! | `heap` | with the feature of that name: an allocator over memory that the guest accepts, and larger stacks |
 //! | [`exit`] | power-off with a result, death with a message |
 //!
 //! What the host must provide is written down in the guests' README.
 
 #![no_std]
 
+#[cfg(not(feature = "heap"))]
 mod alloc_none;
 mod boot;
 pub mod cpu;
 pub mod exit;
+#[cfg(feature = "heap")]
+pub mod heap;
 pub mod hob;
 pub mod layout;
 pub mod logger;

@@ -83,7 +83,8 @@ impl fmt::Display for Hex<'_> {
 const QUOTE_VERSION: u64 = 1;
 const QUOTE_STATUS_OFFSET: usize = 8;
 const QUOTE_LENGTHS_OFFSET: usize = 16;
-const QUOTE_DATA_OFFSET: usize = 24;
+/// Where the quote stands in the buffer.
+pub const QUOTE_DATA_OFFSET: usize = 24;
 const STATUS_IN_FLIGHT: u64 = u64::MAX;
 
 /// A request for a quote that brought none.

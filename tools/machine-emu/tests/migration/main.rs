@@ -4,8 +4,9 @@
 
 mod altered;
 mod hostile;
+mod mailbox;
+mod mig_td;
 mod moving;
 mod sweep;
-mod trust;
 mod world;
 mod writer;

@@ -18,7 +18,6 @@ use td_host::td::Td;
 use td_host::td::config::TdConfig;
 use tdvisor_base::{Gpa, Level};
 use tdvisor_vm::{Answer, Ending, Partition, Transfer, Vcpu, VmExit};
-use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::metadata::{Field, td as fields};
 use tdx_module_iface::td_params::attributes;
 use tdx_module_iface::tdh::Binding;
@@ -117,40 +116,6 @@ fn succeeded(results: &[Gprs]) {
     for gprs in results {
         assert_eq!(Status::from_raw(gprs.rax), Status::SUCCESS);
     }
-}
-
-/// A TD's report over 64 bytes, as the module makes it.
-pub fn report(host: &EmulatedHost, td: &EmulatedTd<'_>, data: [u8; 64]) -> [u8; 1024] {
-    // A page of the image, which the guest never uses: it does not run.
-    const DATA: Gpa = Gpa::new(0x11_1000);
-    const REPORT: Gpa = Gpa::new(0x11_1400);
-    let lp = td.vcpus()[0].lp().0 as usize;
-    let (read, mut asked) = (Arc::new(Mutex::new([0; 1024])), false);
-    let out = read.clone();
-    let script = move |state: &mut GuestState, env: &GuestEnv<'_>| {
-        state.enter_64_bit_mode();
-        if env.interrupt_pending() {
-            return GuestExit::plain(ExitReason::EXTERNAL_INTERRUPT);
-        }
-        let leaf = u64::from(TdgLeaf::MR_REPORT.0);
-        // A call that an interrupt came before is still to be made.
-        if !std::mem::replace(&mut asked, true) || state.gprs().rax == leaf {
-            env.write(DATA, &data).expect("the image's own page");
-            state.set_gprs(Gprs { rax: leaf, rcx: REPORT.get(), rdx: DATA.get(), ..Gprs::ZERO });
-        } else {
-            assert_eq!(Status::from_raw(state.gprs().rax), Status::SUCCESS, "TDG.MR.REPORT");
-            env.read(REPORT, &mut *out.lock().unwrap()).expect("the image's own page");
-            state.set_gprs(Gprs { rcx: 0xfc00, r11: 30, r12: 1, r13: 1, r14: 0x80, ..Gprs::ZERO });
-        }
-        GuestExit::tdcall()
-    };
-    let machine = host.platform().machine();
-    machine.set_guest_cpu(lp, Box::new(ScriptedGuest(script)));
-    let exit = td.vcpu(0).expect("a vCPU that nobody has").run(Answer::Done);
-    machine.set_guest_cpu(lp, Box::<CpuGuest>::default());
-    assert!(matches!(exit, VmExit::Io { port: 0x80, .. }), "{exit:?}");
-    let report = read.lock().unwrap();
-    *report
 }
 
 /// Reads the key that a TD will send with; reading makes it new.

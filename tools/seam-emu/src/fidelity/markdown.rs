@@ -45,6 +45,10 @@ below. Later releases have it by rule: their immutable state has the x2APIC ids 
 their imports refuse the immutable state of a module that is not of their own release. An import does not compare CPUID
 values with a processor that the recordings do not list.
 
+The built-in migration TD (`tools/guests/mig-td`) speaks a protocol of its own: to its host by a mailbox in shared memory and a port
+(`tdvisor_migration_td::mailbox`), not by TDG.VP.VMCALL<Service>, which is not offered; to its peer by the conversation of `tdvisor-migration-td`, not by
+Intel's MigTD's TLS or SPDM. Its keys reach the module as on hardware, by TDG.SERVTD.RD and WR, and its quotes are those of GetQuote.
+
 | not compared | because |
 |---|---|
 ";

@@ -28,7 +28,11 @@ pub(crate) enum IstStack {
 
 const IST_STACKS: usize = 4;
 const IST_STACK_SIZE: usize = 0x2000;
+#[cfg(not(feature = "heap"))]
 const MAIN_STACK_SIZE: usize = 0x7000;
+/// Signatures and certificates are verified on it.
+#[cfg(feature = "heap")]
+const MAIN_STACK_SIZE: usize = 0x2_7000;
 
 #[repr(C, align(4096))]
 struct Page<T>(T);
@@ -57,7 +61,7 @@ struct Tables {
 }
 
 const _: () = assert!(size_of::<Tables>() <= 4096);
-const _: () = assert!(size_of::<CpuArea>() == 0x10000);
+const _: () = assert!(size_of::<CpuArea>() == 0x9000 + MAIN_STACK_SIZE);
 
 /// Loads this vCPU's own GDT, TSS and IDT.
 ///
