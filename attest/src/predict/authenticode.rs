@@ -14,6 +14,8 @@ use td_image::digest::{Digest384, Sha384};
 /// More sections than this are no image.
 const MAX_SECTIONS: usize = 96;
 const SECTION_BYTES: usize = 40;
+const NAME_BYTES: usize = 8;
+const SYMBOL_BYTES: usize = 18;
 const SECURITY_DIRECTORY: usize = 4;
 /// The most zeros that a section has in memory beyond what the file has.
 const MAX_FILL: usize = 64 << 20;
@@ -81,6 +83,8 @@ pub fn sha384_padded(image: &[u8]) -> Result<Option<Digest384>, PeError> {
 
 /// Where the headers' tables lie; offsets in the file.
 struct Headers {
+    /// Where names of sections are that are longer than the table has room for.
+    names: usize,
     checksum: usize,
     security: usize,
     end: usize,
@@ -109,10 +113,13 @@ impl Headers {
             0x20b => optional.saturating_add(112),
             magic => return Err(PeError::Magic(magic)),
         };
+        let symbols = usize_at(image, coff.saturating_add(8)).ok_or(headers)?;
+        let symbol_count = usize_at(image, coff.saturating_add(12)).ok_or(headers)?;
         if section_count > MAX_SECTIONS {
             return Err(PeError::Sections(section_count));
         }
         Ok(Self {
+            names: symbols.saturating_add(symbol_count.saturating_mul(SYMBOL_BYTES)),
             checksum: optional.saturating_add(64),
             security: directories.saturating_add(SECURITY_DIRECTORY * 8),
             end: usize_at(image, optional.saturating_add(60)).ok_or(headers)?,
@@ -128,12 +135,25 @@ impl Headers {
         let entry = image.get(at..).and_then(<[u8]>::first_chunk);
         entry.ok_or(PeError::Truncated("section table"))
     }
+
+    /// The name of a section by its entry: up to eight bytes, or a slash and the offset of a longer name behind the symbols.
+    fn name<'a>(&self, image: &'a [u8], entry: &'a [u8; SECTION_BYTES]) -> &'a [u8] {
+        let short = up_to_nul(entry.get(..NAME_BYTES).unwrap_or_default());
+        let digits = short.strip_prefix(b"/").and_then(|digits| core::str::from_utf8(digits).ok());
+        let offset: Option<usize> = digits.and_then(|digits| digits.parse().ok());
+        let long = offset.and_then(|offset| image.get(self.names.checked_add(offset)?..));
+        long.map_or(short, up_to_nul)
+    }
+}
+
+fn up_to_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// A section of an image, as it is in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct PeSection<'a> {
-    name: [u8; 8],
+    name: &'a [u8],
     /// What the file has of it.
     file: &'a [u8],
     /// The section's size in memory; zeros follow what the file has.
@@ -144,8 +164,7 @@ impl<'a> PeSection<'a> {
     /// Whether it has this name.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
-        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
-        self.name.get(..end) == Some(name.as_bytes())
+        self.name == name.as_bytes()
     }
 
     /// What it holds in memory.
@@ -178,9 +197,7 @@ pub fn sections(image: &[u8]) -> Result<Vec<PeSection<'_>>, PeError> {
         if bytes > size.saturating_add(MAX_FILL) {
             return Err(PeError::Truncated("sections"));
         }
-        let mut name = [0; 8];
-        name.iter_mut().zip(entry).for_each(|(to, from)| *to = *from);
-        Ok(PeSection { name, file, bytes })
+        Ok(PeSection { name: headers.name(image, entry), file, bytes })
     };
     (0..headers.section_count).map(section).collect()
 }

@@ -1,8 +1,8 @@
 //! OVMF that starts a disk's boot loader, or a unified kernel image.
 //!
 //! RTMR1: "Calling EFI Application", separator, the disk's partition table, every image that firmware starts for itself or
-//! for a boot loader, the two ExitBootServices texts. RTMR2: what systemd's stub measures of a unified kernel image; what
-//! GRUB runs and reads cannot be told from its files. RTMR0 has the boot variables of the machine, which name its disk
+//! for a boot loader, the two ExitBootServices texts. RTMR2: what systemd's stub measures of a unified kernel image; or the lists
+//! that shim keeps, and what GRUB runs and reads where its configuration is known ([`grub`]). RTMR0 has the boot variables of the machine, which name its disk
 //! (recorded logs; edk2 DxeTpm2MeasureBootLib; systemd `src/boot/stub.c`).
 
 use alloc::borrow::Cow;
@@ -12,9 +12,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::gpt::{self, GptError};
+use super::grub::{self, Grub};
 use super::ovmf::{self, SeparatorPlace};
 use super::uki::{Uki, UkiError};
-use super::{Expectation, Part, Prediction, authenticode, linux};
+use super::{Expectation, Part, Prediction, authenticode, linux, shim};
 use crate::eventlog::Register;
 use td_image::digest::Digest384;
 
@@ -27,6 +28,8 @@ pub enum Loaded<'a> {
         loaders: &'a [&'a [u8]],
         /// The kernel.
         kernel: Option<&'a [u8]>,
+        /// The configuration of GRUB, if it is the last of them: all of the file.
+        grub: Option<&'a [u8]>,
     },
     /// A unified kernel image, behind these boot loaders, if any.
     Uki {
@@ -74,7 +77,7 @@ pub struct Variant {
     pub separator: SeparatorPlace,
     /// Who starts the kernel.
     pub start: KernelStart,
-    /// What reaches RTMR2; of no meaning to a chain.
+    /// What reaches RTMR2 behind boot loaders; behind GRUB there are no sections, and its own events are there in any case.
     pub stub: StubMeasures,
     /// How the kernel gets out of boot services.
     pub leaving: Leaving,
@@ -145,7 +148,10 @@ pub struct Inputs<'a> {
 pub fn all(inputs: &Inputs<'_>) -> Result<Vec<(String, Prediction)>, BootError> {
     use StubMeasures::{Nothing, Sections, SectionsAndKernel};
     let stubs: &[(StubMeasures, &str)] = match inputs.loaded {
-        Loaded::Chain { .. } => &[(Nothing, "")],
+        Loaded::Chain { grub: None, .. } => &[(Nothing, "")],
+        Loaded::Chain { grub: Some(_), .. } => {
+            &[(SectionsAndKernel, ", its kernel measures"), (Nothing, ", its kernel measures nothing")]
+        }
         Loaded::Uki { .. } => &[
             (Sections, ", its stub measures"),
             (SectionsAndKernel, ", its stub and kernel measure"),
@@ -223,9 +229,20 @@ pub fn boot(inputs: &Inputs<'_>, variant: Variant) -> Result<Prediction, BootErr
     }
 
     match (inputs.loaded, variant.stub) {
-        (Loaded::Chain { .. }, _) => {
+        (Loaded::Chain { loaders, kernel, grub: Some(configuration) }, stub) => {
+            for (place, loader) in loaders.iter().enumerate() {
+                shim::measure(loader, &mut prediction).map_err(|error| BootError::Loader(place, error))?;
+            }
+            let measures = match stub {
+                StubMeasures::Nothing => grub::Kernel::DoesNotMeasure,
+                StubMeasures::Sections | StubMeasures::SectionsAndKernel => grub::Kernel::Measures,
+            };
+            Grub { configuration, kernel, initrd: inputs.machine.initrd }.measure(measures, &mut prediction);
+        }
+        (Loaded::Chain { grub: None, .. }, _) => {
             let part = Part::BootLoader("commands".to_string());
-            let needs = "what the boot loader runs and reads, which its files do not tell: compare with the log of a good boot";
+            let needs =
+                "what the boot loader runs and reads: GRUB's configuration, or the log of a good boot";
             prediction.push(Register::Rtmr2, part, unknown(needs));
         }
         (Loaded::Uki { .. }, StubMeasures::Nothing) => {}
@@ -363,7 +380,7 @@ mod tests {
         let (shim, mut grub, kernel) = (pe_image(), pe_image(), pe_image());
         grub[0x500] ^= 1;
         let loaders: [&[u8]; 2] = [&shim, &grub];
-        let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel) };
+        let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel), grub: None };
         let inputs = Inputs { machine: ovmf::Inputs::default(), disk: None, loaded };
         let all = all(&inputs).unwrap();
         assert_eq!(all.len(), 8);
@@ -372,8 +389,13 @@ mod tests {
             assert_eq!(images, if name.contains("by firmware") { 3 } else { 2 }, "{name}");
             assert!(prediction.values(Register::Rtmr2).is_err(), "{name}");
         }
+        let grub = Some(&b"linux /K\nboot\n"[..]);
+        let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel), grub };
+        let told = super::all(&Inputs { loaded, ..inputs }).unwrap();
+        assert_eq!(told.len(), 16);
+        assert!(told.iter().all(|(_, prediction)| prediction.value(Register::Rtmr2).is_some()));
         let broken: [&[u8]; 2] = [&shim, b"no image"];
-        let loaded = Loaded::Chain { loaders: &broken, kernel: None };
+        let loaded = Loaded::Chain { loaders: &broken, kernel: None, grub: None };
         assert!(matches!(
             super::all(&Inputs { loaded, ..inputs }),
             Err(BootError::Loader(1, authenticode::PeError::NoPe))

@@ -7,7 +7,7 @@
 //! | module | predicts |
 //! |---|---|
 //! | [`ovmf`] | RTMR0 and RTMR1 of OVMF with QEMU's direct kernel boot, RTMR2 of Linux's EFI stub |
-//! | [`disk_boot`] | RTMR1 of OVMF that boots GRUB or a unified kernel image, RTMR2 of the latter |
+//! | [`disk_boot`] | RTMR1 and RTMR2 of OVMF that boots shim and GRUB, or a unified kernel image |
 //! | [`boot_shim`] | RTMR0, RTMR1 and RTMR2 of Linux under this project's boot shim |
 //! | [`td_shim`] | RTMR0 and RTMR1 of td-shim |
 //! | [`guest`] | the registers of this project's own guests |
@@ -19,12 +19,14 @@ pub mod authenticode;
 pub mod boot_shim;
 pub mod disk_boot;
 pub mod gpt;
+pub mod grub;
 pub mod guest;
 pub mod ima;
 pub mod linux;
 pub mod list;
 pub mod ovmf;
 mod part;
+mod shim;
 pub mod smbios;
 pub mod td_shim;
 pub mod uki;

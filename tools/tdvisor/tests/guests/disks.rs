@@ -60,7 +60,11 @@ fn nightly_a_unified_kernel_image_boots_by_systemds_boot_loader_and_its_register
 
 /// What GRUB is told: the kernel with this command line, and its RAM disk.
 fn script(command_line: &str) -> String {
-    // A kernel that is refused ends the run instead of leaving it at GRUB's prompt.
+    format!("linux /VMLINUZ {command_line}\ninitrd /INITRD\nboot\n")
+}
+
+/// As [`script`], where the kernel is refused: that ends the run instead of leaving it at GRUB's prompt.
+fn script_that_ends(command_line: &str) -> String {
     format!("if linux /VMLINUZ {command_line}; then initrd /INITRD; boot; fi\nreboot\n")
 }
 
@@ -93,7 +97,11 @@ fn nightly_signed_boot_loaders_start_a_signed_kernel_where_secure_boot_is_enforc
     let [shim, grub] = ["shim", "grub"].map(|name| word(&format!("boot-loaders/{name}.efi")));
     let kernel = word("linux-distribution/bzImage");
     let smbios = folder.write("smbios", run.file("smbios").unwrap_or_default());
-    let measure = [&firmware, "--boot-loader", &shim, "--boot-loader", &grub, "--kernel", &kernel];
+    let initrd = word("linux-distribution/initrd");
+    let configuration = folder.write("grub.cfg", script(COMMAND_LINE));
+    let loaders =
+        [&firmware, "--boot-loader", &shim, "--boot-loader", &grub, "--grub-config", &configuration];
+    let measure = [&loaders[..], &["--kernel", &kernel, "--initrd", &initrd]].concat();
     let machine = ["--disk", &disk, "--board-vcpus", "2", "--memory", "1G", "--smbios", &smbios];
     let registers = run.registers(&[&measure[..], &machine[..]].concat());
     cells(GRUB_DISK, &run, &folder, &quote).saw("RTMRs as predicted", registers).settle(&run.console);
@@ -103,7 +111,8 @@ fn nightly_signed_boot_loaders_start_a_signed_kernel_where_secure_boot_is_enforc
 #[ignore = "needs tools/guests/linux/{build,boot-loaders}.sh"]
 fn nightly_an_unsigned_kernel_is_refused_by_grub_and_the_hint_says_why() {
     let folder = Folder::new("guests-grub-unsigned");
-    let files = with_grub(&contents("linux/bzImage"), &contents("linux/initrd"), &script(COMMAND_LINE));
+    let files =
+        with_grub(&contents("linux/bzImage"), &contents("linux/initrd"), &script_that_ends(COMMAND_LINE));
     let disk = folder.write("disk.img", fat::gpt_disk(&borrowed(&files)));
     let firmware = word("boot-loaders/firmware-tdx.fd");
     let call = ["run", "--json", "--engine", "compiler", "--firmware", &firmware, "--disk", &disk];

@@ -22,8 +22,12 @@ pub(in crate::commands) struct DiskArgs {
     uki: Option<PathBuf>,
     /// Predict OVMF that boots this boot loader (shim, GRUB) from a disk; may be given more than once, in the order in which
     /// they start each other. --kernel is then the kernel that the last of them starts.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["td_hob", "initrd"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "td_hob")]
     boot_loader: Vec<PathBuf>,
+    /// The configuration of GRUB, the last boot loader: RTMR2 from shim's lists, from the commands in it and from the kernel and the
+    /// initrd that they load. Only commands of plain words are predicted, one a line, with `boot` at the end.
+    #[arg(long, value_name = "FILE", requires = "boot_loader")]
+    grub_config: Option<PathBuf>,
     /// The disk's image, whose partition table is measured into RTMR1.
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
@@ -45,7 +49,8 @@ impl DiskArgs {
         let uki = self.uki.iter().map(|path| ("--uki", path.as_path()));
         let loaders = self.boot_loader.iter().map(|path| ("--boot-loader", path.as_path()));
         let disk = self.disk.iter().map(|path| ("--disk", path.as_path()));
-        uki.chain(loaders).chain(disk)
+        let grub = self.grub_config.iter().map(|path| ("--grub-config", path.as_path()));
+        uki.chain(loaders).chain(grub).chain(disk)
     }
 }
 
@@ -62,6 +67,11 @@ pub(in crate::commands) fn builds(
     let files = args.boot_loader.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let loaders: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let disk = args.disk.as_deref().map(read_head).transpose()?;
+    let grub = args.grub_config.as_deref().map(read).transpose()?;
+    if machine.initrd.is_some() && args.uki.is_none() && grub.is_none() {
+        let why = "who boots from a disk reads it by what GRUB is told: --grub-config is missing";
+        return Err(Failure::input("--initrd", why));
+    }
     let predict = |loaded, named: Option<&Path>| {
         let inputs = Inputs { machine, disk: disk.as_deref(), loaded };
         disk_boot::all(&inputs).map_err(|error| match (error, named) {
@@ -80,7 +90,10 @@ pub(in crate::commands) fn builds(
             let image = Uki::parse(&bytes).map_err(|error| Failure::input(path.display(), error))?;
             predict(Loaded::Uki { loaders: &loaders, image: &image }, Some(path))?
         }
-        None => predict(Loaded::Chain { loaders: &loaders, kernel: machine.kernel }, kernel)?,
+        None => predict(
+            Loaded::Chain { loaders: &loaders, kernel: machine.kernel, grub: grub.as_deref() },
+            kernel,
+        )?,
     };
     let of_build = |name: &String| is_wanted(name.split(',').next().unwrap_or_default());
     Ok(all.into_iter().filter(|(name, _)| of_build(name)).collect())
