@@ -1,4 +1,4 @@
-//! x87, MMX and SSE state.
+//! x87, MMX, SSE and AVX state.
 
 /// MXCSR after reset: all exceptions masked, round to nearest.
 pub const MXCSR_RESET: u32 = 0x1F80;
@@ -63,20 +63,22 @@ impl X87State {
     }
 }
 
-/// x87 and SSE state.
+/// x87, SSE and AVX state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SimdState {
     /// x87 and MMX.
     pub x87: X87State,
     /// SSE control and status.
     pub mxcsr: u32,
-    /// XMM0 to XMM15.
+    /// XMM0 to XMM15: the lower halves of YMM0 to YMM15.
     pub xmm: [u128; 16],
+    /// Bits 255:128 of YMM0 to YMM15, the state component AVX. SSE instructions keep them.
+    pub ymm_high: [u128; 16],
 }
 
 impl Default for SimdState {
     fn default() -> Self {
-        Self { x87: X87State::default(), mxcsr: MXCSR_RESET, xmm: [0; 16] }
+        Self { x87: X87State::default(), mxcsr: MXCSR_RESET, xmm: [0; 16], ymm_high: [0; 16] }
     }
 }
 

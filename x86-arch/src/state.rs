@@ -114,7 +114,7 @@ pub struct CpuState {
     pub msrs: Msrs,
     /// Debug registers.
     pub debug: DebugRegisters,
-    /// x87 and SSE.
+    /// x87, SSE and AVX.
     pub simd: SimdState,
     /// PKRU: for each protection key, bit 2·key denies data accesses, bit 2·key + 1 denies writes.
     pub pkru: u32,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes an initrd of the machine's own Debian programs (python3, perl, coreutils, gcc with its C library, busybox), of a Rust
-# and a Go program and of checks.c, to run as a TD on the test kernel. Leaves <workspace>/target/guest-programs/initrd. A program that
+# and a Go program, of v3.c for x86-64-v3 and of checks.c, to run as a TD on the test kernel. Leaves <workspace>/target/guest-programs/initrd. A program that
 # the machine does not have is left out, and init says so.
 set -euo pipefail
 
@@ -55,6 +55,7 @@ install -m 755 /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 install -m 755 "$here/init" "$root/init"
 gcc -O1 -static -Wall -o "$root/bin/checks" "$here/checks.c" -lm
+gcc -O3 -march=x86-64-v3 -static -Wall -o "$root/bin/v3-program" "$here/v3.c" -lm
 rustc -O --edition 2024 -o "$root/bin/rust-program" "$here/program.rs"
 libraries "$root/bin/rust-program"
 go=$(command -v go) || {

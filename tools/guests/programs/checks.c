@@ -129,9 +129,30 @@ static int step_over_string(void)
 	return memcmp(from, to, 8) != 0 || traps < 8;
 }
 
-static int avx(void)
+static void clear_vectors(int s)
 {
-	__asm__ volatile(".byte 0xc5,0xfd,0xfe,0xc0"); /* vpaddd */
+	(void)s;
+	__asm__ volatile("vzeroall");
+}
+
+/* A signal's handler has vector registers of its own, the upper halves included. */
+static int avx_over_a_signal(void)
+{
+	uint64_t before[4] = { 1, 2, 3, 4 }, after[4] = { 0 };
+
+	if (!__builtin_cpu_supports("avx2"))
+		return SKIPPED;
+	signal(SIGUSR1, clear_vectors);
+	__asm__ volatile("vmovdqu %2,%%ymm5\n\tsyscall\n\tvmovdqu %%ymm5,%0\n\tvzeroupper"
+			 : "=m"(after)
+			 : "a"(SYS_kill), "m"(before), "D"(getpid()), "S"(SIGUSR1)
+			 : "rcx", "r11", "xmm5", "memory");
+	return memcmp(before, after, sizeof before) != 0;
+}
+
+static int avx512(void)
+{
+	__asm__ volatile(".byte 0x62,0xf1,0x7d,0x48,0xfe,0xc0"); /* vpaddd zmm0,zmm0,zmm0 */
 	return 1;
 }
 
@@ -326,7 +347,8 @@ static const struct {
 	{ "alignment check", alignment_check, SIGBUS },
 	{ "a step over SYSCALL", step_over_syscall, 0 },
 	{ "a step over REP MOVSB", step_over_string, 0 },
-	{ "AVX, which is not offered", avx, SIGILL },
+	{ "AVX over a signal", avx_over_a_signal, 0 },
+	{ "AVX-512, which is not offered", avx512, SIGILL },
 	{ "VMMCALL", vmmcall, SIGILL },
 	{ "XBEGIN, which is not offered", xbegin, SIGILL },
 	{ "VMCALL", vmcall, -1 },

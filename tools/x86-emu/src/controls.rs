@@ -62,7 +62,7 @@ impl Default for Controls {
                 | SMEP
                 | SMAP
                 | PKE,
-            xcr0_supported: xcr0::X87 | xcr0::SSE | xcr0::PKRU,
+            xcr0_supported: xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::PKRU,
             physical_bits: 52,
             intercept_cr3_write: false,
             intercept_cr8_write: false,

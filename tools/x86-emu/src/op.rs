@@ -26,6 +26,8 @@ pub(crate) struct Op {
     pub(crate) dst: u8,
     /// Source register.
     pub(crate) src: u8,
+    /// The first of two source registers, where a vector instruction has two; its destination where it has one.
+    pub(crate) third: u8,
     pub(crate) base: u8,
     pub(crate) index: u8,
     /// log2 of the index scale.
@@ -79,6 +81,7 @@ impl Op {
             len: 0,
             dst: 0,
             src: 0,
+            third: 0,
             base: ZERO,
             index: ZERO,
             scale: 0,

@@ -25,6 +25,12 @@ const OFFERED: &[F] = &[
     F::SSSE3,
     F::SSE4_1,
     F::SSE4_2,
+    F::AVX,
+    F::AVX2,
+    F::FMA,
+    F::F16C,
+    F::VAES,
+    F::VPCLMULQDQ,
     F::AES,
     F::PCLMULQDQ,
     F::SHA,
@@ -67,25 +73,19 @@ const OFFERED: &[F] = &[
 fn forms() -> Vec<(String, Vec<u8>)> {
     const PREFIXES: [&[u8]; 4] = [&[], &[0x66], &[0xF2], &[0xF3]];
     const REX: [&[u8]; 2] = [&[], &[0x48]];
-    // The last six are the VEX encodings that work on general registers: two maps, operand sizes and prefixes.
-    const MAPS: [&[u8]; 10] = [
-        &[],
-        &[0x0F],
-        &[0x0F, 0x38],
-        &[0x0F, 0x3A],
-        &[0xC4, 0xE2, 0x78],
-        &[0xC4, 0xE2, 0xF8],
-        &[0xC4, 0xE2, 0x7B],
-        &[0xC4, 0xE2, 0xFA],
-        &[0xC4, 0xE3, 0x7B],
-        &[0xC4, 0xE3, 0xFB],
-    ];
+    const MAPS: [&[u8]; 4] = [&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
+    let prefixed = PREFIXES.iter().flat_map(|p| REX.iter().map(move |r| [*p, *r].concat()));
+    let legacy = prefixed.flat_map(|prefix| MAPS.map(|map| [&prefix, map].concat()));
+    // VEX encodings: three maps, all operand sizes, lengths and prefixes; the first source is a register or none.
+    let maps = (1..=3u8).flat_map(|map| (0..16u8).map(move |rest| (map, rest)));
+    let vex = maps.flat_map(|(map, rest)| {
+        [0x78, 0x70].map(|first| vec![0xC4, 0xE0 | map, first | rest & 7 | (rest & 8) << 4])
+    });
     let mut seen = BTreeSet::new();
     let mut forms = Vec::new();
-    let encodings = PREFIXES.iter().flat_map(|p| REX.iter().map(move |r| (p, r)));
-    for ((prefix, rex), map) in encodings.flat_map(|e| MAPS.iter().map(move |m| (e, m))) {
+    for head in legacy.chain(vex) {
         for (opcode, modrm) in (0..=255u8).flat_map(|o| (0..=255u8).map(move |m| (o, m))) {
-            let mut bytes = [prefix, rex, *map, &[opcode, modrm][..]].concat();
+            let mut bytes = [&head[..], &[opcode, modrm]].concat();
             bytes.resize(15, 0);
             let instruction = Decoder::with_ip(64, &bytes, 0x1000, DecoderOptions::NONE).decode();
             let code = instruction.code();
@@ -116,5 +116,5 @@ fn every_encoding_of_an_offered_feature_is_implemented() {
         }
     }
     assert!(missing.is_empty(), "{} of {} are missing: {missing:02x?}", missing.len(), forms.len());
-    assert!(forms.len() > 2000, "{} forms", forms.len());
+    assert!(forms.len() > 3000, "{} forms", forms.len());
 }

@@ -72,6 +72,7 @@ fn has(code: Code, features: &[F]) -> bool {
 
 const FPU: &[F] = &[F::FPU, F::FPU287, F::FPU387];
 const SSE: &[F] = &[F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2];
+const AVX: &[F] = &[F::AVX, F::AVX2, F::FMA, F::F16C];
 
 #[test]
 fn x87_instructions_do_what_the_host_does() {
@@ -90,5 +91,16 @@ fn sse_instructions_do_what_the_host_does() {
 
 #[test]
 fn integer_instructions_do_what_the_host_does() {
-    fuzz("integer", |code| !has(code, SSE) && !has(code, FPU) && !generate::uses_mmx(code));
+    fuzz("integer", |code| {
+        !has(code, SSE) && !has(code, AVX) && !has(code, FPU) && !generate::uses_mmx(code)
+    });
+}
+
+#[test]
+fn avx_instructions_do_what_the_host_does() {
+    if !native::has_avx() {
+        println!("AVX: the host has none");
+        return;
+    }
+    fuzz("AVX", |code| has(code, AVX));
 }

@@ -83,11 +83,15 @@ pub(crate) struct Context {
     pub(crate) jumps: u64,
     /// The address of the guest's XMM registers.
     pub(crate) xmm: u64,
+    /// The address of the upper halves of the guest's YMM registers.
+    pub(crate) upper: u64,
     pub(crate) mxcsr: u32,
     pub(crate) host_mxcsr: u32,
     pub(crate) floating_point: FloatingPoint,
     /// 1 if SSE is on.
     pub(crate) sse: u8,
+    /// 1 if AVX is on.
+    pub(crate) avx: u8,
     /// 1 if the guest may do what only privilege level 0 may.
     pub(crate) privileged: u8,
     /// RFLAGS but for the arithmetic flags.
@@ -121,10 +125,12 @@ impl Context {
             code_table: 0,
             jumps: 0,
             xmm: 0,
+            upper: 0,
             mxcsr: 0,
             host_mxcsr: 0,
             floating_point: FloatingPoint::Refused,
             sse: 0,
+            avx: 0,
             privileged: 0,
             rest: 0,
         }
@@ -152,9 +158,11 @@ pub(crate) const CODE_TABLE: Rm = field(offset_of!(Context, code_table));
 pub(crate) const JUMP_TABLE: Rm = field(offset_of!(Context, jumps));
 
 pub(crate) const XMM: Rm = field(offset_of!(Context, xmm));
+pub(crate) const UPPER: Rm = field(offset_of!(Context, upper));
 pub(crate) const MXCSR: Rm = field(offset_of!(Context, mxcsr));
 pub(crate) const FLOATING_POINT: Rm = field(offset_of!(Context, floating_point));
 pub(crate) const SSE: Rm = field(offset_of!(Context, sse));
+pub(crate) const AVX: Rm = field(offset_of!(Context, avx));
 pub(crate) const PRIVILEGED: Rm = field(offset_of!(Context, privileged));
 pub(crate) const REST: Rm = field(offset_of!(Context, rest));
 

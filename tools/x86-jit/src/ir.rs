@@ -331,6 +331,48 @@ pub struct VectorEncoding {
     pub floating: bool,
 }
 
+/// How much of a YMM register an AVX instruction makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Length {
+    /// The lower half; the upper becomes zero.
+    Half,
+    /// All of it.
+    Whole,
+}
+
+impl Length {
+    /// Bytes of an operand of this length.
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::Half => 16,
+            Self::Whole => 32,
+        }
+    }
+}
+
+/// An AVX instruction that does in each half what an SSE instruction does: the host needs no AVX for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "operands are named for what they are")]
+pub enum Avx {
+    /// `to = op(first, from)`, where an SSE instruction would have `first` in its destination. An operand in memory of 16 bytes
+    /// by its encoding is as long as the instruction.
+    Lanes { encoding: VectorEncoding, to: Xmm, first: Option<Xmm>, from: VectorOperand, length: Length },
+    /// A shift by an immediate; the number of the operation is where ModRM has a register.
+    Shift { encoding: VectorEncoding, group: u8, to: Xmm, of: Xmm, length: Length },
+    /// A store of the low bytes: 4, 8, 16 or 32.
+    Store { from: Xmm, to: Address, bytes: u8, aligned: bool },
+    /// VPMOVMSKB.
+    Mask { encoding: VectorEncoding, to: Reg, from: Xmm, length: Length },
+    /// VMOVD and VMOVQ into a register whose other bytes become zero.
+    FromGeneral { width: Width, to: Xmm, from: Operand },
+    /// VMOVD and VMOVQ of the low bytes.
+    ToGeneral { width: Width, to: Reg, from: Xmm },
+    /// VPBROADCASTB from a register.
+    Broadcast { to: Xmm, from: Xmm, length: Length },
+    /// VZEROUPPER.
+    ZeroUpper,
+}
+
 /// A guest instruction of 64-bit mode. Targets of branches count from the block's first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "operands are named for what they are")]
@@ -568,6 +610,8 @@ pub enum Insn {
         to: Reg,
         from: VectorOperand,
     },
+    /// AVX.
+    Avx(Avx),
 }
 
 /// What an instruction does with the six arithmetic flags.
@@ -671,7 +715,10 @@ impl Insn {
             | Self::ExchangeWide { at: address, .. }
             | Self::Touch { address } => Some(address),
             Self::VectorFromGeneral { from, .. } | Self::VectorFromInteger { from, .. } => from.memory(),
-            Self::Vector { from, .. }
+            Self::Avx(Avx::Store { to, .. }) => Some(to),
+            Self::Avx(Avx::FromGeneral { from, .. }) => from.memory(),
+            Self::Avx(Avx::Lanes { from, .. })
+            | Self::Vector { from, .. }
             | Self::VectorToInteger { from, .. }
             | Self::VectorCompare { b: from, .. } => from.memory(),
             _ => None,
@@ -698,7 +745,7 @@ impl Insn {
             )
     }
 
-    /// Whether it uses SSE, which may be off.
+    /// Whether it uses SSE or AVX, which may be off.
     pub const fn is_vector(&self) -> bool {
         matches!(
             self,
@@ -711,6 +758,7 @@ impl Insn {
                 | Self::VectorCompare { .. }
                 | Self::VectorFromInteger { .. }
                 | Self::VectorToInteger { .. }
+                | Self::Avx(_)
         )
     }
 
@@ -738,6 +786,12 @@ impl Insn {
             Self::ConditionalMove { width, .. } | Self::SignExtend { width, .. } => {
                 return !matches!(width, Width::Byte);
             }
+            Self::Avx(Avx::Lanes { encoding, length, .. }) => {
+                let whole = matches!(length, Length::Whole);
+                return matches!(encoding.bytes, 4 | 8) && !whole || encoding.bytes == 16;
+            }
+            Self::Avx(Avx::Store { bytes, .. }) => return matches!(bytes, 4 | 8 | 16 | 32),
+            Self::Avx(Avx::FromGeneral { width, .. } | Avx::ToGeneral { width, .. }) => width,
             Self::VectorStore { bytes, .. } => return matches!(bytes, 4 | 8 | 16),
             Self::Vector { encoding, .. } | Self::VectorCompare { encoding, .. } => {
                 return matches!(encoding.bytes, 4 | 8 | 16);

@@ -53,7 +53,13 @@ impl Machine {
             flags: &mut self.flags,
             bases: [0; 2],
             privileged: self.privileged,
-            sse: Sse { registers: &mut [0; 16], mxcsr: &mut 0x1F80, on: true },
+            sse: Sse {
+                registers: &mut [0; 16],
+                upper: &mut [0; 16],
+                mxcsr: &mut 0x1F80,
+                on: true,
+                avx_on: true,
+            },
             tlb: &mut self.tlb,
             view: 0,
         };

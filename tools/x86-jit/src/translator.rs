@@ -55,15 +55,19 @@ pub struct Guest<'a> {
     pub view: usize,
 }
 
-/// The state of SSE.
+/// The state of SSE and AVX.
 #[derive(Debug)]
 pub struct Sse<'a> {
     /// XMM0 to XMM15.
     pub registers: &'a mut [u128; 16],
+    /// The upper halves of YMM0 to YMM15.
+    pub upper: &'a mut [u128; 16],
     /// Control and status.
     pub mxcsr: &'a mut u32,
     /// No instruction faults for being one of SSE.
     pub on: bool,
+    /// No instruction faults for being one of AVX.
+    pub avx_on: bool,
 }
 
 /// Compiled code of one processor.
@@ -275,7 +279,9 @@ impl Translator {
         context.write_table = guest.tlb.table(guest.view, Right::Write);
         context.code_table = guest.tlb.code_table(guest.view);
         context.xmm = guest.sse.registers.as_mut_ptr().expose_provenance() as u64;
+        context.upper = guest.sse.upper.as_mut_ptr().expose_provenance() as u64;
         context.sse = u8::from(guest.sse.on);
+        context.avx = u8::from(guest.sse.avx_on);
         context.mxcsr = *guest.sse.mxcsr;
         context.floating_point = if context.mxcsr & MXCSR_MASKS == MXCSR_MASKS && context.mxcsr <= MXCSR_BITS
         {

@@ -24,8 +24,8 @@ use crate::kernel::{Capability, Kernel, KernelVcpu, KernelVm, Pages};
 use crate::memory::GuestMemory;
 use crate::uapi::{HYPERCALL_MAP_GPA_RANGE, InitVm, MEASURE};
 
-/// Extended processor state that a TD gets where KVM and the module support it: x87, SSE and the protection keys' PKRU.
-const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::PKRU;
+/// Extended processor state that a TD gets where KVM and the module support it: x87, SSE, AVX and the protection keys' PKRU.
+const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::PKRU;
 /// Bits of a TD's guest-physical addresses, the SHARED bit included.
 pub(crate) const ADDRESS_BITS: u32 = 48;
 /// Pins of the I/O APIC, which is a device of ours.

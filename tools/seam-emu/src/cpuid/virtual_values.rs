@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn an_allowed_bit_needs_both_the_processor_and_the_host() {
-        let mut with = params();
+        // AVX is among the bits, which is offered to a TD that may use its registers.
+        let mut with = TdParams { xfam: params().xfam | xcr0::AVX, ..params() };
         with.cpuid_config[0].ecx = 0x3104_4d88;
         let offered = |params: &TdParams| value(1, 0, params)[2] & 0x3104_4d88;
         assert_eq!(offered(&params()), 0);
@@ -278,6 +279,19 @@ mod tests {
         let keys = TdParams { xfam: params().xfam | xcr0::PKRU, ..params() };
         let native = machine().native_cpuid(number::FEATURES, 0).has(feature::PKU);
         assert_eq!((offers(&params()), offers(&keys)), (false, native));
+    }
+
+    #[test]
+    fn avx_and_what_is_built_on_it_are_offered_only_to_a_td_that_may_use_its_registers() {
+        const VERSION: [x86_arch::cpuid::Feature; 3] = [feature::AVX, feature::FMA, feature::F16C];
+        let mut without = params();
+        without.cpuid_config[0].ecx = feature::AVX.mask() | feature::F16C.mask();
+        let with = TdParams { xfam: without.xfam | xcr0::AVX, ..without };
+        let offers = |params: &TdParams| {
+            let version = value(number::VERSION, 0, params);
+            (VERSION.map(|f| f.is_in(&version)), feature::AVX2.is_in(&value(number::FEATURES, 0, params)))
+        };
+        assert_eq!((offers(&without), offers(&with)), (([false; 3], false), ([true; 3], true)));
     }
 
     #[test]

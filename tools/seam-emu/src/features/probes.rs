@@ -50,6 +50,7 @@ const PROBES: &[Probe] = &[
     (Attributes, 29, only_a_td_with_the_attribute_is_exported),
     (Xfam, 0, x87_state_is_there_and_outlives_a_td_exit),
     (Xfam, 1, sse_state_is_there_and_outlives_a_td_exit),
+    (Xfam, 2, avx_state_is_there_and_outlives_a_td_exit),
     (Xfam, 9, a_td_has_protection_keys),
     (ConfigFlags, 0, guest_addresses_have_52_bits),
     (ConfigFlags, 1, only_a_td_with_the_flag_changes_its_pending_page_exceptions),
@@ -480,6 +481,36 @@ fn x87_state_is_there_and_outlives_a_td_exit() {
 fn sse_state_is_there_and_outlives_a_td_exit() {
     component_is_there(2, 1);
     outlives_a_td_exit(|state| state.simd.xmm[5] = 7, |state| state.simd.xmm[5], 7);
+}
+
+/// With the component CPUID has the instructions, and XCR0 takes it; beside PKRU, which lies behind it, nothing is lost.
+fn avx_state_is_there_and_outlives_a_td_exit() {
+    const AVX: u64 = 1 << 28;
+    const AREA_WITH_AVX: u64 = 832;
+    const AREA_WITHOUT: u64 = 576;
+    for (xfam, avx, area) in [(7, AVX, AREA_WITH_AVX), (3, 0, AREA_WITHOUT)] {
+        let host = Host::ready();
+        let td = running(&host, |params| {
+            params.xfam = xfam;
+            // It is given to whom asks for it.
+            params.cpuid_config[0].ecx |= AVX as u32;
+        });
+        let cpuid =
+            |leaf: u64| (Gprs { rax: leaf, ..Gprs::ZERO }, VmExit::instruction(ExitReason::CPUID, 2, 0));
+        let xsetbv = (Gprs { rax: 7, ..Gprs::ZERO }, VmExit::instruction(ExitReason::XSETBV, 3, 0));
+        let (seen, _) = guest(&host, &td, 0, &[cpuid(1), xsetbv, cpuid(0xd)]);
+        assert_eq!(seen[0].gprs.rcx & AVX, avx, "XFAM {xfam:#x}");
+        assert_eq!(seen[2].gprs.rbx, area, "XFAM {xfam:#x}");
+    }
+    let host = Host::ready();
+    let td = running(&host, |params| params.xfam = 0x207);
+    let both = |state: &GuestState| (state.simd.ymm_high[0], state.simd.ymm_high[15], state.pkru);
+    host.run(0, td.vcpus[0], |script| {
+        (script.state.simd.ymm_high[0], script.state.simd.ymm_high[15]) = (7, 9);
+        script.state.pkru = 11;
+    });
+    let (found, _) = host.run(0, td.vcpus[0], |script| both(script.state));
+    assert_eq!(found, (7, 9, 11));
 }
 
 /// With the component CPUID has the keys, and XCR0 takes it: the XSAVE area then ends behind PKRU.

@@ -55,7 +55,7 @@ pub const TABLE: &[Feature] = &[
 
     offered(Xfam, 0, "x87", V1_5_01),
     offered(Xfam, 1, "SSE", V1_5_01),
-    absent(Xfam, 2, "AVX", V1_5_01, NO_INSTRUCTIONS),
+    offered(Xfam, 2, "AVX", V1_5_01),
     absent(Xfam, 5, "AVX-512 opmask", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 6, "AVX-512 ZMM_Hi256", V1_5_01, NO_INSTRUCTIONS),
     absent(Xfam, 7, "AVX-512 Hi16_ZMM", V1_5_01, NO_INSTRUCTIONS),

@@ -187,6 +187,7 @@ macro_rules! array {
 
 /// XSAVE format: x87 environment at 0, MXCSR at 24, ST registers from 32, XMM registers from 160 on.
 mod xsave {
+    use crate::cpuid::compacted_size;
     use crate::fields::layout::tdvps::XBUFF;
 
     pub(super) const FCW: u32 = XBUFF;
@@ -199,8 +200,11 @@ mod xsave {
     pub(super) const ST: u32 = XBUFF + 32;
     pub(super) const XMM: u32 = XBUFF + 160;
     const END_OF_XMM: u32 = XMM + 256;
-    /// Directly behind the header: a TD on the emulated processor has no component that would lie before it.
-    pub(super) const PKRU: u32 = XBUFF + 576;
+    /// The upper halves of the YMM registers, directly behind the header.
+    pub(super) const YMM_HIGH: u32 = XBUFF + 576;
+    const END_OF_YMM_HIGH: u32 = YMM_HIGH + 256;
+    /// PKRU, where the standard form has it; where it is follows from the components before it ([`place`]).
+    pub(super) const PKRU: u32 = XBUFF + 2688;
     /// The header's word that says which components are not in their initial state.
     pub(super) const XSTATE_BV: u32 = XBUFF + 512;
     /// The header's word that says how components are laid out.
@@ -208,6 +212,7 @@ mod xsave {
     /// Components, as XSTATE_BV has them.
     pub(super) const X87: u64 = 1 << 0;
     pub(super) const SSE: u64 = 1 << 1;
+    pub(super) const AVX: u64 = 1 << 2;
     pub(super) const PKRU_STATE: u64 = 1 << 9;
 
     /// The component that a field belongs to; zero for what XSAVES does not handle.
@@ -215,9 +220,15 @@ mod xsave {
         match offset {
             MXCSR | XMM..END_OF_XMM => SSE,
             XBUFF..XMM => X87,
+            YMM_HIGH..END_OF_YMM_HIGH => AVX,
             PKRU => PKRU_STATE,
             _ => 0,
         }
+    }
+
+    /// Where a field is while a TD has these components: the area is compacted, so that PKRU lies behind all that come before.
+    pub(super) fn place(offset: u32, xfam: u64) -> u32 {
+        if offset == PKRU { XBUFF + compacted_size(xfam & (PKRU_STATE - 1)) } else { offset }
     }
 }
 
@@ -392,6 +403,15 @@ places! {
                 *xmm = with_half(*xmm, n % 2, raw);
             }
         ),
+        ymm_high: array!(
+            xsave::YMM_HIGH,
+            8,
+            32,
+            |state, n| state.simd.ymm_high.get(n / 2).map_or(0, |high| (high >> (64 * (n as u32 & 1))) as u64),
+            |state, n, raw| if let Some(high) = state.simd.ymm_high.get_mut(n / 2) {
+                *high = with_half(*high, n % 2, raw);
+            }
+        ),
     }
 }
 
@@ -484,10 +504,11 @@ impl Place {
 pub(crate) fn load(tdvps: &impl FieldStore) -> CpuState {
     let mut state = CpuState::default();
     let in_use = tdvps.load_u64(xsave::XSTATE_BV);
+    let xfam = tdvps.load_u64(tdvps::XFAM);
     CPU.each(&mut |row, offset, n| {
         let component = xsave::component(row.offset);
         if component & in_use == component {
-            (row.set)(&mut state, n, tdvps.load(offset, row.width));
+            (row.set)(&mut state, n, tdvps.load(xsave::place(offset, xfam), row.width));
         }
     });
     state
@@ -496,12 +517,13 @@ pub(crate) fn load(tdvps: &impl FieldStore) -> CpuState {
 /// Writes the state of a vCPU.
 pub(crate) fn save(tdvps: &impl FieldStore, state: &CpuState) {
     let in_use = components_in_use(state);
+    let xfam = tdvps.load_u64(tdvps::XFAM);
     CPU.each(&mut |row, offset, n| {
         let component = xsave::component(row.offset);
         // The fields of an event that was delivered stay.
         let delivered = is_entry_event(row.offset) && state.event.is_none();
         if component & in_use == component && !delivered {
-            tdvps.store(offset, row.width, (row.get)(state, n));
+            tdvps.store(xsave::place(offset, xfam), row.width, (row.get)(state, n));
         }
     });
     tdvps.store_u64(xsave::XSTATE_BV, in_use);
@@ -533,8 +555,9 @@ fn components_in_use(state: &CpuState) -> u64 {
     let initial = SimdState::default();
     let x87 = if simd.x87 == initial.x87 { 0 } else { xsave::X87 };
     let sse = if (simd.mxcsr, simd.xmm) == (initial.mxcsr, initial.xmm) { 0 } else { xsave::SSE };
+    let avx = if simd.ymm_high == initial.ymm_high { 0 } else { xsave::AVX };
     let pkru = if state.pkru == 0 { 0 } else { xsave::PKRU_STATE };
-    x87 | sse | pkru
+    x87 | sse | avx | pkru
 }
 
 /// The root of the shared EPT; zero where the host set none.
@@ -641,6 +664,7 @@ mod tests {
                 x87,
                 mxcsr: next() as u32,
                 xmm: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
+                ymm_high: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
             },
             pkru: next() as u32,
             interruptibility: Interruptibility {
@@ -672,6 +696,8 @@ mod tests {
             let mut next = || random.next();
             for round in 0..500 {
                 let state = any_state(&mut next);
+                // x87, SSE, AVX, PKRU.
+                pages.store_u64(tdvps::XFAM, 0x207);
                 save(pages, &state);
                 assert_eq!(load(pages), state, "round {round}");
             }

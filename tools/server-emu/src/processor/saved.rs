@@ -51,6 +51,7 @@ struct SavedCpu {
     x87: SavedX87,
     mxcsr: u32,
     xmm: [u128; 16],
+    ymm_high: [u128; 16],
     pkru: u32,
     interruptibility: u32,
     activity: u32,
@@ -141,7 +142,7 @@ impl SavedCpu {
             control: ControlRegisters { cr0, cr2, cr3, cr4, cr8, efer, xcr0 },
             msrs,
             debug: DebugRegisters { address, dr6, dr7 },
-            simd: SimdState { x87, mxcsr, xmm },
+            simd: SimdState { x87, mxcsr, xmm, ymm_high },
             pkru,
             interruptibility,
             activity,
@@ -192,6 +193,7 @@ impl SavedCpu {
             x87: SavedX87 { control, status, tags, opcode, instruction, data, registers },
             mxcsr: *mxcsr,
             xmm: *xmm,
+            ymm_high: *ymm_high,
             pkru: *pkru,
             interruptibility: interruptibility.pack(),
             activity: activity.pack(),
@@ -215,6 +217,7 @@ impl SavedCpu {
             x87,
             mxcsr,
             xmm,
+            ymm_high,
             pkru,
             interruptibility,
             activity,
@@ -263,6 +266,7 @@ impl SavedCpu {
                 x87: X87State { control, status, tags, opcode, instruction, data, registers },
                 mxcsr,
                 xmm,
+                ymm_high,
             },
             pkru,
             interruptibility: Interruptibility::unpack(interruptibility),
@@ -356,6 +360,7 @@ mod tests {
         state.msrs.spec_ctrl = 1;
         state.msrs.cstar = 3;
         state.simd.xmm[15] = u128::MAX;
+        state.simd.ymm_high[14] = u128::MAX;
         state.simd.x87.registers[7] = 5 << 64;
         state.event = Some(Event::exception_with_code(14, 2));
         state.interruptibility.nmi_blocked = true;

@@ -27,7 +27,7 @@ pub(super) fn give_up_after_td_exit(state: &mut CpuState) {
     state.msrs.tsc_aux = 0;
     state.msrs.kernel_gs_base = 0;
     state.debug.dr7 = DR7;
-    // XMM registers carry what the guest passed; x87 state is that of reset.
+    // XMM registers carry what the guest passed; x87 state and the upper halves of YMM registers are those of reset.
     let xmm = state.simd.xmm;
     state.simd = SimdState { xmm, ..SimdState::default() };
 }

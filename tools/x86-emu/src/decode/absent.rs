@@ -38,6 +38,12 @@ const fn has(feature: CpuidFeature) -> bool {
             | F::SSSE3
             | F::SSE4_1
             | F::SSE4_2
+            | F::AVX
+            | F::AVX2
+            | F::FMA
+            | F::F16C
+            | F::VAES
+            | F::VPCLMULQDQ
             | F::AES
             | F::PCLMULQDQ
             | F::SHA
@@ -127,7 +133,7 @@ pub(crate) fn fate(i: &Instruction) -> Option<Fate> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{CodeMode, MAX_INSTRUCTION, decoder};
+    use super::super::{CodeMode, MAX_INSTRUCTION, decoder, vex_heads};
     use super::*;
     use crate::ops;
 
@@ -139,38 +145,32 @@ mod tests {
     /// For each feature, the forms of 64-bit mode that need it and otherwise nothing that the CPU lacks: all of them, and
     /// those without an operation.
     fn forms() -> BTreeMap<u32, (CpuidFeature, usize, BTreeSet<String>)> {
-        let maps: [&[u8]; 8] = [
-            &[],
-            &[0x0F],
-            &[0x0F, 0x38],
-            &[0x0F, 0x3A],
-            &[0xC5, 0xF8],
-            &[0xC4, 0xE2, 0x7D],
-            &[0x62, 0xF1, 0x7C, 0x48],
-            &[0x8F, 0xE8, 0x78],
-        ];
+        let maps: [&[u8]; 6] =
+            [&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
+        let prefixes = [&[][..], &[0x66], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2]];
+        let rexes: [&[u8]; 2] = [&[], &[0x48]];
+        let prefixed = prefixes.iter().flat_map(|p| rexes.iter().map(move |r| [*p, *r].concat()));
+        let legacy = prefixed.flat_map(|prefix| maps.map(|map| [&prefix, map].concat()));
         let mut seen = BTreeSet::new();
         let mut forms = BTreeMap::new();
-        for prefix in [&[][..], &[0x66], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2]] {
-            for (rex, map) in [&[][..], &[0x48]].into_iter().flat_map(|rex| maps.map(|map| (rex, map))) {
-                for (opcode, modrm) in (0..=255u8).flat_map(|op| (0..=255u8).map(move |modrm| (op, modrm))) {
-                    let mut bytes = [prefix, rex, map, &[opcode, modrm]].concat();
-                    bytes.resize(MAX_INSTRUCTION, 0);
-                    let i = decoder(CodeMode::Code64, &bytes).decode();
-                    if i.is_invalid() || !seen.insert((i.code(), i.op0_kind() as u8, i.op1_kind() as u8)) {
+        for head in legacy.chain(vex_heads()) {
+            for (opcode, modrm) in (0..=255u8).flat_map(|op| (0..=255u8).map(move |modrm| (op, modrm))) {
+                let mut bytes = [&head[..], &[opcode, modrm]].concat();
+                bytes.resize(MAX_INSTRUCTION, 0);
+                let i = decoder(CodeMode::Code64, &bytes).decode();
+                if i.is_invalid() || !seen.insert((i.code(), i.op0_kind() as u8, i.op1_kind() as u8)) {
+                    continue;
+                }
+                let features = i.cpuid_features();
+                let lacking: Vec<_> = features.iter().filter(|feature| !has(**feature)).collect();
+                for feature in features {
+                    if lacking.iter().any(|other| *other != feature) {
                         continue;
                     }
-                    let features = i.cpuid_features();
-                    let lacking: Vec<_> = features.iter().filter(|feature| !has(**feature)).collect();
-                    for feature in features {
-                        if lacking.iter().any(|other| *other != feature) {
-                            continue;
-                        }
-                        let entry = forms.entry(*feature as u32).or_insert((*feature, 0, BTreeSet::new()));
-                        entry.1 += 1;
-                        if ops::decode(&i, true).is_none() {
-                            entry.2.insert(format!("{:?}", i.code()));
-                        }
+                    let entry = forms.entry(*feature as u32).or_insert((*feature, 0, BTreeSet::new()));
+                    entry.1 += 1;
+                    if ops::decode(&i, true).is_none() {
+                        entry.2.insert(format!("{:?}", i.code()));
                     }
                 }
             }

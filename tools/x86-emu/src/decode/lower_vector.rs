@@ -9,8 +9,8 @@ use x86_jit::ir::{Insn, OpcodeMap, VectorEncoding, VectorOperand, Width, Xmm};
 use super::lower::{address, operand, register};
 use super::operands::width;
 
-/// What the host has beyond SSE2.
-static HOST: LazyLock<Vec<CpuidFeature>> = LazyLock::new(|| {
+/// Features of instructions that the host has.
+pub(super) static HOST: LazyLock<Vec<CpuidFeature>> = LazyLock::new(|| {
     use std::arch::is_x86_feature_detected as has;
     let features = [
         (true, CpuidFeature::SSE),
@@ -26,6 +26,9 @@ static HOST: LazyLock<Vec<CpuidFeature>> = LazyLock::new(|| {
 pub(super) fn lower(i: &Instruction) -> Option<Insn> {
     use Mnemonic as M;
     let code = i.code().op_code();
+    if code.encoding() == EncodingKind::VEX {
+        return super::lower_avx::lower(i).map(Insn::Avx);
+    }
     if code.encoding() != EncodingKind::Legacy || !i.cpuid_features().iter().all(|f| HOST.contains(f)) {
         return None;
     }
@@ -124,9 +127,9 @@ fn general(i: &Instruction) -> Option<Insn> {
     }
 }
 
-fn xmm(i: &Instruction, n: u32) -> Option<Xmm> {
+pub(super) fn xmm(i: &Instruction, n: u32) -> Option<Xmm> {
     let register = i.op_register(n);
-    let given = i.op_kind(n) == OpKind::Register && register.is_xmm();
+    let given = i.op_kind(n) == OpKind::Register && (register.is_xmm() || register.is_ymm());
     given.then(|| Xmm::new(register.number() as u8)).flatten()
 }
 
@@ -143,16 +146,26 @@ fn memory_bytes(i: &Instruction) -> Option<u8> {
 }
 
 fn encoding(i: &Instruction, bytes: u8, floating: bool, aligned: bool) -> Option<VectorEncoding> {
-    let code = i.code().op_code();
-    let last = i.op_count().checked_sub(1)?;
-    let immediate = match i.op_kind(last) {
-        OpKind::Immediate8 => Some(i.immediate8()),
-        OpKind::Register | OpKind::Memory => None,
-        _ => return None,
-    };
-    if i.op_count() > if immediate.is_some() { 3 } else { 2 } {
+    if i.op_count() > if immediate(i)?.is_some() { 3 } else { 2 } {
         return None;
     }
+    let encoding = encoded(i, bytes, floating)?;
+    Some(VectorEncoding { aligned: aligned && bytes == 16, ..encoding })
+}
+
+/// The immediate, if there is one; `None` where the last operand is of another kind.
+fn immediate(i: &Instruction) -> Option<Option<u8>> {
+    match i.op_kind(i.op_count().checked_sub(1)?) {
+        OpKind::Immediate8 => Some(Some(i.immediate8())),
+        OpKind::Register | OpKind::Memory => Some(None),
+        _ => None,
+    }
+}
+
+/// The encoding of an SSE instruction, or of the one that an AVX instruction does in each half.
+pub(super) fn encoded(i: &Instruction, bytes: u8, floating: bool) -> Option<VectorEncoding> {
+    let code = i.code().op_code();
+    let immediate = immediate(i)?;
     let prefix = match code.mandatory_prefix() {
         MandatoryPrefix::None | MandatoryPrefix::PNP => None,
         MandatoryPrefix::P66 => Some(0x66),
@@ -177,140 +190,257 @@ fn encoding(i: &Instruction, bytes: u8, floating: bool, aligned: bool) -> Option
         opcode,
         immediate,
         bytes,
-        aligned: aligned && bytes == 16,
+        aligned: false,
         floating,
     })
 }
 
 /// Logic, integers, and moves of lanes: nothing depends on MXCSR.
-fn is_integer(mnemonic: Mnemonic) -> bool {
+pub(super) fn is_integer(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
         M::Pxor
+            | M::Vpxor
             | M::Por
+            | M::Vpor
             | M::Pand
+            | M::Vpand
             | M::Pandn
+            | M::Vpandn
             | M::Xorps
+            | M::Vxorps
             | M::Xorpd
+            | M::Vxorpd
             | M::Orps
+            | M::Vorps
             | M::Orpd
+            | M::Vorpd
             | M::Andps
+            | M::Vandps
             | M::Andpd
+            | M::Vandpd
             | M::Andnps
+            | M::Vandnps
             | M::Andnpd
+            | M::Vandnpd
             | M::Paddb
+            | M::Vpaddb
             | M::Paddw
+            | M::Vpaddw
             | M::Paddd
+            | M::Vpaddd
             | M::Paddq
+            | M::Vpaddq
             | M::Psubb
+            | M::Vpsubb
             | M::Psubw
+            | M::Vpsubw
             | M::Psubd
+            | M::Vpsubd
             | M::Psubq
+            | M::Vpsubq
             | M::Pcmpeqb
+            | M::Vpcmpeqb
             | M::Pcmpeqw
+            | M::Vpcmpeqw
             | M::Pcmpeqd
+            | M::Vpcmpeqd
             | M::Pcmpgtb
+            | M::Vpcmpgtb
             | M::Pcmpgtw
+            | M::Vpcmpgtw
             | M::Pcmpgtd
+            | M::Vpcmpgtd
             | M::Pminub
+            | M::Vpminub
             | M::Pmaxub
+            | M::Vpmaxub
             | M::Pminsw
+            | M::Vpminsw
             | M::Pmaxsw
+            | M::Vpmaxsw
             | M::Pavgb
+            | M::Vpavgb
             | M::Pavgw
+            | M::Vpavgw
             | M::Pmulhuw
+            | M::Vpmulhuw
             | M::Pmulhw
+            | M::Vpmulhw
             | M::Pmullw
+            | M::Vpmullw
             | M::Pmuludq
+            | M::Vpmuludq
             | M::Pmaddwd
+            | M::Vpmaddwd
             | M::Psadbw
+            | M::Vpsadbw
             | M::Packsswb
+            | M::Vpacksswb
             | M::Packssdw
+            | M::Vpackssdw
             | M::Packuswb
+            | M::Vpackuswb
             | M::Punpcklbw
+            | M::Vpunpcklbw
             | M::Punpcklwd
+            | M::Vpunpcklwd
             | M::Punpckldq
+            | M::Vpunpckldq
             | M::Punpcklqdq
+            | M::Vpunpcklqdq
             | M::Punpckhbw
+            | M::Vpunpckhbw
             | M::Punpckhwd
+            | M::Vpunpckhwd
             | M::Punpckhdq
+            | M::Vpunpckhdq
             | M::Punpckhqdq
+            | M::Vpunpckhqdq
             | M::Pshufd
+            | M::Vpshufd
             | M::Pshuflw
+            | M::Vpshuflw
             | M::Pshufhw
+            | M::Vpshufhw
             | M::Shufps
+            | M::Vshufps
             | M::Shufpd
+            | M::Vshufpd
             | M::Unpcklps
+            | M::Vunpcklps
             | M::Unpcklpd
+            | M::Vunpcklpd
             | M::Unpckhps
+            | M::Vunpckhps
             | M::Unpckhpd
+            | M::Vunpckhpd
             | M::Pshufb
+            | M::Vpshufb
             | M::Palignr
+            | M::Vpalignr
             | M::Psllw
+            | M::Vpsllw
             | M::Pslld
+            | M::Vpslld
             | M::Psllq
+            | M::Vpsllq
             | M::Psrlw
+            | M::Vpsrlw
             | M::Psrld
+            | M::Vpsrld
             | M::Psrlq
+            | M::Vpsrlq
             | M::Psraw
+            | M::Vpsraw
             | M::Psrad
+            | M::Vpsrad
             | M::Pminud
+            | M::Vpminud
             | M::Pmaxud
+            | M::Vpmaxud
             | M::Pminsd
+            | M::Vpminsd
             | M::Pmaxsd
+            | M::Vpmaxsd
             | M::Pmulld
+            | M::Vpmulld
             | M::Pcmpeqq
+            | M::Vpcmpeqq
             | M::Movddup
+            | M::Vmovddup
     )
 }
 
 /// Arithmetic and conversions of numbers.
-fn is_floating(mnemonic: Mnemonic) -> bool {
+pub(super) fn is_floating(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
         M::Addss
+            | M::Vaddss
             | M::Addsd
+            | M::Vaddsd
             | M::Addps
+            | M::Vaddps
             | M::Addpd
+            | M::Vaddpd
             | M::Subss
+            | M::Vsubss
             | M::Subsd
+            | M::Vsubsd
             | M::Subps
+            | M::Vsubps
             | M::Subpd
+            | M::Vsubpd
             | M::Mulss
+            | M::Vmulss
             | M::Mulsd
+            | M::Vmulsd
             | M::Mulps
+            | M::Vmulps
             | M::Mulpd
+            | M::Vmulpd
             | M::Divss
+            | M::Vdivss
             | M::Divsd
+            | M::Vdivsd
             | M::Divps
+            | M::Vdivps
             | M::Divpd
+            | M::Vdivpd
             | M::Sqrtss
+            | M::Vsqrtss
             | M::Sqrtsd
+            | M::Vsqrtsd
             | M::Sqrtps
+            | M::Vsqrtps
             | M::Sqrtpd
+            | M::Vsqrtpd
             | M::Minss
+            | M::Vminss
             | M::Minsd
+            | M::Vminsd
             | M::Minps
+            | M::Vminps
             | M::Minpd
+            | M::Vminpd
             | M::Maxss
+            | M::Vmaxss
             | M::Maxsd
+            | M::Vmaxsd
             | M::Maxps
+            | M::Vmaxps
             | M::Maxpd
+            | M::Vmaxpd
             | M::Cmpss
+            | M::Vcmpss
             | M::Cmpsd
+            | M::Vcmpsd
             | M::Cmpps
+            | M::Vcmpps
             | M::Cmppd
+            | M::Vcmppd
             | M::Cvtss2sd
+            | M::Vcvtss2sd
             | M::Cvtsd2ss
+            | M::Vcvtsd2ss
             | M::Cvtps2pd
+            | M::Vcvtps2pd
             | M::Cvtpd2ps
+            | M::Vcvtpd2ps
             | M::Cvtdq2ps
+            | M::Vcvtdq2ps
             | M::Cvtps2dq
+            | M::Vcvtps2dq
             | M::Cvttps2dq
+            | M::Vcvttps2dq
             | M::Cvtdq2pd
+            | M::Vcvtdq2pd
             | M::Cvtpd2dq
+            | M::Vcvtpd2dq
             | M::Cvttpd2dq
+            | M::Vcvttpd2dq
     )
 }

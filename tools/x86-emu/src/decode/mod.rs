@@ -6,6 +6,7 @@
 mod absent;
 pub(crate) mod cache;
 mod lower;
+mod lower_avx;
 mod lower_vector;
 mod operands;
 
@@ -20,7 +21,7 @@ use crate::stop::Step;
 use absent::Fate;
 pub use absent::offers;
 use cache::Block;
-pub(crate) use operands::{Form, form, operands, segment_bits, width};
+pub(crate) use operands::{Form, form, operands, register_index, segment_bits, width};
 
 /// The longest instruction, in bytes.
 pub(crate) const MAX_INSTRUCTION: usize = 15;
@@ -230,24 +231,33 @@ pub(crate) fn text(mode: CodeMode, bytes: &[u8], address: u64) -> Option<String>
     (!instruction.is_invalid()).then(|| instruction.to_string())
 }
 
+/// The beginnings of VEX encodings: three maps, all operand sizes, lengths and mandatory prefixes, and a first source or none.
+#[cfg(test)]
+fn vex_heads() -> impl Iterator<Item = Vec<u8>> {
+    let maps = (1..=3u8).flat_map(|map| (0..16u8).map(move |rest| (map, rest)));
+    maps.flat_map(|(map, rest)| {
+        [0x78, 0x70].map(|first| vec![0xC4, 0xE0 | map, first | rest & 7 | (rest & 8) << 4])
+    })
+}
+
 /// One example of every form of every encoding that the decoder knows, with each prefix that selects between instructions.
 #[cfg(test)]
 pub(crate) fn forms(mode: CodeMode) -> Vec<[u8; MAX_INSTRUCTION]> {
     let rex: &[&[u8]] = if mode == CodeMode::Code64 { &[&[], &[0x48]] } else { &[&[]] };
-    let vector: &[&[u8]] =
-        &[&[0xC5, 0xF8], &[0xC4, 0xE2, 0x7D], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
+    let vector: &[&[u8]] = &[&[0xC5, 0xF8], &[0x62, 0xF1, 0x7C, 0x48], &[0x8F, 0xE8, 0x78]];
     let legacy: &[&[u8]] = &[&[], &[0x0F], &[0x0F, 0x38], &[0x0F, 0x3A]];
     let prefixes: &[&[u8]] =
         &[&[], &[0x66], &[0x67], &[0xF2], &[0xF3], &[0xF0], &[0x66, 0xF2], &[0x66, 0xF3]];
     let maps = || legacy.iter().chain(vector);
     let mut seen = std::collections::BTreeSet::new();
     let mut forms = Vec::new();
-    for (prefix, rex, map) in
-        prefixes.iter().flat_map(|p| rex.iter().flat_map(move |r| maps().map(move |m| (p, r, m))))
-    {
+    let legacy = prefixes
+        .iter()
+        .flat_map(|p| rex.iter().flat_map(move |r| maps().map(move |m| (*p, [*p, *r, *m].concat()))));
+    for (prefix, head) in legacy.chain(vex_heads().map(|head| (&[][..], head))) {
         for (opcode, modrm) in (0..=255u8).flat_map(|o| (0..=255u8).map(move |m| (o, m))) {
             let mut bytes = [0; MAX_INSTRUCTION];
-            for (to, from) in bytes.iter_mut().zip([prefix, *rex, *map, &[opcode, modrm]].concat()) {
+            for (to, from) in bytes.iter_mut().zip([&head[..], &[opcode, modrm]].concat()) {
                 *to = from;
             }
             let i = decoder(mode, &bytes).decode();

@@ -146,13 +146,20 @@ impl Compiler {
             let before = slice;
             let control = &cpu.state.control;
             let sse = control.cr0 & (cr0::EM | cr0::TS) == 0 && control.cr4 & cr4::OSFXSR != 0;
+            let avx = crate::ops::has_avx_on(control) && control.cr0 & cr0::TS == 0;
             let privileged = cpu.state.cpl() == 0;
             let guest = Guest {
                 registers: &mut cpu.state.regs,
                 flags: &mut cpu.state.flags,
                 privileged,
                 bases: [Seg::Fs, Seg::Gs].map(|s| cpu.state.segments[s as usize].base),
-                sse: Sse { registers: &mut cpu.state.simd.xmm, mxcsr: &mut cpu.state.simd.mxcsr, on: sse },
+                sse: Sse {
+                    registers: &mut cpu.state.simd.xmm,
+                    upper: &mut cpu.state.simd.ymm_high,
+                    mxcsr: &mut cpu.state.simd.mxcsr,
+                    on: sse,
+                    avx_on: avx,
+                },
                 tlb: cpu.tlb.host(),
                 view: cpu.view as usize,
             };

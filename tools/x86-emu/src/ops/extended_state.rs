@@ -1,11 +1,12 @@
-//! FXSAVE, the XSAVE family, and LDMXCSR.
+//! FXSAVE, the XSAVE family, and LDMXCSR with its kin.
 //!
-//! The components are x87, SSE and PKRU. Of these only PKRU lies behind the header: at its fixed offset in the standard
-//! form, directly behind the header in the compacted one. XSAVEOPT and XSAVES always write all requested components that are not in their initial
+//! The components are x87, SSE, AVX and PKRU. Of these AVX and PKRU lie behind the header: at fixed offsets in the standard
+//! form, one directly behind the other in the compacted one. XSAVEOPT and XSAVES always write all requested components that are not in their initial
 //! state: their optimisations are permissions, not duties.
 
 use iced_x86::{Instruction, Mnemonic};
 
+use super::vector::{Form, Shape, by_form};
 use super::x87::control_word;
 use super::x87::stack::Stack;
 use crate::cpu::{Cpu, Env};
@@ -17,7 +18,10 @@ use x86_arch::{CpuState, Event, SimdState, X87State, cr0, cr4, simd::MXCSR_RESET
 
 const X87: u64 = 1;
 const SSE: u64 = 2;
+const AVX: u64 = xcr0::AVX;
 const PKRU: u64 = xcr0::PKRU;
+/// The bytes of the upper halves of the YMM registers (CPUID.0DH.2:EAX); they lie behind the header in either form.
+const AVX_BYTES: usize = 256;
 /// Where PKRU is in the standard form (CPUID.0DH.9:EBX), and its bytes (EAX).
 const PKRU_OFFSET: usize = 2688;
 const PKRU_BYTES: usize = 8;
@@ -31,15 +35,39 @@ const AREA: usize = 576;
 pub(super) fn in_use(state: &CpuState) -> u64 {
     let reset = SimdState::default();
     let bit = |used: bool, component: u64| if used { component } else { 0 };
-    bit(state.simd.x87 != reset.x87, X87) | bit(state.simd.xmm != reset.xmm, SSE) | bit(state.pkru != 0, PKRU)
+    bit(state.simd.x87 != reset.x87, X87)
+        | bit(state.simd.xmm != reset.xmm, SSE)
+        | bit(state.simd.ymm_high != reset.ymm_high, AVX)
+        | bit(state.pkru != 0, PKRU)
 }
 
-/// Where PKRU is in an area, and the bytes of an area that has it or not.
-const fn pkru_at(compacted: bool) -> usize {
-    if compacted { AREA } else { PKRU_OFFSET }
+/// The form of an area, and which components it has room for.
+#[derive(Clone, Copy)]
+enum Layout {
+    Standard,
+    Compacted { components: u64 },
 }
-const fn area_bytes(components: u64, compacted: bool) -> usize {
-    if components & PKRU != 0 { pkru_at(compacted) + PKRU_BYTES } else { AREA }
+
+impl Layout {
+    /// Where PKRU is.
+    const fn pkru(self) -> usize {
+        match self {
+            Self::Standard => PKRU_OFFSET,
+            Self::Compacted { components } if components & AVX != 0 => AREA + AVX_BYTES,
+            Self::Compacted { .. } => AREA,
+        }
+    }
+
+    /// The bytes of an area with these components.
+    const fn bytes(self, components: u64) -> usize {
+        if components & PKRU != 0 {
+            self.pkru() + PKRU_BYTES
+        } else if components & AVX != 0 {
+            AREA + AVX_BYTES
+        } else {
+            AREA
+        }
+    }
 }
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
@@ -184,8 +212,9 @@ enum Save {
 
 fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
     let requested = cpu.requested();
-    let bytes = area_bytes(requested, how == Save::Compacted);
-    let linear = cpu.save_area(op, bytes, 64, Intent::Write)?;
+    let layout =
+        if how == Save::Compacted { Layout::Compacted { components: requested } } else { Layout::Standard };
+    let linear = cpu.save_area(op, layout.bytes(requested), 64, Intent::Write)?;
     let mut image = [0u8; AREA];
     let view = cpu.view;
     cpu.prepare_store(env, linear, AREA)?;
@@ -200,7 +229,7 @@ fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
     if written & SSE != 0 {
         cpu.save_xmm(&mut image);
     }
-    let mxcsr_too = if how == Save::Compacted { written & SSE != 0 } else { requested & SSE != 0 };
+    let mxcsr_too = if how == Save::Compacted { written & SSE != 0 } else { requested & (SSE | AVX) != 0 };
     if mxcsr_too {
         save_mxcsr(&cpu.state.simd, &mut image);
     }
@@ -211,8 +240,19 @@ fn save(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, how: Save) -> Step {
         let old = u64::from_le_bytes(get(&image, LEGACY));
         put(&mut image, LEGACY, &(old & !requested | used & requested).to_le_bytes());
     }
+    if written & AVX != 0 {
+        let mut upper = [0; AVX_BYTES];
+        let at = linear.wrapping_add(AREA as u64);
+        cpu.prepare_store(env, at, AVX_BYTES)?;
+        // Registers that the mode does not reach keep what memory held.
+        cpu.read_bytes(env, at, &mut upper, Want::Read, view)?;
+        for (slot, high) in upper.chunks_exact_mut(16).zip(cpu.state.simd.ymm_high).take(cpu.xmm_count()) {
+            slot.copy_from_slice(&high.to_le_bytes());
+        }
+        cpu.write_bytes(env, at, &upper, view)?;
+    }
     if written & PKRU != 0 {
-        let at = linear.wrapping_add(pkru_at(how == Save::Compacted) as u64);
+        let at = linear.wrapping_add(layout.pkru() as u64);
         cpu.prepare_store(env, at, PKRU_BYTES)?;
         cpu.write_bytes(env, at, &u64::from(cpu.state.pkru).to_le_bytes(), view)?;
     }
@@ -246,33 +286,37 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
     let view = cpu.view;
     cpu.read_bytes(env, linear, &mut image, Want::Read, view)?;
     let present = u64::from_le_bytes(get(&image, LEGACY));
-    let layout = u64::from_le_bytes(get(&image, LEGACY + 8));
-    let compacted = layout & COMPACTED != 0;
+    let header = u64::from_le_bytes(get(&image, LEGACY + 8));
+    let compacted = header & COMPACTED != 0;
     let header_rest = image.get(LEGACY + 16..AREA).unwrap_or(&[]);
     let reserved_clear = if compacted {
         header_rest.iter().all(|byte| *byte == 0)
     } else {
-        layout == 0 && header_rest.iter().take(8).all(|byte| *byte == 0)
+        header == 0 && header_rest.iter().take(8).all(|byte| *byte == 0)
     };
     let offered = cpu.state.control.xcr0;
     let bad = !reserved_clear
         || present & !offered != 0
-        || compacted && (layout & !COMPACTED & !offered != 0 || present & !layout != 0)
+        || compacted && (header & !COMPACTED & !offered != 0 || present & !header != 0)
         || compacted_only == Compaction::Required && !compacted;
     if bad {
         return Err(cpu.general_protection(0));
     }
     let mxcsr = u32::from_le_bytes(get(&image, 24));
-    let loads_mxcsr = requested & SSE != 0 && (!compacted || present & SSE != 0);
+    let loads_mxcsr = if compacted { requested & present & SSE != 0 } else { requested & (SSE | AVX) != 0 };
     if loads_mxcsr && mxcsr & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
     }
+    let layout = if compacted { Layout::Compacted { components: header } } else { Layout::Standard };
+    // Checked before without its components, and now with them.
+    let area = cpu.linear(op, layout.bytes(requested & present) as u64, Intent::Read)?;
+    let mut upper = [0u8; AVX_BYTES];
+    if requested & present & AVX != 0 {
+        cpu.read_bytes(env, area.wrapping_add(AREA as u64), &mut upper, Want::Read, view)?;
+    }
     let mut pkru = [0u8; PKRU_BYTES];
     if requested & present & PKRU != 0 {
-        // Checked before as part of the area, and now with its place.
-        let bytes = area_bytes(PKRU, compacted) as u64;
-        let area = cpu.linear(op, bytes, Intent::Read)?;
-        cpu.read_bytes(env, area.wrapping_add(pkru_at(compacted) as u64), &mut pkru, Want::Read, view)?;
+        cpu.read_bytes(env, area.wrapping_add(layout.pkru() as u64), &mut pkru, Want::Read, view)?;
     }
     if requested & PKRU != 0 {
         cpu.write_pkru(u64::from_le_bytes(pkru) as u32);
@@ -291,7 +335,18 @@ fn restore(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, compacted_only: Compaction
             let zero = [0u8; LEGACY];
             cpu.load_xmm(&zero);
         }
-        cpu.state.simd.mxcsr = if loads_mxcsr { mxcsr } else { MXCSR_RESET };
+        if !loads_mxcsr {
+            cpu.state.simd.mxcsr = MXCSR_RESET;
+        }
+    }
+    if loads_mxcsr {
+        cpu.state.simd.mxcsr = mxcsr;
+    }
+    if requested & AVX != 0 {
+        let count = cpu.xmm_count();
+        for (n, high) in cpu.state.simd.ymm_high.iter_mut().take(count).enumerate() {
+            *high = u128::from_le_bytes(get(&upper, 16 * n));
+        }
     }
     Ok(())
 }
@@ -314,8 +369,8 @@ fn xrstors(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     restore(cpu, env, op, Compaction::Required)
 }
 
-fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn ldmxcsr<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value: u32 = cpu.load_operand(env, op)?;
     if value & !MXCSR_MASK != 0 {
         return Err(cpu.general_protection(0));
@@ -323,8 +378,8 @@ fn ldmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.state.simd.mxcsr = value;
     Ok(())
 }
-fn stmxcsr(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn stmxcsr<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = cpu.state.simd.mxcsr;
     cpu.store_operand(env, op, value)
 }
@@ -348,8 +403,8 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         M::Xrstor64 => (xrstor, true),
         M::Xrstors => (xrstors, false),
         M::Xrstors64 => (xrstors, true),
-        M::Ldmxcsr => (ldmxcsr, false),
-        M::Stmxcsr => (stmxcsr, false),
+        M::Ldmxcsr | M::Vldmxcsr => (by_form!(Shape::of(i)?, ldmxcsr), false),
+        M::Stmxcsr | M::Vstmxcsr => (by_form!(Shape::of(i)?, stmxcsr), false),
         _ => return None,
     };
     let mut op = operands(i, run, long);

@@ -1,10 +1,11 @@
-//! SSE4.1: lanes inserted, extracted, widened and blended by a mask in XMM0; SSE2's masked store.
+//! Lanes inserted, extracted, widened and blended by a mask in a register (SSE4.1 and its VEX forms); the masked store of SSE2.
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::packed::{dwords_of, from_dwords, from_qwords};
+use super::vector::{Form, Shape, by_form, halves, vector_operands};
 use crate::cpu::{Cpu, Env};
-use crate::decode::{Decoded, operands, segment_bits};
+use crate::decode::{Decoded, segment_bits};
 use crate::op::{Handler, Intent, Op};
 use crate::stop::{Step, Stop};
 
@@ -14,46 +15,46 @@ fn lane_mask(bits: u32) -> u128 {
     u128::MAX >> (128 - bits)
 }
 
-fn insert<const BITS: u32>(cpu: &mut Cpu, op: &Op, value: u64) {
+fn insert<const BITS: u32, F: Form>(cpu: &mut Cpu, op: &Op, value: u64) {
     let shift = BITS * (op.imm as u32 % (128 / BITS));
-    let kept = cpu.xmm(op.dst) & !(lane_mask(BITS) << shift);
-    cpu.set_xmm(op.dst, kept | (u128::from(value) & lane_mask(BITS)) << shift);
+    let kept = cpu.first::<F>(op)[0] & !(lane_mask(BITS) << shift);
+    cpu.finish::<F>(op, [kept | (u128::from(value) & lane_mask(BITS)) << shift, 0]);
 }
-fn pinsrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pinsrb<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     // A register operand has 32 bits, of which SPL's kind is not one.
     let value = if op.has_memory() {
         u64::from(cpu.load_operand::<u8>(env, op)?)
     } else {
         cpu.state.regs.slot(op.src)
     };
-    insert::<8>(cpu, op, value);
+    insert::<8, F>(cpu, op, value);
     Ok(())
 }
-fn pinsrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pinsrw<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = cpu.source::<u16>(env, op)?;
-    insert::<16>(cpu, op, value.into());
+    insert::<16, F>(cpu, op, value.into());
     Ok(())
 }
-fn pinsrd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pinsrd<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = cpu.source::<u32>(env, op)?;
-    insert::<32>(cpu, op, value.into());
+    insert::<32, F>(cpu, op, value.into());
     Ok(())
 }
-fn pinsrq(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pinsrq<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = cpu.source::<u64>(env, op)?;
-    insert::<64>(cpu, op, value);
+    insert::<64, F>(cpu, op, value);
     Ok(())
 }
 
 fn extract<const BITS: u32>(cpu: &Cpu, op: &Op) -> u64 {
     (cpu.xmm(op.src) >> (BITS * (op.imm as u32 % (128 / BITS))) & lane_mask(BITS)) as u64
 }
-fn pextrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pextrb<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = extract::<8>(cpu, op);
     if op.writes_memory() {
         return cpu.store_operand(env, op, value as u8);
@@ -61,8 +62,8 @@ fn pextrb(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     cpu.state.regs.set_slot(op.dst, value);
     Ok(())
 }
-fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pextrw<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = extract::<16>(cpu, op);
     if op.writes_memory() {
         return cpu.store_operand(env, op, value as u16);
@@ -71,26 +72,26 @@ fn pextrw(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
     Ok(())
 }
 /// PEXTRD and EXTRACTPS.
-fn pextrd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pextrd<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = extract::<32>(cpu, op);
     cpu.write_target(env, op, value as u32)
 }
-fn pextrq(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn pextrq<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = extract::<64>(cpu, op);
     cpu.write_target(env, op, value)
 }
 
 /// INSERTPS: one lane of the source, then zeros where the immediate's low bits are set.
-fn insertps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn insertps<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = if op.has_memory() {
         cpu.load_operand::<u32>(env, op)?
     } else {
         (cpu.xmm(op.src) >> (32 * (op.imm as u32 >> 6 & 3))) as u32
     };
-    let mut lanes = dwords_of(cpu.xmm(op.dst));
+    let mut lanes = dwords_of(cpu.first::<F>(op)[0]);
     if let Some(lane) = lanes.get_mut((op.imm >> 4 & 3) as usize) {
         *lane = value;
     }
@@ -99,14 +100,15 @@ fn insertps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
             *lane = 0;
         }
     }
-    cpu.set_xmm(op.dst, from_dwords(lanes));
+    cpu.finish::<F>(op, [from_dwords(lanes), 0]);
     Ok(())
 }
 
-fn movddup(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let value = cpu.source64(env, op)?;
-    cpu.set_xmm(op.dst, from_qwords(value, value));
+/// MOVDDUP: the even quadwords, each twice.
+fn movddup<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = if F::WIDE { cpu.second::<F>(env, op)? } else { [cpu.source64(env, op)?.into(), 0] };
+    cpu.finish::<F>(op, source.map(|half| from_qwords(half as u64, half as u64)));
     Ok(())
 }
 
@@ -116,36 +118,51 @@ fn narrow_source(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, bytes: u32) -> Resul
         _ if !op.has_memory() => cpu.xmm(op.src),
         2 => cpu.load_operand::<u16>(env, op)?.into(),
         4 => cpu.load_operand::<u32>(env, op)?.into(),
-        _ => cpu.load_operand::<u64>(env, op)?.into(),
+        8 => cpu.load_operand::<u64>(env, op)?.into(),
+        _ => cpu.load_operand(env, op)?,
     })
 }
+/// Bytes of the elements that become a register of wider ones.
+const fn source_bytes<F: Form>(from: u32, to: u32) -> u32 {
+    let bytes = from * (128 / to) / 8;
+    if F::WIDE { 2 * bytes } else { bytes }
+}
+/// A register of elements of `to` bits.
+fn widened<F: Form>(to: u32, element: impl Fn(u32) -> u128) -> [u128; 2] {
+    let count = 128 / to;
+    halves::<F>(|half| (0..count).fold(0, |all, n| all | element(half as u32 * count + n) << (to * n)))
+}
 /// PMOVZX: lanes of `FROM` bits become lanes of `TO` bits.
-fn widen<const FROM: u32, const TO: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = narrow_source(cpu, env, op, FROM * (128 / TO) / 8)?;
-    let lane = |n: u32| (source >> (FROM * n) & lane_mask(FROM)) << (TO * n);
-    cpu.set_xmm(op.dst, (0..128 / TO).fold(0, |all, n| all | lane(n)));
+fn widen<const FROM: u32, const TO: u32, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = narrow_source(cpu, env, op, source_bytes::<F>(FROM, TO))?;
+    let lane = |n: u32| source >> (FROM * n) & lane_mask(FROM);
+    cpu.finish::<F>(op, widened::<F>(TO, lane));
     Ok(())
 }
 /// PMOVSX.
-fn widen_signed<const FROM: u32, const TO: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = narrow_source(cpu, env, op, FROM * (128 / TO) / 8)?;
+fn widen_signed<const FROM: u32, const TO: u32, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = narrow_source(cpu, env, op, source_bytes::<F>(FROM, TO))?;
     let extended = |n: u32| (source << (128 - FROM * (n + 1))) as i128 >> (128 - FROM);
-    let lane = |n: u32| (extended(n) as u128 & lane_mask(TO)) << (TO * n);
-    cpu.set_xmm(op.dst, (0..128 / TO).fold(0, |all, n| all | lane(n)));
+    let lane = |n: u32| extended(n) as u128 & lane_mask(TO);
+    cpu.finish::<F>(op, widened::<F>(TO, lane));
     Ok(())
 }
 
-/// PBLENDVB, BLENDVPS, BLENDVPD: lanes of the source where the lane of XMM0 has its sign set.
-fn blend_variable<const BITS: u32>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let (a, b, mask) = (cpu.xmm(op.dst), cpu.source128(env, op)?, cpu.xmm(0));
-    let result = (0..128 / BITS).fold(0, |all, n| {
-        let signed = mask >> (BITS * (n + 1) - 1) & 1 != 0;
-        all | (if signed { b } else { a }) & lane_mask(BITS) << (BITS * n)
+/// PBLENDVB, BLENDVPS, BLENDVPD: lanes of the source where the lane of the mask has its sign set. The mask is XMM0; VEX encodings
+/// name it.
+fn blend_variable<const BITS: u32, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let (a, b) = (cpu.first::<F>(op), cpu.second::<F>(env, op)?);
+    let mask = cpu.register::<F>(if F::VEX { op.imm as u8 } else { 0 });
+    let result = halves::<F>(|half| {
+        (0..128 / BITS).fold(0, |all, n| {
+            let signed = mask[half] >> (BITS * (n + 1) - 1) & 1 != 0;
+            all | (if signed { b[half] } else { a[half] }) & lane_mask(BITS) << (BITS * n)
+        })
     });
-    cpu.set_xmm(op.dst, result);
+    cpu.finish::<F>(op, result);
     Ok(())
 }
 
@@ -174,8 +191,8 @@ pub(super) fn masked_store(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, value: u12
     }
     Ok(())
 }
-fn maskmovdqu(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn maskmovdqu<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let (value, mask) = (cpu.xmm(op.dst), cpu.xmm(op.src));
     masked_store(cpu, env, op, value, mask)
 }
@@ -200,35 +217,39 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     if has_mmx {
         return None;
     }
+    let shape = Shape::of(i)?;
     let run: Handler = match i.mnemonic() {
-        M::Maskmovdqu => return Some(Decoded::plain(masked_store_operands(i, maskmovdqu, long))),
-        M::Pinsrb => pinsrb,
-        M::Pinsrw => pinsrw,
-        M::Pinsrd => pinsrd,
-        M::Pinsrq => pinsrq,
-        M::Pextrb => pextrb,
-        M::Pextrw => pextrw,
-        M::Pextrd | M::Extractps => pextrd,
-        M::Pextrq => pextrq,
-        M::Insertps => insertps,
-        M::Movddup => movddup,
-        M::Pmovzxbw => widen::<8, 16>,
-        M::Pmovzxbd => widen::<8, 32>,
-        M::Pmovzxbq => widen::<8, 64>,
-        M::Pmovzxwd => widen::<16, 32>,
-        M::Pmovzxwq => widen::<16, 64>,
-        M::Pmovzxdq => widen::<32, 64>,
-        M::Pmovsxbw => widen_signed::<8, 16>,
-        M::Pmovsxbd => widen_signed::<8, 32>,
-        M::Pmovsxbq => widen_signed::<8, 64>,
-        M::Pmovsxwd => widen_signed::<16, 32>,
-        M::Pmovsxwq => widen_signed::<16, 64>,
-        M::Pmovsxdq => widen_signed::<32, 64>,
-        M::Pblendvb => blend_variable::<8>,
+        M::Maskmovdqu | M::Vmaskmovdqu => {
+            let run = by_form!(shape, maskmovdqu);
+            return Some(Decoded::plain(masked_store_operands(i, run, long)));
+        }
+        M::Pinsrb | M::Vpinsrb => by_form!(shape, pinsrb),
+        M::Pinsrw | M::Vpinsrw => by_form!(shape, pinsrw),
+        M::Pinsrd | M::Vpinsrd => by_form!(shape, pinsrd),
+        M::Pinsrq | M::Vpinsrq => by_form!(shape, pinsrq),
+        M::Pextrb | M::Vpextrb => by_form!(shape, pextrb),
+        M::Pextrw | M::Vpextrw => by_form!(shape, pextrw),
+        M::Pextrd | M::Vpextrd | M::Extractps | M::Vextractps => by_form!(shape, pextrd),
+        M::Pextrq | M::Vpextrq => by_form!(shape, pextrq),
+        M::Insertps | M::Vinsertps => by_form!(shape, insertps),
+        M::Movddup | M::Vmovddup => by_form!(shape, movddup),
+        M::Pmovzxbw | M::Vpmovzxbw => by_form!(shape, widen, 8, 16),
+        M::Pmovzxbd | M::Vpmovzxbd => by_form!(shape, widen, 8, 32),
+        M::Pmovzxbq | M::Vpmovzxbq => by_form!(shape, widen, 8, 64),
+        M::Pmovzxwd | M::Vpmovzxwd => by_form!(shape, widen, 16, 32),
+        M::Pmovzxwq | M::Vpmovzxwq => by_form!(shape, widen, 16, 64),
+        M::Pmovzxdq | M::Vpmovzxdq => by_form!(shape, widen, 32, 64),
+        M::Pmovsxbw | M::Vpmovsxbw => by_form!(shape, widen_signed, 8, 16),
+        M::Pmovsxbd | M::Vpmovsxbd => by_form!(shape, widen_signed, 8, 32),
+        M::Pmovsxbq | M::Vpmovsxbq => by_form!(shape, widen_signed, 8, 64),
+        M::Pmovsxwd | M::Vpmovsxwd => by_form!(shape, widen_signed, 16, 32),
+        M::Pmovsxwq | M::Vpmovsxwq => by_form!(shape, widen_signed, 16, 64),
+        M::Pmovsxdq | M::Vpmovsxdq => by_form!(shape, widen_signed, 32, 64),
+        M::Pblendvb | M::Vpblendvb => by_form!(shape, blend_variable, 8),
         M::Sha256rnds2 => sha256_rounds,
-        M::Blendvps => blend_variable::<32>,
-        M::Blendvpd => blend_variable::<64>,
+        M::Blendvps | M::Vblendvps => by_form!(shape, blend_variable, 32),
+        M::Blendvpd | M::Vblendvpd => by_form!(shape, blend_variable, 64),
         _ => return None,
     };
-    Some(Decoded::plain(operands(i, run, long)))
+    Some(Decoded::plain(vector_operands(i, run, long)))
 }

@@ -194,31 +194,30 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
         return Some(Decoded::plain(masked_store_operands(i, maskmovq, long)));
     }
     let mut aux = 0;
-    let run: Handler =
-        if let Some(index) = BINARY.iter().position(|row| row.mnemonic == mnemonic && row.has_mmx()) {
-            aux = index;
-            match i.op1_kind() {
-                OpKind::Immediate8 => binary_imm,
-                OpKind::Memory if i.memory_size().size() == 4 => binary_dword,
-                _ => binary,
-            }
-        } else if let Some(index) = MMX_WITH_IMMEDIATE.iter().position(|row| row.0 == mnemonic) {
-            aux = index;
-            with_immediate
-        } else {
-            match mnemonic {
-                M::Movntq => movq,
-                M::Movq if (0..2).all(|n| is_mm(i, n) || i.op_kind(n) == OpKind::Memory) => movq,
-                M::Movd | M::Movq if is_mm(i, 0) => from_general,
-                M::Movd | M::Movq => to_general,
-                M::Pmovmskb => pmovmskb,
-                M::Pinsrw => pinsrw,
-                M::Pextrw => pextrw,
-                M::Movq2dq => movq2dq,
-                M::Movdq2q => movdq2q,
-                _ => return None,
-            }
-        };
+    let run: Handler = if let Some(index) = BINARY.iter().position(|row| row.is(mnemonic) && row.has_mmx()) {
+        aux = index;
+        match i.op1_kind() {
+            OpKind::Immediate8 => binary_imm,
+            OpKind::Memory if i.memory_size().size() == 4 => binary_dword,
+            _ => binary,
+        }
+    } else if let Some(index) = MMX_WITH_IMMEDIATE.iter().position(|row| row.0 == mnemonic) {
+        aux = index;
+        with_immediate
+    } else {
+        match mnemonic {
+            M::Movntq => movq,
+            M::Movq if (0..2).all(|n| is_mm(i, n) || i.op_kind(n) == OpKind::Memory) => movq,
+            M::Movd | M::Movq if is_mm(i, 0) => from_general,
+            M::Movd | M::Movq => to_general,
+            M::Pmovmskb => pmovmskb,
+            M::Pinsrw => pinsrw,
+            M::Pextrw => pextrw,
+            M::Movq2dq => movq2dq,
+            M::Movdq2q => movdq2q,
+            _ => return None,
+        }
+    };
     let mut op = operands(i, run, long);
     op.aux = aux as u16;
     let general = u32::from(is_mm(i, 0));

@@ -2,6 +2,7 @@
 //! nothing else; [`FAMILIES`] lists them.
 
 pub(crate) mod arith;
+mod avx;
 mod bit_fields;
 pub(crate) mod bits;
 pub(crate) mod control;
@@ -29,6 +30,7 @@ pub(crate) mod string;
 pub(crate) mod system;
 mod task_switch;
 pub(crate) mod text;
+mod vector;
 pub(crate) mod vmx;
 mod x87;
 
@@ -36,6 +38,7 @@ use iced_x86::Instruction;
 
 use crate::decode::Decoded;
 pub(crate) use moves::nothing;
+pub(crate) use vector::has_avx_on;
 
 /// A family of instructions: its name, and what gives the operation of an instruction of the family, in 64-bit code or not;
 /// `None` for every other instruction.
@@ -61,6 +64,7 @@ pub(crate) const FAMILIES: &[Family] = families![
     string,
     sse,
     lane_moves,
+    avx,
     float,
     text,
     system,

@@ -3,6 +3,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
+use super::vector::{Form, Shape, by_form};
 use crate::cpu::{Cpu, Env};
 use crate::decode::{Decoded, operands, width};
 use crate::op::{Op, prefix};
@@ -63,8 +64,8 @@ fn length(value: u64, wide: bool, count: usize) -> usize {
     magnitude.min(count as u64) as usize
 }
 
-fn compare(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn compare<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let control = op.imm as u8;
     let count = if control & 1 == 0 { 16 } else { 8 };
     let first = elements(cpu.xmm(op.dst), control);
@@ -104,27 +105,27 @@ fn compare(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
         let bits = 128 / count as u32;
         let element = (1u128 << bits) - 1;
         let spread = |n: usize| if result >> n & 1 != 0 { element << (bits * n as u32) } else { 0 };
-        cpu.set_xmm(0, (0..count).fold(0, |mask, n| mask | spread(n)));
+        cpu.finish_in::<F>(0, [(0..count).fold(0, |mask, n| mask | spread(n)), 0]);
     } else {
-        cpu.set_xmm(0, u128::from(result));
+        cpu.finish_in::<F>(0, [u128::from(result), 0]);
     }
     Ok(())
 }
 
 pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     let (aux, wide) = match i.mnemonic() {
-        Mnemonic::Pcmpistri => (0, false),
-        Mnemonic::Pcmpistrm => (MASK, false),
-        Mnemonic::Pcmpestri => (EXPLICIT, false),
-        Mnemonic::Pcmpestrm => (EXPLICIT | MASK, false),
-        Mnemonic::Pcmpestri64 => (EXPLICIT, true),
-        Mnemonic::Pcmpestrm64 => (EXPLICIT | MASK, true),
+        Mnemonic::Pcmpistri | Mnemonic::Vpcmpistri => (0, false),
+        Mnemonic::Pcmpistrm | Mnemonic::Vpcmpistrm => (MASK, false),
+        Mnemonic::Pcmpestri | Mnemonic::Vpcmpestri => (EXPLICIT, false),
+        Mnemonic::Pcmpestrm | Mnemonic::Vpcmpestrm => (EXPLICIT | MASK, false),
+        Mnemonic::Pcmpestri64 | Mnemonic::Vpcmpestri64 => (EXPLICIT, true),
+        Mnemonic::Pcmpestrm64 | Mnemonic::Vpcmpestrm64 => (EXPLICIT | MASK, true),
         _ => return None,
     };
     if width(i, 1) != 16 {
         return None;
     }
-    let mut op = operands(i, compare, long);
+    let mut op = operands(i, by_form!(Shape::of(i)?, compare), long);
     op.aux = aux;
     if wide {
         op.prefix |= prefix::SIZE64;

@@ -1,4 +1,4 @@
-//! Addition, subtraction, multiplication, division and square root.
+//! Addition, subtraction, multiplication, both in one, division and square root.
 
 use super::environment::{Denormals, Environment, NanRule, Rounding};
 use super::exceptions::Exceptions;
@@ -95,6 +95,43 @@ pub(crate) fn mul(a: Value, b: Value, format: Format, env: &Environment) -> Outc
     }
     let product = u128::from(a.significand) * u128::from(b.significand);
     round(Wide::new(negative, a.exponent + b.exponent + 1, product), format, env, raised)
+}
+
+/// `a * b + c`, rounded once.
+///
+/// The product of two significands of 53 bits and a third that is added leave room in 128 bits: where bits fall off in the
+/// addition, the result has its first 53 far above them.
+pub(crate) fn fused_multiply_add(a: Value, b: Value, c: Value, format: Format, env: &Environment) -> Outcome {
+    let ([a, b, c], raised) = match operands([a, b, c], env) {
+        Ok(numbers) => numbers,
+        Err(outcome) => return outcome,
+    };
+    let negative = a.negative != b.negative;
+    if a.is_infinite() || b.is_infinite() {
+        if a.is_zero() || b.is_zero() || c.is_infinite() && c.negative != negative {
+            return Outcome::invalid();
+        }
+        return Outcome::exact(Value::infinity(negative), raised);
+    }
+    if c.is_infinite() {
+        return Outcome::exact(c, raised);
+    }
+    let product = if a.is_zero() || b.is_zero() {
+        Wide { negative, ..Wide::ZERO }
+    } else {
+        let significand = u128::from(a.significand) * u128::from(b.significand);
+        Wide::new(negative, a.exponent + b.exponent + 1, significand)
+    };
+    let sum = product.add(Wide::from_value(c));
+    if sum.is_zero() {
+        let negative = if product.is_zero() && c.is_zero() && negative == c.negative {
+            negative
+        } else {
+            env.rounding == Rounding::Down
+        };
+        return Outcome::exact(Value::zero(negative), raised);
+    }
+    round(sum, format, env, raised)
 }
 
 /// `a / b`.

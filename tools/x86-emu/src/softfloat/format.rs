@@ -16,6 +16,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
+    /// Half precision, in which numbers are stored but not computed.
+    pub(crate) const HALF: Self = Self { precision: 11, min_exponent: -14, max_exponent: 15, wrap: 24 };
     pub(crate) const SINGLE: Self = Self { precision: 24, min_exponent: -126, max_exponent: 127, wrap: 192 };
     pub(crate) const DOUBLE: Self =
         Self { precision: 53, min_exponent: -1022, max_exponent: 1023, wrap: 1536 };
@@ -47,6 +49,11 @@ impl Extended {
 }
 
 impl Value {
+    /// Takes a half-precision number apart.
+    pub(crate) const fn from_half(bits: u16) -> Self {
+        Self::from_interchange(bits >> 15 != 0, bits as u64 & 0x3FF, bits as u32 >> 10 & 0x1F, Format::HALF)
+    }
+
     /// Takes a single-precision number apart.
     pub(crate) const fn from_single(bits: u32) -> Self {
         Self::from_interchange(bits >> 31 != 0, bits as u64 & 0x7F_FFFF, bits >> 23 & 0xFF, Format::SINGLE)
@@ -96,6 +103,12 @@ impl Value {
             return Self::maximal_exponent(negative, significand);
         }
         Self::normal(negative, exponent as i32 - Format::EXTENDED.max_exponent, significand)
+    }
+
+    /// The bits in half precision; the value fits.
+    pub(crate) fn to_half(self) -> u16 {
+        let (negative, exponent, significand) = self.fields(Format::HALF);
+        u16::from(negative) << 15 | (exponent as u16) << 10 | significand as u16 & 0x3FF
     }
 
     /// The bits in single precision; the value fits.

@@ -1,4 +1,4 @@
-//! Floating point in software: single, double and 80-bit extended format, with every rounding mode and every
+//! Floating point in software: half, single, double and 80-bit extended format, with every rounding mode and every
 //! exception of x86. Pure functions; no CPU.
 //!
 //! # Shape
@@ -30,14 +30,14 @@ mod wide;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use arithmetic::{add, div, mul, sqrt, sub};
+pub(crate) use arithmetic::{add, div, fused_multiply_add, mul, sqrt, sub};
 pub(crate) use compare::{NanCompare, Relation, compare, maximum, minimum};
 pub(crate) use constants::Constant;
 pub(crate) use convert::{
     Integer, PACKED_INDEFINITE, convert, from_integer, from_packed_decimal, round_to_integral, to_integer,
     to_packed_decimal,
 };
-pub(crate) use environment::{Environment, Rounding};
+pub(crate) use environment::{Environment, Rounding, Tiny};
 pub(crate) use estimate::{reciprocal, reciprocal_square_root};
 pub(crate) use exceptions::Exceptions;
 pub(crate) use format::{Extended, Format};

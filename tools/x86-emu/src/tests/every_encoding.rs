@@ -76,7 +76,7 @@ impl Place {
         let state = &mut m.cpu.state;
         state.control.cr0 |= cr0::AM;
         state.control.cr4 |= cr4::OSXSAVE | cr4::FSGSBASE | cr4::PVI | cr4::PGE;
-        state.control.xcr0 = 3;
+        state.control.xcr0 = 7;
         let (code, data) = if self.cpl == 3 { (USER_CODE, USER_DATA) } else { (KERNEL_CODE, KERNEL_DATA) };
         let data = Segment::flat(data, Attributes::DATA.with_dpl(self.cpl));
         for register in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs, Seg::Ss] {

@@ -1,6 +1,7 @@
 //! What the manuals say, as tables: paging rights, event delivery, far transfers, control registers, exits.
 
 mod address_spaces;
+mod avx;
 mod breakpoints;
 mod compatibility;
 mod devices;

@@ -169,11 +169,14 @@ fn extended_state_survives_save_and_restore() {
     for (name, save, restore) in pairs {
         let mut m = Machine::long();
         m.cpu.state.control.cr4 |= cr4::OSXSAVE;
-        m.cpu.state.control.xcr0 = 3;
+        m.cpu.state.control.xcr0 = 7;
         m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
-        m.cpu.state.set_gpr(Gpr::Rax, 3);
+        m.cpu.state.set_gpr(Gpr::Rax, 7);
         for n in 0..16 {
             m.cpu.state.simd.xmm[n] = 0x0123_4567 << 64 | (n as u128 + 1);
+            // FXSAVE does not know them.
+            let high = if name == "fxsave64" { 0 } else { 0x89AB << 96 | (n as u128 + 1) };
+            m.cpu.state.simd.ymm_high[n] = high;
         }
         m.cpu.state.simd.mxcsr = 0x1FA0;
         m.cpu.state.simd.x87.control = 0x27F;
@@ -207,4 +210,42 @@ fn restoring_an_area_without_components_resets_them() {
     m.code(&[0x48, 0x0F, 0xAE, 0x2B, 0xF4]);
     m.run_to_hlt();
     assert_eq!(m.cpu.state.simd, Default::default());
+}
+
+/// Where the AVX component lies, whatever the form: behind legacy region and header.
+const AVX_AREA: u64 = layout::DATA + 576;
+
+#[test]
+fn upper_halves_lie_behind_the_header_and_pkru_behind_them() {
+    // xsave64 [rbx]; xsavec64 [rbx]
+    for (code, pkru) in [([0x48, 0x0F, 0xAE, 0x23, 0xF4], 2688), ([0x48, 0x0F, 0xC7, 0x23, 0xF4], 832)] {
+        let mut m = Machine::long();
+        m.cpu.state.control.cr4 |= cr4::OSXSAVE | cr4::PKE;
+        m.cpu.state.control.xcr0 = 0x207;
+        m.cpu.state.simd.ymm_high[15] = 0x77;
+        m.cpu.state.pkru = 0x55;
+        m.cpu.state.set_gpr(Gpr::Rbx, layout::DATA);
+        m.cpu.state.set_gpr(Gpr::Rax, 0x207);
+        m.code(&code);
+        m.run_to_hlt();
+        assert_eq!(m.peek(AVX_AREA + 15 * 16), 0x77, "{code:02x?}");
+        assert_eq!(m.peek(layout::DATA + pkru), 0x55, "{code:02x?}");
+        let header = m.peek(layout::DATA + 512);
+        assert_eq!(header & 4, 4, "{code:02x?}: the component is in use");
+    }
+}
+
+#[test]
+fn upper_halves_that_are_zero_are_in_their_initial_state() {
+    // xgetbv with RCX 1, which names the components in use.
+    for (high, in_use) in [(0, 0), (1, 4)] {
+        let mut m = Machine::long();
+        m.cpu.state.control.cr4 |= cr4::OSXSAVE;
+        m.cpu.state.control.xcr0 = 7;
+        m.cpu.state.simd.ymm_high[9] = high;
+        m.cpu.state.set_gpr(Gpr::Rcx, 1);
+        m.code(&[0x0F, 0x01, 0xD0, 0xF4]);
+        m.run_to_hlt();
+        assert_eq!(m.cpu.state.gpr(Gpr::Rax) & 4, in_use);
+    }
 }

@@ -22,6 +22,8 @@ pub struct State {
     pub gpr: [u64; 16],
     pub flags: u64,
     pub xmm: [u128; 16],
+    /// Bits 255:128 of the YMM registers; zero on a host without AVX.
+    pub ymm_high: [u128; 16],
     pub mxcsr: u32,
     pub fcw: u16,
     pub fsw: u16,
@@ -50,6 +52,9 @@ const HOST_MXCSR: u64 = STATE + 144;
 const SIGNAL: u64 = STATE + 152;
 const FX_IN: u64 = STATE + 0x200;
 const FX_OUT: u64 = STATE + 0x400;
+/// The upper halves of the YMM registers, before and after.
+const HIGH_IN: u64 = STATE + 0x600;
+const HIGH_OUT: u64 = STATE + 0x700;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -116,6 +121,20 @@ fn move_register(code: &mut Vec<u8>, opcode: u8, register: u8, address: u64) {
     absolute(code, &[0x48 | register >> 3 << 2, opcode], register, address);
 }
 
+/// VINSERTF128 (opcode 18H) or VEXTRACTF128 (19H) of the upper half of a register, from or to memory.
+fn upper_half(code: &mut Vec<u8>, opcode: u8, register: u8, address: u64) {
+    // VEX with the register's high bit, map 0F3A, and the same register as first source where there is one.
+    let first = if opcode == 0x18 { register } else { 0 };
+    code.extend_from_slice(&[0xC4, 0x63 | (!register >> 3 & 1) << 7, (!first & 15) << 3 | 5]);
+    absolute(code, &[opcode], register, address);
+    code.push(1);
+}
+
+/// Whether the host has AVX, without which upper halves are zero.
+pub fn has_avx() -> bool {
+    std::is_x86_feature_detected!("avx")
+}
+
 const CALLEE_SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
 
 fn prologue() -> Vec<u8> {
@@ -127,6 +146,9 @@ fn prologue() -> Vec<u8> {
     move_register(&mut code, 0x89, 4, HOST_RSP);
     absolute(&mut code, &[0x0F, 0xAE], 3, HOST_MXCSR);
     absolute(&mut code, &[0x48, 0x0F, 0xAE], 1, FX_IN);
+    for register in (0..16).filter(|_| has_avx()) {
+        upper_half(&mut code, 0x18, register, HIGH_IN + 16 * u64::from(register));
+    }
     absolute(&mut code, &[0xFF], 6, FLAGS);
     code.push(0x9D);
     for register in 0..16 {
@@ -147,6 +169,13 @@ fn epilogue() -> Vec<u8> {
     code.push(0x9C);
     absolute(&mut code, &[0x8F], 0, FLAGS);
     absolute(&mut code, &[0x48, 0x0F, 0xAE], 0, FX_OUT);
+    for register in (0..16).filter(|_| has_avx()) {
+        upper_half(&mut code, 0x19, register, HIGH_OUT + 16 * u64::from(register));
+    }
+    if has_avx() {
+        // VZEROUPPER: Rust's code has no upper halves.
+        code.extend_from_slice(&[0xC5, 0xF8, 0x77]);
+    }
     absolute(&mut code, &[0x0F, 0xAE], 2, HOST_MXCSR);
     // FNINIT: nothing pends when Rust goes on.
     code.extend_from_slice(&[0xDB, 0xE3]);
@@ -206,6 +235,9 @@ impl Native {
             slot.copy_from_slice(&xmm.to_le_bytes());
         }
         poke(FX_IN, &image);
+        for (at, high) in (HIGH_IN..).step_by(16).zip(before.ymm_high) {
+            poke(at, &high.to_le_bytes());
+        }
         poke(DATA, data);
         poke(SNIPPET, snippet);
         let end = SNIPPET + snippet.len() as u64;
@@ -227,6 +259,11 @@ impl Native {
             flags: peek_u64(FLAGS),
             xmm: std::array::from_fn(|n| {
                 u128::from_le_bytes(image[160 + 16 * n..176 + 16 * n].try_into().expect("16 bytes"))
+            }),
+            ymm_high: std::array::from_fn(|n| {
+                let mut high = [0; 16];
+                peek(HIGH_OUT + 16 * n as u64, &mut high);
+                u128::from_le_bytes(high)
             }),
             mxcsr: u32::from_le_bytes(image[24..28].try_into().expect("4 bytes")),
             fcw: word(0),

@@ -1,6 +1,8 @@
 //! What a case has to do on both sides, and which differences between processors are no mistakes.
 
-use iced_x86::{Code, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind, OpKind};
+use iced_x86::{
+    Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind, OpKind,
+};
 
 use crate::emulated::{Emulated, End};
 use crate::generate::{Case, Rng, case, encode};
@@ -204,10 +206,12 @@ fn same_vector(i: &Instruction, here: u128, there: u128) -> bool {
     // Whether results at the border of the normal range are tiny depends on the value.
     let tiny = |a: f32, b: f32| a == 0.0 && b.abs() < f32::MIN_POSITIVE * (1.0 + BOUND);
     match i.mnemonic() {
-        M::Rcpss | M::Rcpps | M::Rsqrtss | M::Rsqrtps => (0..4).all(|n| {
-            let (a, b) = (lane(here, n), lane(there, n));
-            near(a, b) || tiny(a, b) || tiny(b, a)
-        }),
+        M::Rcpss | M::Rcpps | M::Rsqrtss | M::Rsqrtps | M::Vrcpss | M::Vrcpps | M::Vrsqrtss | M::Vrsqrtps => {
+            (0..4).all(|n| {
+                let (a, b) = (lane(here, n), lane(there, n));
+                near(a, b) || tiny(a, b) || tiny(b, a)
+            })
+        }
         _ => here == there,
     }
 }
@@ -269,7 +273,7 @@ fn x87_is_vendors_own(i: &Instruction, after: &State, signal: u64) -> bool {
 /// A misaligned operand of the SHA instructions: Intel's manual has them in exception class 4, which refuses it; other
 /// vendors read it.
 fn refuses_misaligned_sha(i: &Instruction, end: &End) -> bool {
-    let sha = i.cpuid_features().contains(&iced_x86::CpuidFeature::SHA);
+    let sha = i.cpuid_features().contains(&F::SHA);
     sha && i.op1_kind() == OpKind::Memory && *end == End::Exception(13)
 }
 
@@ -318,6 +322,12 @@ pub fn differences(case: &Case, native: &mut Native, emulated: &mut Emulated) ->
             wrong.push(format!(
                 "xmm{n}: {:#x} became {:#x} on the host, {:#x} in the emulator",
                 case.before.xmm[n], here.xmm[n], there.xmm[n]
+            ));
+        }
+        if !same_vector(&case.instruction, here.ymm_high[n], there.ymm_high[n]) {
+            wrong.push(format!(
+                "upper half of ymm{n}: {:#x} became {:#x} on the host, {:#x} in the emulator",
+                case.before.ymm_high[n], here.ymm_high[n], there.ymm_high[n]
             ));
         }
     }
@@ -369,6 +379,20 @@ pub fn differences(case: &Case, native: &mut Native, emulated: &mut Emulated) ->
     if wrong.is_empty() { Ok(true) } else { Err(wrong.join("\n    ")) }
 }
 
+/// Whether the host can run an encoding: it may lack AVX, and what is built on it.
+fn host_has(code: Code) -> bool {
+    use std::is_x86_feature_detected as has;
+    code.cpuid_features().iter().all(|feature| match feature {
+        F::AVX => has!("avx"),
+        F::AVX2 => has!("avx2"),
+        F::FMA => has!("fma"),
+        F::F16C => has!("f16c"),
+        F::VAES => has!("vaes"),
+        F::VPCLMULQDQ => has!("vpclmulqdq"),
+        _ => true,
+    })
+}
+
 /// Encodings that exist in 64-bit mode and that the emulator implements.
 pub fn implemented() -> Vec<Code> {
     Code::values()
@@ -377,6 +401,7 @@ pub fn implemented() -> Vec<Code> {
             info.is_instruction()
                 && info.mode64()
                 && matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
+                && host_has(*code)
                 && !NOT_HERE.contains(&code.mnemonic())
                 && !is_system_form(*code)
         })

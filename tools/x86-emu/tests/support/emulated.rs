@@ -3,7 +3,7 @@
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Hpa, KeyId};
-use x86_arch::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
+use x86_arch::{Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer, xcr0};
 use x86_emu::{Budget, Compiler, Cpu, Engine, Exit, FlatBus, InstructionExit, Interpreter, Unimplemented};
 
 use crate::native::{CODE, DATA, DATA_BYTES, SNIPPET, State};
@@ -139,6 +139,7 @@ impl<E: Engine> Machine<E> {
             gpr: Gpr::ALL.map(|r| cpu.state.gpr(r)),
             flags: cpu.state.flags.get(),
             xmm: cpu.state.simd.xmm,
+            ymm_high: cpu.state.simd.ymm_high,
             mxcsr: cpu.state.simd.mxcsr,
             fcw: cpu.state.simd.x87.control,
             fsw: cpu.state.simd.x87.status,
@@ -166,7 +167,8 @@ impl<E: Engine> Machine<E> {
         let cpu = &mut self.cpu;
         cpu.state.control.cr0 = cr0::PE | cr0::PG | cr0::NE | cr0::ET | cr0::WP | cr0::MP;
         cpu.state.control.cr3 = PML4;
-        cpu.state.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+        cpu.state.control.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+        cpu.state.control.xcr0 = xcr0::X87 | xcr0::SSE | xcr0::AVX;
         cpu.state.control.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
         *cpu.state.segment_mut(Seg::Cs) = Segment::flat(0x33, Attributes::CODE64.with_dpl(3));
         *cpu.state.segment_mut(Seg::Ss) = Segment::flat(0x2B, Attributes::DATA.with_dpl(3));
@@ -182,6 +184,7 @@ impl<E: Engine> Machine<E> {
         }
         cpu.state.flags.set(before.flags | 0x200);
         cpu.state.simd.xmm = before.xmm;
+        cpu.state.simd.ymm_high = before.ymm_high;
         cpu.state.simd.mxcsr = before.mxcsr;
         cpu.state.simd.x87.control = before.fcw;
         cpu.state.simd.x87.status = before.fsw;

@@ -5,7 +5,7 @@ use iced_x86::{
     OpKind, Register,
 };
 
-use crate::native::{DATA, DATA_BYTES, SNIPPET, State};
+use crate::native::{DATA, DATA_BYTES, SNIPPET, State, has_avx};
 
 /// SplitMix64.
 pub struct Rng(pub u64);
@@ -237,6 +237,27 @@ impl Operands<'_> {
         self.before.gpr[base as usize] = pointer & if narrow { 0xFFFF_FFFF } else { u64::MAX } | garbage;
     }
 
+    /// The memory operand of a gather: a register of indices of so many bits, small ones of either sign.
+    fn indices(&mut self, operand: u32, file: Register, bits: u32) {
+        let target = address(self.rng, 1);
+        let (base, index) = (self.rng.below(16), self.rng.below(16));
+        self.instruction.set_op_kind(operand, OpKind::Memory);
+        self.instruction.set_memory_base(numbered(Register::RAX, base));
+        self.instruction.set_memory_index(numbered(file, index));
+        self.instruction.set_memory_index_scale(1 << self.rng.below(4));
+        self.before.gpr[base as usize] = target;
+        let lane = u128::MAX >> (128 - bits);
+        let rng = &mut *self.rng;
+        let mut half = || {
+            (0..128 / bits).fold(0, |all, n| {
+                let index = rng.below(256) as i128 - 128;
+                all | (index as u128 & lane) << (bits * n)
+            })
+        };
+        self.before.xmm[index as usize] = half();
+        self.before.ymm_high[index as usize] = half();
+    }
+
     fn immediate(&mut self, operand: u32, kind: OpKind) {
         let value = self.rng.value() as i64;
         self.instruction.set_op_kind(operand, kind);
@@ -258,7 +279,13 @@ impl Operands<'_> {
         let memory = self.rng.one_in(2);
         match kind {
             K::mem | K::mem_mib => self.memory(operand),
-            K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::xmm_or_mem | K::mm_or_mem
+            K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::xmm_or_mem
+            | K::ymm_or_mem
+            | K::mm_or_mem
                 if memory =>
             {
                 self.memory(operand)
@@ -274,7 +301,16 @@ impl Operands<'_> {
             K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => {
                 self.general(operand, Register::RAX)
             }
-            K::xmm_or_mem | K::xmm_reg | K::xmm_rm => self.general(operand, Register::XMM0),
+            K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => {
+                self.general(operand, Register::XMM0)
+            }
+            K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => {
+                self.general(operand, Register::YMM0)
+            }
+            K::mem_vsib32x => self.indices(operand, Register::XMM0, 32),
+            K::mem_vsib64x => self.indices(operand, Register::XMM0, 64),
+            K::mem_vsib32y => self.indices(operand, Register::YMM0, 32),
+            K::mem_vsib64y => self.indices(operand, Register::YMM0, 64),
             K::mm_or_mem | K::mm_reg | K::mm_rm => {
                 let n = self.rng.below(8);
                 self.register(operand, numbered(Register::MM0, n));
@@ -361,6 +397,7 @@ fn initial(rng: &mut Rng) -> State {
         // Arithmetic flags, the direction flag and ID.
         flags: rng.next() & 0x0020_0CD5 | 2,
         xmm: std::array::from_fn(|_| rng.vector()),
+        ymm_high: std::array::from_fn(|_| if has_avx() && !rng.one_in(4) { rng.vector() } else { 0 }),
         mxcsr: mxcsr(rng),
         fcw: control_word(rng),
         fsw: 0,
@@ -421,6 +458,13 @@ pub fn uses_mmx(code: Code) -> bool {
     code == Code::Emms || (0..info.op_count()).any(|n| names(info.op_kind(n)))
 }
 
+/// Whether the encoding names YMM registers.
+fn uses_ymm(code: Code) -> bool {
+    let info = code.op_code();
+    let names = |kind| matches!(kind, K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv);
+    (0..info.op_count()).any(|n| names(info.op_kind(n)))
+}
+
 /// Whether the instruction is one of x87 or MMX, so that its state is not the reset one.
 fn has_x87_state(code: Code) -> bool {
     let info = code.op_code();
@@ -444,6 +488,7 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         Mnemonic::Cmpxchg16b => 16,
         _ if locks => 8,
         _ if rng.one_in(8) => 1,
+        _ if uses_ymm(code) => 32,
         _ if (0..info.op_count()).any(|n| info.op_kind(n) == K::xmm_or_mem) => 16,
         _ => 1,
     };
@@ -521,7 +566,7 @@ pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
         }
         before.gpr[register.number()] = (rng.below(8192) as i64 - 4096) as u64;
     }
-    if mnemonic == Mnemonic::Ldmxcsr {
+    if matches!(mnemonic, Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr) {
         // Bit 17 is AMD's misaligned-exception mask; Intel reserves it.
         let value = if rng.one_in(4) { rng.next() as u32 & !(1 << 17) } else { rng.next() as u32 & 0xFFFF };
         let at = operand_address(&instruction, &before)?;

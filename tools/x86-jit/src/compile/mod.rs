@@ -10,6 +10,7 @@
 //! - What the manuals leave undefined is made what the interpreter makes of it: AF by a mask beside the saved flags, and the flags
 //!   of multiplications by computing them.
 
+mod avx;
 mod bit_fields;
 mod bits;
 mod branch;
@@ -91,6 +92,7 @@ struct Emitter<'a> {
     enables: Vec<vector::Enable>,
     /// SSE is known to be on from here to where somebody else does an instruction.
     sse_checked: bool,
+    avx_checked: bool,
     /// Behind the check of the page's generation.
     again: Label,
 }
@@ -116,6 +118,7 @@ pub(crate) fn compile(unit: &Unit<'_>, page: Window, code: u32) -> Option<Compil
         links: Vec::new(),
         enables: Vec::new(),
         sse_checked: false,
+        avx_checked: false,
         again,
     };
     emitter.block()
@@ -176,6 +179,7 @@ impl Emitter<'_> {
                     self.leave(ExitKind::Interpret, n);
                     self.flags = FlagState::SAVED;
                     self.sse_checked = false;
+                    self.avx_checked = false;
                     ended = n + 1 == self.unit.steps.len();
                 }
             }

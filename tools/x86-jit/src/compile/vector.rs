@@ -11,10 +11,10 @@ use crate::tlb::Right;
 use super::flags::{AuxiliaryCarry, FlagState};
 
 /// The destination's scratch register, and the source's.
-const X0: u8 = 0;
-const X1: Host = Host(1);
+pub(super) const X0: u8 = 0;
+pub(super) const X1: Host = Host(1);
 const VECTOR_BYTES: u8 = 16;
-const HIGH_HALF: i32 = 8;
+pub(super) const HIGH_HALF: i32 = 8;
 
 /// Where floating point has to be made ready, written behind everything else.
 pub(super) struct Enable {
@@ -23,7 +23,7 @@ pub(super) struct Enable {
     op: usize,
 }
 
-fn place(base: Host, xmm: Xmm) -> Rm {
+pub(super) fn place(base: Host, xmm: Xmm) -> Rm {
     Rm::Base(base, i32::from(xmm.number()) * i32::from(VECTOR_BYTES))
 }
 
@@ -34,6 +34,9 @@ impl Emitter<'_> {
             return None;
         }
         self.clobber_flags();
+        if let Insn::Avx(insn) = insn {
+            return self.avx(n, insn);
+        }
         self.need_sse(n);
         match *insn {
             Insn::Vector { encoding, to, from } => {
@@ -141,7 +144,7 @@ impl Emitter<'_> {
     }
 
     /// Sees to it that the guest's MXCSR is the host's, where it decides something.
-    fn need_floating_point(&mut self, n: usize, encoding: &VectorEncoding) {
+    pub(super) fn need_floating_point(&mut self, n: usize, encoding: &VectorEncoding) {
         if !encoding.floating {
             return;
         }
@@ -195,7 +198,7 @@ impl Emitter<'_> {
         }
     }
 
-    fn vector_access(
+    pub(super) fn vector_access(
         &mut self,
         n: usize,
         address: &crate::ir::Address,
@@ -205,18 +208,18 @@ impl Emitter<'_> {
     ) -> Option<()> {
         self.linear(address)?;
         if aligned {
-            self.need_alignment(n, VECTOR_BYTES);
+            self.need_alignment(n, bytes);
         }
         self.access_at(n, bytes, right);
         Some(())
     }
 
     /// MOVUPS.
-    fn packed(&mut self, opcode: u8, xmm: u8, rm: Rm) {
+    pub(super) fn packed(&mut self, opcode: u8, xmm: u8, rm: Rm) {
         self.asm.op_full(Width::Dword, &[0x0F, opcode], xmm, rm);
     }
 
-    fn encoded(&mut self, encoding: &VectorEncoding, wide: bool, reg: u8, rm: Rm) {
+    pub(super) fn encoded(&mut self, encoding: &VectorEncoding, wide: bool, reg: u8, rm: Rm) {
         let prefix: &[u8] = encoding.prefix.as_slice();
         let opcode: &[u8] = match encoding.map {
             crate::ir::OpcodeMap::Map0F => &[0x0F, encoding.opcode],
@@ -230,6 +233,6 @@ impl Emitter<'_> {
     }
 }
 
-const LOAD: u8 = 0x10;
-const STORE: u8 = 0x11;
+pub(super) const LOAD: u8 = 0x10;
+pub(super) const STORE: u8 = 0x11;
 const _: () = assert!(AND == 4);

@@ -43,8 +43,8 @@ pub use build::BuildProgress;
 pub use ending::{Death, DeathCause, Ending};
 pub use teardown::TeardownReport;
 
-/// Extended processor state that a TD gets where the module supports it: x87, SSE and the protection keys' PKRU.
-pub(crate) const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::PKRU;
+/// Extended processor state that a TD gets where the module supports it: x87, SSE, AVX and the protection keys' PKRU.
+pub(crate) const XFAM_WANTED: u64 = xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::PKRU;
 
 /// Guest-physical address width: the SHARED bit is its topmost bit.
 const GPA_WIDTH: u32 = 48;

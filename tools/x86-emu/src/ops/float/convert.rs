@@ -2,7 +2,8 @@
 
 use iced_x86::Mnemonic;
 
-use super::super::packed::{from_dwords, from_qwords};
+use super::super::packed::{dwords_of, from_qwords};
+use super::super::vector::{Form, Shape, by_form, halves};
 use super::{Element, Raised, from_lanes, with_low};
 use crate::cpu::{Cpu, Env};
 use crate::op::{Handler, Op};
@@ -17,8 +18,8 @@ fn rounding(op: &Op, modes: &Environment) -> Rounding {
 }
 
 /// CVTSI2SS, CVTSI2SD.
-fn scalar_from_integer<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn scalar_from_integer<E: Element, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = if op.operand_bytes() == 8 {
         cpu.source::<u64>(env, op)? as i64
     } else {
@@ -26,14 +27,14 @@ fn scalar_from_integer<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) ->
     };
     let outcome = from_integer(value, E::FORMAT, &cpu.sse_environment());
     cpu.report(outcome.raised)?;
-    let old = cpu.xmm(op.dst);
-    cpu.set_xmm(op.dst, with_low(old, E::from_value(outcome.value)));
+    let old = cpu.first::<F>(op)[0];
+    cpu.finish::<F>(op, [with_low(old, E::from_value(outcome.value)), 0]);
     Ok(())
 }
 
 /// CVTSS2SI, CVTTSS2SI, CVTSD2SI, CVTTSD2SI.
-fn scalar_to_integer<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn scalar_to_integer<E: Element, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = E::source(cpu, env, op)?.value();
     let modes = cpu.sse_environment();
     let wide = op.operand_bytes() == 8;
@@ -45,100 +46,131 @@ fn scalar_to_integer<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> S
 }
 
 /// CVTSS2SD, CVTSD2SS.
-fn scalar_to_other<From: Element, To: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn scalar_to_other<From: Element, To: Element, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let value = From::source(cpu, env, op)?.value();
     let outcome = convert(value, To::FORMAT, &cpu.sse_environment());
     cpu.report(outcome.raised)?;
-    let old = cpu.xmm(op.dst);
-    cpu.set_xmm(op.dst, with_low(old, To::from_value(outcome.value)));
+    let old = cpu.first::<F>(op)[0];
+    cpu.finish::<F>(op, [with_low(old, To::from_value(outcome.value)), 0]);
     Ok(())
 }
 
-fn cvtps2pd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = u128::from(cpu.source64(env, op)?);
+fn cvtps2pd<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.half_of_second::<F>(env, op)?;
     let modes = cpu.sse_environment();
     let mut raised = Raised::default();
-    let result =
-        from_lanes(|n| raised.lane::<u64>(convert(u32::from_lane(source, n).value(), u64::FORMAT, &modes)));
-    cpu.report(raised.0)?;
-    cpu.set_xmm(op.dst, result);
-    Ok(())
-}
-
-fn cvtpd2ps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source128(env, op)?;
-    let modes = cpu.sse_environment();
-    let mut raised = Raised::default();
-    let mut lane = |n| raised.lane::<u32>(convert(u64::from_lane(source, n).value(), u32::FORMAT, &modes));
-    let (low, high) = (lane(0), lane(1));
-    cpu.report(raised.0)?;
-    cpu.set_xmm(op.dst, from_dwords([low, high, 0, 0]));
-    Ok(())
-}
-
-fn cvtdq2ps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source128(env, op)?;
-    let modes = cpu.sse_environment();
-    let mut raised = Raised::default();
-    let result = from_lanes(|n| {
-        let integer = i64::from(u32::from_lane(source, n) as i32);
-        raised.lane::<u32>(from_integer(integer, u32::FORMAT, &modes))
+    let result = halves::<F>(|half| {
+        from_lanes(|n| {
+            let single = u32::from_lane(source, 2 * half as u32 + n);
+            raised.lane::<u64>(convert(single.value(), u64::FORMAT, &modes))
+        })
     });
     cpu.report(raised.0)?;
-    cpu.set_xmm(op.dst, result);
+    cpu.finish::<F>(op, result);
+    Ok(())
+}
+
+/// The results take half of the source's bits; above them are zeros.
+fn cvtpd2ps<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
+    let modes = cpu.sse_environment();
+    let mut raised = Raised::default();
+    let result = narrowed::<F>(|half, n| {
+        raised.lane::<u32>(convert(u64::from_lane(source[half], n).value(), u32::FORMAT, &modes))
+    });
+    cpu.report(raised.0)?;
+    cpu.finish::<F>(op, [result, 0]);
+    Ok(())
+}
+
+/// Sixteen bytes of elements that were made from wider ones, two of each half.
+fn narrowed<F: Form>(mut element: impl FnMut(usize, u32) -> u32) -> u128 {
+    let [low, high] = halves::<F>(|half| {
+        let (low, high) = (element(half, 0), element(half, 1));
+        u128::from(low) | u128::from(high) << 32
+    });
+    low | high << 64
+}
+
+fn cvtdq2ps<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
+    let modes = cpu.sse_environment();
+    let mut raised = Raised::default();
+    let result = halves::<F>(|half| {
+        from_lanes(|n| {
+            let integer = i64::from(u32::from_lane(source[half], n) as i32);
+            raised.lane::<u32>(from_integer(integer, u32::FORMAT, &modes))
+        })
+    });
+    cpu.report(raised.0)?;
+    cpu.finish::<F>(op, result);
     Ok(())
 }
 
 /// Every 32-bit integer is a double: nothing is raised.
-fn cvtdq2pd(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source64(env, op)?;
-    let low = f64::from(source as i32).to_bits();
-    let high = f64::from((source >> 32) as i32).to_bits();
-    cpu.set_xmm(op.dst, from_qwords(low, high));
+fn cvtdq2pd<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.half_of_second::<F>(env, op)?;
+    let double = |n: usize| f64::from(dwords_of(source)[n] as i32).to_bits();
+    cpu.finish::<F>(op, halves::<F>(|half| from_qwords(double(2 * half), double(2 * half + 1))));
     Ok(())
 }
 
-/// CVTPS2DQ, CVTTPS2DQ, CVTPD2DQ, CVTTPD2DQ.
-fn packed_to_integers<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source128(env, op)?;
+/// CVTPS2DQ, CVTTPS2DQ.
+fn singles_to_integers<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
     let modes = cpu.sse_environment();
     let mut raised = Raised::default();
-    let mut result = [0u32; 4];
-    for (n, slot) in (0..128 / E::BITS).zip(&mut result) {
-        let lane = to_integer(E::from_lane(source, n).value(), Integer::Bits32, rounding(op, &modes), &modes);
-        raised.0 |= lane.raised;
-        *slot = lane.value as u32;
-    }
+    let result =
+        halves::<F>(|half| from_lanes(|n| integer(u32::from_lane(source[half], n), op, &modes, &mut raised)));
     cpu.report(raised.0)?;
-    cpu.set_xmm(op.dst, from_dwords(result));
+    cpu.finish::<F>(op, result);
     Ok(())
 }
 
-pub(super) fn handler(mnemonic: Mnemonic) -> Option<(Handler, u16)> {
+/// CVTPD2DQ, CVTTPD2DQ.
+fn doubles_to_integers<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
+    let modes = cpu.sse_environment();
+    let mut raised = Raised::default();
+    let result = narrowed::<F>(|half, n| integer(u64::from_lane(source[half], n), op, &modes, &mut raised));
+    cpu.report(raised.0)?;
+    cpu.finish::<F>(op, [result, 0]);
+    Ok(())
+}
+
+/// An element of a vector as a 32-bit integer.
+fn integer<E: Element>(element: E, op: &Op, modes: &Environment, raised: &mut Raised) -> u32 {
+    let lane = to_integer(element.value(), Integer::Bits32, rounding(op, modes), modes);
+    raised.0 |= lane.raised;
+    lane.value as u32
+}
+
+pub(super) fn handler(mnemonic: Mnemonic, shape: Shape) -> Option<(Handler, u16)> {
     use Mnemonic as M;
     Some(match mnemonic {
-        M::Cvtsi2ss => (scalar_from_integer::<u32>, 0),
-        M::Cvtsi2sd => (scalar_from_integer::<u64>, 0),
-        M::Cvtss2si => (scalar_to_integer::<u32>, 0),
-        M::Cvttss2si => (scalar_to_integer::<u32>, TRUNCATE),
-        M::Cvtsd2si => (scalar_to_integer::<u64>, 0),
-        M::Cvttsd2si => (scalar_to_integer::<u64>, TRUNCATE),
-        M::Cvtss2sd => (scalar_to_other::<u32, u64>, 0),
-        M::Cvtsd2ss => (scalar_to_other::<u64, u32>, 0),
-        M::Cvtps2pd => (cvtps2pd, 0),
-        M::Cvtpd2ps => (cvtpd2ps, 0),
-        M::Cvtdq2ps => (cvtdq2ps, 0),
-        M::Cvtdq2pd => (cvtdq2pd, 0),
-        M::Cvtps2dq => (packed_to_integers::<u32>, 0),
-        M::Cvttps2dq => (packed_to_integers::<u32>, TRUNCATE),
-        M::Cvtpd2dq => (packed_to_integers::<u64>, 0),
-        M::Cvttpd2dq => (packed_to_integers::<u64>, TRUNCATE),
+        M::Cvtsi2ss | M::Vcvtsi2ss => (by_form!(shape, scalar_from_integer, u32), 0),
+        M::Cvtsi2sd | M::Vcvtsi2sd => (by_form!(shape, scalar_from_integer, u64), 0),
+        M::Cvtss2si | M::Vcvtss2si => (by_form!(shape, scalar_to_integer, u32), 0),
+        M::Cvttss2si | M::Vcvttss2si => (by_form!(shape, scalar_to_integer, u32), TRUNCATE),
+        M::Cvtsd2si | M::Vcvtsd2si => (by_form!(shape, scalar_to_integer, u64), 0),
+        M::Cvttsd2si | M::Vcvttsd2si => (by_form!(shape, scalar_to_integer, u64), TRUNCATE),
+        M::Cvtss2sd | M::Vcvtss2sd => (by_form!(shape, scalar_to_other, u32, u64), 0),
+        M::Cvtsd2ss | M::Vcvtsd2ss => (by_form!(shape, scalar_to_other, u64, u32), 0),
+        M::Cvtps2pd | M::Vcvtps2pd => (by_form!(shape, cvtps2pd), 0),
+        M::Cvtpd2ps | M::Vcvtpd2ps => (by_form!(shape, cvtpd2ps), 0),
+        M::Cvtdq2ps | M::Vcvtdq2ps => (by_form!(shape, cvtdq2ps), 0),
+        M::Cvtdq2pd | M::Vcvtdq2pd => (by_form!(shape, cvtdq2pd), 0),
+        M::Cvtps2dq | M::Vcvtps2dq => (by_form!(shape, singles_to_integers), 0),
+        M::Cvttps2dq | M::Vcvttps2dq => (by_form!(shape, singles_to_integers), TRUNCATE),
+        M::Cvtpd2dq | M::Vcvtpd2dq => (by_form!(shape, doubles_to_integers), 0),
+        M::Cvttpd2dq | M::Vcvttpd2dq => (by_form!(shape, doubles_to_integers), TRUNCATE),
         _ => return None,
     })
 }

@@ -1,18 +1,21 @@
-//! SSE to SSE4.1 floating-point instructions, with every setting of MXCSR. The arithmetic is in
+//! Floating-point instructions of SSE, AVX, FMA and F16C, with every setting of MXCSR. The arithmetic is in
 //! [`crate::softfloat`]; here are the lanes, the exceptions and a short cut through the host's arithmetic.
 
 mod arithmetic;
 mod compare;
 mod convert;
 mod convert_mmx;
+mod fused;
+mod half;
 mod round;
 
 pub(super) use compare::relation_flags;
 
 use iced_x86::{Instruction, Mnemonic};
 
+use super::vector::{Shape, vector_operands};
 use crate::cpu::{Cpu, Env};
-use crate::decode::{Decoded, operands, width};
+use crate::decode::{Decoded, width};
 use crate::op::{Handler, Op, prefix};
 use crate::softfloat::{Environment, Exceptions, Format, Outcome, Value};
 use crate::stop::{Step, Stop};
@@ -42,8 +45,11 @@ trait Host:
     + core::ops::Sub<Output = Self>
     + core::ops::Mul<Output = Self>
     + core::ops::Div<Output = Self>
+    + core::ops::Neg<Output = Self>
 {
     fn square_root(self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn fused(self, factor: Self, addend: Self) -> Self;
     /// A normal number or zero: raises nothing as an operand.
     fn is_plain(self) -> bool;
     /// Above the smallest normal number, so that it has neither overflowed nor been tiny.
@@ -81,6 +87,9 @@ macro_rules! element {
         impl Host for $host {
             fn square_root(self) -> Self {
                 self.sqrt()
+            }
+            fn fused(self, factor: Self, addend: Self) -> Self {
+                self.mul_add(factor, addend)
             }
             fn is_plain(self) -> bool {
                 self.is_normal() || self == 0.0
@@ -154,12 +163,14 @@ impl Cpu {
 }
 
 /// The handler of a mnemonic, and its `aux`.
-fn handler(mnemonic: Mnemonic) -> Option<(Handler, u16)> {
-    arithmetic::handler(mnemonic)
-        .or_else(|| round::handler(mnemonic))
+fn handler(mnemonic: Mnemonic, shape: Shape) -> Option<(Handler, u16)> {
+    arithmetic::handler(mnemonic, shape)
+        .or_else(|| round::handler(mnemonic, shape))
         .map(|handler| (handler, 0))
-        .or_else(|| compare::handler(mnemonic))
-        .or_else(|| convert::handler(mnemonic))
+        .or_else(|| compare::handler(mnemonic, shape))
+        .or_else(|| convert::handler(mnemonic, shape))
+        .or_else(|| fused::handler(mnemonic, shape))
+        .or_else(|| half::handler(mnemonic, shape))
         .or_else(|| convert_mmx::handler(mnemonic))
 }
 
@@ -168,12 +179,14 @@ pub(super) fn decode(i: &Instruction, long: bool) -> Option<Decoded> {
     if super::string::string_operands(i).is_some() {
         return None;
     }
-    let (run, aux) = handler(i.mnemonic())?;
-    let mut op = operands(i, run, long);
+    let (run, aux) = handler(i.mnemonic(), Shape::of(i)?)?;
+    let mut op = vector_operands(i, run, long);
     op.aux = aux;
     let general = match i.mnemonic() {
         M::Cvtsi2ss | M::Cvtsi2sd => Some(1),
+        M::Vcvtsi2ss | M::Vcvtsi2sd => Some(2),
         M::Cvtss2si | M::Cvttss2si | M::Cvtsd2si | M::Cvttsd2si => Some(0),
+        M::Vcvtss2si | M::Vcvttss2si | M::Vcvtsd2si | M::Vcvttsd2si => Some(0),
         _ => None,
     };
     if general.is_some_and(|n| width(i, n) == 8) {

@@ -2,6 +2,7 @@
 
 use iced_x86::Mnemonic;
 
+use super::super::vector::{Form, Shape, by_form, halves};
 use super::{Element, Raised, from_lanes, with_low};
 use crate::cpu::{Cpu, Env};
 use crate::op::{Handler, Op};
@@ -24,68 +25,73 @@ fn integral<E: Element>(value: E, op: &Op, modes: &Environment) -> Outcome {
     Outcome { raised: outcome.raised & reported, ..outcome }
 }
 
-fn round_scalar<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
+fn round_scalar<E: Element, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
     let source = E::source(cpu, env, op)?;
     let outcome = integral(source, op, &cpu.sse_environment());
     cpu.report(outcome.raised)?;
-    let old = cpu.xmm(op.dst);
-    cpu.set_xmm(op.dst, with_low(old, E::from_value(outcome.value)));
+    let old = cpu.first::<F>(op)[0];
+    cpu.finish::<F>(op, [with_low(old, E::from_value(outcome.value)), 0]);
     Ok(())
 }
 
-fn round_packed<E: Element>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source128(env, op)?;
+fn round_packed<E: Element, F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
     let modes = cpu.sse_environment();
     let mut raised = Raised::default();
-    let result = from_lanes(|n| raised.lane::<E>(integral(E::from_lane(source, n), op, &modes)));
+    let result = halves::<F>(|half| {
+        from_lanes(|n| raised.lane::<E>(integral(E::from_lane(source[half], n), op, &modes)))
+    });
     cpu.report(raised.0)?;
-    cpu.set_xmm(op.dst, result);
+    cpu.finish::<F>(op, result);
     Ok(())
 }
 
 type Estimate = fn(Value) -> Value;
 
-fn estimate_scalar(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, estimate: Estimate) -> Step {
-    cpu.check_sse()?;
+fn estimate_scalar<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, estimate: Estimate) -> Step {
+    cpu.begin::<F>()?;
     let source = u32::source(cpu, env, op)?;
-    let old = cpu.xmm(op.dst);
-    cpu.set_xmm(op.dst, with_low(old, u32::from_value(estimate(source.value()))));
+    let old = cpu.first::<F>(op)[0];
+    cpu.finish::<F>(op, [with_low(old, u32::from_value(estimate(source.value()))), 0]);
     Ok(())
 }
 
-fn estimate_packed(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, estimate: Estimate) -> Step {
-    cpu.check_sse()?;
-    let source = cpu.source128(env, op)?;
-    cpu.set_xmm(op.dst, from_lanes(|n| u32::from_value(estimate(u32::from_lane(source, n).value()))));
+fn estimate_packed<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op, estimate: Estimate) -> Step {
+    cpu.begin::<F>()?;
+    let source = cpu.second::<F>(env, op)?;
+    let result = halves::<F>(|half| {
+        from_lanes(|n| u32::from_value(estimate(u32::from_lane(source[half], n).value())))
+    });
+    cpu.finish::<F>(op, result);
     Ok(())
 }
 
-fn rcpss(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    estimate_scalar(cpu, env, op, reciprocal)
+fn rcpss<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    estimate_scalar::<F>(cpu, env, op, reciprocal)
 }
-fn rcpps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    estimate_packed(cpu, env, op, reciprocal)
+fn rcpps<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    estimate_packed::<F>(cpu, env, op, reciprocal)
 }
-fn rsqrtss(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    estimate_scalar(cpu, env, op, reciprocal_square_root)
+fn rsqrtss<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    estimate_scalar::<F>(cpu, env, op, reciprocal_square_root)
 }
-fn rsqrtps(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
-    estimate_packed(cpu, env, op, reciprocal_square_root)
+fn rsqrtps<F: Form>(cpu: &mut Cpu, env: &mut Env<'_>, op: &Op) -> Step {
+    estimate_packed::<F>(cpu, env, op, reciprocal_square_root)
 }
 
-pub(super) fn handler(mnemonic: Mnemonic) -> Option<Handler> {
+pub(super) fn handler(mnemonic: Mnemonic, shape: Shape) -> Option<Handler> {
     use Mnemonic as M;
     Some(match mnemonic {
-        M::Roundss => round_scalar::<u32>,
-        M::Roundsd => round_scalar::<u64>,
-        M::Roundps => round_packed::<u32>,
-        M::Roundpd => round_packed::<u64>,
-        M::Rcpss => rcpss,
-        M::Rcpps => rcpps,
-        M::Rsqrtss => rsqrtss,
-        M::Rsqrtps => rsqrtps,
+        M::Roundss | M::Vroundss => by_form!(shape, round_scalar, u32),
+        M::Roundsd | M::Vroundsd => by_form!(shape, round_scalar, u64),
+        M::Roundps | M::Vroundps => by_form!(shape, round_packed, u32),
+        M::Roundpd | M::Vroundpd => by_form!(shape, round_packed, u64),
+        M::Rcpss | M::Vrcpss => by_form!(shape, rcpss),
+        M::Rcpps | M::Vrcpps => by_form!(shape, rcpps),
+        M::Rsqrtss | M::Vrsqrtss => by_form!(shape, rsqrtss),
+        M::Rsqrtps | M::Vrsqrtps => by_form!(shape, rsqrtps),
         _ => return None,
     })
 }

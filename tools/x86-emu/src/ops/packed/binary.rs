@@ -21,12 +21,20 @@ pub(crate) enum Mmx {
 
 /// An instruction.
 pub(crate) struct Row {
-    pub(crate) mnemonic: Mnemonic,
+    /// The name of the legacy encoding.
+    legacy: Option<Mnemonic>,
+    /// The name of the VEX encoding, which works on each 16 bytes of its operands alike.
+    vex: Option<Mnemonic>,
     pub(crate) xmm: Packed,
     mmx: Mmx,
 }
 
 impl Row {
+    /// Whether an instruction of this name is this one.
+    pub(crate) fn is(&self, mnemonic: Mnemonic) -> bool {
+        self.legacy == Some(mnemonic) || self.vex == Some(mnemonic)
+    }
+
     /// Whether there is a form with MMX registers.
     pub(crate) const fn has_mmx(&self) -> bool {
         !matches!(self.mmx, Mmx::None)
@@ -44,16 +52,28 @@ impl Row {
     }
 }
 
-const fn xmm(mnemonic: Mnemonic, xmm: Packed) -> Row {
-    Row { mnemonic, xmm, mmx: Mmx::None }
+const fn row(legacy: Option<Mnemonic>, vex: Option<Mnemonic>, xmm: Packed, mmx: Mmx) -> Row {
+    Row { legacy, vex, xmm, mmx }
 }
 
-const fn lanes(mnemonic: Mnemonic, xmm: Packed) -> Row {
-    Row { mnemonic, xmm, mmx: Mmx::Lanes }
+const fn xmm(name: Mnemonic, vex: Mnemonic, xmm: Packed) -> Row {
+    row(Some(name), Some(vex), xmm, Mmx::None)
 }
 
-const fn joined(mnemonic: Mnemonic, xmm: Packed) -> Row {
-    Row { mnemonic, xmm, mmx: Mmx::Joined }
+const fn lanes(name: Mnemonic, vex: Mnemonic, xmm: Packed) -> Row {
+    row(Some(name), Some(vex), xmm, Mmx::Lanes)
+}
+
+const fn joined(name: Mnemonic, vex: Mnemonic, xmm: Packed) -> Row {
+    row(Some(name), Some(vex), xmm, Mmx::Joined)
+}
+
+const fn legacy(name: Mnemonic, xmm: Packed) -> Row {
+    row(Some(name), None, xmm, Mmx::None)
+}
+
+const fn vex(name: Mnemonic, xmm: Packed) -> Row {
+    row(None, Some(name), xmm, Mmx::None)
 }
 
 fn multiply_high(a: u16, b: u16) -> u16 {
@@ -211,135 +231,161 @@ fn phminposuw(b: u128) -> u128 {
     u128::from(least.0) | least.1 << 16
 }
 
-/// The table; memory operands are 16 bytes and aligned, or 8 bytes for MMX.
+/// The table; memory operands of legacy encodings are 16 bytes and aligned, or 8 bytes for MMX.
 pub(crate) const BINARY: &[Row] = {
     use Mnemonic as M;
     &[
-        lanes(M::Pand, |a, b| a & b),
-        xmm(M::Andps, |a, b| a & b),
-        xmm(M::Andpd, |a, b| a & b),
-        lanes(M::Pandn, |a, b| !a & b),
-        xmm(M::Andnps, |a, b| !a & b),
-        xmm(M::Andnpd, |a, b| !a & b),
-        lanes(M::Por, |a, b| a | b),
-        xmm(M::Orps, |a, b| a | b),
-        xmm(M::Orpd, |a, b| a | b),
-        lanes(M::Pxor, |a, b| a ^ b),
-        xmm(M::Xorps, |a, b| a ^ b),
-        xmm(M::Xorpd, |a, b| a ^ b),
-        lanes(M::Paddb, |a, b| bytes(a, b, u8::wrapping_add)),
-        lanes(M::Paddw, |a, b| words(a, b, u16::wrapping_add)),
-        lanes(M::Paddd, |a, b| dwords(a, b, u32::wrapping_add)),
-        lanes(M::Paddq, |a, b| qwords(a, b, u64::wrapping_add)),
-        lanes(M::Psubb, |a, b| bytes(a, b, u8::wrapping_sub)),
-        lanes(M::Psubw, |a, b| words(a, b, u16::wrapping_sub)),
-        lanes(M::Psubd, |a, b| dwords(a, b, u32::wrapping_sub)),
-        lanes(M::Psubq, |a, b| qwords(a, b, u64::wrapping_sub)),
-        lanes(M::Paddsb, |a, b| bytes(a, b, signed8(i8::saturating_add))),
-        lanes(M::Paddsw, |a, b| words(a, b, signed16(i16::saturating_add))),
-        lanes(M::Paddusb, |a, b| bytes(a, b, u8::saturating_add)),
-        lanes(M::Paddusw, |a, b| words(a, b, u16::saturating_add)),
-        lanes(M::Psubsb, |a, b| bytes(a, b, signed8(i8::saturating_sub))),
-        lanes(M::Psubsw, |a, b| words(a, b, signed16(i16::saturating_sub))),
-        lanes(M::Psubusb, |a, b| bytes(a, b, u8::saturating_sub)),
-        lanes(M::Psubusw, |a, b| words(a, b, u16::saturating_sub)),
-        lanes(M::Pmullw, |a, b| words(a, b, u16::wrapping_mul)),
-        lanes(M::Pmulhw, |a, b| words(a, b, multiply_high)),
-        lanes(M::Pmulhuw, |a, b| words(a, b, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)),
-        lanes(M::Pmuludq, pmuludq),
-        lanes(M::Pmaddwd, pmaddwd),
-        lanes(M::Psadbw, psadbw),
-        lanes(M::Pavgb, |a, b| bytes(a, b, |a, b| (u16::from(a) + u16::from(b)).div_ceil(2) as u8)),
-        lanes(M::Pavgw, |a, b| words(a, b, |a, b| (u32::from(a) + u32::from(b)).div_ceil(2) as u16)),
-        lanes(M::Pmaxub, |a, b| bytes(a, b, u8::max)),
-        lanes(M::Pminub, |a, b| bytes(a, b, u8::min)),
-        lanes(M::Pmaxsw, |a, b| words(a, b, signed16(i16::max))),
-        lanes(M::Pminsw, |a, b| words(a, b, signed16(i16::min))),
-        lanes(M::Pcmpeqb, |a, b| bytes(a, b, |a, b| all_ones_if(a == b))),
-        lanes(M::Pcmpeqw, |a, b| words(a, b, |a, b| all_ones_if(a == b))),
-        lanes(M::Pcmpeqd, |a, b| dwords(a, b, |a, b| all_ones_if(a == b))),
-        lanes(M::Pcmpgtb, |a, b| bytes(a, b, |a, b| all_ones_if(a as i8 > b as i8))),
-        lanes(M::Pcmpgtw, |a, b| words(a, b, |a, b| all_ones_if(a as i16 > b as i16))),
-        lanes(M::Pcmpgtd, |a, b| dwords(a, b, |a, b| all_ones_if(a as i32 > b as i32))),
-        joined(M::Packsswb, packsswb),
-        joined(M::Packuswb, packuswb),
-        joined(M::Packssdw, packssdw),
-        lanes(M::Punpcklbw, |a, b| interleave(a, b, 1, 0)),
-        lanes(M::Punpcklwd, |a, b| interleave(a, b, 2, 0)),
-        lanes(M::Punpckldq, |a, b| interleave(a, b, 4, 0)),
-        xmm(M::Punpcklqdq, |a, b| interleave(a, b, 8, 0)),
+        lanes(M::Pand, M::Vpand, |a, b| a & b),
+        xmm(M::Andps, M::Vandps, |a, b| a & b),
+        xmm(M::Andpd, M::Vandpd, |a, b| a & b),
+        lanes(M::Pandn, M::Vpandn, |a, b| !a & b),
+        xmm(M::Andnps, M::Vandnps, |a, b| !a & b),
+        xmm(M::Andnpd, M::Vandnpd, |a, b| !a & b),
+        lanes(M::Por, M::Vpor, |a, b| a | b),
+        xmm(M::Orps, M::Vorps, |a, b| a | b),
+        xmm(M::Orpd, M::Vorpd, |a, b| a | b),
+        lanes(M::Pxor, M::Vpxor, |a, b| a ^ b),
+        xmm(M::Xorps, M::Vxorps, |a, b| a ^ b),
+        xmm(M::Xorpd, M::Vxorpd, |a, b| a ^ b),
+        lanes(M::Paddb, M::Vpaddb, |a, b| bytes(a, b, u8::wrapping_add)),
+        lanes(M::Paddw, M::Vpaddw, |a, b| words(a, b, u16::wrapping_add)),
+        lanes(M::Paddd, M::Vpaddd, |a, b| dwords(a, b, u32::wrapping_add)),
+        lanes(M::Paddq, M::Vpaddq, |a, b| qwords(a, b, u64::wrapping_add)),
+        lanes(M::Psubb, M::Vpsubb, |a, b| bytes(a, b, u8::wrapping_sub)),
+        lanes(M::Psubw, M::Vpsubw, |a, b| words(a, b, u16::wrapping_sub)),
+        lanes(M::Psubd, M::Vpsubd, |a, b| dwords(a, b, u32::wrapping_sub)),
+        lanes(M::Psubq, M::Vpsubq, |a, b| qwords(a, b, u64::wrapping_sub)),
+        lanes(M::Paddsb, M::Vpaddsb, |a, b| bytes(a, b, signed8(i8::saturating_add))),
+        lanes(M::Paddsw, M::Vpaddsw, |a, b| words(a, b, signed16(i16::saturating_add))),
+        lanes(M::Paddusb, M::Vpaddusb, |a, b| bytes(a, b, u8::saturating_add)),
+        lanes(M::Paddusw, M::Vpaddusw, |a, b| words(a, b, u16::saturating_add)),
+        lanes(M::Psubsb, M::Vpsubsb, |a, b| bytes(a, b, signed8(i8::saturating_sub))),
+        lanes(M::Psubsw, M::Vpsubsw, |a, b| words(a, b, signed16(i16::saturating_sub))),
+        lanes(M::Psubusb, M::Vpsubusb, |a, b| bytes(a, b, u8::saturating_sub)),
+        lanes(M::Psubusw, M::Vpsubusw, |a, b| words(a, b, u16::saturating_sub)),
+        lanes(M::Pmullw, M::Vpmullw, |a, b| words(a, b, u16::wrapping_mul)),
+        lanes(M::Pmulhw, M::Vpmulhw, |a, b| words(a, b, multiply_high)),
+        lanes(M::Pmulhuw, M::Vpmulhuw, |a, b| {
+            words(a, b, |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16)
+        }),
+        lanes(M::Pmuludq, M::Vpmuludq, pmuludq),
+        lanes(M::Pmaddwd, M::Vpmaddwd, pmaddwd),
+        lanes(M::Psadbw, M::Vpsadbw, psadbw),
+        lanes(M::Pavgb, M::Vpavgb, |a, b| {
+            bytes(a, b, |a, b| (u16::from(a) + u16::from(b)).div_ceil(2) as u8)
+        }),
+        lanes(M::Pavgw, M::Vpavgw, |a, b| {
+            words(a, b, |a, b| (u32::from(a) + u32::from(b)).div_ceil(2) as u16)
+        }),
+        lanes(M::Pmaxub, M::Vpmaxub, |a, b| bytes(a, b, u8::max)),
+        lanes(M::Pminub, M::Vpminub, |a, b| bytes(a, b, u8::min)),
+        lanes(M::Pmaxsw, M::Vpmaxsw, |a, b| words(a, b, signed16(i16::max))),
+        lanes(M::Pminsw, M::Vpminsw, |a, b| words(a, b, signed16(i16::min))),
+        lanes(M::Pcmpeqb, M::Vpcmpeqb, |a, b| bytes(a, b, |a, b| all_ones_if(a == b))),
+        lanes(M::Pcmpeqw, M::Vpcmpeqw, |a, b| words(a, b, |a, b| all_ones_if(a == b))),
+        lanes(M::Pcmpeqd, M::Vpcmpeqd, |a, b| dwords(a, b, |a, b| all_ones_if(a == b))),
+        lanes(M::Pcmpgtb, M::Vpcmpgtb, |a, b| bytes(a, b, |a, b| all_ones_if(a as i8 > b as i8))),
+        lanes(M::Pcmpgtw, M::Vpcmpgtw, |a, b| words(a, b, |a, b| all_ones_if(a as i16 > b as i16))),
+        lanes(M::Pcmpgtd, M::Vpcmpgtd, |a, b| dwords(a, b, |a, b| all_ones_if(a as i32 > b as i32))),
+        joined(M::Packsswb, M::Vpacksswb, packsswb),
+        joined(M::Packuswb, M::Vpackuswb, packuswb),
+        joined(M::Packssdw, M::Vpackssdw, packssdw),
+        lanes(M::Punpcklbw, M::Vpunpcklbw, |a, b| interleave(a, b, 1, 0)),
+        lanes(M::Punpcklwd, M::Vpunpcklwd, |a, b| interleave(a, b, 2, 0)),
+        lanes(M::Punpckldq, M::Vpunpckldq, |a, b| interleave(a, b, 4, 0)),
+        xmm(M::Punpcklqdq, M::Vpunpcklqdq, |a, b| interleave(a, b, 8, 0)),
         Row {
-            mnemonic: M::Punpckhbw,
+            legacy: Some(M::Punpckhbw),
+            vex: Some(M::Vpunpckhbw),
             xmm: |a, b| interleave(a, b, 1, 8),
             mmx: Mmx::Own(|a, b| high(interleave(a, b, 1, 0))),
         },
         Row {
-            mnemonic: M::Punpckhwd,
+            legacy: Some(M::Punpckhwd),
+            vex: Some(M::Vpunpckhwd),
             xmm: |a, b| interleave(a, b, 2, 8),
             mmx: Mmx::Own(|a, b| high(interleave(a, b, 2, 0))),
         },
         Row {
-            mnemonic: M::Punpckhdq,
+            legacy: Some(M::Punpckhdq),
+            vex: Some(M::Vpunpckhdq),
             xmm: |a, b| interleave(a, b, 4, 8),
             mmx: Mmx::Own(|a, b| high(interleave(a, b, 4, 0))),
         },
-        xmm(M::Punpckhqdq, |a, b| interleave(a, b, 8, 8)),
-        xmm(M::Unpcklps, |a, b| interleave(a, b, 4, 0)),
-        xmm(M::Unpckhps, |a, b| interleave(a, b, 4, 8)),
-        xmm(M::Unpcklpd, |a, b| interleave(a, b, 8, 0)),
-        xmm(M::Unpckhpd, |a, b| interleave(a, b, 8, 8)),
-        lanes(M::Psllw, psllw),
-        lanes(M::Pslld, pslld),
-        lanes(M::Psllq, psllq),
-        lanes(M::Psrlw, psrlw),
-        lanes(M::Psrld, psrld),
-        lanes(M::Psrlq, psrlq),
-        lanes(M::Psraw, psraw),
-        lanes(M::Psrad, psrad),
-        xmm(M::Pslldq, pslldq),
-        xmm(M::Psrldq, psrldq),
+        xmm(M::Punpckhqdq, M::Vpunpckhqdq, |a, b| interleave(a, b, 8, 8)),
+        xmm(M::Unpcklps, M::Vunpcklps, |a, b| interleave(a, b, 4, 0)),
+        xmm(M::Unpckhps, M::Vunpckhps, |a, b| interleave(a, b, 4, 8)),
+        xmm(M::Unpcklpd, M::Vunpcklpd, |a, b| interleave(a, b, 8, 0)),
+        xmm(M::Unpckhpd, M::Vunpckhpd, |a, b| interleave(a, b, 8, 8)),
+        lanes(M::Psllw, M::Vpsllw, psllw),
+        lanes(M::Pslld, M::Vpslld, pslld),
+        lanes(M::Psllq, M::Vpsllq, psllq),
+        lanes(M::Psrlw, M::Vpsrlw, psrlw),
+        lanes(M::Psrld, M::Vpsrld, psrld),
+        lanes(M::Psrlq, M::Vpsrlq, psrlq),
+        lanes(M::Psraw, M::Vpsraw, psraw),
+        lanes(M::Psrad, M::Vpsrad, psrad),
+        xmm(M::Pslldq, M::Vpslldq, pslldq),
+        xmm(M::Psrldq, M::Vpsrldq, psrldq),
         // SSSE3 and SSE4.1.
-        Row { mnemonic: M::Pshufb, xmm: pshufb, mmx: Mmx::Own(|a, b| pshufb(a, b & SHUFFLE_MMX)) },
-        lanes(M::Pabsb, |_, b| bytes(0, b, |_, b| (b as i8).unsigned_abs())),
-        lanes(M::Pabsw, |_, b| words(0, b, |_, b| (b as i16).unsigned_abs())),
-        lanes(M::Pabsd, |_, b| dwords(0, b, |_, b| (b as i32).unsigned_abs())),
-        xmm(M::Pmaxsb, |a, b| bytes(a, b, signed8(i8::max))),
-        xmm(M::Pminsb, |a, b| bytes(a, b, signed8(i8::min))),
-        xmm(M::Pmaxuw, |a, b| words(a, b, u16::max)),
-        xmm(M::Pminuw, |a, b| words(a, b, u16::min)),
-        xmm(M::Pmaxud, |a, b| dwords(a, b, u32::max)),
-        xmm(M::Pminud, |a, b| dwords(a, b, u32::min)),
-        xmm(M::Pmaxsd, |a, b| dwords(a, b, |a, b| (a as i32).max(b as i32) as u32)),
-        xmm(M::Pminsd, |a, b| dwords(a, b, |a, b| (a as i32).min(b as i32) as u32)),
-        xmm(M::Pmulld, |a, b| dwords(a, b, u32::wrapping_mul)),
-        xmm(M::Pcmpeqq, |a, b| qwords(a, b, |a, b| all_ones_if(a == b))),
-        xmm(M::Pcmpgtq, |a, b| qwords(a, b, |a, b| all_ones_if(a as i64 > b as i64))),
-        joined(M::Phaddw, |a, b| neighbours16(a, b, i16::wrapping_add)),
-        joined(M::Phaddd, |a, b| neighbours32(a, b, i32::wrapping_add)),
-        joined(M::Phaddsw, |a, b| neighbours16(a, b, i16::saturating_add)),
-        joined(M::Phsubw, |a, b| neighbours16(a, b, i16::wrapping_sub)),
-        joined(M::Phsubd, |a, b| neighbours32(a, b, i32::wrapping_sub)),
-        joined(M::Phsubsw, |a, b| neighbours16(a, b, i16::saturating_sub)),
-        lanes(M::Pmaddubsw, pmaddubsw),
-        lanes(M::Pmulhrsw, |a, b| words(a, b, multiply_high_rounded)),
-        lanes(M::Psignb, |a, b| bytes(a, b, |a, b| with_sign(a as i8 as i64, b as i8 as i64) as u8)),
-        lanes(M::Psignw, |a, b| words(a, b, |a, b| with_sign(a as i16 as i64, b as i16 as i64) as u16)),
-        lanes(M::Psignd, |a, b| dwords(a, b, |a, b| with_sign(a as i32 as i64, b as i32 as i64) as u32)),
-        xmm(M::Packusdw, packusdw),
-        xmm(M::Pmuldq, pmuldq),
-        xmm(M::Phminposuw, |_, b| phminposuw(b)),
-        xmm(M::Movshdup, |_, b| pick_dwords(b, b, 0b11_11_01_01)),
-        xmm(M::Movsldup, |_, b| pick_dwords(b, b, 0b10_10_00_00)),
+        Row {
+            legacy: Some(M::Pshufb),
+            vex: Some(M::Vpshufb),
+            xmm: pshufb,
+            mmx: Mmx::Own(|a, b| pshufb(a, b & SHUFFLE_MMX)),
+        },
+        lanes(M::Pabsb, M::Vpabsb, |_, b| bytes(0, b, |_, b| (b as i8).unsigned_abs())),
+        lanes(M::Pabsw, M::Vpabsw, |_, b| words(0, b, |_, b| (b as i16).unsigned_abs())),
+        lanes(M::Pabsd, M::Vpabsd, |_, b| dwords(0, b, |_, b| (b as i32).unsigned_abs())),
+        xmm(M::Pmaxsb, M::Vpmaxsb, |a, b| bytes(a, b, signed8(i8::max))),
+        xmm(M::Pminsb, M::Vpminsb, |a, b| bytes(a, b, signed8(i8::min))),
+        xmm(M::Pmaxuw, M::Vpmaxuw, |a, b| words(a, b, u16::max)),
+        xmm(M::Pminuw, M::Vpminuw, |a, b| words(a, b, u16::min)),
+        xmm(M::Pmaxud, M::Vpmaxud, |a, b| dwords(a, b, u32::max)),
+        xmm(M::Pminud, M::Vpminud, |a, b| dwords(a, b, u32::min)),
+        xmm(M::Pmaxsd, M::Vpmaxsd, |a, b| dwords(a, b, |a, b| (a as i32).max(b as i32) as u32)),
+        xmm(M::Pminsd, M::Vpminsd, |a, b| dwords(a, b, |a, b| (a as i32).min(b as i32) as u32)),
+        xmm(M::Pmulld, M::Vpmulld, |a, b| dwords(a, b, u32::wrapping_mul)),
+        xmm(M::Pcmpeqq, M::Vpcmpeqq, |a, b| qwords(a, b, |a, b| all_ones_if(a == b))),
+        xmm(M::Pcmpgtq, M::Vpcmpgtq, |a, b| qwords(a, b, |a, b| all_ones_if(a as i64 > b as i64))),
+        joined(M::Phaddw, M::Vphaddw, |a, b| neighbours16(a, b, i16::wrapping_add)),
+        joined(M::Phaddd, M::Vphaddd, |a, b| neighbours32(a, b, i32::wrapping_add)),
+        joined(M::Phaddsw, M::Vphaddsw, |a, b| neighbours16(a, b, i16::saturating_add)),
+        joined(M::Phsubw, M::Vphsubw, |a, b| neighbours16(a, b, i16::wrapping_sub)),
+        joined(M::Phsubd, M::Vphsubd, |a, b| neighbours32(a, b, i32::wrapping_sub)),
+        joined(M::Phsubsw, M::Vphsubsw, |a, b| neighbours16(a, b, i16::saturating_sub)),
+        lanes(M::Pmaddubsw, M::Vpmaddubsw, pmaddubsw),
+        lanes(M::Pmulhrsw, M::Vpmulhrsw, |a, b| words(a, b, multiply_high_rounded)),
+        lanes(M::Psignb, M::Vpsignb, |a, b| {
+            bytes(a, b, |a, b| with_sign(a as i8 as i64, b as i8 as i64) as u8)
+        }),
+        lanes(M::Psignw, M::Vpsignw, |a, b| {
+            words(a, b, |a, b| with_sign(a as i16 as i64, b as i16 as i64) as u16)
+        }),
+        lanes(M::Psignd, M::Vpsignd, |a, b| {
+            dwords(a, b, |a, b| with_sign(a as i32 as i64, b as i32 as i64) as u32)
+        }),
+        xmm(M::Packusdw, M::Vpackusdw, packusdw),
+        xmm(M::Pmuldq, M::Vpmuldq, pmuldq),
+        xmm(M::Phminposuw, M::Vphminposuw, |_, b| phminposuw(b)),
+        xmm(M::Movshdup, M::Vmovshdup, |_, b| pick_dwords(b, b, 0b11_11_01_01)),
+        xmm(M::Movsldup, M::Vmovsldup, |_, b| pick_dwords(b, b, 0b10_10_00_00)),
+        // AVX2.
+        vex(M::Vpsllvd, |a, b| dwords(a, b, |a, n| a.checked_shl(n).unwrap_or(0))),
+        vex(M::Vpsllvq, |a, b| qwords(a, b, |a, n| if n < 64 { a << n } else { 0 })),
+        vex(M::Vpsrlvd, |a, b| dwords(a, b, |a, n| a.checked_shr(n).unwrap_or(0))),
+        vex(M::Vpsrlvq, |a, b| qwords(a, b, |a, n| if n < 64 { a >> n } else { 0 })),
+        vex(M::Vpsravd, |a, b| dwords(a, b, |a, n| (a as i32 >> n.min(31)) as u32)),
         // AES and SHA.
-        xmm(M::Aesenc, aes::aesenc),
-        xmm(M::Aesenclast, aes::aesenclast),
-        xmm(M::Aesdec, aes::aesdec),
-        xmm(M::Aesdeclast, aes::aesdeclast),
-        xmm(M::Aesimc, |_, b| aes::aesimc(b)),
-        xmm(M::Sha1nexte, sha::sha1_next),
-        xmm(M::Sha1msg1, sha::sha1_message1),
-        xmm(M::Sha1msg2, sha::sha1_message2),
-        xmm(M::Sha256msg1, sha::sha256_message1),
-        xmm(M::Sha256msg2, sha::sha256_message2),
+        xmm(M::Aesenc, M::Vaesenc, aes::aesenc),
+        xmm(M::Aesenclast, M::Vaesenclast, aes::aesenclast),
+        xmm(M::Aesdec, M::Vaesdec, aes::aesdec),
+        xmm(M::Aesdeclast, M::Vaesdeclast, aes::aesdeclast),
+        xmm(M::Aesimc, M::Vaesimc, |_, b| aes::aesimc(b)),
+        legacy(M::Sha1nexte, sha::sha1_next),
+        legacy(M::Sha1msg1, sha::sha1_message1),
+        legacy(M::Sha1msg2, sha::sha1_message2),
+        legacy(M::Sha256msg1, sha::sha256_message1),
+        legacy(M::Sha256msg2, sha::sha256_message2),
     ]
 };
