@@ -3,6 +3,8 @@
 #
 #   tools/hosts/linux/test.sh [CASE…]      all if none is named:
 #       hello small two linux faults row three killed doctor selftest quote qgs     see kvm-cases
+#       nodevice locked full      what the doctor says, and with what a TD is refused, without the device, the right to open it,
+#                         and room for one more TD
 #       kexec             a second kernel, started by the first without a reset of the platform
 #       without:LINK      what the doctor says on a server whose firmware left that link out, and with kvm_intel.tdx off (tdx)
 #
@@ -118,6 +120,31 @@ sentence_without() {
     *) return 1 ;;
     esac
 }
+# With what a TD is refused, and what the doctor names first.
+sentences_of() {
+    case $1 in
+    nodevice)
+        echo "/dev/kvm (not there); to do: modprobe kvm_intel tdx=1"
+        echo "/dev/kvm cannot be opened: the kernel answered ENOENT (No such file or directory); load KVM with 'modprobe kvm_intel tdx=1'"
+        ;;
+    locked)
+        echo "permission (EACCES (Permission denied)); to do: become a member of the group"
+        echo "/dev/kvm cannot be opened: the kernel answered EACCES (Permission denied); become a member of the group"
+        ;;
+    full)
+        echo "room for one more TD (/sys/fs/cgroup/tds has 0 TDs of at most 0); to do: end a TD"
+        echo "the TD cannot be initialised (KVM_TDX_INIT_VM): the kernel answered EBUSY (Device or resource busy); the cgroup's limit of TDs is reached"
+        ;;
+    esac
+}
+is_refused_with_its_sentences() {
+    local doctor refusal
+    { read -r doctor; read -r refusal; } < <(sentences_of "$1")
+    sed -n 's/^.*TD| doctor: //p' "$target/$1.console" | grep -qF "The first missing link: $doctor" ||
+        { echo "# the doctor does not say: $doctor"; return 1; }
+    sed -n 's/^.*TD| refused: //p' "$target/$1.console" | grep -qF "$refusal" ||
+        { echo "# the refusal does not say: $refusal"; return 1; }
+}
 doctor_names() {
     local link=$1 sentence options=() append="tdvisor.steps=script tdvisor.cases=missing"
     sentence=$(sentence_without "$link") || { echo "# there is no link '$link'"; return 1; }
@@ -169,10 +196,11 @@ case_passes() {
     hello) hello_is_measured_alike hello hello-td ;;
     two) hello_is_measured_alike two hello-td --vcpus 2 ;;
     linux) linux_is_measured_alike ;;
+    nodevice | locked | full) is_refused_with_its_sentences "$1" ;;
     esac
 }
 
-all=(hello small two linux faults row three killed doctor selftest quote qgs
+all=(hello small two linux faults row three killed doctor selftest quote qgs nodevice locked full
     kexec without:{vmx,memory-encryption,key-ids,seam-range,movdir64b,tdx})
 [ $# = 0 ] || all=("$@")
 echo "TAP version 13"

@@ -50,6 +50,8 @@ pub(crate) struct Processor<'s> {
     vmx: Vmx,
     /// Instructions that it had retired where it goes on from a saved state.
     retired_before: u64,
+    /// Instructions, besides those, that the server knows of.
+    noted: u64,
     /// Whether the processor has come to the point where the server freezes.
     arrived: bool,
 }
@@ -87,6 +89,7 @@ impl<'s> Processor<'s> {
             msrs: Msrs::default(),
             vmx: Vmx::default(),
             retired_before: 0,
+            noted: 0,
             arrived: false,
         }
     }
@@ -112,7 +115,7 @@ impl<'s> Processor<'s> {
             }
         }
         self.server.interrupts.leave(self.index);
-        self.server.note_retired(self.retired_before.wrapping_add(self.cpu.retired()));
+        self.note_retired();
         self.save()
     }
 
@@ -182,8 +185,16 @@ impl<'s> Processor<'s> {
         let before = self.cpu.retired();
         let exit = self.engine.run(&mut self.cpu, &mut self.bus, Budget(SLICE), bell.flag());
         let retired = self.cpu.retired().wrapping_sub(before);
+        self.note_retired();
         self.pass_time(if exit == Exit::BudgetExhausted { SLICE } else { retired });
         exit
+    }
+
+    /// Tells the server what was retired since the last time.
+    fn note_retired(&mut self) {
+        let retired = self.cpu.retired();
+        self.server.note_retired(retired.wrapping_sub(self.noted));
+        self.noted = retired;
     }
 
     /// Virtual time passes with what the processor does.

@@ -498,7 +498,8 @@ impl Server {
         &self.record
     }
 
-    /// Instructions that the host's processors have retired; complete when [`Self::run`] is back.
+    /// Instructions that the host's processors have retired, to the end of the slice that each is in; those of TDs are not
+    /// among them ([`Machine::guest_retired`]).
     pub fn retired(&self) -> u64 {
         self.retired.load(Ordering::Acquire)
     }

@@ -116,6 +116,7 @@ pub struct Machine {
     tdcalls: std::sync::OnceLock<Arc<dyn TdcallObserver>>,
     interrupts: std::sync::OnceLock<std::sync::Weak<dyn InterruptController>>,
     clock: VirtualClock,
+    guest_retired: AtomicU64,
     started: std::time::Instant,
 }
 
@@ -189,6 +190,7 @@ impl Machine {
             tdcalls: std::sync::OnceLock::new(),
             interrupts: std::sync::OnceLock::new(),
             clock,
+            guest_retired: AtomicU64::new(0),
             started: std::time::Instant::now(),
         }
     }
@@ -316,6 +318,15 @@ impl Machine {
     /// Moves the time-stamp counter forward.
     pub fn advance_tsc(&self, ticks: u64) {
         self.clock.advance(Ticks::new(ticks));
+    }
+
+    /// Instructions that guests have retired, to the end of the slice that each is in. Goes on where a restored machine stood.
+    pub fn guest_retired(&self) -> u64 {
+        self.guest_retired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_guest_retired(&self, instructions: u64) {
+        self.guest_retired.fetch_add(instructions, Ordering::AcqRel);
     }
 
     /// Lets guests on a processor execute this many more instructions; then it leaves them as for an external

@@ -24,6 +24,7 @@ use crate::module::saved::SavedModule;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedMachine {
     tsc: u64,
+    guest_retired: u64,
     module: SavedModule,
     processors: Vec<SavedProcessor>,
     /// Pages with dirty lines of a key that is no longer theirs.
@@ -253,6 +254,7 @@ impl Machine {
             interrupts: _,
             clock: _,
             started: _,
+            guest_retired,
         } = self;
         let modes = (self.rdseed_has_entropy(), self.pconfig_mode());
         if faults.is_armed() || modes != (true, PconfigMode::Ok) {
@@ -265,6 +267,7 @@ impl Machine {
             processors.iter().enumerate().map(|(lp, processor)| SavedProcessor::of(lp, processor));
         Ok(SavedMachine {
             tsc: self.tsc(),
+            guest_retired: guest_retired.load(tdvisor_base::sync::Ordering::Acquire),
             module: module.save(),
             processors: processors.collect::<Result<_, _>>()?,
             dirty: dirty.all().into_iter().map(|(pfn, key)| (pfn, key.get())).collect(),
@@ -278,7 +281,7 @@ impl Machine {
     /// [`NotThisMachine`].
     pub fn restore(config: MachineConfig, saved: SavedMachine) -> Result<Self, NotThisMachine> {
         let config = config.presented();
-        let SavedMachine { tsc, module, processors, dirty, violations } = saved;
+        let SavedMachine { tsc, guest_retired, module, processors, dirty, violations } = saved;
         let module = Module::restore(&config, module).ok_or(NotThisMachine)?;
         let machine = Self::assemble_empty(config, module);
         if processors.len() != machine.processors.len() {
@@ -291,6 +294,7 @@ impl Machine {
         for violation in violations {
             machine.violations.push(violation.violation().ok_or(NotThisMachine)?);
         }
+        machine.note_guest_retired(guest_retired);
         machine.advance_tsc(match machine.config.tsc_source {
             TscSource::Virtual => tsc.saturating_sub(machine.tsc()),
             TscSource::Host => tsc,

@@ -322,6 +322,7 @@ impl Processor<'_> {
             msrs,
             vmx,
             retired_before,
+            noted: _,
             arrived: _,
             debug: _,
         } = self;
@@ -339,6 +340,7 @@ impl Processor<'_> {
         self.cpu.state = cpu.state();
         self.cpu.tlb.flush_all();
         self.retired_before = retired;
+        self.server.note_retired(retired);
         self.msrs = msrs;
         self.vmx = vmx.vmx();
     }

@@ -2,6 +2,7 @@
 
 mod gdb;
 mod input;
+mod marks;
 mod snapshot;
 mod summary;
 mod trace;
@@ -17,7 +18,7 @@ use server_emu::{BootFiles, Ending, Pace, ServerConfig};
 use tdvisor_board::address;
 use tdvisor_host_image::HOST_IMAGE;
 use tdvisor_runtime::debugger::Debugger;
-use tdvisor_runtime::server::{Outside, ServerEvent, ServerSession, ServerSpec};
+use tdvisor_runtime::server::{Marks, Outside, ServerEvent, ServerSession, ServerSpec};
 use tdvisor_runtime::worker::StopFlag;
 
 use super::hardware::HardwareArgs;
@@ -34,6 +35,7 @@ use crate::read_bounded::read_bounded;
 use crate::streams::Streams;
 use gdb::GdbArgs;
 use input::ConsoleInput;
+use marks::MarkArgs;
 use snapshot::{Resumed, SnapshotArgs};
 use summary::Summary;
 use trace::{CallTrace, TraceArgs};
@@ -114,6 +116,8 @@ pub struct Args {
     gdb: GdbArgs,
     #[command(flatten)]
     status_lines: StatusLinesArgs,
+    #[command(flatten)]
+    marks: MarkArgs,
     /// Print the summary as JSON on stdout; the host's console goes to stderr.
     #[arg(long)]
     json: bool,
@@ -247,11 +251,13 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         (None, Some(parts)) => args.gdb.debugger(&parts.config, &streams)?,
         (None, None) => None,
     };
+    let marks = args.marks.marks();
     let mut making = Making {
         args: &args,
         parts,
         resumed,
         console: &console,
+        marks: &marks,
         input: &input,
         trace: &trace,
         debugger,
@@ -273,7 +279,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     console.finish();
     let saved = if *ended.ending() == Ending::Frozen { args.snapshots.save(&ended)? } else { None };
-    let summary = Summary::of(ended.report(), console.panic(), saved, started.elapsed());
+    let summary = Summary::of(ended.report(), console.panic(), saved, marks.all(), started.elapsed());
     if args.json {
         streams.out.send(format!("{}\n", summary.to_json()).as_bytes());
     } else {
@@ -306,6 +312,7 @@ struct Making<'a> {
     parts: Option<Parts>,
     resumed: Option<Resumed>,
     console: &'a Console,
+    marks: &'a Marks,
     input: &'a ConsoleInput,
     trace: &'a CallTrace,
     debugger: Option<Debugger>,
@@ -318,6 +325,7 @@ impl<'a> Making<'a> {
         let outside = Outside {
             console: Box::new(self.console.clone()),
             freeze_at: self.args.snapshots.at(),
+            marks: self.marks.clone(),
             trace: self.trace.of_calls(),
             faults: self.args.inject.clone(),
             debugger: self.debugger.take(),

@@ -29,6 +29,21 @@ fn known_mrtd(guest: &str) -> String {
 }
 
 #[test]
+fn marks_say_what_host_and_td_had_executed_when_the_console_said_a_text() {
+    let texts = ["the module is up", "hello-td: done", "never said"];
+    let (_, summary) = host(&texts.map(|text| ["--mark", text]).concat(), 0);
+    let executed = |of: &serde_json::Value| {
+        ["instructions", "td_instructions"].map(|side| of[side].as_u64().unwrap_or_default())
+    };
+    let [up, done, never] = [0, 1, 2].map(|index| summary["marks"][index].clone());
+    let ([host_up, td_up], [host_done, td_done]) = (executed(&up), executed(&done));
+    let [host_all, td_all] = executed(&summary);
+    assert!(0 < host_up && host_up < host_done && host_done < host_all, "{summary}");
+    assert!(td_up == 0 && 0 < td_done && td_done <= td_all, "{summary}");
+    assert_eq!(never, serde_json::json!({ "text": "never said" }), "{summary}");
+}
+
+#[test]
 fn a_server_is_switched_off_also_while_a_td_spins() {
     let image = Folder::new("host-image-spin").write("fault-td", FAULT_TD.image);
     for more in [&[][..], &["--deterministic", "1"]] {

@@ -25,7 +25,7 @@ fn a_resumed_run_is_the_uninterrupted_one_byte_for_byte_and_instruction_by_instr
     let before = before.strip_suffix('\n').unwrap_or(&before);
     assert!(before.lines().last().is_some_and(|line| line.contains(TEXT)), "{before}");
     assert_eq!(format!("{before}{}", second.stderr()), whole.stderr());
-    for fact in ["instructions", "seamcalls", "ending", "violations", "audit"] {
+    for fact in ["instructions", "td_instructions", "seamcalls", "ending", "violations", "audit"] {
         assert_eq!(second.json()[fact], whole.json()[fact], "{fact}");
     }
 }

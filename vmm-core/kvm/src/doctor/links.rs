@@ -271,7 +271,11 @@ fn room(facts: &Facts) -> Link {
     let own = facts.read("proc/self/cgroup").and_then(|text| {
         text.lines().find_map(|line| line.strip_prefix("0::/").map(|path| format!("{root}/{path}")))
     });
-    let current = |folder: &str| misc(facts, &format!("{folder}/misc.current")).unwrap_or(0);
+    // KVM of Linux 7.3 gives back a charge that it did not get where a cgroup's limit is reached; the count is below zero then.
+    let current = |folder: &str| {
+        let count = misc(facts, &format!("{folder}/misc.current")).unwrap_or(0);
+        if count > i64::MAX.cast_unsigned() { 0 } else { count }
+    };
     let capacity = misc(facts, &format!("{root}/misc.capacity"));
     let mut folder = own.unwrap_or_else(|| root.to_owned());
     while folder.len() > root.len() {

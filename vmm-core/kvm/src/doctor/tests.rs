@@ -86,10 +86,10 @@ fn state(diagnosis: &Diagnosis, kind: LinkKind) -> LinkState {
 }
 
 #[track_caller]
-fn misses(machine: &Machine, kvm: KvmAnswer, kind: LinkKind) {
+fn misses(machine: &Machine, kvm: KvmAnswer, kind: LinkKind, found: &str) {
     let diagnosis = machine.diagnosis(kvm);
-    let first = diagnosis.first_missing().map(|link| link.kind);
-    assert_eq!(first, Some(kind), "{diagnosis:#?}");
+    let first = diagnosis.first_missing().map(|link| (link.kind, link.found.as_str()));
+    assert_eq!(first, Some((kind, found)), "{diagnosis:#?}");
     assert!(!diagnosis.can_run_tds());
 }
 
@@ -111,49 +111,74 @@ const NO_TDS: KvmAnswer = KvmAnswer::Types(1);
 fn each_missing_link_is_found() {
     let amd =
         "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: EPYC\nflags\t\t: svm\n\n";
-    misses(&without_tdx().with("proc/cpuinfo", amd), NO_TDS, LinkKind::Cpu);
-    misses(&without_tdx().with_msr(0x3a, 1), NO_TDS, LinkKind::Vmx);
+    misses(&without_tdx().with("proc/cpuinfo", amd), NO_TDS, LinkKind::Cpu, "EPYC");
+    misses(&without_tdx().with_msr(0x3a, 1), NO_TDS, LinkKind::Vmx, "MSR 0x3a is 0x1");
     let no_flag = without_tdx().without("dev/cpu").with(
         "proc/cpuinfo",
         "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Xeon\nflags\t\t: fpu tme\n\n",
     );
-    misses(&no_flag, NO_TDS, LinkKind::Vmx);
-    misses(&without_tdx().with_msr(0x982, 0), NO_TDS, LinkKind::MemoryEncryption);
-    misses(&without_tdx().with_msr(0x87, 63), NO_TDS, LinkKind::KeyIds);
-    misses(&without_tdx().with_msr(0x87, 1 << 32 | 62), NO_TDS, LinkKind::KeyIds);
-    misses(&without_tdx().with_msr(0x1401, 0), NO_TDS, LinkKind::SeamRange);
-    misses(&without_tdx().with("proc/sys/kernel/osrelease", "6.12.117\n"), NO_TDS, LinkKind::KernelVersion);
+    misses(
+        &no_flag,
+        NO_TDS,
+        LinkKind::Vmx,
+        "the kernel shows no vmx: the processor lacks it, or the BIOS locked it off",
+    );
+    misses(&without_tdx().with_msr(0x982, 0), NO_TDS, LinkKind::MemoryEncryption, "MSR 0x982 is 0x0");
+    misses(&without_tdx().with_msr(0x87, 63), NO_TDS, LinkKind::KeyIds, "0 for TDX (MSR 0x87)");
+    misses(&without_tdx().with_msr(0x87, 1 << 32 | 62), NO_TDS, LinkKind::KeyIds, "1 for TDX (MSR 0x87)");
+    misses(&without_tdx().with_msr(0x1401, 0), NO_TDS, LinkKind::SeamRange, "MSR 0x1401 is 0x0");
+    misses(
+        &without_tdx().with("proc/sys/kernel/osrelease", "6.12.117\n"),
+        NO_TDS,
+        LinkKind::KernelVersion,
+        "6.12.117",
+    );
     let config = format!("boot/config-{RELEASE}");
     misses(
         &without_tdx().with(&config, "# CONFIG_INTEL_TDX_HOST is not set\n"),
         NO_TDS,
         LinkKind::KernelConfig,
+        "CONFIG_INTEL_TDX_HOST is not set",
     );
-    misses(&without_tdx().with(&config, "CONFIG_INTEL_TDX_HOST=y\n"), NO_TDS, LinkKind::KernelConfig);
-    misses(&without_tdx().with("sys/power/state", "mem disk\n"), NO_TDS, LinkKind::NoHibernation);
-    misses(&without_tdx(), NO_TDS, LinkKind::Module);
+    misses(
+        &without_tdx().with(&config, "CONFIG_INTEL_TDX_HOST=y\n"),
+        NO_TDS,
+        LinkKind::KernelConfig,
+        "CONFIG_KVM_INTEL_TDX is not set",
+    );
+    misses(&without_tdx().with("sys/power/state", "mem disk\n"), NO_TDS, LinkKind::NoHibernation, "mem disk");
+    misses(&without_tdx(), NO_TDS, LinkKind::Module, "the kernel's log does not name TDX");
     let without_parameter = Machine::good().without("sys/module/kvm_intel");
-    misses(&without_parameter, KvmAnswer::Closed(Errno(libc::ENOENT)), LinkKind::KvmIntel);
+    misses(&without_parameter, KvmAnswer::Closed(Errno(libc::ENOENT)), LinkKind::KvmIntel, "not loaded");
     let off = Machine::good().with("sys/module/kvm_intel/parameters/tdx", "N\n");
-    misses(&off, NO_TDS, LinkKind::TdxParameter);
+    misses(&off, NO_TDS, LinkKind::TdxParameter, "N");
     let no_device = Machine::good().without("dev/kvm");
-    misses(&no_device, KvmAnswer::Closed(Errno(libc::ENOENT)), LinkKind::Device);
-    misses(&Machine::good(), KvmAnswer::Closed(Errno(libc::EACCES)), LinkKind::Permission);
-    misses(&Machine::good(), NO_TDS, LinkKind::OffersTds);
+    misses(&no_device, KvmAnswer::Closed(Errno(libc::ENOENT)), LinkKind::Device, "not there");
+    misses(
+        &Machine::good(),
+        KvmAnswer::Closed(Errno(libc::EACCES)),
+        LinkKind::Permission,
+        "EACCES (Permission denied)",
+    );
+    misses(&Machine::good(), NO_TDS, LinkKind::OffersTds, "KVM_CAP_VM_TYPES is 0x1");
 }
 
 #[test]
 fn a_machine_whose_key_ids_or_whose_cgroups_are_used_up_says_which() {
     let full = Machine::good().with("sys/fs/cgroup/misc.current", "tdx 31\n");
-    misses(&full, TDX_TYPES, LinkKind::Room);
+    misses(&full, TDX_TYPES, LinkKind::Room, "31 of 31 key ids in use");
     let limited = Machine::good()
         .with("sys/fs/cgroup/vms/misc.max", "tdx 1\n")
         .with("sys/fs/cgroup/vms/misc.current", "tdx 1\n");
-    misses(&limited, TDX_TYPES, LinkKind::Room);
+    misses(&limited, TDX_TYPES, LinkKind::Room, "/sys/fs/cgroup/vms has 1 TDs of at most 1");
     let unlimited = Machine::good()
         .with("sys/fs/cgroup/vms/misc.max", "tdx max\n")
         .with("sys/fs/cgroup/vms/misc.current", "tdx 1\n");
     assert!(unlimited.diagnosis(TDX_TYPES).can_run_tds());
+    let below_zero = Machine::good()
+        .with("sys/fs/cgroup/vms/misc.max", "tdx 1\n")
+        .with("sys/fs/cgroup/vms/misc.current", "tdx 18446744073709551615\n");
+    assert!(below_zero.diagnosis(TDX_TYPES).can_run_tds());
 }
 
 #[test]
@@ -180,7 +205,7 @@ fn what_cannot_be_read_is_unknown_and_what_kvm_proves_is_good() {
 #[test]
 fn a_kernel_without_sysctls_is_known_by_its_version() {
     let machine = Machine::good().without("proc/sys").with("proc/version", "Linux version 6.15.1 (gcc)\n");
-    misses(&machine, TDX_TYPES, LinkKind::KernelVersion);
+    misses(&machine, TDX_TYPES, LinkKind::KernelVersion, "6.15.1");
 }
 
 #[test]

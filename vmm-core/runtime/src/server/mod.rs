@@ -12,7 +12,9 @@
 //! host's: what drives the module is the host's own code. A server runs once; after a reset there is another one.
 
 mod freeze_at;
+mod marks;
 mod report;
+mod sought;
 
 use std::fmt;
 use std::fs::File;
@@ -37,7 +39,8 @@ use crate::debugger::{Debuggee, Debugger};
 use crate::inspect::live::{Live, LiveServer, RunningServer};
 use crate::session::Watch;
 use crate::snapshot::{self, Kind, Opened, Rest, SnapshotError};
-use freeze_at::FreezeAt;
+use freeze_at::{FreezeAt, ServerCell};
+pub use marks::{Executed, Mark, Marks};
 pub use report::ServerReport;
 
 /// What a server boots from.
@@ -62,6 +65,8 @@ pub struct Outside {
     pub console: Box<dyn Write + Send>,
     /// The text on its console at which it is frozen.
     pub freeze_at: Option<String>,
+    /// Texts on its console at which it is noted where it stands.
+    pub marks: Marks,
     /// Where its SEAMCALLs are written.
     pub trace: Option<Arc<Trace>>,
     /// SEAMCALLs that fail on purpose.
@@ -239,13 +244,14 @@ impl<'e> ServerSession<'e> {
         events: &'e (dyn Fn(ServerEvent<'_>) + Sync),
         make: impl FnOnce(Devices, Record) -> Result<Server, ServerSessionError>,
     ) -> Result<Self, ServerSessionError> {
-        let Outside { console, freeze_at, trace, faults, debugger } = outside;
+        let Outside { console, freeze_at, marks, trace, faults, debugger } = outside;
         let clock = match pace {
             Pace::Deterministic { seed } => machine_emu::Pace::Deterministic { seed },
             Pace::Real => machine_emu::Pace::Real,
         };
-        let console = FreezeAt::new(console, freeze_at.unwrap_or_default());
-        let to_freeze = console.server();
+        let its_server = ServerCell::default();
+        let console = marks.watch(console, its_server.clone());
+        let console = FreezeAt::new(console, freeze_at.as_deref().unwrap_or_default(), its_server.clone());
         let board = Board::for_server(console, disk, clock).map_err(ServerSessionError::Board)?;
         let record = trace.map_or_else(Record::default, |trace| Record::observed_by(Box::new(Traced(trace))));
         let server = make(board.devices, record)?;
@@ -253,7 +259,7 @@ impl<'e> ServerSession<'e> {
             Some(debugger) => server.debugged_by(debugger.port()),
             None => server,
         });
-        let _ = to_freeze.set(Arc::downgrade(&server));
+        let _ = its_server.set(Arc::downgrade(&server));
         if let Some(plan) = faults {
             server.machine().faults().set_plan(plan);
         }

@@ -6,6 +6,8 @@ use server_emu::record::Counts;
 use server_emu::report::Notice;
 use server_emu::{Ending, Server};
 
+use super::marks::Executed;
+
 /// The facts of a server's run.
 #[derive(Clone, Debug)]
 pub struct ServerReport {
@@ -21,8 +23,8 @@ pub struct ServerReport {
     pub violations: Vec<HostViolation>,
     /// Where the module's structures disagree with each other.
     pub audit: Vec<AuditFinding>,
-    /// Instructions of the host's own code.
-    pub instructions: u64,
+    /// What was executed.
+    pub executed: Executed,
 }
 
 impl ServerReport {
@@ -35,7 +37,7 @@ impl ServerReport {
             lost_notices,
             violations: server.machine().violations(),
             audit: server.machine().audit(),
-            instructions: server.retired(),
+            executed: Executed::by(server),
         }
     }
 }

@@ -7,7 +7,7 @@ use server_emu::{BootFiles, Ending, Pace, ServerConfig};
 use tdvisor_board::address;
 use tdvisor_runtime::Watch;
 use tdvisor_runtime::inspect::live::{Live, LiveServer};
-use tdvisor_runtime::server::{Outside, ServerEvent, ServerSession, ServerSnapshot, ServerSpec};
+use tdvisor_runtime::server::{Marks, Outside, ServerEvent, ServerSession, ServerSnapshot, ServerSpec};
 
 /// Where the host is loaded and entered.
 const ENTRY: u64 = 0x10_0000;
@@ -95,6 +95,7 @@ fn outside(console: &Console, freeze_at: Option<&str>) -> Outside {
     Outside {
         console: Box::new(console.clone()),
         freeze_at: freeze_at.map(str::to_owned),
+        marks: Marks::default(),
         trace: None,
         faults: None,
         debugger: None,
@@ -118,7 +119,7 @@ fn a_server_is_started_driven_and_reported_like_any_machine() {
     let off = Ending::PowerOff { code: CODE };
     assert_eq!((ended.ending(), &report.ending, console.text().as_str()), (&off, &off, "A"));
     assert_eq!(told.into_inner().unwrap_or_else(PoisonError::into_inner), [None, Some(off)]);
-    assert_eq!((report.instructions, report.violations.len(), report.audit.len()), (6, 0, 0));
+    assert_eq!((report.executed.host, report.violations.len(), report.audit.len()), (6, 0, 0));
     let seen = watch.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(seen.iter().all(|server| server.calls.is_empty() && server.violations == 0), "{seen:?}");
 }

@@ -50,6 +50,8 @@ pub struct CpuGuest {
     engine: AnyEngine,
     translations: Option<Translations>,
     debug: Option<DebugLine>,
+    /// Instructions that the machine knows of.
+    noted: u64,
 }
 
 impl Default for CpuGuest {
@@ -66,12 +68,19 @@ impl CpuGuest {
 
     /// A CPU that has not run anything yet, with an engine of choice.
     pub fn with_engine(engine: EngineKind) -> Self {
-        Self { cpu: Box::new(Cpu::new()), engine: engine.engine(), translations: None, debug: None }
+        Self { cpu: Box::new(Cpu::new()), engine: engine.engine(), translations: None, debug: None, noted: 0 }
     }
 
     /// A CPU that a debugger can stop, with an engine of choice.
     pub fn debugged(engine: EngineKind, port: Arc<DebugPort>) -> Self {
         Self { debug: Some(DebugLine::new(port)), ..Self::with_engine(engine) }
+    }
+
+    /// Tells the machine what was retired since the last time.
+    fn note_retired(&mut self, env: &GuestEnv<'_>) {
+        let retired = self.cpu.retired();
+        env.machine().note_guest_retired(retired.wrapping_sub(self.noted));
+        self.noted = retired;
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -150,6 +159,7 @@ impl CpuGuest {
             let retired = self.cpu.retired().wrapping_sub(before);
             // Instructions that fault use the budget up without retiring.
             env.executed(if exit == Exit::BudgetExhausted { budget.0 } else { retired });
+            self.note_retired(env);
             match exit {
                 Exit::BudgetExhausted if env.quantum() == 0 => return Exit::ExternalInterrupt,
                 Exit::BudgetExhausted => {}
@@ -249,6 +259,7 @@ impl GuestCpu for CpuGuest {
                 debug.leave(&self.cpu, env);
             }
             registers::leave(&mut self.cpu, state);
+            self.note_retired(env);
             return exit;
         }
     }

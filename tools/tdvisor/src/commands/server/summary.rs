@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use server_emu::Ending;
-use tdvisor_runtime::server::ServerReport;
+use tdvisor_runtime::server::{Executed, Mark, ServerReport};
 
 /// Version of what `--json` prints: `schemas/server.schema.json`.
 const SCHEMA: u32 = 1;
@@ -15,19 +15,21 @@ pub struct Summary {
     report: ServerReport,
     panic: Option<String>,
     snapshot: Option<String>,
+    marks: Vec<Mark>,
     time: Duration,
 }
 
 impl Summary {
     /// The summary of a server that has ended; `panic` is the line with which its kernel panicked, if it did, and `snapshot`
-    /// what was saved of it, if anything was.
+    /// what was saved of it, if anything was. `marks` is where it stood when its console said what was asked for.
     pub const fn of(
         report: ServerReport,
         panic: Option<String>,
         snapshot: Option<String>,
+        marks: Vec<Mark>,
         time: Duration,
     ) -> Self {
-        Self { report, panic, snapshot, time }
+        Self { report, panic, snapshot, marks, time }
     }
 
     /// How it ended, as one line.
@@ -88,7 +90,11 @@ impl Summary {
         if self.report.audit.is_empty() {
             row("audit", "the module's structures add up");
         }
-        row("host code", &format!("{} instructions", self.report.instructions));
+        for Mark { text, reached } in &self.marks {
+            let place = reached.map_or_else(|| "not reached".to_owned(), executed);
+            row("mark", &format!("{place}: {text}"));
+        }
+        row("executed", &executed(self.report.executed));
         row("time", &format!("{:.3} s", self.time.as_secs_f64()));
         text
     }
@@ -104,6 +110,16 @@ impl Summary {
                 json!({"leaf": leaf.to_string(), "status": status.to_string(), "count": count})
             })
             .collect();
+        let marks: Vec<Value> = self
+            .marks
+            .iter()
+            .map(|Mark { text, reached }| match reached {
+                Some(Executed { host, tds }) => {
+                    json!({"text": text, "instructions": host, "td_instructions": tds})
+                }
+                None => json!({"text": text}),
+            })
+            .collect();
         json!({
             "schema": SCHEMA,
             "ending": self.ending(),
@@ -112,8 +128,15 @@ impl Summary {
             "host": self.report.notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "violations": self.report.violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "audit": self.report.audit.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "instructions": self.report.instructions,
+            "instructions": self.report.executed.host,
+            "td_instructions": self.report.executed.tds,
+            "marks": marks,
             "seconds": self.time.as_secs_f64(),
         })
     }
+}
+
+/// Instructions, for people.
+fn executed(Executed { host, tds }: Executed) -> String {
+    format!("{host} instructions of the host, {tds} of TDs")
 }
