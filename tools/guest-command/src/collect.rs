@@ -6,12 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-
-use thiserror::Error;
 
 use crate::archive::Archive;
 use crate::{elf, script};
@@ -29,24 +28,35 @@ const LOADER_CONFIGURATION: &str = "/etc/ld.so.conf.d";
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
 /// A command cannot be taken along.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub enum CollectError {
     /// The program is not on this machine.
-    #[error("{path}: no such program here", path = .0.display())]
     NoProgram(PathBuf),
     /// A file cannot be read.
-    #[error("{path}: {error}", path = .0.display(), error = .1)]
     File(PathBuf, io::Error),
     /// A library that a program needs is not on this machine.
-    #[error("{path}: its library {library} is not found here", path = .0.display(), library = .1.display())]
     NoLibrary(PathBuf, PathBuf),
     /// Too many symbolic links.
-    #[error("{path}: symbolic links without an end", path = .0.display())]
     Links(PathBuf),
     /// The files are too large together.
-    #[error("the command and its files have more than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
 }
+
+impl fmt::Display for CollectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProgram(path) => write!(f, "{}: no such program here", path.display()),
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::NoLibrary(path, library) => {
+                write!(f, "{}: its library {} is not found here", path.display(), library.display())
+            }
+            Self::Links(path) => write!(f, "{}: symbolic links without an end", path.display()),
+            Self::TooLarge => write!(f, "the command and its files have more than {} MiB", MAX_BYTES >> 20),
+        }
+    }
+}
+
+impl std::error::Error for CollectError {}
 
 /// Collects files into an archive.
 #[derive(Debug, Default)]

@@ -13,10 +13,11 @@
 //! The metadata inside the boot segment already says where everything goes; an image whose metadata does not
 //! describe its own firmware volume is refused.
 
+use std::fmt;
+
 use object::elf::FileHeader64;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, elf};
-use thiserror::Error;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -35,25 +36,38 @@ const DESCRIPTOR_HEADER: usize = 16;
 const TYPE_BFV: u32 = 0;
 
 /// Why an ELF file cannot become an image.
-#[derive(Debug, Error)]
-#[allow(
-    missing_docs,
-    reason = "the message of each variant says it; the build script, which has this file too, asks for none"
-)]
+#[derive(Debug)]
 pub enum PackError {
-    #[error("not a 64-bit little-endian ELF file: {0}")]
+    /// It is no 64-bit little-endian ELF file.
     NotElf(object::read::Error),
-    #[error("no segment for {0}")]
+    /// No segment has this.
     Missing(&'static str),
-    #[error("segment at {0:#x} reaches beyond the file or the place it may have")]
+    /// The segment at this address reaches beyond the file, or the place that it may have.
     OutOfPlace(u64),
-    #[error("segments overlap at {0:#x}")]
+    /// Two segments have this address.
     Overlap(u64),
-    #[error("the image would have {0} bytes, more than {MAX_IMAGE}")]
+    /// The image would have so many bytes, which are too many.
     TooLong(u64),
-    #[error("the TDVF metadata does not describe the image: {0}")]
+    /// This of the TDVF metadata does not describe the image.
     Metadata(&'static str),
 }
+
+impl fmt::Display for PackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotElf(error) => write!(f, "not a 64-bit little-endian ELF file: {error}"),
+            Self::Missing(what) => write!(f, "no segment for {what}"),
+            Self::OutOfPlace(at) => {
+                write!(f, "segment at {at:#x} reaches beyond the file or the place it may have")
+            }
+            Self::Overlap(at) => write!(f, "segments overlap at {at:#x}"),
+            Self::TooLong(bytes) => write!(f, "the image would have {bytes} bytes, more than {MAX_IMAGE}"),
+            Self::Metadata(what) => write!(f, "the TDVF metadata does not describe the image: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for PackError {}
 
 struct Piece<'a> {
     address: u64,

@@ -3,7 +3,9 @@
 //! Invariant: the entries are sorted, apart from each other, whole 4K pages, and neighbours of one use are one
 //! entry. Only memory that was accepted is ever added; [`MemoryMap::mark`] changes uses and adds nothing.
 //!
-//! This file uses `core` only, so that the host-side tests can include it.
+//! This file uses `core` and `heapless` only, so that the host-side tests can include it.
+
+use heapless::Vec;
 
 use crate::hob::Range;
 
@@ -47,21 +49,18 @@ pub enum MapError {
 /// The map.
 #[derive(Clone, Debug)]
 pub struct MemoryMap {
-    entries: [Entry; MAX_ENTRIES],
-    count: usize,
+    entries: Vec<Entry, MAX_ENTRIES>,
 }
-
-const NOTHING: Entry = Entry { range: Range { start: 0, end: 0 }, usage: Use::Free };
 
 impl MemoryMap {
     /// A map without memory.
     pub const fn new() -> Self {
-        Self { entries: [NOTHING; MAX_ENTRIES], count: 0 }
+        Self { entries: Vec::new() }
     }
 
     /// All memory, from the lowest up.
     pub fn entries(&self) -> &[Entry] {
-        self.entries.get(..self.count).unwrap_or_default()
+        &self.entries
     }
 
     /// Adds free memory.
@@ -143,16 +142,14 @@ impl MemoryMap {
         if entry.range.start >= entry.range.end {
             return Ok(());
         }
-        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.entries.get_mut(last))
+        if let Some(last) = self.entries.last_mut()
             && last.usage == entry.usage
             && last.range.end == entry.range.start
         {
             last.range.end = entry.range.end;
             return Ok(());
         }
-        *self.entries.get_mut(self.count).ok_or(MapError::Full)? = entry;
-        self.count += 1;
-        Ok(())
+        self.entries.push(entry).map_err(|_| MapError::Full)
     }
 }
 

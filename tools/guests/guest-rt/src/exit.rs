@@ -6,6 +6,7 @@
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
+use heapless::String;
 use tdx_guest::tdvmcall::{IoSize, hlt, io_write, report_fatal_error_simple};
 
 /// The port to which the result is written.
@@ -51,10 +52,10 @@ unsafe extern "Rust" {
 /// Ends the TD with a message, on the console in full and to the host as far as its registers hold.
 pub fn die(message: fmt::Arguments<'_>) -> ! {
     crate::serial::emergency(format_args!("{guest_last_words}: {message}"));
-    let mut brief = Brief { text: [0; BRIEF], length: 0 };
+    let mut brief = Brief(String::new());
     // A message that is too long is cut, and that is the only way in which this fails.
     let _ = brief.write_fmt(message);
-    report_fatal_error_simple(core::str::from_utf8(&brief.text[..brief.length]).unwrap_or("guest died"))
+    report_fatal_error_simple(&brief.0)
 }
 
 #[panic_handler]
@@ -70,18 +71,12 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// Bytes of a message that ReportFatalError carries in registers, less the final zero.
 const BRIEF: usize = 63;
 
-struct Brief {
-    text: [u8; BRIEF],
-    length: usize,
-}
+struct Brief(String<BRIEF>);
 
 impl Write for Brief {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            let place = self.text.get_mut(self.length).ok_or(fmt::Error)?;
-            *place = if byte.is_ascii() { byte } else { b'?' };
-            self.length += 1;
-        }
-        Ok(())
+        text.chars()
+            .map(|letter| if letter.is_ascii() { letter } else { '?' })
+            .try_for_each(|letter| self.0.push(letter).map_err(|_| fmt::Error))
     }
 }

@@ -5,7 +5,9 @@
 //! Only memory to be accepted counts: that a range is memory already is nothing that a host may say.
 //! Formats: UEFI Platform Initialization specification, volume 3 (HOB); resource type 7 is "unaccepted memory".
 //!
-//! This file uses `core` only, so that the host-side tests can include it.
+//! This file uses `core` and `heapless` only, so that the host-side tests can include it.
+
+use heapless::{CapacityError, Vec};
 
 /// Marks the GUID extension HOB that carries a command: 1f125834-4e85-407c-a7db-af170eae8df7.
 pub const COMMAND_GUID: [u8; 16] =
@@ -53,10 +55,8 @@ pub struct Range {
 /// What the list says, copied out of it.
 #[derive(Clone, Debug)]
 pub struct Hob {
-    ranges: [Range; MAX_RANGES],
-    range_count: usize,
-    command: [u8; MAX_COMMAND],
-    command_length: usize,
+    ranges: Vec<Range, MAX_RANGES>,
+    command: Vec<u8, MAX_COMMAND>,
     length: usize,
 }
 
@@ -66,13 +66,7 @@ impl Hob {
     /// # Errors
     /// [`HobError`] when the list is not well formed.
     pub fn parse(bytes: &[u8]) -> Result<Self, HobError> {
-        let mut hob = Self {
-            ranges: [Range::default(); MAX_RANGES],
-            range_count: 0,
-            command: [0; MAX_COMMAND],
-            command_length: 0,
-            length: 0,
-        };
+        let mut hob = Self { ranges: Vec::new(), command: Vec::new(), length: 0 };
         let mut offset = 0;
         loop {
             let rest = bytes.get(offset..).unwrap_or_default();
@@ -102,7 +96,7 @@ impl Hob {
 
     /// Memory that the guest must accept before use, in the order of the list.
     pub fn unaccepted(&self) -> &[Range] {
-        self.ranges.get(..self.range_count).unwrap_or_default()
+        &self.ranges
     }
 
     /// Bytes of the list, the end entry included.
@@ -112,8 +106,7 @@ impl Hob {
 
     /// The command, without the padding; empty when there is none or it is not ASCII text.
     pub fn command(&self) -> &str {
-        let bytes = self.command.get(..self.command_length).unwrap_or_default();
-        match core::str::from_utf8(bytes) {
+        match core::str::from_utf8(&self.command) {
             Ok(text) if text.is_ascii() => text.trim(),
             _ => "",
         }
@@ -127,12 +120,9 @@ impl Hob {
         let start = read_u64(entry, 32)?;
         let end = start.saturating_add(read_u64(entry, 40)?).min(ADDRESS_LIMIT) & !(PAGE - 1);
         let start = start.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-        if kind == RESOURCE_UNACCEPTED
-            && start < end
-            && let Some(slot) = self.ranges.get_mut(self.range_count)
-        {
-            *slot = Range { start, end };
-            self.range_count += 1;
+        if kind == RESOURCE_UNACCEPTED && start < end {
+            // What finds no room stays unused.
+            let _ = self.ranges.push(Range { start, end });
         }
         Some(())
     }
@@ -142,9 +132,9 @@ impl Hob {
         let data = entry.get(HEADER + GUID..)?;
         if guid == COMMAND_GUID {
             let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-            let length = text.len().min(MAX_COMMAND);
-            self.command[..length].copy_from_slice(&text[..length]);
-            self.command_length = length;
+            self.command.clear();
+            let _: Result<(), CapacityError> =
+                self.command.extend_from_slice(text.get(..MAX_COMMAND).unwrap_or(text));
         }
         Some(())
     }

@@ -5,7 +5,7 @@
 //! 64-bit mode. It decompresses itself to the preferred address or, if it is relocatable and was loaded above it,
 //! to where it was loaded, and needs `init_size` bytes from there on.
 
-use super::{KernelError, LOAD_LIMIT, Part, Plan, claim};
+use super::{KernelError, LOAD_LIMIT, Part, Parts, Plan, claim};
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::hob::Range;
 use crate::memory_map::MemoryMap;
@@ -146,8 +146,7 @@ impl<'a> BzImage<'a> {
             return Err(KernelError::NoRoom { needed: self.init_size, from: self.preferred });
         }
         claim(map, range)?;
-        let mut parts = [Part::default(); super::MAX_PARTS];
-        parts[0] = Part { address: start, bytes: self.code, length: self.code.len() as u64 };
-        Ok(Plan { parts, count: 1, entry: start + ENTRY_64, range })
+        let part = Part { address: start, bytes: self.code, length: self.code.len() as u64 };
+        Ok(Plan { parts: Parts::from_array([part]), entry: start + ENTRY_64, range })
     }
 }

@@ -3,7 +3,7 @@
 //! System V ABI, ELF-64. Linux's `startup_64` has the same contract as the 64-bit entry of a bzImage; the file's
 //! entry point is its physical address.
 
-use super::{KernelError, LOAD_LIMIT, MAX_PARTS, Part, Plan, claim};
+use super::{KernelError, LOAD_LIMIT, Part, Parts, Plan, claim};
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::hob::Range;
 use crate::memory_map::MemoryMap;
@@ -25,8 +25,7 @@ const LOWEST: u64 = 0x10_0000;
 /// An ELF kernel whose segments make sense.
 #[derive(Clone, Debug)]
 pub struct Elf<'a> {
-    parts: [Part<'a>; MAX_PARTS],
-    count: usize,
+    parts: Parts<'a>,
     entry: u64,
 }
 
@@ -53,21 +52,21 @@ impl<'a> Elf<'a> {
         if half(54)? as usize != PROGRAM_HEADER || headers > MAX_HEADERS {
             return Err(KernelError::CorruptElf("impossible program headers"));
         }
-        let mut elf = Self { parts: [Part::default(); MAX_PARTS], count: 0, entry: word(24)? };
+        let mut elf = Self { parts: Parts::new(), entry: word(24)? };
         let mut next = usize::try_from(word(32)?).map_err(|_| CUT)?;
         for _ in 0..headers {
             let rest = file.get(next..).and_then(|rest| rest.get(..PROGRAM_HEADER)).ok_or(CUT)?;
             next += PROGRAM_HEADER;
             elf.add(file, rest)?;
         }
-        if elf.count == 0 {
+        if elf.parts.is_empty() {
             return Err(KernelError::CorruptElf("nothing to load"));
         }
         elf.check_overlaps()?;
         let enters = |part: &Part<'_>| {
             elf.entry.checked_sub(part.address).is_some_and(|offset| offset < part.bytes.len() as u64)
         };
-        if !elf.parts().iter().any(enters) {
+        if !elf.parts.iter().any(enters) {
             return Err(KernelError::CorruptElf("its entry point is in no segment"));
         }
         Ok(elf)
@@ -76,17 +75,13 @@ impl<'a> Elf<'a> {
     /// Claims every segment's memory.
     pub fn place(&self, map: &mut MemoryMap) -> Result<Plan<'a>, KernelError> {
         let mut range = Range { start: u64::MAX, end: 0 };
-        for part in self.parts() {
+        for part in &self.parts {
             let (start, end) = (part.address, part.address + part.length);
             range = Range { start: range.start.min(start), end: range.end.max(end) };
         }
         // Segments may share a page, and the gaps between them are the kernel's: the whole span is claimed at once.
         claim(map, range)?;
-        Ok(Plan { parts: self.parts, count: self.count, entry: self.entry, range })
-    }
-
-    fn parts(&self) -> &[Part<'a>] {
-        self.parts.get(..self.count).unwrap_or_default()
+        Ok(Plan { parts: self.parts.clone(), entry: self.entry, range })
     }
 
     fn add(&mut self, file: &'a [u8], header: &[u8]) -> Result<(), KernelError> {
@@ -112,15 +107,14 @@ impl<'a> Elf<'a> {
         if address < LOWEST || end > LOAD_LIMIT {
             return Err(WILD);
         }
-        let slot = self.parts.get_mut(self.count).ok_or(KernelError::CorruptElf("too many segments"))?;
-        *slot = Part { address, bytes, length };
-        self.count += 1;
-        Ok(())
+        self.parts
+            .push(Part { address, bytes, length })
+            .map_err(|_| KernelError::CorruptElf("too many segments"))
     }
 
     fn check_overlaps(&self) -> Result<(), KernelError> {
-        for (index, one) in self.parts().iter().enumerate() {
-            for other in self.parts().iter().skip(index + 1) {
+        for (index, one) in self.parts.iter().enumerate() {
+            for other in self.parts.iter().skip(index + 1) {
                 let address = one.address.max(other.address);
                 if address < (one.address + one.length).min(other.address + other.length) {
                     return Err(KernelError::Overlap { address });

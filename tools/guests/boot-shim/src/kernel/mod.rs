@@ -99,11 +99,13 @@ pub struct Part<'a> {
     pub length: u64,
 }
 
+/// The parts of one kernel.
+type Parts<'a> = heapless::Vec<Part<'a>, MAX_PARTS>;
+
 /// How to load a kernel.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    parts: [Part<'a>; MAX_PARTS],
-    count: usize,
+    parts: Parts<'a>,
     /// Where it is entered.
     pub entry: u64,
     /// The memory from its first to its last byte.
@@ -113,7 +115,7 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// What goes where.
     pub fn parts(&self) -> &[Part<'a>] {
-        self.parts.get(..self.count).unwrap_or_default()
+        &self.parts
     }
 }
 

@@ -119,7 +119,7 @@ fn the_reset_vector_jumps_into_the_stub() {
 /// What `tools/guest-images/MRTD.txt` says, `name MRTD` a line.
 #[test]
 fn each_image_measures_to_the_mrtd_that_is_written_down() {
-    let written = include_str!("../MRTD.txt");
+    let written = include_str!("../../MRTD.txt");
     let written: Vec<&str> = written.lines().filter(|line| !line.starts_with('#')).collect();
     let measured = GUESTS.map(|guest| {
         let image = TdvfImage::parse(guest.image).unwrap();

@@ -1,5 +1,5 @@
-//! The parts of `boot-shim` that decide something, tested on the host: their files use `core` only and are included
-//! here, under the names that they have in the shim.
+//! The built images, and the parts of the guests that decide something: their files need no TD and are included here, under
+//! the names that they have in the guests.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,7 +17,6 @@ mod directory;
 #[path = "../../../guests/boot-shim/src/event_log.rs"]
 mod event_log;
 #[path = "../../../guests/guest-rt/src/hob.rs"]
-#[expect(dead_code, reason = "the guests use what these tests do not")]
 mod hob;
 #[path = "../../../guests/boot-shim/src/kernel/mod.rs"]
 #[expect(dead_code, reason = "the shim uses what the tests do not")]
@@ -27,11 +26,13 @@ mod memory_map;
 #[path = "../../../guests/boot-shim/src/slices.rs"]
 mod slices;
 
+mod images;
 mod test_boot_params;
 mod test_bzimage;
 mod test_directory;
 mod test_elf;
 mod test_event_log;
+mod test_hob;
 mod test_memory_map;
 mod test_slices;
 

@@ -1,10 +1,6 @@
-//! The guests' TD HOB parser, tested on the host: its file uses `core` only and is included here.
+//! The guests' TD HOB parser.
 
-#[path = "../../guests/guest-rt/src/hob.rs"]
-#[allow(dead_code, reason = "the guests use what the tests do not")]
-mod hob;
-
-use hob::{ADDRESS_LIMIT, Hob, HobError, MAX_COMMAND, MAX_RANGES, Range};
+use crate::hob::{ADDRESS_LIMIT, Hob, HobError, MAX_COMMAND, MAX_RANGES, Range};
 
 fn entry(kind: u16, body: &[u8]) -> Vec<u8> {
     let length = (8 + body.len()) as u16;
@@ -28,7 +24,7 @@ fn resource(kind: u32, start: u64, length: u64) -> Vec<u8> {
 }
 
 fn command(text: &[u8]) -> Vec<u8> {
-    let mut body = hob::COMMAND_GUID.to_vec();
+    let mut body = crate::hob::COMMAND_GUID.to_vec();
     body.extend(text);
     body.resize(body.len().next_multiple_of(8), 0);
     entry(4, &body)
@@ -69,7 +65,7 @@ fn a_command_that_is_not_ascii_is_no_command_and_a_long_one_is_cut() {
 
 #[test]
 fn the_command_guid_and_limits_are_those_that_hosts_are_told() {
-    assert_eq!(hob::COMMAND_GUID, tdvisor_guest_images::COMMAND_HOB_GUID);
+    assert_eq!(crate::hob::COMMAND_GUID, tdvisor_guest_images::COMMAND_HOB_GUID);
     assert_eq!(MAX_COMMAND, tdvisor_guest_images::COMMAND_MAX);
 }
 
