@@ -105,6 +105,7 @@ impl Run {
             trace: Trace::counting(),
             faults: None,
             debug: None,
+            samples: None,
         };
         let machine = Machine::bring_up(spec, &|_| {}).unwrap();
         let (seen, is_seen) = channel();

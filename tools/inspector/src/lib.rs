@@ -4,7 +4,7 @@
 //! differing bits marked, and below them every call that touched the address; the address space as a map; a lane of exits for
 //! each vCPU; and how the TD ended, with what that means.
 //!
-//! [`trace_events()`] is the same run as a time line for Perfetto.
+//! [`trace_events()`] is the same run as a time line for Perfetto, [`folded()`] where a guest spends its instructions.
 //!
 //! The page is three files in `src/page`, written by hand, and the run's data as JSON (`data`, version [`SCHEMA`]). What is
 //! shown is what host and module know: where pages are and who owns them, never what is in them.
@@ -13,6 +13,7 @@
 
 mod calls;
 mod data;
+mod folded;
 mod trace_events;
 
 use serde_json::Value;
@@ -20,6 +21,7 @@ use td_host::td::Ending;
 use tdvisor_runtime::inspect::Inspection;
 
 pub use data::entry;
+pub use folded::{Symbols, folded};
 pub use trace_events::trace_events;
 
 /// The version of the data in the page. It changes when a field goes away or means something else.

@@ -6,6 +6,7 @@ use machine_emu::trace::Trace;
 use machine_emu::{EmulatedMachine, Hardware, Pace};
 use seam_emu::CpuGuest;
 use seam_emu::guest::debug::DebugPort;
+use seam_emu::guest::samples::Samples;
 use seam_emu::inject::FaultPlan;
 use td_host::host::Progress;
 use td_host::platform::Frames;
@@ -47,6 +48,8 @@ pub struct MachineSpec {
     pub faults: Option<FaultPlan>,
     /// What can stop its processors. Guests wait before their first instruction until it lets them go.
     pub debug: Option<Arc<DebugPort>>,
+    /// Where samples of what its guests execute are counted.
+    pub samples: Option<Arc<Samples>>,
 }
 
 impl std::fmt::Debug for MachineSpec {
@@ -74,10 +77,18 @@ impl Machine {
     pub fn bring_up(spec: MachineSpec, events: &dyn Fn(Event<'_>)) -> Result<Self, Error> {
         let machine =
             EmulatedMachine::with_hardware(&spec.hardware, spec.memory, spec.vcpus, spec.pace, spec.trace);
-        if let Some(port) = &spec.debug {
-            let machine = machine.machine();
+        if spec.debug.is_some() || spec.samples.is_some() {
+            let (machine, engine) = (machine.machine(), spec.hardware.engine);
             for lp in 0..machine.num_lps() {
-                machine.set_guest_cpu(lp, Box::new(CpuGuest::debugged(spec.hardware.engine, port.clone())));
+                let cpu = match &spec.debug {
+                    Some(port) => CpuGuest::debugged(engine, port.clone()),
+                    None => CpuGuest::with_engine(engine),
+                };
+                let cpu = match &spec.samples {
+                    Some(samples) => cpu.sampled(samples.clone()),
+                    None => cpu,
+                };
+                machine.set_guest_cpu(lp, Box::new(cpu));
             }
         }
         if let Some(plan) = spec.faults {

@@ -14,7 +14,7 @@ mod exit;
 mod program;
 mod state;
 
-pub use cpu::{CpuGuest, debug};
+pub use cpu::{CpuGuest, debug, samples};
 pub use exit::{VmExit, reason};
 pub use program::{GuestError, GuestProgram, TdGuest, VpInfo};
 pub use state::{GuestRegisters, GuestState, Window, Windows, gpr};

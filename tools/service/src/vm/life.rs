@@ -329,6 +329,7 @@ impl Shared {
             trace: Trace::counting(),
             faults: None,
             debug: None,
+            samples: None,
         };
         let machine = Arc::new(Machine::bring_up(spec, &events).map_err(host)?);
         let Wired { spec, bell, serial: (screen, serial_keys), hvc } = self.wire(plan, &machine, &stop)?;

@@ -471,6 +471,7 @@ impl Maker {
                 .observed_by(self.td.clone()),
             faults: self.plan.request.faults().map_err(|error| input(&error))?,
             debug: lock(&self.debugger).as_ref().map(|debugger| debugger.port.clone()),
+            samples: None,
         };
         let machine = Arc::new(Machine::bring_up(spec, &events).map_err(|error| failed(&error))?);
         *lock(&clock) = Some(nanoseconds_of(&machine));

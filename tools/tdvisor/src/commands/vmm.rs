@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use machine_emu::Hardware;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use tdvisor_inspector::Symbols;
 use tdvisor_monitor::QuoteSource;
 use tdvisor_runtime::board::Transport;
 use tdvisor_service::api::{API_VERSION, openapi};
@@ -160,7 +161,8 @@ fn conclude(reason: ExitReason, hardware: Hardware, streams: &Streams) -> Result
         ExitReason::RebootFailed(error) => return Err(Failure::Input(error.to_string())),
         ExitReason::GuestEnded(end) => end,
     };
-    let summary = Summary::of(end.report, end.predicted, Privacy::Confidential, hardware);
+    let summary =
+        Summary::of(end.report, end.predicted, Privacy::Confidential, hardware, &Symbols::default());
     streams.err.send(summary.to_text(Detail::Usual).as_bytes());
     let until = std::time::Instant::now() + GRACE;
     streams.err.drain(|| until <= std::time::Instant::now());

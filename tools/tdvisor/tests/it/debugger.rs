@@ -218,6 +218,25 @@ fn the_host_of_a_server_is_debugged_and_its_processors_are_threads() {
     server.ends_with(0);
 }
 
+/// drgn itself, of which nobody here wrote a line, opens what `--dump` left of a distribution's kernel.
+#[test]
+#[ignore = "needs tools/guests/linux/distribution.sh and drgn, which scripts/nightly brings"]
+fn nightly_drgn_reads_a_dump_through_the_notes_and_page_tables_of_the_kernel_in_it() {
+    let kernel = linux::find_distribution_kernel().unwrap_or_else(|missing| panic!("{missing}"));
+    let initrd = kernel.with_file_name("initrd").display().to_string();
+    let dump = Folder::new("drgn").path("dump");
+    let kernel = kernel.display().to_string();
+    let args = ["run", "--kernel", &kernel, "--initrd", &initrd, "--inspectable", "--dump", &dump];
+    tdvisor(&[&args[..], &["--timeout", "1800"]].concat()).ends_with(0);
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/drgn/bin/python3");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/drgn.py");
+    let output = Command::new(python).args([script, &dump]).output().expect("drgn's Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let release = said.lines().find_map(|line| line.strip_prefix("release OSRELEASE=")).expect("a release");
+    assert!(said.contains(&format!("banner Linux version {release}")), "{said}");
+}
+
 /// gdb itself, on a Linux TD, by symbol.
 #[test]
 #[ignore = "needs the Linux test guest, and gdb"]

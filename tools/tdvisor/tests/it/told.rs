@@ -51,6 +51,53 @@ fn the_numbers_of_a_run_are_those_of_its_summary() {
     assert_eq!(sum("tdvisor_audit_mismatches"), 0);
 }
 
+/// A guest's places by name, and how often each was met.
+fn stacks(file: &str) -> Vec<(String, u64)> {
+    let text = std::fs::read_to_string(file).expect("the stacks are text");
+    let line = |line: &str| {
+        let (place, count) = line.rsplit_once(' ').expect("a place and a count");
+        (place.to_owned(), count.parse().expect("a number"))
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn samples_of_an_inspectable_td_name_the_functions_that_its_vcpus_are_in() {
+    let folder = Folder::new("told-samples");
+    let (file, again) = (folder.path("folded"), folder.path("again"));
+    let elf = folder.write("elf", tdvisor_guest_images::HELLO_TD.elf);
+    tdvisor(&["run", "--folded-stacks", &file]).ends_with(2);
+    let options = ["--inspectable", "--deterministic", "1", "--sample-every", "1000"];
+    let sampled = |file: &str| {
+        let args = [&["run", "--folded-stacks", file, "--symbols", &elf][..], &options].concat();
+        tdvisor(&args).ends_with(0);
+        stacks(file)
+    };
+    let stacks = sampled(&file);
+    let named = stacks.iter().filter(|(place, _)| !place.contains(";0x"));
+    let (named, all) =
+        (named.map(|(_, count)| count).sum::<u64>(), stacks.iter().map(|(_, count)| count).sum::<u64>());
+    assert!(
+        all > 100 && named * 2 > all,
+        "{named} of {all} samples are of the guest's functions: {stacks:?}"
+    );
+    assert!(stacks.iter().all(|(place, _)| place.starts_with("vCPU 0;kernel;")), "{stacks:?}");
+    assert!(stacks.iter().any(|(place, _)| place.contains("hello_td")), "{stacks:?}");
+    assert_eq!(stacks, sampled(&again), "the same run has the same samples");
+    let died = ["run", "fault-td", "--command", "triple-fault", "--debug", "--symbols"];
+    let elf = folder.write("fault", tdvisor_guest_images::FAULT_TD.elf);
+    let said = tdvisor(&[&died[..], &[&elf]].concat()).ends_with(3).stderr();
+    let trail = said.lines().find(|line| line.contains("exits on LP 1")).expect("the last exits");
+    assert!(
+        trail.contains("triple fault at 0x") && trail.contains("(guest_main+0x"),
+        "where it died is named: {trail}"
+    );
+    let bad = folder.write("bad", "no symbols");
+    let args = ["run", "--inspectable", "--folded-stacks", &file, "--symbols", &bad];
+    let said = tdvisor(&args).ends_with(2).one_line_of_error();
+    assert!(said.contains(&bad), "{said}");
+}
+
 #[test]
 fn a_td_that_was_started_inspectable_is_dumped_and_no_other() {
     let folder = Folder::new("told-dump");

@@ -56,6 +56,7 @@ fn a_running_td_is_looked_at_and_its_counts_grow_until_they_are_those_of_the_rep
         trace: Trace::counting(),
         faults: None,
         debug: None,
+        samples: None,
     };
     let machine = Machine::bring_up(machine, &|_| ()).expect("a machine");
     let board = BoardSpec {

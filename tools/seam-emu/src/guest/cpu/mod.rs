@@ -20,6 +20,7 @@ mod bus;
 pub mod debug;
 mod exits;
 mod registers;
+pub mod samples;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ use crate::config::TscSource;
 use crate::machine::{EmulatorLimit, GuestEnv, GuestShutdown, Translations};
 use bus::GuestBus;
 use debug::{DebugLine, DebugPort, Next, StopReason};
+use samples::{Sampler, Samples};
 
 /// Instructions between two looks at the TLB registry.
 const SLICE: u64 = 20_000;
@@ -52,6 +54,7 @@ pub struct CpuGuest {
     debug: Option<DebugLine>,
     /// Instructions that the machine knows of.
     noted: u64,
+    sampler: Option<Sampler>,
 }
 
 impl Default for CpuGuest {
@@ -68,7 +71,14 @@ impl CpuGuest {
 
     /// A CPU that has not run anything yet, with an engine of choice.
     pub fn with_engine(engine: EngineKind) -> Self {
-        Self { cpu: Box::new(Cpu::new()), engine: engine.engine(), translations: None, debug: None, noted: 0 }
+        Self {
+            cpu: Box::new(Cpu::new()),
+            engine: engine.engine(),
+            translations: None,
+            debug: None,
+            sampler: None,
+            noted: 0,
+        }
     }
 
     /// A CPU that a debugger can stop, with an engine of choice.
@@ -81,6 +91,12 @@ impl CpuGuest {
         let retired = self.cpu.retired();
         env.machine().note_guest_retired(retired.wrapping_sub(self.noted));
         self.noted = retired;
+    }
+
+    /// The CPU, with samples taken of where its guests are.
+    #[must_use]
+    pub fn sampled(self, samples: Arc<Samples>) -> Self {
+        Self { sampler: Some(Sampler::new(samples)), ..self }
     }
 
     /// Drops translations that are not the guest's, or that the registry has dropped.
@@ -153,12 +169,17 @@ impl CpuGuest {
                 },
             }
             // An entry always gets somewhere, if only to deliver what was injected.
-            let budget = Budget(slice.min(env.quantum()).max(1));
+            let sample = self.sampler.as_ref().map_or(u64::MAX, Sampler::left);
+            let budget = Budget(slice.min(env.quantum()).min(sample).max(1));
             let before = self.cpu.retired();
             let exit = self.engine.run(&mut self.cpu, &mut bus, budget, line);
             let retired = self.cpu.retired().wrapping_sub(before);
             // Instructions that fault use the budget up without retiring.
-            env.executed(if exit == Exit::BudgetExhausted { budget.0 } else { retired });
+            let executed = if exit == Exit::BudgetExhausted { budget.0 } else { retired };
+            env.executed(executed);
+            if let Some(sampler) = &mut self.sampler {
+                sampler.passed(executed, env.lp(), &self.cpu.state);
+            }
             self.note_retired(env);
             match exit {
                 Exit::BudgetExhausted if env.quantum() == 0 => return Exit::ExternalInterrupt,

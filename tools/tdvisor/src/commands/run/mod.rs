@@ -13,6 +13,7 @@ pub(in crate::commands) mod linux;
 pub(in crate::commands) mod memory_size;
 pub(in crate::commands) mod quotes;
 mod report;
+mod samples;
 pub(in crate::commands) mod status_lines;
 mod suboptions;
 pub(in crate::commands) mod summary;
@@ -63,6 +64,7 @@ use linux::{LinuxArgs, MainConsole, WhatToRun};
 use memory_size::MemorySize;
 use quotes::{Genuine, LastQuote, QgsSocket, QuoteFiles, TestIssuer};
 use report::ReportArgs;
+use samples::{SampleArgs, Sampling};
 use status_lines::{StatusLinesArgs, Telling};
 use summary::{Detail, Ending, Privacy, Summary};
 use supervisor::{Outlets, StopReason, Supervisor};
@@ -115,6 +117,8 @@ pub struct Args {
     status_lines: StatusLinesArgs,
     #[command(flatten)]
     dump: DumpArgs,
+    #[command(flatten)]
+    samples: SampleArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -239,6 +243,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let page = args.report.open()?;
     let debug = args.gdb.listen(args.vcpus, pace)?;
+    let (symbols, sampling) = (args.samples.symbols()?, args.samples.open()?);
     let bell = Bell::default();
     let mut virtio = args.devices.open(args.in_guest.rootfs(), pace, &stop, &bell)?;
     let trace = match trace_file {
@@ -278,6 +283,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         trace,
         faults: args.inject.clone(),
         debug: debug.as_ref().map(gdb::Waiting::port),
+        samples: sampling.as_ref().map(Sampling::samples),
     };
     let host = match backend {
         Backend::Emulated => Host::Emulated(Box::new(Machine::bring_up(spec, &events).map_err(failure)?)),
@@ -343,7 +349,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
     let until_it_ends = UntilItEnds { supervisor: &supervisor, channel: &channel };
     let watch = Telling::new(&until_it_ends, args.status_lines.open(&streams));
-    let (mut has_page, mut has_dump) = (true, true);
+    let (mut has_page, mut has_dump, mut has_samples) = (true, true, true);
     // What only the emulated machine knows of a guest that went silent.
     let (mut waited_for, mut halted) = Default::default();
     let mut summary = match &host {
@@ -365,8 +371,12 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             };
             // It is said before the streams are drained.
             has_page = page_written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
+            if let Some(sampling) = sampling {
+                let written = sampling.write(&symbols, &streams);
+                has_samples = written.map_err(|error| streams.say(format_args!("tdvisor: {error}"))).is_ok();
+            }
             (waited_for, halted) = (report.most_read_unclaimed, report.halted_for_good);
-            Summary::of(report, predicted, privacy, hardware)
+            Summary::of(report, predicted, privacy, hardware, &symbols)
         }
         Host::Kvm(kernel) => {
             let events = |event: KvmEvent<'_>| {
@@ -427,7 +437,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         _ => Ok(()),
     };
     let losses = Losses { console: console.dropped(), log: guest_log.dropped(), streams: &streams };
-    let is_whole = has_page & has_dump & losses.drain(&supervisor, host.trace(), told, &args);
+    let is_whole = has_page & has_dump & has_samples & losses.drain(&supervisor, host.trace(), told, &args);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -486,6 +496,7 @@ impl Args {
         self.report.claim(&mut claims)?;
         self.told.claim(&mut claims)?;
         self.dump.claim(&mut claims)?;
+        self.samples.claim(&mut claims)?;
         if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
             claims.reads("the image", image)?;
         }

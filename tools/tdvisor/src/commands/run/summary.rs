@@ -8,6 +8,7 @@ use machine_emu::Hardware;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
 use tdvisor_attest::Hex;
+use tdvisor_inspector::Symbols;
 use tdvisor_runtime::kvm::KvmReport;
 use tdvisor_runtime::{Audit, Report};
 
@@ -63,8 +64,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What a session's report says, of a TD on this hardware.
-    pub fn of(report: Report, predicted: Digest384, privacy: Privacy, hardware: Hardware) -> Self {
+    /// What a session's report says, of a TD on this hardware; places that may be shown are named.
+    pub fn of(
+        report: Report,
+        predicted: Digest384,
+        privacy: Privacy,
+        hardware: Hardware,
+        symbols: &Symbols,
+    ) -> Self {
         let by_level = |counts: &mirror_ept::LevelCounts| {
             BTreeMap::from([("4K", counts.leaves_4k), ("2M", counts.leaves_2m), ("1G", counts.leaves_1g)])
         };
@@ -77,7 +84,8 @@ impl Summary {
         let mut last_calls = Vec::new();
         if needs_a_trail {
             for (lp, exits) in &report.last_exits {
-                last_exits.insert(lp.0, exits.iter().filter_map(|exit| privacy.exit(exit)).collect());
+                last_exits
+                    .insert(lp.0, exits.iter().filter_map(|exit| privacy.exit(exit, symbols)).collect());
             }
             last_calls = report.last_calls.iter().map(ToString::to_string).collect();
         }
@@ -406,9 +414,12 @@ impl Privacy {
     }
 
     /// An exit, with where it was or without; nothing of one that only the module saw.
-    fn exit(self, exit: &seam_emu::GuestExit) -> Option<String> {
+    fn exit(self, exit: &seam_emu::GuestExit, symbols: &Symbols) -> Option<String> {
         match self {
-            Self::Debug => Some(format!("{exit} at {:#x}", exit.rip)),
+            Self::Debug => {
+                let name = symbols.place(exit.rip).map(|name| format!(" ({name})")).unwrap_or_default();
+                Some(format!("{exit} at {:#x}{name}", exit.rip))
+            }
             Self::Confidential => exit.reached_host.then(|| exit.to_string()),
         }
     }
@@ -457,9 +468,18 @@ mod tests {
             rip: 0xffff,
             reached_host,
         };
-        assert_eq!(Privacy::Debug.exit(&exit(false)).as_deref(), Some("TDG.MEM.PAGE.ACCEPT at 0xffff"));
-        assert_eq!(Privacy::Confidential.exit(&exit(false)), None);
-        assert_eq!(Privacy::Confidential.exit(&exit(true)).as_deref(), Some("TDG.MEM.PAGE.ACCEPT"));
+        let none = Symbols::default();
+        let some = Symbols::read(b"000000000000fff0 T entry").unwrap();
+        assert_eq!(
+            Privacy::Debug.exit(&exit(false), &some).as_deref(),
+            Some("TDG.MEM.PAGE.ACCEPT at 0xffff (entry+0xf)")
+        );
+        assert_eq!(
+            Privacy::Debug.exit(&exit(false), &none).as_deref(),
+            Some("TDG.MEM.PAGE.ACCEPT at 0xffff")
+        );
+        assert_eq!(Privacy::Confidential.exit(&exit(false), &none), None);
+        assert_eq!(Privacy::Confidential.exit(&exit(true), &none).as_deref(), Some("TDG.MEM.PAGE.ACCEPT"));
         let entries = ["a", "b", "b", "c"].map(ToOwned::to_owned);
         assert_eq!(newest(&entries, 2), "b (2 times), c");
     }
