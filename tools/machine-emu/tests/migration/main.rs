@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod altered;
+#[path = "../driven/mod.rs"]
+mod driven;
 mod hostile;
 mod mailbox;
 mod mig_td;
+mod model;
 mod moving;
 mod sweep;
 mod world;

@@ -2,13 +2,10 @@
 //!
 //! Guests run on the test's own thread, exit by exit, so that a session can begin at any moment of their lives.
 
-use std::sync::{Arc, Mutex};
-
 use machine_emu::trace::Trace;
 use machine_emu::{EmulatedMachine, Hardware, Pace};
 use mirror_ept::GfnRange;
-use seam_emu::guest::GuestRegisters;
-use seam_emu::{CpuGuest, GuestEnv, GuestState, ModuleProfile, ScriptedGuest, VmExit as GuestExit};
+use seam_emu::ModuleProfile;
 use td_host::Host;
 use td_host::host::hkid::HkidCounts;
 use td_host::migration::binding::{ServiceTd, bind};
@@ -22,6 +19,8 @@ use tdx_module_iface::metadata::{Field, td as fields};
 use tdx_module_iface::td_params::attributes;
 use tdx_module_iface::tdh::Binding;
 use tdx_module_iface::{Gprs, Status, TdgLeaf};
+
+use crate::driven::tdcalls;
 
 pub type EmulatedHost = Host<EmulatedMachine>;
 pub type EmulatedTd<'h> = Td<'h, EmulatedMachine>;
@@ -69,31 +68,6 @@ pub fn guest<'h>(host: &'h EmulatedHost, service: &EmulatedTd<'_>, largest_page:
         ..TdConfig::default()
     };
     Td::build(host, &config, tdvisor_guest_images::HELLO_TD.image, |_| {}).expect("a TD that may move")
-}
-
-/// Has a TD's vCPU make calls of the module, one after the other, and gives the registers after each.
-pub fn tdcalls(host: &EmulatedHost, td: &EmulatedTd<'_>, calls: Vec<Gprs>) -> Vec<Gprs> {
-    let lp = td.vcpus()[0].lp().0 as usize;
-    let results = Arc::new(Mutex::new(Vec::new()));
-    let (seen, mut next) = (results.clone(), 0);
-    let script = move |state: &mut GuestState, _: &GuestEnv<'_>| {
-        state.enter_64_bit_mode();
-        if next > 0 {
-            seen.lock().unwrap().push(state.gprs());
-        }
-        // An OUT to a port nobody has, so that the vCPU comes back from its loop.
-        let out = Gprs { rcx: 0xfc00, r11: 30, r12: 1, r13: 1, r14: 0x80, ..Gprs::ZERO };
-        state.set_gprs(calls.get(next).copied().unwrap_or(out));
-        next += 1;
-        GuestExit::tdcall()
-    };
-    let machine = host.platform().machine();
-    machine.set_guest_cpu(lp, Box::new(ScriptedGuest(script)));
-    let exit = td.vcpu(0).expect("a vCPU that nobody has").run(Answer::Done);
-    machine.set_guest_cpu(lp, Box::<CpuGuest>::default());
-    assert!(matches!(exit, VmExit::Io { port: 0x80, .. }), "{exit:?}");
-    let results = results.lock().unwrap();
-    results.clone()
 }
 
 fn servtd(leaf: TdgLeaf, binding: &Binding, field: &Field, element: u32, value: u64) -> Gprs {

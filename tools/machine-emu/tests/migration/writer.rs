@@ -14,6 +14,7 @@ use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, TdgLeaf};
 use x86_arch::Gpr;
 
+use crate::driven::{come_back, drive};
 use crate::world::{EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, host};
 
 /// Pages that the guest writes to, in turn.
@@ -78,13 +79,9 @@ fn read_all(host: &EmulatedHost, td: &EmulatedTd<'_>) -> Vec<u64> {
                 Err(GuestMemoryError::Memory(fault)) => panic!("{fault:?}"),
             }
         }
-        state.set_gprs(Gprs { rcx: 0xfc00, r11: 30, r12: 1, r13: 1, r14: 0x80, ..Gprs::ZERO });
-        GuestExit::tdcall()
+        come_back(state)
     };
-    let lp = td.vcpus()[0].lp().0 as usize;
-    host.platform().machine().set_guest_cpu(lp, Box::new(ScriptedGuest(script)));
-    let exit = td.vcpu(0).unwrap().run(Answer::Done);
-    assert!(matches!(exit, VmExit::Io { port: 0x80, .. }), "{exit:?}");
+    drive(host, td, script);
     let values = values.lock().unwrap();
     values.clone()
 }

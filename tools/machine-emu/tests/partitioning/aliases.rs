@@ -6,7 +6,8 @@ use tdvisor_base::{Gfn, Gpa, Level, Side};
 use tdvisor_guest_images::L1_VMM;
 use tdx_module_iface::{Gprs, Status, TdgLeaf, TdhLeaf};
 
-use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td, tdcalls};
+use crate::driven::tdcalls;
+use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td};
 
 const READ: u64 = 1;
 const READ_WRITE: u64 = 3;

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 mod aliases;
+#[path = "../driven/mod.rs"]
+mod driven;
 mod guest;
 mod model;
 mod world;

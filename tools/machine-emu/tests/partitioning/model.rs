@@ -7,7 +7,8 @@ use tdvisor_base::{Gfn, Level, Side};
 use tdvisor_guest_images::L1_VMM;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
-use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td, tdcalls};
+use crate::driven::tdcalls;
+use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td};
 
 /// Pages of the model: the first and the last of two large ones among them.
 const PAGES: [u64; 8] = [0, 1, 255, 511, 512, 513, 700, 1023];

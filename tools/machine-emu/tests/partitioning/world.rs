@@ -1,12 +1,9 @@
 //! A machine whose module offers TD partitioning, TDs on it, and who drives them.
 
-use std::sync::{Arc, Mutex};
-
 use machine_emu::trace::Trace;
 use machine_emu::{EmulatedMachine, Hardware, Pace};
+use seam_emu::ModuleProfile;
 use seam_emu::features::FeatureSet;
-use seam_emu::guest::GuestRegisters;
-use seam_emu::{CpuGuest, GuestEnv, GuestState, ModuleProfile, ScriptedGuest, VmExit as GuestExit};
 use td_host::Host;
 use td_host::platform::Frames;
 use td_host::td::Td;
@@ -14,8 +11,6 @@ use td_host::td::config::TdConfig;
 use tdvisor_base::{Gpa, Level};
 use tdvisor_guest_images::{EXIT_PORT, GuestImage};
 use tdvisor_vm::{Answer, Ending, Partition, Transfer, Vcpu, VmExit};
-use tdx_module_iface::Gprs;
-use tdx_module_iface::exit::ExitReason;
 
 pub type EmulatedHost = Host<EmulatedMachine>;
 pub type EmulatedTd<'h> = Td<'h, EmulatedMachine>;
@@ -85,38 +80,6 @@ pub fn run_to_the_end(td: &EmulatedTd<'_>) -> (String, Ending<td_host::td::Death
             other => panic!("{other:?}\n{console}"),
         };
     }
-}
-
-/// Has a TD's first vCPU, in its L1, make calls of the module one after the other; gives the registers after each.
-pub fn tdcalls(host: &EmulatedHost, td: &EmulatedTd<'_>, calls: Vec<Gprs>) -> Vec<Gprs> {
-    let lp = td.vcpus()[0].lp().0 as usize;
-    let results = Arc::new(Mutex::new(Vec::new()));
-    let (seen, mut next) = (results.clone(), 0);
-    let script = move |state: &mut GuestState, env: &GuestEnv<'_>| {
-        state.enter_64_bit_mode();
-        if env.interrupt_pending() {
-            return GuestExit::plain(ExitReason::EXTERNAL_INTERRUPT);
-        }
-        // A call whose TD exit the host resolved is made again: its registers are as they were.
-        let again = next > 0 && calls.get(next - 1).is_some_and(|call| *call == state.gprs());
-        if !again {
-            if next > 0 {
-                seen.lock().unwrap().push(state.gprs());
-            }
-            // An OUT to a port nobody has, so that the vCPU comes back from its loop.
-            let out = Gprs { rcx: 0xfc00, r11: 30, r12: 1, r13: 1, r14: 0x80, ..Gprs::ZERO };
-            state.set_gprs(calls.get(next).copied().unwrap_or(out));
-            next += 1;
-        }
-        GuestExit::tdcall()
-    };
-    let machine = host.platform().machine();
-    machine.set_guest_cpu(lp, Box::new(ScriptedGuest(script)));
-    let exit = td.vcpu(0).expect("a vCPU that nobody has").run(Answer::Done);
-    machine.set_guest_cpu(lp, Box::<CpuGuest>::default());
-    assert!(matches!(exit, VmExit::Io { port: 0x80, .. }), "{exit:?}");
-    let results = results.lock().unwrap();
-    results.clone()
 }
 
 /// A page of the guest's memory that nothing else uses.

@@ -133,11 +133,10 @@ impl<'h, P: Platform> GuestMemory<'h, P> {
         sides: Filter,
         commit: impl FnOnce(GfnRange),
     ) -> Result<Gfn, Error> {
-        if sides != Filter::Shared {
-            self.stay_with(seat, piece)?;
-            if seat.may_exceed(Level::L4K) {
-                seat.reserve(Reserve::PRIVATE)?;
-            }
+        // Also where nothing private goes: the other machine was told whose each page is.
+        self.stay_with(seat, piece)?;
+        if sides != Filter::Shared && seat.may_exceed(Level::L4K) {
+            seat.reserve(Reserve::PRIVATE)?;
         }
         let Seat { participant, cache, ctx, .. } = seat;
         let mut guard = participant.exclusive();

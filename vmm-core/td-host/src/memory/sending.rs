@@ -14,8 +14,8 @@
 //! sent page faults, and the hook `release_writes` lets it through: nothing that is written is missed (invariant 59).
 //!
 //! # Memory that goes
-//! What is sent cannot be taken away: the module refuses to block it. So whatever takes private pages away — a
-//! conversion, a hole, a slot — first *ends the session* ([`GuestMemory::stay_with`]): TDH.EXPORT.ABORT, and the pages
+//! What is sent cannot be taken away: the module refuses to block it. And which pages are shared the other machine was told
+//! when the session began. So whatever takes pages away — a conversion to either side, a hole, a slot — first *ends the session* ([`GuestMemory::stay_with`]): TDH.EXPORT.ABORT, and the pages
 //! of its range are given back; the session finds out at its next step, gives back the rest, and its owner may begin
 //! anew. After the token that ends the in-order phase nothing may be taken away any more: the TD may run elsewhere.
 //!
