@@ -8,6 +8,8 @@
 
 #[path = "../migration/altered.rs"]
 mod altered;
+#[path = "../driven/mod.rs"]
+mod driven;
 #[path = "../migration/world.rs"]
 #[expect(dead_code, reason = "the tests of migration use the rest")]
 mod world;
