@@ -279,6 +279,24 @@ fn a_td_that_was_asked_for_inspectable_and_with_gdb_is_debugged_in_its_confined_
 }
 
 #[test]
+fn a_td_that_ends_before_its_worker_has_answered_was_booted() {
+    let tds = Tds::new("quick");
+    let worker = |says: &str| {
+        let script = format!("read order; printf '%s\\n' '{says}' >&0");
+        let state = tds.folder.join(format!("quick-{}", says.len()));
+        let mut options = options(state, FleetLimits::default(), Misdeed::None);
+        options.worker = ("/bin/sh".into(), vec!["-c".into(), script.into()]);
+        let fleet = Fleet::open(options).expect("a state directory");
+        fleet.create(serde_json::from_value(hello("one")).expect("a request")).expect("it is created");
+        let booted = fleet.boot("one", std::time::Instant::now() + tds::LONG).is_ok();
+        (booted, fleet.describe("one").expect("it is there")["phase"].clone())
+    };
+    let ended = r#"{"say":"ended","report":{},"metrics":""}"#;
+    assert_eq!(worker(ended), (true, json!("ended")));
+    assert_eq!(worker(r#"{"say":"event","event":{"event":"confined"}}"#), (false, json!("created")));
+}
+
+#[test]
 fn a_td_that_cannot_be_started_says_why_and_can_be_started_later() {
     let tds = Tds::new("missing");
     let disk = tds.folder.join("disk.img");
