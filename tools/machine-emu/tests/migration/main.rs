@@ -10,6 +10,8 @@ mod mailbox;
 mod mig_td;
 mod model;
 mod moving;
+#[path = "../driven/numbers.rs"]
+mod numbers;
 mod sweep;
 mod world;
 mod writer;

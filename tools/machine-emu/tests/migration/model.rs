@@ -18,6 +18,7 @@ use tdvisor_base::{Gpa, Level, Side};
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use crate::driven::{come_back, drive, tdcalls};
+use crate::numbers::Numbers;
 use crate::world::{Belongings, EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, host};
 
 /// Pages of the model, in 4 KiB from the middle of the guest's memory: the first and the last of two large ones among them.
@@ -37,17 +38,6 @@ enum Known {
     Shared,
     /// Accepted, and what its first word is.
     Private(u64),
-}
-
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }
 
 fn gpa(page: usize) -> Gpa {

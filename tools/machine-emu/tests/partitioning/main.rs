@@ -7,4 +7,6 @@ mod aliases;
 mod driven;
 mod guest;
 mod model;
+#[path = "../driven/numbers.rs"]
+mod numbers;
 mod world;

@@ -8,6 +8,7 @@ use tdvisor_guest_images::L1_VMM;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use crate::driven::tdcalls;
+use crate::numbers::Numbers;
 use crate::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td};
 
 /// Pages of the model: the first and the last of two large ones among them.
@@ -26,17 +27,6 @@ enum Known {
     Shared,
     /// Accepted, and what each VM may do with it: 0 where it has no alias.
     Private([u64; VMS]),
-}
-
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }
 
 struct Model<'s, 'h> {
