@@ -95,6 +95,34 @@ fn boot_loaders_are_measured_in_their_order_and_what_they_run_is_said_to_be_unkn
 }
 
 #[test]
+fn what_grub_runs_is_predicted_from_its_configuration_if_that_is_commands_of_plain_words() {
+    let folder = Folder::new("disk-boot-grub-config");
+    let image = folder.write("ovmf.fd", ovmf());
+    let [grub, kernel] = ["grub", "kernel"].map(|name| folder.write(name, pe(&[(".text", name.as_bytes())])));
+    let initrd = folder.write("initrd", "070701");
+    let measured = |script: &str| {
+        let configuration = folder.write("grub.cfg", script);
+        let call = ["measure", &image, "--boot-loader", &grub, "--grub-config", &configuration, "--json"];
+        tdvisor(&[&call[..], &["--kernel", &kernel, "--initrd", &initrd]].concat()).ends_with(0).json()
+    };
+    let register = |of: &Value| {
+        let (_, build) = builds(of)[0];
+        build["registers"]["rtmr2"].clone()
+    };
+    let (quiet, loud) =
+        (measured("linux /K quiet\ninitrd /I\nboot\n"), measured("linux /K loud\ninitrd /I\nboot\n"));
+    let value = |of: &Value| register(of)["value"].as_str().map(str::to_owned).expect("a value");
+    assert_ne!(value(&quiet), value(&loud), "the command line counts");
+    assert!(builds(&quiet).iter().any(|(name, _)| name.ends_with("its kernel measures nothing")));
+    let asks = register(&measured("if linux /K; then boot; fi\n"));
+    let missing = asks["not_predicted"].as_str().expect("a reason");
+    assert!(missing.contains("line 1 of its configuration"), "{missing}");
+    let alone = ["measure", &image, "--boot-loader", &grub, "--kernel", &kernel, "--initrd", &initrd];
+    let error = tdvisor(&alone).ends_with(2).one_line_of_error();
+    assert!(error.contains("--grub-config is missing"), "{error}");
+}
+
+#[test]
 fn what_boots_nothing_or_is_no_such_file_is_status_2() {
     let folder = Folder::new("disk-boot-wrong");
     let image = folder.write("ovmf.fd", ovmf());
