@@ -251,3 +251,31 @@ fn hash(image: &[u8]) -> Result<Sha384, PeError> {
     }
     Ok(hasher)
 }
+
+/// The signatures of an image (PKCS #7), in the order of its table, up to one that cannot be read. Those of other kinds are no
+/// signatures for firmware either.
+///
+/// # Errors
+/// [`PeError`].
+pub(super) fn signatures(image: &[u8]) -> Result<Vec<&[u8]>, PeError> {
+    const HEADER: usize = 8;
+    /// WIN_CERTIFICATE of revision 2.0 and type PKCS_SIGNED_DATA.
+    const PKCS: [u8; 4] = [0, 2, 2, 0];
+    let headers = Headers::of(image)?;
+    if headers.directory_count <= SECURITY_DIRECTORY {
+        return Ok(Vec::new());
+    }
+    let truncated = PeError::Truncated("certificates");
+    let start = usize_at(image, headers.security).ok_or(truncated)?;
+    let size = usize_at(image, headers.security.saturating_add(4)).ok_or(truncated)?;
+    let mut rest = image.get(start..).and_then(|rest| rest.get(..size)).ok_or(truncated)?;
+    let mut found = Vec::new();
+    while let Some(length) = usize_at(rest, 0).filter(|length| *length > HEADER) {
+        let Some(contents) = rest.get(HEADER..length) else { break };
+        if rest.get(4..HEADER) == Some(&PKCS) {
+            found.push(contents);
+        }
+        rest = length.checked_next_multiple_of(8).and_then(|next| rest.get(next..)).unwrap_or_default();
+    }
+    Ok(found)
+}

@@ -2,8 +2,9 @@
 //!
 //! RTMR1: "Calling EFI Application", separator, the disk's partition table, every image that firmware starts for itself or
 //! for a boot loader, the two ExitBootServices texts. RTMR2: what systemd's stub measures of a unified kernel image; or the lists
-//! that shim keeps, and what GRUB runs and reads where its configuration is known ([`grub`]). RTMR0 has the boot variables of the machine, which name its disk
-//! (recorded logs; edk2 DxeTpm2MeasureBootLib; systemd `src/boot/stub.c`).
+//! that shim keeps, and what GRUB runs and reads where its configuration is known ([`grub`]). RTMR0 has the boot variables of the machine,
+//! which name its disk, and the keys by which images start: predicted of edk2-stable202608 that enforces Secure Boot, starts shim from a
+//! disk whose place is known, and finds nothing else to boot from (recorded logs; edk2 DxeTpm2MeasureBootLib; systemd `src/boot/stub.c`).
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
@@ -13,10 +14,11 @@ use core::fmt;
 
 use super::gpt::{self, GptError};
 use super::grub::{self, Grub};
-use super::ovmf::{self, SeparatorPlace};
+use super::ovmf::{self, Generation, PROFILES, Profile, SeparatorPlace};
 use super::uki::{Uki, UkiError};
-use super::{Expectation, Part, Prediction, authenticode, linux, shim};
-use crate::eventlog::Register;
+use super::variables::variable;
+use super::{Expectation, Part, Prediction, authenticode, linux, secure_boot, shim};
+use crate::eventlog::{Guid, Register};
 use td_image::digest::Digest384;
 
 /// What is booted.
@@ -73,8 +75,8 @@ pub enum Leaving {
 /// One kind of build of firmware, boot loader and kernel, and one course of its boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// Where firmware extends the separator of RTMR1.
-    pub separator: SeparatorPlace,
+    /// The build of the firmware.
+    pub profile: Profile,
     /// Who starts the kernel.
     pub start: KernelStart,
     /// What reaches RTMR2 behind boot loaders; behind GRUB there are no sections, and its own events are there in any case.
@@ -85,10 +87,7 @@ pub struct Variant {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.separator {
-            SeparatorPlace::Rtmr1 => "ovmf",
-            SeparatorPlace::Rtmr0 => "ovmf-separator-rtmr0",
-        })?;
+        f.write_str(self.profile.name)?;
         f.write_str(match self.start {
             KernelStart::Firmware => ", kernel started by firmware",
             KernelStart::Loader => ", kernel started by its loader",
@@ -141,6 +140,12 @@ pub struct Inputs<'a> {
     pub loaded: Loaded<'a>,
 }
 
+/// The builds whose boots of disks are known.
+fn profiles() -> impl Iterator<Item = Profile> {
+    let known = [Generation::Before202505, Generation::From202608];
+    PROFILES.into_iter().filter(move |profile| known.contains(&profile.generation))
+}
+
 /// Every variant that a boot may be, each with its name and prediction.
 ///
 /// # Errors
@@ -161,9 +166,9 @@ pub fn all(inputs: &Inputs<'_>) -> Result<Vec<(String, Prediction)>, BootError> 
     let mut predictions = Vec::new();
     for (stub, name) in stubs {
         for start in [KernelStart::Firmware, KernelStart::Loader] {
-            for separator in [SeparatorPlace::Rtmr1, SeparatorPlace::Rtmr0] {
+            for profile in profiles() {
                 for leaving in [Leaving::AtOnce, Leaving::AtSecondCall] {
-                    let variant = Variant { separator, start, stub: *stub, leaving };
+                    let variant = Variant { profile, start, stub: *stub, leaving };
                     predictions.push((alloc::format!("{variant}{name}"), boot(inputs, variant)?));
                 }
             }
@@ -179,13 +184,11 @@ pub fn all(inputs: &Inputs<'_>) -> Result<Vec<(String, Prediction)>, BootError> 
 pub fn boot(inputs: &Inputs<'_>, variant: Variant) -> Result<Prediction, BootError> {
     let unknown = |needs| Expectation::Unknown { needs: Cow::Borrowed(needs) };
     let mut prediction = Prediction { events: Vec::new(), silent: vec![Register::Rtmr3] };
-    ovmf::before_boot_variables(&mut prediction, &inputs.machine).map_err(BootError::Firmware)?;
-    let order = Part::BootVariable("BootOrder".to_string());
-    prediction.push(
-        Register::Rtmr0,
-        order,
-        unknown("the boot variables of the machine, which name its disk"),
-    );
+    let configured = ovmf::disk_configuration(&mut prediction, &inputs.machine, variant.profile);
+    configured.map_err(BootError::Firmware)?;
+    if variant.profile.generation == Generation::From202608 {
+        authorities(inputs, &mut prediction)?;
+    }
 
     let mut add = |part, expectation| prediction.push(Register::Rtmr1, part, expectation);
     let action = |text: &str| {
@@ -194,7 +197,7 @@ pub fn boot(inputs: &Inputs<'_>, variant: Variant) -> Result<Prediction, BootErr
     };
     let (part, expectation) = action(ovmf::CALLING);
     add(part, expectation);
-    if variant.separator == SeparatorPlace::Rtmr1 {
+    if variant.profile.separator == SeparatorPlace::Rtmr1 {
         add(Part::Separator, Expectation::Exactly(Digest384::of(&[0; 4])));
     }
     let table = match inputs.disk {
@@ -260,6 +263,35 @@ pub fn boot(inputs: &Inputs<'_>, variant: Variant) -> Result<Prediction, BootErr
     Ok(prediction)
 }
 
+/// The keys by which images start.
+fn authorities(inputs: &Inputs<'_>, prediction: &mut Prediction) -> Result<(), BootError> {
+    let mut unknown = |needs| {
+        let expectation = Expectation::Unknown { needs: Cow::Borrowed(needs) };
+        prediction.push(Register::Rtmr0, Part::Authority(String::new()), expectation);
+    };
+    let Some(store) = ovmf::enrolled(&inputs.machine) else {
+        unknown("the firmware image, with a variable store that can be read");
+        return Ok(());
+    };
+    let (true, Loaded::Chain { loaders: [first, others @ ..], kernel, .. }) =
+        (store.enforces_secure_boot(), inputs.loaded)
+    else {
+        unknown("which keys let images start without shim, or where Secure Boot is not enforced");
+        return Ok(());
+    };
+    let database = store.value(Guid::IMAGE_SECURITY_DATABASE, "db");
+    let key = secure_boot::authority(database, first).map_err(|error| BootError::Loader(0, error))?;
+    let expectation = match key {
+        Some(entry) => Expectation::Exactly(variable(Guid::IMAGE_SECURITY_DATABASE, "db", entry.whole)),
+        None => Expectation::Unknown {
+            needs: Cow::Borrowed("a boot loader signed by a certificate in the firmware's db"),
+        },
+    };
+    prediction.push(Register::Rtmr0, Part::Authority("db".to_string()), expectation);
+    let started: Vec<_> = others.iter().copied().map(Some).chain([kernel]).collect();
+    shim::authorities(first, &started, database, prediction).map_err(|error| BootError::Loader(0, error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,7 +336,7 @@ mod tests {
     }
 
     fn variant(start: KernelStart, stub: StubMeasures) -> Variant {
-        Variant { separator: SeparatorPlace::Rtmr1, start, stub, leaving: Leaving::AtOnce }
+        Variant { profile: PROFILES[0], start, stub, leaving: Leaving::AtOnce }
     }
 
     #[test]
@@ -383,7 +415,7 @@ mod tests {
         let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel), grub: None };
         let inputs = Inputs { machine: ovmf::Inputs::default(), disk: None, loaded };
         let all = all(&inputs).unwrap();
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 12);
         for (name, prediction) in &all {
             let images = prediction.of(Register::Rtmr1).filter(|event| event.part == Part::Image).count();
             assert_eq!(images, if name.contains("by firmware") { 3 } else { 2 }, "{name}");
@@ -392,7 +424,7 @@ mod tests {
         let grub = Some(&b"linux /K\nboot\n"[..]);
         let loaded = Loaded::Chain { loaders: &loaders, kernel: Some(&kernel), grub };
         let told = super::all(&Inputs { loaded, ..inputs }).unwrap();
-        assert_eq!(told.len(), 16);
+        assert_eq!(told.len(), 24);
         assert!(told.iter().all(|(_, prediction)| prediction.value(Register::Rtmr2).is_some()));
         let broken: [&[u8]; 2] = [&shim, b"no image"];
         let loaded = Loaded::Chain { loaders: &broken, kernel: None, grub: None };

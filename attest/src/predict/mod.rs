@@ -7,7 +7,7 @@
 //! | module | predicts |
 //! |---|---|
 //! | [`ovmf`] | RTMR0 and RTMR1 of OVMF with QEMU's direct kernel boot, RTMR2 of Linux's EFI stub |
-//! | [`disk_boot`] | RTMR1 and RTMR2 of OVMF that boots shim and GRUB, or a unified kernel image |
+//! | [`disk_boot`] | RTMR1 and RTMR2 of OVMF that boots shim and GRUB, or a unified kernel image; RTMR0 of one kind of them |
 //! | [`boot_shim`] | RTMR0, RTMR1 and RTMR2 of Linux under this project's boot shim |
 //! | [`td_shim`] | RTMR0 and RTMR1 of td-shim |
 //! | [`guest`] | the registers of this project's own guests |
@@ -26,6 +26,7 @@ pub mod linux;
 pub mod list;
 pub mod ovmf;
 mod part;
+mod secure_boot;
 mod shim;
 pub mod smbios;
 pub mod td_shim;

@@ -8,7 +8,7 @@
 //! names the build, and [`PROFILES`] lists those that are known.
 
 use alloc::borrow::Cow;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,7 +16,7 @@ use core::fmt;
 use super::linux::{self, KernelError, Machine};
 use super::smbios;
 use super::variable_store::VariableStore;
-use super::variables::{firmware_file_option, variable};
+use super::variables::{device_option, firmware_file_option, variable};
 use super::{Alternative, Expectation, Part, Prediction};
 use crate::eventlog::{Guid, Register};
 use td_image::digest::Digest384;
@@ -37,6 +37,9 @@ const APPLICATION: u32 = 0x101;
 const HIDDEN: u32 = 8;
 /// What QEMU lists when it boots a kernel directly: its own option ROM.
 const BOOT_ORDER_FILE: &[u8] = b"/rom@genroms/linuxboot_dma.bin\0";
+
+/// fw_cfg's item that asks for a boot menu: nobody does.
+const NO_BOOT_MENU: [u8; 2] = [0, 0];
 
 /// Which events a build makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +118,9 @@ pub struct Inputs<'a> {
     pub acpi_tables: Option<&'a [u8]>,
     /// The SMBIOS tables that firmware publishes on this machine: its own versions are in them.
     pub smbios: Option<&'a [u8]>,
+    /// The device number on the first PCI bus of the disk that the machine names first in fw_cfg's `bootorder`, where firmware finds
+    /// nothing else to boot from. Of use where a disk is booted.
+    pub boot_disk: Option<u8>,
     /// The kernel.
     pub kernel: Option<&'a [u8]>,
     /// The initrd.
@@ -190,29 +196,66 @@ fn separator() -> Expectation {
     Expectation::Exactly(Digest384::of(&[0; 4]))
 }
 
-/// RTMR0 of a build before edk2-stable202505 up to its boot variables.
-pub(super) fn before_boot_variables(
+/// RTMR0 of a build that boots a disk, up to its boot variables and with them, where they are known.
+pub(super) fn disk_configuration(
     prediction: &mut Prediction,
     inputs: &Inputs<'_>,
+    profile: Profile,
 ) -> Result<(), InputError> {
-    firmware(prediction, inputs, &[])
+    const NEEDS: &str = "the boot variables of the machine, which name its disk";
+    let is_new = profile.generation == Generation::From202608;
+    let order = inputs.boot_disk.map_or_else(
+        || unknown(NEEDS),
+        |device| Expectation::Exactly(Digest384::of(boot_order_of_disk(device).as_bytes())),
+    );
+    let menu = Expectation::Exactly(Digest384::of(&NO_BOOT_MENU));
+    let files = [("BootMenu", menu), ("bootorder", order)];
+    firmware(prediction, inputs, if is_new { &files } else { &[] })?;
+    let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
+    let boot = |name: &str| Part::BootVariable(name.to_string());
+    let Some(device) = inputs.boot_disk.filter(|_| is_new) else {
+        if is_new {
+            add(Part::Smbios, published(inputs.smbios));
+        }
+        add(boot("BootOrder"), unknown(NEEDS));
+        return Ok(());
+    };
+    let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
+    add(Part::Smbios, published(inputs.smbios));
+    add(boot("BootOrder"), exactly(&[1, 0, 0, 0]));
+    add(boot("Boot0001"), exactly(&device_option("UEFI Misc Device", device)));
+    add(boot("Boot0000"), exactly(&boot_menu()));
+    Ok(())
+}
+
+/// fw_cfg's `bootorder` where a disk behind a virtio function comes first: its Open Firmware path.
+fn boot_order_of_disk(device: u8) -> String {
+    alloc::format!("/pci@i0cf8/scsi@{device:x}/disk@0,0\0")
+}
+
+/// The variable store of the firmware: `None` where there is no firmware, or none with a store that can be read.
+pub(super) fn enrolled<'a>(inputs: &Inputs<'a>) -> Option<VariableStore<'a>> {
+    variable_store(inputs).and_then(VariableStore::of)
+}
+
+fn variable_store<'a>(inputs: &Inputs<'a>) -> Option<&'a [u8]> {
+    let firmware = inputs.firmware?;
+    let cfv = firmware.sections().find(|section| section.kind == SectionKind::CFV)?;
+    Some(firmware.raw(&cfv))
 }
 
 /// The TD HOB, the variable store, these files of fw_cfg, the Secure Boot configuration, and ACPI.
 fn firmware(
     prediction: &mut Prediction,
     inputs: &Inputs<'_>,
-    files: &[(&str, &[u8])],
+    files: &[(&str, Expectation)],
 ) -> Result<(), InputError> {
     let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
     add(Part::TdHob, hob(inputs).map_err(InputError::TdHob)?);
-    let store = inputs.firmware.and_then(|firmware| {
-        let cfv = firmware.sections().find(|section| section.kind == SectionKind::CFV)?;
-        Some(firmware.raw(&cfv))
-    });
+    let store = variable_store(inputs);
     add(Part::VariableStore, Expectation::of_optional(store, "the firmware image"));
     for (name, contents) in files {
-        add(Part::FirmwareConfig((*name).to_string()), Expectation::Exactly(Digest384::of(contents)));
+        add(Part::FirmwareConfig((*name).to_string()), contents.clone());
     }
     let enrolled = store.map(VariableStore::of);
     add(Part::SecureBootVariable("SecureBoot".to_string()), secure_boot(enrolled));
@@ -246,15 +289,14 @@ fn configuration(
     inputs: &Inputs<'_>,
     profile: Profile,
 ) -> Result<(), InputError> {
-    let files: &[(&str, &[u8])] = match profile.generation {
-        Generation::From202505 | Generation::From202608 => {
-            &[("BootMenu", &[0, 0]), ("bootorder", BOOT_ORDER_FILE)]
-        }
+    let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
+    let files = [("BootMenu", exactly(&NO_BOOT_MENU)), ("bootorder", exactly(BOOT_ORDER_FILE))];
+    let files: &[(&str, Expectation)] = match profile.generation {
+        Generation::From202505 | Generation::From202608 => &files,
         Generation::Before202505 | Generation::Unmeasured => &[],
     };
     firmware(prediction, inputs, files)?;
     let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
-    let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
     let boot = |name: &str| Part::BootVariable(name.to_string());
     match profile.generation {
         Generation::Unmeasured => {}

@@ -91,6 +91,7 @@ fn everything_given_makes_every_register_but_rtmr3_known_or_one_of_few() {
         acpi_rsdp: Some(b"rsdp"),
         acpi_tables: Some(b"tables"),
         smbios: None,
+        boot_disk: None,
         kernel: Some(&kernel),
         initrd: Some(b"initrd"),
         command_line: Some("console=ttyS0"),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use td_image::td_hob::qemu_ram;
 use td_image::tdvf::TdvfImage;
 use tdvisor_attest::predict::ovmf::Inputs;
+use tdvisor_runtime::board::FIRST_DEVICE;
 use tdvisor_runtime::board::acpi_files::AcpiFiles;
 
 use crate::outcome::Failure;
@@ -30,7 +31,7 @@ pub(super) struct MachineArgs {
     #[arg(long, value_name = "FILE")]
     acpi_tables: Option<PathBuf>,
     /// The machine is that of `tdvisor run --firmware` with so many vCPUs: the ACPI tables are this project's board's, in
-    /// place of the three files.
+    /// place of the three files, and a disk that it boots is its only one, without a network card beside it.
     #[arg(long, value_name = "VCPUS", requires = "memory", value_parser = clap::value_parser!(u32).range(1..=512),
         conflicts_with_all = ["acpi_loader", "acpi_rsdp", "acpi_tables"])]
     board_vcpus: Option<u32>,
@@ -85,6 +86,7 @@ impl MachineArgs {
                 rsdp: Some(rsdp),
                 tables: Some(tables),
                 smbios,
+                boot_disk: Some(FIRST_DEVICE),
             });
         }
         Ok(Machine {
@@ -93,6 +95,7 @@ impl MachineArgs {
             rsdp: file(&self.acpi_rsdp)?,
             tables: file(&self.acpi_tables)?,
             smbios,
+            boot_disk: None,
         })
     }
 }
@@ -105,6 +108,7 @@ pub(super) struct Machine {
     rsdp: Option<Vec<u8>>,
     tables: Option<Vec<u8>>,
     smbios: Option<Vec<u8>>,
+    boot_disk: Option<u8>,
 }
 
 impl Machine {
@@ -117,6 +121,7 @@ impl Machine {
             acpi_rsdp: self.rsdp.as_deref(),
             acpi_tables: self.tables.as_deref(),
             smbios: self.smbios.as_deref(),
+            boot_disk: self.boot_disk,
             kernel: None,
             initrd: None,
             command_line: None,

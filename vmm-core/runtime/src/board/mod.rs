@@ -97,6 +97,9 @@ impl From<FileError> for BoardError {
     }
 }
 
+/// The device number of a board's first virtio device on its PCI bus: of a machine's first disk, as `tdvisor run` has disks first.
+pub const FIRST_DEVICE: u8 = address::FIRST_PCI_DEVICE;
+
 /// How virtio devices are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
