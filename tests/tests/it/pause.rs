@@ -98,7 +98,7 @@ impl Run {
     /// Runs a TD; once its console has printed the text, `with` is called beside it, on another thread.
     fn run(&self, with: impl FnOnce(&Pauser, &Machine, &Bells) + Send) -> (Report, Vec<u8>) {
         let spec = MachineSpec {
-            hardware: Hardware::default(),
+            hardware: Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() },
             memory: 128 << 20,
             vcpus: self.vcpus,
             pace: self.pace,

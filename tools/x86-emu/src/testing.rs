@@ -7,7 +7,7 @@ use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 
 use crate::bus::{Answer, Bus, Translation};
 use crate::cpu::{Budget, Cpu};
-use crate::engine::{AnyEngine, Compiler, Engine, EngineKind};
+use crate::engine::{AnyEngine, Engine, EngineKind};
 use crate::exits::Exit;
 use x86_arch::{Access, Attributes, Gpr, Seg, Segment, TableRegister, cr0, cr4, efer};
 
@@ -110,10 +110,8 @@ impl Bus for TestBus {
 /// The engine that `X86_EMU_ENGINE` names, the interpreter if it names none. A compiler compiles everything that it meets.
 fn engine() -> AnyEngine {
     let name = std::env::var("X86_EMU_ENGINE").unwrap_or_else(|_| "interpreter".into());
-    match name.parse().expect("X86_EMU_ENGINE names an engine") {
-        EngineKind::Interpreter => EngineKind::Interpreter.engine(),
-        EngineKind::Compiler => AnyEngine::Compiler(Box::new(Compiler::eager().expect("memory for code"))),
-    }
+    let kind: EngineKind = name.parse().expect("X86_EMU_ENGINE names an engine");
+    kind.eager().expect("memory for code")
 }
 
 /// A CPU and its machine.

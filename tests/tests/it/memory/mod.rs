@@ -41,7 +41,7 @@ pub fn host(bytes: u64) -> EmulatedHost {
 
 /// A host on a machine with another release of the module.
 pub fn host_on(profile: ModuleProfile, bytes: u64) -> EmulatedHost {
-    let hardware = Hardware { module: profile, ..Hardware::default() };
+    let hardware = Hardware { module: profile, engine: seam_emu::testing::engine(), ..Hardware::default() };
     let machine = EmulatedMachine::with_hardware(&hardware, bytes, 4, Pace::Real, Trace::counting());
     Host::bring_up(TestMachine::new(machine), |_| {}).expect("an emulated module comes up")
 }

@@ -34,7 +34,7 @@ pub fn drive(
     td.interrupt(0);
     let exit = vcpu.run(Answer::Done);
     assert_eq!(exit, VmExit::Interrupted);
-    machine.set_guest_cpu(lp, Box::<CpuGuest>::default());
+    machine.set_guest_cpu(lp, Box::new(CpuGuest::with_engine(seam_emu::testing::engine())));
 }
 
 /// The exit by which a driven vCPU comes back to its test.

@@ -5,7 +5,6 @@
 use machine_emu::trace::Trace;
 use machine_emu::{EmulatedMachine, Hardware, Pace};
 use mirror_ept::GfnRange;
-use seam_emu::ModuleProfile;
 use td_host::Host;
 use td_host::host::hkid::HkidCounts;
 use td_host::migration::binding::{ServiceTd, bind};
@@ -34,7 +33,7 @@ const GUEST_MEMORY: u64 = 24 * MIB;
 
 /// A machine with its module up, and room for a few TDs.
 pub fn host() -> EmulatedHost {
-    let hardware = Hardware { module: ModuleProfile::default(), ..Hardware::default() };
+    let hardware = Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() };
     let machine = EmulatedMachine::with_hardware(&hardware, 256 * MIB, 4, Pace::Real, Trace::counting());
     Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
 }

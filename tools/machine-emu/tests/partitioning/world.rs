@@ -22,7 +22,12 @@ const MIB: u64 = 1 << 20;
 pub const RELEASES: [ModuleProfile; 2] = [ModuleProfile::V1_5_01, ModuleProfile::V1_5_05];
 
 pub fn host_with(module: ModuleProfile) -> EmulatedHost {
-    let hardware = Hardware { module, features: FeatureSet::Partitioned, ..Hardware::default() };
+    let hardware = Hardware {
+        module,
+        features: FeatureSet::Partitioned,
+        engine: seam_emu::testing::engine(),
+        ..Hardware::default()
+    };
     let machine = EmulatedMachine::with_hardware(&hardware, 128 * MIB, 4, Pace::Real, Trace::counting());
     Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
 }

@@ -34,7 +34,7 @@ use tdx_module_iface::{Gprs, SeamCall, Status, StatusCode, TdgLeaf, TdhLeaf};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::guest::GuestRegisters;
-use crate::{GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
+use crate::{EngineKind, GuestEnv, GuestState, Machine, MachineConfig, ModuleProfile, ScriptedGuest, VmExit};
 
 /// Where the TDMR begins: it is the second gibibyte, and its PAMT lies behind it.
 pub const TDMR: u64 = 1 << 30;
@@ -44,6 +44,17 @@ const PAMT_1G: u64 = 0x8110_0000;
 /// Where the host puts structures that it passes to the module.
 pub const SCRATCH: u64 = 0x10_0000;
 const GLOBAL_HKID: u64 = 32;
+
+/// Names the engine of [`engine`].
+const ENGINE: &str = "X86_EMU_ENGINE";
+
+/// The engine that tests run their guests' instructions with: the one that `X86_EMU_ENGINE` names, the interpreter if it names none.
+/// What a test expects is the same with each.
+pub fn engine() -> EngineKind {
+    std::env::var(ENGINE).map_or(EngineKind::Interpreter, |name| {
+        name.parse().unwrap_or_else(|unknown| panic!("{ENGINE}={name}: {unknown}"))
+    })
+}
 
 /// A machine with its module up.
 pub struct Host {

@@ -10,7 +10,9 @@ use std::thread;
 
 use seam_emu::fidelity;
 use seam_emu::guest::{GuestRegisters, gpr};
-use seam_emu::{CpuGuest, GuestCpu, GuestEnv, GuestState, Machine, PconfigMode, RdseedMode, VmExit};
+use seam_emu::{
+    CpuGuest, EngineKind, GuestCpu, GuestEnv, GuestState, Machine, PconfigMode, RdseedMode, VmExit,
+};
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 use tdx_module_iface::{Gprs, Reg, Status, StatusCode, TdgLeaf, TdhLeaf};
@@ -439,7 +441,10 @@ impl Guest<'_, '_> {
         };
         let mut slot = slot.borrow_mut();
         self.play.machine.set_quantum(self.lp, Some(QUANTUM));
-        slot.get_or_insert_with(CpuGuest::new).run(state, env)
+        // Both engines: one on each processor.
+        let kind = EngineKind::ALL[self.lp % EngineKind::ALL.len()];
+        let cpu = slot.get_or_insert_with(|| CpuGuest::from(kind.eager().expect("memory for code")));
+        cpu.run(state, env)
     }
 }
 

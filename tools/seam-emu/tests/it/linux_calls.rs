@@ -81,7 +81,7 @@ fn from_boot_to_the_last_page(profile: ModuleProfile) {
     let (hkid_shift, family) = (config.hkid_start_bit, u64::from(config.cpuid_fms));
     let machine = Machine::new(config);
     for lp in 0..2 {
-        machine.set_guest_cpu(lp, Box::new(CpuGuest::new()));
+        machine.set_guest_cpu(lp, Box::new(CpuGuest::with_engine(testing::engine())));
     }
     let lps = (0..2).map(|lp| machine.lp(lp).unwrap()).collect();
     let mut host = Host { machine: &machine, lps, next_page: 0x6000_0000 };

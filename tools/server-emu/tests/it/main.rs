@@ -8,8 +8,13 @@ use server_emu::{Ending, Pace, ServerConfig};
 
 use support::{Host, LeafNumber, VMX_REVISION, begin_vmx, exit_with, seamcall_or_exit};
 
+/// A server whose processors run by the engine that tests are asked to use.
+fn plain() -> ServerConfig {
+    ServerConfig { engine: seam_emu::testing::engine(), ..ServerConfig::default() }
+}
+
 fn deterministic() -> ServerConfig {
-    ServerConfig { pace: Pace::Deterministic { seed: 1 }, ..ServerConfig::default() }
+    ServerConfig { pace: Pace::Deterministic { seed: 1 }, ..plain() }
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn one_spins_and_one_sleeps() -> Result<CodeAssembler, IcedError> {
 #[test]
 fn a_timer_wakes_its_processor_while_another_one_never_sleeps() -> Result<(), IcedError> {
     for pace in [Pace::Real, Pace::Deterministic { seed: 3 }] {
-        let config = ServerConfig { processors: 2, pace, ..ServerConfig::default() };
+        let config = ServerConfig { processors: 2, pace, ..plain() };
         let host = Host::assemble(config, one_spins_and_one_sleeps()?);
         assert_eq!(host.run(), Ending::PowerOff { code: 42 }, "{pace:?}");
     }
@@ -273,7 +278,7 @@ fn whoever_spins_gives_its_turn_away() -> Result<(), IcedError> {
 #[test]
 fn a_parked_processor_is_woken_and_interrupts_the_one_that_sleeps() -> Result<(), IcedError> {
     for pace in [Pace::Real, Pace::Deterministic { seed: 3 }] {
-        let config = ServerConfig { processors: 2, pace, ..ServerConfig::default() };
+        let config = ServerConfig { processors: 2, pace, ..plain() };
         let host = Host::assemble(config, two_processors()?);
         assert_eq!(host.run(), Ending::PowerOff { code: 42 }, "{pace:?}");
     }
@@ -283,8 +288,7 @@ fn a_parked_processor_is_woken_and_interrupts_the_one_that_sleeps() -> Result<()
 #[test]
 fn the_same_seed_gives_the_same_run() -> Result<(), IcedError> {
     let run = |seed| {
-        let config =
-            ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..ServerConfig::default() };
+        let config = ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..plain() };
         let host = Host::assemble(config, two_processors()?);
         let ending = host.run();
         Ok((ending, host.server().retired(), host.server().machine().tsc()))
@@ -295,8 +299,7 @@ fn the_same_seed_gives_the_same_run() -> Result<(), IcedError> {
 
 /// A server of two processors that is frozen at its first turn, and goes on in another one.
 fn frozen_and_resumed(seed: u64) -> Result<(), IcedError> {
-    let config =
-        ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..ServerConfig::default() };
+    let config = ServerConfig { processors: 2, pace: Pace::Deterministic { seed }, ..plain() };
     let through = Host::assemble(config.clone(), two_processors()?);
     let ending = through.run();
 
@@ -330,7 +333,7 @@ fn a_server_that_did_not_freeze_cannot_be_saved() -> Result<(), IcedError> {
 
 #[test]
 fn processors_side_by_side_freeze_where_each_of_them_stands() -> Result<(), IcedError> {
-    let config = ServerConfig { processors: 2, ..ServerConfig::default() };
+    let config = ServerConfig { processors: 2, ..plain() };
     let host = Host::assemble(config, two_processors()?);
     host.server().freeze();
     assert_eq!(host.run(), Ending::Frozen);

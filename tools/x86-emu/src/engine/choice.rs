@@ -49,6 +49,17 @@ impl EngineKind {
         }
     }
 
+    /// A new engine for tests: a compiler compiles everything that it meets before it runs it.
+    ///
+    /// # Errors
+    /// Why this machine does not let such an engine run.
+    pub fn eager(self) -> Result<AnyEngine, Unavailable> {
+        Ok(match self {
+            Self::Interpreter => AnyEngine::Interpreter(Interpreter::new()),
+            Self::Compiler => AnyEngine::Compiler(Box::new(Compiler::eager()?)),
+        })
+    }
+
     /// Whether this machine lets such an engine run.
     ///
     /// # Errors

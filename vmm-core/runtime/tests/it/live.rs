@@ -49,7 +49,7 @@ impl Watch for Looking {
 fn a_running_td_is_looked_at_and_its_counts_grow_until_they_are_those_of_the_report() {
     let config = TdConfig { vcpus: 2, ..TdConfig::default() };
     let machine = MachineSpec {
-        hardware: Hardware::default(),
+        hardware: Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() },
         memory: config.memory,
         vcpus: config.vcpus,
         pace: Pace::Real,

@@ -86,6 +86,7 @@ fn spec(kernel: &[u8]) -> ServerSpec<'_> {
     let config = ServerConfig {
         memory: server_emu::server::MIN_MEMORY,
         pace: Pace::Deterministic { seed: 1 },
+        engine: seam_emu::testing::engine(),
         ..ServerConfig::default()
     };
     ServerSpec { config, files: BootFiles { kernel, initrd: None, command_line: "" }, disk: None }

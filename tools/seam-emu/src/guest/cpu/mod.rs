@@ -57,6 +57,13 @@ pub struct CpuGuest {
     sampler: Option<Sampler>,
 }
 
+impl From<AnyEngine> for CpuGuest {
+    /// A CPU that has not run anything yet, with an engine that is there already.
+    fn from(engine: AnyEngine) -> Self {
+        Self { cpu: Box::new(Cpu::new()), engine, translations: None, debug: None, sampler: None, noted: 0 }
+    }
+}
+
 impl Default for CpuGuest {
     fn default() -> Self {
         Self::new()
@@ -71,14 +78,7 @@ impl CpuGuest {
 
     /// A CPU that has not run anything yet, with an engine of choice.
     pub fn with_engine(engine: EngineKind) -> Self {
-        Self {
-            cpu: Box::new(Cpu::new()),
-            engine: engine.engine(),
-            translations: None,
-            debug: None,
-            sampler: None,
-            noted: 0,
-        }
+        Self::from(engine.engine())
     }
 
     /// A CPU that a debugger can stop, with an engine of choice.

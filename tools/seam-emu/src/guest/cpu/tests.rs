@@ -7,6 +7,8 @@ use x86_arch::{
     Attributes, Event, EventKind, Gpr, Interruptibility, Segment, Shadow, TableRegister, X87State, vector,
 };
 
+use x86_emu::EngineKind;
+
 use super::CpuGuest;
 use crate::config::MachineConfig;
 use crate::fields::{FieldStore, Width};
@@ -84,7 +86,7 @@ impl Td {
         let machine = Machine::new(MachineConfig { lp_packages: vec![0], ..MachineConfig::small() });
         let mut td = Self {
             machine,
-            cpu: CpuGuest::new(),
+            cpu: CpuGuest::from(crate::testing::engine().eager().expect("memory for code")),
             state: entry_state(),
             vcpu: 0x1000,
             tables: TABLES + 0x2000,
@@ -599,4 +601,20 @@ fn the_counter_of_the_guest_is_scaled_and_moved() {
     td.run_to(ExitReason::HLT);
     assert_eq!(td.state.regs[Gpr::Rax], 4000 / 2 + 1000);
     assert!(td.machine.tsc() > 4000, "a virtual clock moves with the instructions");
+}
+
+/// Every test above once more with the other engine, everything compiled before it runs.
+#[test]
+fn the_compiler_passes_the_tests_of_the_interpreter() {
+    if crate::testing::engine() == EngineKind::Compiler {
+        return;
+    }
+    let this = std::env::current_exe().expect("this program");
+    let mut again = std::process::Command::new(this);
+    again
+        .args(["guest::cpu::tests::", "--skip", "passes_the_tests"])
+        .env("X86_EMU_ENGINE", EngineKind::Compiler.name());
+    let output = again.output().expect("this program again");
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !words.contains(" 0 passed"), "{words}");
 }
