@@ -2,8 +2,12 @@
 //! one form, and nothing is left.
 //!
 //! `TDVISOR_FUZZ_SECONDS` runs so long instead of a few rounds, `TDVISOR_FUZZ_SEED` the one round of a seed.
+//!
+//! A program of its own: it counts the descriptors, threads and children of its process, and other tests have some.
 
 mod described;
+mod rest;
+#[expect(dead_code, reason = "nobody here looks at what a TD does")]
 mod tds;
 
 use std::io::Write as _;
@@ -12,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rest::{at_rest, settle};
 use serde_json::{Value, json};
-use tds::rest::{at_rest, settle};
 use tds::{LONG, Tds, hello, waiting};
 use tdvisor_service::td_api::{ROUTES, Says, openapi};
 use tdvisor_test_data::chance::Chance;

@@ -1,8 +1,5 @@
 //! A VMM in this process, in a folder of its own.
 
-// Each test file takes what it needs of this.
-#![expect(dead_code, reason = "a test file of its own compiles this once for each that uses it")]
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -1,7 +1,5 @@
 //! What a process holds when nothing goes on, before and after a test.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::time::{Duration, Instant};
 
 /// Far more than a process takes to come to rest.

@@ -1,10 +1,5 @@
 //! A service of many TDs in this process, in a folder of its own; its workers are this program again.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
-#[path = "../rest/mod.rs"]
-pub mod rest;
-
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;

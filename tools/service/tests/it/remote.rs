@@ -1,7 +1,5 @@
 //! The service at a TCP port, as clients of other machines see it: TLS and the token, or nothing.
 
-mod tds;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,22 +12,18 @@ use http::Method;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use tds::{LONG, Tds, hello};
 use tdvisor_service::http::{Limits, Remote, Running, Server, Token};
 use tdvisor_service::td_api::TdApi;
 
+use crate::tds::{LONG, Tds, hello};
+
 /// Certificates for 127.0.0.1 and their keys, of a test.
-const TLS_CERT: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-cert.pem");
-const TLS_KEY: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/tls-key.pem");
-const OTHER_CERT: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/signing-cert.pem");
-const OTHER_KEY: &[u8] = include_bytes!("../../attest-serve/tests/fixtures/signing-key.pem");
+const TLS_CERT: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/tls-cert.pem");
+const TLS_KEY: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/tls-key.pem");
+const OTHER_CERT: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/signing-cert.pem");
+const OTHER_KEY: &[u8] = include_bytes!("../../../attest-serve/tests/fixtures/signing-key.pem");
 
 const TOKEN: &str = "5f0c6a2e9b7d41c8";
-
-#[test]
-fn worker_process() {
-    tds::work();
-}
 
 fn token(folder: &Path) -> Token {
     let path = folder.join("token");

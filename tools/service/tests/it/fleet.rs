@@ -1,8 +1,5 @@
 //! Many TDs, each in a process of its own: what is answered, what is kept, and who dies with whom.
 
-mod described;
-mod tds;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,14 +8,11 @@ use std::os::unix::net::UnixStream;
 
 use http::Method;
 use serde_json::{Value, json};
-use tds::{Misdeed, Tds, hello, options, waiting};
 use tdvisor_service::fleet::{Fleet, FleetLimits};
 use tdvisor_service::td_api::{ROUTES, Says, Verb, openapi};
 
-#[test]
-fn worker_process() {
-    tds::work();
-}
+use crate::described;
+use crate::tds::{Misdeed, Tds, hello, options, waiting};
 
 /// Every error is an array of sentences.
 fn sentences(body: &[u8]) -> Vec<String> {

@@ -1,12 +1,11 @@
 //! A client that nobody here wrote: the crate `cloud-hypervisor-client`, generated from Cloud Hypervisor's own description.
 
-mod place;
-
 use cloud_hypervisor_client::apis::DefaultApi as _;
 use cloud_hypervisor_client::models::{VmConfig, VmState};
 use cloud_hypervisor_client::socket_based_api_client;
-use place::{Place, hello, waiting_guest};
 use tdvisor_service::vm::ExitReason;
+
+use crate::place::{Place, hello, waiting_guest};
 
 fn vm(config: serde_json::Value) -> VmConfig {
     serde_json::from_value(config).expect("a configuration of the client's types")
