@@ -52,8 +52,8 @@ impl Places {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; `None` if all are taken and stay busy for [`PATIENCE`], or the server ends. One connection more than
-    /// `most` may live until the one that made room has noticed.
+    /// Takes a place; `None` if all are taken and stay busy for [`PATIENCE`], or the server ends. Twice `most` connections may live
+    /// until those that made room have noticed.
     pub(super) fn take(self: &Arc<Self>, stream: Arc<Stream>) -> Option<Place> {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.lock();
@@ -61,24 +61,24 @@ impl Places {
             if state.ending {
                 return None;
             }
-            if state.taken.iter().filter(|place| !place.is_shut).count() < self.most {
-                break;
-            }
-            let idle = state.taken.iter_mut().filter(|place| place.idle_since.is_some() && !place.is_shut);
-            if let Some(oldest) = idle.min_by_key(|place| place.idle_since) {
-                oldest.is_shut = true;
-                oldest.stream.shut(Shutdown::Both);
-                break;
+            // Those that were shut down and have not noticed are bounded too.
+            if state.taken.len() < 2 * self.most {
+                if state.taken.iter().filter(|place| !place.is_shut).count() < self.most {
+                    break;
+                }
+                let idle =
+                    state.taken.iter_mut().filter(|place| place.idle_since.is_some() && !place.is_shut);
+                if let Some(oldest) = idle.min_by_key(|place| place.idle_since) {
+                    oldest.is_shut = true;
+                    oldest.stream.shut(Shutdown::Both);
+                    break;
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        // Those that were shut down and have not noticed are bounded too.
-        if state.taken.len() >= 2 * self.most {
-            return None;
         }
         let number = state.next;
         state.next += 1;

@@ -12,7 +12,7 @@ use tdvisor_service::fleet::{Fleet, FleetLimits};
 use tdvisor_service::td_api::{ROUTES, Says, Verb, openapi};
 
 use crate::described;
-use crate::tds::{Misdeed, Tds, hello, options, waiting};
+use crate::tds::{LONG, Misdeed, Tds, hello, options, waiting};
 
 /// Every error is an array of sentences.
 fn sentences(body: &[u8]) -> Vec<String> {
@@ -251,7 +251,7 @@ fn a_td_that_was_asked_for_inspectable_and_with_gdb_is_debugged_in_its_confined_
         let socket = td["gdb"].as_str().expect("a socket");
         assert_eq!(fs::metadata(socket).expect("it is there").permissions().mode() & 0o777, 0o600);
         let mut gdb = UnixStream::connect(socket).expect("it listens");
-        gdb.set_read_timeout(Some(tds::LONG)).expect("a socket");
+        gdb.set_read_timeout(Some(LONG)).expect("a socket");
         assert!(ask_gdb(&mut gdb, "?").starts_with("T05"), "the TD stands before its first instruction");
         assert!(ask_gdb(&mut gdb, "vCont;s:1").starts_with("T05"));
         assert!(ask_gdb(&mut gdb, "mfffffff0,10").chars().any(|digit| digit != '0'), "what the TD holds");
@@ -282,7 +282,7 @@ fn a_td_that_ends_before_its_worker_has_answered_was_booted() {
         options.worker = ("/bin/sh".into(), vec!["-c".into(), script.into()]);
         let fleet = Fleet::open(options).expect("a state directory");
         fleet.create(serde_json::from_value(hello("one")).expect("a request")).expect("it is created");
-        let booted = fleet.boot("one", std::time::Instant::now() + tds::LONG).is_ok();
+        let booted = fleet.boot("one", std::time::Instant::now() + LONG).is_ok();
         (booted, fleet.describe("one").expect("it is there")["phase"].clone())
     };
     let ended = r#"{"say":"ended","report":{},"metrics":""}"#;

@@ -1,8 +1,6 @@
 //! A VMM in this process, in a folder of its own.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -94,15 +92,6 @@ impl Place {
         let reply = self.get("vm.info");
         let info = reply.json().expect("JSON");
         info["state"].as_str().unwrap_or("none").to_owned()
-    }
-
-    /// All that comes until the server closes, for bytes that end with their connection.
-    pub fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = UnixStream::connect(self.socket()).expect("somebody listens");
-        stream.write_all(bytes).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer and the end");
-        answer
     }
 
     /// Waits until the process would end.
