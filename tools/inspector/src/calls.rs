@@ -122,10 +122,10 @@ struct Told {
 fn told(exit: &TdExit, after: &Gprs) -> Told {
     match exit {
         TdExit::TdVmCall(_) => {
-            let request = format!("{:?}", Request::parse(after));
+            let request = format!("{:x?}", Request::parse(after));
             let name: String = request.chars().take_while(|c| c.is_alphanumeric()).collect();
-            let rest = request.get(name.len()..).unwrap_or_default().trim().to_owned();
-            Told { reason: format!("TDVMCALL {name}"), detail: rest, gpa: None, goes_on: true }
+            let rest = request.get(name.len()..).unwrap_or_default().trim();
+            Told { reason: format!("TDVMCALL {name}"), detail: with_prefixes(rest), gpa: None, goes_on: true }
         }
         TdExit::Async(exit) => {
             let is_violation = exit.reason.basic() == ExitReason::EPT_VIOLATION;
@@ -145,6 +145,22 @@ fn told(exit: &TdExit, after: &Gprs) -> Told {
     }
 }
 
+/// Hexadecimal numbers, which have no prefix, with one. What else has such digits begins with a capital.
+fn with_prefixes(text: &str) -> String {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let word = |word: &str| {
+        let digits = word.trim_end_matches([',', ')', ']']);
+        let begin = digits.rfind(['(', '[']).map_or(0, |at| at + 1);
+        let number = digits.get(begin..).unwrap_or_default();
+        if !number.is_empty() && number.bytes().all(is_digit) {
+            format!("{}0x{}", word.get(..begin).unwrap_or_default(), word.get(begin..).unwrap_or_default())
+        } else {
+            word.to_owned()
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// The registers that are not zero.
 fn registers(gprs: &Gprs) -> Value {
     let shown = gprs.iter().filter(|(_, value)| *value != 0);
@@ -152,4 +168,16 @@ fn registers(gprs: &Gprs) -> Value {
         .map(|(reg, value)| (reg.name().to_owned(), json!(format!("{value:#x}"))))
         .collect::<Map<_, _>>()
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_told_from_words_of_the_same_letters() {
+        let text = "{ port: 3f8, size: Byte, value: 66, kind: Add, of: [1, ff], at: Gpa(abc), face: Dead }";
+        let wanted = "{ port: 0x3f8, size: Byte, value: 0x66, kind: Add, of: [0x1, 0xff], at: Gpa(0xabc), face: Dead }";
+        assert_eq!(with_prefixes(text), wanted);
+    }
 }

@@ -10,6 +10,9 @@ use tdx_module_iface::sept::SeptState;
 use crate::calls;
 use crate::{About, SCHEMA};
 
+/// What stands where a TD that has ended has its end.
+const PAUSED: &str = "the TD is paused: this is how it stands, and it has not ended";
+
 pub(crate) fn data(inspection: &Inspection, about: &About) -> Value {
     let root_level = inspection.entries.iter().map(|entry| number_of(entry.level)).max();
     let ranges: Vec<_> = inspection
@@ -26,9 +29,9 @@ pub(crate) fn data(inspection: &Inspection, about: &About) -> Value {
         "ve_disabled": about.ve_disabled,
         "ranges": ranges,
         "ending": {
-            "died": matches!(about.ending, Ending::Died(_)),
-            "text": about.ending.to_string(),
-            "gpa": address_of(&about.ending).map(Gpa::get),
+            "died": matches!(about.ending, Some(Ending::Died(_))),
+            "text": about.ending.as_ref().map_or_else(|| PAUSED.to_owned(), ToString::to_string),
+            "gpa": about.ending.as_ref().and_then(address_of).map(Gpa::get),
         },
         "about": about.facts,
         "counts": about.counts,

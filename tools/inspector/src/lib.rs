@@ -1,4 +1,4 @@
-//! The inspector: a saved run as one HTML page that needs neither a network nor a program beside a browser.
+//! The inspector: a saved run, or a TD that is paused, as one HTML page that needs neither a network nor a program beside a browser.
 //!
 //! For a guest-physical address it shows the mirror's entry, the Secure EPT's and the PAMT's beside each other with the
 //! differing bits marked, and below them every call that touched the address; the address space as a map; a lane of exits for
@@ -11,34 +11,22 @@
 
 #![forbid(unsafe_code)]
 
+mod about;
 mod calls;
 mod data;
 mod folded;
 mod trace_events;
 
 use serde_json::Value;
-use td_host::td::Ending;
 use tdvisor_runtime::inspect::Inspection;
 
+pub use about::About;
 pub use data::entry;
 pub use folded::{Symbols, folded};
 pub use trace_events::trace_events;
 
 /// The version of the data in the page. It changes when a field goes away or means something else.
 pub const SCHEMA: u32 = 1;
-
-/// What the page says of a run beside what was inspected.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// How the TD ended.
-    pub ending: Ending,
-    /// Whether an access to a page that is not accepted ends the TD (ATTRIBUTES.SEPT_VE_DISABLE).
-    pub ve_disabled: bool,
-    /// Names and values for people, in the order of the page.
-    pub facts: Vec<(String, String)>,
-    /// Calls by leaf, the machine's whole life.
-    pub counts: Vec<(String, u64)>,
-}
 
 /// The page.
 pub fn page(inspection: &Inspection, about: &About) -> String {

@@ -133,11 +133,13 @@ impl SeamCall for EmulatedLp<'_> {
             }
         }
         let began = self.trace.journal().map(|_| self.cpu.machine().tsc());
-        let observed = self.trace.observer().map(|observer| (observer, Instant::now()));
+        let observers = self.trace.observers();
+        let observed = (!observers.is_empty()).then(Instant::now);
         let result = self.cpu.seamcall(gprs);
-        if let Some((observer, began)) = observed {
+        if let Some(began) = observed {
             let (lp, reached, took) = (self.id, result.is_ok(), began.elapsed());
-            observer.called(&ObservedCall { lp, before: &before, after: gprs, reached, took });
+            let call = ObservedCall { lp, before: &before, after: gprs, reached, took };
+            observers.iter().for_each(|observer| observer.called(&call));
         }
         if !enters && gprs.rax != 0 {
             // A leaf that can be interrupted would be, again and again.

@@ -77,7 +77,7 @@ pub struct Trace {
     last: Recent<Call>,
     file: Option<Log>,
     journal: Option<Arc<Journal>>,
-    observer: Option<Arc<dyn CallObserver>>,
+    observers: Vec<Arc<dyn CallObserver>>,
 }
 
 struct Log {
@@ -100,7 +100,7 @@ impl Trace {
             last: Recent::default(),
             file: None,
             journal: None,
-            observer: None,
+            observers: Vec::new(),
         }
     }
 
@@ -124,13 +124,14 @@ impl Trace {
 
     /// Tells this observer of every call, too.
     #[must_use]
-    pub fn observed_by(self, observer: Arc<dyn CallObserver>) -> Self {
-        Self { observer: Some(observer), ..self }
+    pub fn observed_by(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.observers.push(observer);
+        self
     }
 
-    /// Who is told of every call, if somebody is.
-    pub(crate) fn observer(&self) -> Option<&dyn CallObserver> {
-        self.observer.as_deref()
+    /// Who is told of every call.
+    pub(crate) fn observers(&self) -> &[Arc<dyn CallObserver>] {
+        &self.observers
     }
 
     /// The journal, if there is one.

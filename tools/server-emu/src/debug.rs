@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use seam_emu::guest::debug::{DebugLine, Debuggable, HostMemory, Next, Space, StopReason};
 use tdvisor_base::sync::AtomicBool;
+use tdx_module_iface::TdhLeaf;
 use x86_emu::{Budget, Cpu, Engine, Exit};
 
 use crate::layout::{HIGH_RAM, LOW_RAM_LIMIT, SEAM_BASE, SEAM_BYTES};
@@ -63,7 +64,7 @@ impl<'s> Line<'s> {
     /// The processor stops executing by itself; what is next is looked at when it comes back.
     pub(crate) fn leave(&mut self, cpu: &Cpu) {
         if let Some(line) = &mut self.line {
-            line.leave(cpu, &self.at);
+            line.leave(cpu, &self.at, None);
             line.enter();
         }
     }
@@ -72,6 +73,13 @@ impl<'s> Line<'s> {
     pub(crate) fn stopped(&mut self, reason: StopReason) {
         if let Some(line) = &mut self.line {
             line.stopped(&self.at, reason);
+        }
+    }
+
+    /// The host is about to call the module: whoever waits for that may look first.
+    pub(crate) fn calls(&mut self, cpu: &Cpu, leaf: TdhLeaf) {
+        if let Some(line) = &mut self.line {
+            line.calls(cpu, &self.at, leaf);
         }
     }
 

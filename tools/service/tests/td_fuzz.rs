@@ -1,5 +1,5 @@
-//! Whatever clients of our own API send: no panic, every status one that the document has for the request, every error in the
-//! one form, and nothing is left.
+//! Whatever clients of our own API send: no panic, every status and every body as the document has them for the request, every
+//! error in the one form, and nothing is left.
 //!
 //! `TDVISOR_FUZZ_SECONDS` runs so long instead of a few rounds, `TDVISOR_FUZZ_SEED` the one round of a seed.
 //!
@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use described::Described;
 use http::Method;
 use rest::{at_rest, settle};
 use serde_json::{Value, json};
@@ -82,7 +83,13 @@ fn body(chance: &mut Chance, td: &str) -> Vec<u8> {
             request["disks"] =
                 json!([{"path": chance.pick(&["/dev/null", "/", "relative", "/no/such/disk"])}])
         }
-        5 => request["trace"] = chance.pick(&[json!(true), json!(true), json!("yes"), Value::Null]),
+        5 => {
+            let key = chance.pick(&["trace", "inspector", "inspectable", "dump"]);
+            request[key] = chance.pick(&[json!(true), json!(true), json!("yes"), Value::Null]);
+            if chance.below(2) == 0 {
+                (request["inspectable"], request["dump"]) = (json!(true), json!(true));
+            }
+        }
         4 => request["inject"] = json!(chance.pick(&["chaos:1/50", "chaos:2/5", "nonsense", ""])),
         _ => {}
     }
@@ -95,7 +102,7 @@ fn body(chance: &mut Chance, td: &str) -> Vec<u8> {
 }
 
 /// Takes a step; whether it was answered by a refusal, where it was answered.
-fn step(tds: &Tds, document: &Value, chance: &mut Chance) -> Option<bool> {
+fn step(tds: &Tds, described: &Described, chance: &mut Chance) -> Option<bool> {
     let (method, path, body) = request(chance);
     if chance.below(8) == 0 {
         // A client that goes in the middle.
@@ -109,7 +116,7 @@ fn step(tds: &Tds, document: &Value, chance: &mut Chance) -> Option<bool> {
     }
     let sent = Some(&body[..]).filter(|body| !body.is_empty());
     let reply = tds.client().ask(&method, &path, sent, LONG).expect("an answer");
-    if let Some(problem) = described::problem(document, &method, &path, reply.status.as_u16()) {
+    if let Some(problem) = described.problem(&method, &path, reply.status.as_u16(), &reply.body) {
         panic!("{problem}: {}", String::from_utf8_lossy(&reply.body));
     }
     if reply.status.is_success() {
@@ -133,7 +140,7 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     }));
     let tds = Tds::new("fuzz");
     let before = at_rest();
-    let document = openapi();
+    let described = Described::new(openapi(), 405);
     let end = number("TDVISOR_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let only = number("TDVISOR_FUZZ_SEED");
     let first = only.unwrap_or(if end.is_some() { u64::from(std::process::id()) << 32 } else { 0 });
@@ -143,7 +150,7 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
         println!("TDVISOR_FUZZ_SEED={seed}");
         let mut chance = Chance::new(seed);
         for _ in 0..STEPS {
-            if let Some(is_refusal) = step(&tds, &document, &mut chance) {
+            if let Some(is_refusal) = step(&tds, &described, &mut chance) {
                 answers += 1;
                 refusals += u64::from(is_refusal);
             }

@@ -110,6 +110,41 @@ fn tds_of_the_program_run_confined_and_end_with_it_and_are_named_when_it_was_kil
     assert_eq!(service.end(Signal::SIGTERM), Some(0));
 }
 
+#[test]
+fn what_an_inspectable_td_holds_is_fetched_by_the_program_while_it_runs_and_when_it_has_ended() {
+    let folder = Folder::new("serve-dump");
+    let service = Service::start(&folder);
+    let socket = service.socket.display().to_string();
+    let create = |name: &str, payload: Value, keys: &[&str]| {
+        let mut request = json!({"name": name, "memory": 64 << 20, "payload": payload});
+        keys.iter().for_each(|key| request[*key] = json!(true));
+        assert_eq!(service.ask(Method::POST, "/td/v1/tds", Some(request)).0, 201);
+        assert_eq!(service.ask(Method::PUT, &format!("/td/v1/tds/{name}/boot"), None).0, 204);
+    };
+    create("waits", json!({"firmware": "fault-td", "cmdline": "halt"}), &["inspectable", "dump"]);
+    create("kept", json!({"firmware": "fault-td", "cmdline": "halt"}), &[]);
+    create("ends", json!({"firmware": "hello-td"}), &["inspectable", "dump"]);
+    service.await_end("ends");
+    for (name, phase) in [("waits", "running"), ("ends", "ended")] {
+        let file = folder.path(name);
+        tdvisor(&["dump", "--socket", &socket, name, &file]).ends_with(0);
+        let core = std::fs::read(&file).expect("a file");
+        let elf = object::File::parse(&*core).expect("an ELF file");
+        assert_eq!(object::Object::kind(&elf), object::ObjectKind::Core, "{name}");
+        assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(service.ask(Method::GET, &format!("/td/v1/tds/{name}"), None).1["phase"], phase);
+    }
+    let file = folder.write("there", "before");
+    for (name, words) in [("kept", "not asked for"), ("nobody", "no TD"), ("../x", "name")] {
+        let said = tdvisor(&["dump", "--socket", &socket, name, &file]).ends_with(2).one_line_of_error();
+        assert!(said.contains(words) && said.contains(name), "{said}");
+    }
+    assert_eq!(std::fs::read(&file).expect("a file"), b"before", "what was there stays");
+    assert_eq!(service.ask(Method::GET, "/td/v1/tds/kept", None).1["phase"], "running", "and runs on");
+    assert_eq!(service.end(Signal::SIGTERM), Some(0));
+    tdvisor(&["dump", "--socket", &socket, "waits", &file]).ends_with(2);
+}
+
 fn set_mode(path: &str, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a file of ours");
 }

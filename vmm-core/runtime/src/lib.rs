@@ -27,7 +27,7 @@ pub mod kvm;
 mod machine;
 pub mod metrics;
 pub mod pause;
-mod private_file;
+pub mod private_file;
 mod report;
 pub mod server;
 mod session;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use machine_emu::trace::Trace;
+use machine_emu::trace::{CallObserver, ObservedCall, Trace};
 use machine_emu::{EmulatedMachine, Hardware, Pace};
 use seam_emu::CpuGuest;
 use seam_emu::guest::debug::DebugPort;
@@ -12,6 +12,7 @@ use td_host::host::Progress;
 use td_host::platform::Frames;
 use td_host::td::{BuildProgress, Ending};
 use td_host::{Error, Host};
+use tdx_module_iface::{LeafWord, TdhLeaf};
 
 use crate::drive::Happening;
 
@@ -58,6 +59,15 @@ impl std::fmt::Debug for MachineSpec {
     }
 }
 
+/// Tells a debugger of the host's calls.
+struct CaughtCalls(Arc<DebugPort>);
+
+impl CallObserver for CaughtCalls {
+    fn called(&self, call: &ObservedCall<'_>) {
+        self.0.called(call.lp.0 as usize, TdhLeaf(LeafWord(call.before.rax).leaf()));
+    }
+}
+
 /// A machine whose module is ready.
 pub struct Machine {
     host: Host<EmulatedMachine>,
@@ -75,8 +85,12 @@ impl Machine {
     /// # Errors
     /// The module refuses, or there is not enough memory.
     pub fn bring_up(spec: MachineSpec, events: &dyn Fn(Event<'_>)) -> Result<Self, Error> {
+        let trace = match &spec.debug {
+            Some(port) => spec.trace.observed_by(Arc::new(CaughtCalls(port.clone()))),
+            None => spec.trace,
+        };
         let machine =
-            EmulatedMachine::with_hardware(&spec.hardware, spec.memory, spec.vcpus, spec.pace, spec.trace);
+            EmulatedMachine::with_hardware(&spec.hardware, spec.memory, spec.vcpus, spec.pace, trace);
         if spec.debug.is_some() || spec.samples.is_some() {
             let (machine, engine) = (machine.machine(), spec.hardware.engine);
             for lp in 0..machine.num_lps() {

@@ -13,7 +13,7 @@ const OWNER_ONLY: u32 = 0o600;
 ///
 /// # Errors
 /// Those of `write`, and of the file system; the file is as it was.
-pub(crate) fn replace<E: From<io::Error>>(
+pub fn replace<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&File) -> Result<(), E>,
 ) -> Result<u64, E> {

@@ -196,6 +196,10 @@ impl RunningTd for Session<'_, '_> {
     fn audit(&self) -> Result<u64, Error> {
         self.td.audit().map(|report| report.compared)
     }
+
+    fn dump(&self) -> Result<Dump, DumpError> {
+        Dump::of(&self.td, self.machine.platform().machine(), self.secrecy)
+    }
 }
 
 /// A TD that has ended and is not torn down.

@@ -104,7 +104,7 @@ const table = (head, rows) => `<table><thead><tr>${head.map((h) => `<th>${h}</th
 function callRow(c) {
   const link = `<a class="mono" href="#view=exits&n=${c.n}">${c.n}</a>`;
   const what = c.exit ? `<b>${words(c.exit)}</b> ${words(c.detail || "")}` : words(c.detail || "");
-  return `<tr><td>${link}</td><td class="n">${time(c.t)}</td><td class="n">${c.guest ? "vCPU " + words(c.vcpu ?? "?") : "LP " + c.lp}</td><td class="n">${words(c.leaf)}</td>`
+  return `<tr><td>${link}</td><td class="n">${time(c.t)}</td><td class="n">${c.guest ? "guest, vCPU " + words(c.vcpu ?? "?") : "host, LP " + c.lp}</td><td class="n">${words(c.leaf)}</td>`
     + `<td>${c.gpa === undefined ? "" : gpaLink(c.gpa) + ` <span class="faint">${LEVELS[c.level]}</span>`}</td><td class="${c.ok ? "" : "bad"}">${words(c.status)}</td><td>${what}</td></tr>`;
 }
 const callTable = (calls) => table(["call", "time", "by", "leaf", "address", "status", ""], calls.map(callRow));
@@ -190,7 +190,7 @@ function bitNumbers(a, b) {
   const out = [];
   const difference = BigInt(a) ^ BigInt(b);
   for (let n = 0n; n < 64n; n++) if (difference >> n & 1n) out.push(Number(n));
-  return out.length ? `bits ${out.join(", ")} differ` : "equal";
+  return out.length ? `bits ${out.join(", ")} differ: the two have different forms; what has to agree is below` : "equal";
 }
 function showPage() {
   const gpa = state.gpa ?? 0, path = pathTo(gpa, state.shared), calls = callsAbout(gpa);
@@ -287,8 +287,9 @@ function showCalls() {
 document.querySelectorAll("nav button").forEach((button) => button.addEventListener("click", () => go({ view: button.dataset.view })));
 $("find").addEventListener("submit", (event) => {
   event.preventDefault();
-  const n = Number($("gpa").value.trim());
-  if (Number.isFinite(n) && n >= 0 && $("gpa").value.trim() !== "") go({ view: "page", gpa: n, shared: false });
+  // Digits with a letter among them are hexadecimal, with or without a prefix.
+  const text = $("gpa").value.trim(), n = Number(/^[0-9a-f]*[a-f][0-9a-f]*$/i.test(text) ? "0x" + text : text);
+  if (Number.isFinite(n) && n >= 0 && text !== "") go({ view: "page", gpa: n, shared: false });
   else $("gpa").setCustomValidity("a number, such as 0x80000000"), $("gpa").reportValidity();
 });
 $("gpa").addEventListener("input", () => $("gpa").setCustomValidity(""));

@@ -1,7 +1,7 @@
 //! Instructions that concern the machine: what each of them does on a host processor.
 
 use tdvisor_devices::{AccessSize, DeviceRequest};
-use tdx_module_iface::SeamCall as _;
+use tdx_module_iface::{LeafWord, SeamCall as _, TdhLeaf};
 use x86_arch::{Activity, Event, Gpr, vector};
 use x86_emu::exits::{CrAccess, CrOperation, Unimplemented};
 use x86_emu::{InstructionExit, Io, IoDirection, MsrError, NotPerformed};
@@ -93,7 +93,11 @@ impl Processor<'_> {
         let conditions =
             Conditions { vmx_on: self.vmx.is_on(), seam_range_enabled: self.server.seam_range_enabled() };
         let refused = match seamcall::check(&self.cpu.state, conditions) {
-            Ok(()) => self.call_module().err(),
+            Ok(()) => {
+                let leaf = LeafWord(self.cpu.state.gpr(Gpr::Rax)).leaf();
+                self.debug.calls(&self.cpu, TdhLeaf(leaf));
+                self.call_module().err()
+            }
             Err(refused) => Some(refused),
         };
         match refused {

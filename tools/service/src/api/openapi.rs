@@ -7,7 +7,7 @@ use super::schemas::schemas;
 use super::{API_VERSION, ROOT};
 
 /// Statuses of whatever is no request of an endpoint: of the socket's protocol, and of the endpoint's form.
-const OF_ANY_REQUEST: [u16; 1] = [400];
+const OF_ANY_REQUEST: [u16; 5] = [400, 408, 413, 417, 431];
 
 fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
@@ -20,9 +20,13 @@ fn content(schema: &Value) -> Value {
 /// What an error means, wherever it comes from.
 fn meaning(status: u16) -> &'static str {
     match status {
-        400 => "The request or what it asks for cannot be",
+        400 => "The request or what it asks for cannot be, or the endpoint has another method",
         404 => "There is no VM, or no such device",
+        408 => "The bytes of the request did not come in time",
         409 => "Two devices have one name, or two disks one file",
+        413 => "The body is too large",
+        417 => "What the request expects cannot be had",
+        431 => "The head of the request is too large",
         _ => "The VM is in another state, cannot be started, or does not have this",
     }
 }
@@ -71,7 +75,8 @@ pub fn openapi() -> Value {
                  Keys that Cloud Hypervisor does not have are ignored; keys of it that a TD here does not have are \
                  refused where they ask for something, and the error names them. A request that is no HTTP/1.1 \
                  request, is too large or comes too slowly is answered with 400, 408, 413, 417 or 431 and ends its \
-                 connection; every error is an array of sentences."
+                 connection; a method that an endpoint does not have is answered with 400, as there, and a path that is \
+                 none of these with 404. Every error is an array of sentences."
             ),
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT OR Apache-2.0"},
@@ -100,7 +105,7 @@ mod tests {
             let operation = item.values().next().unwrap();
             let endpoint = ENDPOINTS.iter().find(|endpoint| path[1..] == *endpoint.name).unwrap();
             let responses = operation["responses"].as_object().unwrap();
-            assert_eq!(responses.len(), 2 + endpoint.errors.len(), "{path}");
+            assert_eq!(responses.len(), 1 + OF_ANY_REQUEST.len() + endpoint.errors.len(), "{path}");
         }
     }
 }

@@ -31,6 +31,16 @@ fn flag(default: bool, what: &str) -> Value {
     json!({"type": "boolean", "default": default, "description": what})
 }
 
+/// A key that may be `null`, which is as if it were not there.
+fn maybe(schema: Value) -> Value {
+    // What stands beside a reference does not count in OpenAPI 3.0.
+    let mut schema = if schema.get("$ref").is_some() { json!({"allOf": [schema]}) } else { schema };
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("nullable".to_owned(), json!(true));
+    }
+    schema
+}
+
 /// All schemas by their names.
 pub(super) fn schemas() -> Map<String, Value> {
     let id = || text("Its name; one is given where there is none");
@@ -94,13 +104,13 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "cpus": of("CpusConfig"),
                     "memory": of("MemoryConfig"),
                     "payload": of("PayloadConfig"),
-                    "disks": list("DiskConfig"),
-                    "net": list("NetConfig"),
+                    "disks": maybe(list("DiskConfig")),
+                    "net": maybe(list("NetConfig")),
                     "rng": of("RngConfig"),
-                    "fs": list("FsConfig"),
+                    "fs": maybe(list("FsConfig")),
                     "serial": of("ConsoleConfig"),
                     "console": of("ConsoleConfig"),
-                    "vsock": of("VsockConfig"),
+                    "vsock": maybe(of("VsockConfig")),
                     "platform": of("PlatformConfig"),
                 }),
             ),
@@ -112,7 +122,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 json!({
                     "boot_vcpus": number(1, 1),
                     "max_vcpus": number(1, 1),
-                    "topology": of("CpuTopology"),
+                    "topology": maybe(of("CpuTopology")),
                     "max_phys_bits": {"type": "integer", "default": 46, "maximum": 255, "minimum": 0},
                 }),
             ),
@@ -144,12 +154,12 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "firmware": text("A TDVF image: a file, or the name of a built-in one (hello-td, fault-td, boot-shim, compliance)"),
-                    "kernel": text("A Linux kernel; the built-in firmware boots it where none is named"),
-                    "cmdline": text("The kernel's command line, or the command of a built-in guest"),
-                    "initramfs": text("The kernel's initial RAM disk"),
-                    "mrconfigid": text("MRCONFIGID: 48 bytes, or a digest of 32, in hexadecimal or base64"),
-                    "host_data": text("MRCONFIGID too, for clients that know this name"),
+                    "firmware": maybe(text("A TDVF image: a file, or the name of a built-in one (hello-td, fault-td, boot-shim, compliance)")),
+                    "kernel": maybe(text("A Linux kernel; the built-in firmware boots it where none is named")),
+                    "cmdline": maybe(text("The kernel's command line, or the command of a built-in guest")),
+                    "initramfs": maybe(text("The kernel's initial RAM disk")),
+                    "mrconfigid": maybe(text("MRCONFIGID: 48 bytes, or a digest of 32, in hexadecimal or base64")),
+                    "host_data": maybe(text("MRCONFIGID too, for clients that know this name")),
                 }),
             ),
         ),
@@ -158,13 +168,13 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "path": text("The image: raw"),
+                    "path": maybe(text("The image: raw")),
                     "readonly": flag(false, "Whether the guest may only read it"),
                     "num_queues": number(1, 1),
                     "queue_size": number(128, 128),
-                    "serial": text("What a guest finds it by: at most 20 characters"),
-                    "image_type": text("Raw, where it is there"),
-                    "id": id(),
+                    "serial": maybe(text("What a guest finds it by: at most 20 characters")),
+                    "image_type": maybe(text("Raw, where it is there")),
+                    "id": maybe(id()),
                 }),
             ),
         ),
@@ -176,13 +186,13 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "ip": text("Of tap devices that the VMM makes: it makes none"),
                     "mask": text("Of tap devices that the VMM makes: it makes none"),
                     "mac": text("The card's address"),
-                    "mtu": {"type": "integer", "minimum": 1500, "maximum": 1500},
+                    "mtu": maybe(json!({"type": "integer", "minimum": 1500, "maximum": 1500})),
                     "num_queues": number(2, 2),
                     "queue_size": number(256, 128),
-                    "fds": {"type": "array", "items": {"type": "integer"},
-                        "description": "Means nothing: the descriptor comes with the request (SCM_RIGHTS)"},
+                    "fds": maybe(json!({"type": "array", "items": {"type": "integer"},
+                        "description": "Means nothing: the descriptor comes with the request (SCM_RIGHTS)"})),
                     "user": flag(false, "A network in user mode, without a descriptor"),
-                    "id": id(),
+                    "id": maybe(id()),
                 }),
             ),
         ),
@@ -192,10 +202,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                 &["tag"],
                 json!({
                     "tag": text("What a guest finds it by: 1 to 36 bytes"),
-                    "dir": text("A folder of this machine, which the guest may read"),
+                    "dir": maybe(text("A folder of this machine, which the guest may read")),
                     "num_queues": number(1, 1),
                     "queue_size": number(1024, 128),
-                    "id": id(),
+                    "id": maybe(id()),
                 }),
             ),
         ),
@@ -206,7 +216,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 json!({
                     "cid": number(3, 3),
                     "socket": text("The socket of the host's programs"),
-                    "id": id(),
+                    "id": maybe(id()),
                 }),
             ),
         ),
@@ -218,8 +228,8 @@ pub(super) fn schemas() -> Map<String, Value> {
                 json!({
                     "mode": {"type": "string", "enum": ["Off", "Null", "Tty", "File", "Socket", "Pty", "Tcp"],
                         "description": "Pty and Tcp are refused"},
-                    "file": text("The file of File"),
-                    "socket": text("The socket of Socket"),
+                    "file": maybe(text("The file of File")),
+                    "socket": maybe(text("The socket of Socket")),
                 }),
             ),
         ),
@@ -267,12 +277,15 @@ mod tests {
         serde_json::to_value(read).unwrap()
     }
 
+    /// A schema itself, where it is named by another one.
+    fn named<'s>(schema: &'s Value, schemas: &'s Map<String, Value>) -> &'s Value {
+        let reference = schema.pointer("/allOf/0").unwrap_or(schema).get("$ref").and_then(Value::as_str);
+        reference.map_or(schema, |name| &schemas[name.rsplit('/').next().unwrap()])
+    }
+
     /// Compares the keys of a value with those of its schema, all the way down.
     fn compare(value: &Value, schema: &Value, at: &str, schemas: &Map<String, Value>) {
-        let schema = match schema.get("$ref").and_then(Value::as_str) {
-            Some(name) => &schemas[name.rsplit('/').next().unwrap()],
-            None => schema,
-        };
+        let schema = named(schema, schemas);
         match value {
             Value::Object(object) => {
                 let properties =
@@ -298,6 +311,43 @@ mod tests {
     fn the_schemas_are_those_of_the_types() {
         let schemas = schemas();
         compare(&whole(), &of("VmConfig"), "VmConfig", &schemas);
+    }
+
+    /// The places of all keys in a value, whose schemas say whether they may be null.
+    fn places(
+        value: &Value,
+        schema: &Value,
+        at: &str,
+        schemas: &Map<String, Value>,
+        all: &mut Vec<(String, bool)>,
+    ) {
+        let schema = named(schema, schemas);
+        match value {
+            Value::Object(object) => {
+                for (key, value) in object {
+                    let (property, at) = (&schema["properties"][key], format!("{at}/{key}"));
+                    all.push((at.clone(), property["nullable"] == true));
+                    places(value, property, &at, schemas, all);
+                }
+            }
+            Value::Array(list) if list.first().is_some_and(Value::is_object) => {
+                places(&list[0], &schema["items"], &format!("{at}/0"), schemas, all);
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_key_may_be_null_where_its_schema_says_so_and_nowhere_else() {
+        let whole = whole();
+        let mut all = Vec::new();
+        places(&whole, &of("VmConfig"), "", &schemas(), &mut all);
+        assert!(all.iter().any(|(_, nullable)| *nullable) && all.iter().any(|(_, nullable)| !nullable));
+        for (place, nullable) in all {
+            let mut config = whole.clone();
+            *config.pointer_mut(&place).unwrap() = Value::Null;
+            assert_eq!(serde_json::from_value::<VmConfig>(config).is_ok(), nullable, "{place}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct FleetLimits {
     pub td_vcpus: u32,
     /// Bytes of the state directory that the console of one TD may fill.
     pub td_disk: u64,
-    /// Bytes of the state directory that the SEAMCALLs of one TD may fill, if it asks for them.
+    /// Bytes of the state directory that the SEAMCALLs of one TD may fill, if it asks for them, and its page of the inspector.
     pub td_trace: u64,
     /// Bytes of memory of all TDs that run.
     pub memory: u64,
@@ -22,9 +22,9 @@ pub struct FleetLimits {
     pub vcpus: u32,
     /// Key ids of all TDs that run: each has one.
     pub key_ids: u32,
-    /// Bytes of the state directory that the consoles of all TDs may fill.
+    /// Bytes of the state directory that the consoles and dumps of all TDs may fill.
     pub disk: u64,
-    /// Bytes of the state directory that the SEAMCALLs of all TDs may fill.
+    /// Bytes of the state directory that the SEAMCALLs of all TDs may fill, and their pages of the inspector.
     pub trace: u64,
 }
 
@@ -90,11 +90,15 @@ pub(super) struct Share {
     vcpus: u32,
 }
 
-/// Whether a TD's SEAMCALLs are written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Traced {
-    No,
-    Yes,
+/// What is kept of a TD beside its console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Its SEAMCALLs.
+    pub(super) trace: bool,
+    /// Its page of the inspector.
+    pub(super) inspector: bool,
+    /// Bytes of what it held, at most.
+    pub(super) dump: u64,
 }
 
 /// Bytes of the state directory.
@@ -148,35 +152,35 @@ impl Room {
     }
 
     /// The part of the state directory that a TD of this kind may fill.
-    const fn files(&self, traced: Traced) -> Files {
-        let trace = match traced {
-            Traced::No => 0,
-            Traced::Yes => self.limits.td_trace,
-        };
-        Files { disk: self.limits.td_disk, trace }
+    fn files(&self, kept: Kept) -> Files {
+        let Kept { trace, inspector, dump } = kept;
+        Files {
+            disk: self.limits.td_disk.saturating_add(dump),
+            trace: self.limits.td_trace.saturating_mul(u64::from(trace) + u64::from(inspector)),
+        }
     }
 
     /// Takes the part of the state directory that a TD may fill.
-    pub(super) fn take_files(&self, traced: Traced) -> Result<(), Over> {
+    pub(super) fn take_files(&self, kept: Kept) -> Result<(), Over> {
         let mut used = self.lock();
-        let Files { disk, trace } = self.files(traced);
+        let Files { disk, trace } = self.files(kept);
         fits("bytes of the state directory", disk, used.disk, self.limits.disk)?;
-        fits("bytes of traces", trace, used.trace, self.limits.trace)?;
+        fits("bytes of traces and pages", trace, used.trace, self.limits.trace)?;
         used.disk += disk;
         used.trace += trace;
         Ok(())
     }
 
     /// Counts the part of a TD that is there already.
-    pub(super) fn keep_files(&self, traced: Traced) {
-        let Files { disk, trace } = self.files(traced);
+    pub(super) fn keep_files(&self, kept: Kept) {
+        let Files { disk, trace } = self.files(kept);
         let mut used = self.lock();
         used.disk += disk;
         used.trace += trace;
     }
 
-    pub(super) fn give_files(&self, traced: Traced) {
-        let Files { disk, trace } = self.files(traced);
+    pub(super) fn give_files(&self, kept: Kept) {
+        let Files { disk, trace } = self.files(kept);
         let mut used = self.lock();
         used.disk = used.disk.saturating_sub(disk);
         used.trace = used.trace.saturating_sub(trace);
@@ -211,23 +215,34 @@ mod tests {
         assert_eq!(room.take(0, 0).unwrap_err().what, "key ids");
         drop((first, second));
         assert_eq!(room.used(), Used::default());
-        room.take_files(Traced::No).unwrap();
-        assert_eq!(room.take_files(Traced::No).unwrap_err().left, 1);
-        room.give_files(Traced::No);
-        room.take_files(Traced::No).unwrap();
+        room.take_files(Kept::default()).unwrap();
+        assert_eq!(room.take_files(Kept::default()).unwrap_err().left, 1);
+        room.give_files(Kept::default());
+        room.take_files(Kept::default()).unwrap();
     }
 
     #[test]
     fn room_for_a_trace_is_taken_by_a_td_that_asks_for_one() {
+        let traced = Kept { trace: true, ..Kept::default() };
         let room = Room::new(FleetLimits { trace: 3, td_trace: 2, ..FleetLimits::default() });
-        room.take_files(Traced::Yes).unwrap();
-        assert_eq!(room.take_files(Traced::Yes).unwrap_err().what, "bytes of traces");
+        assert_eq!(room.take_files(Kept { inspector: true, ..traced }).unwrap_err().asked, 4, "both");
+        room.take_files(traced).unwrap();
+        assert_eq!(room.take_files(traced).unwrap_err().what, "bytes of traces and pages");
         let one = room.used();
-        room.take_files(Traced::No).unwrap();
-        room.give_files(Traced::No);
+        room.take_files(Kept::default()).unwrap();
+        room.give_files(Kept::default());
         assert_eq!(room.used(), one, "what was refused took nothing");
-        room.give_files(Traced::Yes);
+        room.give_files(traced);
         assert_eq!(room.used(), Used::default());
+    }
+
+    #[test]
+    fn room_for_what_a_td_holds_is_taken_by_a_td_that_may_be_dumped() {
+        let room = Room::new(FleetLimits { disk: 10, td_disk: 1, ..FleetLimits::default() });
+        let dumped = Kept { dump: 6, ..Kept::default() };
+        room.take_files(dumped).unwrap();
+        assert_eq!(room.take_files(dumped).unwrap_err().left, 3);
+        room.take_files(Kept::default()).unwrap();
     }
 
     #[test]

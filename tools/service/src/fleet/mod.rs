@@ -37,7 +37,7 @@ use crate::worker::protocol::{Order, Refusal};
 pub use limits::{FleetLimits, Over};
 pub use td::{EventTail, Phase};
 
-use limits::{Room, Traced};
+use limits::{Kept, Room};
 use metrics::Totals;
 use store::{Record, Store};
 use td::Td;
@@ -79,8 +79,10 @@ pub enum FleetError {
     NoWorker(io::Error),
     /// The state directory.
     Store(io::Error),
-    /// The TD's SEAMCALLs are not written down.
-    NotTraced,
+    /// The TD was not asked for with this.
+    NotAskedFor(&'static str),
+    /// The TD has not been dumped since it was booted last.
+    NotDumped,
     /// The service ends.
     Ending,
 }
@@ -98,7 +100,10 @@ impl fmt::Display for FleetError {
             Self::Overdue => f.write_str("the TD was busy for too long"),
             Self::NoWorker(error) => write!(f, "no worker can be started: {error}"),
             Self::Store(error) => write!(f, "the state directory: {error}"),
-            Self::NotTraced => f.write_str("the TD was not asked for with a trace"),
+            Self::NotAskedFor(what) => write!(f, "the TD was not asked for with {what}"),
+            Self::NotDumped => {
+                f.write_str("the TD has not been dumped: it has to be paused and told to, or to end")
+            }
             Self::Ending => f.write_str("the service ends"),
         }
     }
@@ -150,8 +155,9 @@ impl fmt::Debug for Fleet {
     }
 }
 
-fn traced(request: &TdRequest) -> Traced {
-    if request.trace { Traced::Yes } else { Traced::No }
+/// What is kept of a TD beside its console.
+const fn kept(request: &TdRequest) -> Kept {
+    Kept { trace: request.trace, inspector: request.inspector, dump: request.dump_max() }
 }
 
 /// How long the numbers of a TD may take to come, when those of all are asked for.
@@ -170,7 +176,7 @@ impl Fleet {
         let mut tds = Tds::default();
         for record in records {
             // What is there was let in once.
-            shared.room.keep_files(traced(&record.request));
+            shared.room.keep_files(kept(&record.request));
             let td = Td::new(record, shared.clone());
             td.buried()?;
             tds.all.insert(td.name().to_owned(), Arc::new(td));
@@ -222,11 +228,11 @@ impl Fleet {
                 }
             },
         };
-        let traced = traced(&request);
-        self.shared.room.take_files(traced).map_err(FleetError::Over)?;
+        let kept = kept(&request);
+        self.shared.room.take_files(kept).map_err(FleetError::Over)?;
         let record = Record::new(name.clone(), request);
         if let Err(error) = self.shared.store.create(&record) {
-            self.shared.room.give_files(traced);
+            self.shared.room.give_files(kept);
             return Err(FleetError::Store(error));
         }
         let td = Arc::new(Td::new(record, self.shared.clone()));
@@ -293,7 +299,7 @@ impl Fleet {
         // Its name may be another's by now.
         if tds.all.get(name).is_some_and(|other| Arc::ptr_eq(other, &td)) {
             tds.all.remove(name);
-            self.shared.room.give_files(td.traced());
+            self.shared.room.give_files(td.kept());
         }
         Ok(())
     }
@@ -321,10 +327,39 @@ impl Fleet {
     /// [`FleetError`].
     pub fn trace(&self, name: &str, from: u64, most: u64) -> Result<Vec<u8>, FleetError> {
         let td = self.td(name)?;
-        if td.traced() == Traced::No {
-            return Err(FleetError::NotTraced);
+        if !td.kept().trace {
+            return Err(FleetError::NotAskedFor("a trace"));
         }
         self.shared.store.trace(td.name(), from, most).map_err(FleetError::Store)
+    }
+
+    /// The inspector's page of a TD that is paused, as it stands, or that has ended.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub fn inspector(&self, name: &str, deadline: Instant) -> Result<Vec<u8>, FleetError> {
+        let td = self.td(name)?;
+        let bytes = td.draw_page(deadline)?;
+        self.shared.store.page(td.name(), bytes).map_err(FleetError::Store)
+    }
+
+    /// Writes what a TD holds that is paused, and says how much that is.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub fn dump(&self, name: &str, deadline: Instant) -> Result<Value, FleetError> {
+        self.td(name)?.dump(deadline)
+    }
+
+    /// What a TD held when it was dumped last, from this byte on and at most so many bytes.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    pub fn dumped(&self, name: &str, from: u64, most: u64) -> Result<Vec<u8>, FleetError> {
+        let td = self.td(name)?;
+        let bytes = td.dumped()?;
+        let most = most.min(bytes.saturating_sub(from));
+        self.shared.store.dump(td.name(), from, most).map_err(FleetError::Store)
     }
 
     /// The events of a TD, from the one behind this number on.

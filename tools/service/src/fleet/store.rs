@@ -6,6 +6,8 @@
 //! DIR/tds/NAME/td.json  what the TD was asked for with, how far it came, and its report
 //! DIR/tds/NAME/console  what its guest said
 //! DIR/tds/NAME/trace    its SEAMCALLs, if it was asked for with them
+//! DIR/tds/NAME/page     the inspector's page of it, if it was asked for with one
+//! DIR/tds/NAME/dump     what it held, if it was asked for as inspectable and with a dump
 //! DIR/tds/NAME/gdb      while it runs, the socket of its debugger, if it was asked for with one
 //! DIR/tds/.new-NAME     a TD that is being created: it is nothing until it has its name
 //! ```
@@ -69,7 +71,9 @@ impl Record {
             network: false,
             inject: None,
             trace: false,
+            inspector: false,
             inspectable: false,
+            dump: false,
             gdb: false,
         };
         let reason = Some(format!("its record cannot be read: {problem}"));
@@ -148,6 +152,16 @@ impl Store {
         self.folder(name).join("trace")
     }
 
+    /// The file of the inspector's page of a TD.
+    pub(super) fn page_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("page")
+    }
+
+    /// The file of what a TD held.
+    pub(super) fn dump_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("dump")
+    }
+
     /// The socket of a TD's debugger.
     pub(super) fn gdb_path(&self, name: &str) -> PathBuf {
         self.folder(name).join("gdb")
@@ -165,9 +179,17 @@ impl Store {
     pub(super) fn create(&self, record: &Record) -> io::Result<()> {
         let new = self.tds.join(format!("{NEW}{}", record.name));
         make(&new)?;
-        let trace = || if record.request.trace { create_file(&new.join("trace")).map(drop) } else { Ok(()) };
-        let made = create_file(&new.join("console"))
-            .and_then(|_| trace())
+        let request = &record.request;
+        let mut files = [
+            ("console", true),
+            ("trace", request.trace),
+            ("page", request.inspector),
+            ("dump", request.dump),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_asked)| is_asked.then_some(name));
+        let made = files
+            .try_for_each(|name| create_file(&new.join(name)).map(drop))
             .and_then(|()| write(&new.join("td.json"), record))
             .and_then(|()| fs::rename(&new, self.folder(&record.name)));
         if made.is_err() {
@@ -206,14 +228,30 @@ impl Store {
 
     /// Whole lines of the file of a TD's SEAMCALLs, from this byte on and at most so many bytes.
     pub(super) fn trace(&self, name: &str, from: u64, most: u64) -> io::Result<Vec<u8>> {
-        let mut file = File::open(self.trace_path(name))?;
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(most).read_to_end(&mut bytes)?;
+        let mut bytes = piece(&self.trace_path(name), from, most)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         bytes.truncate(whole);
         Ok(bytes)
     }
+
+    /// The inspector's page of a TD, which has so many bytes.
+    pub(super) fn page(&self, name: &str, bytes: u64) -> io::Result<Vec<u8>> {
+        piece(&self.page_path(name), 0, bytes)
+    }
+
+    /// What a TD held, from this byte on and at most so many bytes.
+    pub(super) fn dump(&self, name: &str, from: u64, most: u64) -> io::Result<Vec<u8>> {
+        piece(&self.dump_path(name), from, most)
+    }
+}
+
+/// A piece of a file.
+fn piece(path: &Path, from: u64, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn write(path: &Path, record: &Record) -> io::Result<()> {

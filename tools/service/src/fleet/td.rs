@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::limits::Traced;
+use super::limits;
 use super::store::{Kept, Record};
 use super::worker::{NoAnswer, Worker};
 use super::{FleetError, Shared};
@@ -66,6 +67,8 @@ struct Inner {
     confinement: Option<Value>,
     /// The report of the worker that has not ended yet.
     report: Option<Value>,
+    /// Bytes of its dump, if it was dumped while it was paused.
+    dumped: Option<u64>,
     /// Events that are kept, and how many there were before them.
     events: VecDeque<Value>,
     older: u64,
@@ -94,6 +97,7 @@ impl Td {
             worker: None,
             confinement: None,
             report: None,
+            dumped: None,
             events: VecDeque::new(),
             older: 0,
             is_deleted: false,
@@ -107,9 +111,9 @@ impl Td {
         &self.name
     }
 
-    /// Whether its SEAMCALLs are written down.
-    pub(super) fn traced(&self) -> Traced {
-        super::traced(&self.lock().record.request)
+    /// What is kept of it beside its console.
+    pub(super) fn kept(&self) -> limits::Kept {
+        super::kept(&self.lock().record.request)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -191,7 +195,7 @@ impl Td {
                 let _ = worker.bury();
                 return Err(FleetError::Store(error));
             }
-            (inner.report, inner.confinement) = (None, None);
+            (inner.report, inner.confinement, inner.dumped) = (None, None, None);
             (inner.phase, inner.worker) = (Phase::Booting, Some(worker.clone()));
         }
         let (td, of_thread) = (self.clone(), worker.clone());
@@ -208,14 +212,19 @@ impl Td {
         }
         let console = self.shared.store.console_path(&self.name);
         let trace = request.trace.then(|| self.shared.store.trace_path(&self.name));
+        let page = request.inspector.then(|| self.shared.store.page_path(&self.name));
+        let dump = request.dump.then(|| self.shared.store.dump_path(&self.name));
         let gdb = request.gdb.then(|| self.shared.store.gdb_path(&self.name));
+        let word = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
         let plan = Plan {
             name: self.name.clone(),
             request,
             console: console.to_string_lossy().into_owned(),
             console_max: self.shared.options.limits.td_disk,
-            gdb: gdb.map(|path| path.to_string_lossy().into_owned()),
-            trace: trace.map(|path| path.to_string_lossy().into_owned()),
+            inspector: word(page),
+            dump: word(dump),
+            gdb: word(gdb),
+            trace: word(trace),
             trace_max: self.shared.options.limits.td_trace,
             without_seccomp: self.shared.options.without_seccomp,
         };
@@ -406,7 +415,47 @@ impl Td {
         })
     }
 
-    /// Its numbers, if it runs.
+    /// Has the TD's page written, if it is paused; how many bytes the page has.
+    pub(super) fn draw_page(&self, deadline: Instant) -> Result<u64, FleetError> {
+        if !self.kept().inspector {
+            return Err(FleetError::NotAskedFor("the inspector"));
+        }
+        let bytes = |said: &Value| said["bytes"].as_u64();
+        match self.running() {
+            Ok(worker) => Ok(bytes(&worker.ask(Order::Inspector, deadline)?).unwrap_or_default()),
+            Err(error) => {
+                let inner = self.lock();
+                inner.record.report.as_ref().and_then(|report| bytes(&report["inspector"])).ok_or(error)
+            }
+        }
+    }
+
+    /// Has what the TD holds written, if it is paused.
+    pub(super) fn dump(&self, deadline: Instant) -> Result<Value, FleetError> {
+        let _turn = self.take_turn(deadline)?;
+        if self.kept().dump == 0 {
+            return Err(FleetError::NotAskedFor("a dump"));
+        }
+        let worker = self.running()?;
+        // What is there is written over.
+        self.lock().dumped = None;
+        let said = worker.ask(Order::Dump, deadline)?;
+        self.lock().dumped = said["bytes"].as_u64();
+        Ok(said)
+    }
+
+    /// Bytes of the TD's last dump.
+    pub(super) fn dumped(&self) -> Result<u64, FleetError> {
+        let inner = self.lock();
+        if inner.record.request.dump_max() == 0 {
+            return Err(FleetError::NotAskedFor("a dump"));
+        }
+        let of_report = |report: &Value| report["dump"]["bytes"].as_u64();
+        let bytes = inner.record.report.as_ref().and_then(of_report).or(inner.dumped);
+        bytes.ok_or(FleetError::NotDumped)
+    }
+
+    /// The TD's numbers, if it runs.
     pub(super) fn metrics(&self, deadline: Instant) -> Option<String> {
         let said = self.running().ok()?.ask(Order::Metrics, deadline).ok()?;
         said["text"].as_str().map(str::to_owned)

@@ -199,3 +199,20 @@ fn is_left_over(path: &Path) -> bool {
     is_socket
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_neither_the_user_nor_of_the_group_nor_the_superuser_is_not_let_in_whatever_the_file_allows()
+    {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let (other_user, other_group) = (uid + 1000, gid + 1000);
+        for access in [Access::Owner, Access::Group] {
+            assert!(access.admits(uid, other_group) && access.admits(0, other_group), "{access:?}");
+            assert!(!access.admits(other_user, other_group), "{access:?}");
+        }
+        assert!(Access::Group.admits(other_user, gid) && !Access::Owner.admits(other_user, gid));
+    }
+}

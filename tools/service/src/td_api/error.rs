@@ -76,7 +76,10 @@ impl TdError {
             Self::TooManyListeners => StatusCode::TOO_MANY_REQUESTS,
             Self::Fleet(error) => match error {
                 FleetError::NoTd(_) => StatusCode::NOT_FOUND,
-                FleetError::Exists(_) | FleetError::Phase(..) | FleetError::NotTraced => StatusCode::CONFLICT,
+                FleetError::Exists(_)
+                | FleetError::Phase(..)
+                | FleetError::NotAskedFor(_)
+                | FleetError::NotDumped => StatusCode::CONFLICT,
                 FleetError::Config(_) => StatusCode::BAD_REQUEST,
                 FleetError::Over(over) if over.for_now => StatusCode::TOO_MANY_REQUESTS,
                 FleetError::Over(_) => StatusCode::UNPROCESSABLE_ENTITY,

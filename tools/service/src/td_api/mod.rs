@@ -10,8 +10,8 @@
 //!
 //! # What it does not give
 //! What a TD holds: answers are numbers, places and reasons, the words that the guest writes on its console, and quotes that it
-//! asked for. Only the debugger of a TD that was asked for as inspectable, and with one, sees more: at a socket of the service's
-//! user, not by this API.
+//! asked for. More is had of a TD that was asked for as inspectable, which its description, events and report say: by its dump, if
+//! it was asked for with one, and by its debugger, at a socket of the service's user.
 
 mod error;
 mod openapi;

@@ -14,6 +14,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
 /// The type of a JSON object a line.
 const LINES: &str = "application/jsonl";
+/// The type of a page for a browser.
+const PAGE: &str = "text/html; charset=utf-8";
 /// The type of numbers for Prometheus.
 const NUMBERS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -24,6 +26,9 @@ const ENTRIES_MAX: u64 = 16_384;
 const TRACE: u64 = 1 << 20;
 const TRACE_MIN: u64 = 64 << 10;
 const TRACE_MAX: u64 = 8 << 20;
+/// Bytes of a dump in one answer, where nobody says otherwise, and at most.
+const DUMP: u64 = 8 << 20;
+const DUMP_MAX: u64 = 32 << 20;
 
 /// What a route says when all went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,6 +298,39 @@ pub static ROUTES: &[Route] = &[
             "Entries of the page tables of a TD that is paused, as mirror, Secure EPT and PAMT have them",
             "PageTables",
         )
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/td/v1/tds/{td}/inspector",
+        summary: "The inspector's page of a TD that was asked for with it, for a browser: as it stands while it is paused, or at its end",
+        body: None,
+        query: &[],
+        says: Says::Text(PAGE),
+        errors: OF_CHANGE,
+        call: |call| Ok(Reply::Text(PAGE, call.fleet().inspector(call.td, call.deadline)?)),
+    },
+    Route {
+        says: Says::Json("Dump"),
+        call: |call| Ok(Reply::Json(call.fleet().dump(call.td, call.deadline)?)),
+        ..change(
+            "/td/v1/tds/{td}/dump",
+            "Writes memory and registers of a TD that is paused, inspectable and was asked for with a dump",
+            |_| Ok(Reply::Done),
+        )
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/td/v1/tds/{td}/dump",
+        summary: "What a TD held when it was dumped last, or at its end, as an ELF core file for crash, drgn and gdb: a piece from a byte on, none at the end",
+        body: None,
+        query: &["from", "limit"],
+        says: Says::Text(BYTES),
+        errors: &[404, 409, 500],
+        call: |call| {
+            let from = call.number("from", &["limit"], 0)?;
+            let limit = call.number("limit", &["from"], DUMP)?.clamp(1, DUMP_MAX);
+            Ok(Reply::Text(BYTES, call.fleet().dumped(call.td, from, limit)?))
+        },
     },
     Route {
         verb: Verb::Get,

@@ -19,6 +19,7 @@ use td_image::digest::Digest384;
 use tdvisor_base::Hpa;
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
+use tdvisor_inspector::About;
 use tdvisor_monitor::hold::Phase;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
@@ -31,6 +32,7 @@ use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch, events};
 
 use super::confine::{self, Bounds, Debugged, Files};
+use super::kept::{self, KeptFiles};
 use super::protocol::{Order, Plan, Refusal, RefusalKind};
 use super::quotes::{Issue, Quotes};
 use super::{Voice, WorkerOptions, report};
@@ -43,8 +45,9 @@ use crate::vm::life::nanoseconds_of;
 const START: Duration = Duration::from_secs(110);
 /// How long vCPUs may take to leave their guest: more than a disk may take for a request.
 const STAND_STILL: Duration = Duration::from_secs(35);
-/// How long a look at the TD may take.
+/// How long a look at the TD may take, and one that writes down what it saw.
 const LOOK: Duration = Duration::from_secs(10);
+const LOOK_AND_WRITE: Duration = Duration::from_secs(100);
 /// How long a request to stop may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the teardown may take once the service has gone.
@@ -80,6 +83,7 @@ struct Shared {
     changed: Condvar,
     stop: StopFlag,
     facts: OnceLock<Facts>,
+    kept: OnceLock<KeptFiles>,
     quotes: Quotes,
     metrics: Arc<Metrics>,
     voice: Voice,
@@ -92,6 +96,7 @@ struct Facts {
     tdr: Hpa,
     mrtd: Option<[u8; 48]>,
     predicted: Digest384,
+    attributes: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,12 +150,18 @@ impl Shared {
         }
     }
 
+    /// Tells that what the TD holds has been written down.
+    fn tell_dump(&self, said: &Value) {
+        self.voice.tell(json!({"event": "dumped", "bytes": said["bytes"]}));
+    }
+
     fn look(&self, td: &dyn RunningTd, order: &Order) -> Result<Value, Refusal> {
         let still = || match self.lock().pauser.as_ref().map(Pauser::phase) {
             Some(Phase::Still) => Ok(()),
             _ => Err(Refusal::new(RefusalKind::State, "the TD has to be paused for this")),
         };
         let failed = |error: td_host::Error| Refusal::new(RefusalKind::Failed, error);
+        let not_running = || Refusal::new(RefusalKind::State, "the TD does not run any more");
         match order {
             Order::Exits => Ok(report::exits(&td.look())),
             Order::Seamcalls => Ok(json!({"seamcalls": td.look().calls})),
@@ -161,6 +172,22 @@ impl Shared {
             Order::PageTables { from, limit } => {
                 still()?;
                 Ok(report::page_tables(&td.inspect().map_err(failed)?, *from, *limit))
+            }
+            Order::Inspector => {
+                still()?;
+                let (kept, facts) = self.kept.get().zip(self.facts.get()).ok_or_else(not_running)?;
+                let about = About::of_paused(&td.look(), facts.attributes);
+                let drawn = kept.draw(&td.inspect().map_err(failed)?, &about);
+                drawn.map_err(|error| Refusal::new(RefusalKind::Failed, format!("the page: {error}")))
+            }
+            Order::Dump => {
+                still()?;
+                let kept = self.kept.get().ok_or_else(not_running)?;
+                let written = td.dump().and_then(|dump| kept.dump(&dump, &|| self.lock().wants_end));
+                let said = written
+                    .map_err(|error| Refusal::new(RefusalKind::Failed, format!("the dump: {error}")))?;
+                self.tell_dump(&said);
+                Ok(said)
             }
             _ => Err(Refusal::new(RefusalKind::Failed, "this is no question")),
         }
@@ -191,7 +218,7 @@ impl Life {
                 + BESIDE
                 + BESIDE_A_VCPU * u64::from(config.cpus.boot_vcpus),
             // A raw image does not grow.
-            file: largest.max(plan.console_max).max(plan.trace_max),
+            file: largest.max(plan.console_max).max(plan.trace_max).max(request.dump_max()),
             descriptors: DESCRIPTORS,
         };
         // A socket file cannot be made once the worker is confined.
@@ -199,7 +226,8 @@ impl Life {
             Some(path) => Some(Waiting::listen(path, &config).map_err(|error| input(&error))?),
             None => None,
         };
-        let kept = [Some(plan.console.as_str()), plan.trace.as_deref()].into_iter().flatten();
+        let kept = [Some(&plan.console), plan.trace.as_ref(), plan.inspector.as_ref(), plan.dump.as_ref()];
+        let kept = kept.into_iter().flatten().map(String::as_str);
         let written: Vec<&str> = written.into_iter().chain(kept).collect();
         let files =
             confine::files(bounds, &request.read_only_files(), &written).map_err(|error| failed(&error))?;
@@ -209,6 +237,7 @@ impl Life {
             changed: Condvar::new(),
             stop: StopFlag::default(),
             facts: OnceLock::new(),
+            kept: OnceLock::new(),
             quotes: Quotes::default(),
             metrics: metrics.clone(),
             voice: voice.clone(),
@@ -275,12 +304,15 @@ impl Life {
                 let rtmrs = facts.machine.platform().machine().rtmrs(facts.tdr);
                 Ok(report::measurements(facts.mrtd, facts.predicted, rtmrs))
             }
-            Order::Exits | Order::Seamcalls | Order::Audit | Order::PageTables { .. } => self.ask(order),
+            Order::Exits | Order::Seamcalls | Order::Audit | Order::PageTables { .. } => {
+                self.ask(order, LOOK)
+            }
+            Order::Inspector | Order::Dump => self.ask(order, LOOK_AND_WRITE),
         }
     }
 
     /// Has the thread look that drives the TD.
-    fn ask(&self, order: Order) -> Result<Value, Refusal> {
+    fn ask(&self, order: Order, within: Duration) -> Result<Value, Refusal> {
         let (asker, answer) = sync_channel(1);
         {
             let mut state = self.shared.lock();
@@ -290,7 +322,7 @@ impl Life {
             state.questions.push_back((order, asker));
         }
         self.shared.changed.notify_all();
-        answer.recv_timeout(LOOK).unwrap_or_else(|error| {
+        answer.recv_timeout(within).unwrap_or_else(|error| {
             Err(match error {
                 // The questions that nobody answered go with the TD.
                 RecvTimeoutError::Disconnected => {
@@ -329,6 +361,7 @@ impl Life {
 struct ConsoleFile {
     file: File,
     left: u64,
+    has_told: bool,
     voice: Voice,
 }
 
@@ -339,12 +372,11 @@ struct ToConsole(Arc<Mutex<ConsoleFile>>);
 impl Write for ToConsole {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut console = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let had = console.left;
-        let taken = usize::try_from(had).unwrap_or(usize::MAX).min(bytes.len());
+        let taken = usize::try_from(console.left).unwrap_or(usize::MAX).min(bytes.len());
         console.left -= taken as u64;
         // A disk that is full does not stop the guest.
         let _ = console.file.write_all(bytes.get(..taken).unwrap_or_default());
-        if had != 0 && taken < bytes.len() {
+        if taken < bytes.len() && !std::mem::replace(&mut console.has_told, true) {
             console.left = 0;
             console.voice.tell(json!({"event": "console-full"}));
         }
@@ -458,17 +490,25 @@ impl Maker {
         let opened = board::open(config, &Default::default(), stop, &bell).map_err(|error| input(&error))?;
         let console = OpenOptions::new().write(true).truncate(true).open(&self.plan.console);
         let console = console.map_err(|error| input(&format!("the console: {error}")))?;
-        let console = ConsoleFile { file: console, left: self.plan.console_max, voice: self.voice.clone() };
+        let kept =
+            KeptFiles::open(&self.plan).map_err(|error| input(&format!("the page or the dump: {error}")))?;
+        let console = ConsoleFile {
+            file: console,
+            left: self.plan.console_max,
+            has_told: false,
+            voice: self.voice.clone(),
+        };
         let console = ToConsole(Arc::new(Mutex::new(console)));
         let spec = MachineSpec {
             hardware: self.hardware,
             memory,
             vcpus: td.vcpus,
             pace: Pace::Real,
-            trace: self
-                .trace()
-                .map_err(|error| input(&format!("the trace: {error}")))?
-                .observed_by(self.td.clone()),
+            trace: kept.keep_calls(
+                self.trace()
+                    .map_err(|error| input(&format!("the trace: {error}")))?
+                    .observed_by(self.td.clone()),
+            ),
             faults: self.plan.request.faults().map_err(|error| input(&error))?,
             debug: lock(&self.debugger).as_ref().map(|debugger| debugger.port.clone()),
             samples: None,
@@ -499,6 +539,8 @@ impl Maker {
                 .map(|waiting| Debugger::new(waiting.listener, waiting.port)),
             secrecy: self.plan.request.secrecy(),
         };
+        let kept = self.shared.kept.get_or_init(|| kept);
+        let attributes = spec.config.attributes;
         self.confine()?;
         let session = Session::start(&machine, spec, &events).map_err(|error| failed(&error))?;
         let facts = Facts {
@@ -506,6 +548,7 @@ impl Maker {
             tdr: session.td().tdr().hpa(),
             mrtd: session.td().mrtd().ok(),
             predicted: payload.predicted,
+            attributes,
         };
         let _ = self.shared.facts.set(facts);
         self.shared.lock().pauser = Some(session.pauser());
@@ -515,6 +558,8 @@ impl Maker {
             state.pauser = None;
             state.questions.clear();
         }
+        let inspection = kept.has_page().then(|| ended.inspect());
+        let dumped = kept.has_dump().then(|| ended.dump().and_then(|dump| kept.dump(&dump, &|| false)));
         let torn_down = ended.teardown();
         self.td.report(&torn_down);
         let ending = last.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -523,6 +568,15 @@ impl Maker {
         let lost = trace.outlet().map(|outlet| outlet.drain(|| until <= Instant::now()));
         self.shared.tell_full_trace();
         let mut report = report::report(&torn_down, payload.predicted, ending);
+        let drawn = inspection.map(|inspection| {
+            let inspection = inspection.map_err(io::Error::other)?;
+            kept.draw(&inspection, &About::of_ended(&torn_down, attributes))
+        });
+        report["inspector"] = json!(drawn.map(kept::in_report));
+        if let Some(Ok(said)) = &dumped {
+            self.shared.tell_dump(said);
+        }
+        report["dump"] = json!(dumped.map(kept::in_report));
         report["trace"] = json!(lost.map(|lost| report::trace(trace.dropped(), lost)));
         Ok((report, self.shared.metrics.text()))
     }

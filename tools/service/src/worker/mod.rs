@@ -6,6 +6,7 @@
 //! vCPUs have theirs. When the TD has ended, or the service has gone, everything is given back and the process ends.
 
 mod confine;
+mod kept;
 mod life;
 pub mod protocol;
 mod quotes;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::request::TdRequest;
 
 /// The version of the form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of the longest line.
 pub const LINE_MAX: usize = 16 << 20;
 
@@ -53,6 +53,10 @@ pub enum Order {
         /// How many entries, at most.
         limit: usize,
     },
+    /// Writes the inspector's page of it into its file.
+    Inspector,
+    /// Writes what it holds into its file.
+    Dump,
     /// Gives its numbers in the OpenMetrics form.
     Metrics,
 }
@@ -70,6 +74,10 @@ pub struct Plan {
     pub console_max: u64,
     /// The file of its SEAMCALLs, which is there, if they are written down.
     pub trace: Option<String>,
+    /// The file of the inspector's page, which is there, if it is kept.
+    pub inspector: Option<String>,
+    /// The file of its dump, which is there, if it may be dumped.
+    pub dump: Option<String>,
     /// The socket of its debugger, which is made and left by the worker, if it is debugged.
     pub gdb: Option<String>,
     /// Bytes of SEAMCALLs that are kept.

@@ -1,9 +1,12 @@
-//! What a worker says of its TD: numbers, places and reasons, nothing that the guest holds, inspectable or not.
+//! What a worker says of its TD: numbers, places and reasons, nothing that the guest holds, unless it was asked for as
+//! inspectable: then where it was, too.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use machine_emu::outlet::Loss;
 use mirror_ept::LevelCounts;
+use seam_emu::GuestExit;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
 use tdvisor_runtime::dump::Secrecy;
@@ -78,6 +81,24 @@ fn first<T: ToString>(all: &[T]) -> Vec<String> {
     all.iter().take(LISTED).map(ToString::to_string).collect()
 }
 
+/// What is said of a TD, or all that there is to say where it may be looked into.
+fn words(secrecy: Secrecy, said: &dyn Display, all: &dyn Display) -> String {
+    match secrecy {
+        Secrecy::Kept => said.to_string(),
+        Secrecy::Inspectable => format!("{said}: {all}"),
+    }
+}
+
+/// The last exits on each processor, oldest first: those that reached the host, and not where they were; all of them and where
+/// they were of a TD that may be looked into.
+fn last_exits(report: &Report) -> BTreeMap<u32, Vec<String>> {
+    let words = |exit: &GuestExit| match report.secrecy {
+        Secrecy::Kept => exit.reached_host.then(|| exit.to_string()),
+        Secrecy::Inspectable => Some(format!("{exit} at {:#x}", exit.rip)),
+    };
+    report.last_exits.iter().map(|(lp, exits)| (lp.0, exits.iter().filter_map(words).collect())).collect()
+}
+
 /// What of a trace is not in its file.
 pub(super) fn trace(beyond: u64, lost: Loss) -> Value {
     json!({"bytes_beyond_its_limit": beyond, "bytes_not_written": lost.not_taken, "failed": lost.failed.map(|kind| kind.to_string())})
@@ -101,8 +122,10 @@ pub(super) fn report(report: &Report, predicted: Digest384, ending: Value) -> Va
         "shared_pages": levels(&report.shared),
         "frames_converted": report.frames_converted,
         "audit": audit,
-        "limits": first(&report.limits),
+        "limits": first(&report.limits.iter().map(|limit| words(report.secrecy, limit, &limit.what)).collect::<Vec<_>>()),
         "violations": first(&report.violations),
+        "shutdowns": first(&report.shutdowns.iter().map(|shutdown| words(report.secrecy, shutdown, &shutdown.what)).collect::<Vec<_>>()),
+        "last_exits": last_exits(report),
         "last_calls": first(&report.last_calls),
         "losses": report.losses(),
     })

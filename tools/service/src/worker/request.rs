@@ -11,6 +11,10 @@ use crate::config::{ConfigError, TdPolicy, VmConfig, built_in};
 
 /// Bytes of memory of a TD that asks for none in particular.
 const MEMORY: u64 = 512 << 20;
+/// Pages of guest memory whose headers in a dump are no longer than one page.
+const PAGES_OF_HEADERS: u64 = 64;
+/// Bytes of a dump beside the TD's memory: its image is the largest of it.
+const DUMPED_BESIDE: u64 = 65 << 20;
 /// Characters of the longest name.
 pub const NAME_MAX: usize = 40;
 
@@ -41,9 +45,15 @@ pub struct TdRequest {
     /// Whether its SEAMCALLs are written down, with their registers.
     #[serde(default)]
     pub trace: bool,
+    /// Whether the inspector's page of it can be had: its last calls are kept while it runs.
+    #[serde(default)]
+    pub inspector: bool,
     /// Whether the host may look at what it holds. Only an emulated TD can be looked into.
     #[serde(default)]
     pub inspectable: bool,
+    /// Whether it is dumped when it has ended, and can be while it is paused. It has to be inspectable.
+    #[serde(default)]
+    pub dump: bool,
     /// Whether gdb debugs it, at the socket `gdb` of its folder: it waits before its first instruction until gdb comes. It has to be
     /// inspectable.
     #[serde(default)]
@@ -113,7 +123,16 @@ impl TdRequest {
         plan.map_err(|error: seam_emu::inject::PlanError| invalid("inject", error.to_string()))
     }
 
-    /// Whether it may be looked into.
+    /// Bytes that the TD's dump has at most, which is all of its memory, its image, and a header for each page.
+    pub const fn dump_max(&self) -> u64 {
+        if self.dump {
+            self.memory.saturating_add(self.memory / PAGES_OF_HEADERS).saturating_add(DUMPED_BESIDE)
+        } else {
+            0
+        }
+    }
+
+    /// Whether the TD may be looked into.
     pub const fn secrecy(&self) -> Secrecy {
         if self.inspectable { Secrecy::Inspectable } else { Secrecy::Kept }
     }
@@ -157,8 +176,10 @@ impl TdRequest {
                 return Err(invalid(key, "an absolute path is needed, or the name of a built-in image"));
             }
         }
-        if self.gdb && !self.inspectable {
-            return Err(invalid("gdb", "it sees what the TD holds: the TD has to be inspectable"));
+        for (key, asked) in [("gdb", self.gdb), ("dump", self.dump)] {
+            if asked && !self.inspectable {
+                return Err(invalid(key, "it has what the TD holds: the TD has to be inspectable"));
+            }
         }
         self.faults()?;
         let net = if self.network { json!([{"user": true}]) } else { json!([]) };
@@ -196,6 +217,7 @@ mod tests {
             (json!({}), "payload"),
             (json!({"payload": {"firmware": "hello-td"}, "inspectable": 1}), "boolean"),
             (json!({"payload": {"firmware": "hello-td"}, "gdb": true}), "gdb: "),
+            (json!({"payload": {"firmware": "hello-td"}, "dump": true}), "dump: "),
             (json!({"payload": {"firmware": "hello-td", "igvm": "x"}}), "igvm"),
             (json!({"payload": {"firmware": "hello-td"}, "fs": []}), "fs"),
             (json!({"payload": {"firmware": "hello-td"}, "vsock": {"socket": "/s"}}), "vsock"),

@@ -1,12 +1,21 @@
-//! What an OpenAPI document says of a request, compared with what came of it.
+//! What an OpenAPI document says of a request, compared with what came of it: the status, and the schema of the body.
 
 use http::Method;
 use serde_json::{Map, Value};
 
 /// The status of a path that the document does not have.
-const NO_PATH: &str = "404";
-/// The status of a path that has other methods.
-const NO_METHOD: &str = "405";
+const NO_PATH: u16 = 404;
+/// Schemas inside of schemas that are followed: ours end far before.
+const DEEPEST: usize = 64;
+
+/// A document, and what is below and beside it.
+pub struct Described {
+    document: Value,
+    /// What stands in front of the document's paths.
+    root: String,
+    /// The status of a path that has other methods.
+    no_method: u16,
+}
 
 fn is_of(template: &str, path: &str) -> bool {
     let parts = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
@@ -15,26 +24,127 @@ fn is_of(template: &str, path: &str) -> bool {
     template.len() == path.len() && template.iter().zip(&path).all(is_same)
 }
 
-fn has(operation: &Value, status: &str) -> bool {
-    operation["responses"].get(status).is_some()
+impl Described {
+    /// A document whose paths are below those of its first server.
+    pub fn new(document: Value, no_method: u16) -> Self {
+        let server = document["servers"][0]["url"].as_str().expect("a server");
+        let behind_host = server.splitn(4, '/').nth(3).unwrap_or_default();
+        let root = if behind_host.is_empty() { String::new() } else { format!("/{behind_host}") };
+        Self { document, root, no_method }
+    }
+
+    /// Why an answer does not follow from the document, for a request that was understood.
+    pub fn problem(&self, method: &Method, target: &str, status: u16, body: &[u8]) -> Option<String> {
+        let target = target.split('?').next().unwrap_or_default();
+        let asked = format!("{method} {target}: {status}");
+        let paths = self.document["paths"].as_object().expect("paths");
+        let path = target.strip_prefix(&self.root).unwrap_or_default();
+        // A path without a variable is meant before one with it.
+        let mut templates: Vec<_> = paths.iter().filter(|(template, _)| is_of(template, path)).collect();
+        templates.sort_by_key(|(template, _)| template.contains('{'));
+        let Some((_, item)) = templates.first() else {
+            return (status != NO_PATH).then(|| format!("{asked}, of a path that is not described"));
+        };
+        let item: &Map<String, Value> = item.as_object().expect("methods");
+        let responses: Vec<&Value> = match item.get(&method.as_str().to_ascii_lowercase()) {
+            Some(operation) => vec![&operation["responses"]],
+            None if status == self.no_method => {
+                item.values().map(|operation| &operation["responses"]).collect()
+            }
+            None => return Some(format!("{asked}, of a method that the path does not have")),
+        };
+        responses.iter().find_map(|responses| {
+            let Some(response) = responses.get(status.to_string()) else {
+                return Some(format!("{asked} is not described"));
+            };
+            self.problem_of_body(response, body).map(|problem| format!("{asked}: {problem}"))
+        })
+    }
+
+    fn problem_of_body(&self, response: &Value, body: &[u8]) -> Option<String> {
+        let Some(content) = response["content"].as_object() else {
+            return (!body.is_empty()).then(|| "a body, where none is described".to_owned());
+        };
+        // Bytes and text have no form.
+        let schema = content.get("application/json").map(|content| &content["schema"])?;
+        match serde_json::from_slice::<Value>(body) {
+            Ok(value) => self.mismatch(&value, schema, "the body", 0),
+            Err(error) => Some(format!("no JSON: {error}")),
+        }
+    }
+
+    /// Where a value is not what a schema says, for the words that our schemas have.
+    fn mismatch(&self, value: &Value, schema: &Value, at: &str, depth: usize) -> Option<String> {
+        assert!(depth < DEEPEST, "{at}: the schemas do not end");
+        if let Some(name) = schema["$ref"].as_str() {
+            let schema = self.document.pointer(name.trim_start_matches('#')).expect("a schema that is there");
+            return self.mismatch(value, schema, at, depth + 1);
+        }
+        if value.is_null() && schema["nullable"] == true {
+            return None;
+        }
+        let all_of = schema["allOf"].as_array().into_iter().flatten();
+        let problem = all_of.map(|part| self.mismatch(value, part, at, depth + 1)).find(Option::is_some);
+        if let Some(problem) = problem {
+            return problem;
+        }
+        if let Some(problem) = simple_mismatch(value, schema) {
+            return Some(format!("{at} is {value}, {problem}"));
+        }
+        if let Value::Array(list) = value {
+            return list.iter().zip(0..).find_map(|(item, index)| {
+                self.mismatch(item, schema.get("items")?, &format!("{at}[{index}]"), depth + 1)
+            });
+        }
+        let object = value.as_object()?;
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let missing = required.clone().find(|key| !object.contains_key(*key));
+        if let Some(key) = missing {
+            return Some(format!("{at} has no {key}"));
+        }
+        object.iter().find_map(|(key, value)| {
+            let at = format!("{at}.{key}");
+            match (schema["properties"].get(key), &schema["additionalProperties"]) {
+                (Some(schema), _) => self.mismatch(value, schema, &at, depth + 1),
+                (None, Value::Bool(false)) => Some(format!("{at} is not described")),
+                (None, Value::Object(_)) => {
+                    self.mismatch(value, &schema["additionalProperties"], &at, depth + 1)
+                }
+                (None, _) => None,
+            }
+        })
+    }
 }
 
-/// Why a status does not follow from the document, for a request that was understood.
-pub fn problem(document: &Value, method: &Method, target: &str, status: u16) -> Option<String> {
-    let path = target.split('?').next().unwrap_or_default();
-    let status = status.to_string();
-    let paths = document["paths"].as_object().expect("paths");
-    // A path without a variable is meant before one with it.
-    let mut templates: Vec<_> = paths.iter().filter(|(template, _)| is_of(template, path)).collect();
-    templates.sort_by_key(|(template, _)| template.contains('{'));
-    let Some((template, item)) = templates.first() else {
-        return (status != NO_PATH)
-            .then(|| format!("{method} {target}: {status}, of a path that is not described"));
+/// What of a schema's words a value itself breaks.
+fn simple_mismatch(value: &Value, schema: &Value) -> Option<&'static str> {
+    let is = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("the type {other}"),
     };
-    let item: &Map<String, Value> = item.as_object().expect("methods");
-    let is_described = match item.get(&method.as_str().to_ascii_lowercase()) {
-        Some(operation) => has(operation, &status),
-        None => status == NO_METHOD && item.values().all(|operation| has(operation, NO_METHOD)),
+    let is_of_type = match &schema["type"] {
+        Value::Null => true,
+        Value::String(kind) => is(kind),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(is),
+        other => panic!("the type {other}"),
     };
-    (!is_described).then(|| format!("{method} {template}: {status} is not described"))
+    let number = value.as_f64();
+    let bound = |word: &str| schema[word].as_f64();
+    let below = number.zip(bound("minimum")).is_some_and(|(number, least)| number < least);
+    let above = number.zip(bound("maximum")).is_some_and(|(number, most)| number > most);
+    let items = value.as_array().map(Vec::len).zip(schema["minItems"].as_u64());
+    match () {
+        () if !is_of_type => Some("of another type"),
+        () if below => Some("less than its minimum"),
+        () if above => Some("more than its maximum"),
+        () if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) => Some("none of its values"),
+        () if items.is_some_and(|(items, least)| (items as u64) < least) => Some("too short"),
+        () => None,
+    }
 }

@@ -14,6 +14,7 @@ use tdvisor_service::api::ENDPOINTS;
 
 use tdvisor_test_data::chance::Chance;
 
+use crate::described::Described;
 use crate::place::{LONG, Place, waiting_guest};
 
 /// Bytes of the largest memory that is booted: larger ones take time, and find nothing more.
@@ -66,6 +67,18 @@ impl Answer {
 
     pub fn is_of_boot(&self) -> bool {
         self.asked.starts_with("PUT /api/v1/vm.boot ") && self.status() == 204
+    }
+
+    /// Checks that status and body of the answer to a request that came whole are described.
+    #[track_caller]
+    pub fn check_against(&self, described: &Described) {
+        let mut words = self.asked.split(' ');
+        let method = words.next().and_then(|word| word.parse().ok()).expect("a method");
+        let target = words.next().expect("a target");
+        if let Some(problem) = described.problem(&method, target, self.status(), &self.body) {
+            let asked: String = self.asked.chars().take(300).collect();
+            panic!("{problem}: {}\n{asked}", String::from_utf8_lossy(&self.body));
+        }
     }
 
     /// Checks that it has the documented form.
@@ -246,6 +259,11 @@ impl Step {
             33..37 => Self::Half,
             _ => Self::Noise,
         }
+    }
+
+    /// Whether it is one request, which comes whole.
+    pub const fn is_one_request(&self) -> bool {
+        matches!(self, Self::Right | Self::Bent | Self::Boot | Self::Fds)
     }
 
     /// Takes it, and gives the answers.

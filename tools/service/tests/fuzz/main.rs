@@ -4,12 +4,15 @@
 //! A round is some steps of one client against one VMM, which lives through all rounds. A fixed number of rounds by default;
 //! `TDVISOR_FUZZ_SECONDS` makes it run that long. A round that fails prints its seed; `TDVISOR_FUZZ_SEED` runs that one alone.
 //!
-//! What holds in every round: no panic on any thread; every answer has the documented form; afterwards no descriptor and no
+//! What holds in every round: no panic on any thread; every answer has the documented form, and that to a whole request the status
+//! and the schema that its description has; afterwards no descriptor and no
 //! thread is left, and a VM can be created as ever.
 //!
 //! A program of its own: it counts the descriptors and threads of its process, and other tests have some.
 
 mod client;
+#[path = "../described/mod.rs"]
+mod described;
 #[expect(dead_code, reason = "the fuzzer has requests of its own")]
 #[path = "../place/mod.rs"]
 mod place;
@@ -20,9 +23,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use client::Step;
+use described::Described;
 use http::Method;
 use place::{Place, waiting_guest};
 use rest::{at_rest, settle};
+use tdvisor_service::api::openapi;
 use tdvisor_service::config::TdPolicy;
 use tdvisor_service::vm::WhenOff;
 use tdvisor_test_data::chance::Chance;
@@ -61,7 +66,7 @@ struct Count {
     boots: u64,
 }
 
-fn round(place: &Place, seed: u64, count: &mut Count) {
+fn round(place: &Place, described: &Described, seed: u64, count: &mut Count) {
     let _replay = Replay(seed);
     let mut chance = Chance::new(seed);
     for _ in 0..STEPS {
@@ -72,6 +77,9 @@ fn round(place: &Place, seed: u64, count: &mut Count) {
             count.refusals += u64::from(answer.is_refusal());
             count.boots += u64::from(answer.is_of_boot());
             answer.check();
+            if step.is_one_request() {
+                answer.check_against(described);
+            }
         }
         assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a thread panicked");
     }
@@ -97,10 +105,11 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     let only = number("TDVISOR_FUZZ_SEED");
     // Other runs see other seeds where there is time for more.
     let first = only.unwrap_or(if seconds.is_some() { u64::from(std::process::id()) << 32 } else { 0 });
+    let described = Described::new(openapi(), 400);
     let mut count = Count::default();
     let mut rounds = 0;
     while end.map_or(rounds < ROUNDS, |end| Instant::now() < end) && (only.is_none() || rounds == 0) {
-        round(&place, first + rounds, &mut count);
+        round(&place, &described, first + rounds, &mut count);
         settle(before);
         assert_eq!(place.state(), "none");
         rounds += 1;

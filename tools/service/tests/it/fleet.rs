@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tdvisor_service::fleet::{Fleet, FleetLimits};
 use tdvisor_service::td_api::{ROUTES, Says, Verb, openapi};
 
-use crate::described;
+use crate::described::Described;
 use crate::tds::{LONG, Misdeed, Tds, hello, options, waiting};
 
 /// Every error is an array of sentences.
@@ -19,6 +19,11 @@ fn sentences(body: &[u8]) -> Vec<String> {
     let sentences: Vec<String> = serde_json::from_slice(body).expect("an array of sentences");
     assert!(!sentences.is_empty());
     sentences
+}
+
+/// The description, by which another method is none that is allowed.
+fn described() -> Described {
+    Described::new(openapi(), 405)
 }
 
 fn names(events: &[Value]) -> Vec<&str> {
@@ -272,6 +277,207 @@ fn a_td_that_was_asked_for_inspectable_and_with_gdb_is_debugged_in_its_confined_
     assert_eq!(tds.put("one/stop"), 204);
 }
 
+/// The data in a page of the inspector.
+fn data_of(page: &[u8]) -> Value {
+    let page = String::from_utf8_lossy(page);
+    let (_, rest) =
+        page.split_once(r#"<script type="application/json" id="data">"#).expect("the page has data");
+    serde_json::from_str(rest.split_once("</script>").expect("an end").0).expect("JSON")
+}
+
+#[test]
+fn the_inspector_shows_a_td_that_was_asked_for_with_it_while_it_is_paused_and_how_it_ended() {
+    let tds = Tds::new("inspector");
+    let page = |name: &str| tds.ask(&Method::GET, &format!("/td/v1/tds/{name}/inspector"), None);
+    tds.run(&waiting("without"));
+    assert_eq!(page("without").status, 409, "nobody recorded its calls");
+    let mut request = waiting("waits");
+    request["inspector"] = json!(true);
+    tds.run(&request);
+    assert_eq!(sentences(&page("waits").body), ["the TD has to be paused for this"]);
+    assert_eq!(tds.put("waits/pause"), 204);
+    for _ in 0..2 {
+        let data = data_of(&page("waits").body);
+        assert_eq!((&data["ending"]["died"], &data["ending"]["gpa"]), (&json!(false), &Value::Null));
+        assert!(data["ending"]["text"].as_str().expect("words").contains("paused"));
+        assert_eq!(data["entries"].as_array().map(Vec::len), {
+            let all = tds.get("waits/page-tables?limit=16384");
+            all["entries"].as_array().map(Vec::len)
+        });
+        assert!(
+            data["calls"].as_array().expect("calls").iter().any(|call| call["leaf"] == "TDH.MEM.PAGE.ADD")
+        );
+    }
+    let mut request = waiting("dies");
+    request["payload"]["cmdline"] = json!("unaccepted");
+    request["inspector"] = json!(true);
+    tds.run(&request);
+    let td = tds.await_end("dies");
+    let reply = page("dies");
+    assert_eq!(td["report"]["inspector"], json!({"bytes": reply.body.len()}), "{td}");
+    let data = data_of(&reply.body);
+    assert_eq!(data["ending"]["died"], true);
+    assert!(data["ending"]["gpa"].is_u64(), "the page that it died of");
+    let limits = FleetLimits { td_trace: 1000, ..FleetLimits::default() };
+    let tds = Tds::with("inspector-small", limits, Misdeed::None);
+    tds.run(&request);
+    let td = tds.await_end("dies");
+    assert!(
+        td["report"]["inspector"]["failed"].is_string(),
+        "there is no room for it, and it ends all the same: {td}"
+    );
+    assert_eq!(tds.ask(&Method::GET, "/td/v1/tds/dies/inspector", None).status, 409);
+}
+
+/// All of a TD's dump, in pieces.
+fn dump_of(tds: &Tds, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let path = format!("/td/v1/tds/{name}/dump?from={}", bytes.len());
+        let reply = tds.ask(&Method::GET, &path, None);
+        assert_eq!(reply.status, 200, "{:?}", String::from_utf8_lossy(&reply.body));
+        if reply.body.is_empty() {
+            return bytes;
+        }
+        bytes.extend(reply.body);
+    }
+}
+
+#[test]
+fn what_a_td_holds_is_written_down_only_if_it_was_asked_for_inspectable_and_with_a_dump() {
+    let tds = Tds::new("dump");
+    let get = |name: &str| tds.ask(&Method::GET, &format!("/td/v1/tds/{name}/dump"), None).status;
+    let mut request = waiting("one");
+    request["dump"] = json!(true);
+    let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
+    assert_eq!(reply.status, 400);
+    assert!(sentences(&reply.body)[1].contains("inspectable"), "{:?}", sentences(&reply.body));
+    request["dump"] = json!(false);
+    request["inspectable"] = json!(true);
+    request["name"] = json!("not-asked");
+    tds.run(&request);
+    assert_eq!(tds.put("not-asked/pause"), 204);
+    assert_eq!((tds.put("not-asked/dump"), get("not-asked").as_u16()), (409, 409));
+    assert_eq!(tds.ask(&Method::DELETE, "/td/v1/tds/not-asked", None).status, 204);
+    (request["dump"], request["name"]) = (json!(true), json!("one"));
+    tds.run(&request);
+    assert_eq!((tds.put("one/dump"), get("one").as_u16()), (409, 409), "it runs, and was not dumped");
+    assert_eq!(tds.put("one/pause"), 204);
+    let reply = tds.ask(&Method::PUT, "/td/v1/tds/one/dump", None);
+    let said = reply.json().expect("JSON");
+    assert_eq!(described().problem(&Method::PUT, "/td/v1/tds/one/dump", 200, &reply.body), None);
+    let dump = dump_of(&tds, "one");
+    assert_eq!(json!(dump.len()), said["bytes"]);
+    assert!(
+        said["memory"].as_u64() > Some(100 << 10) && said["memory"].as_u64() < said["bytes"].as_u64(),
+        "{said}"
+    );
+    assert_eq!(&dump[..4], b"\x7fELF");
+    let windows = windows_of_the_image();
+    let held =
+        windows.iter().filter(|window| dump.windows(window.len()).any(|other| other == &window[..])).count();
+    assert!(held > windows.len() / 10, "it has what the TD holds: {held} of {} windows", windows.len());
+    let file = fs::metadata(tds.folder.join("state/tds/one/dump")).expect("a file");
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert_eq!(tds.put("one/stop"), 204);
+    let events = tds.events("one");
+    assert_eq!(names(&events).iter().filter(|name| **name == "dumped").count(), 2, "and once at its end");
+    assert_eq!(events.iter().find(|event| event["event"] == "booted").expect("it ran")["inspectable"], true);
+    let td = tds.get("one");
+    assert_eq!(td["report"]["dump"]["bytes"], json!(dump_of(&tds, "one").len()), "{td}");
+    assert_eq!(tds.put("one/dump"), 409, "it has ended");
+    assert_eq!(tds.put("one/boot"), 204);
+    assert_eq!(get("one"), 409, "what it held before is gone");
+
+    let limits = FleetLimits { disk: 100 << 20, ..FleetLimits::default() };
+    let tds = Tds::with("dump-room", limits, Misdeed::None);
+    let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
+    assert_eq!(reply.status, 429, "there is no room for all that it may hold");
+}
+
+#[test]
+fn where_a_td_was_that_died_is_said_of_one_that_may_be_looked_into_and_of_no_other() {
+    let tds = Tds::new("where");
+    for (name, inspectable) in [("kept", false), ("inspectable", true)] {
+        let mut request = waiting(name);
+        request["payload"]["cmdline"] = json!("triple-fault");
+        request["inspectable"] = json!(inspectable);
+        tds.run(&request);
+        let report = tds.await_end(name)["report"].clone();
+        assert_eq!(report["ending"]["event"], "died", "{report}");
+        let exits: Vec<&str> = report["last_exits"]["1"]
+            .as_array()
+            .expect("exits of the processor")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(
+            !exits.is_empty() && exits.iter().all(|exit| exit.contains(" at 0x") == inspectable),
+            "{exits:?}"
+        );
+        let shutdown = report["shutdowns"][0].as_str().expect("a triple fault");
+        assert_eq!(shutdown.contains("0x"), inspectable, "{shutdown}");
+        assert!(report["last_calls"].as_array().is_some_and(|calls| !calls.is_empty()));
+    }
+}
+
+#[test]
+fn a_worker_is_confined_as_the_kernel_says_and_not_only_as_it_says_itself() {
+    let tds = Tds::new("confined");
+    tds.run(&waiting("one"));
+    let td = tds.get("one");
+    let proc = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", td["pid"])).expect("it lives");
+    let status = proc("status");
+    let has = |key: &str, value: &str| {
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key}"));
+        assert_eq!(line.trim(), value, "{key}");
+    };
+    // Mode 2 is a filter.
+    has("Seccomp:", "2");
+    has("NoNewPrivs:", "1");
+    let limits = proc("limits");
+    let limit = |name: &str| -> Option<u64> {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("a limit");
+        line.split_whitespace().next().and_then(|soft| soft.parse().ok())
+    };
+    assert_eq!((limit("Max core file size"), limit("Max open files")), (Some(0), Some(256)));
+    assert!(limit("Max address space").is_some() && limit("Max file size").is_some(), "{limits}");
+    let confinement = &td["confinement"];
+    assert_eq!((&confinement["seccomp"], &confinement["no_new_privs"]), (&json!(true), &json!(true)));
+    assert!(["full", "partial", "none"].map(Value::from).contains(&confinement["landlock"]), "{confinement}");
+}
+
+#[test]
+fn a_console_takes_what_one_td_may_fill_and_the_td_runs_on() {
+    let limits = FleetLimits { td_disk: 100, ..FleetLimits::default() };
+    let tds = Tds::with("console-full", limits, Misdeed::None);
+    tds.run(&hello("one"));
+    let td = tds.await_end("one");
+    assert_eq!((&td["phase"], &td["report"]["ending"]["code"]), (&json!("ended"), &json!(0)), "{td}");
+    assert_eq!(names(&tds.events("one")).iter().filter(|name| **name == "console-full").count(), 1);
+    assert_eq!(tds.ask(&Method::GET, "/td/v1/tds/one/console", None).body.len(), 100);
+}
+
+#[test]
+fn a_sum_that_is_used_up_is_named_and_refuses_the_next_td() {
+    let two = FleetLimits::default();
+    for (limits, words) in [
+        (FleetLimits { key_ids: 1, ..two }, "key ids"),
+        (FleetLimits { vcpus: 1, ..two }, "vCPUs"),
+        (FleetLimits { memory: 100 << 20, ..two }, "bytes of memory"),
+    ] {
+        let tds = Tds::with("sum", limits, Misdeed::None);
+        tds.run(&waiting("one"));
+        tds.create(&waiting("two"));
+        let reply = tds.ask(&Method::PUT, "/td/v1/tds/two/boot", None);
+        assert_eq!(reply.status, 429, "{words}");
+        assert!(sentences(&reply.body)[0].contains(words), "{words}: {:?}", sentences(&reply.body));
+        assert_eq!(tds.put("one/stop"), 204);
+        assert_eq!(tds.put("two/boot"), 204, "{words}: what was given back can be had");
+    }
+}
+
 #[test]
 fn a_td_that_ends_before_its_worker_has_answered_was_booted() {
     let tds = Tds::new("quick");
@@ -335,7 +541,7 @@ fn a_service_that_starts_again_finds_what_there_was_and_names_what_died_with_it(
 fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described() {
     let tds = Tds::new("form");
     tds.create(&waiting("one"));
-    let document = openapi();
+    let described = described();
     let body = json!({});
     for (method, path, body, status) in [
         (Method::GET, "/", None, 404),
@@ -361,9 +567,46 @@ fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described
         let reply = tds.ask(&method, path, body);
         assert_eq!(reply.status, status, "{method} {path}: {:?}", sentences(&reply.body));
         sentences(&reply.body);
-        assert_eq!(described::problem(&document, &method, path, status), None);
+        assert_eq!(described.problem(&method, path, status, &reply.body), None);
     }
 }
+
+#[test]
+fn every_resource_of_a_td_in_every_phase_has_the_form_that_is_described() {
+    let tds = Tds::new("schemas");
+    let described = described();
+    let mut request = waiting("one");
+    request["disks"] = json!([]);
+    tds.create(&request);
+    let mut good = BTreeSet::new();
+    for (order, phase) in
+        [(None, "created"), (Some("boot"), "running"), (Some("pause"), "paused"), (Some("stop"), "ended")]
+    {
+        if let Some(order) = order {
+            assert_eq!(tds.put(&format!("one/{order}")), 204);
+        }
+        assert_eq!(tds.get("one")["phase"], phase);
+        for route in ROUTES.iter().filter(|route| route.verb == Verb::Get && route.says != Says::Events) {
+            let path = route.path.replace("{td}", "one");
+            let reply = tds.ask(&Method::GET, &path, None);
+            let status = reply.status.as_u16();
+            assert_eq!(described.problem(&Method::GET, &path, status, &reply.body), None, "{phase}");
+            if status == 200 {
+                good.insert(route.path);
+            }
+        }
+    }
+    let never: Vec<_> = ROUTES
+        .iter()
+        .filter(|route| route.verb == Verb::Get && route.says != Says::Events && !good.contains(route.path))
+        .map(|route| route.path)
+        .collect();
+    assert_eq!(never, OF_TDS_THAT_ASK, "each of the others was had in some phase");
+}
+
+/// Resources of TDs that were asked for with them.
+const OF_TDS_THAT_ASK: [&str; 3] =
+    ["/td/v1/tds/{td}/inspector", "/td/v1/tds/{td}/dump", "/td/v1/tds/{td}/trace"];
 
 /// Bytes of the image that a window of is looked for, and how far windows are apart.
 const WINDOW: usize = 24;
@@ -396,7 +639,7 @@ fn windows_of_the_image() -> Vec<Vec<u8>> {
 fn no_answer_has_what_a_td_holds() {
     let tds = Tds::new("secrets");
     let mut request = waiting("one");
-    request["trace"] = json!(true);
+    (request["trace"], request["inspector"]) = (json!(true), json!(true));
     tds.run(&request);
     assert_eq!(tds.put("one/pause"), 204);
     let windows = windows_of_the_image();

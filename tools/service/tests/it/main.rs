@@ -13,6 +13,7 @@ mod tds;
 mod api;
 mod clients;
 mod crate_client;
+mod described_itself;
 mod fleet;
 mod http;
 mod remote;

@@ -19,6 +19,7 @@ pub mod completions;
 pub mod conformance;
 pub mod decode;
 pub mod doctor;
+pub mod dump;
 pub mod eventlog;
 mod hardware;
 pub mod image;

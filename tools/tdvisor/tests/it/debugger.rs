@@ -172,6 +172,69 @@ fn a_triple_fault_is_shown_before_the_td_dies_of_it() {
 }
 
 #[test]
+fn exits_and_seamcalls_stop_a_td_where_they_are_caught_and_say_which_it_was() {
+    let td = Debugged::start("gdb-catch", &["hello-td"]);
+    let mut gdb = td.connect();
+    assert!(gdb.ask("?").starts_with("T05"));
+    assert_eq!(gdb.monitor("why"), "nothing has stopped it yet\n");
+    assert_eq!(gdb.monitor("catch exit ept violation"), "caught: exits: EPT violation; SEAMCALLs: none\n");
+    assert!(gdb.ask("vCont;c").starts_with("T05"));
+    assert_eq!(gdb.monitor("why"), "vCPU 0 left its guest: EPT violation\n");
+    let faulted = gdb.register(RIP);
+    // The step is the instruction that left the guest.
+    assert!(gdb.ask("vCont;s:1").starts_with("T05"));
+    assert_ne!(gdb.register(RIP), faulted);
+
+    assert_eq!(gdb.monitor("catch nothing"), "caught: exits: none; SEAMCALLs: none\n");
+    let caught = gdb.monitor("catch seamcall tdh.mem.page.aug");
+    assert_eq!(caught, "caught: exits: none; SEAMCALLs: TDH.MEM.PAGE.AUG\n");
+    assert!(gdb.ask("vCont;c").starts_with("T05"));
+    assert_eq!(gdb.monitor("why"), "the host called the module on vCPU 0: TDH.MEM.PAGE.AUG\n");
+    gdb.monitor("catch nothing");
+
+    gdb.monitor("catch exits");
+    let mut reasons = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        assert!(gdb.ask("vCont;c").starts_with("T05"));
+        reasons.insert(gdb.monitor("why"));
+    }
+    assert!(reasons.iter().all(|why| why.starts_with("vCPU 0 left its guest: ")), "{reasons:?}");
+    assert!(
+        reasons.iter().any(|why| why.contains("TDCALL"))
+            && !reasons.iter().any(|why| why.contains("interrupt"))
+    );
+    for nonsense in ["catch", "catch exit nowhere", "catch seamcall TDH.NO.SUCH", "catch all"] {
+        let said = gdb.monitor(nonsense);
+        assert!(said.contains("exits: all") || said.starts_with("neither"), "{said}");
+    }
+    assert!(gdb.monitor("help").contains("monitor catch"));
+    // Whoever goes takes what he caught with him.
+    assert_eq!(gdb.ask("D"), "OK");
+    drop(gdb);
+    td.ends_with(0);
+}
+
+#[test]
+fn a_host_stands_in_front_of_a_seamcall_that_is_caught() {
+    let server = Debugged::of("server", "gdb-catch-server", &["--host-image"]);
+    let mut gdb = server.connect();
+    assert!(gdb.ask("?").starts_with("T05"));
+    gdb.monitor("catch seamcall TDH.SYS.INIT");
+    assert!(gdb.ask("vCont;c").starts_with("T05"));
+    assert_eq!(gdb.monitor("why"), "the host called the module on CPU 0: TDH.SYS.INIT\n");
+    let call = gdb.register(RIP);
+    assert_eq!(gdb.memory(call, 4), [0x66, 0x0F, 0x01, 0xCF], "SEAMCALL");
+    assert_eq!(gdb.register(0) & 0xffff, 33, "the leaf in RAX");
+    assert!(gdb.ask("vCont;s:1").starts_with("T05"));
+    assert_eq!(gdb.register(RIP), call + 4, "it was called once");
+    assert_eq!(gdb.register(0), 0, "and succeeded");
+    gdb.monitor("catch nothing");
+    assert_eq!(gdb.ask("vCont;c"), "W00");
+    drop(gdb);
+    server.ends_with(0);
+}
+
+#[test]
 fn an_endpoint_that_others_reach_is_refused() {
     let error = tdvisor(&["run", "--gdb", "0.0.0.0:0"]).ends_with(2).stderr();
     assert!(error.contains("no authentication"), "{error}");
@@ -237,6 +300,45 @@ fn nightly_drgn_reads_a_dump_through_the_notes_and_page_tables_of_the_kernel_in_
     assert!(said.contains(&format!("banner Linux version {release}")), "{said}");
 }
 
+/// gdb itself knows YMM registers by the description that it is sent, and puts them together from their halves.
+#[test]
+#[ignore = "needs gdb"]
+fn nightly_gdb_shows_and_changes_whole_ymm_registers() {
+    let td = Debugged::start("gdb-ymm", &["hello-td"]);
+    td.wait_for_socket();
+    let target = format!("target remote {}", td.socket);
+    let script = [
+        "set pagination off",
+        "set architecture i386:x86-64",
+        &target,
+        "stepi",
+        "print $ymm3.v4_int64",
+        "set $ymm3.v4_int64[0] = 11",
+        "set $ymm3.v4_int64[3] = 44",
+        "print $ymm3.v4_int64",
+        "print $xmm3.v2_int64",
+        "set $ymm3.v4_int64[0] = 0",
+        "set $ymm3.v4_int64[3] = 0",
+        "detach",
+    ];
+    let said = gdb(&[], &script);
+    for wanted in ["$1 = {0, 0, 0, 0}", "$2 = {11, 0, 0, 44}", "$3 = {11, 0}", "detached"] {
+        assert!(said.contains(wanted), "'{wanted}' is not in:\n{said}");
+    }
+    td.ends_with(0);
+}
+
+/// What gdb says to a script, beside files that it is started with.
+fn gdb(files: &[&str], script: &[&str]) -> String {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx"]).args(files);
+    for line in script {
+        gdb.args(["-ex", line]);
+    }
+    let output = gdb.output().expect("gdb runs");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
 /// gdb itself, on a Linux TD, by symbol.
 #[test]
 #[ignore = "needs the Linux test guest, and gdb"]
@@ -261,19 +363,9 @@ fn nightly_gdb_breaks_at_start_kernel_by_symbol_steps_reads_memory_and_detaches(
         "delete",
         "detach",
     ];
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-batch", "-nx", &symbols]);
-    for line in script {
-        gdb.args(["-ex", line]);
-    }
-    let output = gdb.output().expect("gdb runs");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = gdb(&[&symbols], &script);
     for wanted in ["Breakpoint 1, ", "start_kernel", "Linux version", "lstar", "detached"] {
-        assert!(
-            said.contains(wanted),
-            "'{wanted}' is not in:\n{said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(said.contains(wanted), "'{wanted}' is not in:\n{said}");
     }
     td.ends_with(0);
 }

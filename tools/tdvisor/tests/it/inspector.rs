@@ -21,14 +21,45 @@ fn page_of(folder: &Folder, args: &[&str], status: i32) -> String {
     std::fs::read_to_string(path).expect("the page is text")
 }
 
-/// Why a browser is not there.
-fn chromium(page: &Path) -> String {
+/// What a browser makes of a page, at a permalink.
+fn browser(page: &Path, permalink: &str, options: &[&str]) -> Vec<u8> {
     let output = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
-        .arg(format!("file://{}", page.display()))
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=5000",
+        ])
+        .args(options)
+        .arg(format!("file://{}#{permalink}", page.display()))
         .output()
         .expect("chromium runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    output.stdout
+}
+
+/// The elements of a page as a browser has them.
+fn elements(page: &Path, permalink: &str) -> String {
+    String::from_utf8_lossy(&browser(page, permalink, &["--dump-dom"])).into_owned()
+}
+
+/// A page of a run in which mirror, Secure EPT and PAMT of one leaf do not agree, and others are pending, blocked and shared: no
+/// host that is right leaves such a one, so a page of a good run is changed. The leaf is given, too.
+fn page_with_a_difference(page: &str) -> (String, u64) {
+    let mut data = data(page);
+    let entries = data["entries"].as_array_mut().expect("entries");
+    let is_leaf = |entry: &Value| entry["sept"]["kind"] == "leaf" && entry["level"] == 1;
+    let mut leaves: Vec<&mut Value> = entries.iter_mut().filter(|entry| is_leaf(entry)).collect();
+    let [first, second, third, ..] = &mut leaves[..] else { panic!("large pages") };
+    let gpa = first["gpa"].as_u64().expect("an address");
+    // The module has another page there, which the PAMT says is another TD's.
+    (first["sept"]["page"], first["sept"]["raw"]) = ("0x40c00000".into(), "0x8000000040c000f7".into());
+    (first["pamt"]["page"], first["pamt"]["owner"]) = ("0x40c00000".into(), "0x40005000".into());
+    second["sept"]["state"] = "PENDING".into();
+    third["sept"]["state"] = "BLOCKED".into();
+    let (before, rest) = page.split_once(r#"id="data">"#).expect("the page has data");
+    let (_, after) = rest.split_once("</script>").expect("the data has an end");
+    (format!(r#"{before}id="data">{data}</script>{after}"#), gpa)
 }
 
 #[test]
@@ -124,7 +155,7 @@ fn nightly_a_browser_reaches_the_cause_of_a_death_in_at_most_four_clicks() {
         let script = script.replace(".click();", ".click();await new Promise(go => setTimeout(go, 200));");
         let html =
             page.replace("</body>", &format!("<script>(async () => {{ {script} }})();</script></body>"));
-        chromium(Path::new(&folder.write("walk.html", html)))
+        elements(Path::new(&folder.write("walk.html", html)), "")
     };
     let opened = seen(&[]);
     assert!(opened.contains("the TD died") && opened.contains("has not accepted"), "{opened}");
@@ -136,4 +167,65 @@ fn nightly_a_browser_reaches_the_cause_of_a_death_in_at_most_four_clicks() {
     }
     let call = seen(&walk);
     assert!(call.contains("Registers that pass between host and module"), "{call}");
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn nightly_a_browser_marks_what_differs_between_mirror_secure_ept_and_pamt_and_nothing_else() {
+    let folder = Folder::new("report-difference");
+    let page = page_of(&folder, &["hello-td"], 0);
+    let (changed, gpa) = page_with_a_difference(&page);
+    let rows = |page: &str| {
+        let shown = elements(Path::new(&folder.write("page.html", page)), &format!("view=page&gpa={gpa:#x}"));
+        (shown.matches(r#"class="differs""#).count(), shown.contains("do not agree"))
+    };
+    assert_eq!(rows(&page), (0, false));
+    // The page in three columns, the owner in two.
+    assert_eq!(rows(&changed), (5, true));
+}
+
+/// The pictures of the inspector's paper. TDVISOR_WRITE=1 puts them there.
+#[test]
+#[ignore = "needs chromium"]
+fn nightly_each_view_of_the_inspector_is_drawn() {
+    let folder = Folder::new("report-pictures");
+    let hello = page_of(&folder, &["hello-td", "--vcpus", "2", "--deterministic", "1"], 0);
+    let died = page_of(&folder, &["fault-td", "--command", "unaccepted", "--deterministic", "1"], 3);
+    let gpa = data(&died)["ending"]["gpa"].as_u64().expect("the TD died of an address");
+    let (differs, at) = page_with_a_difference(&hello);
+    let dark = died.replace("<html ", r#"<html data-theme="dark" "#);
+    let call = data(&hello)["calls"]
+        .as_array()
+        .expect("calls")
+        .iter()
+        .rfind(|call| call["exit"].is_string())
+        .cloned();
+    let call = call.expect("an exit")["n"].clone();
+    for (name, page, permalink, size) in [
+        ("end", &died, "view=end".to_owned(), "1200,640"),
+        ("page", &died, format!("view=page&gpa={gpa:#x}"), "1200,900"),
+        ("dark", &dark, format!("view=page&gpa={gpa:#x}"), "1200,640"),
+        ("map", &hello, "view=map".to_owned(), "1200,720"),
+        ("states", &differs, format!("view=map&base={:#x}&size=0x1800000", at & !0xff_ffff), "1200,720"),
+        ("difference", &differs, format!("view=page&gpa={at:#x}"), "1200,640"),
+        ("exits", &hello, format!("view=exits&n={call}"), "1200,460"),
+        ("calls", &hello, "view=calls".to_owned(), "1200,640"),
+    ] {
+        let (html, png) = (folder.write("page.html", page), folder.path(&format!("{name}.png")));
+        browser(
+            Path::new(&html),
+            &permalink,
+            &[&format!("--window-size={size}"), &format!("--screenshot={png}")],
+        );
+        let drawn = std::fs::read(&png).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            drawn.starts_with(b"\x89PNG") && drawn.len() > 10_000,
+            "{name} is empty: {} bytes",
+            drawn.len()
+        );
+        if std::env::var_os("TDVISOR_WRITE").is_some() {
+            let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inspector/pictures");
+            std::fs::write(pictures.join(format!("{name}.png")), drawn).expect("a picture");
+        }
+    }
 }

@@ -36,6 +36,21 @@ impl Rsp {
         self.receive()
     }
 
+    /// What a `monitor` command says.
+    #[track_caller]
+    pub fn monitor(&mut self, command: &str) -> String {
+        let digits: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut said = String::new();
+        let mut answer = self.ask(&format!("qRcmd,{digits}"));
+        // Text comes in packets of its own, in front of the answer.
+        while let Some(text) = answer.strip_prefix('O').filter(|text| *text != "K") {
+            said.push_str(&String::from_utf8_lossy(&hex(text)));
+            answer = self.receive();
+        }
+        assert_eq!(answer, "OK", "{command}: {said}");
+        said
+    }
+
     /// Sends a packet.
     #[track_caller]
     pub fn send(&mut self, packet: &str) {

@@ -6,6 +6,8 @@
 //! - Threads are vCPUs, numbered from 1. All stop together, and a step is of one of them alone.
 //! - Breakpoints and watchpoints are addresses that the CPU compares: nothing is written into the guest for them, so measured
 //!   text, pages that are not accepted yet and code that checks itself stay whole.
+//! - VM exits and SEAMCALLs are caught by `monitor catch`, and `monitor why` says which it was that stopped the TD. The host goes on
+//!   with an exit or a call meanwhile: what the vCPU has is as it left its guest, and can only be read.
 //! - Memory is read and written through the page tables of the thread's vCPU.
 //!
 //! A server is debugged in the same way: its threads are its processors, and what is seen is the host that runs on them, never its
@@ -236,10 +238,15 @@ impl Drop for Debugger {
 impl Guest<'_> {
     /// A stop as the client is told it; `None` where it is about nothing of this client's.
     fn reason(&self, stop: Stop) -> Option<MultiThreadStopReason<u64>> {
-        let tid: Tid = self.tid_of(stop.lp)?;
+        let tid: Option<Tid> = self.tid_of(stop.lp);
+        // The host calls on processors of its own, too: then all threads are as good.
+        let tid = if matches!(stop.reason, StopReason::Call(_)) { tid.or(Tid::new(1)) } else { tid };
+        let tid = tid?;
         Some(match stop.reason {
             StopReason::Point(point) => self.points().reason(tid, &point)?,
-            StopReason::Step => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
+            StopReason::Step | StopReason::Exit(_) | StopReason::Call(_) => {
+                MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP }
+            }
             StopReason::TripleFault => {
                 MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGSEGV }
             }

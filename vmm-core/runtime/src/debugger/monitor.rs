@@ -1,6 +1,10 @@
 //! `monitor` commands: what gdb has no register for.
 
-use seam_emu::guest::debug::DebugPort;
+use std::fmt::Display;
+
+use seam_emu::guest::debug::{Catch, Catches, DebugPort, StopReason};
+use tdx_module_iface::TdhLeaf;
+use tdx_module_iface::exit::ExitReason;
 use x86_arch::{CpuState, Seg};
 
 use super::Words;
@@ -18,11 +22,74 @@ pub(super) fn answer(command: &str, port: &DebugPort, lps: &[usize], named: Word
                 |state| registers(&state),
             )
         }
+        (Some("catch"), what) => catch(what, words.collect::<Vec<_>>().join(" ").as_str(), port),
+        (Some("why"), None) => format!("{}\n", why(port, lps, named)),
         _ => format!(
             "monitor cpus           where each {0} is\n\
-             monitor registers [N]  control, descriptor-table, debug and model-specific registers of {0} N\n",
+             monitor registers [N]  control, descriptor-table, debug and model-specific registers of {0} N\n\
+             monitor catch WHAT     stop at 'exits' of a TD (but interrupts), 'exit NAME|NUMBER', 'seamcalls', 'seamcall LEAF'; or 'nothing'\n\
+             monitor why            what stopped it last\n",
             named.one
         ),
+    }
+}
+
+/// Changes what is caught, and says what is.
+fn catch(what: Option<&str>, of: &str, port: &DebugPort) -> String {
+    let now = port.catches();
+    let next = match (what, of) {
+        (Some("nothing"), "") => Some(Catches::default()),
+        (Some("exits"), "") => Some(Catches { exits: Catch::All, ..now }),
+        (Some("exit"), of) => exit_of(of).map(|reason| Catches { exits: Catch::Only(reason), ..now }),
+        (Some("seamcalls"), "") => Some(Catches { calls: Catch::All, ..now }),
+        (Some("seamcall"), of) => leaf_of(of).map(|leaf| Catches { calls: Catch::Only(leaf), ..now }),
+        (None, _) => Some(now),
+        _ => None,
+    };
+    let Some(next) = next else { return "neither an exit nor a SEAMCALL, by name or number\n".to_owned() };
+    port.set_catches(next);
+    format!("caught: exits: {}; SEAMCALLs: {}\n", caught(next.exits), caught(next.calls))
+}
+
+fn caught<T: Display>(catch: Catch<T>) -> String {
+    match catch {
+        Catch::None => "none".to_owned(),
+        Catch::All => "all".to_owned(),
+        Catch::Only(only) => only.to_string(),
+    }
+}
+
+fn number(text: &str) -> Option<u16> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A basic exit reason by its name, in letters of either case, or its number.
+fn exit_of(text: &str) -> Option<ExitReason> {
+    let named = ExitReason::ALL.iter().find(|reason| reason.to_string().eq_ignore_ascii_case(text));
+    named.copied().or_else(|| number(text).map(ExitReason))
+}
+
+fn leaf_of(text: &str) -> Option<TdhLeaf> {
+    TdhLeaf::from_name(&text.to_ascii_uppercase()).or_else(|| number(text).map(TdhLeaf))
+}
+
+/// What the last stop was.
+fn why(port: &DebugPort, lps: &[usize], named: Words) -> String {
+    let Some(stop) = port.last_stop() else { return "nothing has stopped it yet".to_owned() };
+    let who = match lps.iter().position(|lp| *lp == stop.lp) {
+        Some(index) => format!("{} {index}", named.one),
+        None => format!("LP {}", stop.lp),
+    };
+    match stop.reason {
+        StopReason::Point(point) => format!("{who}: a point at {:#x}", point.address),
+        StopReason::Step => format!("{who}: its step was done"),
+        StopReason::TripleFault => format!("{who}: a triple fault"),
+        StopReason::Unimplemented => format!("{who}: an instruction that the emulator does not have"),
+        StopReason::Exit(reason) => format!("{who} left its guest: {reason}"),
+        StopReason::Call(leaf) => format!("the host called the module on {who}: {leaf}"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The registers of a vCPU as gdb numbers them, and the description that tells it so.
 //!
-//! The order is that of gdb's features `org.gnu.gdb.i386.core`, `.sse` and `.segments` ("Standard Target Features" of its
-//! manual), with the control registers behind them in a feature of our own.
+//! The order is that of gdb's features `org.gnu.gdb.i386.core`, `.sse`, `.segments` and `.avx` ("Standard Target Features" of its
+//! manual), with the control registers behind them in a feature of our own. Of a YMM register gdb is sent both halves, and puts
+//! them together itself.
 
 use gdbstub::arch::{Arch, Registers};
 use x86_arch::{CpuState, Gpr, Seg};
@@ -107,6 +108,9 @@ impl GdbRegisters {
         for segment in [Seg::Fs, Seg::Gs] {
             wanted.segment_mut(segment).base = u64::from_le_bytes(rest.take()?);
         }
+        for half in &mut wanted.simd.ymm_high {
+            *half = u128::from_le_bytes(rest.take()?);
+        }
         // A client sends back what it was told of what is shown only.
         if shown.x87_bytes() == x87 && shown.control_bytes() == rest.0 {
             Ok(wanted)
@@ -133,6 +137,9 @@ impl GdbRegisters {
         bytes.extend(state.simd.mxcsr.to_le_bytes());
         for segment in [Seg::Fs, Seg::Gs] {
             bytes.extend(state.segment(segment).base.to_le_bytes());
+        }
+        for half in state.simd.ymm_high {
+            bytes.extend(half.to_le_bytes());
         }
         bytes.extend(self.control_bytes());
         bytes
@@ -224,6 +231,7 @@ mod tests {
             state.set_gpr(register, value);
         }
         state.simd.xmm[3] = 0x1234;
+        state.simd.ymm_high[15] = 0x5678 << 64;
         state.control.cr3 = 0x5000;
         state
     }
@@ -265,6 +273,10 @@ mod tests {
         };
         let changed = with(8).expect("RBX can be changed");
         assert_eq!(changed.gpr(Gpr::Rbx), 2 ^ 0x70);
+        // Behind the upper halves are the control registers, of eight bytes each.
+        let upper_half = bytes.len() - 7 * 8 - 16;
+        let changed = with(upper_half).expect("YMM15 can be changed");
+        assert_eq!(changed.simd.ymm_high[15], 0x5678 << 64 | 0x70);
         for (what, at) in [("EFER", bytes.len() - 1), ("CS", 17 * 8 + 4), ("ST0", 17 * 8 + 4 + 6 * 4)] {
             assert_eq!(with(at), Err(NotChangeable), "{what}");
         }

@@ -8,7 +8,8 @@
 //! # Invariants
 //! - Each value is of its own moment: two of them need not fit together. What is whole only while nothing runs (tables,
 //!   calls in their order) is in [`super::Inspection`].
-//! - Nothing of it is the guest's: how much memory is where, not what is in it.
+//! - Nothing of it is the guest's: how much memory is where, not what is in it. The exception is the dump of a TD that was started
+//!   as one that may be looked into.
 //! - Counts never fall while the machine runs.
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tdvisor_base::Hpa;
 use tdvisor_devices::Place;
 
 use super::Inspection;
+use crate::dump::{Dump, DumpError};
 
 /// A machine that runs, and what can be asked of its kind.
 #[derive(Clone, Copy)]
@@ -56,6 +58,12 @@ pub trait RunningTd: Sync {
     /// # Errors
     /// The first difference, or that they cannot be read.
     fn audit(&self) -> Result<u64, Error>;
+
+    /// All that it holds, for whoever started it inspectable. It is whole only while the TD is paused.
+    ///
+    /// # Errors
+    /// [`DumpError`]: it was not, or what is mapped cannot be read.
+    fn dump(&self) -> Result<Dump, DumpError>;
 }
 
 /// A server that runs.

@@ -277,7 +277,7 @@ impl GuestCpu for CpuGuest {
             self.hold_for_debugger(env, &exit);
             let Some(exit) = self.settle(env, exit) else { continue };
             if let Some(debug) = &mut self.debug {
-                debug.leave(&self.cpu, env);
+                debug.leave(&self.cpu, env, Some(exit.reason.basic()));
             }
             registers::leave(&mut self.cpu, state);
             self.note_retired(env);

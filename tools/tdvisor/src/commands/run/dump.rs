@@ -12,8 +12,8 @@ use crate::streams::Streams;
 /// Options of looking into the TD.
 #[derive(Debug, clap::Args)]
 pub struct DumpArgs {
-    /// Give up what the TD keeps from its host: --dump may show it. The events and the summary say so; the TD's
-    /// measurements, and its quotes, do not. Only an emulator can look into a TD that is not in debug mode.
+    /// Give up what the TD keeps from its host: --dump may show it, and the summary says where a TD that died was. The events
+    /// and the summary say so; the TD's measurements, and its quotes, do not. Only an emulator can look into a TD that is not in debug mode.
     #[arg(long)]
     inspectable: bool,
     /// When the TD has ended, write its memory and registers to FILE, which only its owner may read: an ELF core file in the

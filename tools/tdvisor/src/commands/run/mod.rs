@@ -239,7 +239,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
-    let privacy = if args.debug { Privacy::Debug } else { Privacy::Confidential };
+    let privacy_if = |given_up: bool| if given_up { Privacy::Debug } else { Privacy::Confidential };
+    // An inspectable TD need not be in debug mode, which gdb's user is told of.
+    let (privacy, in_debug_mode) = (privacy_if(args.debug || args.dump.is_given()), privacy_if(args.debug));
     let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
     let page = args.report.open()?;
     let debug = args.gdb.listen(args.vcpus, pace)?;
@@ -346,7 +348,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(socket) => Some(Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop))),
         None => host.issuer(&last_quote, args.quote.is_some()),
     };
-    let debugger = debug.map(|waiting| waiting.into_debugger(&streams, privacy));
+    let debugger = debug.map(|waiting| waiting.into_debugger(&streams, in_debug_mode));
     let until_it_ends = UntilItEnds { supervisor: &supervisor, channel: &channel };
     let watch = Telling::new(&until_it_ends, args.status_lines.open(&streams));
     let (mut has_page, mut has_dump, mut has_samples) = (true, true, true);

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use machine_emu::journal::Journal;
 use machine_emu::trace::Trace;
-use td_host::td::Ending;
-use tdvisor_attest::Hex;
 use tdvisor_inspector::About;
 use tdvisor_runtime::inspect::Inspection;
-use tdvisor_runtime::{Audit, Ended, Report};
+use tdvisor_runtime::{Ended, Report};
 
 use crate::files::{Claims, Output};
 use crate::outcome::Failure;
@@ -84,50 +82,6 @@ impl ReportFiles {
             file.write(tdvisor_inspector::trace_events(inspection).to_string().as_bytes())?;
         }
         let Some(page) = self.page else { return Ok(()) };
-        let about = About {
-            ending: report.ending.clone(),
-            ve_disabled: attributes & tdx_module_iface::td_params::attributes::SEPT_VE_DISABLE != 0,
-            facts: facts(report),
-            counts: report.calls.iter().map(|(leaf, count)| (leaf.clone(), *count)).collect(),
-        };
-        page.write(tdvisor_inspector::page(inspection, &about).as_bytes())
+        page.write(tdvisor_inspector::page(inspection, &About::of_ended(report, attributes)).as_bytes())
     }
-}
-
-fn facts(report: &Report) -> Vec<(String, String)> {
-    let mut facts = Vec::new();
-    let mut fact = |name: &str, value: String| facts.push((name.to_owned(), value));
-    if let Some(mrtd) = &report.mrtd {
-        fact("MRTD", Hex(mrtd).to_string());
-    }
-    for (index, rtmr) in report.rtmrs.iter().flatten().enumerate() {
-        fact(&format!("RTMR{index}"), Hex(rtmr).to_string());
-    }
-    let audit = match &report.audit {
-        Audit::Agreed { entries } => format!("mirror = S-EPT = PAMT in all {entries} entries"),
-        Audit::NotPossible => "not possible by the module's own calls: the TD is dead".to_owned(),
-        Audit::Failed(error) => format!("FAILED: {error}"),
-    };
-    fact("audit", audit);
-    fact("private pages", levels(&report.private));
-    fact("shared pages", levels(&report.shared));
-    fact("converted", format!("{} pages of 4K", report.frames_converted));
-    let exits: Vec<_> = report.exits().iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    fact("exits", exits.join(", "));
-    for shutdown in &report.shutdowns {
-        fact("shutdown", shutdown.to_string());
-    }
-    for limit in &report.limits {
-        fact("limit of the emulator", limit.to_string());
-    }
-    let lost = report.losses();
-    fact("teardown", if lost.is_empty() { "everything came back".to_owned() } else { lost.join("; ") });
-    if let Ending::Died(death) = &report.ending {
-        fact("to blame", format!("{:?}", death.blame()));
-    }
-    facts
-}
-
-fn levels(counts: &mirror_ept::LevelCounts) -> String {
-    format!("{} of 4K, {} of 2M, {} of 1G", counts.leaves_4k, counts.leaves_2m, counts.leaves_1g)
 }

@@ -399,7 +399,7 @@ const JSON_SCHEMA: u32 = 2;
 /// What of a guest's private state may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privacy {
-    /// The TD is in debug mode: all of it.
+    /// The TD is in debug mode, or inspectable: all of it.
     Debug,
     /// None of it.
     Confidential,

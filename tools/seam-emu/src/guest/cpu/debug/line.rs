@@ -4,9 +4,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tdvisor_base::sync::Ordering;
+use tdx_module_iface::TdhLeaf;
+use tdx_module_iface::exit::ExitReason;
 use x86_emu::Cpu;
 
-use super::{DebugPort, Inner, Order, Presence, Space, Stop, StopReason};
+use super::{DebugPort, Order, Presence, Space, Stop, StopReason};
 use crate::machine::GuestEnv;
 
 /// How long an interrupt of the host may go unnoticed by a processor that is parked.
@@ -105,7 +107,7 @@ impl DebugLine {
                     return Next::Step;
                 }
                 // The instruction left the guest, was done outside, and here is the next one.
-                Order::Step => stop(&mut inner, Stop { lp: at.lp(), reason: StopReason::Step }),
+                Order::Step => inner.stop(Stop { lp: at.lp(), reason: StopReason::Step }),
                 Order::Halt => {
                     if processor.presence != Presence::Parked {
                         processor.presence = Presence::Parked;
@@ -134,18 +136,29 @@ impl DebugLine {
         let comes_again =
             matches!(reason, StopReason::Point(point) if point.on == x86_emu::StopOn::Execution);
         if !(is_halted && comes_again) {
-            stop(&mut inner, Stop { lp: at.lp(), reason });
+            inner.stop(Stop { lp: at.lp(), reason });
         }
         self.port.announce(inner);
     }
 
-    /// The guest is about to end: stops everybody, and waits until the debugger lets the processor go on or the host wants
-    /// it back.
+    /// The processor is about to call the module: if that is caught, stops everybody and waits until the debugger lets it go on.
+    pub fn calls(&mut self, cpu: &Cpu, at: &dyn Debuggable, leaf: TdhLeaf) {
+        let inner = self.port.lock();
+        if inner.catches.has_call(leaf) && inner.is_going(at.lp()) {
+            drop(inner);
+            self.hold(cpu, at, StopReason::Call(leaf));
+        }
+    }
+
+    /// The guest is about to end, or something else that cannot be done twice is about to be done: stops everybody, and waits until
+    /// the debugger lets the processor go on or the host wants it back.
     pub fn hold(&mut self, cpu: &Cpu, at: &dyn Debuggable, reason: StopReason) {
         let mut inner = self.port.lock();
-        stop(&mut inner, Stop { lp: at.lp(), reason });
+        inner.stop(Stop { lp: at.lp(), reason });
         if let Some(processor) = inner.processors.get_mut(at.lp()) {
-            processor.presence = Presence::Parked;
+            // The registers of a call that is about to be made are not changed any more.
+            let is_call = matches!(reason, StopReason::Call(_));
+            processor.presence = if is_call { Presence::Outside } else { Presence::Parked };
             processor.state = Some(Box::new(cpu.state.clone()));
         }
         self.port.generation.fetch_add(1, Ordering::SeqCst);
@@ -159,23 +172,20 @@ impl DebugLine {
         }
     }
 
-    /// The processor leaves its instructions: its guest, or for a sleep.
-    pub fn leave(&mut self, cpu: &Cpu, at: &dyn Debuggable) {
+    /// The processor leaves its instructions: its guest by a VM exit, or for a sleep. Everybody stops if the exit is caught.
+    pub fn leave(&mut self, cpu: &Cpu, at: &dyn Debuggable, exit: Option<ExitReason>) {
         let mut inner = self.port.lock();
         if let Some(processor) = inner.processors.get_mut(at.lp()) {
             processor.presence = Presence::Outside;
             processor.state = Some(Box::new(cpu.state.clone()));
         }
-        drop(inner);
-        self.port.changed.notify_all();
+        // One that is halted leaves because the host wants it.
+        let caught = exit.filter(|exit| inner.catches.has_exit(*exit) && inner.is_going(at.lp()));
+        let Some(exit) = caught else {
+            drop(inner);
+            return self.port.changed.notify_all();
+        };
+        inner.stop(Stop { lp: at.lp(), reason: StopReason::Exit(exit) });
+        self.port.announce(inner);
     }
-}
-
-/// Halts everybody and notes why.
-fn stop(inner: &mut Inner, stop: Stop) {
-    for processor in &mut inner.processors {
-        processor.order = Order::Halt;
-        processor.stepping = None;
-    }
-    inner.stops.push_back(stop);
 }

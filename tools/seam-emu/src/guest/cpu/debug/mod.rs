@@ -7,7 +7,9 @@
 //! - A processor looks at its order between two slices of instructions. A halted one *parks*: it shows its state, and waits
 //!   inside the guest. It leaves the guest for an interrupt of the host, as any processor does, and parks again when it comes
 //!   back, so the host never waits for it.
-//! - Whoever meets a stop point, completes its step or ends in a triple fault halts everybody and adds a [`Stop`].
+//! - Whoever meets a stop point, completes its step or ends in a triple fault halts everybody and adds a [`Stop`]; so does one that
+//!   leaves its guest for a reason, or calls the module for a leaf, that the debugger [catches](Catches). A guest's exit, and a
+//!   call of its host, goes on meanwhile; a host that runs on the processors itself stands in front of its call.
 //! - A processor that is outside of its guest (its vCPU waits in the host) cannot come back in while it is halted: its state is
 //!   the one that it left with.
 //!
@@ -23,6 +25,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tdvisor_base::sync::{AtomicU64, Ordering};
+use tdx_module_iface::TdhLeaf;
+use tdx_module_iface::exit::ExitReason;
 use x86_arch::CpuState;
 use x86_emu::StopPoint;
 
@@ -54,6 +58,49 @@ pub enum StopReason {
     TripleFault,
     /// An instruction that the emulated processor does not implement: the guest is about to end.
     Unimplemented,
+    /// It has left its guest by a VM exit that is caught.
+    Exit(ExitReason),
+    /// A SEAMCALL of this leaf, which is caught.
+    Call(TdhLeaf),
+}
+
+/// What is caught of a kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Catch<T> {
+    /// Nothing.
+    #[default]
+    None,
+    /// Whatever there is of it; of exits, all but those for an interrupt of the host.
+    All,
+    /// This.
+    Only(T),
+}
+
+/// What stops everybody beside stop points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Catches {
+    /// VM exits of guests, by their basic reason.
+    pub exits: Catch<ExitReason>,
+    /// SEAMCALLs.
+    pub calls: Catch<TdhLeaf>,
+}
+
+impl Catches {
+    fn has_exit(&self, reason: ExitReason) -> bool {
+        match self.exits {
+            Catch::None => false,
+            Catch::All => reason != ExitReason::EXTERNAL_INTERRUPT,
+            Catch::Only(only) => reason == only,
+        }
+    }
+
+    fn has_call(&self, leaf: TdhLeaf) -> bool {
+        match self.calls {
+            Catch::None => false,
+            Catch::All => true,
+            Catch::Only(only) => leaf == only,
+        }
+    }
 }
 
 /// A processor that stopped.
@@ -90,7 +137,26 @@ pub struct DebugPort {
 struct Inner {
     processors: Vec<Processor>,
     stop_points: Arc<[StopPoint]>,
+    catches: Catches,
     stops: VecDeque<Stop>,
+    last: Option<Stop>,
+}
+
+impl Inner {
+    /// Halts everybody and notes why.
+    fn stop(&mut self, stop: Stop) {
+        for processor in &mut self.processors {
+            processor.order = Order::Halt;
+            processor.stepping = None;
+        }
+        self.last = Some(stop);
+        self.stops.push_back(stop);
+    }
+
+    /// Whether a processor has anything to do, as far as the debugger is concerned.
+    fn is_going(&self, lp: usize) -> bool {
+        self.processors.get(lp).is_some_and(|own| own.order != Order::Halt)
+    }
 }
 
 #[derive(Debug)]
@@ -126,7 +192,9 @@ impl DebugPort {
         let inner = Inner {
             processors: (0..processors).map(|_| processor()).collect(),
             stop_points: Arc::new([]),
+            catches: Catches::default(),
             stops: VecDeque::new(),
+            last: None,
         };
         Arc::new(Self { inner: Mutex::new(inner), changed: Condvar::new(), generation: AtomicU64::new(1) })
     }
@@ -146,7 +214,10 @@ impl DebugPort {
         let mut inner = self.lock();
         for (lp, processor) in inner.processors.iter_mut().enumerate() {
             processor.order = order_of(lp).unwrap_or(Order::Halt);
-            processor.stepping = None;
+            // The step of one that is outside of its guest is the instruction that it left by.
+            let is_outside = processor.order == Order::Step && processor.presence == Presence::Outside;
+            let left_at = processor.state.as_deref().map(CpuState::rip);
+            processor.stepping = left_at.filter(|_| is_outside);
         }
         self.announce(inner);
     }
@@ -160,6 +231,7 @@ impl DebugPort {
     pub fn release(&self) {
         let mut inner = self.lock();
         inner.stop_points = Arc::new([]);
+        inner.catches = Catches::default();
         inner.stops.clear();
         drop(inner);
         self.command(|_| Some(Order::Run));
@@ -170,6 +242,30 @@ impl DebugPort {
         let mut inner = self.lock();
         inner.stop_points = points.into();
         self.announce(inner);
+    }
+
+    /// Replaces what is caught, for all processors.
+    pub fn set_catches(&self, catches: Catches) {
+        self.lock().catches = catches;
+    }
+
+    /// What is caught.
+    pub fn catches(&self) -> Catches {
+        self.lock().catches
+    }
+
+    /// The last stop, whoever has taken it.
+    pub fn last_stop(&self) -> Option<Stop> {
+        self.lock().last
+    }
+
+    /// A host that is none of the port's own processors has made a SEAMCALL: if it is caught, everybody stops.
+    pub fn called(&self, lp: usize, leaf: TdhLeaf) {
+        let mut inner = self.lock();
+        if inner.catches.has_call(leaf) && (0..inner.processors.len()).any(|lp| inner.is_going(lp)) {
+            inner.stop(Stop { lp, reason: StopReason::Call(leaf) });
+            self.announce(inner);
+        }
     }
 
     /// Takes the oldest stop that nobody has taken; waits up to `patience` for one.

@@ -1,0 +1,72 @@
+//! The comparison of answers with their description finds what differs.
+
+use http::Method;
+use serde_json::json;
+
+use crate::described::Described;
+
+fn described() -> Described {
+    let text = |kind: serde_json::Value| json!({"content": {"application/json": {"schema": kind}}});
+    let document = json!({
+        "servers": [{"url": "http://localhost/root"}],
+        "paths": {
+            "/a": {"get": {"responses": {
+                "200": text(json!({"$ref": "#/components/schemas/A"})),
+                "204": {"description": "nothing"},
+                "400": text(json!({"type": "array", "items": {"type": "string"}, "minItems": 1})),
+            }}},
+            "/{name}/b": {"put": {"responses": {"204": {"description": "nothing"}, "400": {"description": "x"}}}},
+        },
+        "components": {"schemas": {"A": {
+            "type": "object", "required": ["n"], "additionalProperties": false,
+            "properties": {
+                "n": {"type": "integer", "minimum": 1, "maximum": 3},
+                "word": {"type": ["string", "null"], "enum": ["x", null]},
+                "maybe": {"allOf": [{"type": "boolean"}], "nullable": true},
+                "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+            },
+        }}},
+    });
+    Described::new(document, 400)
+}
+
+#[test]
+fn what_follows_from_a_description_has_no_problem() {
+    let described = described();
+    for (method, target, status, body) in [
+        (Method::GET, "/root/a", 200, r#"{"n": 3, "word": null, "maybe": null, "counts": {"x": 1}}"#),
+        (Method::GET, "/root/a?x=1", 204, ""),
+        (Method::GET, "/root/a", 400, r#"["no"]"#),
+        (Method::PUT, "/root/any/b", 204, ""),
+        (Method::PUT, "/root/a", 400, r#"["another method"]"#),
+        (Method::GET, "/root/c", 404, "whatever"),
+        (Method::GET, "/a", 404, "whatever"),
+    ] {
+        assert_eq!(described.problem(&method, target, status, body.as_bytes()), None, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_status_or_a_body_that_is_not_described_is_named() {
+    let described = described();
+    for (method, target, status, body, words) in [
+        (Method::GET, "/root/a", 500, "", "500 is not described"),
+        (Method::GET, "/root/a", 204, "x", "a body, where none"),
+        (Method::GET, "/root/a", 200, "x", "no JSON"),
+        (Method::GET, "/root/a", 200, "{}", "has no n"),
+        (Method::GET, "/root/a", 200, r#"{"n": 0}"#, "less than its minimum"),
+        (Method::GET, "/root/a", 200, r#"{"n": 4}"#, "more than its maximum"),
+        (Method::GET, "/root/a", 200, r#"{"n": 1.5}"#, "of another type"),
+        (Method::GET, "/root/a", 200, r#"{"n": 1, "word": "y"}"#, "none of its values"),
+        (Method::GET, "/root/a", 200, r#"{"n": 1, "maybe": 1}"#, "of another type"),
+        (Method::GET, "/root/a", 200, r#"{"n": 1, "counts": {"x": "y"}}"#, "the body.counts.x"),
+        (Method::GET, "/root/a", 200, r#"{"n": 1, "more": 1}"#, "more is not described"),
+        (Method::GET, "/root/a", 400, "[]", "too short"),
+        (Method::GET, "/root/a", 400, "[1]", "the body[0]"),
+        (Method::PUT, "/root/a", 405, "", "a method that the path does not have"),
+        (Method::GET, "/root/c", 400, "", "a path that is not described"),
+    ] {
+        let problem = described.problem(&method, target, status, body.as_bytes()).unwrap_or_default();
+        assert!(problem.contains(words), "{method} {target} {status} {body}: {problem:?}");
+    }
+}
