@@ -51,10 +51,9 @@ fn build() -> Result<(), String> {
     let board = guests.join(BOARD).canonicalize().map_err(|error| format!("{BOARD}: {error}"))?;
     let mapped = [(&*guests, "/guests"), (&*board, "/board")];
     let workspace = Workspace { folder: &guests, mapped: &mapped, variables: &[] };
-    let binaries = workspace.build(&out.join("guests"))?;
+    let built = workspace.build("guests")?;
     for guest in GUESTS {
-        let built = binaries.join(guest);
-        let elf = fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?;
+        let elf = built.read(guest)?;
         let image = pack::pack(&elf).map_err(|error| format!("{guest}: {error}"))?;
         write(&out.join(format!("{guest}.elf")), &elf)?;
         write(&out.join(format!("{guest}.fd")), &image)?;

@@ -5,10 +5,14 @@
 //! to find the tools and the registry passes through. The flags come from the workspace's `.cargo/config.toml` and go
 //! back as the only ones, so that a user's own cargo configuration adds none either; paths of this machine are
 //! mapped away, since panic messages carry them into the result.
+//!
+//! What is compiled is kept in one folder of the outer build's target folder, for every profile and tool of it: lints, tests and
+//! releases embed the same binaries, and the second of them finds everything built.
 
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -55,11 +59,13 @@ pub struct Workspace<'a> {
 }
 
 impl Workspace<'_> {
-    /// Builds it for release into `target_folder`, and gives the folder of its binaries.
+    /// Builds it for release, in the folder that has this name among those of embedded workspaces.
     ///
     /// # Errors
     /// What cargo said.
-    pub fn build(&self, target_folder: &Path) -> Result<PathBuf, String> {
+    pub fn build(&self, name: &str) -> Result<Built, String> {
+        let target_folder = &embedded(&PathBuf::from(variable("OUT_DIR")?)).join(name);
+        let lock = hold(target_folder).map_err(|error| format!("{}: {error}", target_folder.display()))?;
         // Unpacks the sources, whose folders are then known and can be mapped away.
         run(self.cargo()?.args(["fetch", "--locked", "--target", TARGET]))?;
         let flags = self.flags()?;
@@ -71,7 +77,7 @@ impl Workspace<'_> {
             // An empty wrapper overrides one from a user's configuration file.
             .env("RUSTC_WRAPPER", "")
             .env("RUSTC_WORKSPACE_WRAPPER", ""))?;
-        Ok(target_folder.join(TARGET).join("release"))
+        Ok(Built { binaries: target_folder.join(TARGET).join("release"), _lock: lock })
     }
 
     /// Cargo, in the workspace and with a clean environment.
@@ -112,6 +118,58 @@ impl Workspace<'_> {
     }
 }
 
+/// A workspace that is built. Nobody else builds it while this is held.
+#[derive(Debug)]
+pub struct Built {
+    binaries: PathBuf,
+    _lock: File,
+}
+
+impl Built {
+    /// The contents of one of its binaries.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self, binary: &str) -> Result<Vec<u8>, String> {
+        let path = self.binaries.join(binary);
+        fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+/// Where embedded workspaces are compiled: beside the profiles of the outer build, or in the script's own folder where that is
+/// not where cargo has had it so far (`PROFILE/build/PACKAGE/out`).
+fn embedded(out: &Path) -> PathBuf {
+    let mut above = out.ancestors().skip(2);
+    match (above.next().and_then(Path::file_name), above.nth(1)) {
+        (Some(build), Some(target)) if build == "build" => target.join("embedded"),
+        _ => out.join("embedded"),
+    }
+}
+
+/// A file that an embedded workspace is built with, at a path that is the same for every profile; it is written where it is not there
+/// yet, or differs.
+///
+/// # Errors
+/// It cannot be written.
+pub fn file(name: &str, contents: &[u8]) -> Result<PathBuf, String> {
+    let folder = embedded(&PathBuf::from(variable("OUT_DIR")?));
+    let path = folder.join(name);
+    let problem = |error| format!("{}: {error}", path.display());
+    let _lock = hold(&folder).map_err(problem)?;
+    if fs::read(&path).ok().as_deref() != Some(contents) {
+        fs::write(&path, contents).map_err(problem)?;
+    }
+    Ok(path)
+}
+
+/// Makes a folder and waits until it is this process's alone.
+fn hold(folder: &Path) -> std::io::Result<File> {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join("in-use"))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
 /// The folders into which cargo unpacks registry sources, one per registry.
 fn registry_folders() -> Result<Vec<PathBuf>, String> {
     let home = match (env::var_os("CARGO_HOME"), env::var_os("HOME")) {
@@ -141,4 +199,22 @@ fn run(command: &mut Command) -> Result<(), String> {
 /// It did not.
 pub fn variable(name: &str) -> Result<OsString, String> {
     env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_of_a_target_folder_has_the_same_place_and_an_unknown_layout_its_own() {
+        let of = |out: &str| embedded(Path::new(out));
+        let shared = Path::new("/t/embedded");
+        assert_eq!(of("/t/debug/build/images-0123/out"), shared);
+        assert_eq!(of("/t/release/build/images-4567/out"), shared);
+        assert_eq!(
+            of("/t/x86_64-unknown-linux-gnu/debug/build/a-1/out"),
+            Path::new("/t/x86_64-unknown-linux-gnu/embedded")
+        );
+        assert_eq!(of("/elsewhere/out"), Path::new("/elsewhere/out/embedded"));
+    }
 }

@@ -57,9 +57,7 @@ fn build() -> Result<(), String> {
         mapped: &[(root, "/tdvisor")],
         variables: &[],
     };
-    let binaries = workspace.build(&out.join("guest"))?;
-    let built = binaries.join("mig-td");
-    let elf = fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?;
+    let elf = workspace.build("migration-td")?.read("mig-td")?;
     let image = pack::pack(&elf).map_err(|error| format!("mig-td: {error}"))?;
     let path = out.join("mig-td.fd");
     fs::write(&path, image).map_err(|error| format!("{}: {error}", path.display()))
