@@ -3,7 +3,6 @@
 //! `cargo test` links one executable here in place of one for each file. What runs for itself (fuzzers, what nobody runs by
 //! default) stays beside it.
 
-#[path = "../common/mod.rs"]
 mod common;
 
 mod bitflips;

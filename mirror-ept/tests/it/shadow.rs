@@ -7,6 +7,7 @@ use crate::common::Bench;
 use mirror_ept::shadow::{Backed, GuestTables, ShadowMmu, ShadowOutcome, ShadowRoot};
 use mirror_ept::{Access, Age, GfnRange, Reserve};
 use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_test_data::chance::Chance;
 
 const MIB2: u64 = 512;
 const RWX: u64 = 7;
@@ -335,11 +336,8 @@ fn shadow_pages_age_under_their_own_lock() {
 #[test]
 fn whatever_the_guest_and_the_host_do_the_shadow_is_what_walking_by_hand_gives() {
     for seed in 1..=40u64 {
-        let mut state = seed;
-        let mut random = |bound: u64| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(seed);
-            (state >> 33) % bound
-        };
+        let mut chance = Chance::new(seed);
+        let mut random = |bound: u64| chance.below(bound);
         let mut n = Nested::new();
         n.chain();
         for step in 0..120 {

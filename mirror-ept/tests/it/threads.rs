@@ -14,6 +14,7 @@ use mirror_ept::{
 };
 use tdvisor_base::sync::Ordering;
 use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_test_data::chance::Chance;
 
 const MIB2: u64 = 512;
 
@@ -223,11 +224,8 @@ fn inv_47_private_memory_follows_a_flat_map_under_any_order_of_operations() {
     for seed in 1..=12u64 {
         let mut b = Bench::new();
         let mut flat: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut state = seed;
-        let mut random = |bound: u64| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 33) % bound
-        };
+        let mut chance = Chance::new(seed);
+        let mut random = |bound: u64| chance.below(bound);
         for step in 0..120 {
             let (start, length) = (random(3 * MIB2), 1 + random(MIB2));
             let some = range(start, (start + length).min(4 * MIB2));

@@ -14,9 +14,12 @@ impl Chance {
     /// Any number.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        mix(self.0)
+    }
+
+    /// Any byte.
+    pub const fn byte(&mut self) -> u8 {
+        self.next() as u8
     }
 
     /// A number below this one, which is not zero.
@@ -24,9 +27,9 @@ impl Chance {
         self.next() % limit
     }
 
-    /// An index of something that has so many parts, at least one.
+    /// An index of something that has so many parts; zero where it has none.
     pub const fn index(&mut self, parts: usize) -> usize {
-        self.below(parts as u64) as usize
+        self.below(if parts == 0 { 1 } else { parts as u64 }) as usize
     }
 
     /// Whether something is so that happens one time in `n`.
@@ -38,6 +41,19 @@ impl Chance {
     pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())].clone()
     }
+
+    /// Fills bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.fill_with(|| self.byte());
+    }
+}
+
+/// What SplitMix64 does to its counter: every bit of `value` reaches every bit of the result, and no two values share one.
+#[must_use]
+pub const fn mix(value: u64) -> u64 {
+    let mixed = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 #[cfg(test)]
@@ -60,5 +76,6 @@ mod tests {
             );
         }
         assert!(chance.one_in(1));
+        assert_eq!(chance.index(0), 0);
     }
 }

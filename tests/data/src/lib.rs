@@ -1,4 +1,5 @@
-//! Where tests find what the repository does not contain, and what they draw lots with ([`chance`]).
+//! Where tests find what the repository does not contain, what they draw lots with ([`chance`]), and
+//! how a run of them is repeated ([`replay`]).
 //!
 //! A test that needs such data is `#[ignore]`d with the reason, so that a plain `cargo test` shows it as ignored and
 //! never as passed; `cargo test -- --include-ignored`, as CI does, runs it, and then data that are not there are a
@@ -18,6 +19,7 @@
 pub mod chance;
 pub mod linux;
 pub mod ovmf;
+pub mod replay;
 pub mod vectors;
 
 use std::fmt;

@@ -4,6 +4,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use tdvisor_test_data::chance::Chance;
 
 fn read(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
@@ -46,12 +47,9 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
 /// The order in which pages are touched: each once, far apart, the same every time.
 pub fn shuffled(pages: u64) -> Vec<u64> {
     let mut order: Vec<u64> = (0..pages).collect();
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut chance = Chance::new(1);
     for i in (1..order.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        order.swap(i, (state % (i as u64 + 1)) as usize);
+        order.swap(i, chance.index(i + 1));
     }
     order
 }

@@ -27,6 +27,7 @@ use td_host::retry::Bound;
 use td_host::td::Ending;
 use td_host::vcpu::ExitKind;
 use tdvisor_base::{Gfn, Gpa, Hpa, Level, Side};
+use tdvisor_test_data::chance::Chance;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::tdmr::PageType;
@@ -454,10 +455,9 @@ fn inv_48_no_schedule_of_a_guest_alone_reaches_a_panic_or_an_endless_loop() {
     let td = td_with_vcpus(&host, 16 * MIB, Level::L2M, 2);
     let mut guests = Guest::all(&host, &td);
     let mut seat = td.memory().take_seat(SEAT).unwrap();
-    let mut state = 0x9e37_79b9u64;
+    let mut chance = Chance::new(1);
     for step in 0..4_000 {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let random = state >> 20;
+        let random = chance.next();
         // Inside the tests' memory, at its edges, and where there is none.
         let frame = random % (5 * 512);
         let at = match random >> 16 & 7 {

@@ -11,7 +11,6 @@
 //! schedule, `TDVISOR_MODEL_STEPS` gives it another length.
 
 mod operation;
-mod random;
 mod reference;
 mod shrink;
 mod subject;
@@ -20,12 +19,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use self::operation::{Step, schedule};
-use self::random::from_environment;
 use self::subject::Subject;
 use crate::memory::{Belongings, host, td_with_vcpus};
 use seam_emu::inject::{Chaos, FaultPlan};
 use td_host::platform::LpId;
 use tdvisor_base::Level;
+use tdvisor_test_data::replay::number;
 
 /// Operations of one schedule.
 const STEPS: u64 = 2_500;
@@ -74,8 +73,8 @@ fn run(setting: Setting, seed: u64, steps: &[Step]) -> BTreeMap<String, u64> {
 
 /// Runs many schedules, or the one that the environment names.
 fn run_all(setting: Setting, seeds: std::ops::Range<u64>) {
-    let steps = from_environment("TDVISOR_MODEL_STEPS").unwrap_or(STEPS);
-    let seeds = from_environment("TDVISOR_MODEL_SEED").map_or(seeds, |seed| seed..seed + 1);
+    let steps = number("TDVISOR_MODEL_STEPS").unwrap_or(STEPS);
+    let seeds = number("TDVISOR_MODEL_SEED").map_or(seeds, |seed| seed..seed + 1);
     let calls = RefCell::new(BTreeMap::new());
     for seed in seeds {
         shrink::check(seed, &schedule(seed, steps), |steps| {

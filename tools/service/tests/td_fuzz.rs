@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tds::{LONG, Tds, hello, waiting};
 use tdvisor_service::td_api::{ROUTES, Says, openapi};
 use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::{Replay, number};
 
 #[test]
 fn worker_process() {
@@ -33,10 +34,6 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 /// Rounds where no time is given, and steps of a round.
 const ROUNDS: u64 = 4;
 const STEPS: usize = 60;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
 
 /// A request, most of the time one of a route.
 fn request(chance: &mut Chance) -> (Method, String, Vec<u8>) {
@@ -147,7 +144,7 @@ fn clients_that_send_whatever_they_like_neither_break_nor_leave_anything() {
     let (mut rounds, mut answers, mut refusals) = (0, 0u64, 0u64);
     while end.map_or(rounds < ROUNDS, |end| Instant::now() < end) && (only.is_none() || rounds == 0) {
         let seed = first + rounds;
-        println!("TDVISOR_FUZZ_SEED={seed}");
+        let _replay = Replay(seed);
         let mut chance = Chance::new(seed);
         for _ in 0..STEPS {
             if let Some(is_refusal) = step(&tds, &described, &mut chance) {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tdvisor_devices::virtio::fs::FileServer;
 use tdvisor_runtime::board::share::Share;
 use tdvisor_runtime::worker::StopFlag;
+use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::{Replay, number};
 
 /// Rounds of a target that is not timed.
 const ROUNDS: u64 = 20;
@@ -46,34 +48,9 @@ mod operation {
     pub const CREATE: u32 = 35;
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Random numbers that a seed repeats.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % bound
-    }
-
-    /// A path of one to three names.
-    fn path(&mut self) -> PathBuf {
-        (0..=self.below(3)).map(|_| NAMES[self.below(4) as usize]).collect()
-    }
-}
-
-/// Prints how to replay a round that fails.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
-        }
-    }
+/// A path of one to three names.
+fn path(chance: &mut Chance) -> PathBuf {
+    (0..=chance.below(3)).map(|_| chance.pick(&NAMES)).collect()
 }
 
 /// Rounds until the time is over.
@@ -82,7 +59,7 @@ fn fuzz(name: &str, round: fn(&Folders, &mut Chance)) {
         let _replay = Replay(seed);
         let folders = Folders::new(&format!("{name}-{seed}"));
         let before = tree_of(&folders.shared);
-        round(&folders, &mut Chance(seed));
+        round(&folders, &mut Chance::new(seed));
         assert_eq!(tree_of(&folders.shared), before, "the host's folder is as it was");
     };
     if let Some(seed) = number("TDVISOR_FUZZ_SEED") {
@@ -306,7 +283,7 @@ impl Guest {
 
 /// Makes one change on both sides; whether each of them took it.
 fn change(guest: &mut Guest, model: &Path, chance: &mut Chance) -> (&'static str, bool, bool) {
-    let path = chance.path();
+    let path = path(chance);
     let there = model.join(&path);
     match chance.below(8) {
         0 => {
@@ -328,7 +305,7 @@ fn change(guest: &mut Guest, model: &Path, chance: &mut Chance) -> (&'static str
         }
         2 => {
             let (at, length) = (chance.below(200_000), chance.below(3000));
-            let data = vec![chance.below(256) as u8; length as usize];
+            let data = vec![chance.byte(); length as usize];
             let written = guest.at(&path, |guest, node| {
                 let handle = guest.open(node)?;
                 let written = guest.write(handle, at, &data);
@@ -364,7 +341,7 @@ fn change(guest: &mut Guest, model: &Path, chance: &mut Chance) -> (&'static str
             ("rmdir", removed.is_ok(), fs::remove_dir(&there).is_ok())
         }
         step => {
-            let other = chance.path();
+            let other = path(chance);
             let name = other.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
             let folder = other.parent().expect("a folder").to_path_buf();
             if step == 6 {
@@ -408,16 +385,16 @@ fn any_messages(folders: &Folders, chance: &mut Chance) {
         for _ in 0..chance.below(6) {
             match chance.below(3) {
                 0 => body.extend(chance.below(12).to_le_bytes()),
-                1 => body.extend([NAMES[chance.below(4) as usize].as_bytes(), b"\0"].concat()),
-                _ => body.extend((0..chance.below(24)).map(|_| chance.below(256) as u8)),
+                1 => body.extend([chance.pick(&NAMES).as_bytes(), b"\0"].concat()),
+                _ => body.extend((0..chance.below(24)).map(|_| chance.byte())),
             }
         }
         let mut bytes = message(chance.below(56) as u32, chance.below(12), &body);
         if chance.below(16) == 0 {
-            let at = chance.below(bytes.len() as u64) as usize;
-            bytes[at] = chance.below(256) as u8;
+            let at = chance.index(bytes.len());
+            bytes[at] = chance.byte();
         }
-        let room = chance.below(5000) as usize;
+        let room = chance.index(5000);
         let answer = share.answer(&bytes, room);
         assert!(answer.is_none_or(|answer| answer.len() <= room), "an answer for which there is room");
     }

@@ -1,8 +1,7 @@
 //! What can happen, and random schedules of it. A schedule depends on nothing but its seed.
 
 use tdvisor_base::{Level, Side};
-
-use crate::model::random::Random;
+use tdvisor_test_data::chance::Chance;
 
 /// Frames of each TD that schedules work on: six huge pages, so that operations meet.
 pub const FRAMES: u64 = 6 * 512;
@@ -111,31 +110,31 @@ impl Step {
 
 /// The schedule of a seed.
 pub fn schedule(seed: u64, steps: u64) -> Vec<Step> {
-    let mut random = Random::new(seed);
-    (0..steps).map(|_| Step { td: random.below(2) as usize, operation: operation(&mut random) }).collect()
+    let mut chance = Chance::new(seed);
+    (0..steps).map(|_| Step { td: chance.index(2), operation: operation(&mut chance) }).collect()
 }
 
 /// Pages, huge pages, and what cuts them.
-fn span(random: &mut Random, frame: u64) -> Span {
+fn span(chance: &mut Chance, frame: u64) -> Span {
     let huge = frame - frame % 512;
-    let (first, frames) = match random.below(8) {
+    let (first, frames) = match chance.below(8) {
         0..2 => (huge, 512),
         2 => (huge, 1024),
-        3 => (frame, 1 + random.below(700)),
-        _ => (frame, 1 + random.below(8)),
+        3 => (frame, 1 + chance.below(700)),
+        _ => (frame, 1 + chance.below(8)),
     };
     Span { first, frames: frames.min(FRAMES - first) }
 }
 
-fn operation(random: &mut Random) -> Operation {
+fn operation(chance: &mut Chance) -> Operation {
     // Some frames are visited often, so that accesses meet what others did to them.
     let frame =
-        if random.below(2) == 0 { random.below(FRAMES) } else { random.below(6) * 512 + random.below(4) };
-    let vcpu = Vcpu { index: random.below(2) as usize, interrupted: random.below(8) == 0 };
-    let level = random.pick(&[Level::L4K, Level::L2M]);
-    let value = 1 + random.below(1 << 40);
-    let span = span(random, frame);
-    match random.below(1000) {
+        if chance.below(2) == 0 { chance.below(FRAMES) } else { chance.below(6) * 512 + chance.below(4) };
+    let vcpu = Vcpu { index: chance.index(2), interrupted: chance.below(8) == 0 };
+    let level = chance.pick(&[Level::L4K, Level::L2M]);
+    let value = 1 + chance.below(1 << 40);
+    let span = span(chance, frame);
+    match chance.below(1000) {
         0..160 => Operation::PrivateFault { frame, max_level: level },
         160..230 => Operation::SharedFault { frame },
         230..430 => Operation::Accept {
@@ -149,7 +148,7 @@ fn operation(random: &mut Random) -> Operation {
         650..710 => Operation::SharedRead { vcpu, frame },
         710..730 => Operation::HostWrite { frame, value },
         730..860 => {
-            let to = random.pick(&[Side::Shared, Side::Private]);
+            let to = chance.pick(&[Side::Shared, Side::Private]);
             Operation::Convert { span, to }
         }
         860..890 => Operation::Punch { span },

@@ -6,11 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../migration/altered.rs"]
+#[path = "../it/migration/altered.rs"]
 mod altered;
 #[path = "../driven/mod.rs"]
 mod driven;
-#[path = "../migration/world.rs"]
+#[path = "../it/migration/world.rs"]
 #[expect(dead_code, reason = "the tests of migration use the rest")]
 mod world;
 
@@ -20,8 +20,10 @@ use td_host::migration::bundle::{Message, SharedPage, SharedPages};
 use td_host::migration::destination::Destination;
 use td_host::migration::source::{Order, Plan, Source, Step};
 use tdvisor_base::{Gfn, Level};
+use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::number;
 
-use altered::{Numbers, altered};
+use altered::altered;
 use world::{
     Belongings, EmulatedHost, EmulatedTd, End, Monitor, SPARE, agree, check, guest, host, reference,
 };
@@ -29,35 +31,29 @@ use world::{
 /// Sessions of a short search.
 const SHORT: u64 = 12;
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
-}
-
 /// What becomes of one message on its way: nothing, one message, or several.
-fn on_the_way(numbers: &mut Numbers, message: &Message, earlier: &[Message]) -> Vec<Message> {
-    match numbers.below(6) {
+fn on_the_way(chance: &mut Chance, message: &Message, earlier: &[Message]) -> Vec<Message> {
+    match chance.index(6) {
         0 => Vec::new(),
         1 => vec![message.clone(), message.clone()],
         2 => {
-            let old = earlier.get(numbers.below(earlier.len())).unwrap_or(message);
+            let old = earlier.get(chance.index(earlier.len())).unwrap_or(message);
             vec![old.clone(), message.clone()]
         }
         _ => match message {
             // Where shared pages go is the source's word alone.
             Message::Shared(pages) => {
                 let mut pages: Vec<SharedPage> = pages.pages().to_vec();
-                let at = numbers.below(pages.len());
-                pages[at].gfn = Gfn::new(1 << numbers.below(40));
+                let at = chance.index(pages.len());
+                pages[at].gfn = Gfn::new(1 << chance.index(40));
                 vec![Message::Shared(SharedPages::new(pages).unwrap())]
             }
-            Message::Vcpu(bundle) if numbers.below(2) == 0 => {
+            Message::Vcpu(bundle) if chance.index(2) == 0 => {
                 let mut bundle = bundle.clone();
-                bundle.host.posted[numbers.below(4)] ^= 1 << numbers.below(64);
+                bundle.host.posted[chance.index(4)] ^= 1 << chance.index(64);
                 vec![Message::Vcpu(bundle)]
             }
-            message => altered(numbers, message).into_iter().collect(),
+            message => altered(chance, message).into_iter().collect(),
         },
     }
 }
@@ -75,10 +71,10 @@ struct Setting<'s, 'h> {
 impl Setting<'_, '_> {
     /// One session, which never gets to its end.
     fn session(&self, seed: u64) -> Refused {
-        let mut numbers = Numbers::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let order = [Order::InOrder, Order::NewPagesLast][numbers.below(2)];
-        let plan = Plan { rounds: numbers.below(3) as u32, order };
-        let one_in = 2 + numbers.below(12);
+        let mut chance = Chance::new(seed);
+        let order = [Order::InOrder, Order::NewPagesLast][chance.index(2)];
+        let plan = Plan { rounds: chance.index(3) as u32, order };
+        let one_in = 2 + chance.index(12);
         let mut destination = Destination::new(self.there, SPARE).unwrap();
         agree(self.from, self.td, self.to, &destination);
         let mut source = Source::new(self.td, SPARE, plan).unwrap();
@@ -89,8 +85,8 @@ impl Setting<'_, '_> {
                 Step::Say(message) => message,
                 Step::Quiet => continue,
             };
-            let arriving = match numbers.below(one_in) {
-                0 => on_the_way(&mut numbers, &message, &earlier),
+            let arriving = match chance.index(one_in) {
+                0 => on_the_way(&mut chance, &message, &earlier),
                 _ => vec![message.clone()],
             };
             for message in &arriving {

@@ -1,19 +1,16 @@
 //! The seeded pattern that recordings fill memory with.
 
 use super::model::Pattern;
+use crate::module::random::Random;
 
 impl Pattern {
     /// The bytes of the pattern.
     pub fn bytes(self) -> Vec<u8> {
         let len = usize::try_from(self.len).unwrap_or(0);
         let mut out = Vec::with_capacity(len.next_multiple_of(8));
-        let mut state = self.seed;
+        let words = Random::new(self.seed);
         while out.len() < len {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = state;
-            z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            out.extend_from_slice(&(z ^ z >> 31).to_le_bytes());
+            out.extend_from_slice(&words.next().to_le_bytes());
         }
         out.truncate(len);
         out

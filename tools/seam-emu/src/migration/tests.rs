@@ -1,6 +1,7 @@
 //! A session between two TDs: what arrives, and what the source is left with when the session is given up.
 
 use tdvisor_base::{Gpa, Hpa};
+use tdvisor_test_data::chance::Chance;
 use tdx_module_iface::op_state::OpState;
 use tdx_module_iface::td_params::{TdParams, attributes};
 use tdx_module_iface::{Gprs, StatusCode as C, TdhLeaf};
@@ -341,55 +342,44 @@ fn a_bundle_that_an_interrupt_ends_begins_anew_or_goes_on() {
     }
 }
 
-/// Numbers that look random, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn value(&mut self) -> u64 {
-        match self.below(6) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 1 << self.below(64),
-            3 => self.below(0x1_0000) as u64,
-            _ => self.0,
-        }
+/// A number with a taste for borders.
+fn value(chance: &mut Chance) -> u64 {
+    match chance.below(6) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => 1 << chance.below(64),
+        3 => chance.below(0x1_0000),
+        _ => chance.next(),
     }
 }
 
 /// Spoils a few words of a bundle's contents or of its MBMD.
-fn spoil(numbers: &mut Numbers, mbmd: &mut Mbmd, plain: &mut [u8]) {
-    for _ in 0..=numbers.below(3) {
-        let word = match numbers.below(8) {
+fn spoil(chance: &mut Chance, mbmd: &mut Mbmd, plain: &mut [u8]) {
+    for _ in 0..=chance.index(3) {
+        let word = match chance.index(8) {
             0 => {
-                let at = 8 * numbers.below(4);
+                let at = 8 * chance.index(4);
                 &mut mbmd.as_mut_bytes()[at..at + 8]
             }
             // The headers are at the beginning.
             1..4 => {
-                let at = (0x1000 * numbers.below(plain.len() / 0x1000)) + 8 * numbers.below(8);
+                let at = (0x1000 * chance.index(plain.len() / 0x1000)) + 8 * chance.index(8);
                 &mut plain[at..at + 8]
             }
             _ => {
-                let at = 8 * numbers.below(plain.len() / 8);
+                let at = 8 * chance.index(plain.len() / 8);
                 &mut plain[at..at + 8]
             }
         };
         let old = u64::from_le_bytes(word.try_into().unwrap());
-        let new = if numbers.below(2) == 0 { old ^ 1 << numbers.below(64) } else { numbers.value() };
+        let new = if chance.index(2) == 0 { old ^ 1 << chance.index(64) } else { value(chance) };
         word.copy_from_slice(&new.to_le_bytes());
     }
 }
 
 #[test]
 fn a_bundle_of_somebody_who_has_the_key_ends_the_import_at_worst() {
-    let mut numbers = Numbers(0x5eed_5eed_5eed_5eed);
+    let mut chance = Chance::new(0x5eed_5eed_5eed_5eed);
     let mut refused = 0;
     for round in 0..240 {
         let (step, leaf, kind) = [
@@ -402,7 +392,7 @@ fn a_bundle_of_somebody_who_has_the_key_ends_the_import_at_worst() {
         pair.steps(&STEPS[..step]);
         pair.prepare(leaf);
         let operands = pair.import_operands(leaf);
-        pair.forge(kind, |mbmd, plain| spoil(&mut numbers, mbmd, plain));
+        pair.forge(kind, |mbmd, plain| spoil(&mut chance, mbmd, plain));
         let status = pair.host.status(0, leaf, operands);
         if !status.is_success() {
             refused += 1;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use super::dice::Dice;
+use tdvisor_test_data::chance::Chance;
+
 use super::input::{Input, Op};
 use super::play::play;
 
@@ -87,17 +88,17 @@ impl Corpus {
     }
 
     /// An input to try next. Later ones are changed more often: they are where the news came from.
-    pub fn next(&self, dice: &mut Dice) -> Input {
-        if self.kept.is_empty() || dice.one_in(50) {
-            return Input::random(dice);
+    pub fn next(&self, chance: &mut Chance) -> Input {
+        if self.kept.is_empty() || chance.one_in(50) {
+            return Input::random(chance);
         }
-        let pick = |dice: &mut Dice| {
-            let recent = dice.below(self.kept.len().min(40));
-            let any = dice.below(self.kept.len());
-            &self.kept[if dice.one_in(2) { self.kept.len() - 1 - recent } else { any }].input
+        let pick = |chance: &mut Chance| {
+            let recent = chance.index(self.kept.len().min(40));
+            let any = chance.index(self.kept.len());
+            &self.kept[if chance.one_in(2) { self.kept.len() - 1 - recent } else { any }].input
         };
-        let (first, other) = (pick(dice), pick(dice));
-        first.mutate(other, dice)
+        let (first, other) = (pick(chance), pick(chance));
+        first.mutate(other, chance)
     }
 
     /// Writes a small set of small inputs that together reach as much.

@@ -2,7 +2,7 @@
 //!
 //! File format: one byte for the world, then sixteen bytes for each operation, whose first byte is its kind.
 
-use super::dice::Dice;
+use tdvisor_test_data::chance::Chance;
 
 pub const OP_BYTES: usize = 16;
 /// Operations of one input. What lies behind is not read, so that an input cannot run for ever.
@@ -68,24 +68,24 @@ impl Op {
         u64::from_le_bytes(std::array::from_fn(|i| self.byte(at + i)))
     }
 
-    fn random(dice: &mut Dice) -> Self {
-        let mut op = Self(std::array::from_fn(|_| dice.next() as u8));
+    fn random(chance: &mut Chance) -> Self {
+        let mut op = Self(std::array::from_fn(|_| chance.next() as u8));
         if op.kind() == Kind::Seamcall {
             // Versions and reserved bits of RAX are rare, and most operands are what the leaf wants.
-            if !dice.one_in(16) {
+            if !chance.one_in(16) {
                 op.0[3] = 0;
             }
         }
         if matches!(op.kind(), Kind::Seamcall | Kind::Tdcall) {
             for register in 0..6 {
-                if !dice.one_in(8) {
+                if !chance.one_in(8) {
                     op.0[4 + 2 * register] = 0;
                 }
             }
         }
         if op.kind() == Kind::Code {
             op.0[1] &= 0x3f;
-            splice_instruction(&mut op, dice);
+            splice_instruction(&mut op, chance);
         }
         op
     }
@@ -135,10 +135,10 @@ const INSTRUCTIONS: [&[u8]; 40] = [
     &[0x0f, 0x31],                         // RDTSC
 ];
 
-fn splice_instruction(op: &mut Op, dice: &mut Dice) {
+fn splice_instruction(op: &mut Op, chance: &mut Chance) {
     let mut at = 2;
-    while at < OP_BYTES && !dice.one_in(4) {
-        for byte in INSTRUCTIONS[dice.below(INSTRUCTIONS.len())] {
+    while at < OP_BYTES && !chance.one_in(4) {
+        for byte in INSTRUCTIONS[chance.index(INSTRUCTIONS.len())] {
             if at < OP_BYTES {
                 op.0[at] = *byte;
                 at += 1;
@@ -166,57 +166,57 @@ impl Input {
         bytes
     }
 
-    pub fn random(dice: &mut Dice) -> Self {
-        let ops = (0..1 + dice.below(60)).map(|_| Op::random(dice)).collect();
-        Self { world: dice.next() as u8, ops }
+    pub fn random(chance: &mut Chance) -> Self {
+        let ops = (0..1 + chance.index(60)).map(|_| Op::random(chance)).collect();
+        Self { world: chance.next() as u8, ops }
     }
 
     /// A few changes; `other` gives a piece now and then.
-    pub fn mutate(&self, other: &Self, dice: &mut Dice) -> Self {
+    pub fn mutate(&self, other: &Self, chance: &mut Chance) -> Self {
         let mut input = self.clone();
-        for _ in 0..1 + dice.below(6) {
-            input.change(other, dice);
+        for _ in 0..1 + chance.index(6) {
+            input.change(other, chance);
         }
         input.ops.truncate(MOST_OPS);
         input
     }
 
-    fn change(&mut self, other: &Self, dice: &mut Dice) {
-        let at = dice.below(self.ops.len() + 1);
-        match dice.below(10) {
-            0 | 1 => self.ops.insert(at, Op::random(dice)),
+    fn change(&mut self, other: &Self, chance: &mut Chance) {
+        let at = chance.index(self.ops.len() + 1);
+        match chance.index(10) {
+            0 | 1 => self.ops.insert(at, Op::random(chance)),
             2 | 3 => {
                 if let Some(op) = self.ops.get_mut(at) {
-                    op.0[dice.below(OP_BYTES)] = dice.next() as u8;
+                    op.0[chance.index(OP_BYTES)] = chance.next() as u8;
                 }
             }
             4 => {
                 if let Some(op) = self.ops.get_mut(at) {
-                    op.0[dice.below(OP_BYTES)] ^= 1 << dice.below(8);
+                    op.0[chance.index(OP_BYTES)] ^= 1 << chance.index(8);
                 }
             }
             5 => {
-                let end = (at + 1 + dice.below(4)).min(self.ops.len());
+                let end = (at + 1 + chance.index(4)).min(self.ops.len());
                 self.ops.drain(at.min(end)..end);
             }
             6 => {
-                let from = dice.below(other.ops.len());
-                let piece = other.ops.iter().skip(from).take(1 + dice.below(24)).copied().collect::<Vec<_>>();
+                let from = chance.index(other.ops.len());
+                let piece = other.ops.iter().skip(from).take(1 + chance.index(24)).copied().collect::<Vec<_>>();
                 self.ops.splice(at..at, piece);
             }
             7 => {
-                let to = dice.below(self.ops.len());
+                let to = chance.index(self.ops.len());
                 if at < self.ops.len() {
                     self.ops.swap(at, to);
                 }
             }
-            8 => self.ops.extend((0..dice.below(12)).map(|_| Op::random(dice)).collect::<Vec<_>>()),
-            _ if dice.one_in(8) => self.world = dice.next() as u8,
+            8 => self.ops.extend((0..chance.index(12)).map(|_| Op::random(chance)).collect::<Vec<_>>()),
+            _ if chance.one_in(8) => self.world = chance.next() as u8,
             _ => {
                 // The same again, perhaps with another leaf.
                 if let Some(mut op) = self.ops.get(at).copied() {
-                    if dice.one_in(2) {
-                        op.0[2] = dice.next() as u8;
+                    if chance.one_in(2) {
+                        op.0[2] = chance.next() as u8;
                     }
                     self.ops.insert(at, op);
                 }

@@ -20,7 +20,6 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where its files fail")]
 
 mod corpus;
-mod dice;
 mod input;
 mod operands;
 mod play;
@@ -30,8 +29,9 @@ mod world;
 use std::time::{Duration, Instant};
 
 use corpus::{Corpus, evaluate};
-use dice::Dice;
 use input::Input;
+use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::number;
 
 /// Inputs of a run that is not told how long to be.
 const SHORT_RUN: u64 = 400;
@@ -41,10 +41,6 @@ const PAIRS: usize = 60;
 const MOST_BYTES: usize = 200 << 10;
 /// What the corpus reaches at least; fewer mean that it no longer fits the code.
 const LEAST_FEATURES: usize = 1800;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
 
 #[test]
 fn the_kept_inputs_replay_cleanly_and_reach_what_they_were_kept_for() {
@@ -62,9 +58,9 @@ fn the_kept_inputs_replay_cleanly_and_reach_what_they_were_kept_for() {
 #[test]
 fn two_processors_that_do_different_things_at_once_leave_the_books_balanced() {
     let inputs: Vec<_> = corpus::stored().into_iter().chain(seeds::seeds()).collect();
-    let mut dice = Dice(number("TDVISOR_FUZZ_SEED").unwrap_or(1));
+    let mut chance = Chance::new(number("TDVISOR_FUZZ_SEED").unwrap_or(1));
     for _ in 0..PAIRS {
-        let [first, second] = [(); 2].map(|()| &inputs[dice.below(inputs.len())]);
+        let [first, second] = [(); 2].map(|()| &inputs[chance.index(inputs.len())]);
         let findings = play::play_together(first, second);
         assert!(findings.is_empty(), "{findings:#?}\n{first:?}\n{second:?}");
     }
@@ -77,7 +73,7 @@ fn whatever_is_called_nothing_panics_and_the_books_balance() {
         evaluate(&input);
         return;
     }
-    let mut dice = Dice(number("TDVISOR_FUZZ_SEED").unwrap_or(1));
+    let mut chance = Chance::new(number("TDVISOR_FUZZ_SEED").unwrap_or(1));
     let end = number("TDVISOR_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut corpus = Corpus::default();
     for input in corpus::stored().into_iter().chain(seeds::seeds()) {
@@ -86,7 +82,7 @@ fn whatever_is_called_nothing_panics_and_the_books_balance() {
     let known = corpus.num_features();
     let mut runs = 0u64;
     loop {
-        let input = corpus.next(&mut dice);
+        let input = corpus.next(&mut chance);
         corpus.consider(input);
         runs += 1;
         let is_over = match end {

@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 use seam_emu::Machine;
+use seam_emu::testing::{Host, SCRATCH, TDMR};
+use tdvisor_test_data::chance::mix;
 use tdx_module_iface::{Gprs, Reg, SeamCall, TdgLeaf, TdhLeaf};
 
-use super::dice::mix;
 use super::world::{CODE, GPA, MAPPED, PARAM_KINDS, PARAMS, World};
-use seam_emu::testing::{Host, SCRATCH, TDMR};
 
 /// The field that a number names: those of TDs, vCPUs and the system that exist, and a few that do not.
 pub fn field(index: u64) -> u64 {

@@ -14,11 +14,11 @@ use seam_emu::{
     CpuGuest, EngineKind, GuestCpu, GuestEnv, GuestState, Machine, PconfigMode, RdseedMode, VmExit,
 };
 use tdvisor_base::{Gpa, Hpa, KeyId, Level};
+use tdvisor_test_data::chance::mix;
 use tdx_module_iface::exit::{ExitReason, ExitReasonField};
 use tdx_module_iface::{Gprs, Reg, Status, StatusCode, TdgLeaf, TdhLeaf};
 use x86_arch::{Access, Activity, Gpr, Interruptibility};
 
-use super::dice::mix;
 use super::input::{Input, Kind, Op};
 use super::operands::Operands;
 use super::world::{CODE, MAPPED, PML4, World};

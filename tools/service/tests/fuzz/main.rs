@@ -31,6 +31,7 @@ use tdvisor_service::api::openapi;
 use tdvisor_service::config::TdPolicy;
 use tdvisor_service::vm::WhenOff;
 use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::{Replay, number};
 
 /// Rounds where there is no time.
 const ROUNDS: u64 = 12;
@@ -41,21 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Panics of all threads.
 static PANICS: AtomicU64 = AtomicU64::new(0);
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Prints how to replay a round that fails.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
-        }
-    }
-}
 
 /// What a run did.
 #[derive(Default)]

@@ -222,6 +222,7 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use tdvisor_guest_images::{FAULT_TD, GUESTS, HELLO_TD};
+    use tdvisor_test_data::chance::Chance;
 
     use super::*;
 
@@ -284,22 +285,22 @@ mod tests {
     #[test]
     fn a_damaged_elf_file_is_read_or_refused_and_nothing_else() {
         for seed in 1..=64_u64 {
-            let mut random = super::super::tests::Random::new(seed);
+            let mut chance = Chance::new(seed);
             let mut elf = HELLO_TD.elf.to_vec();
             for _ in 0..32 {
                 // Headers and tables are at both ends of the file; damage them as often as all the rest.
                 let len = elf.len();
-                let at = match random.below(3) {
-                    0 => random.below(64),
-                    1 => len - 1 - random.below(len.min(0x8000)),
-                    _ => random.below(len),
+                let at = match chance.index(3) {
+                    0 => chance.index(64),
+                    1 => len - 1 - chance.index(len.min(0x8000)),
+                    _ => chance.index(len),
                 };
                 if let Some(byte) = elf.get_mut(at) {
-                    *byte = random.byte();
+                    *byte = chance.byte();
                 }
             }
             let _ = Table::of_elf(&elf);
-            let _ = Table::of_elf(elf.get(..random.below(elf.len())).unwrap_or_default());
+            let _ = Table::of_elf(elf.get(..chance.index(elf.len())).unwrap_or_default());
         }
     }
 }

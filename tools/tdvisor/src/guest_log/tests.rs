@@ -1,37 +1,12 @@
 //! From bytes of the port to lines.
 
 use tdvisor_guest_images::HELLO_TD;
+use tdvisor_test_data::chance::Chance;
 
 use super::recorded::{FRAMES, STRINGS};
 use super::table::Table;
 use super::text::MAX_TEXT;
 use super::*;
-
-/// SplitMix64: the seed says everything.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Less than `limit`, which is not zero.
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    pub fn byte(&mut self) -> u8 {
-        self.next() as u8
-    }
-}
 
 /// rzCOBS, by its description in `frame`: the reverse of what is tested.
 fn encode(message: &[u8]) -> Vec<u8> {
@@ -206,24 +181,24 @@ fn a_long_line_is_cut_off() {
 #[test]
 fn whatever_a_guest_sends_the_decoder_goes_on() {
     for seed in 1..=2000_u64 {
-        let mut random = Random::new(seed);
+        let mut chance = Chance::new(seed);
         let mut decoder = decoder(Table::of_strings(STRINGS.iter().copied()));
         let mut longest = 0;
         for _ in 0..16 {
             // Half of the frames name a real statement, so that their arguments are reached.
-            let mut message: Vec<u8> = (0..random.below(200)).map(|_| random.byte()).collect();
-            if random.below(2) == 0 && message.len() >= 2 {
-                message[0] = 14 + random.below(15) as u8;
+            let mut message: Vec<u8> = (0..chance.index(200)).map(|_| chance.byte()).collect();
+            if chance.index(2) == 0 && message.len() >= 2 {
+                message[0] = 14 + chance.index(15) as u8;
                 message[1] = 0;
             }
             // Small numbers are lengths, indices and discriminants that mean something.
             for byte in message.iter_mut().skip(2) {
-                *byte = if random.below(2) == 0 { *byte % 14 } else { *byte };
+                *byte = if chance.index(2) == 0 { *byte % 14 } else { *byte };
             }
             let mut wire = encode(&message);
-            if random.below(4) == 0 {
-                let at = random.below(wire.len());
-                wire[at] = random.byte();
+            if chance.index(4) == 0 {
+                let at = chance.index(wire.len());
+                wire[at] = chance.byte();
             }
             decoder.receive(&wire, |line| longest = longest.max(line.len()));
         }

@@ -3,13 +3,11 @@
 //! `cargo test` links one executable here in place of one for each file. What runs for itself (fuzzers, what nobody runs by
 //! default) stays beside it.
 
-#[path = "../background/mod.rs"]
 mod background;
 #[path = "../cli/mod.rs"]
 mod cli;
 #[path = "../../../attest-serve/tests/client/mod.rs"]
 mod client;
-#[path = "../rsp/mod.rs"]
 mod rsp;
 
 mod attest_cases;
@@ -34,10 +32,12 @@ mod qgs;
 mod readme;
 mod run;
 mod schemas;
+mod serve;
 mod server;
 mod server_snapshot;
 mod statuses;
 mod told;
 mod verify_and_quote;
+mod vmm;
 mod waits;
 mod words;

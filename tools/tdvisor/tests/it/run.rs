@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tdvisor_guest_images::HELLO_TD;
+use tdvisor_test_data::chance::Chance;
 
 fn tdvisor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tdvisor"))
@@ -103,13 +104,8 @@ fn an_image_that_is_none_is_refused_in_one_line() {
     is_refused_in_one_line(&tdvisor(&["run", &empty.display().to_string()]), "empty");
     let truncated = file("truncated.fd", &HELLO_TD.image[HELLO_TD.image.len() / 2 + 100..]);
     is_refused_in_one_line(&tdvisor(&["run", &truncated.display().to_string()]), "truncated.fd");
-    let mut state = 7u64;
-    let random: Vec<u8> = (0..100_000)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 56) as u8
-        })
-        .collect();
+    let mut random = [0; 100_000];
+    Chance::new(7).fill(&mut random);
     let random = file("random.fd", &random);
     is_refused_in_one_line(&tdvisor(&["run", &random.display().to_string()]), "random.fd");
 }

@@ -7,6 +7,7 @@ use crate::exits::Exit;
 use crate::testing::{KERNEL_CODE, KERNEL_DATA, Machine, USER_CODE, USER_DATA, layout};
 use phys_memory::{Arena, MemoryFault};
 use tdvisor_base::{Hpa, KeyId};
+use tdvisor_test_data::chance::Chance;
 use x86_arch::{Access, Attributes, CpuState, Gpr, Seg, Segment, TableRegister, cr0, cr4, flags};
 
 /// Where a 16-bit stack begins.
@@ -188,30 +189,18 @@ fn every_encoding_runs_in_every_mode() {
     }
 }
 
-/// A reproducible sequence of words (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-}
-
 #[test]
 fn random_bytes_with_random_registers_run_in_every_mode() {
     for (place, seed) in PLACES.into_iter().zip(1..) {
         let mut rerun = Rerun::new(place);
-        let mut random = Random(seed);
+        let mut chance = Chance::new(seed);
         for case in 0..20_000 {
-            let words = [random.next(), random.next()];
+            let words = [chance.next(), chance.next()];
             let mut bytes = [0; MAX_INSTRUCTION + 1];
             for (to, from) in bytes.chunks_exact_mut(8).zip(words) {
                 to.copy_from_slice(&from.to_le_bytes());
             }
-            let wild = random.next();
+            let wild = chance.next();
             let limit = rerun.limit(&bytes, |state| {
                 for (n, register) in (0..).zip(Gpr::ALL) {
                     // Small numbers, addresses of data, and anything.

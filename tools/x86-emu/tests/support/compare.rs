@@ -1,11 +1,14 @@
 //! What a case has to do on both sides, and which differences between processors are no mistakes.
 
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
 use iced_x86::{
     Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic as M, OpCodeOperandKind, OpKind,
 };
+use tdvisor_test_data::chance::Chance;
 
 use crate::emulated::{Emulated, End};
-use crate::generate::{Case, Rng, case, encode};
+use crate::generate::{Case, case, encode};
 use crate::native::{Native, SNIPPET, State};
 
 const CF: u64 = 1;
@@ -407,8 +410,8 @@ pub fn implemented() -> Vec<Code> {
         })
         .filter(|code| {
             // Whether it is implemented may depend on the operands: some throw must be.
-            let mut rng = Rng(0);
-            (0..64).filter_map(|_| case(*code, &mut rng)).any(|c| is_implemented(&c))
+            let mut chance = Chance::new(0);
+            (0..64).filter_map(|_| case(*code, &mut chance)).any(|c| is_implemented(&c))
         })
         .collect()
 }

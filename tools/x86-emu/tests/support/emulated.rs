@@ -1,5 +1,7 @@
 //! The emulated side: the same code and data at the same linear addresses, at CPL 3 under page tables.
 
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
 use phys_memory::{Arena, KeySpace};
 use tdvisor_base::sync::{Arc, AtomicBool};
 use tdvisor_base::{Hpa, KeyId};

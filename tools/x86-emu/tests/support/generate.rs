@@ -1,37 +1,27 @@
 //! Instructions made from encodings: every encoding of the decoder with every kind of operand.
 
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
 use iced_x86::{
     Code, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind as K, OpCodeTableKind,
     OpKind, Register,
 };
+use tdvisor_test_data::chance::Chance;
 
 use crate::native::{DATA, DATA_BYTES, SNIPPET, State, has_avx};
 
-/// SplitMix64.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
+/// Values of registers and memory.
+pub trait Values {
     /// A number with a taste for borders.
-    pub fn value(&mut self) -> u64 {
+    fn value(&mut self) -> u64;
+    /// A number for an x87 register: of any kind, rarely an encoding that is not supported.
+    fn extended(&mut self) -> u128;
+    /// Sixteen bytes, often floating-point numbers of one of the formats.
+    fn vector(&mut self) -> u128;
+}
+
+impl Values for Chance {
+    fn value(&mut self) -> u64 {
         const BORDERS: [u64; 14] = [
             0,
             1,
@@ -56,8 +46,7 @@ impl Rng {
         }
     }
 
-    /// A number for an x87 register: of any kind, rarely an encoding that is not supported.
-    pub fn extended(&mut self) -> u128 {
+    fn extended(&mut self) -> u128 {
         let exponent = match self.below(6) {
             0 => 0,
             1 => 0x7FFF,
@@ -75,8 +64,7 @@ impl Rng {
         u128::from(self.below(2) << 15 | exponent) << 64 | u128::from(integer | run >> 1)
     }
 
-    /// Sixteen bytes, often floating-point numbers of one of the formats.
-    pub fn vector(&mut self) -> u128 {
+    fn vector(&mut self) -> u128 {
         const SINGLES: [u32; 16] = [
             0,
             0x8000_0000,
@@ -170,7 +158,7 @@ fn numbered(base: Register, n: u64) -> Register {
 }
 
 /// Where memory operands may begin, so that whatever they reach is mapped.
-fn address(rng: &mut Rng, align: u64) -> u64 {
+fn address(rng: &mut Chance, align: u64) -> u64 {
     let offset = match rng.below(4) {
         // Around a page border.
         0 => 0x2000 - rng.below(24),
@@ -181,7 +169,7 @@ fn address(rng: &mut Rng, align: u64) -> u64 {
 }
 
 struct Operands<'a> {
-    rng: &'a mut Rng,
+    rng: &'a mut Chance,
     instruction: Instruction,
     before: State,
     /// How strictly memory operands are aligned.
@@ -381,7 +369,7 @@ impl Operands<'_> {
 }
 
 /// The reset state or any: rounding, DAZ, FTZ, unmasked exceptions.
-fn mxcsr(rng: &mut Rng) -> u32 {
+fn mxcsr(rng: &mut Chance) -> u32 {
     let random = rng.next() as u32;
     match rng.below(4) {
         0 => 0x1F80 | random & 0x3F,
@@ -391,7 +379,7 @@ fn mxcsr(rng: &mut Rng) -> u32 {
     }
 }
 
-fn initial(rng: &mut Rng) -> State {
+fn initial(rng: &mut Chance) -> State {
     State {
         gpr: std::array::from_fn(|_| rng.value()),
         // Arithmetic flags, the direction flag and ID.
@@ -407,7 +395,7 @@ fn initial(rng: &mut Rng) -> State {
 }
 
 /// The reset state or any: precision, rounding, unmasked exceptions. Precision control 1 is reserved.
-fn control_word(rng: &mut Rng) -> u16 {
+fn control_word(rng: &mut Chance) -> u16 {
     let precision = [0, 2, 3, 3][rng.below(4) as usize] << 8;
     let rounding = (rng.below(4) as u16) << 10;
     let masks = if rng.one_in(3) { rng.next() as u16 & 0x3F } else { 0x3F };
@@ -415,7 +403,7 @@ fn control_word(rng: &mut Rng) -> u16 {
 }
 
 /// A stack with something on it, and flags; rarely an exception that waits.
-fn x87(rng: &mut Rng, before: &mut State) {
+fn x87(rng: &mut Chance, before: &mut State) {
     before.ftw = match rng.below(6) {
         0 => rng.next() as u8,
         1 => 0xFF,
@@ -474,7 +462,7 @@ fn has_x87_state(code: Code) -> bool {
 }
 
 /// Makes one case of an encoding; `None` if this throw of the dice has no encoding.
-pub fn case(code: Code, rng: &mut Rng) -> Option<Case> {
+pub fn case(code: Code, rng: &mut Chance) -> Option<Case> {
     let info = code.op_code();
     let mut instruction = Instruction::default();
     instruction.set_code(code);

@@ -6,6 +6,7 @@ use tdvisor_base::{Gpa, PAGE_SIZE, SharedBit};
 use tdvisor_devices::virtio::VirtioDevice;
 use tdvisor_devices::virtio::mmio::VirtioMmio;
 use tdvisor_devices::{AccessSize, DeviceRequest, IoApic, MmioDevice, SharedMemory};
+use tdvisor_test_data::chance::Chance;
 use tdvisor_vm::NotShared;
 
 /// DEVICE_NEEDS_RESET and FAILED.
@@ -21,54 +22,26 @@ pub const DATA: u64 = BASE + 0x2_0000;
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 
-/// SplitMix64: all that this needs of chance.
-pub struct Chance(u64);
-
-impl Chance {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-
-    /// A number at which something may go wrong, or any.
-    pub fn number(&mut self) -> u64 {
-        let near = self.pick(&[
-            0,
-            1,
-            512,
-            4096,
-            1 << 16,
-            1 << 31,
-            1 << 32,
-            1 << 47,
-            1 << 63,
-            BASE,
-            BASE + BYTES as u64,
-        ]);
-        match self.below(4) {
-            0 => self.next(),
-            1 => self.next() >> self.below(64),
-            2 => near.wrapping_sub(self.below(17)),
-            _ => near.wrapping_add(self.below(17)),
-        }
+/// A number at which something may go wrong, or any.
+pub fn number(chance: &mut Chance) -> u64 {
+    let near = chance.pick(&[
+        0,
+        1,
+        512,
+        4096,
+        1 << 16,
+        1 << 31,
+        1 << 32,
+        1 << 47,
+        1 << 63,
+        BASE,
+        BASE + BYTES as u64,
+    ]);
+    match chance.below(4) {
+        0 => chance.next(),
+        1 => chance.next() >> chance.below(64),
+        2 => near.wrapping_sub(chance.below(17)),
+        _ => near.wrapping_add(chance.below(17)),
     }
 }
 
@@ -99,7 +72,7 @@ impl Memory {
         } else {
             chance.below(QUEUES.into()) * 0x4000 + chance.below(0x2800)
         };
-        let value = if chance.one_in(3) { chance.next() } else { chance.number() };
+        let value = if chance.one_in(3) { chance.next() } else { number(chance) };
         self.put(BASE + at, &value.to_le_bytes());
     }
 
@@ -290,16 +263,16 @@ impl Guest {
             [AccessSize::Byte, AccessSize::Word, AccessSize::Double, AccessSize::Double, AccessSize::Quad];
         let size = chance.pick(&sizes);
         let _ = self.transport.read(offset, size);
-        let _ = self.transport.write(offset, size, chance.number() & size.all_ones(), &*self.memory);
+        let _ = self.transport.write(offset, size, number(chance) & size.all_ones(), &*self.memory);
     }
 
     /// A descriptor of anything: loops, private buffers, lengths without end.
     pub fn describe_anything(&mut self, chance: &mut Chance) {
-        let address = if chance.one_in(3) { chance.number() } else { DATA + chance.below(0x8_0000) };
+        let address = if chance.one_in(3) { number(chance) } else { DATA + chance.below(0x8_0000) };
         let flags = if chance.one_in(3) { chance.next() } else { chance.below(4) } as u16;
         let next = if chance.one_in(3) { chance.next() } else { chance.below(128) } as u16;
         let (queue, index, bytes) =
-            (chance.below(4) as u32, chance.below(128) as u16, chance.number() as u32);
+            (chance.below(4) as u32, chance.below(128) as u16, number(chance) as u32);
         self.describe(queue, index, address, bytes, flags, next);
     }
 

@@ -11,9 +11,10 @@ use tdvisor_devices::virtio::net::{FRAME_BYTES_MAX, Link, VirtioNet};
 use tdvisor_devices::virtio::rng::{Entropy, NoEntropy, VirtioRng};
 use tdvisor_devices::virtio::rtc::VirtioRtc;
 use tdvisor_devices::virtio::vsock::{Host, Incoming, Moved, Stream, VirtioVsock};
+use tdvisor_test_data::chance::Chance;
 
 use super::Straight;
-use super::guest::{Chance, Guest, Piece};
+use super::guest::{Guest, Piece, number};
 
 /// Brings input.
 pub type Brings = Box<dyn FnMut()>;
@@ -41,7 +42,7 @@ pub const DEVICES: [Target; 7] = [
 
 /// A number, or another if the request may be bent.
 fn maybe(chance: &mut Chance, straight: Straight, right: u64) -> u64 {
-    if straight == Straight::No && chance.one_in(12) { chance.number() } else { right }
+    if straight == Straight::No && chance.one_in(12) { number(chance) } else { right }
 }
 
 /// A length of a buffer, or another one.

@@ -16,8 +16,10 @@ mod hosts;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use guest::{Chance, Guest, STOPPED};
+use guest::{Guest, STOPPED};
 use hosts::{Brings, DEVICES, Target};
+use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay::{Replay, number};
 
 /// Rounds of a target that is not timed.
 const ROUNDS: u64 = 60;
@@ -25,21 +27,6 @@ const ROUNDS: u64 = 60;
 const STEPS: u64 = 400;
 /// Bytes that one access moves at most: for each place of each of three queues a chain of buffers, and what they hold.
 const MOVED_MAX: u64 = 3 * 128 * (128 * 16 + (16 << 20));
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Prints how to replay a round that fails.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
-        }
-    }
-}
 
 /// Rounds of one device until its time is over.
 fn fuzz(target: &Target) {

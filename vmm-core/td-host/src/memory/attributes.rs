@@ -99,6 +99,7 @@ fn intersection(a: GfnRange, b: GfnRange) -> GfnRange {
 mod tests {
     use super::*;
     use Side::{Private, Shared};
+    use tdvisor_test_data::chance::Chance;
 
     fn frames(start: u64, end: u64) -> GfnRange {
         GfnRange::new(Gfn::new(start), Gfn::new(end))
@@ -123,14 +124,11 @@ mod tests {
         const FRAMES: u64 = 64;
         let mut map = AttributeMap::new(frames(0, FRAMES), Private);
         let mut model = [Private; FRAMES as usize];
-        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut chance = Chance::new(1);
         for step in 0..5_000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let start = state % FRAMES;
-            let end = start + (state >> 8) % (FRAMES - start + 1);
-            let attribute = if state >> 20 & 1 == 0 { Private } else { Shared };
+            let start = chance.below(FRAMES);
+            let end = start + chance.below(FRAMES - start + 1);
+            let attribute = chance.pick(&[Private, Shared]);
             map.set(frames(start, end), attribute);
             model[start as usize..end as usize].fill(attribute);
             model_agrees(&map, &model);

@@ -1,29 +1,27 @@
 //! Operands with a taste for borders, in the way of Berkeley TestFloat: exponents near the ends, near zero and near
 //! those of the other operand; significands with long runs of equal bits.
 
+use tdvisor_test_data::chance::Chance;
+
 use crate::softfloat::environment::Tiny;
 use crate::softfloat::{Environment, Exceptions, Extended, Format, Rounding, Value};
 
 /// Cases of each operation and format.
 pub(super) const CASES: u64 = 20_000;
 
-pub(super) struct Source(u64);
+pub(super) struct Source(Chance);
 
 impl Source {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Chance::new(seed))
     }
 
-    /// SplitMix64.
     pub(super) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
+        self.0.next()
     }
 
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
+        self.0.below(bound)
     }
 
     fn run_of_bits(&mut self) -> u64 {

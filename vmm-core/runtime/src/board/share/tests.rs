@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use tdvisor_test_data::chance::Chance;
+
 use super::protocol::operation;
 use super::server::HANDLES_MAX;
 use super::*;
@@ -298,20 +300,16 @@ fn an_answer_never_has_more_bytes_than_there_is_room_for() {
 fn messages_of_any_bytes_end_nothing_and_change_nothing() {
     let folders = Folders::new("any");
     let mut guest = folders.server();
-    let mut state = 0x853c_49e6_748f_ea9b_u64;
-    let mut chance = move || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        state >> 33
-    };
+    let mut chance = Chance::new(1);
     for _ in 0..50_000 {
         let body: Vec<u8> =
-            (0..chance() % 64).map(|_| if chance() % 2 == 0 { 0 } else { chance() as u8 }).collect();
-        let mut message = message((chance() % 60) as u32, chance() % 4, &body);
-        if chance() % 8 == 0 {
-            let at = chance() as usize % message.len();
-            message[at] = chance() as u8;
+            (0..chance.below(64)).map(|_| if chance.one_in(2) { 0 } else { chance.byte() }).collect();
+        let mut message = message(chance.below(60) as u32, chance.below(4), &body);
+        if chance.one_in(8) {
+            let at = chance.index(message.len());
+            message[at] = chance.byte();
         }
-        let room = (chance() % 5000) as usize;
+        let room = chance.index(5000);
         let answer = guest.0.answer(&message, room);
         assert!(answer.is_none_or(|answer| answer.len() <= room));
     }

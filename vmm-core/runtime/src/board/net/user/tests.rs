@@ -11,6 +11,7 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol,
     EthernetRepr, Ipv4Packet, UdpPacket,
 };
+use tdvisor_test_data::chance::Chance;
 
 use super::frame::datagram;
 use super::*;
@@ -393,19 +394,15 @@ fn a_probe_for_the_guests_own_address_is_not_answered_and_one_for_the_gateway_is
 #[test]
 fn frames_of_any_bytes_end_nothing() {
     let mut guest = Guest::on(&config(&[]));
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut chance = move || {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state >> 33) as usize
-    };
+    let mut chance = Chance::new(1);
     let to = SocketAddrV4::new(GATEWAY, 53);
     for _ in 0..20_000 {
         let mut frame = guest_datagram(SocketAddrV4::new(GUEST, 5000), to, &[0; 40]);
-        for _ in 0..1 + chance() % 8 {
-            let at = 12 + chance() % (frame.len() - 12);
-            frame[at] = chance() as u8;
+        for _ in 0..=chance.index(8) {
+            let at = 12 + chance.index(frame.len() - 12);
+            frame[at] = chance.byte();
         }
-        frame.truncate(14 + chance() % (frame.len() - 13));
+        frame.truncate(14 + chance.index(frame.len() - 13));
         guest.card.0.send(&frame);
         while guest.card.next().is_some() {}
     }

@@ -158,6 +158,8 @@ impl Contents {
 
 #[cfg(test)]
 mod tests {
+    use tdvisor_test_data::chance::Chance;
+
     use super::*;
 
     fn all(contents: &Contents) -> Vec<u8> {
@@ -171,11 +173,8 @@ mod tests {
         let mut budget = Budget::new(1 << 24);
         let mut contents = Contents::default();
         let mut model: Vec<u8> = Vec::new();
-        let mut state = 1_u64;
-        let mut chance = move |below: u64| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 33) % below
-        };
+        let mut numbers = Chance::new(1);
+        let mut chance = |below: u64| numbers.below(below);
         for step in 0..400 {
             let at = chance(3 * PIECE);
             if chance(4) == 0 {

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
+use tdvisor_test_data::chance::Chance;
+
 use super::super::tests::{Folders, Guest, INVALID, NO_ENTRY, ROOM, ROOT, message, u64_at};
 use super::*;
 
@@ -240,11 +242,8 @@ fn a_guest_that_writes_without_end_has_no_space_left() {
 fn messages_of_any_bytes_change_nothing_on_the_host_and_everything_comes_back() {
     let folders = Folders::new("overlay-any");
     let mut guest = overlay(&folders);
-    let mut state = 0x853c_49e6_748f_ea9b_u64;
-    let mut chance = move |below: u64| {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state >> 33) % below
-    };
+    let mut numbers = Chance::new(1);
+    let mut chance = |below: u64| numbers.below(below);
     const NAMES: [&[u8]; 6] = [b"file\0", b"sub\0", b"inner\0", b"a\0", b"b\0", b"..\0"];
     const OPERATIONS: [u32; 24] =
         [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 27, 28, 29, 35, 42, 44, 45, 17];

@@ -1,0 +1,23 @@
+//! What the environment says of a run of a random test, and how a failure says its seed.
+
+/// The number that an environment variable holds, if there is one.
+///
+/// # Panics
+/// Where it holds something else: whoever mistypes a seed should not see another run pass.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// Prints on standard error how to run a round again, when the round that holds it panics: its seed.
+#[derive(Debug)]
+pub struct Replay(pub u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with: TDVISOR_FUZZ_SEED={}", self.0);
+        }
+    }
+}
