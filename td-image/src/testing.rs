@@ -12,11 +12,11 @@ const TDX_ENTRY: [u8; 16] =
 /// One section to write.
 #[derive(Clone, Copy)]
 pub struct Entry {
-    /// Where its bytes lie in the image.
+    /// Where the section's bytes lie in the image.
     pub data_offset: u32,
     /// How many bytes of the image it has.
     pub raw_size: u32,
-    /// Where it lies in guest-physical memory.
+    /// Where the section lies in guest-physical memory.
     pub gpa: u64,
     /// How much memory it takes, bytes.
     pub mem_size: u64,
@@ -57,7 +57,7 @@ pub struct Image {
     pub size: usize,
     /// The image's sections.
     pub entries: Vec<Entry>,
-    /// How it names its metadata.
+    /// How the image names its metadata.
     pub style: Style,
     /// Version of the metadata.
     pub version: u32,

@@ -25,7 +25,7 @@ const SOURCES: [&str; 11] = [
     "l1-vmm",
     BOARD,
 ];
-/// What they share with the hosted workspace.
+/// The crate that the guests share with the hosted workspace.
 const BOARD: &str = "../../vmm-core/board";
 
 fn main() -> ExitCode {

@@ -180,7 +180,7 @@ macro_rules! features {
                 };
             )* )*
 
-            /// All of them, by leaf, register and bit.
+            /// Every feature, by leaf, register and bit.
             pub const ALL: &[Feature] = &[ $( $( $name ),* ),* ];
         }
     };

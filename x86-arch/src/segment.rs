@@ -84,7 +84,7 @@ impl Attributes {
     pub const fn unusable(self) -> bool {
         self.0 & 1 << 16 != 0
     }
-    /// These attributes with another DPL.
+    /// The attributes with another DPL.
     #[must_use]
     pub const fn with_dpl(self, dpl: u8) -> Self {
         Self(self.0 & !(3 << 5) | (dpl as u32 & 3) << 5)

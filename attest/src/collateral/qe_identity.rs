@@ -54,7 +54,7 @@ pub struct IdentityLevel {
 pub struct QeIdentity {
     /// Which enclave.
     pub kind: QeKind,
-    /// When it was issued.
+    /// When the identity was issued.
     pub issued: UnixSeconds,
     /// Until when it may be used.
     pub next_update: UnixSeconds,

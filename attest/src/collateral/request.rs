@@ -131,7 +131,7 @@ pub enum ClaimedPlatform {
         pck: PckExtension,
         /// Who issued it; `None` for a name that is neither.
         issuer: Option<PckIssuer>,
-        /// When it is valid.
+        /// When the certificate is valid.
         validity: Validity,
     },
     /// By what its certificate is to be asked for with.

@@ -21,7 +21,7 @@ pub type SvnArray = [u8; 16];
 pub struct ComponentKind {
     /// Who updates it: `BIOS`, `OS/VMM`.
     pub category: Arc<str>,
-    /// What it is: `SEAMLDR ACM`, `Early Microcode Update`.
+    /// What the component is: `SEAMLDR ACM`, `Early Microcode Update`.
     pub kind: Arc<str>,
 }
 
@@ -71,9 +71,9 @@ pub struct ModuleIdentity {
 /// A decoded TCB info.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcbInfo {
-    /// Whom it is for.
+    /// The kind of TEE that the TCB info is for.
     pub tee: TeeType,
-    /// When it was issued.
+    /// When the TCB info was issued.
     pub issued: UnixSeconds,
     /// Until when it may be used.
     pub next_update: UnixSeconds,

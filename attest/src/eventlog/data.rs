@@ -52,7 +52,7 @@ impl Utf16<'_> {
         self.0.as_chunks::<2>().0.iter().map(|[low, _]| *low).take_while(|byte| *byte != 0)
     }
 
-    /// Whether it is the name of a variable of EFI_GLOBAL_VARIABLE that the Secure Boot configuration has.
+    /// Whether this is the name of a variable of EFI_GLOBAL_VARIABLE that the Secure Boot configuration has.
     pub(super) fn is_secure_boot(self) -> bool {
         const NAMES: [&[u8]; 5] = [b"SecureBoot", b"PK", b"KEK", b"AuditMode", b"DeployedMode"];
         NAMES.iter().any(|name| self.ascii().eq(name.iter().copied()))
@@ -105,16 +105,16 @@ pub enum EventData<'a> {
     },
     /// A range of firmware (UEFI_PLATFORM_FIRMWARE_BLOB2).
     Blob {
-        /// What it is.
+        /// What the range is, in the firmware's words.
         description: &'a [u8],
-        /// Where it lies in guest-physical memory.
+        /// Where the range lies in guest-physical memory.
         base: u64,
         /// The blob's size, bytes.
         length: u64,
     },
     /// Tables handed over (UEFI_HANDOFF_TABLE_POINTERS2).
     Tables {
-        /// What they are.
+        /// What the tables are, in the firmware's words.
         description: &'a [u8],
         /// How many there are.
         count: u64,
@@ -123,7 +123,7 @@ pub enum EventData<'a> {
     Image {
         /// The image's size in memory, bytes.
         length: u64,
-        /// Where it came from.
+        /// Where the image came from.
         path: DevicePath<'a>,
     },
     /// The partition table (UEFI_GPT_DATA).

@@ -282,7 +282,7 @@ pub struct Event<'a> {
     pub digests: Digests<'a>,
     /// What the log says about it; only its digest is protected by the registers.
     pub raw_data: &'a [u8],
-    /// What it measures of a unified kernel image; [`Section::None`] for all other events.
+    /// What the event measures of a unified kernel image; [`Section::None`] for all other events.
     pub section: Section,
 }
 

@@ -54,7 +54,7 @@ pub enum Cause {
     Separator,
     /// The boot took another way: boot option, boot loader, or an aborted start.
     BootPath,
-    /// Another section of a unified kernel image was measured.
+    /// A section of a unified kernel image that is not the predicted one was measured.
     ImageSection,
     /// td-shim's payload.
     Payload,

@@ -37,7 +37,7 @@ pub struct LoggedEvent {
     pub number: u32,
     /// The register that it extends.
     pub register: Register,
-    /// What it measures.
+    /// What the event measures.
     pub part: Part,
     /// Type and data in words.
     pub description: String,
@@ -90,7 +90,7 @@ impl Standing {
 pub struct Line {
     /// The register.
     pub register: Register,
-    /// How it stands.
+    /// How log and prediction stand to each other on this line.
     pub standing: Standing,
     /// The event of the log, if there is one.
     pub logged: Option<LoggedEvent>,

@@ -82,7 +82,7 @@ impl Rule {
 pub struct MaskedBits {
     /// Bits that count.
     pub mask: u64,
-    /// What they must be.
+    /// The values that the bits of the mask must have.
     pub value: u64,
 }
 
@@ -174,7 +174,7 @@ impl fmt::Display for Tee {
 /// name and by date cannot be forgotten: the exception ends by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcbException {
-    /// What it is called: verdicts that rest on it say so.
+    /// What the exception is called: verdicts that rest on it say so.
     pub name: String,
     /// The platform family.
     pub fmspc: [u8; 6],

@@ -105,7 +105,7 @@ fn a_mistake_in_a_file_is_told_in_one_line_that_says_where() {
     }
 }
 
-/// Neither form may nest so deeply that a parser's stack ends: dots nest as brackets do.
+/// No notation of a policy may nest so deeply that a parser's stack ends: dots nest as brackets do.
 #[cfg(feature = "toml")]
 #[test]
 fn deep_nesting_is_refused_in_every_notation() {

@@ -28,7 +28,7 @@ pub enum PeError {
     NoPe,
     /// The file ends before this structure does.
     Truncated(&'static str),
-    /// Neither PE32 nor PE32+.
+    /// The optional header is neither PE32's nor PE32+'s.
     Magic(u16),
     /// An absurd number of sections.
     Sections(usize),
@@ -161,13 +161,13 @@ pub struct PeSection<'a> {
 }
 
 impl<'a> PeSection<'a> {
-    /// Whether it has this name.
+    /// Whether the section has this name.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         self.name == name.as_bytes()
     }
 
-    /// What it holds in memory.
+    /// What the section holds in memory.
     #[must_use]
     pub fn contents(&self) -> Cow<'a, [u8]> {
         match self.file.get(..self.bytes) {

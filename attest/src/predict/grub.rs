@@ -27,7 +27,7 @@ const NEEDS: &str = "what GRUB runs: compare with the log of a good boot";
 /// What GRUB is told, and what it loads.
 #[derive(Clone, Copy, Debug)]
 pub struct Grub<'a> {
-    /// Its configuration: all of the file.
+    /// GRUB's configuration: all of the file.
     pub configuration: &'a [u8],
     /// The kernel that `linux` loads: all of the file.
     pub kernel: Option<&'a [u8]>,

@@ -90,9 +90,9 @@ impl core::error::Error for ListError {}
 pub struct ListedEvent {
     /// The register that it extended.
     pub register: Register,
-    /// What it extended the register with.
+    /// What the event extended the register with.
     pub digest: Digest384,
-    /// What it is called.
+    /// What the event is called.
     pub name: String,
     /// The event's type, where the list has types.
     pub kind: Option<EventType>,

@@ -97,9 +97,9 @@ pub const UNMEASURED: Profile = Profile {
 
 /// What firmware measures before it starts something.
 pub(super) const CALLING: &str = "Calling EFI Application from Boot Option";
-/// What it measures when the system wants to take over and has an old map of memory: it tries again.
+/// What firmware measures when the system wants to take over and has an old map of memory: it tries again.
 pub(super) const NOT_LEFT: &str = "Exit Boot Services Returned with Failure";
-/// What it measures when the system takes over.
+/// What firmware measures when the system takes over.
 pub(super) const LEAVING: [&str; 2] =
     ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"];
 

@@ -107,7 +107,7 @@ pub enum VerifyError {
     },
     /// The TCB info is for another TEE.
     TcbInfoTee {
-        /// Whom it is for.
+        /// The kind of TEE that the collateral is for.
         collateral: TeeType,
         /// Whom the quote is for.
         quote: TeeType,

@@ -43,7 +43,7 @@ impl fmt::Display for Component {
 pub struct Shortfall {
     /// Which component.
     pub component: Component,
-    /// What it is, in Intel's words; empty if the collateral does not say.
+    /// What the component is, in Intel's words; empty if the collateral does not say.
     pub kind: ComponentKind,
     /// The version it has.
     pub have: u32,

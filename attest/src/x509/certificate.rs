@@ -46,9 +46,9 @@ pub struct Certificate<'a> {
     pub serial: &'a [u8],
     /// Who issued it.
     pub issuer: Name<'a>,
-    /// Whom it names.
+    /// Whom the certificate names.
     pub subject: Name<'a>,
-    /// When it is valid.
+    /// When the certificate is valid.
     pub validity: Validity,
     /// The subject's P-256 key.
     pub public_key: PublicKey,

@@ -22,7 +22,7 @@ use crate::table::{TablePages, TableRef};
 pub enum Dismantled<Twin> {
     /// A private page.
     Leaf {
-        /// Where it was mapped.
+        /// Where the page was mapped.
         at: Position,
         /// The page.
         pfn: Pfn,

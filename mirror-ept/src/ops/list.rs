@@ -35,11 +35,11 @@ pub enum ListedKind {
 pub struct Listed {
     /// Whose it is.
     pub tree: Tree,
-    /// Where it stands. A direct entry stands at the frame without the SHARED bit.
+    /// Where the entry stands. A direct entry stands at the frame without the SHARED bit.
     pub at: Position,
     /// The 64 bits of the entry.
     pub raw: u64,
-    /// What they mean.
+    /// What the 64 bits mean.
     pub kind: ListedKind,
 }
 

@@ -55,7 +55,7 @@ impl Rights {
         Self(self.0 & other.0)
     }
 
-    /// These rights without that to write.
+    /// The rights without that to write.
     #[must_use]
     pub const fn without_write(self) -> Self {
         Self(self.0 & !2)

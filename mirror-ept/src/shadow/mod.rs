@@ -39,7 +39,7 @@ use tdvisor_base::{Gfn, Level, Pfn};
 pub struct Role {
     /// The level of its entries.
     pub level: Level,
-    /// What it shadows.
+    /// What the page shadows.
     pub source: Source,
 }
 

@@ -485,7 +485,7 @@ mod tests {
     /// What changes a leaf.
     type Change = fn(Spte) -> Spte;
 
-    /// All of them, by name.
+    /// Every change of a leaf, by name.
     const CHANGES: [(&str, Change); 6] = [
         ("aged by permissions", |word| word.aged(AccessTracking::Permissions)),
         ("aged by hardware", |word| word.aged(AccessTracking::Hardware)),

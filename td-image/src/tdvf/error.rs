@@ -11,7 +11,7 @@ use super::section::{Attributes, SectionKind};
 pub struct SectionName {
     /// Position in the table, from 0.
     pub index: u32,
-    /// What it is for.
+    /// What the section is for.
     pub kind: SectionKind,
 }
 
@@ -32,7 +32,7 @@ pub enum TdvfError {
         /// Bytes of the smallest metadata.
         needed: usize,
     },
-    /// Neither OVMF's GUID table nor td-shim's offset.
+    /// The image has neither OVMF's GUID table nor td-shim's offset.
     NoMetadata,
     /// A GUID table is there and names no TDX metadata.
     NotForTdx,

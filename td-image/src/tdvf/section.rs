@@ -125,7 +125,7 @@ pub struct Section {
     pub gpa: Gpa,
     /// How much memory it has, bytes.
     pub mem_size: u64,
-    /// What it is for.
+    /// What the section is for.
     pub kind: SectionKind,
     /// What the loader does with its pages.
     pub attributes: Attributes,

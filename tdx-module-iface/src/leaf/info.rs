@@ -44,7 +44,7 @@ pub enum Kind {
 pub struct RegUse {
     /// The register.
     pub reg: Reg,
-    /// What it holds, in a few words.
+    /// What the register holds, in a few words.
     pub what: &'static str,
     /// How to read it.
     pub kind: Kind,
@@ -85,7 +85,7 @@ pub struct LeafInfo {
     pub since: Release,
     /// The release that first accepts versions above 0, and the greatest of them; `None`: only version 0 exists.
     pub versions: Option<(Release, u8)>,
-    /// What it does, in a few words.
+    /// What the leaf does, in a few words.
     pub summary: &'static str,
     /// The registers that it reads beside RAX.
     pub inputs: &'static [RegUse],

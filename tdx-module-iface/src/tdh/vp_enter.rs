@@ -164,7 +164,7 @@ pub enum TdDeath {
 /// An asynchronous exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AsyncExit {
-    /// What it means.
+    /// What the exit means.
     pub kind: AsyncKind,
     /// The VMX exit reason with its flags.
     pub reason: ExitReasonField,

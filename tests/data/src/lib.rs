@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 pub struct Missing {
     /// The file or folder.
     pub path: PathBuf,
-    /// Where it comes from, or how else to name it.
+    /// Where the data come from, or how else to name them.
     pub origin: &'static str,
 }
 

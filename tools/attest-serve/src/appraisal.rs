@@ -110,7 +110,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it is a fault of the service's surroundings, not of the evidence.
+    /// Whether the refusal is a fault of the service's surroundings, not of the evidence.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
         matches!(self, Self::Fetch(_) | Self::Collateral(_))

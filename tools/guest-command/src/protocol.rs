@@ -172,7 +172,7 @@ pub enum Root {
 /// What to run in the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Task {
-    /// What it sees as `/`.
+    /// What the program sees as `/`.
     pub root: Root,
     /// The folder in which it runs, an absolute path.
     pub directory: Vec<u8>,

@@ -38,7 +38,7 @@ const TYPE_BFV: u32 = 0;
 /// Why an ELF file cannot become an image.
 #[derive(Debug)]
 pub enum PackError {
-    /// It is no 64-bit little-endian ELF file.
+    /// The input is no 64-bit little-endian ELF file.
     NotElf(object::read::Error),
     /// No segment has this.
     Missing(&'static str),
@@ -48,7 +48,7 @@ pub enum PackError {
     Overlap(u64),
     /// The image would have so many bytes, which are too many.
     TooLong(u64),
-    /// This of the TDVF metadata does not describe the image.
+    /// The named part of the TDVF metadata does not describe the image.
     Metadata(&'static str),
 }
 

@@ -30,7 +30,7 @@ pub enum Caller {
 pub struct Recorded {
     /// Calls are numbered from 0 as they end.
     pub number: u64,
-    /// When it began, by the machine's time-stamp counter.
+    /// When the call began, by the machine's time-stamp counter.
     pub at: Ticks,
     /// How long it took.
     pub took: Ticks,

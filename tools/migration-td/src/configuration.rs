@@ -31,9 +31,9 @@ pub struct Configuration {
 /// Bytes that are not the configuration of this TD.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotMeasured {
-    /// They do not hash to MRCONFIGID.
+    /// The bytes do not hash to MRCONFIGID.
     Hash,
-    /// They are no configuration.
+    /// The bytes are no configuration.
     Form,
 }
 

@@ -122,7 +122,7 @@ impl Start {
     }
 }
 
-/// Both sides have heard each other, and know nothing of each other.
+/// Two sides that have heard each other, and know nothing of each other.
 pub struct Met {
     role: Role,
     secret: SecretKey,

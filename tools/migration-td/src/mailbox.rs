@@ -55,7 +55,7 @@ const WISHES: [Wish; 6] =
 /// What the guest writes before the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// What it wants.
+    /// What the migration TD wants.
     pub wish: Wish,
     /// Bytes of the body.
     pub body: usize,
@@ -144,7 +144,7 @@ pub enum Order {
     PowerOff,
     /// Hand over the keys of a session.
     HandOver {
-        /// Its side of the session.
+        /// The side of the session that this migration TD is on.
         role: Role,
         /// The TD that moves, as this side's module has it.
         target: Target,
@@ -194,7 +194,7 @@ impl Order {
 /// How an order ended, as the host learns it; the guest's console says more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Both keys are where they belong.
+    /// The keys of both directions are where they belong.
     Done,
     /// There were no random numbers.
     NoEntropy,

@@ -38,7 +38,7 @@ impl ModuleProfile {
         }
     }
 
-    /// What it rests on: recordings of the release, or its published rules.
+    /// What the profile rests on: recordings of the release, or its published rules.
     pub const fn backing(self) -> Backing {
         match self {
             Self::V1_5_01 | Self::V1_5_05 => Backing::Recording,

@@ -58,7 +58,7 @@ pub struct MemoryRange {
     pub base: u64,
     /// Bytes.
     pub bytes: u64,
-    /// What it is for.
+    /// What the range is for.
     pub kind: MemoryKind,
 }
 

@@ -49,7 +49,7 @@ pub struct Boot {
 /// Why files cannot be booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// Neither ELF nor bzImage.
+    /// The file is neither ELF nor a bzImage.
     NotAKernel,
     /// An ELF file that is cut off or contradicts itself.
     BadElf(&'static str),

@@ -37,7 +37,7 @@ pub enum Notice {
     Unsupported {
         /// Which processor sent it.
         processor: usize,
-        /// What it was.
+        /// What was sent.
         what: Unsupported,
     },
     /// An interrupt of a device that interrupt remapping did not let pass.

@@ -445,12 +445,12 @@ impl Server {
         }
     }
 
-    /// How it ended, if it has.
+    /// How the server ended, if it has.
     pub fn ending(&self) -> Option<Ending> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it ended by freezing.
+    /// Whether the server ended by freezing.
     pub(crate) fn is_frozen(&self) -> bool {
         self.ending() == Some(Ending::Frozen)
     }
@@ -462,7 +462,7 @@ impl Server {
         self.interrupts.end();
     }
 
-    /// How it runs.
+    /// How the server runs.
     pub const fn pace(&self) -> Pace {
         self.config.pace
     }

@@ -43,7 +43,7 @@ impl Translation {
         self.hpa.wrapping_add(gpa.page_offset())
     }
 
-    /// This page, with the access allowed as well.
+    /// The translation with this access allowed as well.
     #[must_use]
     pub(crate) const fn allowing(mut self, access: Access) -> Self {
         match access {

@@ -94,7 +94,7 @@ pub struct RefusedAccess<R> {
 }
 
 impl<R> RefusedAccess<R> {
-    /// This access, refused by somebody else.
+    /// The access, refused by somebody else.
     fn by<T>(&self, by: RefusedBy<T>) -> RefusedAccess<T> {
         let Self { gpa, access, gla, idt_vectoring, .. } = *self;
         RefusedAccess { gpa, access, gla, by, idt_vectoring }

@@ -28,7 +28,7 @@ pub(crate) const fn is_null(selector: u16) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
     pub(crate) raw: u64,
-    /// Where it is.
+    /// The linear address of the descriptor.
     pub(crate) linear: u64,
 }
 

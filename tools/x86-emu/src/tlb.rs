@@ -106,7 +106,7 @@ impl LinearEntry {
         half_of(self.tag())
     }
 
-    /// Whether it is for the page that begins at this linear address.
+    /// Whether the entry is for the page that begins at this linear address.
     const fn is_of(&self, page: u64) -> bool {
         self.tag() != 0 && self.tag() & PAGE == page
     }

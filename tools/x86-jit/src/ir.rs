@@ -134,7 +134,7 @@ pub enum Unary {
 /// Whether other processors may come between the read and the write of an operand in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Atomicity {
-    /// They may.
+    /// Other processors may come between.
     Plain,
     /// LOCK.
     Locked,
@@ -655,7 +655,7 @@ impl Source {
 }
 
 impl Insn {
-    /// What it does with the arithmetic flags.
+    /// What the instruction does with the arithmetic flags.
     pub const fn flags(&self) -> FlagUse {
         match self {
             Self::Arithmetic { kind: Arithmetic::Adc | Arithmetic::Sbb, .. } => FlagUse::Changes,
@@ -725,7 +725,7 @@ impl Insn {
         }
     }
 
-    /// Whether it may not complete, so that the state before it can be seen.
+    /// Whether the instruction may not complete, so that the state before it can be seen.
     pub const fn may_stop(&self) -> bool {
         self.memory().is_some()
             || self.is_vector()
@@ -745,7 +745,7 @@ impl Insn {
             )
     }
 
-    /// Whether it uses SSE or AVX, which may be off.
+    /// Whether the instruction uses SSE or AVX, which may be off.
     pub const fn is_vector(&self) -> bool {
         matches!(
             self,
@@ -817,7 +817,7 @@ impl Insn {
         matches!(width, Width::Dword | Width::Qword)
     }
 
-    /// Whether it sets RIP.
+    /// Whether the instruction sets RIP.
     pub const fn ends_block(&self) -> bool {
         matches!(
             self,

@@ -56,9 +56,9 @@ pub const CODE_BYTES: usize = region::REGION_BYTES;
 /// One instruction of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// What it does, if the compiler is to do it.
+    /// What the instruction does, if the compiler is to do it.
     pub insn: Option<ir::Insn>,
-    /// Where it ends, in bytes from the block's first.
+    /// Where the instruction ends, in bytes from the block's first.
     pub end: u16,
 }
 

@@ -27,11 +27,11 @@ impl CodeId {
 #[derive(Debug)]
 struct Code {
     rip: u64,
-    /// Where it begins in the region; it is entered there.
+    /// Where the code begins in the region; it is entered there.
     at: usize,
     resume: Box<[Option<u32>]>,
     links: Box<[compile::Link]>,
-    /// Where its generation is, and what that is.
+    /// Where the generation of the block's page is kept, and what it was.
     generation_at: u32,
     generation: u32,
 }

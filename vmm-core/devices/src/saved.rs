@@ -18,7 +18,7 @@ use core::fmt;
 pub struct SavedDevice {
     /// The device's first port, or its first address.
     pub at: u64,
-    /// What it keeps; the device itself knows what the numbers are.
+    /// What the device keeps; the device itself knows what the numbers are.
     pub state: Vec<u64>,
 }
 

@@ -30,7 +30,7 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// All of them.
+    /// Every capability that is needed.
     pub const ALL: [Self; 7] = [
         Self { capability: Capability::SplitIrqchip, name: "KVM_CAP_SPLIT_IRQCHIP" },
         Self { capability: Capability::ExitHypercall, name: "KVM_CAP_EXIT_HYPERCALL" },

@@ -39,7 +39,7 @@ pub enum DeathCause {
     Internal {
         /// The kind of the internal error.
         kind: u32,
-        /// What it says of it.
+        /// What KVM says of the error.
         words: Vec<u64>,
     },
     /// KVM came back for a reason that nothing handles.

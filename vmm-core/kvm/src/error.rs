@@ -116,7 +116,7 @@ pub enum Asked {
         gpa: Gpa,
         /// Bytes.
         bytes: u64,
-        /// What they become.
+        /// What the pages become.
         side: Side,
     },
     /// Memory of a side given back that the guest has left: a hole in guest_memfd, or in the mapping beside it.

@@ -277,7 +277,7 @@ pub enum ExitKind {
 }
 
 impl ExitKind {
-    /// All of them.
+    /// Every kind of exit.
     pub const ALL: [Self; 8] = [
         Self::Io,
         Self::Mmio,

@@ -67,7 +67,7 @@ impl Listener for RunsOn {}
 pub struct Conversion {
     /// The vCPU that asked.
     pub vcpu: u32,
-    /// Where it begins, without the SHARED bit.
+    /// Where the range begins, without the SHARED bit.
     pub gpa: Gpa,
     /// How long it is.
     pub bytes: u64,

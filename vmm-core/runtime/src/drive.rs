@@ -52,7 +52,7 @@ pub(crate) struct Driver<'a, P: Partition> {
     pub(crate) has_begun: &'a (dyn Fn() + Sync),
     /// What the TD is paused by.
     pub(crate) hold: &'a Hold,
-    /// Where its vCPUs take turns.
+    /// The order in which the TD's vCPUs take turns, if they do.
     pub(crate) turns: Option<&'a dyn Turns>,
     /// Hears what happens while the TD runs.
     pub(crate) told: &'a (dyn Fn(Happening) + Sync),

@@ -31,7 +31,7 @@ pub enum Side {
 pub struct Entry {
     /// The half.
     pub side: Side,
-    /// Where it begins, without the SHARED bit.
+    /// Where the entry begins, without the SHARED bit.
     pub gpa: Gpa,
     /// The level of the entry.
     pub level: Level,

@@ -23,7 +23,7 @@ pub struct KvmSpec<'i> {
     pub devices: Devices,
     /// What whoever feeds a device rings.
     pub bell: Bell,
-    /// Where its quotes come from.
+    /// Where the TD's quotes come from.
     pub quotes: Option<Box<dyn QuoteSource>>,
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for KvmSpec<'_> {
 /// What happens to a TD on KVM.
 #[derive(Clone, Copy, Debug)]
 pub enum KvmEvent<'e> {
-    /// So many pages were added.
+    /// Pages of the TD's image were added.
     Added {
         /// Pages.
         pages: u64,

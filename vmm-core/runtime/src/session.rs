@@ -31,11 +31,11 @@ pub struct TdSpec<'i> {
     pub devices: Devices,
     /// What whoever feeds a device rings.
     pub bell: Bell,
-    /// Where its quotes come from.
+    /// Where the TD's quotes come from.
     pub quotes: Option<Box<dyn QuoteSource>>,
     /// Who may stop it and look inside. Its machine was brought up with the same debug port.
     pub debugger: Option<Debugger>,
-    /// Whether it may be dumped.
+    /// Whether the TD may be dumped.
     pub secrecy: Secrecy,
 }
 
@@ -219,7 +219,7 @@ impl std::fmt::Debug for Ended<'_> {
 }
 
 impl<'m> Ended<'m> {
-    /// How it ended.
+    /// How the TD ended.
     pub const fn ending(&self) -> &Ending {
         &self.ending
     }

@@ -41,12 +41,12 @@ pub struct TimerState {
     pub initial: u32,
     /// Divide configuration.
     pub divide: u32,
-    /// When it expires, in guest time.
+    /// When the timer expires, in guest time.
     pub deadline: Option<u64>,
 }
 
 impl Timer {
-    /// What it keeps.
+    /// What the timer keeps.
     pub const fn state(&self) -> TimerState {
         let Self { lvt, initial, divide, ratio: _, deadline } = *self;
         TimerState { lvt, initial, divide, deadline }

@@ -86,7 +86,7 @@ pub enum PolicyError {
     Value {
         /// The key.
         key: &'static str,
-        /// What it must be.
+        /// The type that the key's value must have.
         wanted: &'static str,
     },
 }

@@ -37,7 +37,7 @@ fn runtime(nonce: &str) -> String {
     format!(r#"{{"tee-pubkey":{{"kty":"EC","crv":"P-256","x":"AQ","y":"Ag"}},"nonce":"{nonce}"}}"#)
 }
 
-/// The same, canonical.
+/// The key broker's run-time data for a nonce, canonical.
 fn canonical(nonce: &str) -> String {
     format!(r#"{{"nonce":"{nonce}","tee-pubkey":{{"crv":"P-256","kty":"EC","x":"AQ","y":"Ag"}}}}"#)
 }

@@ -21,7 +21,7 @@ use crate::memory_map::MapError;
 pub enum Problem {
     /// The host does not offer the memory that the shim works in.
     TooLittleMemory {
-        /// What it offers below 4 GiB, bytes.
+        /// What the host offers below 4 GiB, bytes.
         offered: u64,
         /// The range that must be there in one piece.
         needed: Range,
@@ -45,7 +45,7 @@ pub enum Problem {
     NoKernel,
     /// A file that is larger than any free memory.
     FileTooLarge {
-        /// What it is.
+        /// What the file is.
         what: &'static str,
         /// Bytes of the file.
         length: u64,

@@ -53,9 +53,9 @@ pub enum Mismatch {
     },
     /// An instruction came to something else.
     Came {
-        /// What it came to.
+        /// What the instruction came to.
         found: Came,
-        /// What it should have come to.
+        /// What the instruction should have come to.
         expected: Came,
     },
     /// What was looked at is otherwise.

@@ -62,7 +62,7 @@ pub fn wait_until(condition: impl Fn() -> bool) -> bool {
     })
 }
 
-/// The rest of a released vCPU's life.
+/// What a released vCPU does for the rest of its life: its task, then it halts.
 pub(crate) fn run_task(index: u32) -> ! {
     if let Some(task) = TASK.get() {
         task(index);

@@ -20,11 +20,11 @@ const ATTRIBUTE_BITS: u32 = 16;
 
 /// Attributes of a page for an L2 VM.
 pub mod attributes {
-    /// It may be read.
+    /// The page may be read.
     pub const READ: u64 = 1;
-    /// It may be written.
+    /// The page may be written.
     pub const WRITE: u64 = 1 << 1;
-    /// It may be executed, by supervisor and user.
+    /// The page may be executed, by supervisor and user.
     pub const EXECUTE: u64 = 1 << 2 | 1 << 3;
     pub(super) const ALL: u64 = READ | WRITE | EXECUTE;
     pub(super) const VALID: u64 = 1 << 15;

@@ -21,15 +21,15 @@ unsafe extern "C" {
 /// Offsets in the payload.
 #[derive(Clone, Copy)]
 pub enum Place {
-    /// Its beginning.
+    /// The payload's beginning.
     Hello,
-    /// What it says.
+    /// What the payload says.
     Text,
     /// Behind the store into its own code, and what that would lead to.
     After,
     /// The copy.
     Copy,
-    /// Its end.
+    /// The payload's end.
     End,
 }
 
@@ -69,7 +69,7 @@ pub struct Counts {
     pub cpuid: u32,
     pub hlt: u32,
     pub violations: u32,
-    /// Those that the host got first, and gave to L1.
+    /// Exits that the host got first, and gave to L1.
     pub from_host: u32,
 }
 
@@ -82,7 +82,7 @@ const EBX: usize = 3;
 /// RFLAGS bit 1 is always one.
 const RFLAGS: u64 = 2;
 
-/// What its VMM does about a page that the VM may not touch so.
+/// What a VM's VMM does about a page that the VM may not touch so.
 pub enum Answer {
     /// The VM gets the page, with these attributes.
     Give(u64),
@@ -123,7 +123,7 @@ impl Vm {
         Ok(Self { state, code, counts: Counts::default(), text: [0; 64], length: 0 })
     }
 
-    /// What it has said.
+    /// What the VM has said.
     pub fn said(&self) -> &str {
         core::str::from_utf8(&self.text[..self.length]).unwrap_or("something that is no text")
     }
@@ -198,7 +198,7 @@ impl Vm {
     }
 }
 
-/// What its VMM answers to CPUID, for the payload to add.
+/// What the VMM answers to CPUID, for the payload to add.
 pub const CPUID_ECX: u64 = 0x1111;
 
 /// Gives the VM a page. A large one that the host mapped in small pieces it gets piece by piece.

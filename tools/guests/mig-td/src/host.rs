@@ -20,11 +20,11 @@ const NOT_ANSWERED: Reply = Reply { status: u32::MAX, body: 0 };
 /// What a host did not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// It has no mailbox.
+    /// The host has no mailbox.
     NoMailbox,
-    /// It said no, by this number.
+    /// The host said no, by this number.
     Refused(u32),
-    /// What it was to be given does not fit, or what it gave cannot be.
+    /// What the host was to be given does not fit, or what it gave cannot be.
     Malformed,
 }
 

@@ -78,7 +78,7 @@ pub enum AuditFinding {
         vm: u8,
         /// Where the entry's range begins.
         gpa: Gpa,
-        /// Its level.
+        /// The entry's level.
         level: Level,
     },
     /// An entry of a TD names an L2 VM that has no alias of it.
@@ -89,7 +89,7 @@ pub enum AuditFinding {
         vm: u8,
         /// Where the entry's range begins.
         gpa: Gpa,
-        /// Its level.
+        /// The entry's level.
         level: Level,
     },
     /// A page is pointed to more than once.

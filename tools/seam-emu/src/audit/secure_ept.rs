@@ -15,20 +15,20 @@ use crate::td::Tdr;
 pub struct PamtView {
     /// The page.
     pub page: Hpa,
-    /// What it is.
+    /// What the page is.
     pub page_type: PageType,
     /// The TDR of the page's owner.
     pub owner: Hpa,
     /// The page's size.
     pub level: Level,
-    /// When it was blocked, in the TD's epochs.
+    /// When the page was blocked, in the TD's epochs.
     pub bepoch: u64,
 }
 
 /// An entry of a Secure EPT that is not free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SecureEptView {
-    /// Where its range begins.
+    /// Where the entry's range begins.
     pub gpa: Gpa,
     /// The level of the entry.
     pub level: Level,

@@ -148,7 +148,7 @@ pub enum BundleFault {
     List {
         /// The number of the page.
         page: usize,
-        /// How it differs.
+        /// How the page differs.
         difference: ListDifference,
     },
 }

@@ -186,7 +186,7 @@ pub enum Action {
 pub struct IrqPending {
     /// The logical processor.
     pub lp: u32,
-    /// Whether it is pending now.
+    /// Whether an interrupt is pending now.
     pub pending: bool,
 }
 

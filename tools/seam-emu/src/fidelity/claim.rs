@@ -35,7 +35,7 @@ pub(crate) const fn by_rule(gates: &'static [Gate], codes: &'static [C], note: &
     Claim { degree: Degree::Exact, backing: Backing::Rule, gates, codes, note }
 }
 
-/// It only fails, as it did when it was recorded.
+/// The leaf only fails, as it did when it was recorded.
 pub(crate) const fn never(codes: &'static [C], note: &'static str) -> Claim {
     Claim { degree: Degree::Absent, backing: Backing::Recording, gates: &[], codes, note }
 }

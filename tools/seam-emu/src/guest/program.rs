@@ -26,7 +26,7 @@ enum Request {
     Instruction(VmExit),
 }
 
-/// What it gets.
+/// What a guest program gets for what it does.
 enum Answer {
     Gprs(Gprs),
     Data(Vec<u8>),

@@ -203,7 +203,7 @@ impl L2Field<'_> {
     }
 }
 
-/// Where it stands who owns the bits of a control register.
+/// Fields that say who owns the bits of a control register.
 struct Owners {
     mask: u32,
     shadow: u32,

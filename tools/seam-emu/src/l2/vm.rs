@@ -20,7 +20,7 @@ impl Vm {
         self.0
     }
 
-    /// Whether it is an L2 VM.
+    /// Whether the VM is an L2 VM.
     pub const fn is_l2(self) -> bool {
         self.0 != 0
     }

@@ -188,7 +188,7 @@ mod tests {
         TryLock::new(&unused, priority).step(word, mode, side)
     }
 
-    /// Whether it is one that locks get to: never held in both ways at once.
+    /// Whether a word is one that locks get to: never held in both ways at once.
     const fn is_consistent(word: u64) -> bool {
         word & EXCLUSIVE == 0 || word & SHARED_MASK == 0
     }

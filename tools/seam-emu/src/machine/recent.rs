@@ -89,7 +89,7 @@ impl fmt::Display for GuestCall {
 pub struct GuestExit {
     /// Why.
     pub reason: ExitReason,
-    /// What it asked for, if it was a TDCALL.
+    /// What the guest asked for, if the exit was a TDCALL.
     pub call: Option<GuestCall>,
     /// Where: the guest's private contents, which a host may see of a TD in debug mode only.
     pub rip: u64,

@@ -51,7 +51,7 @@ impl DirtyLines {
         self.change(pfn, |pages| pages.remove(&pfn))?
     }
 
-    /// All of them.
+    /// Every dirty line, by page and key.
     pub(super) fn all(&self) -> Vec<(u64, KeyId)> {
         let of_shard = |shard: &Shard| -> Vec<(u64, KeyId)> {
             shard.pages.lock().iter().map(|(pfn, key)| (*pfn, *key)).collect()

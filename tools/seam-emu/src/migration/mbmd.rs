@@ -67,7 +67,7 @@ pub(crate) struct Mbmd {
     pub(crate) counter: le::U32,
     pub(crate) epoch: le::U32,
     pub(crate) iv_counter: le::U64,
-    /// What its kind says.
+    /// What only bundles of this kind say.
     pub(crate) details: le::U64,
     pub(crate) tag: [u8; TAG_BYTES],
 }
@@ -97,7 +97,7 @@ impl Mbmd {
         Run { counter: self.iv_counter.get(), stream: self.stream.get() }
     }
 
-    /// What its tag covers beside pages.
+    /// The bytes of the MBMD that its tag covers beside pages.
     pub(crate) fn covered(&self, kind: BundleKind) -> [u8; COVERED] {
         let mut copy = *self;
         copy.iv_counter = 0.into();

@@ -151,7 +151,7 @@ pub(crate) struct MemoryCall {
 }
 
 impl Stream<'_> {
-    /// Whether it was used in this session.
+    /// Whether the stream was used in this session.
     pub(crate) fn is_initialized(&self) -> bool {
         self.link.load(Ordering::Acquire) & INITIALIZED != 0
     }

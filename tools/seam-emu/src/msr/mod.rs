@@ -181,7 +181,7 @@ pub(crate) fn decide(owner: &Owner<'_>, index: u32, access: MsrAccess) -> Decisi
 const BITMAP_BYTES: u32 = 1024;
 /// Where a bitmap page has the range from C000_0000H on.
 const HIGH_RANGE: u32 = BITMAP_BYTES;
-/// Where it has the bitmaps of WRMSR.
+/// Where a bitmap page has the bitmaps of WRMSR.
 const WRITES: u32 = 2 * BITMAP_BYTES;
 /// First index of the high range.
 const HIGH_FIRST: u32 = 0xc000_0000;

@@ -42,11 +42,11 @@ pub enum Masking {
 /// One bit.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuFeature {
-    /// Where it is, and the name by which users know it.
+    /// Where the bit is, and the name by which users know it.
     pub feature: Feature,
-    /// What it needs.
+    /// What the feature needs.
     pub needs: Needs,
-    /// Whether it can be masked.
+    /// Whether the feature can be masked.
     pub masking: Masking,
     /// Which models have it.
     pub models: Models,

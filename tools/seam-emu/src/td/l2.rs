@@ -349,7 +349,7 @@ pub(crate) fn large_entry<'m>(tdcs: &Tdcs<'m>, vm: Vm, what: GpaLevel) -> Option
 
 /// What the pieces of a large page in the tree of one VM come to.
 pub(crate) enum Merged {
-    /// All of them are aliased with these attributes.
+    /// Every piece is aliased with these attributes.
     Aliased(L2Attributes),
     /// None is.
     NotAliased,

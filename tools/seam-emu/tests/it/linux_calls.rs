@@ -18,7 +18,7 @@ mod field {
     pub const MEMORY_POOL_REQUIRED_PAGES: u64 = 0x3100_0001_0000_0000;
     pub const EXT_REQUIRED: u64 = 0x3100_0001_0000_0001;
     pub const CPUID_CONFIG_VALUES: u64 = 0x9900_0003_0000_0500;
-    /// The others of the list.
+    /// Fields of Linux's list that have no name here.
     pub const OTHERS: [u64; 11] = [
         0x0800_0001_0000_0003,
         0x0800_0001_0000_0004,

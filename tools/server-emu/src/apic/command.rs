@@ -27,7 +27,7 @@ pub enum Delivery {
 pub struct Ipi {
     /// To whom.
     pub destination: Destination,
-    /// What it asks.
+    /// What the interrupt asks of them.
     pub delivery: Delivery,
 }
 

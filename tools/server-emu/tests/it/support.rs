@@ -58,7 +58,7 @@ impl Host {
         self.0.run()
     }
 
-    /// What it ran on.
+    /// The server that the host ran on.
     pub fn server(&self) -> &Server {
         &self.0
     }

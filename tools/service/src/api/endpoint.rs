@@ -30,11 +30,11 @@ pub enum SaysKind {
 pub struct Endpoint {
     /// The endpoint's name, behind the root.
     pub name: &'static str,
-    /// What it is for, in a sentence.
+    /// What the endpoint is for, in a sentence.
     pub summary: &'static str,
-    /// What it takes.
+    /// What the endpoint takes.
     pub body: BodyKind,
-    /// What it says when all went well.
+    /// What the endpoint says when all went well.
     pub says: SaysKind,
     /// The statuses of its errors, beside 400 for requests that it does not take, and 500 when others are busy for too long.
     pub errors: &'static [u16],

@@ -31,9 +31,9 @@ impl Default for PlatformConfig {
 /// What becomes of a VM that is asked for without `platform.tdx`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TdPolicy {
-    /// It is refused: whoever wants a TD says so.
+    /// The VM is refused: whoever wants a TD says so.
     #[default]
     WhenAsked,
-    /// It is a TD: for clients that cannot say so.
+    /// The VM is a TD: for clients that cannot say so.
     Always,
 }

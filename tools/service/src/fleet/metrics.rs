@@ -15,7 +15,7 @@ pub(super) struct Sum {
 
 #[derive(Clone, Debug, Default)]
 struct Family {
-    /// What its kind is: counter, gauge, histogram, info.
+    /// The family's kind: counter, gauge, histogram, info.
     kind: String,
     help: String,
     /// Samples in the order in which they came first.

@@ -73,7 +73,7 @@ pub enum FleetError {
     Refused(Refusal),
     /// The worker died meanwhile: what became of the TD is known by now.
     WorkerGone,
-    /// It took too long, or others were busy with the TD.
+    /// The request took too long, or others were busy with the TD.
     Overdue,
     /// No worker can be started.
     NoWorker(io::Error),

@@ -47,7 +47,7 @@ pub(super) struct Record {
     pub(super) name: String,
     pub(super) request: TdRequest,
     pub(super) state: Kept,
-    /// Why it died.
+    /// Why the TD died.
     pub(super) reason: Option<String>,
     /// What there was to say at its end.
     pub(super) report: Option<Value>,

@@ -28,26 +28,26 @@ const FORBIDDEN_CALL: i32 = 31;
 /// How far a TD is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It was asked for, and never ran.
+    /// The TD was asked for, and never ran.
     Created,
-    /// Its worker builds it.
+    /// The TD's worker builds it.
     Booting,
-    /// It runs.
+    /// The TD runs.
     Running,
-    /// Its vCPUs stand still.
+    /// The TD's vCPUs stand still.
     Paused,
-    /// It ran, and has ended: its report says how.
+    /// The TD ran, and has ended: its report says how.
     Ended,
-    /// Its worker ended without a report.
+    /// The TD's worker ended without a report.
     Died,
 }
 
 impl Phase {
-    /// All of them.
+    /// Every phase.
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Booting, Self::Running, Self::Paused, Self::Ended, Self::Died];
 
-    /// Its name.
+    /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -394,7 +394,7 @@ impl Td {
         }
     }
 
-    /// What its report says to a question.
+    /// What the TD's report says to a question.
     fn of_report(&self, order: &Order) -> Option<Value> {
         let inner = self.lock();
         let report = inner.record.report.as_ref()?;

@@ -29,9 +29,9 @@ const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 pub(super) enum NoAnswer {
     /// The worker does not follow the order.
     Refused(Refusal),
-    /// It has ended.
+    /// The worker has ended.
     Gone,
-    /// It has not answered in time.
+    /// The worker has not answered in time.
     Overdue,
 }
 
@@ -78,7 +78,7 @@ impl Worker {
         Ok((worker, said))
     }
 
-    /// Its process.
+    /// The worker's process.
     pub(super) const fn pid(&self) -> u32 {
         self.pid
     }

@@ -141,7 +141,7 @@ impl Listener {
         }
     }
 
-    /// What its clients are served with, if they are not of this machine.
+    /// What the listener's clients are served with, if they are not of this machine.
     pub(super) fn remote(&self) -> Option<Arc<Remote>> {
         match self {
             Self::Unix { .. } => None,

@@ -16,9 +16,9 @@ pub enum Peer {
     Local {
         /// The process.
         pid: i32,
-        /// Its user.
+        /// The peer's user.
         uid: u32,
-        /// Its group.
+        /// The peer's group.
         gid: u32,
     },
     /// Somebody who knows the token, from this address.

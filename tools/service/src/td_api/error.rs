@@ -67,7 +67,7 @@ impl Error for TdError {
 }
 
 impl TdError {
-    /// Its status.
+    /// The error's status.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::NoPath(_) => StatusCode::NOT_FOUND,

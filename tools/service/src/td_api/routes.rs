@@ -83,17 +83,17 @@ impl Verb {
 /// A route.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// What it does.
+    /// What the route does.
     pub verb: Verb,
-    /// Its path; `{td}` stands for the name of a TD.
+    /// The route's path; `{td}` stands for the name of a TD.
     pub path: &'static str,
-    /// What it is for, in a sentence.
+    /// What the route is for, in a sentence.
     pub summary: &'static str,
     /// The schema of its body, if it takes one.
     pub body: Option<&'static str>,
     /// Numbers that its query may have.
     pub query: &'static [&'static str],
-    /// What it says when all went well.
+    /// What the route says when all went well.
     pub says: Says,
     /// The statuses of its errors, beside those of any request.
     pub errors: &'static [u16],

@@ -56,7 +56,7 @@ impl Exit {
         }
     }
 
-    /// Whether it has to.
+    /// Whether the process has to end.
     pub fn is_set(&self) -> bool {
         self.lock().is_set
     }

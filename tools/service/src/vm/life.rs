@@ -193,7 +193,7 @@ impl Life {
         }
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the VM has ended by itself.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.shared.lock().stage, Stage::Over | Stage::NotStarted(_))
     }

@@ -101,7 +101,7 @@ pub enum VmState {
 /// What there is to say of a VM.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VmInfo {
-    /// What it was asked for with, defaults filled in.
+    /// What the VM was asked for with, defaults filled in.
     pub config: VmConfig,
     /// What the VM does.
     pub state: VmState,
@@ -267,7 +267,7 @@ impl Vm {
         })
     }
 
-    /// What its devices and the module under it have counted.
+    /// What the VM's devices and the module under it have counted.
     ///
     /// # Errors
     /// It does not run.

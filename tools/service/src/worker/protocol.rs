@@ -82,7 +82,7 @@ pub struct Plan {
     pub gdb: Option<String>,
     /// Bytes of SEAMCALLs that are kept.
     pub trace_max: u64,
-    /// Whether it may run where the kernel has no seccomp.
+    /// Whether the TD may run where the kernel has no seccomp.
     pub without_seccomp: bool,
 }
 
@@ -103,18 +103,18 @@ pub struct Asked {
 pub enum RefusalKind {
     /// The TD is in another state.
     State,
-    /// What it is asked for with cannot be had: a file, a device.
+    /// What the TD is asked for with cannot be had: a file, a device.
     Input,
     /// The host failed.
     Failed,
-    /// It took too long.
+    /// The request took too long.
     Overdue,
 }
 
 /// Why an order is not followed.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// Its kind.
+    /// The refusal's kind.
     pub kind: RefusalKind,
     /// The reason.
     pub text: String,
@@ -147,7 +147,7 @@ pub enum Said {
     Ended {
         /// What there is to say of it.
         report: Value,
-        /// Its numbers.
+        /// The TD's numbers.
         metrics: String,
     },
 }

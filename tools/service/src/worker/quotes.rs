@@ -20,7 +20,7 @@ pub type Issue = dyn Fn(Arc<Machine>) -> Box<dyn Issuer> + Send + Sync;
 pub struct Quoted {
     /// The quote.
     pub quote: Vec<u8>,
-    /// Its collateral, in the form that `tdvisor verify --collateral` takes.
+    /// The quote's collateral, in the form that `tdvisor verify --collateral` takes.
     pub collateral: String,
     /// The root that it is issued under, as PEM.
     pub root: String,

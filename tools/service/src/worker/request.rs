@@ -22,10 +22,10 @@ pub const NAME_MAX: usize = 40;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TdRequest {
-    /// Its name: small letters, digits and hyphens. One is given where there is none.
+    /// The TD's name: small letters, digits and hyphens. One is given where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its vCPUs.
+    /// How many vCPUs the TD has.
     #[serde(default = "one")]
     pub vcpus: u32,
     /// Bytes of its memory.
@@ -33,10 +33,10 @@ pub struct TdRequest {
     pub memory: u64,
     /// What boots.
     pub payload: TdPayload,
-    /// Its disks.
+    /// The TD's disks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<TdDisk>,
-    /// Whether it has a network card, on a network in user mode that reaches nothing outside.
+    /// Whether the TD has a network card, on a network in user mode that reaches nothing outside.
     #[serde(default)]
     pub network: bool,
     /// SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`.

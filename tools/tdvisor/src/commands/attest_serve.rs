@@ -51,7 +51,7 @@ pub struct Args {
     /// The key that signs tokens (P-256, PKCS #8, PEM). Default: one that ends with the process.
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
-    /// Its certificates (PEM, the leaf first), which relying parties check.
+    /// The certificates of the key that signs tokens (PEM, the leaf first), which relying parties check.
     #[arg(long, value_name = "FILE", requires = "signing_key")]
     signing_cert: Option<PathBuf>,
     /// Certificates for TLS (PEM, the leaf first).

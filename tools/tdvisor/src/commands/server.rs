@@ -308,7 +308,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 /// Makes the server, and after a reset the next one: its memory is zero, the module and its keys are as at power-on.
 struct Making<'a> {
     args: &'a Args,
-    /// What it boots from, unless it is resumed.
+    /// What the server boots from, unless it is resumed.
     parts: Option<Parts>,
     resumed: Option<Resumed>,
     console: &'a Console,

@@ -48,7 +48,7 @@ pub enum Purpose {
 /// A string.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it is for.
+    /// What the entry is for.
     pub purpose: Purpose,
     /// The string itself.
     pub text: String,

@@ -54,12 +54,12 @@ impl Answer {
         self.output.status.code().unwrap_or_else(|| panic!("tdvisor {}: ended by a signal", self.call))
     }
 
-    /// What it printed.
+    /// What the program printed.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
-    /// What it complained about.
+    /// What the program complained about.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
@@ -72,7 +72,7 @@ impl Answer {
         text
     }
 
-    /// What it printed, as JSON.
+    /// What the program printed, as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout()).unwrap_or_else(|error| {

@@ -32,7 +32,7 @@ pub fn word(file: &str) -> String {
 pub struct Run {
     /// The summary.
     pub summary: Value,
-    /// What it printed.
+    /// What the guest printed.
     pub console: String,
 }
 
@@ -50,7 +50,7 @@ impl Run {
         self.console.contains(words)
     }
 
-    /// Whether it ended by itself, all pages came back, and nothing was wrong.
+    /// Whether the guest ended by itself, all pages came back, and nothing was wrong.
     pub fn power_off(&self) -> String {
         let clean = self.summary["ending"] == json!({"kind": "powered-off", "code": 0})
             && self.summary["audit"]["ok"] == json!(true)

@@ -18,7 +18,7 @@ pub const NEWEST_GENERIC: &str = "Debian 7.3, generic kernel";
 pub const OLD_FIRMWARE: &str = "OVMF 2022.11, kernel by fw_cfg";
 /// Debian's newest build of OVMF for TDX, which enforces Secure Boot, with a kernel that the host hands over.
 pub const NEWEST_FIRMWARE: &str = "OVMF 2026.08 for TDX (Secure Boot), kernel by fw_cfg";
-/// That firmware and a disk with a distribution's signed boot loaders.
+/// Debian's newest build of OVMF for TDX, and a disk with a distribution's signed boot loaders.
 pub const GRUB_DISK: &str = "OVMF 2026.08 for TDX (Secure Boot), disk with shim, GRUB and kernel";
 /// OVMF of Debian 12 and a disk with a unified kernel image.
 pub const UKI_DISK: &str = "OVMF 2022.11, disk with systemd-boot and a UKI";

@@ -91,12 +91,12 @@ impl Tier {
 }
 
 impl Block {
-    /// Where its bytes are: the page, and the generation in which they were last looked at.
+    /// Where the block's bytes are: the page, and the generation in which they were last looked at.
     pub(crate) fn page(&self) -> (Pfn, u32) {
         (self.hpa.frame(), self.generation)
     }
 
-    /// Where its bytes are: the page and its key.
+    /// Where the block's bytes are: the page and its key.
     pub(crate) fn place(&self) -> x86_jit::CodePlace {
         x86_jit::CodePlace::new(self.hpa.frame(), self.key)
     }

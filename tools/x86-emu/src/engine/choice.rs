@@ -27,7 +27,7 @@ pub enum EngineKind {
 pub struct UnknownEngine;
 
 impl EngineKind {
-    /// All of them.
+    /// Every engine.
     pub const ALL: [Self; 2] = [Self::Interpreter, Self::Compiler];
 
     /// The engine's name.

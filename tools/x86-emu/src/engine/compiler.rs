@@ -69,7 +69,7 @@ struct Ready {
 
 /// How compiled code was left.
 enum Left {
-    /// It was not entered.
+    /// Compiled code was not entered.
     Untouched,
     /// At the first instruction of a block.
     AtBlock(Option<Link>),

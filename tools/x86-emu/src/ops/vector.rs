@@ -84,7 +84,7 @@ macro_rules! by_form {
 }
 pub(super) use by_form;
 
-/// The same lanes of both halves; the upper half is zero where the form has none.
+/// What `half` makes of the low and the high half; the upper half is zero where the form has none.
 #[inline(always)]
 pub(super) fn halves<F: Form>(mut half: impl FnMut(usize) -> u128) -> Vector {
     [half(0), if F::WIDE { half(1) } else { 0 }]

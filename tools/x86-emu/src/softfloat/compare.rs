@@ -14,7 +14,7 @@ pub(crate) enum Relation {
     Less,
     Equal,
     Greater,
-    /// One of them is no number.
+    /// One of the operands is no number.
     Unordered,
 }
 

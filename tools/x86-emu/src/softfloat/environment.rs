@@ -62,7 +62,7 @@ pub(crate) enum Tiny {
 /// What a denormal operand counts as (MXCSR.DAZ).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Denormals {
-    /// What it is.
+    /// The operand counts as the number that it is.
     Kept,
     /// A zero of its sign.
     Zero,

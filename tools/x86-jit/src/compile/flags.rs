@@ -17,7 +17,7 @@ pub(super) struct FlagState {
 /// What the host's AF means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AuxiliaryCarry {
-    /// What it says.
+    /// The host's AF is the guest's.
     Valid,
     /// Nothing: the guest's is clear.
     Clear,

@@ -48,7 +48,7 @@ static STACK: AtomicU64 = AtomicU64::new(0);
 static TURN: AtomicU32 = AtomicU32::new(0);
 /// The number of the last processor that came; 0 is the first, which was always there.
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
-/// Where it goes on.
+/// Where the processor that starts goes on.
 static GO_ON: AtomicPtr<()> = AtomicPtr::new(null_mut());
 
 /// Pages that may hold the trampoline: a start-up IPI names one of the first 256.

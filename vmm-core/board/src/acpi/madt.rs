@@ -49,7 +49,7 @@ pub(super) fn write(area: &mut Area<'_>, machine: &Machine) -> Result<u64, NoRoo
     })
 }
 
-/// That ACPI's own interrupt, 9 of the ISA bus, is level-triggered, which interrupts of that bus are not.
+/// Says that ACPI's own interrupt, 9 of the ISA bus, is level-triggered, which interrupts of that bus are not.
 fn system_control_interrupt(table: &mut Area<'_>) -> Result<(), NoRoom> {
     const ISA: u8 = 0;
     const SOURCE: u8 = address::SCI_GSI.to_le_bytes()[0];

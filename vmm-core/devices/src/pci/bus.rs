@@ -60,7 +60,7 @@ pub trait PciFunction: Send {
 struct Slot {
     device: u8,
     function: Mutex<Box<dyn PciFunction>>,
-    /// What it answers for in memory: first address in the low half, bytes in the high half; zero for nothing.
+    /// What the function answers for in memory: first address in the low half, bytes in the high half; zero for nothing.
     claimed: AtomicU64,
 }
 

@@ -40,7 +40,7 @@ const PIN_A: u8 = 1;
 pub struct Identity {
     /// Who made it.
     pub vendor: u16,
-    /// What it is.
+    /// Which device the function is, by its vendor's number.
     pub device: u16,
     /// The revision of the function.
     pub revision: u8,

@@ -96,7 +96,7 @@ pub trait Disk: Send {
     /// The capacity, in sectors. It does not change.
     fn sectors(&self) -> u64;
 
-    /// Whether it can be written to.
+    /// Whether the disk can be written to.
     fn access(&self) -> DiskAccess;
 
     /// Reads from `sector` on.

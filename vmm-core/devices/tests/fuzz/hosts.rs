@@ -29,7 +29,7 @@ pub struct Target {
     pub request: fn(&mut Guest, &mut Chance, Straight),
 }
 
-/// All of them.
+/// Every device, as a target.
 pub const DEVICES: [Target; 7] = [
     Target { name: "blk", make: disk, request: disk_request },
     Target { name: "rng", make: rng, request: rng_request },

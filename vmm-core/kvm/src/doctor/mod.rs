@@ -55,7 +55,7 @@ pub enum LinkKind {
 }
 
 impl LinkKind {
-    /// What it is called.
+    /// What the link is called.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "processor with TDX",
@@ -163,7 +163,7 @@ pub enum LinkState {
 pub struct Link {
     /// Which.
     pub kind: LinkKind,
-    /// Whether it holds.
+    /// Whether the link holds.
     pub state: LinkState,
     /// What the machine says.
     pub found: String,

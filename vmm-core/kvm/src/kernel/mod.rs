@@ -275,7 +275,7 @@ pub trait KernelVcpu: Send + Sync {
 pub struct Added {
     /// Pages that were added.
     pub pages: u64,
-    /// Why it went no further.
+    /// Why no further page was added, if pages are left.
     pub result: Result<(), Refusal>,
 }
 

@@ -115,7 +115,7 @@ pub(super) fn cases<K: Kernel>() -> Vec<Case<K>> {
 #[derive(Debug, Default)]
 struct Story {
     console: String,
-    /// What it said of its own run.
+    /// What the guest said of its own run.
     result: Option<u64>,
     /// Frames that it gave to its monitor, and took back.
     shared: u64,

@@ -14,7 +14,7 @@ use super::boot_files::LinuxFiles;
 pub enum BadKernel {
     /// An ELF file for another processor.
     OtherMachine,
-    /// Neither a bzImage nor an ELF file.
+    /// The file is neither a bzImage nor an ELF file.
     NoKernel,
     /// A bzImage whose boot protocol is too old: this one.
     OldProtocol(u16),

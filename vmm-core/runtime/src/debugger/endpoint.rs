@@ -30,7 +30,7 @@ pub enum Endpoint {
 /// Why text names no endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointError {
-    /// Neither a path nor HOST:PORT.
+    /// The text is neither a path nor HOST:PORT.
     Malformed,
     /// The host's name has no address.
     UnknownHost,
@@ -122,7 +122,7 @@ impl Listener {
         left
     }
 
-    /// Where it listens.
+    /// Where the listener listens.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }

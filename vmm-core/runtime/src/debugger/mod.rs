@@ -74,18 +74,18 @@ pub(crate) trait Subject: Sync {
     /// Ends it.
     fn kill(&self);
 
-    /// What its processors are called.
+    /// What the subject's processors are called.
     fn words(&self) -> Words;
 }
 
 /// How processors are spoken of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Words {
-    /// One of them.
+    /// The word for one processor.
     pub(crate) one: &'static str,
-    /// Where it executes.
+    /// The word for where a processor executes.
     pub(crate) inside: &'static str,
-    /// Where it does not.
+    /// The word for where a processor does not execute.
     pub(crate) outside: &'static str,
 }
 

@@ -49,7 +49,7 @@ impl Arch for X86_64 {
 /// A vCPU's registers, or what a client wants them to be.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub(super) struct GdbRegisters {
-    /// What they are.
+    /// The registers' values.
     pub(super) state: Box<CpuState>,
     /// What was sent, in the form in which they are shown.
     sent: Vec<u8>,

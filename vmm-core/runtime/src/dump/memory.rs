@@ -16,12 +16,12 @@ pub(super) const PAGE: usize = to_usize(PAGE_SIZE);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     gpa: Gpa,
-    /// Where it is, and how many bytes follow there.
+    /// Where the memory is in the host's, and how many bytes follow there.
     places: Vec<(Hpa, u64)>,
 }
 
 impl Piece {
-    /// Where it begins.
+    /// Where the piece begins.
     pub(super) const fn gpa(&self) -> Gpa {
         self.gpa
     }

@@ -35,9 +35,9 @@ const NOTE_ALIGNMENT: usize = 4;
 
 /// Bytes of `struct elf_prstatus` of x86-64.
 const PRSTATUS_BYTES: usize = 336;
-/// Where it has the process.
+/// Where `struct elf_prstatus` has the process.
 const PRSTATUS_PID: usize = 32;
-/// Where it has the registers.
+/// Where `struct elf_prstatus` has the registers.
 const PRSTATUS_REGISTERS: usize = 112;
 
 fn note(name: &[u8], kind: u32, contents: &[u8]) -> Vec<u8> {

@@ -44,7 +44,7 @@ impl std::fmt::Debug for Live<'_> {
 
 /// A TD that runs.
 pub trait RunningTd: Sync {
-    /// How it is doing now.
+    /// How the TD is doing now.
     fn look(&self) -> LiveTd;
 
     /// What an inspector shows of it. It is whole only while the TD is paused.
@@ -68,7 +68,7 @@ pub trait RunningTd: Sync {
 
 /// A server that runs.
 pub trait RunningServer: Sync {
-    /// How it is doing now.
+    /// How the server is doing now.
     fn look(&self) -> LiveServer;
 }
 
@@ -77,7 +77,7 @@ pub trait RunningServer: Sync {
 pub struct LiveTd {
     /// The TD.
     pub tdr: Hpa,
-    /// Whether it has ended, and its vCPUs are leaving or have left.
+    /// Whether the TD has ended, and its vCPUs are leaving or have left.
     pub has_ended: bool,
     /// The TD's vCPUs, by index.
     pub vcpus: Vec<LiveVcpu>,
@@ -100,14 +100,14 @@ pub struct LiveVcpu {
     pub lp: LpId,
     /// How often it left the guest, by reason.
     pub exits: BTreeMap<ExitKind, u64>,
-    /// Whether it halted with interrupts blocked, and nothing woke it before the TD ended.
+    /// Whether the vCPU halted with interrupts blocked, and nothing woke it before the TD ended.
     pub halted_for_good: bool,
 }
 
 /// A server at a moment.
 #[derive(Clone, Debug)]
 pub struct LiveServer {
-    /// Whether it has ended, and its processors are stopping or have stopped.
+    /// Whether the server has ended, and its processors are stopping or have stopped.
     pub has_ended: bool,
     /// SEAMCALLs of its host by leaf.
     pub calls: BTreeMap<String, u64>,

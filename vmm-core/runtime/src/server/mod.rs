@@ -61,13 +61,13 @@ impl fmt::Debug for ServerSpec<'_> {
 
 /// What a server has around it: no part of it, and in no snapshot.
 pub struct Outside {
-    /// Where its serial port prints.
+    /// Where the server's serial port prints.
     pub console: Box<dyn Write + Send>,
     /// The text on its console at which it is frozen.
     pub freeze_at: Option<String>,
     /// Texts on its console at which it is noted where it stands.
     pub marks: Marks,
-    /// Where its SEAMCALLs are written.
+    /// Where the host's SEAMCALLs are written.
     pub trace: Option<Arc<Trace>>,
     /// SEAMCALLs that fail on purpose.
     pub faults: Option<FaultPlan>,
@@ -86,7 +86,7 @@ impl fmt::Debug for Outside {
 pub enum ServerEvent<'e> {
     /// Every processor is about to have its thread.
     Running,
-    /// It has ended, and no processor runs.
+    /// The server has ended, and no processor runs.
     Ended(&'e Ending),
 }
 
@@ -119,7 +119,7 @@ impl std::error::Error for ServerSessionError {}
 /// Why a server is not in a file.
 #[derive(Debug)]
 pub enum SaveServerError {
-    /// It cannot be saved.
+    /// The server cannot be saved.
     Server(SaveError),
     /// The file.
     Snapshot(SnapshotError),
@@ -271,7 +271,7 @@ impl<'e> ServerSession<'e> {
         self.input.clone()
     }
 
-    /// How it runs.
+    /// How the server runs.
     pub fn pace(&self) -> Pace {
         self.server.pace()
     }
@@ -341,7 +341,7 @@ pub struct ServerEnded {
 }
 
 impl ServerEnded {
-    /// How it ended.
+    /// How the server ended.
     pub const fn ending(&self) -> &Ending {
         &self.ending
     }

@@ -11,13 +11,13 @@ use super::marks::Executed;
 /// The facts of a server's run.
 #[derive(Clone, Debug)]
 pub struct ServerReport {
-    /// How it ended.
+    /// How the server ended.
     pub ending: Ending,
     /// SEAMCALLs of its host, by leaf and status.
     pub calls: Counts,
-    /// What its host did that deserves a line, in order.
+    /// What the server's host did that deserves a line, in order.
     pub notices: Vec<Notice>,
-    /// Such things beyond the bound of what is kept.
+    /// How many notices there were beyond the bound of what is kept.
     pub lost_notices: u64,
     /// What the module and the memory noticed the host doing wrong.
     pub violations: Vec<HostViolation>,

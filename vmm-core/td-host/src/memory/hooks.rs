@@ -63,7 +63,7 @@ pub enum SeptError {
     WrongPage {
         /// The leaf that freed it.
         leaf: TdhLeaf,
-        /// What it freed.
+        /// The page that the module freed.
         freed: Pfn,
     },
     /// The module and the host differ about the table of an L2 VM.

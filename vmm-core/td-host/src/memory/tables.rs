@@ -33,7 +33,7 @@ pub(super) enum L2Page {
     Spare(Pfn),
     /// A table of the VM's Secure EPT.
     Linked(Pfn),
-    /// It was one, and was cleaned.
+    /// A page that was a table of the VM, and was cleaned.
     Removed(Pfn),
     /// The module gave it back, but the caches could not be cleaned of it.
     Unclean(Pfn),

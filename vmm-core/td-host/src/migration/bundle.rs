@@ -217,7 +217,7 @@ impl Announcement {
 pub struct SharedPage {
     /// Which frame.
     pub gfn: Gfn,
-    /// What it holds.
+    /// The page's contents.
     pub contents: Page,
 }
 
@@ -243,7 +243,7 @@ impl SharedPages {
 /// What the host keeps of a vCPU beside the module.
 #[derive(Clone, Debug)]
 pub struct VcpuHost {
-    /// How it is entered next: with the answer to what it asked last, or plainly.
+    /// How the vCPU is entered next: with the answer to what it asked last, or plainly.
     pub next: Entry,
     /// The registers of its APIC that the host models.
     pub apic: LocalApic,

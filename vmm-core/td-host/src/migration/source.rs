@@ -76,7 +76,7 @@ enum Next {
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// This is to be delivered.
+    /// A message is to be delivered.
     Say(Message),
     /// There is nothing to say: step again.
     Quiet,

@@ -162,7 +162,7 @@ impl<'h, P: Platform> Td<'h, P> {
         self.memory.audit(&mut seat)
     }
 
-    /// What its private and its shared memory are mapped to, as the host has it. Call it at rest.
+    /// What the TD's private and its shared memory are mapped to, as the host has it. Call it at rest.
     ///
     /// # Errors
     /// The host's processor cannot be had.

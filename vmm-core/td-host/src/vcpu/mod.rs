@@ -61,7 +61,7 @@ impl Vcpu {
         self.mtrrs.lock()
     }
 
-    /// Whether it halted with interrupts blocked, and the TD ended before anything woke it.
+    /// Whether the vCPU halted with interrupts blocked, and the TD ended before anything woke it.
     pub fn is_halted_for_good(&self) -> bool {
         self.halted_for_good.load(Ordering::Relaxed)
     }

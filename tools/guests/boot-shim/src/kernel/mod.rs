@@ -32,7 +32,7 @@ pub const ELF_ALIGNMENT: u32 = 0x20_0000;
 /// Why a kernel file cannot be booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelError {
-    /// Neither a bzImage nor an ELF file.
+    /// The file is neither a bzImage nor an ELF file.
     Unknown,
     /// A bzImage that is not whole or contradicts itself.
     CorruptBzImage(&'static str),
@@ -106,7 +106,7 @@ type Parts<'a> = heapless::Vec<Part<'a>, MAX_PARTS>;
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
     parts: Parts<'a>,
-    /// Where it is entered.
+    /// Where the kernel is entered.
     pub entry: u64,
     /// The memory from its first to its last byte.
     pub range: Range,

@@ -229,7 +229,7 @@ impl<'h> MigTd<'h> {
         Self { td, conduct, console, monitor, orders: Mutex::new(orders), outcomes: Mutex::new(outcomes) }
     }
 
-    /// What it printed.
+    /// What the migration TD printed.
     pub fn console(&self) -> String {
         self.console.lock().unwrap().clone()
     }
@@ -271,7 +271,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Both trust the test root, and their hosts are honest.
+    /// A setup in which both migration TDs trust the test root, and their hosts are honest.
     pub fn honest() -> Self {
         let both = [test_root(17), test_root(17)];
         Self { measured: both.clone(), handed_over: both }

@@ -80,7 +80,7 @@ impl Sampler {
         self.left
     }
 
-    /// So many instructions have passed.
+    /// Counts instructions that have passed, and takes a sample where one is due.
     pub(super) fn passed(&mut self, instructions: u64, lp: usize, state: &CpuState) {
         self.left = self.left.saturating_sub(instructions);
         if self.left == 0 {

@@ -12,7 +12,7 @@ pub struct QuoteError {
     pub value: u64,
     /// The error's name without `SGX_QL_`.
     name: &'static str,
-    /// What it means.
+    /// What the error means.
     pub cause: &'static str,
 }
 

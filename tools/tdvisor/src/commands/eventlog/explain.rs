@@ -46,10 +46,10 @@ pub struct Args {
     /// The kernel of a direct boot, or the one that the last of the boot loaders starts.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Its initrd.
+    /// The kernel's initrd.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Its command line.
+    /// The kernel's command line.
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// The firmware: a kind of OVMF build, or this project's boot shim. Without it, the boot shim for a log that it

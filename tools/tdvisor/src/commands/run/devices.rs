@@ -60,7 +60,7 @@ pub struct DeviceArgs {
     clock: bool,
 }
 
-/// This machine's clock.
+/// The clock of the machine that this program runs on.
 fn clock() -> Option<u64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     u64::try_from(since.as_nanos()).ok()

@@ -129,7 +129,7 @@ pub struct Silence<'a> {
     pub kernel_spoke: Option<bool>,
     /// Whether the init of a command said anything, where there is one.
     pub command_spoke: Option<bool>,
-    /// What its console said.
+    /// What the guest's console said.
     pub said: Option<Remark>,
 }
 

@@ -66,12 +66,12 @@ impl Image {
         Err(Failure::input(path.display(), "this TDVF image is no UEFI firmware: it has no variable store"))
     }
 
-    /// What it is called.
+    /// What the image is called.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it is UEFI firmware: that has a variable store.
+    /// Whether the image is UEFI firmware: that has a variable store.
     pub fn is_uefi(&self) -> bool {
         TdvfImage::parse(&self.bytes)
             .is_ok_and(|image| image.sections().any(|section| section.kind == SectionKind::CFV))

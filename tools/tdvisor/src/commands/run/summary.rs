@@ -173,7 +173,7 @@ impl Summary {
             .map(Failure::Internal)
     }
 
-    /// How it ended, in a sentence.
+    /// How the run ended, in a sentence.
     fn headline(&self) -> String {
         match (&self.ending, &self.panic) {
             (Ending::Stopped, _) if self.timed_out => "the TD was stopped: its time was up".to_owned(),

@@ -35,7 +35,7 @@ pub struct ToldArgs {
     metrics: Option<PathBuf>,
 }
 
-/// Where it is told.
+/// The files that a run is told in, opened.
 pub struct Told {
     secrecy: Secrecy,
     vcpus: u32,

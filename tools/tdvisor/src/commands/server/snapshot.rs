@@ -30,7 +30,7 @@ pub struct SnapshotArgs {
 
 /// A snapshot to go on from.
 pub struct Resumed {
-    /// Where it comes from.
+    /// The snapshot's file.
     pub file: PathBuf,
     /// The server.
     pub snapshot: ServerSnapshot,

@@ -32,7 +32,7 @@ impl Summary {
         Self { report, panic, snapshot, marks, time }
     }
 
-    /// How it ended, as one line.
+    /// How the server ended, as one line.
     pub fn ending(&self) -> String {
         match &self.report.ending {
             Ending::PowerOff { code: 0 } => "the host powered off: success".to_owned(),

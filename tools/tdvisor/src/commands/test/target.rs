@@ -25,7 +25,7 @@ pub struct Outcome {
     pub name: String,
     /// The line of the plan in which it begins, from 1.
     pub line: usize,
-    /// Whether it passed.
+    /// Whether the target passed.
     pub verdict: Verdict,
     /// The exit status of the command; none if it was killed.
     pub status: Option<i32>,
@@ -97,7 +97,7 @@ impl Outcome {
         is_tap.then_some(tap)
     }
 
-    /// Why it has its verdict, in a few words.
+    /// Why the target has its verdict, in a few words.
     pub fn why(&self) -> String {
         let failed = self.tap().map_or(0, |tap| tap.failed());
         match self.status {

@@ -9,7 +9,7 @@ use super::{Packed, aes, sha};
 /// How an instruction of the table works on the 8 bytes of MMX registers.
 #[derive(Clone, Copy)]
 pub(crate) enum Mmx {
-    /// It does not exist.
+    /// The instruction has no form for MMX registers.
     None,
     /// The low half of a result follows from the low halves of the operands.
     Lanes,

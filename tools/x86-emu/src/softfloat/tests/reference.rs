@@ -40,7 +40,7 @@ impl Exact {
         self.numerator.sign() == Sign::Minus
     }
 
-    /// Both with the lower exponent.
+    /// The numerators of both numbers with the lower of their exponents, and that exponent.
     fn aligned(&self, other: &Self) -> (BigInt, BigInt, i64) {
         let low = self.exponent.min(other.exponent);
         let a = &self.numerator << (self.exponent - low) as u64;

@@ -54,7 +54,7 @@ const PACKET_BYTES: usize = 16 << 10;
 /// How a stream moved bytes. Streams never wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// This many.
+    /// This many bytes were moved.
     Bytes(usize),
     /// None now.
     Later,

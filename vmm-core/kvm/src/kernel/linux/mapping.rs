@@ -63,7 +63,7 @@ impl Mapping {
         Ok(Self(Arc::new(Region { start, bytes })))
     }
 
-    /// Where it is.
+    /// The address of the mapping in this process.
     pub(super) fn address(&self) -> u64 {
         self.0.start.as_ptr() as u64
     }

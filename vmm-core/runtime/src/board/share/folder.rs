@@ -23,7 +23,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether it is the folder itself, or the one above.
+    /// Whether the entry is `.` or `..`: the folder itself, or its parent.
     pub(super) fn is_dots(&self) -> bool {
         matches!(&self.name[..], b"." | b"..")
     }

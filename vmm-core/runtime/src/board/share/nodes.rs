@@ -24,7 +24,7 @@ struct Node {
     held: u64,
 }
 
-/// All of them.
+/// Every file and folder that the guest holds.
 pub(super) struct Nodes {
     nodes: BTreeMap<u64, Node>,
     by_name: BTreeMap<(u64, OsString), u64>,

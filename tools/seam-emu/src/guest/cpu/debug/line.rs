@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A processor whose instructions a debugger can stop, at this moment.
 pub trait Debuggable {
-    /// Its number.
+    /// The processor's number.
     fn lp(&self) -> usize;
 
     /// The memory that its instructions see.
@@ -25,7 +25,7 @@ pub trait Debuggable {
     /// Whether something else than its instructions wants it: an interrupt of the host, the end of the machine.
     fn is_wanted(&self) -> bool;
 
-    /// Whether it takes turns with others, and its turn is over.
+    /// Whether the processor takes turns with others, and its turn is over.
     fn turn_is_over(&self) -> bool;
 }
 

@@ -38,7 +38,7 @@ impl Space {
         Self(Kind::Guest(space))
     }
 
-    /// That of a host.
+    /// The memory of a host.
     #[must_use]
     pub const fn of_host(memory: HostMemory) -> Self {
         Self(Kind::Host(memory))

@@ -57,7 +57,7 @@ enum Fate {
     Over,
 }
 
-/// All of them.
+/// Every TCP connection of a guest.
 pub(super) struct TcpFlows {
     flows: BTreeMap<Key, Flow>,
     /// Forwarded ports: the listener, and the guest's port.

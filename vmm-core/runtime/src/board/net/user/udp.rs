@@ -21,7 +21,7 @@ const AT_A_TIME: usize = 32;
 struct Flow {
     socket: UdpSocket,
     token: u64,
-    /// When it was used, in turns of the counter.
+    /// When the flow was last used, in turns of the counter.
     used: u64,
 }
 
@@ -38,7 +38,7 @@ struct Sender {
     used: u64,
 }
 
-/// All of them.
+/// Every UDP flow of a guest.
 pub(super) struct UdpFlows {
     flows: BTreeMap<Key, Flow>,
     /// Forwarded ports by their token: the socket, and the guest's port.

@@ -34,9 +34,9 @@ enum Child {
 struct Inode {
     /// Where the host has it, if it has.
     lower: Option<PathBuf>,
-    /// What it is, where that is not what the host says.
+    /// Attributes of the guest's, where they are not those that the host says.
     attributes: Option<Attributes>,
-    /// What is in it, likewise.
+    /// Contents of the guest's, where they are not those that the host has.
     contents: Option<Contents>,
     /// What a link says that the guest made.
     target: Option<Vec<u8>>,
@@ -50,7 +50,7 @@ struct Inode {
     /// How often the guest holds it, and has it open.
     held: u64,
     opened: u64,
-    /// What it took of the budget, without its contents.
+    /// What the inode took of the budget, without its contents.
     cost: u64,
 }
 
@@ -88,7 +88,7 @@ impl Inodes {
         self.inodes.get_mut(&number).ok_or(Errno::STALE)
     }
 
-    /// What it is.
+    /// The attributes of an inode.
     pub(super) fn attributes(&self, number: u64) -> Result<Attributes, Errno> {
         let inode = self.inode(number)?;
         let mut found = match (&inode.attributes, &inode.lower) {
