@@ -6,6 +6,7 @@
 #![cfg(shuttle)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[expect(dead_code, unused_imports, reason = "the tests that explore nothing use the rest")]
 mod common;
 
 use std::sync::Arc;

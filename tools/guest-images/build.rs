@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use freestanding_build::{Workspace, variable};
 
 #[path = "src/pack.rs"]
-#[allow(dead_code, missing_docs, reason = "shared with the library, which documents and tests it")]
+#[expect(dead_code, reason = "shared with the library, which documents and tests it")]
 mod pack;
 
 const GUESTS: [&str; 5] = ["hello-td", "fault-td", "boot-shim", "compliance", "l1-vmm"];

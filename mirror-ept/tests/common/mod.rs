@@ -1,7 +1,5 @@
 //! A model of what stands outside the crate, and an MMU over it.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
-
 mod model;
 mod pages;
 

@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use freestanding_build::{Workspace, variable};
 
 #[path = "../../guest-images/src/pack.rs"]
-#[allow(
+#[expect(
     dead_code,
-    missing_docs,
     reason = "shared with the other images' crate, which documents and tests it"
 )]
 mod pack;

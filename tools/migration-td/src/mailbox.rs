@@ -109,10 +109,8 @@ fn pair(words: [u32; 2]) -> [u8; 8] {
     (low | high << 32).to_le_bytes()
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "each half is 32 bits")]
-fn halves(bytes: [u8; 8]) -> [u32; 2] {
-    let word = u64::from_le_bytes(bytes);
-    [word as u32, (word >> 32) as u32]
+fn halves([a, b, c, d, e, f, g, h]: [u8; 8]) -> [u32; 2] {
+    [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes)
 }
 
 /// How a migration TD reaches the TD that moves (TDH.SERVTD.BIND).

@@ -377,7 +377,7 @@ pub enum VmxPlace {
 
 /// A VMX instruction other than VMCALL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[allow(missing_docs, reason = "the names are the mnemonics")]
+#[expect(missing_docs, reason = "the names are the mnemonics")]
 pub enum VmxInstruction {
     Vmxon,
     Vmxoff,

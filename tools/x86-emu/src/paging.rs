@@ -295,7 +295,7 @@ impl Cpu {
         reserved
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one entry, where it is, and on whose behalf")]
+    #[expect(clippy::too_many_arguments, reason = "one entry, where it is, and on whose behalf")]
     fn mark(
         &mut self,
         env: &mut Env<'_>,

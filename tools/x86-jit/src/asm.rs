@@ -6,7 +6,6 @@ use crate::ir::Width;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Host(pub(crate) u8);
 
-#[allow(dead_code, reason = "a whole register file")]
 impl Host {
     pub(crate) const RAX: Self = Self(0);
     pub(crate) const RCX: Self = Self(1);
@@ -132,7 +131,6 @@ impl Asm {
     }
 
     /// An instruction with ModRM. `bytes` says that its registers are bytes, so that SIL and its kin are meant.
-    #[allow(clippy::too_many_arguments, reason = "the parts of an encoding")]
     fn modrm(&mut self, prefix: &[u8], opcode: &[u8], wide: bool, bytes: bool, reg: u8, rm: Rm) {
         self.raw(prefix);
         let (x, b) = match rm {

@@ -108,7 +108,7 @@ pub enum Source {
 /// Two operands that set the arithmetic flags; numbered as in their opcodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the instructions")]
+#[expect(missing_docs, reason = "the names are the instructions")]
 pub enum Arithmetic {
     Add = 0,
     Or = 1,
@@ -123,7 +123,7 @@ pub enum Arithmetic {
 
 /// One operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are the instructions")]
+#[expect(missing_docs, reason = "the names are the instructions")]
 pub enum Unary {
     Increment,
     Decrement,
@@ -191,7 +191,7 @@ pub enum Scan {
 
 /// Operations of BMI1 and BMI2 that are made of general registers. The host has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names are the instructions")]
+#[expect(missing_docs, reason = "the names are the instructions")]
 pub enum BitField {
     Andn,
     Bextr,
@@ -216,7 +216,7 @@ impl BitField {
 /// Waits for memory accesses before it; the host's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the instructions")]
+#[expect(missing_docs, reason = "the names are the instructions")]
 pub enum Fence {
     Lfence = 0xE8,
     Mfence = 0xF0,
@@ -226,7 +226,7 @@ pub enum Fence {
 /// Shifts and rotates; numbered as in ModRM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are the instructions")]
+#[expect(missing_docs, reason = "the names are the instructions")]
 pub enum Shift {
     Rol = 0,
     Ror = 1,
@@ -352,7 +352,7 @@ impl Length {
 
 /// An AVX instruction that does in each half what an SSE instruction does: the host needs no AVX for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "operands are named for what they are")]
+#[expect(missing_docs, reason = "operands are named for what they are")]
 pub enum Avx {
     /// `to = op(first, from)`, where an SSE instruction would have `first` in its destination. An operand in memory of 16 bytes
     /// by its encoding is as long as the instruction.
@@ -375,7 +375,7 @@ pub enum Avx {
 
 /// A guest instruction of 64-bit mode. Targets of branches count from the block's first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "operands are named for what they are")]
+#[expect(missing_docs, reason = "operands are named for what they are")]
 pub enum Insn {
     Nothing,
     Move {

@@ -36,9 +36,9 @@ mod asm;
 mod compile;
 mod context;
 pub mod ir;
-#[allow(unsafe_code, reason = "mappings of code; the proof is in the crate's docs")]
+#[expect(unsafe_code, reason = "mappings of code; the proof is in the crate's docs")]
 mod region;
-#[allow(unsafe_code, reason = "the jump into compiled code; the proof is in the crate's docs")]
+#[expect(unsafe_code, reason = "the jump into compiled code; the proof is in the crate's docs")]
 mod run;
 #[cfg(test)]
 mod tests;

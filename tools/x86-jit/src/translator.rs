@@ -290,7 +290,7 @@ impl Translator {
             FloatingPoint::Refused
         };
         context.jumps = self.jumps.as_ptr().expose_provenance() as u64;
-        #[allow(unsafe_code, reason = "the one call of compiled code")]
+        #[expect(unsafe_code, reason = "the one call of compiled code")]
         // SAFETY: the entry is of kept code, which was compiled for this incarnation of the arena; entries of the TLB are of it too. Arena
         // and TLB are borrowed, and code, jump table and context are owned and not touched until the call is over.
         let returned = unsafe { run::enter(context, entry, (*budget).min(MAX_BUDGET)) };

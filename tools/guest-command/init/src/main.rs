@@ -6,7 +6,7 @@
 
 mod mounts;
 #[path = "../../src/protocol.rs"]
-#[allow(dead_code, reason = "the host uses the other half")]
+#[expect(dead_code, reason = "the host uses the other half")]
 mod protocol;
 mod relay;
 mod wire;

@@ -13,7 +13,7 @@
 //!   instructions whose effects are the registers and that memory. One [`Native`] exists at a time.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#![allow(unsafe_code, reason = "generated machine code is run on the host; the proof is in the module docs")]
+#![expect(unsafe_code, reason = "generated machine code is run on the host; the proof is in the module docs")]
 
 use std::sync::{Mutex, MutexGuard};
 

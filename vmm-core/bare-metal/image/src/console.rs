@@ -31,7 +31,7 @@ static WRITER: Mutex<Serial> = Mutex::new(Serial);
 
 struct Serial;
 
-#[allow(unsafe_code, reason = "a 16550 cannot change memory")]
+#[expect(unsafe_code, reason = "a 16550 cannot change memory")]
 fn port(offset: u16) -> Port {
     // SAFETY: the image runs in ring 0; a serial port does not reach memory.
     unsafe { Port::claim(COM1 + offset) }

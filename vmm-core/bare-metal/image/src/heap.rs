@@ -3,7 +3,7 @@
 //! **Why this is sound.** The allocator keeps the contract of [`GlobalAlloc`] for memory that it was given, and a lock lets one
 //! processor at a time use it. Interrupt handlers do not allocate, so nobody waits for itself. The memory that [`init`] gets
 //! is promised to it by its caller.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "an allocator; the proof is above")]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};

@@ -56,7 +56,7 @@ pub fn end(status: Status) -> ! {
     cpu::stop()
 }
 
-#[allow(
+#[expect(
     unsafe_code,
     reason = "the ports are those that the command line and ACPI name for the machine's end"
 )]
