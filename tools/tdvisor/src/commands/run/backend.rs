@@ -2,7 +2,7 @@
 
 use tdvisor_runtime::kvm::host::{Asked, Error, Linux, uapi};
 
-use super::Args;
+use super::args::{Args, USUAL_MAX_PAGE};
 use crate::outcome::Failure;
 
 /// What a user wants the TD to run on.
@@ -68,7 +68,7 @@ impl Args {
             ("--deterministic", self.deterministic.is_some()),
             ("--trace", self.trace.is_some()),
             ("--inject", self.inject.is_some()),
-            ("--max-page", self.max_page != super::USUAL_MAX_PAGE),
+            ("--max-page", self.max_page != USUAL_MAX_PAGE),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }

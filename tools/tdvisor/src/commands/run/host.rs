@@ -1,0 +1,73 @@
+//! The machine under a TD: ours, or one that has TDX.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use machine_emu::trace::Trace;
+use td_host::td::config::TdConfig;
+use tdvisor_devices::acpi_pm::Nanoseconds;
+use tdvisor_monitor::QuoteSource;
+use tdvisor_runtime::Machine;
+use tdvisor_runtime::kvm::host as kvm;
+
+use super::quotes::{Genuine, LastQuote, TestIssuer};
+
+/// The machine under the TD.
+pub(super) enum Host {
+    Emulated(Box<Machine>),
+    Kvm(kvm::Linux),
+}
+
+impl Host {
+    /// The host's time, for the timers of the board.
+    pub(super) fn clock(&self) -> Nanoseconds {
+        match self {
+            Self::Emulated(machine) => nanoseconds_of(machine.platform().machine()),
+            Self::Kvm(_) => {
+                let started = Instant::now();
+                Box::new(move || started.elapsed().as_nanos() as u64)
+            }
+        }
+    }
+
+    /// Where a TD's quotes come from that no service gives. A TD on a processor gets test quotes where somebody asks for them.
+    pub(super) fn issuer(&self, last: &LastQuote, wanted: bool) -> Option<Box<dyn QuoteSource>> {
+        let genuine = match self {
+            Self::Emulated(machine) => Genuine::Machine(machine.platform().machine()),
+            Self::Kvm(_) if wanted => Genuine::Unchecked,
+            Self::Kvm(_) => return None,
+        };
+        Some(Box::new(TestIssuer::new(genuine, last.clone())))
+    }
+
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        match self {
+            Self::Emulated(machine) => Some(machine.platform().trace()),
+            Self::Kvm(_) => None,
+        }
+    }
+}
+
+/// What a TD is asked for, as KVM is told.
+pub(super) struct KvmConfig(pub(super) TdConfig);
+
+impl From<KvmConfig> for kvm::TdSpec {
+    fn from(KvmConfig(config): KvmConfig) -> Self {
+        Self {
+            memory: config.memory,
+            vcpus: config.vcpus,
+            attributes: config.attributes,
+            hob_extensions: config.hob_extensions,
+            config_id: config.ids.config_id,
+            owner: config.ids.owner,
+            owner_config: config.ids.owner_config,
+        }
+    }
+}
+
+/// The machine's time, for the timers of its board.
+pub(in crate::commands) fn nanoseconds_of(machine: Arc<seam_emu::Machine>) -> Nanoseconds {
+    const NANOSECONDS: u128 = 1_000_000_000;
+    let hertz = u128::from(machine.config().tsc_hz.max(1));
+    Box::new(move || (u128::from(machine.tsc()) * NANOSECONDS / hertz) as u64)
+}
