@@ -18,7 +18,8 @@ fn rooms(text: &str) -> Vec<(String, Option<u32>)> {
         // A floor's number or blanks, then the room; what a room is goes on further right.
         let Some((number, rest)) = line.split_at_checked(3) else { continue };
         floor = number.trim().parse().ok().or(floor);
-        let room = rest.split_whitespace().next().filter(|_| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+        let room =
+            rest.split_whitespace().next().filter(|_| rest.starts_with(|c: char| c.is_ascii_lowercase()));
         rooms.extend(room.map(|room| (room.to_owned(), floor)));
     }
     rooms
@@ -33,7 +34,9 @@ fn members() -> BTreeMap<String, String> {
     let workspace: Table = read("Cargo.toml").parse().unwrap();
     let members = workspace["workspace"]["members"].as_array().unwrap();
     let folders = members.iter().map(|member| member.as_str().unwrap().to_owned());
-    folders.map(|folder| (manifest(&folder)["package"]["name"].as_str().unwrap().to_owned(), folder)).collect()
+    folders
+        .map(|folder| (manifest(&folder)["package"]["name"].as_str().unwrap().to_owned(), folder))
+        .collect()
 }
 
 /// The room that a folder is, or is a part of.

@@ -41,7 +41,9 @@ fn repeated(text: &str) -> Vec<String> {
 #[test]
 fn a_row_and_a_line_that_stand_twice_are_found() {
     let line = "A sentence that is long enough to be said once only.";
-    let text = format!("{line}\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 1 | 2 |\n\n{line}\n\n```\n{line}\n```\n");
+    let text = format!(
+        "{line}\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 1 | 2 |\n\n{line}\n\n```\n{line}\n```\n"
+    );
     let expected = ["lines 5 and 7: 1 | 2".to_owned(), format!("lines 1 and 9: {line}")];
     assert_eq!(repeated(&text), expected);
 }

@@ -201,7 +201,8 @@ impl Input {
             }
             6 => {
                 let from = chance.index(other.ops.len());
-                let piece = other.ops.iter().skip(from).take(1 + chance.index(24)).copied().collect::<Vec<_>>();
+                let piece =
+                    other.ops.iter().skip(from).take(1 + chance.index(24)).copied().collect::<Vec<_>>();
                 self.ops.splice(at..at, piece);
             }
             7 => {

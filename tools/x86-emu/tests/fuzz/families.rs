@@ -81,9 +81,7 @@ fn sse_instructions_do_what_the_host_does() {
 
 #[test]
 fn integer_instructions_do_what_the_host_does() {
-    fuzz("integer", |code| {
-        !has(code, SSE) && !has(code, AVX) && !has(code, FPU) && !uses_mmx(code)
-    });
+    fuzz("integer", |code| !has(code, SSE) && !has(code, AVX) && !has(code, FPU) && !uses_mmx(code));
 }
 
 #[test]

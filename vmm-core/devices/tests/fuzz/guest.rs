@@ -271,8 +271,7 @@ impl Guest {
         let address = if chance.one_in(3) { number(chance) } else { DATA + chance.below(0x8_0000) };
         let flags = if chance.one_in(3) { chance.next() } else { chance.below(4) } as u16;
         let next = if chance.one_in(3) { chance.next() } else { chance.below(128) } as u16;
-        let (queue, index, bytes) =
-            (chance.below(4) as u32, chance.below(128) as u16, number(chance) as u32);
+        let (queue, index, bytes) = (chance.below(4) as u32, chance.below(128) as u16, number(chance) as u32);
         self.describe(queue, index, address, bytes, flags, next);
     }
 

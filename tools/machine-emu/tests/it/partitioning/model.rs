@@ -4,8 +4,8 @@ use mirror_ept::GfnRange;
 use seam_emu::inject::{Chaos, FaultPlan};
 use td_host::memory::Converted;
 use tdvisor_base::{Gfn, Level, Side};
-use tdvisor_test_data::chance::Chance;
 use tdvisor_guest_images::L1_VMM;
+use tdvisor_test_data::chance::Chance;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use super::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td};

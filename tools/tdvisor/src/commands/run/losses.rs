@@ -19,7 +19,13 @@ pub(super) struct Losses<'a> {
 
 impl Losses<'_> {
     /// Waits until everything is out, or has had its time; says what is lost. Whether nothing is.
-    pub(super) fn drain(self, supervisor: &Supervisor, trace: Option<&Trace>, told: Told, args: &Args) -> bool {
+    pub(super) fn drain(
+        self,
+        supervisor: &Supervisor,
+        trace: Option<&Trace>,
+        told: Told,
+        args: &Args,
+    ) -> bool {
         let give_up = supervisor.give_up();
         let mut lost = Vec::new();
         for (what, bytes) in [("console", self.console), ("guest log", self.log)] {

@@ -1,126 +1,24 @@
-//! A vCPU's architectural state: where it starts, and where it lies in the TDVPS while the vCPU is not running.
+//! A vCPU's architectural state: where it starts ([`initial`]), and where it lies in the TDVPS while the vCPU is not running.
 //!
 //! [`CPU`] is the one table of that: [`load`] and [`save`] walk it. Every field of the state has an entry; one without
 //! does not compile.
 
+mod initial;
+#[cfg(test)]
+mod tests;
+mod xsave;
+
 use tdvisor_base::Hpa;
-use tdx_module_iface::Gprs;
-use tdx_module_iface::metadata::vmcs as own;
-use x86_arch::cpuid::feature;
 use x86_arch::{
     Activity, Attributes, ControlRegisters, CpuState, DebugRegisters, Event, Gpr, Interruptibility,
-    InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State, cr0, cr4, efer, spec_ctrl,
+    InterruptionInfo, Msrs, Segment, SimdState, TableRegister, X87State,
 };
 
-use super::control::OwnedControls;
-use crate::fields::layout::{tdcs, tdvps};
+use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
 use crate::guest::GuestRegisters;
-use crate::machine::Machine;
-use crate::td::{Tdcs, Tdr, Tdvps};
 
-const INITIAL_CR0: u64 = cr0::PE | cr0::NE;
-const INITIAL_CR4: u64 = cr4::MCE | cr4::VMXE;
-const INITIAL_EFER: u64 = efer::SCE | efer::LME | efer::NXE;
-const INITIAL_RIP: u64 = 0xffff_fff0;
-
-const BUSY_TSS: Segment = Segment { selector: 0, base: 0, limit: 0xffff, attributes: Attributes::BUSY_TSS };
-const NO_LDT: Segment = Segment {
-    selector: 0,
-    base: 0,
-    limit: 0xffff,
-    attributes: Attributes(Attributes::LDT.0 | Attributes::UNUSABLE.0),
-};
-
-/// Primary and secondary execution controls of a TD (bits that a VMM sees through VP.RD).
-const INITIAL_PROCBASED: u64 = 0xb122_0c88;
-const INITIAL_PROCBASED2: u64 = 0x133c_b3fa;
-/// IA32_SPEC_CTRL is virtual.
-const INITIAL_PROCBASED3: u64 = 1 << 7;
-const INITIAL_EXIT_CONTROLS: u64 = 0x1f3c_8204;
-const INITIAL_ENTRY_CONTROLS: u64 = 0x003e_c004;
-/// Machine checks exit.
-const INITIAL_EXCEPTIONS: u64 = 1 << 18;
-/// VM and IF.
-const INITIAL_FMASK: u64 = 0x0002_0200;
-/// The XSAVE area is compacted.
-const COMPACTED: u64 = 1 << 63;
-
-/// The state in which a vCPU starts, with these registers.
-pub(crate) fn initial(gprs: Gprs) -> CpuState {
-    let mut state = CpuState {
-        ldtr: NO_LDT,
-        tr: BUSY_TSS,
-        gdtr: TableRegister { base: 0, limit: 0xffff },
-        msrs: Msrs { fmask: INITIAL_FMASK, ..Msrs::default() },
-        control: ControlRegisters {
-            cr0: INITIAL_CR0,
-            cr4: INITIAL_CR4,
-            efer: INITIAL_EFER,
-            ..ControlRegisters::default()
-        },
-        ..CpuState::default()
-    };
-    state.set_gprs(gprs);
-    state.set_rip(INITIAL_RIP);
-    state
-}
-
-/// Writes the state in which a vCPU starts: 32-bit flat protected mode at the reset vector, paging off.
-pub(crate) fn initialise(
-    machine: &Machine,
-    tdr: &Tdr<'_>,
-    tdcs: &Tdcs<'_>,
-    tdvps: &Tdvps<'_>,
-    argument: u64,
-) {
-    let gprs = Gprs {
-        rbx: u64::from(tdcs.gpa_bits()),
-        rcx: argument,
-        rdx: u64::from(machine.config().cpuid_fms),
-        rsi: tdvps.load(tdvps::VCPU_INDEX, Width::B4),
-        r8: argument,
-        ..Gprs::ZERO
-    };
-    save(tdvps, &initial(gprs));
-    tdvps.store_u64(tdvps::XFAM, tdcs.load_u64(tdcs::XFAM));
-    tdvps.store_u64(tdvps::VCPU_EPOCH, 0);
-    tdvps.store_u64(vmcs::EPTP, tdcs.load_u64(tdcs::EPTP));
-    tdvps.store_u64(vmcs::TSC_OFFSET, tdcs.load_u64(tdcs::TSC_OFFSET));
-    tdvps.store_u64(vmcs::TSC_MULTIPLIER, tdcs.load_u64(tdcs::TSC_MULTIPLIER));
-    tdvps.store_u64(vmcs::TD_HKID, u64::from(tdr.hkid()));
-    tdvps.store_u64(xsave::XCOMP_BV, COMPACTED);
-    for (field, value) in [
-        (own::PROCBASED_CONTROLS, INITIAL_PROCBASED),
-        (own::PROCBASED_CONTROLS2, INITIAL_PROCBASED2),
-        (own::PROCBASED_CONTROLS3, INITIAL_PROCBASED3),
-        (own::VM_EXIT_CONTROLS, INITIAL_EXIT_CONTROLS),
-        (own::VM_ENTRY_CONTROLS, INITIAL_ENTRY_CONTROLS),
-        (own::EXCEPTION_BITMAP, INITIAL_EXCEPTIONS),
-        (own::IA32_PERF_GLOBAL_CTRL, 0xff),
-        (own::IA32_SPEC_CTRL_MASK, spec_ctrl_mask(machine, tdcs)),
-    ] {
-        set_vmcs(tdvps, field.id.code(), value);
-    }
-    for pdpte in 0..u32::from(own::PDPTE.fields) {
-        set_vmcs(tdvps, own::PDPTE.id.code() + 2 * pdpte, u64::MAX);
-    }
-    crate::metadata::vp::initial_controls(tdvps, tdcs.num_l2_vms());
-    OwnedControls::initial(machine.config(), tdcs).store(tdvps);
-    crate::l2::fields::initialise(tdcs, tdvps);
-}
-
-fn set_vmcs(tdvps: &Tdvps<'_>, encoding: u32, value: u64) {
-    if let Some(offset) = vmcs::offset(encoding) {
-        tdvps.store_u64(offset, value);
-    }
-}
-
-/// The bits of IA32_SPEC_CTRL that a TD does not have: DDPD_U where CPUID(7,2) does not offer it.
-fn spec_ctrl_mask(machine: &Machine, tdcs: &Tdcs<'_>) -> u64 {
-    let table = machine.config().profile.rules().cpuid;
-    if crate::cpuid::offers(&table, tdcs, feature::DDPD_U) { 0 } else { spec_ctrl::DDPD_U }
-}
+pub(crate) use initial::{initial, initialise};
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
 struct Row {
@@ -183,53 +81,6 @@ macro_rules! array {
             set: $set,
         })
     };
-}
-
-/// XSAVE format: x87 environment at 0, MXCSR at 24, ST registers from 32, XMM registers from 160 on.
-mod xsave {
-    use crate::cpuid::compacted_size;
-    use crate::fields::layout::tdvps::XBUFF;
-
-    pub(super) const FCW: u32 = XBUFF;
-    pub(super) const FSW: u32 = XBUFF + 2;
-    pub(super) const FTW: u32 = XBUFF + 4;
-    pub(super) const FOP: u32 = XBUFF + 6;
-    pub(super) const FIP: u32 = XBUFF + 8;
-    pub(super) const FDP: u32 = XBUFF + 16;
-    pub(super) const MXCSR: u32 = XBUFF + 24;
-    pub(super) const ST: u32 = XBUFF + 32;
-    pub(super) const XMM: u32 = XBUFF + 160;
-    const END_OF_XMM: u32 = XMM + 256;
-    /// The upper halves of the YMM registers, directly behind the header.
-    pub(super) const YMM_HIGH: u32 = XBUFF + 576;
-    const END_OF_YMM_HIGH: u32 = YMM_HIGH + 256;
-    /// PKRU, where the standard form has it; where it is follows from the components before it ([`place`]).
-    pub(super) const PKRU: u32 = XBUFF + 2688;
-    /// The header's word that says which components are not in their initial state.
-    pub(super) const XSTATE_BV: u32 = XBUFF + 512;
-    /// The header's word that says how components are laid out.
-    pub(super) const XCOMP_BV: u32 = XBUFF + 520;
-    /// Components, as XSTATE_BV has them.
-    pub(super) const X87: u64 = 1 << 0;
-    pub(super) const SSE: u64 = 1 << 1;
-    pub(super) const AVX: u64 = 1 << 2;
-    pub(super) const PKRU_STATE: u64 = 1 << 9;
-
-    /// The component that a field belongs to; zero for what XSAVES does not handle.
-    pub(super) const fn component(offset: u32) -> u64 {
-        match offset {
-            MXCSR | XMM..END_OF_XMM => SSE,
-            XBUFF..XMM => X87,
-            YMM_HIGH..END_OF_YMM_HIGH => AVX,
-            PKRU => PKRU_STATE,
-            _ => 0,
-        }
-    }
-
-    /// Where a field is while a TD has these components: the area is compacted, so that PKRU lies behind all that come before.
-    pub(super) fn place(offset: u32, xfam: u64) -> u32 {
-        if offset == PKRU { XBUFF + compacted_size(xfam & (PKRU_STATE - 1)) } else { offset }
-    }
 }
 
 /// The task priority register of the virtual APIC: CR8 in bits 7:4.
@@ -565,155 +416,5 @@ pub(crate) fn shared_root(tdvps: &impl FieldStore) -> Hpa {
     match tdvps.load_u64(vmcs::SHARED_EPTP) {
         crate::metadata::vp::ADDRESS_NOT_SET => Hpa::new(0),
         eptp => Hpa::new(eptp & 0x000f_ffff_ffff_f000),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use phys_memory::{Arena, KeySpace};
-    use tdvisor_base::Pfn;
-    use x86_arch::{Event, EventKind, Shadow};
-
-    use super::*;
-    use crate::fields::FieldPage;
-    use crate::module::random::Random;
-
-    /// Pages of a TDVPS that hold CPU state.
-    const PAGES: usize = 6;
-
-    struct Pages<'m>([FieldPage<'m>; PAGES]);
-
-    impl FieldStore for Pages<'_> {
-        fn load(&self, offset: u32, width: Width) -> u64 {
-            self.0[(offset >> 12) as usize].load(offset & 0xfff, width)
-        }
-        fn store(&self, offset: u32, width: Width, value: u64) {
-            self.0[(offset >> 12) as usize].store(offset & 0xfff, width, value);
-        }
-    }
-
-    fn any_segment(next: &mut impl FnMut() -> u64) -> Segment {
-        Segment {
-            selector: next() as u16,
-            base: next(),
-            limit: next() as u32,
-            attributes: Attributes(next() as u32),
-        }
-    }
-
-    fn any_event(next: &mut impl FnMut() -> u64) -> Option<Event> {
-        let kinds = [
-            EventKind::ExternalInterrupt,
-            EventKind::Nmi,
-            EventKind::HardwareException,
-            EventKind::SoftwareInterrupt,
-            EventKind::PrivilegedSoftwareException,
-            EventKind::SoftwareException,
-        ];
-        let kind = kinds.get(next() as usize % 8).copied()?;
-        let error_code = (next() & 1 != 0).then_some(next() as u32);
-        Some(Event { vector: next() as u8, kind, error_code, instruction_length: next() as u8 & 15 })
-    }
-
-    /// Any state that a vCPU can have between two instructions.
-    fn any_state(next: &mut impl FnMut() -> u64) -> CpuState {
-        let mut x87 = X87State {
-            control: next() as u16,
-            status: next() as u16,
-            tags: next() as u8,
-            opcode: next() as u16,
-            instruction: next(),
-            data: next(),
-            registers: [0; 8],
-        };
-        for n in 0..8 {
-            x87.set_st(n, u128::from(next()) << 64 | u128::from(next()));
-        }
-        let mut state = CpuState {
-            segments: std::array::from_fn(|_| any_segment(next)),
-            ldtr: any_segment(next),
-            tr: any_segment(next),
-            gdtr: TableRegister { base: next(), limit: next() as u16 },
-            idtr: TableRegister { base: next(), limit: next() as u16 },
-            control: ControlRegisters {
-                cr0: next(),
-                cr2: next(),
-                cr3: next(),
-                cr4: next(),
-                cr8: next() & 15,
-                efer: next(),
-                xcr0: next(),
-            },
-            msrs: Msrs {
-                star: next(),
-                lstar: next(),
-                cstar: 0,
-                fmask: next(),
-                kernel_gs_base: next(),
-                sysenter_cs: next(),
-                sysenter_esp: next(),
-                sysenter_eip: next(),
-                tsc_aux: next(),
-                pat: next(),
-                xss: next(),
-                debugctl: next(),
-                spec_ctrl: next(),
-            },
-            debug: DebugRegisters { address: std::array::from_fn(|_| next()), dr6: next(), dr7: next() },
-            simd: SimdState {
-                x87,
-                mxcsr: next() as u32,
-                xmm: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
-                ymm_high: std::array::from_fn(|_| u128::from(next()) << 64 | u128::from(next())),
-            },
-            pkru: next() as u32,
-            interruptibility: Interruptibility {
-                shadow: [Shadow::None, Shadow::Sti, Shadow::MovSs][next() as usize % 3],
-                nmi_blocked: next() & 1 != 0,
-            },
-            activity: Activity::unpack(next() as u32 & 3),
-            event: any_event(next),
-            ..CpuState::default()
-        };
-        for index in 0..16 {
-            state.set_gpr(Gpr::from_index(index), next());
-        }
-        state.set_rip(next());
-        state.flags.set(next());
-        state
-    }
-
-    fn with_pages(test: impl FnOnce(&Pages<'_>)) {
-        let memory = Arena::new(2 << 20, KeySpace::SHARED_ONLY);
-        let page = |n: usize| FieldPage::new(memory.table(Pfn::new(n as u64 + 3)).unwrap());
-        test(&Pages(std::array::from_fn(page)));
-    }
-
-    #[test]
-    fn a_saved_state_is_loaded_as_it_was_whatever_it_was() {
-        with_pages(|pages| {
-            let random = Random::new(0x5eed);
-            let mut next = || random.next();
-            for round in 0..500 {
-                let state = any_state(&mut next);
-                // x87, SSE, AVX, PKRU.
-                pages.store_u64(tdvps::XFAM, 0x207);
-                save(pages, &state);
-                assert_eq!(load(pages), state, "round {round}");
-            }
-        });
-    }
-
-    #[test]
-    fn no_two_fields_of_the_state_share_a_byte() {
-        let mut seen = std::collections::BTreeMap::new();
-        CPU.each(&mut |row, offset, n| {
-            for byte in offset..offset + row.width as u32 {
-                if let Some(other) = seen.insert(byte, (row.offset, n)) {
-                    panic!("byte {byte:#x} belongs to {other:x?} and to {:x?}", (row.offset, n));
-                }
-            }
-        });
-        assert!(seen.len() > 900, "the table is whole: {} bytes", seen.len());
     }
 }
