@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use freestanding_build::{Workspace, variable};
 
 #[path = "src/pack.rs"]
-#[expect(dead_code, reason = "shared with the library, which documents and tests it")]
+#[allow(dead_code, missing_docs, reason = "shared with the library, which documents and tests it")]
 mod pack;
 
 const GUESTS: [&str; 5] = ["hello-td", "fault-td", "boot-shim", "compliance", "l1-vmm"];
@@ -25,7 +25,7 @@ const SOURCES: [&str; 11] = [
     "l1-vmm",
     BOARD,
 ];
-/// The crate that the guests share with the hosted workspace.
+/// What they share with the hosted workspace.
 const BOARD: &str = "../../vmm-core/board";
 
 fn main() -> ExitCode {

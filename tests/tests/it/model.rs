@@ -24,7 +24,7 @@ use crate::memory::{Belongings, host, td_with_vcpus};
 use seam_emu::inject::{Chaos, FaultPlan};
 use td_host::platform::LpId;
 use tdvisor_base::Level;
-use tdvisor_test_data::replay::number;
+use tdvisor_test_data::replay;
 
 /// Operations of one schedule.
 const STEPS: u64 = 2_500;
@@ -73,8 +73,8 @@ fn run(setting: Setting, seed: u64, steps: &[Step]) -> BTreeMap<String, u64> {
 
 /// Runs many schedules, or the one that the environment names.
 fn run_all(setting: Setting, seeds: std::ops::Range<u64>) {
-    let steps = number("TDVISOR_MODEL_STEPS").unwrap_or(STEPS);
-    let seeds = number("TDVISOR_MODEL_SEED").map_or(seeds, |seed| seed..seed + 1);
+    let steps = replay::number("TDVISOR_MODEL_STEPS").unwrap_or(STEPS);
+    let seeds = replay::seeds(seeds);
     let calls = RefCell::new(BTreeMap::new());
     for seed in seeds {
         shrink::check(seed, &schedule(seed, steps), |steps| {

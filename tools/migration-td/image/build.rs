@@ -7,7 +7,11 @@ use std::process::ExitCode;
 use freestanding_build::{Workspace, variable};
 
 #[path = "../../guest-images/src/pack.rs"]
-#[expect(dead_code, reason = "shared with the other images' crate, which documents and tests it")]
+#[allow(
+    dead_code,
+    missing_docs,
+    reason = "shared with the other images' crate, which documents and tests it"
+)]
 mod pack;
 
 /// What the guest is built from, below the repository's root.

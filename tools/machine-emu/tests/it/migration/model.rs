@@ -2,6 +2,7 @@
 //! moves: sessions begin at any moment, are given up after any step, or come to their end, while the guest writes and
 //! memory goes.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use mirror_ept::GfnRange;
@@ -16,6 +17,7 @@ use td_host::migration::failure::Failure;
 use td_host::migration::source::{Order, Plan, Source, Step};
 use tdvisor_base::{Gpa, Level, Side};
 use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use super::world::{Belongings, EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, host};
@@ -273,9 +275,10 @@ fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> Counts {
     counts
 }
 
-fn run_all(seeds: impl Iterator<Item = u64>, chaos: impl Fn(u64) -> Option<Chaos>) -> Counts {
+/// Runs many schedules and says what they came to, or the one that the environment names.
+fn run_all(seeds: Range<u64>, chaos: impl Fn(u64) -> Option<Chaos>) -> Option<Counts> {
     let mut sum = Counts::default();
-    for seed in seeds {
+    for seed in replay::seeds(seeds) {
         let counts = run(seed, [Level::L2M, Level::L4K][seed as usize % 2], chaos(seed));
         sum.moved += counts.moved;
         sum.given_up += counts.given_up;
@@ -283,18 +286,21 @@ fn run_all(seeds: impl Iterator<Item = u64>, chaos: impl Fn(u64) -> Option<Chaos
         sum.refused += counts.refused;
     }
     println!("{sum:?}");
+    if replay::one_seed().is_some() {
+        return None;
+    }
     // Schedules that never come to what they are about would agree with anything.
     assert!(sum.moved > 5 && sum.given_up > 5 && sum.memory_went > 0, "{sum:?}");
-    sum
+    Some(sum)
 }
 
 #[test]
 fn inv_65_a_td_that_moves_or_stays_holds_what_a_flat_model_says_under_any_schedule() {
-    run_all(1..=6, |_| None);
+    run_all(1..7, |_| None);
 }
 
 #[test]
 fn inv_65_transient_refusals_of_both_modules_change_nothing_that_pages_hold() {
-    let sum = run_all(11..=14, |seed| Some(Chaos { seed, one_in: 5 }));
-    assert!(sum.refused > 40, "{sum:?}");
+    let sum = run_all(11..15, |seed| Some(Chaos { seed, one_in: 5 }));
+    assert!(sum.as_ref().is_none_or(|sum| sum.refused > 40), "{sum:?}");
 }

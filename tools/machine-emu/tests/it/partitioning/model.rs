@@ -6,6 +6,7 @@ use td_host::memory::Converted;
 use tdvisor_base::{Gfn, Level, Side};
 use tdvisor_guest_images::L1_VMM;
 use tdvisor_test_data::chance::Chance;
+use tdvisor_test_data::replay;
 use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
 use super::world::{EmulatedHost, EmulatedTd, check, free_frames, host, page, td};
@@ -132,13 +133,14 @@ fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> usize {
 
 #[test]
 fn inv_64_the_vms_of_a_td_have_what_a_flat_model_says_under_any_schedule() {
-    for seed in 1..=6 {
+    for seed in replay::seeds(1..7) {
         run(seed, [Level::L2M, Level::L4K][seed as usize % 2], None);
     }
 }
 
 #[test]
 fn inv_64_transient_refusals_of_the_module_change_nothing_that_vms_have() {
-    let refused: usize = (1..=4).map(|seed| run(seed, Level::L2M, Some(Chaos { seed, one_in: 3 }))).sum();
-    assert!(refused > 40, "only {refused} calls were refused");
+    let seeds = replay::seeds(1..5);
+    let refused: usize = seeds.map(|seed| run(seed, Level::L2M, Some(Chaos { seed, one_in: 3 }))).sum();
+    assert!(refused > 40 || replay::one_seed().is_some(), "only {refused} calls were refused");
 }

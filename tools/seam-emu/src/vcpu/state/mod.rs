@@ -16,9 +16,10 @@ use x86_arch::{
 
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldStore, Width, vmcs};
-use crate::guest::GuestRegisters;
 
-pub(crate) use initial::{initial, initialise};
+#[cfg(test)]
+pub(crate) use initial::initial;
+pub(crate) use initial::initialise;
 
 /// Fields of one kind: where they lie in the TDVPS, and how the state holds them.
 struct Row {
