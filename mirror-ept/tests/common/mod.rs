@@ -8,8 +8,8 @@ use mirror_ept::{
 };
 use tdvisor_base::{Gfn, Level, Pfn};
 
-pub use model::{Call, Model, State};
-pub use pages::{POISON, Pages, Twin};
+pub use model::{Call, Model};
+pub use pages::{Pages, Twin};
 
 pub type TestMmu = Mmu<Pages, Model>;
 

@@ -5,11 +5,11 @@ use std::fmt;
 
 use mirror_ept::external::phase::{Batch, Blocked, Tracked};
 use mirror_ept::{
-    Blocking, ENTRIES, Exclusive, External, ExternalEntry, ExternalPage, ExternalView, GfnRange, HookError,
-    Position, Shared, Standing,
+    Blocking, ENTRIES, Exclusive, External, ExternalEntry, ExternalView, GfnRange, HookError, Position,
+    Shared, Standing,
 };
 use tdvisor_base::sync::{Arc, Mutex};
-use tdvisor_base::{Gfn, Level, Pfn};
+use tdvisor_base::{Level, Pfn};
 
 use super::pages::Twin;
 

@@ -3,8 +3,8 @@
 //! Each schedule ends in an audit: no page is counted twice or lost, and every entry is in a state that some
 //! order of the calls explains. A failing schedule prints the seed that replays it.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where its host fails")]
 #![cfg(shuttle)]
+#![expect(clippy::unwrap_used, reason = "a test stops where its host fails")]
 
 use std::sync::Arc;
 

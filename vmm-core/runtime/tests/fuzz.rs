@@ -49,7 +49,7 @@ mod operation {
 }
 
 /// A path of one to three names.
-fn path(chance: &mut Chance) -> PathBuf {
+fn any_path(chance: &mut Chance) -> PathBuf {
     (0..=chance.below(3)).map(|_| chance.pick(&NAMES)).collect()
 }
 
@@ -283,7 +283,7 @@ impl Guest {
 
 /// Makes one change on both sides; whether each of them took it.
 fn change(guest: &mut Guest, model: &Path, chance: &mut Chance) -> (&'static str, bool, bool) {
-    let path = path(chance);
+    let path = any_path(chance);
     let there = model.join(&path);
     match chance.below(8) {
         0 => {
@@ -341,7 +341,7 @@ fn change(guest: &mut Guest, model: &Path, chance: &mut Chance) -> (&'static str
             ("rmdir", removed.is_ok(), fs::remove_dir(&there).is_ok())
         }
         step => {
-            let other = path(chance);
+            let other = any_path(chance);
             let name = other.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
             let folder = other.parent().expect("a folder").to_path_buf();
             if step == 6 {

@@ -2,7 +2,7 @@
 
 mod td;
 
-use tdvisor_base::Gpa;
+use tdvisor_base::{Gpa, KeyId};
 use tdx_module_iface::exit::ExitReason;
 use x86_arch::{
     Attributes, Event, EventKind, Gpr, Interruptibility, Segment, Shadow, TableRegister, X87State, vector,
@@ -12,7 +12,7 @@ use x86_emu::EngineKind;
 use crate::config::MachineConfig;
 use crate::guest::{GuestCpu, VmExit, Window, gpr, reason};
 use crate::machine::Machine;
-use td::{ALL, ASID, CODE, DATA, GDT, IDT, PML4, PT, READ, SHARED, STACK, Td, entry_state, env};
+use td::{ALL, ASID, CODE, DATA, GDT, IDT, PT, READ, SHARED, STACK, Td, entry_state, env};
 
 #[test]
 fn every_register_comes_back_as_it_went_in() {

@@ -6,7 +6,6 @@ use x86_arch::{Event, EventKind, Shadow};
 
 use super::*;
 use crate::fields::FieldPage;
-use crate::guest::GuestRegisters;
 use crate::module::random::Random;
 
 /// Pages of a TDVPS that hold CPU state.

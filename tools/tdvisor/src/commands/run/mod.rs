@@ -41,7 +41,7 @@ use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
 use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
 use tdvisor_runtime::worker::StopFlag;
-use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch as _};
+use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec};
 
 pub use args::Args;
 use backend::Backend;

@@ -2,6 +2,8 @@
 
 use std::io::Read as _;
 
+use tdvisor_runtime::Watch as _;
+
 use super::supervisor::Supervisor;
 
 /// Feeds a console from stdin, as fast as the guest reads. The thread ends with stdin, or with the process.
