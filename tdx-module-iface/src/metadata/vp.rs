@@ -97,7 +97,7 @@ fields! {
         .debug_host_writes_since(V1_5_05, 0x3)
         .guest_writes_since(V1_5_05, 0x3);
     L2_DEBUG_CTLS: row(0xa020_0003_0000_0054, 4, 1, Tdvps(0x0248), [N, N, A, 0x7, N, N, N, N], Stored);
-    TSC_DEADLINE: row(0xa020_0003_0000_0058, 4, 1, Tdvps(0x0268), [N, N, A, N, A, A, N, N], Stored);
+    TSC_DEADLINE: row(0xa020_0003_0000_0058, 4, 1, Tdvps(0x0268), [N, N, A, N, A, A, N, N], Checked);
     SHADOW_TSC_DEADLINE: row(0xa020_0003_0000_005c, 4, 1, Tdvps(0x0288), [N, N, A, N, N, N, N, N], Stored);
     BASE_L2_CR0_GUEST_HOST_MASK: row(0xa020_0003_0000_0080, 1, 1, Tdvps(0x02a8), [N, N, A, 0xffff_ffff_9fff_ffdf, N, N, N, N], Stored);
     BASE_L2_CR0_READ_SHADOW: row(0xa020_0003_0000_0081, 1, 1, Tdvps(0x02b0), [N, N, A, 0xffff_ffff_9fff_ffdf, N, N, N, N], Stored);

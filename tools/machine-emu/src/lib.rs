@@ -89,6 +89,9 @@ pub struct Hardware {
     pub engine: EngineKind,
     /// Which features the module presents.
     pub features: FeatureSet,
+    /// What its random numbers follow from, RDRAND and the module's keys. Machines that meet (a TD migrates from one to the
+    /// other) need each its own, as real ones have.
+    pub random_seed: u64,
 }
 
 /// An emulated machine.
@@ -135,6 +138,7 @@ impl EmulatedMachine {
             ..MachineConfig::small()
         };
         let machine = Arc::new(Machine::new(config));
+        machine.stir_random(hardware.random_seed);
         for index in 0..lps {
             machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::with_engine(hardware.engine)));
         }

@@ -58,13 +58,14 @@ pub(crate) fn can_be_imported(
         }
         (number::FEATURES, Some(0)) => {
             has(feature::HLE) == has(feature::RTM)
+                && (!is_known || !has(feature::HLE) || has_tsx_control(config))
                 && !has(feature::KEY_LOCKER)
                 && has(feature::PKS) == (td_attributes & attributes::PKS != 0)
         }
         // A TD that migrates has no performance monitors.
         (number::PERFMON, _) => only_with(td_attributes & attributes::PERFMON != 0),
         (number::EXTENDED_STATE, Some(0)) => !is_known || ecx == config.xsave_bytes(td_xfam),
-        (number::EXTENDED_STATE, Some(1)) => !has(feature::XFD) || td_xfam & xcr0::AMX == xcr0::AMX,
+        (number::EXTENDED_STATE, Some(1)) => !is_known || !has(feature::XFD) || feature::XFD.is_in(&native),
         (number::EXTENDED_STATE, Some(component)) => only_with(td_xfam >> component & 1 != 0),
         (number::TRACE, _) => only_with(td_xfam & xss::PT != 0),
         (number::TSC, _) => u64::from(ebx) == td.load(tdcs::TSC_FREQUENCY, Width::B2),
@@ -73,4 +74,10 @@ pub(crate) fn can_be_imported(
         (number::TILES, _) => only_with(td_xfam & xcr0::AMX == xcr0::AMX),
         _ => true,
     }
+}
+
+/// Whether the processor has IA32_TSX_CTRL.
+fn has_tsx_control(config: &MachineConfig) -> bool {
+    const TSX_CTRL: u64 = 1 << 7;
+    config.native_msr(crate::processor::msr::ARCH_CAPABILITIES) & TSX_CTRL != 0
 }

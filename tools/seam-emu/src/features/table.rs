@@ -15,7 +15,7 @@ const fn absent(word: Word, bit: u8, name: &'static str, since: Release, why: &'
     Feature { word, bit, name, since, absent: Some(why) }
 }
 
-const PARTITIONING: &str = "only on request: the emulated processor applies a part of an L2 VM's controls and stops at others, and does not virtualise its interrupts; RDTSCP, INVPCID and XSAVES are executed also where L1 left them off, and hardware raises #UD";
+const PARTITIONING: &str = "only on request: the emulated processor applies a part of an L2 VM's controls and stops at others (exits for exceptions, INVLPG, RDTSC, reads of CR3, the monitor trap flag, most secondary controls); RDTSCP, INVPCID and XSAVES are executed also where L1 left them off, and hardware raises #UD";
 const WITH_L2_VMS: &str = "it is about L2 VMs, which are there on request only";
 const NO_INSTRUCTIONS: &str = "the emulated processor does not have the instructions";
 const NO_TRACE: &str = "the emulated processor records no branches";

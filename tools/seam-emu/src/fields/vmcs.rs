@@ -83,6 +83,8 @@ places! {
     PROCBASED = PROCBASED_CONTROLS;
     /// Offset of the secondary processor-based execution controls.
     PROCBASED2 = PROCBASED_CONTROLS2;
+    /// Offset of the exception bitmap.
+    EXCEPTION_BITMAP = EXCEPTION_BITMAP;
     /// Offset of the TD's key id.
     TD_HKID = TD_HKID;
     /// Offset of the VM-entry interruption information: an event that the next TD entry delivers.

@@ -40,6 +40,7 @@ pub mod reason {
     pub const TPAUSE: ExitReason = ExitReason(68);
     pub const LOADIWKEY: ExitReason = ExitReason(69);
     pub const ENCLV: ExitReason = ExitReason(70);
+    pub const SGX_CONFLICT: ExitReason = ExitReason(71);
     /// Not of the SDM: the emulated processor met something that it does not implement. What it was is in
     /// [`Machine::limits`](crate::Machine::limits).
     pub const EMULATOR_LIMIT: ExitReason = ExitReason(u16::MAX);

@@ -130,7 +130,8 @@ pub(super) fn write(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
             return Err(Status::with_details(StatusCode::PAGE_SIZE_MISMATCH, details).into());
         }
         if accepts(TdgLeaf::MEM_PAGE_ATTR_WR, &slot) {
-            return set(call, state, &lock, GpaLevel::new(gpa, level), &requests).map_err(|end| match end {
+            let what = GpaLevel::new(gpa, level);
+            return set(call, state, &lock, what, &requests, flags).map_err(|end| match end {
                 Refusal::Status(status) => status.into(),
                 Refusal::NoTables(extended) => {
                     (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (attributes, flags);
@@ -161,6 +162,7 @@ fn set(
     lock: &SeptLock<'_>,
     what: GpaLevel,
     requests: &[Request],
+    flags: u64,
 ) -> Result<(), Refusal> {
     let entry = lock.entry();
     // What RDX says of VMs that have no part in it stays.
@@ -170,14 +172,18 @@ fn set(
         let old = current(call, request.vm, what, entry);
         let mask = request.mask & !VALID;
         let new = old.map_or(0, L2Attributes::bits) & !mask | request.attributes & mask & !VALID;
-        if old.is_some() || L2Attributes::ask_for_access(new) {
-            // Impossible attributes are refused once it is clear that no tables are missing (recorded).
-            let slot = match L2Attributes::new(new) {
-                Some(attributes) => Some((attributes, alias_slot(call, request.vm, what)?)),
-                None => None,
-            };
-            changes.push((request.vm, old, slot));
-        }
+        let new = match (L2Attributes::ask_for_access(new), old) {
+            (true, _) => L2Attributes::new(new),
+            // Without access there is no alias, whatever else the attributes say.
+            (false, Some(_)) => Some(L2Attributes::default()),
+            (false, None) => continue,
+        };
+        // Impossible attributes are refused once it is clear that no tables are missing (recorded).
+        let slot = match new {
+            Some(attributes) => Some((attributes, alias_slot(call, request.vm, what)?)),
+            None => None,
+        };
+        changes.push((request.vm, old, slot));
     }
     let mut aliases = entry.0 & SeptEntry::L2_ALIASES;
     let mut slots = Vec::new();
@@ -206,8 +212,8 @@ fn set(
         }
     }
     lock.set(SeptEntry(entry.0 & !SeptEntry::L2_ALIASES | aliases));
-    for request in requests.iter().filter(|request| request.mask & FLUSH != 0) {
-        call.vcpu.flush_vm(request.vm);
+    for vm in l2::vms(call.vcpu.tdcs).filter(|vm| flags >> (VM_BITS * u32::from(vm.number())) & FLUSH != 0) {
+        call.vcpu.flush_vm(vm);
     }
     state.regs[Gpr::Rcx] = page_info(what.gpa(), &lock.slot());
     state.regs[Gpr::Rdx] = answer;

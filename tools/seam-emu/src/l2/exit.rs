@@ -7,6 +7,7 @@ use tdx_module_iface::{LeafWord, Status, StatusCode, TdgLeaf};
 use x86_arch::{Event, EventKind, Gpr, InterruptionInfo, Seg, vector};
 
 use super::Vm;
+use super::registers::control_register;
 use super::store::{l1_msr_bitmaps, of_vm};
 use crate::fields::FieldStore;
 use crate::fields::vmcs;
@@ -29,7 +30,7 @@ mod debug {
 const L2_CTLS: u32 = offset(&tdx_module_iface::metadata::vp::L2_CTLS);
 const L2_DEBUG_CTLS: u32 = offset(&tdx_module_iface::metadata::vp::L2_DEBUG_CTLS);
 
-const fn offset(field: &tdx_module_iface::metadata::Field) -> u32 {
+pub(super) const fn offset(field: &tdx_module_iface::metadata::Field) -> u32 {
     match field.offset() {
         Some(offset) => offset,
         None => panic!("a field of the TDVPS"),
@@ -73,7 +74,15 @@ pub(crate) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmEx
     if controls & debug::EXIT_ON_ALL != 0 {
         return debug_exit(StatusCode::TD_EXIT_ON_L2_VM_EXIT, exit);
     }
-    match route(vcpu, state, exit) {
+    let handled = match route(vcpu, state, exit) {
+        Handled::Inject(event) if l1_intercepts(vcpu, &event) => {
+            // L1 gets the exit that led to the exception, with the error code of the exception (as the module does it).
+            let InterruptionInfo { error_code, .. } = InterruptionInfo::pack(Some(event));
+            to_l1(&VmExit { interruption_error: error_code, ..*exit })
+        }
+        handled => handled,
+    };
+    match handled {
         Handled::ToL1(l1) if controls & debug::EXIT_ON_L2_TO_L1 != 0 => {
             debug_exit(StatusCode::TD_EXIT_ON_L2_TO_L1, &l1.exit)
         }
@@ -81,8 +90,15 @@ pub(crate) fn handle(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmEx
     }
 }
 
-fn to_l1(exit: &VmExit) -> Handled {
+/// L1 gets the exit as it is.
+pub(super) fn to_l1(exit: &VmExit) -> Handled {
     Handled::ToL1(L1Exit::new(exit))
+}
+
+/// Whether L1 wants an exception of its L2 VM. Page faults, of which it may want some, are never the module's own.
+fn l1_intercepts(vcpu: &Running<'_, '_>, event: &Event) -> bool {
+    let bitmap = vcpu.view(vcpu.vm()).load_u64(vmcs::EXCEPTION_BITMAP);
+    event.kind == EventKind::HardwareException && event.vector < 32 && bitmap >> event.vector & 1 != 0
 }
 
 /// Whether an exit concerns the host, whatever the VM is.
@@ -122,8 +138,74 @@ fn route(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExit) -> Handl
         ExitReason::TDCALL if is_vmcall_for_host(vcpu, state) => guest_leaf::dispatch(vcpu, state, exit),
         ExitReason::RDMSR => msr(vcpu, state, exit, MsrAccess::Read),
         ExitReason::WRMSR => msr(vcpu, state, exit, MsrAccess::Write),
-        _ => to_l1(exit),
+        ExitReason::CR_ACCESS => control_register(vcpu, state, exit),
+        reason if is_for_l1(reason) => to_l1(exit),
+        _ => exits::fatal(vcpu, exit),
     }
+}
+
+/// Whether L1 gets an exit as it is. It gets no other exit of which this table does not know.
+const fn is_for_l1(reason: ExitReason) -> bool {
+    use ExitReason as R;
+    matches!(
+        reason,
+        R::EXCEPTION_NMI
+            | R::TRIPLE_FAULT
+            | R::INTERRUPT_WINDOW
+            | R::NMI_WINDOW
+            | R::TASK_SWITCH
+            | R::CPUID
+            | reason::GETSEC
+            | R::HLT
+            | R::INVD
+            | reason::INVLPG
+            | R::RDPMC
+            | reason::RDTSC
+            | reason::RSM
+            | R::VMCALL
+            | reason::VMCLEAR
+            | reason::VMLAUNCH
+            | reason::VMPTRLD
+            | reason::VMPTRST
+            | reason::VMREAD
+            | reason::VMRESUME
+            | reason::VMWRITE
+            | reason::VMXOFF
+            | R::VMXON
+            | R::DR_ACCESS
+            | R::IO_INSTRUCTION
+            | R::MWAIT
+            | R::MONITOR
+            | R::PAUSE
+            | reason::TPR_BELOW_THRESHOLD
+            | R::VIRTUALIZED_EOI
+            | reason::GDTR_IDTR_ACCESS
+            | reason::LDTR_TR_ACCESS
+            | reason::INVEPT
+            | reason::RDTSCP
+            | R::PREEMPTION_TIMER
+            | reason::INVVPID
+            | R::WBINVD
+            | R::XSETBV
+            | R::APIC_WRITE
+            | reason::RDRAND
+            | reason::INVPCID
+            | reason::VMFUNC
+            | reason::ENCLS
+            | reason::RDSEED
+            | reason::XSAVES
+            | reason::XRSTORS
+            | R::PCONFIG
+            | reason::UMWAIT
+            | reason::TPAUSE
+            | reason::LOADIWKEY
+            | reason::ENCLV
+            | reason::SGX_CONFLICT
+            | reason::ENQCMD
+            | reason::ENQCMDS
+            | R::SEAMCALL
+            | R::TDCALL
+    )
 }
 
 fn is_vmcall_for_host(vcpu: &Running<'_, '_>, state: &GuestState) -> bool {

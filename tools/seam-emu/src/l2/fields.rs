@@ -11,6 +11,7 @@ use super::Vm;
 use super::store::{NOT_SET, l1_msr_bitmaps, msr_bitmaps, of_vm, vmcs_page};
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs};
+use crate::metadata::td::native_tsc;
 use crate::metadata::{Accessor, VALUE_NOT_VALID};
 use crate::td::{Tdcs, Tdvps};
 use crate::td_params::vmx;
@@ -121,7 +122,7 @@ impl L2Field<'_> {
         match apart(self.encoding) {
             Some((array, width)) if self.who == Accessor::Guest => {
                 self.tdvps.store(self.element(array, width), width, new);
-                return self.combine();
+                return self.combine(new);
             }
             _ => set(self.tdvps, self.vm, self.encoding, self.with_owned_bits(new)),
         }
@@ -136,14 +137,23 @@ impl L2Field<'_> {
     }
 
     /// What follows from a value of L1's that lies apart.
-    fn combine(&self) -> Result<(), Status> {
+    fn combine(&self, new: u64) -> Result<(), Status> {
         match self.encoding {
             VAPIC_ADDRESS => self.tdvps.store_u64(of_vm(tdvps::L2_VAPIC_HPA, self.vm), NOT_SET),
-            // Stored all the same (recorded: the value is read back).
-            PLE_GAP | PLE_WINDOW => return Err(VALUE_NOT_VALID),
+            PLE_GAP | PLE_WINDOW => return self.set_pause_loop(new),
             CR0_MASK | CR0_SHADOW => self.combine_owners(&CR0_OWNERS),
             _ => self.combine_owners(&CR4_OWNERS),
         }
+        Ok(())
+    }
+
+    /// The processor counts ticks of its own. The module takes L1's number of ticks for a time of its clock, and keeps it
+    /// also where the processor's has too many bits for it (recorded: the value is read back).
+    fn set_pause_loop(&self, ticks: u64) -> Result<(), Status> {
+        let (multiplier, offset) =
+            (self.tdcs.load_u64(tdcs::TSC_MULTIPLIER), self.tdcs.load_u64(tdcs::TSC_OFFSET));
+        let native = native_tsc(ticks, multiplier, offset).and_then(|ticks| u32::try_from(ticks).ok());
+        set(self.tdvps, self.vm, self.encoding, native.ok_or(VALUE_NOT_VALID)?.into());
         Ok(())
     }
 

@@ -48,7 +48,8 @@ pub(crate) fn invvpid(call: &Call<'_, '_, '_>, guest: &mut GuestState) -> Step {
         let first = list.first + done;
         let entry = Place { hpa: place.hpa.wrapping_add(8 * first), ..place };
         check_entry(u64::from_le_bytes(call.read(entry)?))?;
-        if done + 1 < list.count && call.vcpu.env.interrupt_pending() {
+        // Also behind the last entry (recorded): the instruction finds nothing more to do then.
+        if call.vcpu.env.interrupt_pending() {
             guest.regs[Gpr::Rdx] = list.after(done + 1);
             return Err(End::Again);
         }
@@ -98,8 +99,8 @@ impl List {
         Ok(list)
     }
 
-    /// RDX after `done` entries.
+    /// RDX after `done` entries. Behind the last of a page the first one is next.
     const fn after(&self, done: u64) -> u64 {
-        self.page | (self.first + done) | (self.count - done) << Self::COUNT_SHIFT
+        self.page | (self.first + done) & Self::INDEX | (self.count - done) << Self::COUNT_SHIFT
     }
 }

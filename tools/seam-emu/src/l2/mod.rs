@@ -5,11 +5,13 @@
 //! of the L2 VM goes to L1, to the host, or is settled by the module ([`exit`]). A host that gets a TD exit of an L2 VM
 //! goes on in it, or asks for L1 ([`resume`]).
 
+pub(crate) mod apic;
 pub(crate) mod controls;
 pub(crate) mod enter;
 pub(crate) mod exit;
 pub(crate) mod fields;
 pub(crate) mod invalidate;
+mod registers;
 pub(crate) mod resume;
 pub(crate) mod state;
 pub(crate) mod store;

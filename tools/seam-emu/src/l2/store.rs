@@ -7,6 +7,7 @@ use super::Vm;
 use crate::fields::layout::tdvps;
 use crate::fields::{FieldPage, FieldStore, Width, vmcs};
 use crate::td::Tdvps;
+use crate::vcpu::apic::TPR;
 
 /// Bytes of a page, as an offset.
 const PAGE: u32 = 4096;
@@ -89,10 +90,13 @@ impl FieldStore for VmView<'_, '_> {
     fn store(&self, offset: u32, width: Width, value: u64) {
         if !self.is_apic(offset) {
             self.tdvps.store(self.place(offset), width, value);
-        } else if let Some(page) = self.apic_page()
-            && (page.load(offset - tdvps::VAPIC, width) ^ value) & PRIORITY_CLASS != 0
-        {
-            page.store(offset - tdvps::VAPIC, width, value);
+            return;
+        }
+        let Some(page) = self.apic_page() else { return };
+        let register = offset - tdvps::VAPIC;
+        let is_kept = register == TPR && (page.load(register, width) ^ value) & PRIORITY_CLASS == 0;
+        if !is_kept {
+            page.store(register, width, value);
         }
     }
 }

@@ -79,6 +79,11 @@ impl<'m> GuestEnv<'m> {
         &self.intercepts
     }
 
+    /// Whether the time is over that L1 gives an L2 VM.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.intercepts.deadline.is_some_and(|deadline| self.machine.tsc() >= deadline)
+    }
+
     /// The logical processor on which the guest runs.
     pub const fn lp(&self) -> usize {
         self.lp

@@ -278,6 +278,12 @@ impl Machine {
         (xfam != 0).then_some(xfam)
     }
 
+    /// Gives this machine random numbers of its own: machines that are made alike draw alike, RDRAND as well as the module's
+    /// keys, until they are told apart. The same seed gives the same numbers; 0 those of a machine that is told nothing.
+    pub fn stir_random(&self, seed: u64) {
+        self.module.random.stir(seed);
+    }
+
     /// A number as RDRAND and RDSEED give it; `None` while there is no entropy.
     pub fn random(&self) -> Option<u64> {
         self.rdseed_has_entropy().then(|| self.module.random.next())

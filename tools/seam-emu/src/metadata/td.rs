@@ -128,6 +128,13 @@ pub(crate) fn scaled_tsc(tsc: u64, multiplier: u64) -> u64 {
     ((u128::from(tsc) * u128::from(multiplier)) >> 48) as u64
 }
 
+/// The processor's TSC at which a guest's TSC has a value; `None` where the processor's never gets there.
+pub(crate) fn native_tsc(value: u64, multiplier: u64, offset: u64) -> Option<u64> {
+    let scaled = u128::from(value.wrapping_sub(offset)) << 48;
+    let ticks = scaled.checked_div(u128::from(multiplier))?;
+    u64::try_from(ticks).ok()
+}
+
 /// Bit 63 of an EPT entry.
 const SUPPRESS_VE: u64 = 1 << 63;
 

@@ -5,6 +5,7 @@ use tdx_module_iface::metadata::{Field, Place, Transform, VCPU, vmcs, vp};
 use tdx_module_iface::{Release, Status, StatusCode};
 use x86_arch::cpuid::{feature, leaf};
 
+use super::td::{native_tsc, scaled_tsc};
 use super::{Accessor, Element, Fields, NOT_WRITABLE, VALUE_NOT_VALID, Write};
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width, vmcs as place};
@@ -13,6 +14,7 @@ use crate::l2::fields::{L2Field, load_msr_bitmap, store_msr_bitmap};
 use crate::machine::Machine;
 use crate::td::{Tdcs, Tdr, Tdvps};
 use crate::vcpu::control::OwnedControls;
+use crate::vcpu::registers::is_xcr0;
 
 /// The value of an address field that nobody set yet.
 pub const ADDRESS_NOT_SET: u64 = u64::MAX;
@@ -226,14 +228,40 @@ impl VpFields<'_> {
         match *write.element.field {
             // Recorded as not writable even by the host of a debuggable TD.
             vp::XFAM => Err(NOT_WRITABLE),
-            vp::XCR0 if write.new & !self.tdcs.load_u64(tdcs::XFAM) != 0 => Err(VALUE_NOT_VALID),
+            vp::XCR0 if !is_xcr0(self.machine.config(), self.tdcs.load_u64(tdcs::XFAM), write.new) => {
+                Err(VALUE_NOT_VALID)
+            }
             _ if self.migrates() => Ok(write.new),
+            vp::TSC_DEADLINE => self.set_deadline(write.element.index, write.new).map(|()| write.new),
             // The XSAVE header, and what follows it up to the extended region, belongs to the module.
             vp::XBUFF if (512 / 8..576 / 8).contains(&write.element.index) => Err(NOT_WRITABLE),
             // So does the image of IA32_RTIT_CTL, with which the processor-trace component begins.
             vp::XBUFF if self.processor_trace() == Some(write.element.index) => Err(NOT_WRITABLE),
             _ => Ok(write.new),
         }
+    }
+
+    /// L1 wants its L2 VM back at a time of its clock. A time that is over comes at once; all ones is none.
+    fn set_deadline(&self, vm: u32, deadline: u64) -> Result<(), Status> {
+        const NONE: u64 = u64::MAX;
+        if vm == 0 || vm > u32::from(self.num_l2_vms()) || deadline == NONE {
+            return Ok(());
+        }
+        let (multiplier, offset) =
+            (self.tdcs.load_u64(tdcs::TSC_MULTIPLIER), self.tdcs.load_u64(tdcs::TSC_OFFSET));
+        let now = self.machine.tsc();
+        let native = if deadline <= scaled_tsc(now, multiplier).wrapping_add(offset) {
+            now
+        } else {
+            // A time that the processor's clock reaches only after it has wrapped is none.
+            native_tsc(deadline, multiplier, offset)
+                .filter(|native| *native != 0 && native.wrapping_sub(now) as i64 >= 0)
+                .ok_or(Status::new(StatusCode::OPERAND_INVALID))?
+        };
+        if let Some(offset) = vp::SHADOW_TSC_DEADLINE.offset() {
+            self.tdvps.store_u64(offset + 8 * vm, native);
+        }
+        Ok(())
     }
 
     /// The element of XBUFF with which the processor-trace component begins, where the TD has one.

@@ -14,6 +14,11 @@ impl Random {
         Self(AtomicU64::new(seed))
     }
 
+    /// Turns to numbers of this seed, which depend on those drawn so far; 0 changes nothing.
+    pub(crate) fn stir(&self, seed: u64) {
+        self.0.fetch_xor(mix(seed) ^ mix(0), Ordering::AcqRel);
+    }
+
     pub(crate) fn fork(&self) -> Self {
         Self(AtomicU64::new(self.0.load(Ordering::Acquire)))
     }

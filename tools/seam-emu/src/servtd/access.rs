@@ -23,7 +23,10 @@ use crate::metadata::td::TdFields;
 use crate::td::Tdcs;
 use crate::vcpu::{AsyncExit, TdExit};
 
+/// A handle: the slot in the target's table.
 const SLOT: u64 = 0xfff;
+/// A handle: the target's TDR. The bits above do not count.
+const TDR: u64 = 0x000f_ffff_ffff_f000;
 
 /// The target TD, held for one access.
 struct Target<'m> {
@@ -45,7 +48,7 @@ pub(crate) fn read(call: &Call<'_, '_, '_>, state: &mut GuestState) -> Step {
     (state.regs[Gpr::Rdx], state.regs[Gpr::R8]) = (FieldId::NULL.0, 0);
     with_target(call, state, TdgLeaf::SERVTD_RD, |target, gprs| {
         let fields = TdFields::new(call.vcpu.machine, &target.tdr.tdr, &target.tdcs);
-        if id == td::MIG_ENC_KEY.id {
+        if names_start_of_key(id) {
             // Whoever reads the key from its start on gets a new one.
             for word in 0..4 {
                 target.tdcs.store_u64(tdcs::MIG_ENC_KEY + 8 * word, call.vcpu.machine.module.random.next());
@@ -77,14 +80,8 @@ fn with_target(
     if handle & SLOT != 0 {
         return Err(invalid(Operand::RCX).into());
     }
-    let target = match target(call, handle, states(leaf)) {
-        Ok(target) => target,
-        Err(status) if status.code() == StatusCode::OPERAND_BUSY => return Err(status.into()),
-        Err(status) => {
-            state.regs[Gpr::Rax] = status.raw();
-            return Err(End::TrapExit(cross_td_trap(status, handle)));
-        }
-    };
+    let tdr = handle & TDR;
+    let target = target(call, tdr, states(leaf)).map_err(|status| refuse(state, status, tdr))?;
     let known: Uuid = [gprs.r10, gprs.r11, gprs.r12, gprs.r13];
     let own = uuid(&target.tdr.tdr);
     if known != own {
@@ -97,18 +94,35 @@ fn with_target(
         state.set_gprs(gprs);
         return Err(plain(StatusCode::TARGET_UUID_UPDATED).into());
     }
+    check_binding(call, &target).map_err(|status| refuse(state, status, tdr))?;
     let result = access(&target, &mut gprs);
     state.set_gprs(gprs);
     Ok(result?)
 }
 
-/// Finds the target and checks that the calling TD is bound to it.
+/// What is wrong with the target, or with the binding: only the host can mend it, and gets the service TD's next exit,
+/// behind the instruction. What is busy the service TD tries again.
+fn refuse(state: &mut GuestState, status: Status, tdr: u64) -> End {
+    if status.code() == StatusCode::OPERAND_BUSY {
+        return status.into();
+    }
+    state.regs[Gpr::Rax] = status.raw();
+    End::TrapExit(cross_td_trap(status, tdr))
+}
+
+/// Finds the target, in one of these states.
 fn target<'m>(call: &Call<'_, '_, 'm>, tdr: u64, states: OpStates) -> host::Step<Target<'m>> {
     let vcpu = call.vcpu;
     let by = host::Call { machine: vcpu.machine, lp: vcpu.lp };
     let tdr = lock_tdr(&by, tdr, Mode::Shared, Operand::TDR)?;
     let (tdcs, state) = check_and_lock_state(&tdr.tdr, states, Mode::Shared)?;
-    let binding = Binding(&tdcs);
+    Ok(Target { tdr, tdcs, _state: state })
+}
+
+/// Whether the calling TD is bound to the target, and still is what it was then.
+fn check_binding(call: &Call<'_, '_, '_>, target: &Target<'_>) -> host::Step {
+    let vcpu = call.vcpu;
+    let binding = Binding(&target.tdcs);
     if binding.state() != SlotState::Bound {
         return Err(plain(StatusCode::SERVTD_NOT_BOUND));
     }
@@ -118,7 +132,15 @@ fn target<'m>(call: &Call<'_, '_, 'm>, tdr: u64, states: OpStates) -> host::Step
     if binding.info_hash() != info_hash(vcpu.tdcs, binding.attributes()) {
         return Err(plain(StatusCode::SERVTD_INFO_HASH_MISMATCH));
     }
-    Ok(Target { tdr, tdcs, _state: state })
+    Ok(())
+}
+
+/// Whether an identifier names the first word of the key that the target sends with: its class and code count, and it
+/// names a single element.
+fn names_start_of_key(id: FieldId) -> bool {
+    let key = td::MIG_ENC_KEY.id;
+    let is_single = id.reserved_bits() == 0 && id.last_element() == 0 && id.last_field() == 0;
+    is_single && id.class() == key.class() && id.code() == key.code()
 }
 
 /// The TD exit that tells the host what is wrong with the target.

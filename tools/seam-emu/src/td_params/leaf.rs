@@ -28,7 +28,7 @@ pub(crate) fn init(call: &Call<'_>, regs: &mut Gprs) -> Step {
     // A TD whose topology is refused keeps this (recorded: offsets of components that its next XFAM does not have).
     extended_state(params.xfam, &tdcs);
     check_topology(&params, config).map_err(|refusal| refused(regs, refusal))?;
-    initial_fields(&params, config, tdcs.sept_root(), &tdcs);
+    initial_fields(&params, call.machine, tdcs.sept_root(), &tdcs);
     call.machine.module.start_mrtd(td.tdr.hpa);
     tdcs.set_op_state(OpState::Initialized);
     Ok(())

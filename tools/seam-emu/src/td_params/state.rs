@@ -7,7 +7,8 @@ use crate::config::MachineConfig;
 use crate::cpuid;
 use crate::fields::layout::tdcs;
 use crate::fields::{FieldStore, Width};
-use crate::metadata::td::{TD_CTLS_PENDING_VE_DISABLE, usec_to_ticks};
+use crate::machine::Machine;
+use crate::metadata::td::{TD_CTLS_PENDING_VE_DISABLE, scaled_tsc, usec_to_ticks};
 use crate::msr::{Owner, write_bitmaps};
 use crate::processor::msr;
 
@@ -19,7 +20,8 @@ const TSC_FREQUENCY_UNIT: u64 = 25_000_000;
 const XSAVE_LEGACY_BYTES: u64 = 576;
 
 /// Writes all of them but those of [`extended_state`].
-pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa, td: &dyn FieldStore) {
+pub fn initial_fields(params: &TdParams, machine: &Machine, sept_root: Hpa, td: &dyn FieldStore) {
+    let config = machine.config();
     td.store_u64(tdcs::ATTRIBUTES, params.attributes);
     td.store_u64(tdcs::XFAM, params.xfam);
     td.store(tdcs::MAX_VCPUS, Width::B4, u64::from(params.max_vcpus));
@@ -32,7 +34,7 @@ pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa,
     td.store_u64(tdcs::NOTIFY_ENABLES, 0);
     td.store_u64(tdcs::HP_LOCK_TIMEOUT, usec_to_ticks(HP_LOCK_TIMEOUT_USEC, config.tsc_hz));
     td.store_u64(tdcs::TD_EPOCH, 1);
-    virtual_tsc(params, config, td);
+    virtual_tsc(params, machine, td);
     store_bytes(td, tdcs::MRCONFIGID, &params.mrconfigid);
     store_bytes(td, tdcs::MROWNER, &params.mrowner);
     store_bytes(td, tdcs::MROWNERCONFIG, &params.mrownerconfig);
@@ -47,10 +49,11 @@ pub fn initial_fields(params: &TdParams, config: &MachineConfig, sept_root: Hpa,
 
 /// The guest's TSC starts at zero and runs at the frequency that the host chose: the multiplier has 48 fraction
 /// bits.
-fn virtual_tsc(params: &TdParams, config: &MachineConfig, td: &dyn FieldStore) {
+fn virtual_tsc(params: &TdParams, machine: &Machine, td: &dyn FieldStore) {
+    let multiplier = tsc_multiplier(u64::from(params.tsc_frequency), machine.config().tsc_hz);
     td.store(tdcs::TSC_FREQUENCY, Width::B2, u64::from(params.tsc_frequency));
-    td.store_u64(tdcs::TSC_MULTIPLIER, tsc_multiplier(u64::from(params.tsc_frequency), config.tsc_hz));
-    td.store_u64(tdcs::TSC_OFFSET, 0);
+    td.store_u64(tdcs::TSC_MULTIPLIER, multiplier);
+    td.store_u64(tdcs::TSC_OFFSET, scaled_tsc(machine.tsc(), multiplier).wrapping_neg());
 }
 
 /// What turns the processor's TSC into one of this frequency, in units of 25 MHz.

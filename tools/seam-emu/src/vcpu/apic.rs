@@ -15,20 +15,20 @@ use crate::guest::{GuestState, Window};
 use crate::td::Tdvps;
 
 /// Register offsets in the virtual-APIC page.
-const TPR: u32 = 0x80;
-const PPR: u32 = 0xa0;
-const ISR: u32 = 0x100;
+pub(crate) const TPR: u32 = 0x80;
+pub(crate) const PPR: u32 = 0xa0;
+pub(crate) const ISR: u32 = 0x100;
 const TMR: u32 = 0x180;
-const IRR: u32 = 0x200;
+pub(crate) const IRR: u32 = 0x200;
 
 /// MSR numbers of the registers that need no VMM.
-const MSR_TPR: u32 = 0x808;
-const MSR_PPR: u32 = 0x80a;
-const MSR_EOI: u32 = 0x80b;
+pub(crate) const MSR_TPR: u32 = 0x808;
+pub(crate) const MSR_PPR: u32 = 0x80a;
+pub(crate) const MSR_EOI: u32 = 0x80b;
 const MSR_ISR: u32 = 0x810;
 const MSR_TMR: u32 = 0x818;
 const MSR_IRR: u32 = 0x820;
-const MSR_SELF_IPI: u32 = 0x83f;
+pub(crate) const MSR_SELF_IPI: u32 = 0x83f;
 
 /// The descriptor: 256 request bits, then ON (bit 256) and SN (bit 257).
 const PIR_WORDS: u64 = 4;
@@ -38,29 +38,32 @@ const DESCRIPTOR_ON: u64 = 1;
 const NOT_SET: u64 = u64::MAX;
 
 /// One 32-bit register of a 256-bit bank.
-fn bank(tdvps: &Tdvps<'_>, base: u32, index: u32) -> u32 {
-    tdvps.load(tdvps::VAPIC + base + 0x10 * index, Width::B4) as u32
+fn bank(vcpu: &dyn FieldStore, base: u32, index: u32) -> u32 {
+    vcpu.load(tdvps::VAPIC + base + 0x10 * index, Width::B4) as u32
 }
 
-fn set_bank(tdvps: &Tdvps<'_>, base: u32, index: u32, value: u32) {
-    tdvps.store(tdvps::VAPIC + base + 0x10 * index, Width::B4, u64::from(value));
+fn set_bank(vcpu: &dyn FieldStore, base: u32, index: u32, value: u32) {
+    vcpu.store(tdvps::VAPIC + base + 0x10 * index, Width::B4, u64::from(value));
 }
 
-fn highest(tdvps: &Tdvps<'_>, base: u32) -> Option<u8> {
+/// The highest vector of a bank of a virtual APIC.
+pub(crate) fn highest(vcpu: &dyn FieldStore, base: u32) -> Option<u8> {
     (0..8u32).rev().find_map(|index| {
-        let bits = bank(tdvps, base, index);
+        let bits = bank(vcpu, base, index);
         (bits != 0).then(|| (32 * index + 31 - bits.leading_zeros()) as u8)
     })
 }
 
-fn set_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
+/// Sets a vector in a bank.
+pub(crate) fn set_bit(vcpu: &dyn FieldStore, base: u32, vector: u8) {
     let index = u32::from(vector) / 32;
-    set_bank(tdvps, base, index, bank(tdvps, base, index) | 1 << (vector % 32));
+    set_bank(vcpu, base, index, bank(vcpu, base, index) | 1 << (vector % 32));
 }
 
-fn clear_bit(tdvps: &Tdvps<'_>, base: u32, vector: u8) {
+/// Clears a vector in a bank.
+pub(crate) fn clear_bit(vcpu: &dyn FieldStore, base: u32, vector: u8) {
     let index = u32::from(vector) / 32;
-    set_bank(tdvps, base, index, bank(tdvps, base, index) & !(1 << (vector % 32)));
+    set_bank(vcpu, base, index, bank(vcpu, base, index) & !(1 << (vector % 32)));
 }
 
 /// The processor priority: the higher class of the task priority and of what is being serviced.
@@ -87,8 +90,9 @@ pub(crate) fn interrupts_l1(vcpu: &Running<'_, '_>, task: u8) -> bool {
         .is_some_and(|vector| vector >> 4 > priority(vcpu.tdvps, task) >> 4)
 }
 
-fn priority(tdvps: &Tdvps<'_>, task: u8) -> u8 {
-    let in_service = highest(tdvps, ISR).unwrap_or(0);
+/// The processor priority of a VM with this task priority.
+pub(crate) fn priority(vcpu: &dyn FieldStore, task: u8) -> u8 {
+    let in_service = highest(vcpu, ISR).unwrap_or(0);
     if task >> 4 >= in_service >> 4 { task } else { in_service & 0xf0 }
 }
 

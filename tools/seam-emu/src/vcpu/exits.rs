@@ -122,7 +122,7 @@ fn corrupted(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
 }
 
 /// An exit that a TD cannot survive. The owner of a debuggable TD may look at it and go on.
-pub(super) fn fatal(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
+pub(crate) fn fatal(vcpu: &Running<'_, '_>, exit: &VmExit) -> Handled {
     if vcpu.tdcs.is_debug() {
         return Handled::exit(AsyncExit::pass(exit));
     }

@@ -11,8 +11,8 @@ mod cpuid;
 mod ept;
 pub(crate) mod exits;
 mod interrupt;
-mod msr;
-mod registers;
+pub(crate) mod msr;
+pub(crate) mod registers;
 pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod ve;
@@ -31,7 +31,7 @@ pub(crate) use exits::not_accessible;
 
 use crate::fields::layout::{tdcs, tdvps};
 use crate::fields::{FieldStore, Width};
-use crate::guest::{GuestState, VmExit, Windows};
+use crate::guest::{GuestState, VmExit, Window, Windows};
 use crate::l2::exit::L1Exit;
 use crate::l2::{self, Vm};
 use crate::machine::{Asid, GuestEnv, GuestSpace, Machine};
@@ -85,7 +85,11 @@ impl<'m> Running<'_, 'm> {
             return GuestEnv { windows, ..self.env };
         };
         let view = self.view(vm);
-        let (intercepts, windows) = self.l2_intercepts(vm);
+        let (intercepts, of_l1) = self.l2_intercepts(vm);
+        let windows = Windows {
+            interrupt: if windows.interrupt == Window::Wanted { Window::Wanted } else { of_l1.interrupt },
+            nmi: of_l1.nmi,
+        };
         GuestEnv {
             asid: Asid { tdr: self.tdr.hpa, vm },
             space: GuestSpace {

@@ -60,6 +60,7 @@ pub(super) fn rdmsr(vcpu: &Running<'_, '_>, state: &mut GuestState, exit: &VmExi
         Decision::Special => emulated_read(vcpu, state, msr),
         Decision::Native => match processor_read(vcpu, state, msr) {
             Some(value) => Some(value),
+            None if vcpu.vm().is_l2() && is_x2apic(msr) => None,
             None => return Handled::GENERAL_PROTECTION,
         },
     };
@@ -81,6 +82,8 @@ fn emulated_read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Option
         }
         native::PERF_CAPABILITIES => 0,
         index::DEBUGCTL => state.msrs.debugctl & !DEBUGCTL_KEPT,
+        // What an L2 VM reads there L1 decides.
+        index::VMX_FIRST..=index::VMX_LAST | index::X2APIC_ID if vcpu.vm().is_l2() => return None,
         index::VMX_FIRST..=index::VMX_LAST => virtual_vmx(vcpu, msr),
         index::X2APIC_ID => return vcpu.visible_x2apic_id().map(u64::from),
         _ => return None,
@@ -112,7 +115,9 @@ fn processor_read(vcpu: &Running<'_, '_>, state: &GuestState, msr: u32) -> Optio
         index::TSC_AUX => state.msrs.tsc_aux,
         native::MISC_ENABLE | native::PERF_CAPABILITIES => vcpu.machine.config().native_msr(msr),
         index::DS_AREA => vcpu.tdvps.load_u64(tdvps::DS_AREA),
-        index::X2APIC_FIRST..=index::X2APIC_LAST => return apic::read(vcpu, state, msr),
+        // The virtual APIC of an L2 VM is the processor's affair (`l2::apic`); what that leaves is L1's.
+        _ if is_x2apic(msr) && vcpu.vm().is_l2() => return None,
+        _ if is_x2apic(msr) => return apic::read(vcpu, state, msr),
         _ => return None,
     })
 }
@@ -158,13 +163,15 @@ fn emulated_write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, valu
             Outcome::done_if(value & !allowed == 0)
         }
         index::EFER => {
-            // LMA is the processor's; of the others only SYSCALL may be turned on and off.
+            // LMA is the processor's; of the others only SYSCALL may be turned on and off, in an L2 VM also long mode.
             const SCE: u64 = 1;
+            const LME: u64 = 1 << 8;
             const LMA: u64 = 1 << 10;
-            if (value ^ state.control.efer) & !(SCE | LMA) != 0 {
+            let own = if vcpu.vm().is_l2() { SCE | LME } else { SCE };
+            if (value ^ state.control.efer) & !(own | LMA) != 0 {
                 return Outcome::Exception;
             }
-            state.control.efer = state.control.efer & !SCE | value & SCE;
+            state.control.efer = state.control.efer & !own | value & own;
             Outcome::Done
         }
         _ => Outcome::Exception,
@@ -218,12 +225,16 @@ fn processor_write(vcpu: &Running<'_, '_>, state: &mut GuestState, msr: u32, val
             let segment = if msr == index::FS_BASE { Seg::Fs } else { Seg::Gs };
             state.segment_mut(segment).base = value;
         }
-        index::X2APIC_FIRST..=index::X2APIC_LAST => {
-            return Outcome::done_if(apic::write(vcpu, state, msr, value));
-        }
+        _ if is_x2apic(msr) && vcpu.vm().is_l2() => return Outcome::Exception,
+        _ if is_x2apic(msr) => return Outcome::done_if(apic::write(vcpu, state, msr, value)),
         _ => return Outcome::Fault,
     }
     Outcome::Done
+}
+
+/// Whether an MSR is a register of the x2APIC.
+pub(crate) const fn is_x2apic(msr: u32) -> bool {
+    matches!(msr, index::X2APIC_FIRST..=index::X2APIC_LAST)
 }
 
 const fn is_canonical(address: u64) -> bool {

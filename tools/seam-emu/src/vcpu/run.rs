@@ -34,19 +34,34 @@ pub(crate) fn run(vcpu: &Running<'_, '_>, state: &mut GuestState, cpu: &mut dyn 
             seen_flushes = flushes;
             cpu.flush_translations(None);
         }
-        let windows = if vcpu.vm().is_l2() {
-            Windows::default()
-        } else {
-            if let Some(interrupt) = apic::deliverable(vcpu, state) {
-                state.event = Some(interrupt);
+        let has_l2_apic = vcpu.vm().is_l2() && cpu.takes_posted_interrupts();
+        let due = if has_l2_apic { l2::apic::due(vcpu, state) } else { None };
+        let exit = match due {
+            Some(exit) => exit,
+            None => {
+                let windows = match vcpu.vm().is_l2() {
+                    true if has_l2_apic => {
+                        state.event = state.event.or(l2::apic::deliverable(vcpu, state));
+                        Windows { interrupt: l2::apic::window(vcpu, state), ..Windows::default() }
+                    }
+                    true => Windows::default(),
+                    false => {
+                        state.event = state.event.or(apic::deliverable(vcpu, state));
+                        Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) }
+                    }
+                };
+                if let Some(event) = state.event {
+                    state::note_entry_event(&vcpu.view(vcpu.vm()), event);
+                }
+                cpu.run(state, &vcpu.surroundings(windows))
             }
-            Windows { interrupt: apic::window(vcpu, state), nmi: nmi_window(vcpu) }
         };
-        if let Some(event) = state.event {
-            state::note_entry_event(&vcpu.view(vcpu.vm()), event);
-        }
-        let exit = cpu.run(state, &vcpu.surroundings(windows));
         let Some(exit) = interrupt::settle(vcpu, exit) else { continue };
+        let exit = match has_l2_apic {
+            true => l2::apic::settle(vcpu, state, exit),
+            false => Some(exit),
+        };
+        let Some(exit) = exit else { continue };
         record(vcpu, &exit);
         zero_step::note_exit(vcpu.tdvps, vcpu.entered_at, state.rip());
         vcpu.machine.note_guest_exit(vcpu.lp, GuestExit::new(&exit, state));

@@ -8,7 +8,7 @@ use tdvisor_base::{Gfn, Level};
 use tdvisor_test_data::chance::Chance;
 
 use super::altered::altered;
-use super::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, host, reference};
+use super::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, host, hosts, reference};
 
 /// What is done to one message of a session.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ enum Wrong {
 
 #[test]
 fn inv_62_bundles_that_are_altered_cut_repeated_or_out_of_order_are_refused_and_nothing_is_kept() {
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let td = guest(&here, &from.service, Level::L2M);
     let mut monitor = Monitor::default();

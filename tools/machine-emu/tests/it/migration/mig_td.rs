@@ -10,7 +10,7 @@ use tdvisor_migration_td::mailbox::{Order, Outcome, Target};
 use tdx_module_iface::tdh::Binding;
 
 use super::mailbox::{Alter, Conduct, Pair, Setup, test_root};
-use super::world::{Belongings, EmulatedHost, EmulatedTd, Monitor, SPARE, check, guest, host, reference};
+use super::world::{Belongings, EmulatedHost, EmulatedTd, Monitor, SPARE, check, guest, hosts, reference};
 
 fn order(role: Role, binding: Binding) -> Order {
     Order::HandOver { role, target: Target { handle: binding.handle, uuid: binding.target } }
@@ -35,7 +35,7 @@ fn orders(
 #[test]
 fn hello_td_moves_with_keys_that_two_migration_tds_handed_over() {
     let stayed = reference(Level::L2M);
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let before = [Belongings::of(&here), Belongings::of(&there)];
     let pair = Pair::new(&here, &there, Setup::honest());
     let td = guest(&here, &pair.source.td, Level::L2M);
@@ -79,7 +79,7 @@ fn flipped(_: &[Vec<u8>], mut word: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn hosts_that_relay_replay_swap_or_alter_get_no_key_across() {
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let pair = Pair::new(&here, &there, Setup::honest());
     let td = guest(&here, &pair.source.td, Level::L2M);
     let destination = Destination::new(&there, SPARE).unwrap();
@@ -141,7 +141,7 @@ fn migration_tds_that_are_configured_otherwise_trust_nobody_and_no_session_begin
         ),
     ];
     for (number, (setup, expected)) in setups.into_iter().enumerate() {
-        let (here, there) = (host(), host());
+        let [here, there] = hosts(0);
         let pair = Pair::new(&here, &there, setup);
         let td = guest(&here, &pair.source.td, Level::L2M);
         let mut destination = Destination::new(&there, SPARE).unwrap();

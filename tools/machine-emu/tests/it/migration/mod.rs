@@ -6,6 +6,7 @@ mod mailbox;
 mod mig_td;
 mod model;
 mod moving;
+mod pages;
 mod sweep;
 mod world;
 mod writer;

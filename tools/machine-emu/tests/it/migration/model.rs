@@ -1,50 +1,32 @@
 //! Random schedules of a guest and its host beside a flat model of what each page holds, on two machines between which the TD
 //! moves: sessions begin at any moment, are given up after any step, or come to their end, while the guest writes and
-//! memory goes.
+//! memory goes. Beside it, on either machine, may be a TD with L2 VMs, which stays and has a model of its own: no TD that moves
+//! has any, by the module's rule.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
 
-use mirror_ept::GfnRange;
-use seam_emu::guest::GuestRegisters;
+use machine_emu::Hardware;
+use seam_emu::features::FeatureSet;
 use seam_emu::inject::{Chaos, FaultPlan};
-use seam_emu::machine::GuestMemoryError;
-use seam_emu::{GuestEnv, GuestState};
-use td_host::memory::Converted;
 use td_host::migration::bundle::{Answer, Message};
 use td_host::migration::destination::Destination;
 use td_host::migration::failure::Failure;
 use td_host::migration::source::{Order, Plan, Source, Step};
-use tdvisor_base::{Gpa, Level, Side};
+use td_host::td::Td;
+use td_host::td::config::TdConfig;
+use tdvisor_base::Level;
 use tdvisor_test_data::chance::Chance;
 use tdvisor_test_data::replay;
-use tdx_module_iface::{Gprs, Status, StatusCode, TdgLeaf};
 
-use super::world::{Belongings, EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, host};
-use crate::driven::{come_back, drive, tdcalls};
+use super::pages::{Known, PAGES, read, touch};
+use super::world::{Belongings, EmulatedHost, EmulatedTd, End, SPARE, agree, check, guest, hosts_with};
+use crate::partitioning::model::{AliasModel, VMS};
 
-/// Pages of the model, in 4 KiB from the middle of the guest's memory: the first and the last of two large ones among them.
-const PAGES: [u64; 8] = [0, 1, 255, 511, 512, 513, 700, 1023];
 const OPERATIONS: usize = 50;
 /// One operation in this many is a session.
 const SESSIONS: usize = 6;
 /// A session that is to be given up is so within this many steps; it may have come to its end before.
 const STEPS: usize = 48;
-
-/// What the model knows of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    /// Not accepted.
-    Absent,
-    /// Shared with the host.
-    Shared,
-    /// Accepted, and what its first word is.
-    Private(u64),
-}
-
-fn gpa(page: usize) -> Gpa {
-    frames(PAGES[page], 1).start().base()
-}
 
 /// A TD on one of two machines, and what the model knows of it.
 struct Model<'s, 'h> {
@@ -55,6 +37,7 @@ struct Model<'s, 'h> {
     written: u64,
     chaos: Option<Chaos>,
     counts: Counts,
+    neighbours: Vec<AliasModel<'s, 'h>>,
 }
 
 /// How sessions ended.
@@ -66,54 +49,12 @@ struct Counts {
     refused: usize,
 }
 
-fn accept(host: &EmulatedHost, td: &EmulatedTd<'_>, page: usize) {
-    // A guest repeats what was busy.
-    for _ in 0..100 {
-        let rax = u64::from(TdgLeaf::MEM_PAGE_ACCEPT.0);
-        let got = tdcalls(host, td, vec![Gprs { rax, rcx: gpa(page).get(), ..Gprs::ZERO }]);
-        let status = Status::from_raw(got[0].rax);
-        if status.code() != StatusCode::OPERAND_BUSY {
-            assert_eq!(status, Status::SUCCESS, "page {page}");
-            return;
-        }
+/// One of the TDs that stay goes on, if there are any.
+fn go_on(neighbours: &mut [AliasModel<'_, '_>], chance: &mut Chance) {
+    if !neighbours.is_empty() {
+        let which = chance.index(neighbours.len());
+        neighbours[which].step(chance);
     }
-    panic!("page {page} stays busy");
-}
-
-fn write(host: &EmulatedHost, td: &EmulatedTd<'_>, page: usize, value: u64) {
-    drive(host, td, move |state: &mut GuestState, env: &GuestEnv<'_>| {
-        state.enter_64_bit_mode();
-        match env.write(gpa(page), &value.to_le_bytes()) {
-            Ok(()) => come_back(state),
-            Err(GuestMemoryError::Exit(exit)) => exit,
-            Err(GuestMemoryError::Memory(fault)) => panic!("{fault:?}"),
-        }
-    });
-}
-
-fn read(host: &EmulatedHost, td: &EmulatedTd<'_>, pages: Vec<usize>) -> Vec<u64> {
-    let values = Arc::new(Mutex::new(Vec::new()));
-    let seen = values.clone();
-    drive(host, td, move |state: &mut GuestState, env: &GuestEnv<'_>| {
-        state.enter_64_bit_mode();
-        let mut seen = seen.lock().unwrap();
-        while let Some(page) = pages.get(seen.len()) {
-            let mut word = [0; 8];
-            match env.read(gpa(*page), &mut word) {
-                Ok(()) => seen.push(u64::from_le_bytes(word)),
-                Err(GuestMemoryError::Exit(exit)) => return exit,
-                Err(GuestMemoryError::Memory(fault)) => panic!("{fault:?}"),
-            }
-        }
-        come_back(state)
-    });
-    let values = values.lock().unwrap();
-    values.clone()
-}
-
-fn convert(td: &EmulatedTd<'_>, page: usize, to: Side) {
-    let mut seat = td.memory().take_seat(SPARE).unwrap();
-    while td.memory().convert(&mut seat, frames(PAGES[page], 1), to).unwrap() != Converted::All {}
 }
 
 impl<'h> Model<'_, 'h> {
@@ -121,48 +62,15 @@ impl<'h> Model<'_, 'h> {
         self.ends[self.at].host
     }
 
-    /// What the guest or its host does to one page.
-    fn touch(
-        (host, td): (&EmulatedHost, &EmulatedTd<'_>),
-        page: usize,
-        known: Known,
-        kind: usize,
-        value: u64,
-    ) -> Known {
-        match (known, kind) {
-            (Known::Absent, _) => {
-                accept(host, td, page);
-                Known::Private(0)
-            }
-            (Known::Shared, _) => {
-                convert(td, page, Side::Private);
-                Known::Absent
-            }
-            (Known::Private(_), 0) => {
-                convert(td, page, Side::Shared);
-                Known::Shared
-            }
-            (known @ Known::Private(_), 1) => {
-                let mut seat = td.memory().take_seat(SPARE).unwrap();
-                let range = GfnRange::new(frames(0, 1).start(), frames(1024, 1).start());
-                td.memory().collapse(&mut seat, range).unwrap();
-                known
-            }
-            (Known::Private(_), _) => {
-                write(host, td, page, value);
-                Known::Private(value)
-            }
-        }
-    }
-
     /// One operation at random.
     fn step(&mut self, chance: &mut Chance) {
+        go_on(&mut self.neighbours, chance);
         if chance.index(SESSIONS) == 0 {
             return self.session(chance);
         }
         self.written += 1;
         let (page, kind) = (chance.index(PAGES.len()), chance.index(6));
-        self.pages[page] = Self::touch((self.host(), &self.td), page, self.pages[page], kind, self.written);
+        self.pages[page] = touch((self.host(), &self.td), page, self.pages[page], kind, self.written);
     }
 
     fn set_chaos(&self, chaos: Option<Chaos>) {
@@ -184,6 +92,9 @@ impl<'h> Model<'_, 'h> {
         let until = chance.index(STEPS);
         let mut committed = false;
         for done in 0.. {
+            if chance.index(4) == 0 {
+                go_on(&mut self.neighbours, chance);
+            }
             let runs =
                 matches!(source.at(), "announced" | "before a round" | "in a round" | "before the pause");
             if runs && chance.index(3) == 0 {
@@ -194,7 +105,7 @@ impl<'h> Model<'_, 'h> {
                 let known = self.pages[page];
                 // A merge is not what a host begins in a session.
                 let kind = if kind == 1 { 2 } else { kind };
-                self.pages[page] = Self::touch(place, page, known, kind, self.written);
+                self.pages[page] = touch(place, page, known, kind, self.written);
             }
             if done >= until && !matches!(source.at(), "out of order" | "before the end" | "waiting") {
                 break;
@@ -246,13 +157,35 @@ impl<'h> Model<'_, 'h> {
         assert_eq!(holds, expected, "{when}: pages {pages:?}");
         check(self.host(), &[&self.td]);
         check(self.ends[1 - self.at].host, &[]);
+        for neighbour in &self.neighbours {
+            neighbour.compare(when);
+        }
     }
 }
 
+/// Who is beside the TD that moves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nobody,
+    /// A TD with L2 VMs, on each machine.
+    Partitioned,
+}
+
 /// Runs one schedule.
-fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> Counts {
-    let hosts = [host(), host()];
+fn run(seed: u64, largest: Level, chaos: Option<Chaos>, beside: Beside) -> Counts {
+    let hosts = hosts_with(
+        seed,
+        Hardware {
+            engine: seam_emu::testing::engine(),
+            features: FeatureSet::Partitioned,
+            ..Hardware::default()
+        },
+    );
     let ends = [End::new(&hosts[0]), End::new(&hosts[1])];
+    let stay: Vec<_> = match beside {
+        Beside::Nobody => Vec::new(),
+        Beside::Partitioned => hosts.iter().map(|host| (host, partitioned(host, largest))).collect(),
+    };
     let before = [Belongings::of(&hosts[0]), Belongings::of(&hosts[1])];
     let td = guest(&hosts[0], &ends[0].service, largest);
     let mut chance = Chance::new(seed);
@@ -264,6 +197,7 @@ fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> Counts {
         written: 0,
         chaos,
         counts: Counts::default(),
+        neighbours: stay.iter().map(|(host, td)| AliasModel::new(host, td)).collect(),
     };
     for operation in 0..OPERATIONS {
         model.step(&mut chance);
@@ -271,15 +205,28 @@ fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> Counts {
     }
     let counts = model.counts;
     assert!(model.td.teardown().is_clean(), "seed {seed}");
-    assert_eq!([Belongings::of(&hosts[0]), Belongings::of(&hosts[1])], before, "seed {seed}");
+    drop(model.neighbours);
+    if beside == Beside::Nobody {
+        assert_eq!([Belongings::of(&hosts[0]), Belongings::of(&hosts[1])], before, "seed {seed}");
+    }
+    for (host, td) in stay {
+        check(host, &[&td]);
+        assert!(td.teardown().is_clean(), "seed {seed}");
+    }
     counts
 }
 
+/// A TD with L2 VMs.
+fn partitioned(host: &EmulatedHost, largest_page: Level) -> EmulatedTd<'_> {
+    let config = TdConfig { memory: 24 << 20, l2_vms: VMS as u8, largest_page, ..TdConfig::default() };
+    Td::build(host, &config, tdvisor_guest_images::L1_VMM.image, |_| {}).unwrap()
+}
+
 /// Runs many schedules and says what they came to, or the one that the environment names.
-fn run_all(seeds: Range<u64>, chaos: impl Fn(u64) -> Option<Chaos>) -> Option<Counts> {
+fn run_all(seeds: Range<u64>, chaos: impl Fn(u64) -> Option<Chaos>, beside: Beside) -> Option<Counts> {
     let mut sum = Counts::default();
     for seed in replay::seeds(seeds) {
-        let counts = run(seed, [Level::L2M, Level::L4K][seed as usize % 2], chaos(seed));
+        let counts = run(seed, [Level::L2M, Level::L4K][seed as usize % 2], chaos(seed), beside);
         sum.moved += counts.moved;
         sum.given_up += counts.given_up;
         sum.memory_went += counts.memory_went;
@@ -296,11 +243,22 @@ fn run_all(seeds: Range<u64>, chaos: impl Fn(u64) -> Option<Chaos>) -> Option<Co
 
 #[test]
 fn inv_65_a_td_that_moves_or_stays_holds_what_a_flat_model_says_under_any_schedule() {
-    run_all(1..7, |_| None);
+    run_all(1..7, |_| None, Beside::Nobody);
 }
 
 #[test]
 fn inv_65_transient_refusals_of_both_modules_change_nothing_that_pages_hold() {
-    let sum = run_all(11..15, |seed| Some(Chaos { seed, one_in: 5 }));
+    let sum = run_all(11..15, |seed| Some(Chaos { seed, one_in: 5 }), Beside::Nobody);
+    assert!(sum.as_ref().is_none_or(|sum| sum.refused > 40), "{sum:?}");
+}
+
+#[test]
+fn inv_65_a_td_that_moves_and_tds_with_l2_vms_beside_it_hold_what_their_models_say() {
+    run_all(21..25, |_| None, Beside::Partitioned);
+}
+
+#[test]
+fn inv_65_transient_refusals_change_nothing_where_tds_with_l2_vms_are_beside_one_that_moves() {
+    let sum = run_all(31..35, |seed| Some(Chaos { seed, one_in: 5 }), Beside::Partitioned);
     assert!(sum.as_ref().is_none_or(|sum| sum.refused > 40), "{sum:?}");
 }

@@ -1,12 +1,15 @@
 //! Sessions that come to their end.
 
+use td_host::migration::binding::bind;
 use td_host::migration::destination::Destination;
 use td_host::migration::failure::Failure;
 use td_host::migration::source::{Order, Plan, Source, Step, run_both};
 use td_host::td::Ending;
 use tdvisor_base::{Level, Side};
 
-use super::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, host, reference};
+use super::world::{
+    Belongings, End, Monitor, SPARE, agree, check, frames, guest, hosts, read_key, reference,
+};
 
 /// Plans that differ in what is sent when.
 const PLANS: [Plan; 4] = [
@@ -20,7 +23,7 @@ const PLANS: [Plan; 4] = [
 fn hello_td_moves_at_any_moment_of_its_life_and_ends_as_if_it_had_stayed() {
     let references = [Level::L2M, Level::L4K].map(reference);
     let exits = references[0].exits.min(references[1].exits);
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let before = [Belongings::of(&here), Belongings::of(&there)];
     let moments = (0..8).map(|part| exits * part / 8).chain([exits - 1]);
@@ -54,7 +57,7 @@ fn hello_td_moves_at_any_moment_of_its_life_and_ends_as_if_it_had_stayed() {
 #[test]
 fn a_td_that_moved_moves_back() {
     let stayed = reference(Level::L2M);
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let td = guest(&here, &from.service, Level::L2M);
     let mut monitor = Monitor::default();
@@ -79,7 +82,7 @@ fn a_td_that_moved_moves_back() {
 #[test]
 fn two_tds_move_at_once_and_in_turns() {
     let stayed = reference(Level::L2M);
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let tds = [0, 1].map(|_| guest(&here, &from.service, Level::L2M));
     let mut monitors = [Monitor::default(), Monitor::default()];
@@ -118,7 +121,7 @@ fn two_tds_move_at_once_and_in_turns() {
 #[test]
 fn memory_that_goes_while_it_is_sent_ends_the_session_and_nothing_else() {
     let stayed = reference(Level::L2M);
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let td = guest(&here, &from.service, Level::L2M);
     let mut monitor = Monitor::default();
@@ -148,4 +151,20 @@ fn memory_that_goes_while_it_is_sent_ends_the_session_and_nothing_else() {
     monitor.run_to_the_end(&td);
     assert_eq!(monitor.console, stayed.console);
     check(&here, &[&td]);
+}
+
+#[test]
+fn two_machines_have_keys_of_their_own_and_the_same_run_has_the_same() {
+    let keys = |run: u64| {
+        hosts(run).map(|host| {
+            let end = End::new(&host);
+            let td = guest(&host, &end.service, Level::L2M);
+            let binding = bind(&host, SPARE, td.tdr(), end.service.tdr()).unwrap();
+            read_key(&host, &end.service, &binding)
+        })
+    };
+    let [here, there] = keys(1);
+    assert_ne!(here, there);
+    assert_eq!(keys(1), [here, there]);
+    assert!(!keys(2).contains(&here));
 }

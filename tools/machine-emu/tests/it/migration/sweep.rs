@@ -7,7 +7,7 @@ use td_host::migration::failure::Failure;
 use td_host::migration::source::{Order, Plan, Source, Step, run_both};
 use tdvisor_base::{Level, Side};
 
-use super::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, host, reference};
+use super::world::{Belongings, End, Monitor, SPARE, agree, check, frames, guest, hosts, reference};
 
 /// How far a session came before it was given up.
 enum Came {
@@ -21,7 +21,7 @@ enum Came {
 fn inv_61_a_session_given_up_after_any_step_leaves_the_source_with_all_it_had() {
     for order in [Order::InOrder, Order::NewPagesLast] {
         let stayed = reference(Level::L2M);
-        let (here, there) = (host(), host());
+        let [here, there] = hosts(0);
         let (from, to) = (End::new(&here), End::new(&there));
         let td = guest(&here, &from.service, Level::L2M);
         let mut monitor = Monitor::default();
@@ -72,7 +72,7 @@ fn inv_61_a_session_given_up_after_any_step_leaves_the_source_with_all_it_had() 
 
 #[test]
 fn inv_60_a_td_that_may_run_elsewhere_runs_here_only_with_the_others_token() {
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     let td = guest(&here, &from.service, Level::L2M);
     let mut destination = Destination::new(&there, SPARE).unwrap();
@@ -106,7 +106,7 @@ fn inv_61_a_session_survives_transient_refusals_on_both_sides() {
     let stayed = reference(Level::L2M);
     let mut refused = 0;
     for seed in 1..=5 {
-        let (here, there) = (host(), host());
+        let [here, there] = hosts(0);
         let (from, to) = (End::new(&here), End::new(&there));
         let td = guest(&here, &from.service, Level::L2M);
         let mut monitor = Monitor::default();

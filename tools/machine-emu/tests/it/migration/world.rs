@@ -33,8 +33,21 @@ const GUEST_MEMORY: u64 = 24 * MIB;
 
 /// A machine with its module up, and room for a few TDs.
 pub fn host() -> EmulatedHost {
-    let hardware = Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() };
-    let machine = EmulatedMachine::with_hardware(&hardware, 256 * MIB, 4, Pace::Real, Trace::counting());
+    host_with(&Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() })
+}
+
+/// Two machines that have nothing in common but what they are; the same run has the same two.
+pub fn hosts(run: u64) -> [EmulatedHost; 2] {
+    hosts_with(run, Hardware { engine: seam_emu::testing::engine(), ..Hardware::default() })
+}
+
+/// Two machines of this hardware.
+pub fn hosts_with(run: u64, hardware: Hardware) -> [EmulatedHost; 2] {
+    [1, 2].map(|number| host_with(&Hardware { random_seed: 2 * run + number, ..hardware }))
+}
+
+fn host_with(hardware: &Hardware) -> EmulatedHost {
+    let machine = EmulatedMachine::with_hardware(hardware, 256 * MIB, 4, Pace::Real, Trace::counting());
     Host::bring_up(machine, |_| {}).expect("an emulated module comes up")
 }
 

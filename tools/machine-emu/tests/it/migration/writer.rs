@@ -14,7 +14,7 @@ use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::{Gprs, TdgLeaf};
 use x86_arch::Gpr;
 
-use super::world::{EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, host};
+use super::world::{EmulatedHost, EmulatedTd, End, SPARE, agree, check, frames, guest, hosts};
 use crate::driven::{come_back, drive};
 
 /// Pages that the guest writes to, in turn.
@@ -102,7 +102,7 @@ fn wait_for(written: &AtomicU64, more: u64) {
 
 #[test]
 fn inv_59_whatever_is_written_while_memory_is_sent_arrives_or_stays() {
-    let (here, there) = (host(), host());
+    let [here, there] = hosts(0);
     let (from, to) = (End::new(&here), End::new(&there));
     for commits in [false, true] {
         let td = guest(&here, &from.service, Level::L2M);

@@ -2,5 +2,5 @@
 
 mod aliases;
 mod guest;
-mod model;
+pub mod model;
 mod world;

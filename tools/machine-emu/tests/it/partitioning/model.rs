@@ -14,7 +14,8 @@ use crate::driven::tdcalls;
 
 /// Pages of the model: the first and the last of two large ones among them.
 const PAGES: [u64; 8] = [0, 1, 255, 511, 512, 513, 700, 1023];
-const VMS: usize = 3;
+/// L2 VMs of the TD.
+pub const VMS: usize = 3;
 const VALID: u64 = 1 << 15;
 const READ: u64 = 1;
 const OPERATIONS: usize = 60;
@@ -30,13 +31,19 @@ enum Known {
     Private([u64; VMS]),
 }
 
-struct Model<'s, 'h> {
+/// A TD, and what the model knows of it.
+pub struct AliasModel<'s, 'h> {
     host: &'h EmulatedHost,
     td: &'s EmulatedTd<'h>,
     pages: [Known; PAGES.len()],
 }
 
-impl Model<'_, '_> {
+impl<'s, 'h> AliasModel<'s, 'h> {
+    /// A TD that has done nothing yet.
+    pub fn new(host: &'h EmulatedHost, td: &'s EmulatedTd<'h>) -> Self {
+        Self { host, td, pages: [Known::Absent; PAGES.len()] }
+    }
+
     fn call(&self, leaf: TdgLeaf, gprs: Gprs) -> Gprs {
         // A guest repeats what was busy.
         for _ in 0..100 {
@@ -63,7 +70,7 @@ impl Model<'_, '_> {
     }
 
     /// One operation at random.
-    fn step(&mut self, chance: &mut Chance) {
+    pub fn step(&mut self, chance: &mut Chance) {
         let number = chance.index(PAGES.len());
         let gpa = page(PAGES[number]).get();
         self.pages[number] = match (self.pages[number], chance.index(4)) {
@@ -98,7 +105,7 @@ impl Model<'_, '_> {
     }
 
     /// What the module says of each page is what the model says.
-    fn compare(&self, when: &str) {
+    pub fn compare(&self, when: &str) {
         for (known, number) in self.pages.iter().zip(PAGES) {
             let Known::Private(have) = known else { continue };
             let read = self.call(TdgLeaf::MEM_PAGE_ATTR_RD, Gprs { rcx: page(number).get(), ..Gprs::ZERO });
@@ -116,7 +123,7 @@ fn run(seed: u64, largest: Level, chaos: Option<Chaos>) -> usize {
     let faults = host.platform().machine();
     faults.faults().set_plan(FaultPlan { chaos, ..FaultPlan::default() });
     let mut chance = Chance::new(seed);
-    let mut model = Model { host: &host, td: &td, pages: [Known::Absent; PAGES.len()] };
+    let mut model = AliasModel::new(&host, &td);
     for operation in 0..OPERATIONS {
         model.step(&mut chance);
         model.compare(&format!("seed {seed}, {largest}, operation {operation}"));

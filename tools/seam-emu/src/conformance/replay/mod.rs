@@ -36,9 +36,13 @@ use ledger::Ledger;
 
 use crate::config::{Cmr, FixedBits, MachineConfig, SeamRange, TscSource};
 
-/// The machine that a platform describes, at power-on.
+/// The time-stamp counter where recordings begin: recorded machines have been up for some minutes. What a TD's time is
+/// reckoned from shows in what the module refuses (recorded: a time of the TD's that counts from there has no 32 bits).
+const UP_FOR: u64 = 1 << 40;
+
+/// The machine that a platform describes, where its recordings begin.
 pub fn power_on(platform: &Platform) -> Machine {
-    Machine::new(MachineConfig {
+    let machine = Machine::new(MachineConfig {
         features: crate::features::FeatureSet::Recorded,
         max_pa: platform.max_pa,
         hkid_start_bit: platform.hkid_start_bit,
@@ -57,7 +61,9 @@ pub fn power_on(platform: &Platform) -> Machine {
         wbinvd_sub_blocks: platform.wbinvd_sub_blocks,
         num_handoff_pages: platform.num_handoff_pages,
         profile: platform.module,
-    })
+    });
+    machine.advance_tsc(UP_FOR);
+    machine
 }
 
 /// Replays the steps of a sequence on a machine that is in its starting state, where names have the meaning that

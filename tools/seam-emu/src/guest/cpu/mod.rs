@@ -132,7 +132,7 @@ impl CpuGuest {
                 None
             }
             // Not the module's: whoever gives turns lets others run.
-            Exit::Instruction { what: InstructionExit::Pause, length } => {
+            Exit::Instruction { what: InstructionExit::Pause, length } if !env.intercepts().pause => {
                 self.cpu.advance(length);
                 env.spin();
                 None
@@ -144,7 +144,7 @@ impl CpuGuest {
                         operation: CrOperation::Write { value, .. },
                     }),
                 length,
-            } => self.write_cr8(value, length),
+            } if !env.intercepts().cr8_load => self.write_cr8(value, length),
             exit => Some(self.vm_exit(env, exit)),
         }
     }
@@ -160,6 +160,10 @@ impl CpuGuest {
         loop {
             env.poll_interrupts();
             self.follow_registry(env);
+            // The timer of an L2 VM ends a run as what it may then do does.
+            if env.is_overdue() {
+                return Exit::InterruptWindow;
+            }
             match self.debug.as_mut().map_or(Next::Run, |debug| debug.next(&mut self.cpu, env)) {
                 Next::Run => {}
                 Next::Leave => return Exit::ExternalInterrupt,

@@ -19,7 +19,8 @@ pub(super) fn controls(env: &GuestEnv<'_>) -> Controls {
         intercept_cr3_write: intercepts.cr3_load,
         intercept_dr: intercepts.mov_dr,
         intercept_cr8_write: true,
-        intercept_pause: env.takes_turns(),
+        intercept_cr8_read: intercepts.cr8_store,
+        intercept_pause: env.takes_turns() || intercepts.pause,
         interrupt_window: windows.interrupt == Window::Wanted,
         nmi_window: windows.nmi == Window::Wanted,
         ..Controls::default()

@@ -47,7 +47,7 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
     let aliases = target.entry.entry().0 & SeptEntry::L2_ALIASES;
     let split =
         Split { tdcs: &context.tdcs, what: target.what, aliases, unaliased: Unaliased::of(operands.rdx) };
-    let l2 = split.l2_pages(call, regs)?;
+    let pages = split.pages(call, regs)?;
     write_sept_page(call, owner, table, |index| {
         let piece = large.wrapping_add(index * below.bytes());
         let entry = if state.is_pending() { SeptEntry::pending(piece) } else { SeptEntry::mapped(piece) };
@@ -57,6 +57,7 @@ pub(in crate::host) fn page_demote(call: &Call<'_>, regs: &mut Gprs) -> Step {
         operands.restore(regs);
         return Err(plain(StatusCode::INTERRUPTED_RESTARTABLE));
     }
+    let l2 = split.places(pages, regs)?;
     let page = lock_implicit(call, large, level, Operand::RCX)?;
     let tdmr = tdmr_of(call, large, Operand::RCX)?;
     if below == Level::L4K && tdmr.dynamic().is_some_and(|dynamic| dynamic.pair(large).is_none()) {
@@ -109,6 +110,9 @@ impl Unaliased {
     }
 }
 
+/// A page for each L2 VM that gets one.
+type Pages<'m> = [Option<(Hpa, PamtPage<'m>)>; 3];
+
 /// A page that becomes a table of an L2 VM.
 struct L2Page<'m> {
     hpa: Hpa,
@@ -134,27 +138,36 @@ impl<'m> Split<'_, 'm> {
         self.aliases & l2::alias(vm) != 0
     }
 
-    /// Checks the pages for L2 VMs: those that map the page need one each.
-    fn l2_pages(&self, call: &Call<'m>, regs: &mut Gprs) -> Step<[Option<L2Page<'m>>; 3]> {
+    /// Checks and locks the pages for L2 VMs: those that map the page need one each. Bit 63, with which an earlier call
+    /// may have given one back, does not count.
+    fn pages(&self, call: &Call<'m>, regs: &Gprs) -> Step<Pages<'m>> {
         let mut pages = [const { None }; 3];
         for ((vm, reg), page) in self.vms().zip(&mut pages) {
             let pa = regs.get(reg);
-            let at = if self.is_aliased(vm) {
-                if pa == NO_PAGE {
+            if pa == NO_PAGE {
+                if self.is_aliased(vm) {
                     return Err(at(StatusCode::L2_SEPT_PAGE_NOT_PROVIDED, Operand::from_reg(reg)));
                 }
-                l2::large_entry(self.tdcs, vm, self.what)
-            } else if pa == NO_PAGE || self.unaliased == Unaliased::Returned {
-                None
-            } else {
-                l2::entry_for_table(self.tdcs, vm, self.what, l2::Existing::Refused, regs)?
-            };
-            if let Some(at) = at {
-                let (hpa, locked) = lock_free_page(call, pa, Operand::from_reg(reg))?;
-                *page = Some(L2Page { hpa, page: locked, at });
+            } else if self.is_aliased(vm) || self.unaliased == Unaliased::Linked {
+                *page = Some(lock_free_page(call, pa & !NOT_USED, Operand::from_reg(reg))?);
             }
         }
         Ok(pages)
+    }
+
+    /// Finds where they become tables.
+    fn places(&self, pages: Pages<'m>, regs: &mut Gprs) -> Step<[Option<L2Page<'m>>; 3]> {
+        let mut placed = [const { None }; 3];
+        for (((vm, _), page), placed) in self.vms().zip(pages).zip(&mut placed) {
+            let Some((hpa, page)) = page else { continue };
+            let at = if self.is_aliased(vm) {
+                l2::large_entry(self.tdcs, vm, self.what)
+            } else {
+                l2::entry_for_table(self.tdcs, vm, self.what, l2::Existing::Refused, regs)?
+            };
+            *placed = at.map(|at| L2Page { hpa, page, at });
+        }
+        Ok(placed)
     }
 
     /// Marks the operands that were not needed.

@@ -37,18 +37,18 @@ pub(in crate::host) fn page_promote(call: &Call<'_>, regs: &mut Gprs, version: u
     let level = target.what.level();
     let below = level.down().ok_or(invalid(Operand::RCX))?;
     let children = lock_children(&context, table, below)?;
-    let merged = merged_page(&children, level).and_then(|merged| {
-        let aliases = l2_aliases(&context, target.what, merged.aliases)?;
-        Some((merged, aliases))
-    });
-    let Some((MergedPage { large, state, aliases }, l2_attributes)) = merged else {
+    let refused = |regs: &mut Gprs| {
         report_entry(regs, &slot);
-        return Err(at(StatusCode::EPT_INVALID_PROMOTE_CONDITIONS, Operand::RCX));
+        at(StatusCode::EPT_INVALID_PROMOTE_CONDITIONS, Operand::RCX)
     };
+    let MergedPage { large, state, aliases } =
+        merged_page(&children, level).ok_or_else(|| refused(&mut *regs))?;
+    // Before the tables of L2 VMs are looked at, and before anything changes.
     if call.interrupted() {
         operands.restore(regs);
         return Err(plain(StatusCode::INTERRUPTED_RESTARTABLE));
     }
+    let l2_attributes = l2_aliases(&context, target.what, aliases).ok_or_else(|| refused(&mut *regs))?;
     let page = lock_implicit(call, large, level, Operand::RCX)?;
     let table_page = lock_implicit(call, table, Level::L4K, Operand::RCX)?;
     let tdmr = tdmr_of(call, large, Operand::RCX)?;

@@ -3,7 +3,7 @@
 //!
 //! Version 1 may be interrupted between two pages. An operand of all ones names no page: in R8 it says that the
 //! TD's own page is there already, which is how an interrupted call goes on. Consumed operands come back as
-//! all ones, operands that were not needed with bit 63 set.
+//! all ones, operands that were not needed with bit 63 set; a host may give those again as they came back.
 
 use tdvisor_base::{Hpa, Level};
 use tdx_module_iface::sept::{SeptEntry, SeptState};
@@ -29,6 +29,12 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     if version > 1 {
         return Err(invalid(Operand::RAX));
     }
+    let own_page = without_mark(regs.r8);
+    if version == 1 {
+        for reg in [Reg::R8].into_iter().chain(L2_OPERANDS) {
+            regs.set(reg, without_mark(regs.get(reg)));
+        }
+    }
     if operands.rdx & RESERVED & !ALLOW_EXISTING != 0 {
         return Err(invalid(Operand::RDX));
     }
@@ -41,7 +47,7 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
     let state = check_entry_state(regs, &slot, const { sept_states(TdhLeaf::MEM_SEPT_ADD) })?;
     let exists = state != SeptState::Free;
     let own = if exists {
-        if regs.r8 == NO_PAGE {
+        if own_page == NO_PAGE {
             if version == 0 {
                 return Err(invalid(Operand::R8));
             }
@@ -51,11 +57,11 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
             regs.r8 |= NOT_USED;
         }
         None
-    } else if regs.r8 == NO_PAGE {
+    } else if own_page == NO_PAGE {
         let refused = version == 0;
         return Err(if refused { invalid(Operand::R8) } else { state_incorrect(regs, &slot) });
     } else {
-        Some(lock_free_page(call, regs.r8, Operand::R8)?)
+        Some(lock_free_page(call, own_page, Operand::R8)?)
     };
     let l2 =
         if version == 1 { l2_pages(call, &context, &target, existing, regs)? } else { [const { None }; 3] };
@@ -82,6 +88,11 @@ pub(in crate::host) fn sept_add(call: &Call<'_>, regs: &mut Gprs, version: u8) -
         added = true;
     }
     Ok(())
+}
+
+/// An operand as it was before an earlier call gave it back.
+const fn without_mark(page: u64) -> u64 {
+    if page == NO_PAGE { NO_PAGE } else { page & !NOT_USED }
 }
 
 fn add_page(call: &Call<'_>, context: &Context<'_>, hpa: Hpa, page: &PamtPage<'_>, fill: SeptEntry) {

@@ -13,6 +13,8 @@ mod page;
 mod state;
 pub(crate) mod td;
 mod td_fields;
+#[cfg(test)]
+mod tests;
 pub(crate) mod track;
 pub(crate) mod vp;
 mod vp_fields;

@@ -5,9 +5,10 @@ use tdx_module_iface::metadata::{Carried, Field, sys, td};
 use tdx_module_iface::td_params::{attributes, config_flags};
 use tdx_module_iface::tdmr::pages;
 use tdx_module_iface::{Status, StatusCode};
+use x86_arch::cpuid::feature;
 
 use super::list::Target;
-use crate::cpuid::can_be_imported;
+use crate::cpuid::{can_be_imported, offers};
 use crate::fields::layout::{tdcs, tdr};
 use crate::fields::{FieldStore, Width};
 use crate::host::{Call, plain};
@@ -72,9 +73,11 @@ enum Then {
 }
 
 impl TdTarget<'_, '_> {
-    /// The checks of single fields.
+    /// The checks of single fields: of `first`, the bits of the first value that are taken, or of the values as they
+    /// came, bits that lie outside of the field included.
     fn check(&self, single: Single, first: u64, values: &[u64]) -> Result<Then, Status> {
         let config = self.call.machine.config();
+        let whole = values.first().copied().unwrap_or(0);
         match *single.field {
             td::TD_UUID => {
                 for word in (0..8 * WORDS_OF_UUID).step_by(8) {
@@ -99,19 +102,19 @@ impl TdTarget<'_, '_> {
                 return Ok(Then::Done);
             }
             td::NUM_CPUID_VALUES => {
-                require(first == CpuidTable::of(self.fields.release).len() as u64)?;
+                require(whole == CpuidTable::of(self.fields.release).len() as u64)?;
                 return Ok(Then::Done);
             }
             td::NUM_L2_VMS => {
-                require(first <= MAX_L2_VMS)?;
-                self.tdcs.store(tdcs::NUM_L2_VMS, Width::B2, first);
-                if self.tdr.num_tdcx() < pages::TDCX_MIN + first as usize {
+                require(whole <= MAX_L2_VMS)?;
+                self.tdcs.store(tdcs::NUM_L2_VMS, Width::B2, whole);
+                if self.tdr.num_tdcx() < pages::TDCX_MIN + whole as usize {
                     return Err(plain(StatusCode::TDCS_NOT_ALLOCATED));
                 }
                 return Ok(Then::Done);
             }
             td::VIRTUAL_TSC => {
-                self.set_tsc(first);
+                self.set_tsc(whole);
                 return Ok(Then::Done);
             }
             td::CPUID_VALUES => self.check_cpuid(single, values)?,
@@ -119,7 +122,7 @@ impl TdTarget<'_, '_> {
                 require(servtd::accepts(self.tdcs, values))?;
                 return Ok(Then::Done);
             }
-            td::VIRTUAL_IA32_ARCH_CAPABILITIES => require(self.has_capabilities(first))?,
+            td::VIRTUAL_IA32_ARCH_CAPABILITIES => require(self.has_capabilities(whole))?,
             _ => {}
         }
         Ok(Then::Store)
@@ -149,6 +152,8 @@ impl TdTarget<'_, '_> {
     fn has_capabilities(&self, value: u64) -> bool {
         /// RRSBA is worse than its absence.
         const RRSBA: u64 = 1 << 19;
+        /// TSX_CTRL: a TD that has TSX can turn it off.
+        const TSX_CTRL: u64 = 1 << 7;
         /// RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, DOITM, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO.
         const ONES: u64 = 0xf16b;
         /// RSBA, 9 to 11, 16 to 18, 21 to 23, 25 to 63.
@@ -165,6 +170,7 @@ impl TdTarget<'_, '_> {
             && value & zeros == 0
             && value & GIVEN & !native == 0
             && (native & RRSBA == 0 || value & RRSBA != 0)
+            && (value & TSX_CTRL != 0 || !offers(&config.profile.rules().cpuid, self.tdcs, feature::HLE))
     }
 
     /// What follows from the immutable state; false where it is that of no TD.
