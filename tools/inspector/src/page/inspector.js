@@ -51,6 +51,8 @@ function differences(entry) {
   } else rows.add("type");
   return rows;
 }
+/// Whether a call was answered by a no. An ACCEPT that left its guest for a page to be added was not answered.
+const wasRefused = (c) => !c.ok && !c.left;
 /// Calls about a page: those about any range that covers it.
 const callsAbout = (gpa) => data.calls.filter((c) => c.gpa !== undefined && c.gpa <= gpa && gpa < c.gpa + bytesOf(c.level));
 
@@ -72,7 +74,7 @@ function explain(gpa, entry, calls) {
     if (!entry.shared && /^MAPPED/.test(state)) out.push(accepts.length ? "The guest has accepted this page and uses it." : "The page is in use; it was added before the TD was finalised, or its acceptance is older than what is recorded here.");
     if (entry.shared) out.push("The page is shared with the host: it has no entry in the Secure EPT, and nothing of it is protected.");
   }
-  const refused = calls.filter((c) => !c.ok && !c.exit);
+  const refused = calls.filter((c) => wasRefused(c) && !c.exit);
   if (refused.length) out.push(`${refused.length} of the calls about it ${refused.length === 1 ? "was" : "were"} refused.`);
   if (faults.length) out.push(`vCPUs left the guest ${faults.length === 1 ? "once" : faults.length + " times"} because of this page.`);
   return out;
@@ -105,7 +107,7 @@ function callRow(c) {
   const link = `<a class="mono" href="#view=exits&n=${c.n}">${c.n}</a>`;
   const what = c.exit ? `<b>${words(c.exit)}</b> ${words(c.detail || "")}` : words(c.detail || "");
   return `<tr><td>${link}</td><td class="n">${time(c.t)}</td><td class="n">${c.guest ? "guest, vCPU " + words(c.vcpu ?? "?") : "host, LP " + c.lp}</td><td class="n">${words(c.leaf)}</td>`
-    + `<td>${c.gpa === undefined ? "" : gpaLink(c.gpa) + ` <span class="faint">${LEVELS[c.level]}</span>`}</td><td class="${c.ok ? "" : "bad"}">${words(c.status)}</td><td>${what}</td></tr>`;
+    + `<td>${c.gpa === undefined ? "" : gpaLink(c.gpa) + ` <span class="faint">${LEVELS[c.level]}</span>`}</td><td class="${wasRefused(c) ? "bad" : ""}">${words(c.status)}</td><td>${what}</td></tr>`;
 }
 const callTable = (calls) => table(["call", "time", "by", "leaf", "address", "status", ""], calls.map(callRow));
 
@@ -276,7 +278,7 @@ $("lanes").addEventListener("wheel", (event) => { event.preventDefault(); zoomTi
 
 // --- Calls --------------------------------------------------------------------------------------------------------
 function showCalls() {
-  const refused = data.calls.filter((c) => !c.ok).slice(-200), last = data.calls.slice(-400);
+  const refused = data.calls.filter(wasRefused).slice(-200), last = data.calls.slice(-400);
   const counts = data.counts.map(([leaf, count]) => `<tr><td class="n">${words(leaf)}</td><td class="n">${count}</td></tr>`);
   $("view-calls").innerHTML = `<div class="card"><h2>Refused</h2>${refused.length ? `<div class="scroll">${callTable(refused)}</div>` : "No recorded call was refused."}</div>`
     + `<div class="card"><h2>How often</h2>${table(["leaf", "calls"], counts)}</div>`
