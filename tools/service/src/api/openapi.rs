@@ -73,7 +73,8 @@ pub fn openapi() -> Value {
             "description": format!(
                 "A TD behind a part of Cloud Hypervisor's REST API ({API_VERSION}), over HTTP/1.1 on a UNIX socket. \
                  Keys that Cloud Hypervisor does not have are ignored; keys of it that a TD here does not have are \
-                 refused where they ask for something, and the error names them. A request that is no HTTP/1.1 \
+                 refused where they ask for something, and the error names them, as it does where keys do not fit together: \
+                 a schema says what each may be by itself. A request that is no HTTP/1.1 \
                  request, is too large or comes too slowly is answered with 400, 408, 413, 417 or 431 and ends its \
                  connection; a method that an endpoint does not have is answered with 400, as there, and a path that is \
                  none of these with 404. Every error is an array of sentences."

@@ -1,6 +1,14 @@
 //! The schemas of the description. A test compares them with the types.
 
+use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use serde_json::{Map, Value, json};
+use tdvisor_devices::virtio::vsock::FIRST_GUEST_CID;
+
+use crate::config::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM};
+
+/// Characters of a disk's serial number, and of a folder's tag, at most (virtio 1.3, sections 5.2.6 and 5.11.4).
+const SERIAL_MAX: usize = 20;
+const TAG_MAX: usize = 36;
 
 /// An object with these properties, of which some have to be there.
 fn object(required: &[&str], properties: Value) -> Value {
@@ -23,12 +31,40 @@ fn text(what: &str) -> Value {
     json!({"type": "string", "description": what})
 }
 
-fn number(default: u64, least: u64) -> Value {
-    json!({"type": "integer", "format": "int64", "minimum": least, "default": default})
+fn number(default: u64, least: u64, most: u64) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": least, "maximum": most, "default": default})
+}
+
+/// A device's fixed number of queues.
+fn queues(count: u64) -> Value {
+    number(count, count, count)
+}
+
+/// Places of a queue: a power of two from those that the device has to the most that virtio has.
+fn places(default: u32) -> Value {
+    let all: Vec<u32> = (QUEUE_PLACES.ilog2()..=QUEUE_MAX.ilog2()).map(|bit| 1 << bit).collect();
+    json!({"type": "integer", "enum": all, "default": default})
+}
+
+/// Text of so many characters.
+fn word(what: &str, least: usize, most: usize) -> Value {
+    json!({"type": "string", "description": what, "minLength": least, "maxLength": most})
+}
+
+/// Text that is one of these.
+fn one_of(what: &str, all: &[&str]) -> Value {
+    json!({"type": "string", "description": what, "enum": all})
 }
 
 fn flag(default: bool, what: &str) -> Value {
     json!({"type": "boolean", "default": default, "description": what})
+}
+
+/// 48 or 32 bytes as text; a digest in base64 ends with one sign that fills it up.
+fn config_id(what: &str) -> Value {
+    let pattern =
+        "^([0-9a-fA-F]{96}|[0-9a-fA-F]{64}|[0-9a-zA-Z+/]{64}|[0-9a-zA-Z+/]{42}[048AEIMQUYcgkosw]=)$";
+    json!({"type": "string", "description": what, "pattern": pattern})
 }
 
 /// A key that may be `null`, which is as if it were not there.
@@ -43,7 +79,9 @@ fn maybe(schema: Value) -> Value {
 
 /// All schemas by their names.
 pub(super) fn schemas() -> Map<String, Value> {
-    let id = || text("Its name; one is given where there is none");
+    let id = || word("Its name; one is given where there is none", 1, ID_MAX);
+    let address = json!({"type": "string", "format": "ipv4",
+        "description": "Of tap devices that the VMM makes: it makes none"});
     let all = [
         (
             "Error",
@@ -89,9 +127,10 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "desired_vcpus": {"type": "integer", "nullable": true},
-                    "desired_ram": {"type": "integer", "format": "int64", "nullable": true},
-                    "desired_balloon": {"type": "integer", "format": "int64", "nullable": true,
+                    "desired_vcpus": {"type": "integer", "minimum": 1, "maximum": MAX_TD_VCPUS, "nullable": true},
+                    "desired_ram": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_TD_MEMORY,
+                        "multipleOf": 4096, "nullable": true},
+                    "desired_balloon": {"type": "integer", "format": "int64", "minimum": 0, "nullable": true,
                         "description": "Nothing but 0: there is no balloon"},
                 }),
             ),
@@ -120,8 +159,8 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["boot_vcpus", "max_vcpus"],
                 json!({
-                    "boot_vcpus": number(1, 1),
-                    "max_vcpus": number(1, 1),
+                    "boot_vcpus": number(1, 1, MAX_TD_VCPUS.into()),
+                    "max_vcpus": number(1, 1, MAX_TD_VCPUS.into()),
                     "topology": maybe(of("CpuTopology")),
                     "max_phys_bits": {"type": "integer", "default": 46, "maximum": 255, "minimum": 0},
                 }),
@@ -132,10 +171,10 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["threads_per_core", "cores_per_die", "dies_per_package", "packages"],
                 json!({
-                    "threads_per_core": number(1, 1),
-                    "cores_per_die": number(1, 1),
-                    "dies_per_package": number(1, 1),
-                    "packages": number(1, 1),
+                    "threads_per_core": number(1, 1, 1),
+                    "cores_per_die": number(1, 1, MAX_TD_VCPUS.into()),
+                    "dies_per_package": number(1, 1, 1),
+                    "packages": number(1, 1, 1),
                 }),
             ),
         ),
@@ -144,8 +183,8 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["size"],
                 json!({
-                    "size": {"type": "integer", "format": "int64", "minimum": 0, "default": 512u64 << 20,
-                        "description": "Bytes: a multiple of 4096"},
+                    "size": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_TD_MEMORY, "default": 512u64 << 20,
+                        "multipleOf": 4096, "description": "Bytes"},
                 }),
             ),
         ),
@@ -158,8 +197,8 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "kernel": maybe(text("A Linux kernel; the built-in firmware boots it where none is named")),
                     "cmdline": maybe(text("The kernel's command line, or the command of a built-in guest")),
                     "initramfs": maybe(text("The kernel's initial RAM disk")),
-                    "mrconfigid": maybe(text("MRCONFIGID: 48 bytes, or a digest of 32, in hexadecimal or base64")),
-                    "host_data": maybe(text("MRCONFIGID too, for clients that know this name")),
+                    "mrconfigid": maybe(config_id("MRCONFIGID: 48 bytes, or a digest of 32, in hexadecimal or base64")),
+                    "host_data": maybe(config_id("MRCONFIGID too, for clients that know this name")),
                 }),
             ),
         ),
@@ -170,10 +209,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                 json!({
                     "path": maybe(text("The image: raw")),
                     "readonly": flag(false, "Whether the guest may only read it"),
-                    "num_queues": number(1, 1),
-                    "queue_size": number(128, 128),
-                    "serial": maybe(text("What a guest finds it by: at most 20 characters")),
-                    "image_type": maybe(text("Raw, where it is there")),
+                    "num_queues": queues(1),
+                    "queue_size": places(128),
+                    "serial": maybe(word("What a guest finds it by: printable ASCII", 0, SERIAL_MAX)),
+                    "image_type": maybe(one_of("What the image is", &["Raw", "Unknown"])),
                     "id": maybe(id()),
                 }),
             ),
@@ -183,12 +222,13 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "ip": text("Of tap devices that the VMM makes: it makes none"),
-                    "mask": text("Of tap devices that the VMM makes: it makes none"),
-                    "mac": text("The card's address"),
+                    "ip": address.clone(),
+                    "mask": address,
+                    "mac": {"type": "string", "description": "The card's address, of no group",
+                        "pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"},
                     "mtu": maybe(json!({"type": "integer", "minimum": 1500, "maximum": 1500})),
-                    "num_queues": number(2, 2),
-                    "queue_size": number(256, 128),
+                    "num_queues": queues(2),
+                    "queue_size": places(256),
                     "fds": maybe(json!({"type": "array", "items": {"type": "integer"},
                         "description": "Means nothing: the descriptor comes with the request (SCM_RIGHTS)"})),
                     "user": flag(false, "A network in user mode, without a descriptor"),
@@ -201,10 +241,10 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["tag"],
                 json!({
-                    "tag": text("What a guest finds it by: 1 to 36 bytes"),
+                    "tag": word("What a guest finds it by: 1 to 36 bytes", 1, TAG_MAX),
                     "dir": maybe(text("A folder of this machine, which the guest may read")),
-                    "num_queues": number(1, 1),
-                    "queue_size": number(1024, 128),
+                    "num_queues": queues(1),
+                    "queue_size": places(1024),
                     "id": maybe(id()),
                 }),
             ),
@@ -214,20 +254,20 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["socket"],
                 json!({
-                    "cid": number(3, 3),
+                    "cid": number(FIRST_GUEST_CID, FIRST_GUEST_CID, (u32::MAX - 1).into()),
                     "socket": text("The socket of the host's programs"),
                     "id": maybe(id()),
                 }),
             ),
         ),
-        ("RngConfig", object(&[], json!({"src": text("/dev/urandom or /dev/random")}))),
+        ("RngConfig", object(&[], json!({"src": one_of("Where random bytes come from", &RANDOM)}))),
         (
             "ConsoleConfig",
             object(
                 &["mode"],
                 json!({
-                    "mode": {"type": "string", "enum": ["Off", "Null", "Tty", "File", "Socket", "Pty", "Tcp"],
-                        "description": "Pty and Tcp are refused"},
+                    "mode": {"type": "string", "enum": ["Off", "Null", "Tty", "File", "Socket"],
+                        "description": "Cloud Hypervisor's Pty and Tcp are refused"},
                     "file": maybe(text("The file of File")),
                     "socket": maybe(text("The socket of Socket")),
                 }),
@@ -238,7 +278,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "num_pci_segments": number(1, 1),
+                    "num_pci_segments": number(1, 1, u16::MAX.into()),
                     "tdx": flag(false, "Whether the VM is a TD: there are no others, so that it has to be true"),
                 }),
             ),
@@ -252,7 +292,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::config::VmConfig;
+    use crate::config::{TdPolicy, VmConfig};
 
     /// A configuration in which every key stands.
     fn whole() -> Value {
@@ -347,6 +387,63 @@ mod tests {
             let mut config = whole.clone();
             *config.pointer_mut(&place).unwrap() = Value::Null;
             assert_eq!(serde_json::from_value::<VmConfig>(config).is_ok(), nullable, "{place}");
+        }
+    }
+
+    /// Whether a configuration can be had.
+    fn is_had(config: Value) -> bool {
+        let read = serde_json::from_value::<VmConfig>(config);
+        read.is_ok_and(|mut config| config.check(TdPolicy::WhenAsked).is_ok())
+    }
+
+    #[test]
+    fn what_a_schema_bounds_is_refused_beyond_its_bounds_and_had_at_them() {
+        let good = json!({
+            "cpus": {"boot_vcpus": 1, "max_vcpus": 1},
+            "memory": {"size": 1 << 30},
+            "payload": {"firmware": "hello-td", "mrconfigid": "00".repeat(48)},
+            "disks": [{"path": "p", "serial": "s", "id": "d"}],
+            "net": [{"mac": "02:00:00:00:00:01", "ip": "10.0.0.1", "user": true}],
+            "fs": [{"tag": "t", "dir": "d"}],
+            "rng": {"src": "/dev/urandom"},
+            "serial": {"mode": "Off"},
+            "vsock": {"socket": "s", "cid": 3},
+            "platform": {"tdx": true, "num_pci_segments": 1},
+        });
+        assert!(is_had(good.clone()));
+        for (place, had, refused) in [
+            ("/cpus/boot_vcpus", json!(1), json!(MAX_TD_VCPUS + 1)),
+            ("/memory/size", json!(1u64 << 30), json!((1u64 << 30) + 1)),
+            ("/memory/size", json!(1u64 << 30), json!(MAX_TD_MEMORY + 4096)),
+            ("/payload/mrconfigid", json!("A".repeat(64)), json!("0".repeat(65))),
+            (
+                "/payload/mrconfigid",
+                json!(format!("{}=", "A".repeat(43))),
+                json!(format!("{}B=", "A".repeat(42))),
+            ),
+            ("/disks/0/serial", json!("s".repeat(SERIAL_MAX)), json!("s".repeat(SERIAL_MAX + 1))),
+            ("/disks/0/id", json!("i".repeat(ID_MAX)), json!("i".repeat(ID_MAX + 1))),
+            ("/disks/0/id", json!("i"), json!("")),
+            ("/net/0/mac", json!("fE:00:00:00:00:01"), json!("ff:00:00:00:00:01")),
+            ("/net/0/ip", json!("0.0.0.0"), json!("0.0.0")),
+            ("/fs/0/tag", json!("t".repeat(TAG_MAX)), json!("t".repeat(TAG_MAX + 1))),
+            ("/fs/0/tag", json!("t"), json!("")),
+            ("/rng/src", json!("/dev/random"), json!("/dev/zero")),
+            ("/serial/mode", json!("Null"), json!("Pty")),
+            ("/vsock/cid", json!(u32::MAX - 1), json!(u32::MAX)),
+            ("/vsock/cid", json!(3), json!(2)),
+            ("/platform/num_pci_segments", json!(u16::MAX), json!(0)),
+        ] {
+            for (value, is_good) in [(had, true), (refused, false)] {
+                let mut config = good.clone();
+                *config.pointer_mut(place).unwrap() = value.clone();
+                assert_eq!(is_had(config), is_good, "{place}: {value}");
+            }
+        }
+        for (key, places) in [("disks", 64), ("disks", 192), ("net", QUEUE_MAX * 2), ("fs", 0)] {
+            let mut config = good.clone();
+            config[key][0]["queue_size"] = json!(places);
+            assert!(!is_had(config), "{key}: {places}");
         }
     }
 

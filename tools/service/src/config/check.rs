@@ -20,17 +20,17 @@ use super::{
 };
 
 /// Places of the queues of our devices.
-const QUEUE_PLACES: u32 = 128;
+pub(crate) const QUEUE_PLACES: u32 = 128;
 /// The most places that a queue may have (virtio 1.3, section 2.7).
-const QUEUE_MAX: u32 = 32_768;
+pub(crate) const QUEUE_MAX: u32 = 32_768;
 /// Everything under here is below 4 GiB: memory that is more continues above.
 const FOUR_GIB: u64 = 1 << 32;
 /// The longest command line that Linux takes, without its final NUL.
 const CMDLINE_MAX: usize = 2047;
 /// Devices of this machine that give random bytes: all of them are the kernel's generator.
-const RANDOM: [&str; 2] = ["/dev/urandom", "/dev/random"];
+pub(crate) const RANDOM: [&str; 2] = ["/dev/urandom", "/dev/random"];
 /// Characters of the longest name of a device.
-const ID_MAX: usize = 64;
+pub(crate) const ID_MAX: usize = 64;
 
 /// A configuration that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]

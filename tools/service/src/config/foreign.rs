@@ -91,6 +91,9 @@ pub(super) const OF_VM: Keys = &[
     ("numa", Harmless::Empty),
     ("pci_segments", Harmless::Empty),
     ("pmem", Harmless::Empty),
+    // Descriptors of a VMM that was upgraded under its VM.
+    ("preserved_fds", Harmless::Empty),
+    ("pvmemcontrol", Harmless::Empty),
     // Every board has both.
     ("pvpanic", Harmless::Any),
     ("rtc", Harmless::Object(OF_DEVICE)),
@@ -118,6 +121,7 @@ pub(super) const OF_CPUS: Keys = &[
     ("kvm_hyperv", Harmless::False),
     // It allows a guest to have guests, and is on where nobody says so; a TD never may.
     ("nested", Harmless::Any),
+    ("profile", Harmless::Texts(&["host", "Host"])),
 ];
 
 pub(super) const OF_MEMORY: Keys = &[
@@ -135,12 +139,13 @@ pub(super) const OF_MEMORY: Keys = &[
     ("zones", Harmless::Empty),
 ];
 
-pub(super) const OF_PAYLOAD: Keys = &[("igvm", Harmless::Empty)];
+pub(super) const OF_PAYLOAD: Keys = &[("fw_cfg_config", Harmless::Empty), ("igvm", Harmless::Empty)];
 
 pub(super) const OF_PLATFORM: Keys = &[
     ("iommu_address_width_bits", Harmless::Any),
     ("iommu_segments", Harmless::Empty),
     ("iommufd", Harmless::False),
+    ("iommufd_fd", Harmless::Empty),
     ("oem_strings", Harmless::Empty),
     ("sev_snp", Harmless::False),
     ("chassis_asset_tag", Harmless::Empty),
@@ -233,6 +238,10 @@ mod tests {
             (json!({"hotplug_size": 1}), OF_MEMORY, "hotplug_size"),
             (json!({"hotplug_size": "0"}), OF_MEMORY, "hotplug_size"),
             (json!({"igvm": "a.igvm"}), OF_PAYLOAD, "igvm"),
+            (json!({"fw_cfg_config": {"e820": true}}), OF_PAYLOAD, "fw_cfg_config"),
+            (json!({"pvmemcontrol": {"id": "x"}}), OF_VM, "pvmemcontrol"),
+            (json!({"profile": "skylake"}), OF_CPUS, "profile"),
+            (json!({"iommufd_fd": 3}), OF_PLATFORM, "iommufd_fd"),
             (json!({"pci_segment": 1}), OF_NET, "pci_segment"),
         ] {
             assert_eq!(settle(asked, keys), Err(key.to_owned()));

@@ -99,7 +99,7 @@ impl<'s> Incoming<'s> {
         };
         let end = head.bytes + head.body;
         if head.waits && self.bytes.len() < end {
-            let leave = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let leave = b"HTTP/1.1 100 \r\n\r\n";
             self.stream.send(leave, deadline).map_err(|_| NoRequest::Gone)?;
         }
         while self.bytes.len() < end {

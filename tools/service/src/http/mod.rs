@@ -3,8 +3,8 @@
 //! # Protocol
 //! A connection carries requests one after the other and is kept; a client may send the next request before it has read
 //! an answer. Descriptors (`SCM_RIGHTS`) belong to the request with whose bytes they came. Heads have names in title case,
-//! `Content-Length` before the body, and neither of them where there is no body: clients of Cloud Hypervisor look for
-//! exactly that. A request that cannot be understood is answered and ends its connection.
+//! `Content-Length` before the body, and neither of them where there is no body; a status line has a number and a space, and no
+//! reason. Clients of Cloud Hypervisor look for exactly that. A request that cannot be understood is answered and ends its connection.
 //!
 //! # Who may ask
 //! At a UNIX socket its owner, or its group, and the superuser ([`Access`]): by the file's mode and by the credentials of the

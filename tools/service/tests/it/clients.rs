@@ -12,8 +12,8 @@ use tdvisor_service::vm::{ExitReason, WhenOff};
 
 use crate::place::Place;
 
-/// A client as Cloud Hypervisor's own library is one: it looks for the literal bytes `Content-Length: `, takes an answer
-/// without them for one without a body, and knows no status but 200 and 204 that is good.
+/// A client as Cloud Hypervisor's own library is one: it takes all of the status line's rest for a number, looks for the literal
+/// bytes `Content-Length: `, takes an answer without them for one without a body, and knows no status but 200 and 204 that is good.
 struct Literal(UnixStream);
 
 impl Literal {
@@ -52,7 +52,10 @@ impl Literal {
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).expect("text");
-        assert!(head.starts_with("HTTP/1.1 200 ") || head.starts_with("HTTP/1.1 204 "), "{head}");
+        // What stands between the version and the end of the line has to be a number.
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once('\r'));
+        let status: u16 = status.expect("a status line").0.trim().parse().expect("a status, and no reason");
+        assert!(matches!(status, 200 | 204), "{head}");
         let length = head.split_once("Content-Length: ").and_then(|(_, rest)| rest.split_once("\r\n"));
         let length: usize = length.map_or(0, |(length, _)| length.parse().expect("a number"));
         let mut body = vec![0; length];

@@ -110,7 +110,7 @@ fn requests_that_come_at_once_are_answered_in_their_order() {
     let answers = answer_to(&place, format!("{}{}{last}", one("one"), one("two")).as_bytes());
     let at = ["one", "two", "three"].map(|path| answers.find(&format!("\"/{path}\"")));
     assert!(at.is_sorted() && at[0].is_some(), "{answers}");
-    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3);
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 3);
 }
 
 #[test]
@@ -118,13 +118,13 @@ fn whoever_waits_for_leave_to_send_a_body_gets_it() {
     let place = Place::new("leave", Limits::default());
     let mut stream = UnixStream::connect(place.socket()).unwrap();
     stream.write_all(b"PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n").unwrap();
-    let mut leave = [0; 25];
+    let mut leave = [0; 17];
     stream.read_exact(&mut leave).unwrap();
-    assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(&leave, b"HTTP/1.1 100 \r\n\r\n");
     stream.write_all(b"ok").unwrap();
-    let mut head = [0; 15];
+    let mut head = [0; 13];
     stream.read_exact(&mut head).unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    assert_eq!(&head, b"HTTP/1.1 200 ");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn more_descriptors_than_a_request_may_bring_are_refused_and_closed() {
     send_fds(client.stream(), rest.as_bytes(), &[a.as_fd()]);
     let mut answer = String::new();
     (&mut client.stream()).read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request") && answer.contains("[\"too many"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 \r\n") && answer.contains("[\"too many"), "{answer}");
 }
 
 fn send_fds(stream: &UnixStream, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) {
@@ -172,9 +172,9 @@ fn send_fds(stream: &UnixStream, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_
 fn what_cannot_be_understood_is_refused_in_the_form_of_all_errors() {
     let place = Place::new("refused", Limits::default());
     for (bytes, status) in [
-        (&b"\x16\x03\x01\x02\x00\x01"[..], "400 Bad Request"),
-        (b"PUT / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", "413 Payload Too Large"),
-        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "400 Bad Request"),
+        (&b"\x16\x03\x01\x02\x00\x01"[..], "400 "),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", "413 "),
+        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "400 "),
     ] {
         let answer = answer_to(&place, bytes);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
@@ -190,7 +190,7 @@ fn a_request_that_comes_too_slowly_is_refused_and_an_idle_connection_is_not() {
     let place = Place::new("slow", limits);
     let mut idle = place.client();
     let answer = answer_to(&place, b"GET / HT");
-    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 \r\n"), "{answer}");
     assert_eq!(idle.ask(&Method::GET, "/", None, LONG).unwrap().status, StatusCode::OK);
 }
 

@@ -177,7 +177,10 @@ fn nightly_a_browser_marks_what_differs_between_mirror_secure_ept_and_pamt_and_n
     let (changed, gpa) = page_with_a_difference(&page);
     let rows = |page: &str| {
         let shown = elements(Path::new(&folder.write("page.html", page)), &format!("view=page&gpa={gpa:#x}"));
-        (shown.matches(r#"class="differs""#).count(), shown.contains("<p>Mirror, Secure EPT and PAMT do not agree"))
+        (
+            shown.matches(r#"class="differs""#).count(),
+            shown.contains("<p>Mirror, Secure EPT and PAMT do not agree"),
+        )
     };
     assert_eq!(rows(&page), (0, false));
     // The page in three columns, the owner in two.
