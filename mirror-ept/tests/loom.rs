@@ -5,7 +5,7 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[expect(dead_code, unused_imports, reason = "the tests that explore nothing use the rest")]
+#[expect(dead_code, reason = "the tests that explore nothing use the rest")]
 mod common;
 
 use std::sync::Arc;
