@@ -222,10 +222,10 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "ip": address.clone(),
-                    "mask": address,
-                    "mac": {"type": "string", "description": "The card's address, of no group",
-                        "pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"},
+                    "ip": maybe(address.clone()),
+                    "mask": maybe(address),
+                    "mac": maybe(json!({"type": "string", "description": "The card's address, of no group",
+                        "pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"})),
                     "mtu": maybe(json!({"type": "integer", "minimum": 1500, "maximum": 1500})),
                     "num_queues": queues(2),
                     "queue_size": places(256),

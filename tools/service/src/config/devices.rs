@@ -47,13 +47,13 @@ pub struct DiskConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct NetConfig {
     /// The host's address, of tap devices that the VMM makes. It makes none.
-    #[serde(default = "host_address")]
+    #[serde(default = "host_address", deserialize_with = "host_address_or")]
     pub ip: Ipv4Addr,
     /// The mask of that address.
-    #[serde(default = "host_mask")]
+    #[serde(default = "host_mask", deserialize_with = "host_mask_or")]
     pub mask: Ipv4Addr,
     /// The card's address.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "mac_or_ours")]
     pub mac: MacText,
     /// The longest packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,9 +273,31 @@ const fn host_mask() -> Ipv4Addr {
     Ipv4Addr::new(255, 255, 255, 0)
 }
 
+/// An address; a client that has none in mind writes `null`.
+fn host_address_or<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Addr, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(host_address()))
+}
+
+/// A card's address; a client that has none in mind writes `null`.
+fn mac_or_ours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MacText, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A mask; a client that has none in mind writes `null`.
+fn host_mask_or<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Addr, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(host_mask()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_has_no_address_in_mind_writes_null() {
+        let config: NetConfig =
+            serde_json::from_value(serde_json::json!({"ip": null, "mask": null, "mac": null})).unwrap();
+        assert_eq!((config.ip, config.mask, config.mac), (host_address(), host_mask(), DEFAULT_MAC));
+    }
 
     #[test]
     fn a_cards_address_is_six_bytes_and_no_group() {
