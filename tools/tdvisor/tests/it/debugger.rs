@@ -292,7 +292,7 @@ fn nightly_drgn_reads_a_dump_through_the_notes_and_page_tables_of_the_kernel_in_
     let args = ["run", "--kernel", &kernel, "--initrd", &initrd, "--inspectable", "--dump", &dump];
     tdvisor(&[&args[..], &["--timeout", "1800"]].concat()).ends_with(0);
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/drgn/bin/python3");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/drgn.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/read_dump.py");
     let output = Command::new(python).args([script, &dump]).output().expect("drgn's Python runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
