@@ -100,3 +100,21 @@ fn a_list_of_addresses_that_is_interrupted_goes_on_behind_the_last_entry_done() 
     assert_eq!(seen[4].status(), StatusCode::SUCCESS, "nothing is left, and it says so");
     host.machine.set_interrupt_pending(0, false);
 }
+
+#[test]
+fn a_large_page_is_cut_with_a_table_that_was_given_back_before_and_waits_for_interrupts_first() {
+    const LARGE: u64 = 0xc000_0000;
+    let scene = Scene::new();
+    let (host, td) = (&scene.host, &scene.td);
+    host.tables(td, LARGE, 1);
+    host.ok(0, TdhLeaf::MEM_PAGE_AUG, mem(td, LARGE, 1, host.large_page()));
+    host.ok(0, TdhLeaf::MEM_RANGE_BLOCK, mem(td, LARGE, 1, 0));
+    host.ok(0, TdhLeaf::MEM_TRACK, Gprs { rcx: td.tdr, ..Gprs::ZERO });
+    let table = host.page();
+    let demote = Gprs { r9: host.page() | 1 << 63, r10: u64::MAX, r11: u64::MAX, ..mem(td, LARGE, 1, table) };
+    // The VM has no tables there, which is found behind the interrupt.
+    host.machine.set_interrupt_pending(0, true);
+    assert_eq!(code(&host.call(0, TdhLeaf::MEM_PAGE_DEMOTE, demote)), StatusCode::INTERRUPTED_RESTARTABLE);
+    host.machine.set_interrupt_pending(0, false);
+    assert_eq!(code(&host.call(0, TdhLeaf::MEM_PAGE_DEMOTE, demote)), StatusCode::L2_SEPT_WALK_FAILED);
+}
