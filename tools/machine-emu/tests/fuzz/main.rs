@@ -28,6 +28,8 @@ use world::{
     Belongings, EmulatedHost, EmulatedTd, End, Monitor, SPARE, agree, check, guest, host, reference,
 };
 
+/// Messages by which a destination begins: what the TD is, and what of it never changes.
+const BEGINNING: u32 = 2;
 /// Sessions of a short search.
 const SHORT: u64 = 12;
 
@@ -79,19 +81,24 @@ impl Setting<'_, '_> {
         agree(self.from, self.td, self.to, &destination);
         let mut source = Source::new(self.td, SPARE, plan).unwrap();
         let (mut earlier, mut refused) = (Vec::new(), Refused::No);
+        // A destination that never began cannot prove that it will not run the TD: behind a beginning that is lost the next message
+        // arrives, and is refused, before the source depends on a proof.
+        let (mut said, mut taken) = (0, 0);
         'session: loop {
             let message = match source.step().unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
                 Step::Say(Message::Complete) | Step::Wait => break,
                 Step::Say(message) => message,
                 Step::Quiet => continue,
             };
+            let beginning_lost = taken < said.min(BEGINNING);
+            said += 1;
             let arriving = match chance.index(one_in) {
-                0 => on_the_way(&mut chance, &message, &earlier),
+                0 if !beginning_lost => on_the_way(&mut chance, &message, &earlier),
                 _ => vec![message.clone()],
             };
             for message in &arriving {
                 match destination.take(message) {
-                    Ok(None) => {}
+                    Ok(None) => taken += 1,
                     Ok(Some(answer)) => panic!("seed {seed}: {answer:?} although nobody said that it is all"),
                     Err(_) => {
                         refused = Refused::Yes;
