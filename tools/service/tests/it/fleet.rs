@@ -210,7 +210,12 @@ fn a_td_that_is_traced_keeps_its_calls_up_to_a_limit_and_says_when_no_more_are_k
     assert!(names(&tds.events("one")).contains(&"trace-full"));
     assert!(td["report"]["trace"]["bytes_beyond_its_limit"].as_u64() > Some(0), "{td}");
     let kept = lines_of_trace(&tds, "one");
-    assert_eq!(kept, calls[..kept.len()], "what is kept is the beginning");
+    // Of this run: where a vCPU is interrupted, which is a call, differs from the one before.
+    assert!(kept.len() < calls.len(), "{} of about {} calls", kept.len(), calls.len());
+    assert!(
+        kept.iter().zip(0u64..).all(|(call, number)| call["n"] == number),
+        "what is kept is the beginning"
+    );
     let file = fs::metadata(tds.folder.join("state/tds/one/trace")).expect("a file");
     assert!((90_000..=100_000).contains(&file.len()), "{} bytes", file.len());
     request["name"] = json!("two");
