@@ -16,7 +16,7 @@ impl Random {
 
     /// Turns to numbers of this seed, which depend on those drawn so far; 0 changes nothing.
     pub(crate) fn stir(&self, seed: u64) {
-        self.0.fetch_xor(mix(seed) ^ mix(0), Ordering::AcqRel);
+        self.0.fetch_add(mix(seed).wrapping_sub(mix(0)), Ordering::AcqRel);
     }
 
     pub(crate) fn fork(&self) -> Self {
