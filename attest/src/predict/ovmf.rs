@@ -213,15 +213,14 @@ pub(super) fn disk_configuration(
     firmware(prediction, inputs, if is_new { &files } else { &[] })?;
     let mut add = |part, expectation| prediction.push(Register::Rtmr0, part, expectation);
     let boot = |name: &str| Part::BootVariable(name.to_string());
+    if is_new {
+        add(Part::Smbios, published(inputs.smbios));
+    }
     let Some(device) = inputs.boot_disk.filter(|_| is_new) else {
-        if is_new {
-            add(Part::Smbios, published(inputs.smbios));
-        }
         add(boot("BootOrder"), unknown(NEEDS));
         return Ok(());
     };
     let exactly = |bytes: &[u8]| Expectation::Exactly(Digest384::of(bytes));
-    add(Part::Smbios, published(inputs.smbios));
     add(boot("BootOrder"), exactly(&[1, 0, 0, 0]));
     add(boot("Boot0001"), exactly(&device_option("UEFI Misc Device", device)));
     add(boot("Boot0000"), exactly(&boot_menu()));
