@@ -14,7 +14,8 @@
 //! a run that was held is the run that never was.
 //!
 //! The next in turn is the next in number that is not asleep; the seed decides how many instructions a turn has.
-//! The same seed therefore gives the same run, call for call.
+//! The same seed therefore gives the same run, call for call. A guest that waits in a loop of PAUSEs gives the rest of its
+//! turn away.
 //!
 //! [`Lp::give_way`]: td_host::platform::Lp::give_way
 //! [`Lp::wait_for_event`]: td_host::platform::Lp::wait_for_event

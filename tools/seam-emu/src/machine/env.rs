@@ -16,6 +16,10 @@ use crate::msr::{self, MsrAccess};
 use crate::td::Tdr;
 use crate::vcpu::control::OwnedControls;
 
+/// PAUSEs after which a guest that has a number of instructions gives the rest away, as PAUSE-loop exiting would have it. The
+/// loop of a vCPU that waits costs more than instructions that get somewhere.
+const PAUSES_OF_A_TURN: u32 = 128;
+
 /// The surroundings of a guest that runs on one logical processor.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestEnv<'m> {
@@ -156,16 +160,18 @@ impl<'m> GuestEnv<'m> {
     }
 
     /// Whether others run only when this processor lets them: the time is virtual, and interrupt controllers say whose turn it
-    /// is.
+    /// is, or a turn has so many instructions.
     pub(crate) fn takes_turns(&self) -> bool {
         self.machine.config().tsc_source == TscSource::Virtual
-            && self.machine.interrupt_controller().is_some()
+            && (self.machine.interrupt_controller().is_some() || self.quantum() != u64::MAX)
     }
 
-    /// The guest executed PAUSE.
-    pub(crate) fn spin(&self) {
+    /// The guest executed so many PAUSEs since it was entered, where processors take turns: who waits for another lets it run.
+    pub(crate) fn spin(&self, pauses: u32) {
         if let Some(controller) = self.machine.interrupt_controller() {
             controller.spin(self.lp);
+        } else if pauses >= PAUSES_OF_A_TURN {
+            self.machine.set_quantum(self.lp, Some(0));
         }
     }
 

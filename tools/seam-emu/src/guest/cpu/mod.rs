@@ -54,13 +54,23 @@ pub struct CpuGuest {
     debug: Option<DebugLine>,
     /// Instructions that the machine knows of.
     noted: u64,
+    /// Of the guest since it was entered, where its machine takes turns.
+    pauses: u32,
     sampler: Option<Sampler>,
 }
 
 impl From<AnyEngine> for CpuGuest {
     /// A CPU that has not run anything yet, with an engine that is there already.
     fn from(engine: AnyEngine) -> Self {
-        Self { cpu: Box::new(Cpu::new()), engine, translations: None, debug: None, sampler: None, noted: 0 }
+        Self {
+            cpu: Box::new(Cpu::new()),
+            engine,
+            translations: None,
+            debug: None,
+            sampler: None,
+            noted: 0,
+            pauses: 0,
+        }
     }
 }
 
@@ -134,7 +144,8 @@ impl CpuGuest {
             // Not the module's: whoever gives turns lets others run.
             Exit::Instruction { what: InstructionExit::Pause, length } if !env.intercepts().pause => {
                 self.cpu.advance(length);
-                env.spin();
+                self.pauses = self.pauses.saturating_add(1);
+                env.spin(self.pauses);
                 None
             }
             Exit::Instruction {
@@ -273,6 +284,7 @@ impl GuestCpu for CpuGuest {
         }
         self.cpu.controls = registers::controls(env);
         registers::enter(&mut self.cpu, state);
+        self.pauses = 0;
         if let Some(debug) = &mut self.debug {
             debug.enter();
         }

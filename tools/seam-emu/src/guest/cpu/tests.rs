@@ -392,6 +392,19 @@ fn the_counter_of_the_guest_is_scaled_and_moved() {
     assert!(td.machine.tsc() > 4000, "a virtual clock moves with the instructions");
 }
 
+#[test]
+fn a_guest_that_waits_in_a_loop_gives_the_rest_of_its_turn_away() {
+    const TURN: u64 = 50_000;
+    let mut td = Td::in_long_mode(&[0xf3, 0x90, 0xeb, 0xfc]); // pause; jmp to it
+    for entry in 1..=3 {
+        let began = td.machine.tsc();
+        td.machine.set_quantum(0, Some(TURN));
+        td.run_to(ExitReason::EXTERNAL_INTERRUPT);
+        let passed = td.machine.tsc() - began;
+        assert!((128..TURN / 100).contains(&passed), "entry {entry}: {passed} of {TURN} instructions");
+    }
+}
+
 /// Every test above once more with the other engine, everything compiled before it runs.
 #[test]
 fn the_compiler_passes_the_tests_of_the_interpreter() {
