@@ -102,6 +102,19 @@ fn in_a_chain_of_images_none_is_called_the_kernel() {
 }
 
 #[test]
+fn a_changed_configuration_of_grub_is_one_difference_wherever_its_file_lies() {
+    let mut steps = boot();
+    steps.push(step(3, EventType::IPL, b"(hd0,gpt1)/EFI/debian/grub.cfg\0", b"changed"));
+    let mut expected = reference();
+    let script = Expectation::Exactly(Digest384::of(b"as predicted"));
+    expected.push(Register::Rtmr2, Part::grub_configuration(), script);
+    let bytes = write(&steps);
+    let log = EventLog::parse(&bytes).unwrap();
+    let explanation = explain(&log, &expected, "the prediction", &Evidence::default());
+    assert_eq!(causes(&explanation), ["boot loader configuration differs"]);
+}
+
+#[test]
 fn the_first_difference_is_the_first_of_the_boot_not_of_the_list() {
     let explanation = explained(|steps| {
         steps[8].measured = b"debug".to_vec();

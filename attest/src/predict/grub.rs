@@ -83,7 +83,7 @@ impl Grub<'_> {
         };
         for _ in 0..READS {
             let configuration = Expectation::of_optional(Some(self.configuration), "the configuration");
-            add(loaded("grub.cfg"), configuration);
+            add(Part::grub_configuration(), configuration);
         }
         let text = |text: &str| Expectation::of_optional(Some(text.as_bytes()), "the command");
         let (mut line, mut initrd) = (None, None);

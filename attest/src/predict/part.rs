@@ -66,6 +66,11 @@ fn is_smbios(data: &[u8]) -> bool {
 }
 
 impl Part {
+    /// The configuration of GRUB, wherever it lies.
+    pub(crate) fn grub_configuration() -> Self {
+        Self::BootLoader("grub.cfg".to_string())
+    }
+
     /// What an event of a log measures.
     #[must_use]
     pub fn of(event: &Event<'_>) -> Self {
@@ -120,6 +125,10 @@ impl Part {
             // grub and the boot shim write it alike.
             (EventType::IPL, EventData::Text(text)) if text.starts_with(b"kernel_cmdline: ") => {
                 Self::CommandLine
+            }
+            // GRUB names the device and the folder, which no prediction knows.
+            (EventType::IPL, EventData::Text(text)) if text.ends_with(b"/grub.cfg") => {
+                Self::grub_configuration()
             }
             (EventType::IPL, EventData::Text(text)) => Self::BootLoader(Printable(text).to_string()),
             (kind, data) => Self::Other(alloc::format!("{kind} {data}")),
