@@ -16,6 +16,7 @@ mod calls;
 mod data;
 mod folded;
 mod trace_events;
+mod tracks;
 
 use serde_json::Value;
 use tdvisor_runtime::inspect::Inspection;

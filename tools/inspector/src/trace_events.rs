@@ -1,13 +1,12 @@
 //! The calls in the trace-event form of Chrome, which ui.perfetto.dev opens: a lane for each logical processor, a slice for each
-//! stay in a guest and each SEAMCALL, an instant for each ACCEPT of a guest, and a counter of private memory.
+//! stay in a guest and each SEAMCALL, an instant for each ACCEPT of a guest, and the counters of [`tracks`].
 
 use machine_emu::journal::{Caller, Recorded};
 use serde_json::{Value, json};
 use tdvisor_runtime::inspect::Inspection;
-use tdx_module_iface::handles::GpaLevel;
-use tdx_module_iface::{LeafWord, Status, TdhLeaf};
 
 use crate::calls::{Times, describe};
+use crate::tracks;
 
 /// The process that the lanes belong to.
 const TD: u32 = 1;
@@ -16,17 +15,8 @@ const TD: u32 = 1;
 pub fn trace_events(inspection: &Inspection) -> Value {
     let time = Times::of(inspection);
     let mut events = names(inspection);
-    let mut private = 0_u64;
-    for call in &inspection.calls {
-        events.push(event(call, &time));
-        if let Some(change) = change_of_private(call) {
-            private = private.saturating_add_signed(change);
-            let at = time.at(call.at.saturating_add(call.took));
-            events.push(json!({
-                "ph": "C", "pid": TD, "name": "private memory", "ts": at, "args": {"bytes": private},
-            }));
-        }
-    }
+    events.extend(inspection.calls.iter().map(|call| event(call, &time)));
+    events.extend(tracks::samples(inspection, &time, TD));
     json!({"displayTimeUnit": "ns", "traceEvents": events})
 }
 
@@ -63,28 +53,19 @@ fn event(call: &Recorded, time: &Times) -> Value {
     }
 }
 
-/// Bytes of private memory that a call adds or takes away.
-fn change_of_private(call: &Recorded) -> Option<i64> {
-    let is_done = call.after.is_some_and(|after| Status::from_raw(after.rax).is_success());
-    if call.by != Caller::Host || !is_done {
-        return None;
-    }
-    let bytes = GpaLevel::from_word(call.before.rcx)?.level().bytes() as i64;
-    match TdhLeaf(LeafWord(call.before.rax).leaf()) {
-        TdhLeaf::MEM_PAGE_ADD | TdhLeaf::MEM_PAGE_AUG => Some(bytes),
-        TdhLeaf::MEM_PAGE_REMOVE => Some(-bytes),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use tdvisor_base::Ticks;
-    use tdx_module_iface::Gprs;
+pub(crate) mod tests {
+    use tdvisor_base::{SharedBit, Ticks};
+    use tdx_module_iface::{Gprs, TdhLeaf};
 
     use super::*;
 
-    fn call(leaf: TdhLeaf, gpa: u64, status: u64) -> Recorded {
+    /// A stay in a guest that ended with these registers.
+    pub(crate) fn enter(after: Gprs) -> Recorded {
+        Recorded { after: Some(after), ..call(TdhLeaf::VP_ENTER, 0, 0) }
+    }
+
+    pub(crate) fn call(leaf: TdhLeaf, gpa: u64, status: u64) -> Recorded {
         let before = Gprs { rax: u64::from(leaf.0), rcx: gpa, ..Gprs::ZERO };
         let after = Some(Gprs { rax: status, ..Gprs::ZERO });
         Recorded {
@@ -98,9 +79,10 @@ mod tests {
         }
     }
 
-    fn inspection(calls: Vec<Recorded>) -> Inspection {
+    pub(crate) fn inspection(calls: Vec<Recorded>) -> Inspection {
         Inspection {
             tdr: tdvisor_base::Hpa::new(0x1000),
+            shared_bit: SharedBit::topmost(48),
             ranges: Vec::new(),
             entries: Vec::new(),
             lps: vec![1],
@@ -120,16 +102,5 @@ mod tests {
             (&json!("TDH.MEM.TRACK"), &json!(1), &json!(2.0))
         );
         assert!(events.iter().any(|event| event["args"]["name"] == "vCPU 0 (LP 1)"));
-    }
-
-    #[test]
-    fn private_memory_grows_with_pages_that_were_added_and_shrinks_with_those_removed() {
-        let aug = call(TdhLeaf::MEM_PAGE_AUG, 0x20_0001, 0);
-        let refused = call(TdhLeaf::MEM_PAGE_AUG, 0x40_0000, 0xC000_0100_0000_0001);
-        let remove = call(TdhLeaf::MEM_PAGE_REMOVE, 0x20_0001, 0);
-        let events = trace_events(&inspection(vec![aug, refused, remove]));
-        let counters = events["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "C");
-        let bytes: Vec<_> = counters.map(|event| event["args"]["bytes"].as_u64().unwrap()).collect();
-        assert_eq!(bytes, [2 << 20, 0]);
     }
 }

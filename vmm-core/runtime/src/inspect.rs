@@ -15,7 +15,7 @@ use seam_emu::audit::SecureEptView;
 use td_host::Error;
 use td_host::platform::Clock;
 use td_host::td::Td;
-use tdvisor_base::{Gpa, Hpa, Level};
+use tdvisor_base::{Gpa, Hpa, Level, SharedBit};
 
 /// Which half of the guest-physical space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,8 @@ pub struct Entry {
 pub struct Inspection {
     /// The TD.
     pub tdr: Hpa,
+    /// The bit of an address by which the guest means its shared half.
+    pub shared_bit: SharedBit,
     /// Ranges of guest memory.
     pub ranges: Vec<GfnRange>,
     /// Entries that are not empty, by side, level and address.
@@ -82,6 +84,7 @@ impl Inspection {
             platform.trace().journal().map(|journal| journal.calls()).unwrap_or_default();
         Ok(Self {
             tdr,
+            shared_bit: td.shared_bit(),
             ranges: td.memory().ranges().collect(),
             entries: entries.into_values().collect(),
             lps: td.vcpus().iter().map(|vcpu| vcpu.lp().0).collect(),

@@ -13,6 +13,7 @@
 //! | `tdvisor_td_exits_total` | counter | `td`, `vcpu`, `reason` |
 //! | `tdvisor_ept_violations_total` | counter | |
 //! | `tdvisor_td_private_bytes` | gauge | `td`, `level` |
+//! | `tdvisor_td_shared_bytes` | gauge: what is mapped of it, as [`TdMetrics::shared`] was told last | `td`, `level` |
 //! | `tdvisor_conversions_total` | counter: requests of guests | `direction` |
 //! | `tdvisor_td_state` | gauge: TDs in this state | `state` |
 //! | `tdvisor_audit_mismatches` | gauge: TDs whose mirror, Secure EPT and PAMT differed at their end | |
@@ -27,6 +28,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machine_emu::trace::{CallObserver, ObservedCall};
+use mirror_ept::LevelCounts;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -54,6 +56,9 @@ type Labels = Vec<(&'static str, String)>;
 const FIRST_BUCKET: f64 = 1e-6;
 const BUCKET_FACTOR: f64 = 4.0;
 const BUCKETS: u16 = 12;
+
+/// Levels that pages of shared memory have.
+const SIZES: [Level; 3] = [Level::L4K, Level::L2M, Level::L1G];
 
 /// States of a TD, as [`TdMetrics`] counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,7 @@ pub struct Metrics {
     exits: Family<Labels, Counter>,
     violations: Counter,
     private: Family<Labels, Gauge>,
+    shared: Family<Labels, Gauge>,
     conversions: Family<Labels, Counter>,
     states: Family<Labels, Gauge>,
     mismatches: Gauge,
@@ -111,6 +117,7 @@ impl Metrics {
             exits: Family::default(),
             violations: Counter::default(),
             private: Family::default(),
+            shared: Family::default(),
             conversions: Family::default(),
             states: Family::default(),
             mismatches: Gauge::default(),
@@ -130,6 +137,11 @@ impl Metrics {
         registry.register("td_exits", "How often vCPUs left their guests", all.exits.clone());
         registry.register("ept_violations", "Exits for memory that was not mapped", all.violations.clone());
         registry.register("td_private_bytes", "Private memory by the size of its pages", all.private.clone());
+        registry.register(
+            "td_shared_bytes",
+            "Memory that is mapped as shared, by the size of its pages",
+            all.shared.clone(),
+        );
         registry.register(
             "conversions",
             "Conversions of memory that guests asked for",
@@ -201,8 +213,17 @@ impl TdMetrics {
         }
     }
 
+    /// Takes note of how much shared memory is mapped: no call of the module says so.
+    pub fn shared(&self, mapped: &LevelCounts) {
+        for level in SIZES {
+            let bytes = i64::try_from(mapped.leaves(level).saturating_mul(level.bytes())).unwrap_or(i64::MAX);
+            self.all.shared.get_or_create(&self.of_level(level)).set(bytes);
+        }
+    }
+
     /// Takes note of what is said of the TD at its end.
     pub fn report(&self, report: &Report) {
+        self.shared(&report.shared);
         if matches!(report.audit, Audit::Failed(_)) {
             self.all.mismatches.inc();
         }
@@ -213,6 +234,7 @@ impl TdMetrics {
         self.all.count(*lock(&self.state)).dec();
         for level in Level::ALL {
             self.all.private.remove(&self.of_level(level));
+            self.all.shared.remove(&self.of_level(level));
         }
         for (vcpu, reason) in std::mem::take(&mut *lock(&self.exits)).into_keys() {
             self.all.exits.remove(&self.of_exit(vcpu, reason));
@@ -352,11 +374,23 @@ mod tests {
     }
 
     #[test]
+    fn shared_memory_is_what_was_told_last_of_its_mappings() {
+        let metrics = Metrics::new();
+        let td = metrics.td("one");
+        td.shared(&LevelCounts { leaves_4k: 3, leaves_2m: 1, ..LevelCounts::default() });
+        has(&metrics, "tdvisor_td_shared_bytes{td=\"one\",level=\"4K\"} 12288");
+        has(&metrics, "tdvisor_td_shared_bytes{td=\"one\",level=\"2M\"} 2097152");
+        td.shared(&LevelCounts::default());
+        has(&metrics, "tdvisor_td_shared_bytes{td=\"one\",level=\"4K\"} 0");
+    }
+
+    #[test]
     fn a_td_that_is_gone_leaves_no_number_that_is_named_after_it() {
         let metrics = Metrics::new();
         let td = metrics.td("gone");
         td.event(&Event::Running);
         call(&td, TdhLeaf::MEM_PAGE_ADD, 0x1000, 0);
+        td.shared(&LevelCounts { leaves_4k: 1, ..LevelCounts::default() });
         call(&td, TdhLeaf::VP_ENTER, 0, u64::from(ExitReason::EPT_VIOLATION.0));
         has(&metrics, "tdvisor_ept_violations_total 1");
         assert!(metrics.text().contains("vcpu=\"0\""), "{}", metrics.text());

@@ -47,6 +47,8 @@ const START: Duration = Duration::from_secs(110);
 const STAND_STILL: Duration = Duration::from_secs(35);
 /// How long a look at the TD may take, and one that writes down what it saw.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long a look may take that only makes numbers newer.
+const GLANCE: Duration = Duration::from_secs(1);
 const LOOK_AND_WRITE: Duration = Duration::from_secs(100);
 /// How long a request to stop may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -86,6 +88,8 @@ struct Shared {
     kept: OnceLock<KeptFiles>,
     quotes: Quotes,
     metrics: Arc<Metrics>,
+    /// The TD's own of them.
+    td: Arc<TdMetrics>,
     voice: Voice,
     has_told_full_trace: AtomicBool,
 }
@@ -150,6 +154,11 @@ impl Shared {
         }
     }
 
+    /// The numbers, in the OpenMetrics form.
+    fn numbers(&self) -> Value {
+        json!({"text": self.metrics.text()})
+    }
+
     /// Tells that what the TD holds has been written down.
     fn tell_dump(&self, said: &Value) {
         self.voice.tell(json!({"event": "dumped", "bytes": said["bytes"]}));
@@ -165,6 +174,10 @@ impl Shared {
         match order {
             Order::Exits => Ok(report::exits(&td.look())),
             Order::Seamcalls => Ok(json!({"seamcalls": td.look().calls})),
+            Order::Metrics => {
+                self.td.shared(&td.look().shared);
+                Ok(self.numbers())
+            }
             Order::Audit => {
                 still()?;
                 td.audit().map(|entries| json!({"verdict": "agreed", "entries": entries})).map_err(failed)
@@ -239,7 +252,8 @@ impl Life {
             facts: OnceLock::new(),
             kept: OnceLock::new(),
             quotes: Quotes::default(),
-            metrics: metrics.clone(),
+            td: metrics.td(plan.name.clone()),
+            metrics,
             voice: voice.clone(),
             has_told_full_trace: AtomicBool::new(false),
         });
@@ -247,7 +261,6 @@ impl Life {
             hardware: options.hardware,
             transport: options.transport,
             issue: options.quotes.clone(),
-            td: metrics.td(plan.name.clone()),
             files,
             debugger: Mutex::new(debugger),
             plan,
@@ -297,7 +310,10 @@ impl Life {
                 self.want_end();
                 Ok(json!({}))
             }
-            Order::Metrics => Ok(json!({"text": self.shared.metrics.text()})),
+            Order::Metrics => {
+                // Of a TD that is busy, or has ended, there are the numbers that nobody has to be asked for.
+                self.ask(Order::Metrics, GLANCE).or_else(|_| Ok(self.shared.numbers()))
+            }
             Order::Quotes => Ok(self.shared.quotes.to_json()),
             Order::Measurements => {
                 let facts = self.shared.facts.get().ok_or_else(not_running)?;
@@ -413,7 +429,6 @@ struct Maker {
     issue: Arc<Issue>,
     files: Files,
     debugger: Mutex<Option<Waiting>>,
-    td: Arc<TdMetrics>,
     voice: Voice,
     shared: Arc<Shared>,
 }
@@ -446,7 +461,7 @@ impl Maker {
     }
 
     fn tell(&self, event: &Event<'_>, clock: &Mutex<Option<Nanoseconds>>) -> Option<String> {
-        self.td.event(event);
+        self.shared.td.event(event);
         let at = Duration::from_nanos(lock(clock).as_ref().map_or(0, |now| now()));
         match event {
             Event::BringUp(_) | Event::Build(_) | Event::Built => None,
@@ -507,7 +522,7 @@ impl Maker {
             trace: kept.keep_calls(
                 self.trace()
                     .map_err(|error| input(&format!("the trace: {error}")))?
-                    .observed_by(self.td.clone()),
+                    .observed_by(self.shared.td.clone()),
             ),
             faults: self.plan.request.faults().map_err(|error| input(&error))?,
             debug: lock(&self.debugger).as_ref().map(|debugger| debugger.port.clone()),
@@ -561,7 +576,7 @@ impl Maker {
         let inspection = kept.has_page().then(|| ended.inspect());
         let dumped = kept.has_dump().then(|| ended.dump().and_then(|dump| kept.dump(&dump, &|| false)));
         let torn_down = ended.teardown();
-        self.td.report(&torn_down);
+        self.shared.td.report(&torn_down);
         let ending = last.into_inner().unwrap_or_else(PoisonError::into_inner);
         let trace = machine.platform().trace();
         let until = Instant::now() + LAST_LINES;

@@ -83,6 +83,7 @@ fn a_td_is_looked_at_while_it_runs_and_its_tables_while_it_is_paused() {
     }
     let metrics = String::from_utf8(tds.ask(&Method::GET, "/metrics", None).body).expect("text");
     assert!(metrics.contains("tdvisor_td_private_bytes{td=\"one\""), "{metrics}");
+    assert!(metrics.contains("tdvisor_td_shared_bytes{td=\"one\""), "{metrics}");
     assert!(metrics.contains("tdvisor_service_tds{phase=\"running\"} 1"), "{metrics}");
     assert_eq!(tds.put("one/resume"), 409);
     assert_eq!(tds.put("one/pause"), 204);
@@ -370,7 +371,7 @@ fn what_a_td_holds_is_written_down_only_if_it_was_asked_for_inspectable_and_with
     assert_eq!(tds.put("one/pause"), 204);
     let reply = tds.ask(&Method::PUT, "/td/v1/tds/one/dump", None);
     let said = reply.json().expect("JSON");
-    assert_eq!(described().problem(&Method::PUT, "/td/v1/tds/one/dump", 200, &reply.body), None);
+    assert_eq!(described().problem(&Method::PUT, "/td/v1/tds/one/dump", (&reply).into()), None);
     let dump = dump_of(&tds, "one");
     assert_eq!(json!(dump.len()), said["bytes"]);
     assert!(
@@ -572,7 +573,7 @@ fn what_is_no_request_is_refused_in_the_one_form_with_a_status_that_is_described
         let reply = tds.ask(&method, path, body);
         assert_eq!(reply.status, status, "{method} {path}: {:?}", sentences(&reply.body));
         sentences(&reply.body);
-        assert_eq!(described.problem(&method, path, status, &reply.body), None);
+        assert_eq!(described.problem(&method, path, (&reply).into()), None);
     }
 }
 
@@ -595,7 +596,7 @@ fn every_resource_of_a_td_in_every_phase_has_the_form_that_is_described() {
             let path = route.path.replace("{td}", "one");
             let reply = tds.ask(&Method::GET, &path, None);
             let status = reply.status.as_u16();
-            assert_eq!(described.problem(&Method::GET, &path, status, &reply.body), None, "{phase}");
+            assert_eq!(described.problem(&Method::GET, &path, (&reply).into()), None, "{phase}");
             if status == 200 {
                 good.insert(route.path);
             }

@@ -20,7 +20,8 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Write the run's calls to FILE as a time line, in the trace-event form that ui.perfetto.dev and chrome://tracing open: a
-    /// lane for each vCPU with its stays in the guest, why it left, the SEAMCALLs and ACCEPTs; and private memory over time. The
+    /// lane for each vCPU with its stays in the guest, why it left, the SEAMCALLs and ACCEPTs; and, over time, private memory by the size of
+    /// its pages, shared memory, conversions, and how many SEAMCALLs and EPT violations there were in each millisecond. The
     /// last 100,000 calls about memory and the last 20,000 others are in it.
     #[arg(long, value_name = "FILE.json")]
     trace_events: Option<PathBuf>,
