@@ -13,6 +13,7 @@ pub mod config;
 mod described;
 pub mod fleet;
 pub mod http;
+mod logged;
 mod process;
 pub mod td_api;
 pub mod vm;

@@ -113,7 +113,7 @@ fn step(tds: &Tds, described: &Described, chance: &mut Chance) -> Option<bool> {
     }
     let sent = Some(&body[..]).filter(|body| !body.is_empty());
     let reply = tds.client().ask(&method, &path, sent, LONG).expect("an answer");
-    if let Some(problem) = described.problem(&method, &path, reply.status.as_u16(), &reply.body) {
+    if let Some(problem) = described.problem(&method, &path, (&reply).into()) {
         panic!("{problem}: {}", String::from_utf8_lossy(&reply.body));
     }
     if reply.status.is_success() {

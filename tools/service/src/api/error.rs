@@ -6,7 +6,7 @@ use std::fmt;
 use http::{Method, StatusCode};
 
 use crate::config::ConfigError;
-use crate::http::Answer;
+use crate::http::{Allow, Answer};
 use crate::vm::VmError;
 
 /// Why a request is refused.
@@ -98,6 +98,10 @@ impl ApiError {
     /// The answer: its sentences, the outermost first.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        Answer::of_error(self.status(), self)
+        let allow = match self {
+            Self::Method { takes, .. } => Some(Allow(vec![takes.clone()])),
+            _ => None,
+        };
+        Answer { allow, ..Answer::of_error(self.status(), self) }
     }
 }

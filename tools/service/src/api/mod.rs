@@ -11,6 +11,7 @@ mod error;
 mod openapi;
 mod schemas;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::http::{Answer, Request, Response, Service};
+use crate::logged::{self, Asked};
 use crate::vm::{ExitReason, Vm};
 
 pub use endpoint::{BodyKind, ENDPOINTS, Endpoint};
@@ -92,12 +94,19 @@ impl Api {
 
 impl Service for Api {
     fn answer(&self, request: Request, deadline: Instant) -> Response {
-        let answer = match self.call(request, deadline) {
+        let log = Asked::new(&request);
+        let said = log.run(|| self.call(request, deadline));
+        let answer = match &said {
             Ok(None) => Answer::DONE,
             Ok(Some(value)) => Answer::json(StatusCode::OK, value.to_string().into_bytes()),
             Err(error) => error.answer(),
         };
+        log.answered(answer.status, said.as_ref().err().map(|error| error as &(dyn Error + 'static)));
         answer.into()
+    }
+
+    fn refused(&self, status: StatusCode) {
+        logged::refused(status);
     }
 }
 

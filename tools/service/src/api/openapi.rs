@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::endpoint::{BodyKind, ENDPOINTS, Endpoint, SaysKind};
 use super::schemas::schemas;
 use super::{API_VERSION, ROOT};
+use crate::http::Allow;
 
 /// Statuses of whatever is no request of an endpoint: of the socket's protocol, and of the endpoint's form.
 const OF_ANY_REQUEST: [u16; 5] = [400, 408, 413, 417, 431];
@@ -41,7 +42,12 @@ fn operation(endpoint: &Endpoint) -> Value {
         }
     };
     for status in OF_ANY_REQUEST.iter().chain(endpoint.errors) {
-        let error = json!({"description": meaning(*status), "content": content(&reference("Error"))});
+        let mut error = json!({"description": meaning(*status), "content": content(&reference("Error"))});
+        if *status == 400 {
+            let only = Allow(vec![endpoint.method()]).to_string();
+            error["headers"] = json!({"Allow": {"description": "The endpoint's method, where it was asked by another one",
+                "schema": {"type": "string", "enum": [only]}}});
+        }
         responses.insert(status.to_string(), error);
     }
     let mut operation = json!({
@@ -76,8 +82,8 @@ pub fn openapi() -> Value {
                  refused where they ask for something, and the error names them, as it does where keys do not fit together: \
                  a schema says what each may be by itself. A request that is no HTTP/1.1 \
                  request, is too large or comes too slowly is answered with 400, 408, 413, 417 or 431 and ends its \
-                 connection; a method that an endpoint does not have is answered with 400, as there, and a path that is \
-                 none of these with 404. Every error is an array of sentences."
+                 connection; a method that an endpoint does not have is answered with 400, as there, and `Allow`, and a path \
+                 that is none of these with 404. Every error is an array of sentences."
             ),
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT OR Apache-2.0"},

@@ -4,7 +4,7 @@ use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use serde_json::{Map, Value, json};
 use tdvisor_devices::virtio::vsock::FIRST_GUEST_CID;
 
-use crate::config::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM};
+use crate::config::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, built_ins};
 
 /// Characters of a disk's serial number, and of a folder's tag, at most (virtio 1.3, sections 5.2.6 and 5.11.4).
 const SERIAL_MAX: usize = 20;
@@ -193,7 +193,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &[],
                 json!({
-                    "firmware": maybe(text("A TDVF image: a file, or the name of a built-in one (hello-td, fault-td, boot-shim, compliance)")),
+                    "firmware": maybe(text(&format!("A TDVF image: a file, or the name of a built-in one ({})", built_ins().join(", ")))),
                     "kernel": maybe(text("A Linux kernel; the built-in firmware boots it where none is named")),
                     "cmdline": maybe(text("The kernel's command line, or the command of a built-in guest")),
                     "initramfs": maybe(text("The kernel's initial RAM disk")),

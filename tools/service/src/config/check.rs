@@ -264,6 +264,11 @@ pub(crate) fn built_in(name: &str) -> Option<&'static GuestImage> {
     GUESTS.iter().copied().find(|guest| guest.name == name)
 }
 
+/// The names of built-in images.
+pub(crate) fn built_ins() -> Vec<&'static str> {
+    GUESTS.iter().map(|guest| guest.name).collect()
+}
+
 /// Whether a built-in image is the one that boots kernels.
 pub(crate) fn is_boot_shim(guest: &GuestImage) -> bool {
     guest.name == tdvisor_guest_images::BOOT_SHIM.name

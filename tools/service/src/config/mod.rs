@@ -20,7 +20,7 @@ mod platform;
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
-pub(crate) use check::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, built_in, is_boot_shim};
+pub(crate) use check::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, built_in, built_ins, is_boot_shim};
 pub use cpus::{CpuTopology, CpusConfig};
 pub use devices::{
     ConsoleConfig, ConsoleMode, DiskConfig, FsConfig, MacText, NetConfig, RngConfig, VsockConfig,

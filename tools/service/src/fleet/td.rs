@@ -9,12 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tracing::Span;
 
 use super::limits;
 use super::store::{Kept, Record};
 use super::worker::{NoAnswer, Worker};
 use super::{FleetError, Shared};
 use crate::http::Source;
+use crate::logged;
 use crate::vm::Gate;
 use crate::worker::protocol::{Order, Plan, Said};
 
@@ -78,6 +80,8 @@ struct Inner {
 /// A TD.
 pub(super) struct Td {
     name: String,
+    /// What is written down of it.
+    log: Span,
     shared: Arc<Shared>,
     /// Changes of its phase, one at a time.
     turn: Gate<()>,
@@ -104,7 +108,8 @@ impl Td {
             record,
         };
         let name = inner.record.name.clone();
-        Self { name, shared, turn: Gate::default(), inner: Mutex::new(inner), changed: Condvar::new() }
+        let log = logged::td(&name);
+        Self { name, log, shared, turn: Gate::default(), inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -136,7 +141,7 @@ impl Td {
             inner.record.state = Kept::Died;
             inner.record.reason = Some("the service ended while it ran".to_owned());
             let died = json!({"event": "worker-died", "reason": inner.record.reason});
-            push(&mut inner, died);
+            self.push(&mut inner, died);
             self.shared.store.write(&inner.record)?;
         }
         Ok(())
@@ -273,7 +278,7 @@ impl Td {
                 if event["event"] == "confined" {
                     inner.confinement = Some(event.clone());
                 }
-                push(&mut inner, event);
+                self.push(&mut inner, event);
             }
             Said::Ended { report, metrics } => {
                 self.shared.totals.add_gone(&self.name, &metrics);
@@ -283,6 +288,16 @@ impl Td {
         }
         drop(inner);
         self.changed.notify_all();
+    }
+
+    /// Keeps an event, and writes it down.
+    fn push(&self, inner: &mut Inner, event: Value) {
+        logged::happened(&self.log, &event);
+        if inner.events.len() == EVENTS {
+            inner.events.pop_front();
+            inner.older += 1;
+        }
+        inner.events.push_back(event);
     }
 
     /// Takes note of how its worker ended.
@@ -301,12 +316,12 @@ impl Td {
             None if inner.phase == Phase::Booting && is_in_order => (Phase::Created, Kept::Created),
             None => {
                 inner.record.reason = Some(words.clone());
-                push(&mut inner, json!({"event": "worker-died", "reason": words}));
+                self.push(&mut inner, json!({"event": "worker-died", "reason": words}));
                 (Phase::Died, Kept::Died)
             }
         };
         if let Err(error) = self.shared.store.write(&inner.record) {
-            push(&mut inner, json!({"event": "not-kept", "reason": error.to_string()}));
+            self.push(&mut inner, json!({"event": "not-kept", "reason": error.to_string()}));
         }
         inner.worker = None;
         drop(inner);
@@ -460,14 +475,6 @@ impl Td {
         let said = self.running().ok()?.ask(Order::Metrics, deadline).ok()?;
         said["text"].as_str().map(str::to_owned)
     }
-}
-
-fn push(inner: &mut Inner, event: Value) {
-    if inner.events.len() == EVENTS {
-        inner.events.pop_front();
-        inner.older += 1;
-    }
-    inner.events.push_back(event);
 }
 
 /// How a process ended.

@@ -23,6 +23,8 @@ const ANSWER_MAX: usize = 64 << 20;
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
+    /// The methods that the path has, where the answer names them: the field `Allow`.
+    pub allow: Option<String>,
     /// The body; empty where there is none.
     pub body: Vec<u8>,
 }
@@ -153,16 +155,20 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Reply, usize)>> {
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(invalid("the answer has no status"))?;
-    let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
-    let length = match field {
+    let field = |name: &str| {
+        let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        field.map(|field| field.value)
+    };
+    let allow = field("allow").map(|value| String::from_utf8_lossy(value).trim().to_owned());
+    let length = match field("content-length") {
         None => 0,
-        Some(field) => {
-            let text = std::str::from_utf8(field.value).ok();
+        Some(value) => {
+            let text = std::str::from_utf8(value).ok();
             let length = text.and_then(|text| text.trim().parse::<usize>().ok());
             length.filter(|length| *length <= ANSWER_MAX).ok_or(invalid("the answer has no usable length"))?
         }
     };
     let end = head + length;
     let body = bytes.get(head..end).map(<[u8]>::to_vec);
-    Ok(body.map(|body| (Reply { status, body }, end)))
+    Ok(body.map(|body| (Reply { status, allow, body }, end)))
 }

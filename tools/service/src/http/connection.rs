@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
+
 use super::incoming::{Incoming, NoRequest};
 use super::message::{Answer, Last, Peer, Response, Source, head_of_events};
 use super::places::{Idle, Place};
@@ -51,11 +53,14 @@ fn answer(mut incoming: Incoming<'_>, stream: &Stream, place: &Place, limits: Li
                 return;
             }
         };
+        let is_of_head = request.method == Method::HEAD;
         let answer = match service.answer(request, deadline) {
             Response::Whole(answer) => answer,
             Response::Events(source) => return tell(stream, source, limits),
         };
-        let written = stream.send(&answer.to_bytes(last), Instant::now() + limits.arrival);
+        // Whoever asks by HEAD takes what comes behind a head for the next answer.
+        let bytes = if is_of_head { answer.head(last) } else { answer.to_bytes(last) };
+        let written = stream.send(&bytes, Instant::now() + limits.arrival);
         if written.is_err() || last == Last::Yes {
             return;
         }

@@ -45,11 +45,23 @@ pub struct Request {
 /// The type of a JSON body.
 pub(super) const JSON: &str = "application/json";
 
+/// The methods that a path has, as the field `Allow` names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow(pub Vec<Method>);
+
+impl fmt::Display for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// What the path would have been asked for by, where it was asked for by another method.
+    pub allow: Option<Allow>,
     /// The type of the body.
     pub content_type: &'static str,
     /// The body; `None` is no body at all.
@@ -58,12 +70,13 @@ pub struct Answer {
 
 impl Answer {
     /// Done, and nothing to say: 204.
-    pub const DONE: Self = Self { status: StatusCode::NO_CONTENT, content_type: JSON, body: None };
+    pub const DONE: Self =
+        Self { status: StatusCode::NO_CONTENT, allow: None, content_type: JSON, body: None };
 
     /// An answer of JSON.
     #[must_use]
     pub const fn json(status: StatusCode, body: Vec<u8>) -> Self {
-        Self { status, content_type: JSON, body: Some(body) }
+        Self { status, allow: None, content_type: JSON, body: Some(body) }
     }
 
     /// A refusal: an array of sentences, the outermost first.
@@ -80,9 +93,16 @@ impl Answer {
         Self::refusal(status, &sentences.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The bytes on the wire. `last` says that the connection ends. There is no reason behind the status: Cloud Hypervisor's own
-    /// client takes the line's rest for a number.
+    /// The bytes on the wire. `last` says that the connection ends.
     pub(super) fn to_bytes(&self, last: Last) -> Vec<u8> {
+        let mut bytes = self.head(last);
+        bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
+        bytes
+    }
+
+    /// The bytes in front of the body, which are all that is said to whoever asks by HEAD. There is no reason behind the status:
+    /// Cloud Hypervisor's own client takes the line's rest for a number.
+    pub(super) fn head(&self, last: Last) -> Vec<u8> {
         let mut head = format!(
             "HTTP/1.1 {} \r\nServer: tdvisor/{}\r\nConnection: {}\r\n",
             self.status.as_str(),
@@ -92,8 +112,10 @@ impl Answer {
         if self.status == StatusCode::UNAUTHORIZED {
             head.push_str("WWW-Authenticate: Bearer\r\n");
         }
-        let body = self.body.as_deref();
-        if let Some(body) = body {
+        if let Some(allow) = &self.allow {
+            head.push_str(&format!("Allow: {allow}\r\n"));
+        }
+        if let Some(body) = &self.body {
             head.push_str(&format!(
                 "Content-Type: {}\r\nContent-Length: {}\r\n",
                 self.content_type,
@@ -101,9 +123,7 @@ impl Answer {
             ));
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(body.unwrap_or_default());
-        bytes
+        head.into_bytes()
     }
 }
 
@@ -182,5 +202,13 @@ mod tests {
                  Content-Length: 26\r\n\r\n[\"no \\\"VM\\\"\",\"create one\"]"
             )
         );
+    }
+
+    #[test]
+    fn an_answer_names_the_methods_that_its_path_has_where_it_knows_them() {
+        let mut answer = Answer::refusal(StatusCode::METHOD_NOT_ALLOWED, &["not by PUT"]);
+        answer.allow = Some(Allow(vec![Method::GET, Method::DELETE]));
+        let bytes = String::from_utf8(answer.to_bytes(Last::No)).unwrap();
+        assert!(bytes.contains("\r\nAllow: GET, DELETE\r\n"), "{bytes}");
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use http::StatusCode;
 
 use crate::fleet::FleetError;
-use crate::http::Answer;
+use crate::http::{Allow, Answer};
 use crate::worker::protocol::RefusalKind;
 
 /// Why a request is refused.
@@ -15,7 +15,12 @@ pub enum TdError {
     /// There is no such path.
     NoPath(String),
     /// The path has other methods.
-    Method(String),
+    Method {
+        /// The one that was tried.
+        method: String,
+        /// Those that it has.
+        takes: Allow,
+    },
     /// The route takes a body, and none came.
     NoBody,
     /// The route takes no body, and one came.
@@ -45,7 +50,7 @@ impl fmt::Display for TdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPath(path) => write!(f, "there is nothing at {path}"),
-            Self::Method(method) => write!(f, "the path has no method {method}"),
+            Self::Method { method, takes } => write!(f, "the path takes {takes}, not {method}"),
             Self::NoBody => f.write_str("a body is needed"),
             Self::NeedlessBody => f.write_str("no body is taken"),
             Self::Body { path, problem } if path == "." => write!(f, "the body cannot be read: {problem}"),
@@ -71,7 +76,7 @@ impl TdError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::NoPath(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoBody | Self::NeedlessBody | Self::Body { .. } | Self::Query(_) => StatusCode::BAD_REQUEST,
             Self::TooManyListeners => StatusCode::TOO_MANY_REQUESTS,
             Self::Fleet(error) => match error {
@@ -100,6 +105,10 @@ impl TdError {
     /// The answer: its sentences, the outermost first.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        Answer::of_error(self.status(), self)
+        let allow = match self {
+            Self::Method { takes, .. } => Some(takes.clone()),
+            _ => None,
+        };
+        Answer { allow, ..Answer::of_error(self.status(), self) }
     }
 }

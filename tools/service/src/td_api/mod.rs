@@ -3,7 +3,7 @@
 //! # Form
 //! Resources under `/td/v1`, with the methods of [`ROUTES`]. Every error, also one of the socket's protocol, is an array of
 //! sentences, the outermost first. Statuses: 400 a request or a TD that cannot be, 401 a client of a TCP port that does not know
-//! the token, 404 no such TD or path, 405 another method,
+//! the token, 404 no such TD or path, 405 another method (`Allow` names those that the path has),
 //! 409 a TD in another phase or a name that is taken, 422 more than one TD may have, 429 more than is left for now, 500 a fault
 //! of the host, 502 a worker that died meanwhile, 503 the service ends, 504 a TD that is busy for too long. Where there is
 //! nothing to say the answer is 204. [`openapi`] describes what is really sent.
@@ -19,23 +19,24 @@ mod requests;
 mod routes;
 mod schemas;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::fleet::{EventTail, Fleet};
 use crate::http::{Answer, Request, Response, Service, Source};
+use crate::logged::{self, Asked};
 
 pub use error::TdError;
 pub use openapi::openapi;
 pub use routes::{ROUTES, Route, Says, Verb};
 
 use requests::Requests;
-use routes::Reply;
+use routes::{Reply, methods};
 
 /// Where all resources are.
 pub const ROOT: &str = "/td/v1";
@@ -133,13 +134,14 @@ impl TdApi {
     }
 
     fn route(request: &Request) -> Result<(&'static Route, &str), TdError> {
-        let mut of_path =
-            ROUTES.iter().filter_map(|route| Some((route, route.matches(&request.path)?))).peekable();
-        if of_path.peek().is_none() {
-            return Err(TdError::NoPath(request.path.clone()));
-        }
-        let route = of_path.find(|(route, _)| route.verb.method() == request.method);
-        route.ok_or_else(|| TdError::Method(request.method.to_string()))
+        let mut of_path = ROUTES.iter().filter_map(|route| Some((route, route.matches(&request.path)?)));
+        let Some(first) = of_path.next() else { return Err(TdError::NoPath(request.path.clone())) };
+        let found =
+            std::iter::once(first).chain(of_path).find(|(route, _)| route.verb.method() == request.method);
+        found.ok_or_else(|| TdError::Method {
+            method: request.method.to_string(),
+            takes: methods(first.0.path),
+        })
     }
 
     fn call(&self, route: &Route, td: &str, request: &Request, deadline: Instant) -> Result<Reply, TdError> {
@@ -160,33 +162,35 @@ impl TdApi {
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
-    Answer::json(status, value.to_string().into_bytes())
-}
-
 impl Service for TdApi {
     fn answer(&self, request: Request, deadline: Instant) -> Response {
+        let log = Asked::new(&request);
         let route = Self::route(&request);
         let asked = route.as_ref().ok().map(|(route, _)| *route);
-        let reply = route.and_then(|(route, td)| self.call(route, td, &request, deadline));
+        let reply = route.and_then(|(route, td)| {
+            log.names(td);
+            log.run(|| self.call(route, td, &request, deadline))
+        });
+        let (status, error) = match &reply {
+            Ok(reply) => (reply.status(), None),
+            Err(error) => (error.status(), Some(error as &(dyn Error + 'static))),
+        };
+        log.answered(status, error);
+        self.requests.count(asked, status);
         let answer = match reply {
             Ok(Reply::Done) => Answer::DONE,
-            Ok(Reply::Made(value)) => json(StatusCode::CREATED, &value),
-            Ok(Reply::Json(value)) => json(StatusCode::OK, &value),
-            Ok(Reply::Text(content_type, body)) => {
-                Answer { status: StatusCode::OK, content_type, body: Some(body) }
+            Ok(Reply::Made(value) | Reply::Json(value)) => {
+                Answer::json(status, value.to_string().into_bytes())
             }
-            Ok(Reply::Events(source)) => {
-                self.requests.count(asked, StatusCode::OK);
-                return Response::Events(source);
-            }
+            Ok(Reply::Text(content_type, body)) => Answer { content_type, ..Answer::json(status, body) },
+            Ok(Reply::Events(source)) => return Response::Events(source),
             Err(error) => error.answer(),
         };
-        self.requests.count(asked, answer.status);
         answer.into()
     }
 
     fn refused(&self, status: StatusCode) {
+        logged::refused(status);
         self.requests.count(None, status);
     }
 }

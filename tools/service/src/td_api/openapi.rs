@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::routes::{ROUTES, Route, Says};
+use super::routes::{ROUTES, Route, Says, methods};
 use super::schemas::schemas;
 
 /// Statuses of whatever is no request of a route: of the socket's protocol, of the request's form, and of a method that the path
@@ -62,7 +62,12 @@ fn operation(route: &Route) -> Value {
     responses.insert(status.to_owned(), good);
     for status in OF_ANY_REQUEST.iter().chain(route.errors) {
         let content = json!({"application/json": {"schema": reference("Error")}});
-        responses.insert(status.to_string(), json!({"description": meaning(*status), "content": content}));
+        let mut error = json!({"description": meaning(*status), "content": content});
+        if *status == 405 {
+            error["headers"] = json!({"Allow": {"description": "The methods that the path has", "required": true,
+                "schema": {"type": "string", "enum": [methods(route.path).to_string()]}}});
+        }
+        responses.insert(status.to_string(), error);
     }
     let mut operation =
         json!({"summary": route.summary, "parameters": parameters(route), "responses": responses});

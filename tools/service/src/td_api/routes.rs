@@ -1,10 +1,10 @@
 //! The routes: one table, for the requests as well as for their description.
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::{Call, TdError, openapi};
-use crate::http::Source;
+use crate::http::{Allow, Source};
 use crate::worker::TdRequest;
 use crate::worker::protocol::Order;
 
@@ -52,6 +52,17 @@ pub(super) enum Reply {
     Json(Value),
     Text(&'static str, Vec<u8>),
     Events(Box<dyn Source>),
+}
+
+impl Reply {
+    /// The status by which HTTP says it.
+    pub(super) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Done => StatusCode::NO_CONTENT,
+            Self::Made(_) => StatusCode::CREATED,
+            Self::Json(_) | Self::Text(..) | Self::Events(_) => StatusCode::OK,
+        }
+    }
 }
 
 /// Methods of routes.
@@ -377,6 +388,11 @@ pub static ROUTES: &[Route] = &[
         call: |_| Ok(Reply::Text(TEXT, concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes().to_vec())),
     },
 ];
+
+/// The methods that a path of the table has.
+pub(super) fn methods(path: &str) -> Allow {
+    Allow(ROUTES.iter().filter(|route| route.path == path).map(|route| route.verb.method()).collect())
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::built_ins;
 use crate::fleet::Phase;
 use crate::worker::NAME_MAX;
 
@@ -20,6 +21,11 @@ fn closed(required: &[&str], properties: Value) -> Value {
 
 fn text(what: &str) -> Value {
     json!({"type": "string", "description": what})
+}
+
+/// An absolute path.
+fn path(what: &str) -> Value {
+    json!({"type": "string", "description": what, "pattern": "^/"})
 }
 
 fn number() -> Value {
@@ -102,10 +108,11 @@ pub(super) fn schemas() -> Map<String, Value> {
             closed(
                 &[],
                 json!({
-                    "firmware": text("A TDVF image: an absolute path, or the name of a built-in one"),
-                    "kernel": text("The absolute path of a Linux kernel"),
+                    "firmware": {"type": "string", "pattern": format!("^(/|({})$)", built_ins().join("|")),
+                        "description": "A TDVF image: an absolute path, or the name of a built-in one"},
+                    "kernel": path("Of a Linux kernel"),
                     "cmdline": text("The kernel's command line, or the command of a built-in guest"),
-                    "initramfs": text("The absolute path of the kernel's initial RAM disk"),
+                    "initramfs": path("Of the kernel's initial RAM disk"),
                     "mrconfigid": text("48 bytes, or a digest of 32, in hexadecimal or base64"),
                 }),
             ),
@@ -115,7 +122,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             closed(
                 &["path"],
                 json!({
-                    "path": text("The absolute path of its image, which is raw"),
+                    "path": path("Of its image, which is raw"),
                     "readonly": {"type": "boolean", "default": false},
                     "serial": text("What a guest finds it by: at most 20 characters"),
                 }),

@@ -22,7 +22,7 @@ use tdvisor_runtime::board::{Board, BoardError, BoardSpec, Transport};
 use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
-use tdvisor_runtime::{Event, Machine, MachineSpec, Report, Session, TdSpec, Watch};
+use tdvisor_runtime::{Event, Machine, MachineSpec, Report, Session, TdSpec, Watch, events};
 
 use super::board::{self, DeviceError};
 use super::consoles::{Console, Keyboard, Screen, Terminal, Unplugged};
@@ -31,6 +31,7 @@ use super::exit::{Exit, ExitReason};
 use super::files::{FileError, Payload};
 use super::{Quotes, VmCounters, WhenOff};
 use crate::config::{ConsoleMode, VmConfig};
+use crate::logged;
 
 /// How long a request to stop may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -118,9 +119,13 @@ struct Shared {
     changed: Condvar,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn set(&self, stage: Stage) {
@@ -316,10 +321,22 @@ impl Shared {
         let payload = payload.map_err(StartError::File)?;
         let stop = self.lock().stop.clone();
         let td = config.td_config();
-        let events = |event: Event<'_>| match event {
-            Event::Running => self.set(Stage::Running),
-            Event::Ended(_) => stop.set(),
-            Event::BringUp(_) | Event::Build(_) | Event::Built | Event::Happened(_) => {}
+        let (log, clock) = (logged::td_of_vm(), Mutex::new(None::<Nanoseconds>));
+        let events = |event: Event<'_>| {
+            let at = Duration::from_nanos(lock(&clock).as_ref().map_or(0, |now| now()));
+            match &event {
+                Event::Running => {
+                    logged::line(&log, &events::booted(config.cpus.boot_vcpus, Secrecy::Kept, at))
+                }
+                Event::Happened(happening) => logged::line(&log, &events::happened(happening, at)),
+                Event::Ended(ending) => logged::line(&log, &events::ended(ending, at)),
+                Event::BringUp(_) | Event::Build(_) | Event::Built => {}
+            }
+            match event {
+                Event::Running => self.set(Stage::Running),
+                Event::Ended(_) => stop.set(),
+                Event::BringUp(_) | Event::Build(_) | Event::Built | Event::Happened(_) => {}
+            }
         };
         let spec = MachineSpec {
             hardware: plan.hardware,
@@ -332,6 +349,7 @@ impl Shared {
             samples: None,
         };
         let machine = Arc::new(Machine::bring_up(spec, &events).map_err(host)?);
+        *lock(&clock) = Some(nanoseconds_of(&machine));
         let Wired { spec, bell, serial: (screen, serial_keys), hvc } = self.wire(plan, &machine, &stop)?;
         let spec = BoardSpec { boot: payload.files, ..spec };
         let board = Board::new(screen, io::sink(), spec).map_err(StartError::Board)?;
@@ -357,6 +375,7 @@ impl Shared {
             secrecy: Secrecy::Kept,
         };
         let session = Session::start(&machine, spec, &events).map_err(host)?;
+        logged::is_at(&log, session.td().tdr().hpa());
         {
             let mut state = self.lock();
             (state.machine, state.pauser) = (Some(machine.clone()), Some(session.pauser()));

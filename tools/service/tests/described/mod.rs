@@ -2,11 +2,33 @@
 
 use http::Method;
 use serde_json::{Map, Value};
+use tdvisor_service::http::Reply;
 
 /// The status of a path that the document does not have.
 const NO_PATH: u16 = 404;
 /// Schemas inside of schemas that are followed: ours end far before.
 const DEEPEST: usize = 64;
+
+/// An answer.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    pub status: u16,
+    /// The field `Allow`.
+    pub allow: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+impl<'a> From<&'a Reply> for Said<'a> {
+    fn from(reply: &'a Reply) -> Self {
+        Self { status: reply.status.as_u16(), allow: reply.allow.as_deref(), body: &reply.body }
+    }
+}
+
+/// Whether the answer of this status is described with these methods.
+fn allows(responses: &Value, status: u16, methods: Option<&str>) -> bool {
+    let described = &responses[status.to_string()]["headers"]["Allow"]["schema"]["enum"];
+    methods.is_some_and(|methods| described.as_array().is_some_and(|all| all.contains(&methods.into())))
+}
 
 /// A document, and what is below and beside it.
 pub struct Described {
@@ -34,7 +56,8 @@ impl Described {
     }
 
     /// Why an answer does not follow from the document, for a request that was understood.
-    pub fn problem(&self, method: &Method, target: &str, status: u16, body: &[u8]) -> Option<String> {
+    pub fn problem(&self, method: &Method, target: &str, said: Said<'_>) -> Option<String> {
+        let Said { status, allow, body } = said;
         let target = target.split('?').next().unwrap_or_default();
         let asked = format!("{method} {target}: {status}");
         let paths = self.document["paths"].as_object().expect("paths");
@@ -47,12 +70,19 @@ impl Described {
         };
         let item: &Map<String, Value> = item.as_object().expect("methods");
         let responses: Vec<&Value> = match item.get(&method.as_str().to_ascii_lowercase()) {
+            Some(_) if allow.is_some() => {
+                return Some(format!("{asked}, with other methods than this, which the path has"));
+            }
             Some(operation) => vec![&operation["responses"]],
             None if status == self.no_method => {
                 item.values().map(|operation| &operation["responses"]).collect()
             }
             None => return Some(format!("{asked}, of a method that the path does not have")),
         };
+        let has_method = item.contains_key(&method.as_str().to_ascii_lowercase());
+        if !has_method && !responses.iter().all(|responses| allows(responses, status, allow)) {
+            return Some(format!("{asked}, with the methods {allow:?}"));
+        }
         responses.iter().find_map(|responses| {
             let Some(response) = responses.get(status.to_string()) else {
                 return Some(format!("{asked} is not described"));

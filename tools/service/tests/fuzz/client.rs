@@ -14,7 +14,7 @@ use tdvisor_service::api::ENDPOINTS;
 
 use tdvisor_test_data::chance::Chance;
 
-use crate::described::Described;
+use crate::described::{Described, Said};
 use crate::place::{LONG, Place, waiting_guest};
 
 /// Bytes of the largest memory that is booted: larger ones take time, and find nothing more.
@@ -61,6 +61,11 @@ impl Answer {
         self.head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 
+    fn said(&self) -> Said<'_> {
+        let allow = self.head.lines().find_map(|line| line.strip_prefix("Allow: "));
+        Said { status: self.status(), allow, body: &self.body }
+    }
+
     pub fn is_refusal(&self) -> bool {
         self.status() >= 400
     }
@@ -75,7 +80,7 @@ impl Answer {
         let mut words = self.asked.split(' ');
         let method = words.next().and_then(|word| word.parse().ok()).expect("a method");
         let target = words.next().expect("a target");
-        if let Some(problem) = described.problem(&method, target, self.status(), &self.body) {
+        if let Some(problem) = described.problem(&method, target, self.said()) {
             let asked: String = self.asked.chars().take(300).collect();
             panic!("{problem}: {}\n{asked}", String::from_utf8_lossy(&self.body));
         }

@@ -81,7 +81,7 @@ fn described() -> Described {
 #[track_caller]
 fn follows(described: &Described, method: &Method, endpoint: &str, reply: &Reply) {
     let target = format!("/api/v1/{endpoint}");
-    assert_eq!(described.problem(method, &target, reply.status.as_u16(), &reply.body), None);
+    assert_eq!(described.problem(method, &target, reply.into()), None);
 }
 
 /// Every error is an array of sentences.
@@ -144,7 +144,7 @@ fn a_method_or_a_path_that_an_endpoint_does_not_have_is_refused() {
     {
         let reply = place.client().ask(&Method::GET, path, None, LONG).expect("an answer");
         assert_eq!(reply.status, 404, "{path}");
-        assert_eq!(described.problem(&Method::GET, path, 404, &reply.body), None);
+        assert_eq!(described.problem(&Method::GET, path, (&reply).into()), None);
         assert!(sentences(&reply.body)[0].contains(path));
     }
 }

@@ -3,17 +3,19 @@
 use http::Method;
 use serde_json::json;
 
-use crate::described::Described;
+use crate::described::{Described, Said};
 
 fn described() -> Described {
     let text = |kind: serde_json::Value| json!({"content": {"application/json": {"schema": kind}}});
+    let mut refusal = text(json!({"type": "array", "items": {"type": "string"}, "minItems": 1}));
+    refusal["headers"] = json!({"Allow": {"schema": {"type": "string", "enum": ["GET"]}}});
     let document = json!({
         "servers": [{"url": "http://localhost/root"}],
         "paths": {
             "/a": {"get": {"responses": {
                 "200": text(json!({"$ref": "#/components/schemas/A"})),
                 "204": {"description": "nothing"},
-                "400": text(json!({"type": "array", "items": {"type": "string"}, "minItems": 1})),
+                "400": refusal,
             }}},
             "/{name}/b": {"put": {"responses": {"204": {"description": "nothing"}, "400": {"description": "x"}}}},
         },
@@ -38,11 +40,27 @@ fn what_follows_from_a_description_has_no_problem() {
         (Method::GET, "/root/a?x=1", 204, ""),
         (Method::GET, "/root/a", 400, r#"["no"]"#),
         (Method::PUT, "/root/any/b", 204, ""),
-        (Method::PUT, "/root/a", 400, r#"["another method"]"#),
         (Method::GET, "/root/c", 404, "whatever"),
         (Method::GET, "/a", 404, "whatever"),
     ] {
-        assert_eq!(described.problem(&method, target, status, body.as_bytes()), None, "{method} {target}");
+        let said = Said { status, allow: None, body: body.as_bytes() };
+        assert_eq!(described.problem(&method, target, said), None, "{method} {target}");
+    }
+}
+
+#[test]
+fn an_answer_to_a_method_that_a_path_does_not_have_names_those_that_it_has_and_no_other_does() {
+    let described = described();
+    for (method, target, allow, has_problem) in [
+        (Method::PUT, "/root/a", Some("GET"), false),
+        (Method::PUT, "/root/a", Some("GET, PUT"), true),
+        (Method::PUT, "/root/a", None, true),
+        (Method::GET, "/root/a", Some("GET"), true),
+        (Method::GET, "/root/any/b", Some("PUT"), true),
+    ] {
+        let said = Said { status: 400, allow, body: br#"["no"]"# };
+        let problem = described.problem(&method, target, said);
+        assert_eq!(problem.is_some(), has_problem, "{method} {target}, {allow:?}: {problem:?}");
     }
 }
 
@@ -66,7 +84,8 @@ fn a_status_or_a_body_that_is_not_described_is_named() {
         (Method::PUT, "/root/a", 405, "", "a method that the path does not have"),
         (Method::GET, "/root/c", 400, "", "a path that is not described"),
     ] {
-        let problem = described.problem(&method, target, status, body.as_bytes()).unwrap_or_default();
+        let said = Said { status, allow: None, body: body.as_bytes() };
+        let problem = described.problem(&method, target, said).unwrap_or_default();
         assert!(problem.contains(words), "{method} {target} {status} {body}: {problem:?}");
     }
 }

@@ -114,6 +114,16 @@ fn requests_that_come_at_once_are_answered_in_their_order() {
 }
 
 #[test]
+fn whoever_asks_for_a_head_gets_it_and_no_body_that_would_be_taken_for_the_next_answer() {
+    let place = Place::new("head", Limits::default());
+    let both = "HEAD /one HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let answers = answer_to(&place, both.as_bytes());
+    let (head, rest) = answers.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains("Content-Length: "), "{answers}");
+    assert!(rest.starts_with("HTTP/1.1 200 ") && rest.contains("/two"), "{answers}");
+}
+
+#[test]
 fn whoever_waits_for_leave_to_send_a_body_gets_it() {
     let place = Place::new("leave", Limits::default());
     let mut stream = UnixStream::connect(place.socket()).unwrap();

@@ -26,6 +26,7 @@ pub mod image;
 mod kernel_tree;
 pub mod kvm_selftest;
 pub mod list;
+mod log;
 mod machine_files;
 pub mod man;
 pub mod measure;

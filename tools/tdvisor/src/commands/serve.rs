@@ -13,6 +13,7 @@ use tdvisor_service::http::{Access, Limits, Remote, Server, Token, read_secret};
 use tdvisor_service::td_api::{TdApi, openapi};
 
 use super::hardware::HardwareArgs;
+use super::log::LogArgs;
 use super::run::memory_size::MemorySize;
 use super::serve_worker;
 use super::verify::inputs::read;
@@ -80,6 +81,8 @@ pub struct Args {
     #[arg(long)]
     without_seccomp: bool,
     #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
     hardware: HardwareArgs,
     /// Print the API's OpenAPI document.
     #[arg(long)]
@@ -113,6 +116,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         limits: args.limits(),
         without_seccomp: args.without_seccomp,
     };
+    let log = args.log.start();
     let fleet = Fleet::open(options).map_err(|error| Failure::input(state.display(), error))?;
     let fleet = Arc::new(fleet);
     let (ask, asked) = sync_channel(1);
@@ -138,6 +142,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         server.stop(LAST_ANSWERS);
     }
     fleet.end(Instant::now() + LAST_TDS);
+    log.finish();
     Ok(Status::Success)
 }
 

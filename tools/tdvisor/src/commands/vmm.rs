@@ -16,6 +16,7 @@ use tdvisor_service::http::{Access, Limits, Server};
 use tdvisor_service::vm::{Exit, ExitReason, VmOptions, WhenOff};
 
 use super::hardware::HardwareArgs;
+use super::log::LogArgs;
 use super::run::quotes::{Genuine, LastQuote, QgsSocket, TestIssuer};
 use super::run::status_of;
 use super::run::summary::{Detail, Privacy, Summary};
@@ -53,8 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "SOCKET")]
     qgs: Option<PathBuf>,
     #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
     hardware: HardwareArgs,
-    /// Say more. There is nothing more to say; clients give it.
+    /// Write down more: `info`, twice `debug`, thrice `trace`. Clients give it.
     #[arg(short, action = clap::ArgAction::Count, hide_short_help = true)]
     verbose: u8,
     /// Confinement by seccomp: there is none, so that only `false` can be asked for. Clients give it.
@@ -126,9 +129,11 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let by_signal = exit.clone();
     // Without a handler a signal ends the process at once, which is the worst that can happen.
     let _ = ctrlc::set_handler(move || by_signal.ask(ExitReason::Signal));
+    let log = args.log.clone().louder(args.verbose).start();
     let options = args.options(hardware, &streams);
     let reason = tdvisor_service::serve(server, Limits::default(), options, &exit)
         .map_err(|error| Failure::Internal(error.to_string()))?;
+    log.finish();
     conclude(reason, hardware, &streams)
 }
 

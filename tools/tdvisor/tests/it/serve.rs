@@ -26,11 +26,18 @@ struct Service {
 
 impl Service {
     fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, &[], Stdio::inherit())
+    }
+
+    /// With more options, and standard error somewhere.
+    fn start_with(folder: &Folder, options: &[&str], stderr: Stdio) -> Self {
         let socket = PathBuf::from(folder.path("socket"));
         let child = Command::new(env!("CARGO_BIN_EXE_tdvisor"))
             .args(["serve", "--state-dir", &folder.path("state"), "--engine", "interpreter", "--socket"])
             .arg(&socket)
+            .args(options)
             .stdin(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .expect("tdvisor starts");
         let mut service = Self { child, socket };
@@ -107,6 +114,36 @@ fn tds_of_the_program_run_confined_and_end_with_it_and_are_named_when_it_was_kil
     let (_, waits) = service.ask(Method::GET, "/td/v1/tds/waits", None);
     assert_eq!(waits["report"]["ending"]["event"], "stopped", "it was ended in order: {waits}");
     assert_eq!(service.end(Signal::SIGTERM), Some(0));
+}
+
+#[test]
+fn what_the_service_does_is_written_down_as_json_lines_and_nothing_of_what_guests_say() {
+    let folder = Folder::new("serve-log");
+    let lines = folder.path("log");
+    let stderr = std::fs::File::create(&lines).expect("a file");
+    let service = Service::start_with(&folder, &["--log", "info", "--log-format", "json"], stderr.into());
+    service.run("one", "hello-td", "");
+    service.await_end("one");
+    assert_eq!(service.ask(Method::PUT, "/td/v1/tds/nobody/boot", None).0, 404);
+    assert_eq!(service.end(Signal::SIGTERM), Some(0));
+    let text = std::fs::read_to_string(&lines).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let boot = |td: &str| {
+        let path = format!("/td/v1/tds/{td}/boot");
+        let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["path"] == *path);
+        line.unwrap_or_else(|| panic!("no boot of {td}: {text}")).clone()
+    };
+    let (good, bad) = (boot("one"), boot("nobody"));
+    assert_eq!((&good["status"], &good["span"]["td"]), (&json!(204), &json!("one")));
+    assert_eq!((&bad["status"], &bad["level"]), (&json!(404), &json!("INFO")));
+    assert!(bad["error"].as_str().expect("a reason").contains("nobody"), "{bad}");
+    assert_ne!(good["span"]["id"], bad["span"]["id"]);
+    let events = lines.iter().filter(|line| line["span"]["name"] == "td" && line["span"]["td"] == "one");
+    let events: Vec<_> = events.filter_map(|line| line["event"].as_str()).collect();
+    assert!(events.starts_with(&["confined", "booted"]) && events.ends_with(&["powered-off"]), "{text}");
+    for secret in ["MRTD", "firmware", "payload"] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
 }
 
 #[test]

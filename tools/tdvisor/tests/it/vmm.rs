@@ -92,6 +92,9 @@ fn the_process_of_a_guest_that_succeeds_shows_its_console_and_succeeds() {
     let (status, out, err) = vmm.end();
     assert_eq!(status.code(), Some(0), "{err}");
     assert!(out.contains("MRTD") && err.contains("the guest powered off: success"), "{out}{err}");
+    for words in ["/api/v1/vm.boot", "event=\"booted\"", "event=\"powered-off\"", "td{tdr=0x"] {
+        assert!(err.contains(words), "{words} is not written down:\n{err}");
+    }
 }
 
 #[test]
