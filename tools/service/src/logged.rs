@@ -3,7 +3,7 @@
 //! # Form
 //! A span `request` has the `id` of a request, by which its lines belong together, its `method`, its `path`, the `peer`, and the
 //! `td` that it names. A span `td` has the name of a TD as `td`, or its root page as `tdr` where it has no name. Answers and events are `info`;
-//! an answer of 500 or more, and a TD whose process died, are `warn`. Nobody listens unless a program says who.
+//! conversions and quotes `debug`; an answer of 500 or more, and a TD whose process died, are `warn`. Nobody listens unless a program says who.
 //!
 //! # What is not written
 //! Bodies, queries, tokens, what a guest holds, and what it says: of an event there is its name and its time.
@@ -17,7 +17,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tdvisor_base::Hpa;
 use tracing::field::{Empty, display};
-use tracing::{Span, info, warn};
+use tracing::{Span, debug, info, warn};
 
 use crate::http::{Peer, Request};
 
@@ -100,6 +100,8 @@ pub(crate) fn happened(td: &Span, event: &Value) {
     let (name, seconds) = (event["event"].as_str().unwrap_or_default(), event["seconds"].as_f64());
     td.in_scope(|| match name {
         "worker-died" | "not-kept" => warn!(event = name, reason = event["reason"].as_str(), "happened"),
+        // What a guest may do as often as it likes fills no disk unless somebody wants to see it.
+        "conversion" | "quote" => debug!(event = name, seconds, "happened"),
         _ => info!(event = name, seconds, "happened"),
     });
 }
@@ -183,6 +185,13 @@ mod tests {
         let [bad, died] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!((&bad["span"]["path"], &bad["error"]), (&json!("/bad"), &json!("no room")));
         assert_eq!((&died["span"]["td"], &died["reason"]), (&json!("one"), &json!("killed")));
+    }
+
+    #[test]
+    fn what_a_guest_may_do_without_end_is_not_said_unless_somebody_wants_to_debug() {
+        let conversion = || happened(&td("one"), &json!({"event": "conversion", "seconds": 1.5}));
+        assert_eq!(lines(tracing::Level::INFO, conversion).len(), 0);
+        assert_eq!(lines(tracing::Level::DEBUG, conversion).len(), 1);
     }
 
     #[test]

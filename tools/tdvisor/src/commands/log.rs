@@ -19,7 +19,7 @@ const QUEUE: usize = 1 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
     /// Write lines of this level and of those above it on standard error: `info` has every request with its answer, and what
-    /// happens to TDs; `warn` what failed. What guests hold or say, bodies and tokens are in none.
+    /// happens to TDs; `debug` also what guests do again and again; `warn` what failed. What guests hold or say, bodies and tokens are in none.
     #[arg(long = "log", value_name = "LEVEL", value_enum, default_value_t)]
     level: LogLevel,
     /// How lines are written: as text, or each as a JSON object.
