@@ -14,6 +14,7 @@
 //! | [`external`] | the hooks, and the order of removal as types |
 //! | [`fault`] | getting one page mapped, under the shared guard |
 //! | [`ops`] | everything else that changes mappings, and the audit |
+//! | [`saved`] | state as numbers, for a snapshot |
 //! | [`shadow`] | nested paging: complete and tested, but *not used by the product yet* |
 
 #![cfg_attr(
@@ -33,6 +34,7 @@ pub mod lock;
 mod mmu;
 pub mod ops;
 pub mod range;
+pub mod saved;
 pub mod shadow;
 pub mod table;
 
@@ -54,8 +56,10 @@ pub use fault::{Backing, Fault, FaultOutcome, Retry, Target};
 pub use lock::{Exclusive, LevelCounts, Participant, Rcu, Shared, Statistics};
 pub use map_range::MappedRange;
 pub use mmu::{Config, Mmu};
+pub use ops::saved::{NotAtRest, Restoring};
 pub use range::{GfnRange, Position};
 pub use root::InvalidRoot;
+pub use saved::{BadNumbers, Numbers, Reader};
 pub use split::SplitOutcome;
 pub use spte::{Access, AccessTracking};
 pub use table::{ENTRIES, ExternalPage, NoMemory, Returned, Table, TablePages, TableRef};

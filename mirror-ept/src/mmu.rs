@@ -90,7 +90,6 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
     /// # Errors
     /// [`NoMemory`].
     pub fn new(config: Config, pages: P, external: X) -> Result<Self, NoMemory> {
-        let core = Arc::new(Core::new(config.participants)?);
         let slab = Slab::new(config.mirror_tables)?;
         let mirror_root = slab.alloc()?;
         if let Some(table) = slab.get(mirror_root) {
@@ -102,6 +101,24 @@ impl<P: TablePages, X: External<Page = P::ExternalPage>> Mmu<P, X> {
             return Err(NoMemory);
         };
         slab::fill(table, Spte::ABSENT);
+        Self::assemble(config, pages, external, slab, (mirror_root, direct_root))
+    }
+
+    /// An MMU with these roots: of the mirror, and of the direct tree.
+    pub(crate) fn assemble(
+        config: Config,
+        pages: P,
+        external: X,
+        slab: Slab<P::ExternalPage>,
+        (mirror_root, direct_root): (TableRef, Pfn),
+    ) -> Result<Self, NoMemory> {
+        let core = match Core::new(config.participants) {
+            Ok(core) => Arc::new(core),
+            Err(error) => {
+                pages.free_direct(direct_root);
+                return Err(error);
+            }
+        };
         Ok(Self {
             core,
             pages,

@@ -106,6 +106,13 @@ impl Core {
         Ok(Self { slots: list.into_boxed_slice(), writer: AtomicU64::new(0), epoch: AtomicU64::new(1) })
     }
 
+    /// Counts what is mapped already, before anybody has joined.
+    pub(crate) fn set_counters(&self, values: [u64; stats::COUNTERS]) {
+        if let Some(slot) = self.slots().next() {
+            slot.counters.set(values);
+        }
+    }
+
     pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().map(|slot| &**slot)
     }

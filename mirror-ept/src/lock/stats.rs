@@ -23,6 +23,9 @@ pub(crate) struct Counters {
 
 const TABLES: usize = 3;
 
+/// Counters of both trees.
+pub(crate) const COUNTERS: usize = 8;
+
 /// Which counter a leaf of a level has; leaves are at most 1G.
 const fn leaf_index(level: Level) -> usize {
     match level {
@@ -37,6 +40,13 @@ impl Counters {
         Self {
             mirror: core::array::from_fn(|_| AtomicU64::new(0)),
             direct: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Gives all counters a value.
+    pub(super) fn set(&self, values: [u64; COUNTERS]) {
+        for (counter, value) in self.mirror.iter().chain(&self.direct).zip(values) {
+            counter.store(value, Ordering::Relaxed);
         }
     }
 
@@ -143,6 +153,13 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// The counters, those of the mirror first.
+    pub(crate) fn counters(&self) -> [u64; COUNTERS] {
+        let of = |counts: LevelCounts| [counts.leaves_4k, counts.leaves_2m, counts.leaves_1g, counts.tables];
+        let ([a, b, c, d], [e, f, g, h]) = (of(self.mirror), of(self.direct));
+        [a, b, c, d, e, f, g, h]
+    }
+
     pub(crate) fn of(core: &super::Core) -> Self {
         Self {
             mirror: LevelCounts::sum(core.slots().map(|slot| &slot.counters.mirror)),

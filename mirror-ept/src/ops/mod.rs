@@ -6,7 +6,7 @@
 //! | [`transfer`], [`arrive`] | exclusive |
 //! | [`dirty`] | exclusive, or shared where it says so |
 //! | [`age`] | read-side section |
-//! | [`audit`], [`list`], [`twins`] | exclusive |
+//! | [`audit`], [`list`], [`saved`], [`twins`] | exclusive |
 
 pub mod age;
 pub mod arrive;
@@ -18,6 +18,7 @@ pub(crate) mod emptied;
 pub mod list;
 pub mod map_range;
 pub mod root;
+pub mod saved;
 pub mod split;
 pub mod transfer;
 pub mod twins;

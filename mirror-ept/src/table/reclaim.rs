@@ -54,6 +54,11 @@ impl Limbo {
         }
     }
 
+    /// The tables that wait, in order.
+    pub(crate) fn pages(&self) -> alloc::vec::Vec<Pfn> {
+        self.waiting.lock().iter().map(|(_, page)| *page).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.lock().len()
     }

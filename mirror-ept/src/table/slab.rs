@@ -20,6 +20,8 @@ use crate::once::Once;
 use crate::spte::Spte;
 use crate::table::{ENTRIES, NoMemory, Table, TableRef};
 
+/// Tables that are made at once.
+pub(crate) const TABLES_AT_ONCE: usize = CHUNK;
 /// Tables in one chunk.
 const CHUNK: usize = TABLES_OF_CHUNK as usize;
 const TABLES_OF_CHUNK: u32 = if cfg!(any(loom, shuttle)) { 8 } else { 64 };
@@ -131,6 +133,29 @@ impl<Twin> Slab<Twin> {
         free.list.extend((first..first + TABLES_OF_CHUNK).rev());
         free.grown = all;
         Ok(())
+    }
+
+    /// The free tables, the next one last, and how many tables there are.
+    pub(crate) fn free_tables(&self) -> (Vec<u32>, usize) {
+        let free = self.free.0.lock();
+        (free.list.clone(), free.grown)
+    }
+
+    /// A slab of so many tables, of which these are free. `None` where there is no such slab, or no memory for it.
+    pub(crate) fn restore(tables: usize, grown: usize, list: Vec<u32>) -> Option<Self> {
+        let slab = Self::new(tables).ok()?;
+        {
+            let mut free = slab.free.0.lock();
+            while free.grown < grown {
+                slab.grow(&mut free).ok()?;
+            }
+            if free.grown != grown || list.len() > grown {
+                return None;
+            }
+            free.list.clear();
+            free.list.extend(list);
+        }
+        Some(slab)
     }
 
     /// Bytes beside the table itself that each table costs: its twin and its place in the free list.

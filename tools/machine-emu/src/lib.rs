@@ -28,6 +28,7 @@
 pub mod journal;
 pub mod lp;
 pub mod outlet;
+mod saved;
 mod timer;
 pub mod trace;
 mod turns;
@@ -46,6 +47,8 @@ use td_host::host::MemoryRange;
 use td_host::platform::{self, Clock, LpId, NotMemory, PackageId, PhysMem, PrivateKeyIds};
 use tdvisor_base::table::Table;
 use tdvisor_base::{Hpa, KeyId, Level, Pfn, Ticks};
+
+pub use saved::{CannotSaveMachine, Freezer, SavedMachine};
 
 use lp::{EmulatedLp, Processors, Timing};
 use timer::Timers;
@@ -118,47 +121,42 @@ impl EmulatedMachine {
 
     /// A machine with room for such a TD, as [`Self::for_td`] makes it, with hardware of choice.
     pub fn with_hardware(hardware: &Hardware, memory: u64, vcpus: u32, pace: Pace, trace: Trace) -> Self {
-        // PAMTs take 1/256 and page tables about as much again; control pages are a few.
-        let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
-        let convertible = needed.next_multiple_of(GIB);
-        let lps = vcpus.clamp(1, MAX_TD_VCPUS) as usize + 1;
-        let config = MachineConfig {
-            lp_packages: vec![0; lps],
-            phys_mem_bytes: CONVERTIBLE_FROM + convertible,
-            cmrs: vec![Cmr { base: CONVERTIBLE_FROM, size: convertible }],
-            tsc_source: match pace {
-                Pace::Real => TscSource::Host,
-                Pace::Deterministic { .. } => TscSource::Virtual,
-            },
-            tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
-            profile: hardware.module,
-            features: hardware.features,
-            cpuid_fms: hardware.processor.model.family_model_stepping(),
-            processor: seam_emu::processor::Processor::Emulated(hardware.processor),
-            ..MachineConfig::small()
-        };
+        let (config, range) = shape(hardware, memory, vcpus, pace);
+        let lps = config.lp_packages.len();
         let machine = Arc::new(Machine::new(config));
         machine.stir_random(hardware.random_seed);
+        let turns = match pace {
+            Pace::Real => None,
+            Pace::Deterministic { seed } => Some(Turns::new(lps - 1, seed)),
+        };
+        Self::assemble(machine, hardware.engine, turns, FreeFrames::new(&[range]), range, trace)
+    }
+
+    fn assemble(
+        machine: Arc<Machine>,
+        engine: EngineKind,
+        turns: Option<Turns>,
+        frames: FreeFrames,
+        range: MemoryRange,
+        trace: Trace,
+    ) -> Self {
+        let lps = machine.num_lps();
         for index in 0..lps {
-            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::with_engine(hardware.engine)));
+            machine.set_guest_cpu(index, Box::new(seam_emu::CpuGuest::with_engine(engine)));
         }
         if let Some(journal) = trace.journal() {
             let (journal, machine_of) = (journal.clone(), Arc::downgrade(&machine));
             machine.observe_tdcalls(Arc::new(journal::JournalOf { journal, machine: machine_of }));
         }
-        let turns = match pace {
-            Pace::Real => None,
-            Pace::Deterministic { seed } => Some(Arc::new(Turns::new(lps - 1, seed))),
-        };
+        let turns = turns.map(Arc::new);
         let processors = Arc::new(Processors::new(machine.clone(), lps, turns.clone()));
-        let range = MemoryRange { base: Hpa::new(CONVERTIBLE_FROM), size: convertible };
         Self {
             timing: match turns {
                 None => Timing::Real(Timers::new(processors.clone())),
                 Some(turns) => Timing::Turns(turns),
             },
             processors,
-            frames: FreeFrames::new(&[range]),
+            frames,
             memory_map: vec![range],
             trace,
             machine,
@@ -223,6 +221,30 @@ impl EmulatedMachine {
     pub fn trace(&self) -> &Trace {
         &self.trace
     }
+}
+
+/// The machine that has room for such a TD, and its convertible memory.
+fn shape(hardware: &Hardware, memory: u64, vcpus: u32, pace: Pace) -> (MachineConfig, MemoryRange) {
+    // PAMTs take 1/256 and page tables about as much again; control pages are a few.
+    let needed = memory.min(MAX_TD_MEMORY) + memory / 64 + (64 << 20);
+    let convertible = needed.next_multiple_of(GIB);
+    let lps = vcpus.clamp(1, MAX_TD_VCPUS) as usize + 1;
+    let config = MachineConfig {
+        lp_packages: vec![0; lps],
+        phys_mem_bytes: CONVERTIBLE_FROM + convertible,
+        cmrs: vec![Cmr { base: CONVERTIBLE_FROM, size: convertible }],
+        tsc_source: match pace {
+            Pace::Real => TscSource::Host,
+            Pace::Deterministic { .. } => TscSource::Virtual,
+        },
+        tsc_ticks_per_instruction: TICKS_PER_INSTRUCTION,
+        profile: hardware.module,
+        features: hardware.features,
+        cpuid_fms: hardware.processor.model.family_model_stepping(),
+        processor: seam_emu::processor::Processor::Emulated(hardware.processor),
+        ..MachineConfig::small()
+    };
+    (config, MemoryRange { base: Hpa::new(CONVERTIBLE_FROM), size: convertible })
 }
 
 fn not_memory(hpa: Hpa) -> impl Fn(HostMemoryError) -> NotMemory {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use seam_emu::Machine;
+use serde::{Deserialize, Serialize};
 use td_host::platform::{Lp, LpId, PendingEvents};
 use tdvisor_base::{Hpa, Ticks};
 use tdx_module_iface::{Gprs, SeamCall, SeamCallFault, TdhLeaf};
@@ -19,6 +20,14 @@ pub struct Processors {
     states: Box<[Processor]>,
     /// Where processors take turns.
     turns: Option<Arc<Turns>>,
+}
+
+/// What is pending on a processor: as a snapshot holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedEvents {
+    ipi: bool,
+    timer: bool,
+    line: bool,
 }
 
 /// How time passes and who runs.
@@ -57,6 +66,27 @@ impl Processors {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.states.len()
+    }
+
+    /// What is pending on each processor, and whether the machine was told of it.
+    pub fn save(&self) -> Vec<SavedEvents> {
+        let one = |(index, processor): (usize, &Processor)| {
+            let PendingEvents { ipi, timer } = processor.lock().pending;
+            SavedEvents { ipi, timer, line: self.machine.is_interrupt_pending(index) }
+        };
+        self.states.iter().enumerate().map(one).collect()
+    }
+
+    /// Takes over what [`Self::save`] gave; `None` where it is of another number of processors.
+    pub fn restore(&self, saved: Vec<SavedEvents>) -> Option<()> {
+        if saved.len() != self.states.len() {
+            return None;
+        }
+        for (index, SavedEvents { ipi, timer, line }) in saved.into_iter().enumerate() {
+            self.states.get(index)?.lock().pending = PendingEvents { ipi, timer };
+            self.machine.set_interrupt_pending(index, line);
+        }
+        Some(())
     }
 
     /// Makes an IPI pending. A guest that runs there, or is entered next, exits.
@@ -217,6 +247,19 @@ impl Lp for EmulatedLp<'_> {
     fn give_way(&mut self) {
         if let Timing::Turns(turns) = self.timing {
             turns.give_way(self.id, self.cpu.machine());
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        match self.timing {
+            Timing::Real(_) => false,
+            Timing::Turns(turns) => turns.is_frozen(),
+        }
+    }
+
+    fn rejoin(&mut self) {
+        if let Timing::Turns(turns) = self.timing {
+            turns.rejoin(self.id, self.cpu.machine());
         }
     }
 

@@ -173,6 +173,21 @@ impl Trace {
         }
     }
 
+    /// How many calls there were, by leaf number.
+    pub(crate) fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Counts on, and numbers calls on, from what [`Self::counts`] gave.
+    pub(crate) fn count_on(&self, counts: &[u64]) {
+        for (place, count) in self.counts.iter().zip(counts) {
+            place.store(*count, Ordering::Relaxed);
+        }
+        if let Some(log) = &self.file {
+            log.lock().next = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        }
+    }
+
     /// The last calls, oldest first.
     pub fn last_calls(&self) -> Vec<Call> {
         self.last.all()

@@ -13,6 +13,11 @@
 //! executes an instruction and nobody looks for the next timer. When they are released, the turn passes on as it would have. So
 //! a run that was held is the run that never was.
 //!
+//! The turns can also be *frozen* ([`Turns::freeze`]), for good: the turn that goes on is the last one, and everybody who waits
+//! for a turn comes back without one, to leave. Where the turns stood can then be saved ([`Turns::save`]). Turns that are
+//! restored begin when all who were there have come back ([`Turns::rejoin`]), with the one whose turn it would have been: so a
+//! run that was frozen and went on elsewhere is the run that never was, too.
+//!
 //! The next in turn is the next in number that is not asleep; the seed decides how many instructions a turn has.
 //! The same seed therefore gives the same run, call for call. A guest that waits in a loop of PAUSEs gives the rest of its
 //! turn away.
@@ -23,6 +28,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use seam_emu::{Machine, Random};
+use serde::{Deserialize, Serialize};
 use td_host::platform::LpId;
 use tdvisor_base::Ticks;
 
@@ -43,12 +49,32 @@ struct State {
     begun: bool,
     random: Random,
     held: bool,
-    /// Where the turns were held.
+    /// Where the turns were held, or frozen.
     held_at: Option<HeldAt>,
+    freeze: Freeze,
+    /// Members of restored turns that have not come back yet.
+    away: Vec<usize>,
+}
+
+/// Whether the turns stop for good.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freeze {
+    No,
+    /// When the present turn ends.
+    Wanted,
+    Frozen,
+}
+
+/// Where frozen turns stood: as a snapshot holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedTurns {
+    members: Vec<Member>,
+    random: u64,
+    at: Option<HeldAt>,
 }
 
 /// What happens when held turns go on.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum HeldAt {
     /// The turn passes on after this member.
     After(usize),
@@ -56,17 +82,17 @@ enum HeldAt {
     Woken(usize),
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Member {
     presence: Presence,
     /// In ticks of the machine's virtual clock.
-    timer: Option<Ticks>,
+    timer: Option<u64>,
     timer_expired: bool,
     /// Somebody woke it: its next sleep is over before it begins.
     woken: bool,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Presence {
     /// Has not come yet.
     #[default]
@@ -86,8 +112,72 @@ impl Turns {
             random: Random::new(seed),
             held: false,
             held_at: None,
+            freeze: Freeze::No,
+            away: Vec::new(),
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Stops the turns for good when the present one ends.
+    pub fn freeze(&self) {
+        let mut state = self.lock();
+        let nobody_has_a_turn = state.begun && state.current.is_none() && state.away.is_empty();
+        state.freeze = match state.freeze {
+            Freeze::No if nobody_has_a_turn => Freeze::Frozen,
+            Freeze::No => Freeze::Wanted,
+            already => already,
+        };
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether the turns have stopped for good.
+    pub fn is_frozen(&self) -> bool {
+        self.lock().freeze == Freeze::Frozen
+    }
+
+    /// Where the turns stood when they froze; `None` where they have not, or somebody is gone.
+    pub fn save(&self) -> Option<SavedTurns> {
+        let state = self.lock();
+        let all_there =
+            state.members.iter().all(|member| matches!(member.presence, Presence::Awake | Presence::Asleep));
+        let is_whole = state.freeze == Freeze::Frozen && all_there;
+        is_whole.then(|| SavedTurns {
+            members: state.members.clone(),
+            random: state.random.seed(),
+            at: state.held_at,
+        })
+    }
+
+    /// Turns that go on where those of as many processors stood; `None` where they were not as many.
+    pub fn restore(members: usize, saved: SavedTurns) -> Option<Self> {
+        let SavedTurns { members: all, random, at } = saved;
+        let there = |member: &Member| matches!(member.presence, Presence::Awake | Presence::Asleep);
+        let is_member = at.is_none_or(|(HeldAt::After(index) | HeldAt::Woken(index))| index < members);
+        if all.len() != members || !is_member || !all.iter().all(there) {
+            return None;
+        }
+        let state = State {
+            members: all,
+            current: None,
+            begun: true,
+            random: Random::new(random),
+            held: false,
+            held_at: at,
+            freeze: Freeze::No,
+            away: (0..members).collect(),
+        };
+        Some(Self { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// A processor of restored turns is where it was when they froze; returns when that would have returned.
+    pub fn rejoin(&self, lp: LpId, machine: &Machine) {
+        let Some(me) = member_of(lp) else { return };
+        let mut state = self.lock();
+        if me < state.members.len() {
+            state.come_back(me, machine);
+            self.await_turn(state, me);
+        }
     }
 
     /// Ends the turn of a processor and returns when it has the next one.
@@ -116,8 +206,12 @@ impl Turns {
     pub fn leave(&self, lp: LpId, machine: &Machine) {
         let Some(me) = member_of(lp) else { return };
         let mut state = self.lock();
+        if state.freeze == Freeze::Frozen {
+            return;
+        }
         let Some(member) = state.members.get_mut(me) else { return };
         member.presence = Presence::Gone;
+        state.come_back(me, machine);
         if state.current == Some(me) || !state.begun {
             state.next_turn(me, machine);
         }
@@ -144,12 +238,8 @@ impl Turns {
     /// Lets held turns go on.
     pub fn release(&self, machine: &Machine) {
         let mut state = self.lock();
-        if std::mem::take(&mut state.held) {
-            match state.held_at.take() {
-                Some(HeldAt::After(me)) => state.pass_on(me, machine),
-                Some(HeldAt::Woken(index)) => state.current = Some(index),
-                None => {}
-            }
+        if std::mem::take(&mut state.held) && state.freeze != Freeze::Frozen {
+            state.go_on(machine);
         }
         drop(state);
         self.changed.notify_all();
@@ -159,7 +249,7 @@ impl Turns {
     pub fn set_timer(&self, lp: LpId, deadline: Option<Ticks>) {
         let mut state = self.lock();
         if let Some(member) = member_of(lp).and_then(|member| state.members.get_mut(member)) {
-            member.timer = deadline;
+            member.timer = deadline.map(Ticks::get);
             member.timer_expired = false;
         }
     }
@@ -182,14 +272,14 @@ impl Turns {
 
     fn await_turn(&self, mut state: MutexGuard<'_, State>, me: usize) {
         self.changed.notify_all();
-        while state.current != Some(me) {
+        while state.current != Some(me) && state.freeze != Freeze::Frozen {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-fn now(machine: &Machine) -> Ticks {
-    Ticks::new(machine.tsc())
+fn now(machine: &Machine) -> u64 {
+    machine.tsc()
 }
 
 const fn member_of(lp: LpId) -> Option<usize> {
@@ -210,11 +300,35 @@ impl State {
     }
 
     fn end_turn(&mut self, me: usize, machine: &Machine) {
-        if self.held {
+        if self.held || self.freeze != Freeze::No {
             self.current = None;
             self.held_at = Some(HeldAt::After(me));
+            if self.freeze == Freeze::Wanted {
+                self.freeze = Freeze::Frozen;
+            }
         } else {
             self.pass_on(me, machine);
+        }
+    }
+
+    /// Turns that were held, or were away, go on.
+    fn go_on(&mut self, machine: &Machine) {
+        match self.held_at.take() {
+            Some(HeldAt::After(me)) => self.pass_on(me, machine),
+            Some(HeldAt::Woken(index)) => self.current = Some(index),
+            None => {}
+        }
+    }
+
+    /// A member of restored turns is there again; the last one lets them go on.
+    fn come_back(&mut self, me: usize, machine: &Machine) {
+        let before = self.away.len();
+        self.away.retain(|away| *away != me);
+        if before != 0 && self.away.is_empty() && !self.held {
+            match self.freeze {
+                Freeze::Wanted => self.freeze = Freeze::Frozen,
+                _ => self.go_on(machine),
+            }
         }
     }
 
@@ -241,7 +355,7 @@ impl State {
         else {
             return;
         };
-        machine.advance_tsc(deadline.saturating_since(now(machine)).get());
+        machine.advance_tsc(deadline.saturating_sub(now(machine)));
         self.expire_timers(machine);
         self.current = Some(index);
     }
@@ -266,7 +380,7 @@ impl State {
         if member.presence == Presence::Asleep {
             member.presence = Presence::Awake;
             if self.begun && self.current.is_none() {
-                match self.held {
+                match self.held || self.freeze != Freeze::No || !self.away.is_empty() {
                     true => self.held_at = self.held_at.or(Some(HeldAt::Woken(index))),
                     false => self.current = Some(index),
                 }
@@ -281,7 +395,7 @@ impl State {
         let now = now(machine);
         let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
         let until_timer = self.members.iter().filter_map(|member| member.timer).min();
-        until_timer.map_or(turn, |at| turn.min(at.saturating_since(now).get().div_ceil(per_instruction)))
+        until_timer.map_or(turn, |at| turn.min(at.saturating_sub(now).div_ceil(per_instruction)))
     }
 }
 

@@ -247,7 +247,7 @@ impl MmioBus {
     /// # Errors
     /// [`DeviceStateError::NotSaved`].
     pub fn save(&self) -> Result<Vec<SavedDevice>, DeviceStateError> {
-        if let Some(space) = self.spaces.first() {
+        if let Some(space) = self.spaces.iter().find(|space| !space.space.is_saved_elsewhere()) {
             return Err(DeviceStateError::NotSaved { at: space.first });
         }
         self.ranges.save(|device| device.save())

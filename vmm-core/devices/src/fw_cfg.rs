@@ -36,7 +36,8 @@ use tdvisor_base::SharedBit;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
-use super::{AccessSize, DeviceRequest, PortDevice, SharedMemory, low};
+use super::saved::{narrow, numbers};
+use super::{AccessSize, BadState, DeviceRequest, PortDevice, SharedMemory, low};
 
 /// The item "QEMU": how a guest finds out that there is a `fw_cfg`.
 pub const KEY_SIGNATURE: u16 = 0x0000;
@@ -81,6 +82,9 @@ pub mod key {
 pub const NAME_MAX: usize = 55;
 /// Files at most.
 pub const FILES_MAX: usize = 1024;
+
+/// In a snapshot: no key, which has 16 bits.
+const NOTHING_SELECTED: u64 = u64::MAX;
 
 const SELECTOR: u16 = 0;
 const DATA: u16 = 1;
@@ -366,6 +370,28 @@ impl PortDevice for FwCfg {
             _ => {}
         }
         DeviceRequest::None
+    }
+
+    /// The items are whoever's makes the device again: which of them is selected, how far it is read, and half an address.
+    fn save(&self) -> Option<Vec<u64>> {
+        let Self { items, selected, offset, dma_high, shared_bit: _ } = self;
+        let key = items.iter().find(|(_, item)| Arc::ptr_eq(item, selected)).map(|(key, _)| *key);
+        if key.is_none() && !selected.is_empty() {
+            return None;
+        }
+        let key = key.map_or(NOTHING_SELECTED, u64::from);
+        Some(alloc::vec![key, u64::try_from(*offset).ok()?, (*dma_high).into()])
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let [key, offset, dma_high] = numbers(saved)?;
+        let (offset, dma_high) = (narrow(offset)?, narrow(dma_high)?);
+        let selected = match key {
+            NOTHING_SELECTED => Arc::from([]),
+            key => self.items.get(&narrow(key)?).cloned().ok_or(BadState)?,
+        };
+        (self.selected, self.offset, self.dma_high) = (selected, offset, dma_high);
+        Ok(())
     }
 }
 

@@ -179,6 +179,11 @@ pub trait MmioSpace: Send + Sync {
     fn attend(&self, memory: &dyn SharedMemory) {
         let _ = memory;
     }
+
+    /// Whether a device on one of the buses saves what the space keeps: see [`saved`].
+    fn is_saved_elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// Memory of a guest that shares none, for the tests of devices that need none.

@@ -30,7 +30,10 @@ mod map_gpa;
 mod quote;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
+use tdvisor_base::sync::Mutex;
 use tdvisor_base::{Gpa, Side};
 use tdvisor_devices::{DeviceRequest, Devices};
 use tdvisor_vm::{Answer, Ending, Partition, Transfer, Vcpu, VmExit};
@@ -79,6 +82,8 @@ pub struct Conversion {
 #[derive(Default)]
 pub struct Monitor {
     devices: Devices,
+    /// The vectors that vCPUs want to be told of finished requests on, by vCPU.
+    notify: Mutex<BTreeMap<u32, u8>>,
     quotes: Option<Box<dyn QuoteSource>>,
 }
 
@@ -97,12 +102,23 @@ enum Next {
 impl Monitor {
     /// A VM's surroundings. Without a source of quotes a guest that asks for one hears that there is no service.
     pub fn new(devices: Devices, quotes: Option<Box<dyn QuoteSource>>) -> Self {
-        Self { devices, quotes }
+        Self { devices, notify: Mutex::default(), quotes }
     }
 
     /// What the VM finds around it.
     pub const fn devices(&self) -> &Devices {
         &self.devices
+    }
+
+    /// The vectors that vCPUs want to be told of finished requests on: what a monitor keeps beside its devices.
+    pub fn notify_vectors(&self) -> Vec<(u32, u8)> {
+        self.notify.lock().iter().map(|(vcpu, vector)| (*vcpu, *vector)).collect()
+    }
+
+    /// Takes over what [`Self::notify_vectors`] gave. What no guest can have asked for is left out.
+    pub fn restore_notify_vectors(&self, vectors: &[(u32, u8)]) {
+        let possible = vectors.iter().filter(|(_, vector)| *vector >= FIRST_FREE_VECTOR);
+        self.notify.lock().extend(possible.copied());
     }
 
     /// Runs a vCPU on this thread until its VM has ended.
@@ -141,14 +157,13 @@ impl Monitor {
         vcpu: &mut P::Vcpu<'_>,
         listener: &dyn Listener,
     ) -> Result<(), P::Death> {
-        let mut notify = None;
         let mut answer = Answer::Done;
         loop {
             let exit = vcpu.run(answer);
             if matches!(exit, VmExit::Interrupted) {
                 listener.interrupted(vcpu.index());
             }
-            answer = match self.answer(vm, vcpu, &mut notify, exit, listener)? {
+            answer = match self.answer(vm, vcpu, exit, listener)? {
                 Next::Run(answer) => answer,
                 Next::Stop => return Ok(()),
             };
@@ -159,7 +174,6 @@ impl Monitor {
         &self,
         vm: &P,
         vcpu: &mut P::Vcpu<'_>,
-        notify: &mut Option<u8>,
         exit: VmExit<P::Death>,
         listener: &dyn Listener,
     ) -> Result<Next, P::Death> {
@@ -195,14 +209,15 @@ impl Monitor {
                     get_quote::get_quote(vm.shared_memory(), source, vm.shared_bit(), gpa, size, &|quote| {
                         listener.quoted(vcpu.index(), quote);
                     });
-                if let (Answer::Done, Some(vector)) = (answer, *notify) {
+                let notify = self.notify.lock().get(&vcpu.index()).copied();
+                if let (Answer::Done, Some(vector)) = (answer, notify) {
                     vm.post_interrupt(vcpu.index(), vector)?;
                 }
                 answer
             }
             VmExit::EventNotify { vector } => match u8::try_from(vector) {
                 Ok(vector @ FIRST_FREE_VECTOR..) => {
-                    *notify = Some(vector);
+                    self.notify.lock().insert(vcpu.index(), vector);
                     Answer::Done
                 }
                 _ => Answer::Invalid,

@@ -8,6 +8,8 @@
 //! session.drive(&watch)                    its vCPUs run, each on a thread, until it has ended or is stopped
 //! ended.teardown()                         everything is given back, and what is to be said of the run is in a Report
 //! ```
+//! A TD whose machine takes turns can be saved, and go on in another process: [`saved`].
+//!
 //! While it is driven, any thread may pause it ([`pause`]). What happens on the way is told as [`Event`]s, and nothing in here prints: a program, a service and a test use the same
 //! three steps. A machine may have several sessions, one after the other or side by side.
 
@@ -29,6 +31,7 @@ pub mod metrics;
 pub mod pause;
 pub mod private_file;
 mod report;
+pub mod saved;
 pub mod server;
 mod session;
 pub mod snapshot;

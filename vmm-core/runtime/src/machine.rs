@@ -15,6 +15,7 @@ use td_host::{Error, Host};
 use tdx_module_iface::{LeafWord, TdhLeaf};
 
 use crate::drive::Happening;
+use crate::saved::Shape;
 
 /// What happens to a machine and its TDs.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,7 @@ impl CallObserver for CaughtCalls {
 /// A machine whose module is ready.
 pub struct Machine {
     host: Host<EmulatedMachine>,
+    shape: Shape,
 }
 
 impl std::fmt::Debug for Machine {
@@ -109,7 +111,17 @@ impl Machine {
             machine.machine().faults().set_plan(plan);
         }
         let host = Host::bring_up(machine, |progress| events(Event::BringUp(progress)))?;
-        Ok(Self { host })
+        Ok(Self { host, shape: Shape { hardware: spec.hardware, memory: spec.memory, vcpus: spec.vcpus } })
+    }
+
+    /// A machine whose host is there already.
+    pub(crate) const fn of(host: Host<EmulatedMachine>, shape: Shape) -> Self {
+        Self { host, shape }
+    }
+
+    /// What the machine was made for.
+    pub(crate) const fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// The host that runs on it.

@@ -62,22 +62,22 @@ pub trait Watch: Sync {
 }
 
 /// What the machine had before the TD.
-struct Before {
-    frames: u64,
-    hkids: HkidCounts,
+pub(crate) struct Before {
+    pub(crate) frames: u64,
+    pub(crate) hkids: HkidCounts,
 }
 
 /// A TD that is built and measured, with its devices around it.
 pub struct Session<'m, 'e> {
-    machine: &'m Machine,
-    td: Td<'m, EmulatedMachine>,
-    monitor: Monitor,
-    bell: Bell,
-    pauser: Pauser,
-    debugger: Option<Debugger>,
-    secrecy: Secrecy,
-    events: &'e (dyn Fn(Event<'_>) + Sync),
-    before: Before,
+    pub(crate) machine: &'m Machine,
+    pub(crate) td: Td<'m, EmulatedMachine>,
+    pub(crate) monitor: Monitor,
+    pub(crate) bell: Bell,
+    pub(crate) pauser: Pauser,
+    pub(crate) debugger: Option<Debugger>,
+    pub(crate) secrecy: Secrecy,
+    pub(crate) events: &'e (dyn Fn(Event<'_>) + Sync),
+    pub(crate) before: Before,
 }
 
 impl std::fmt::Debug for Session<'_, '_> {
@@ -144,8 +144,9 @@ impl<'m, 'e> Session<'m, 'e> {
             ending
         });
         let most_read_unclaimed = self.monitor.devices().most_read_unclaimed();
-        let Self { machine, td, before, secrecy, .. } = self;
-        Ended { machine, td, before, ending, most_read_unclaimed, secrecy }
+        let Self { machine, td, monitor, before, secrecy, .. } = self;
+        let frozen = machine.platform().is_frozen().then_some(monitor);
+        Ended { machine, td, before, ending, most_read_unclaimed, secrecy, frozen }
     }
 
     /// What its debugger is told of the TD.
@@ -204,12 +205,14 @@ impl RunningTd for Session<'_, '_> {
 
 /// A TD that has ended and is not torn down.
 pub struct Ended<'m> {
-    machine: &'m Machine,
-    td: Td<'m, EmulatedMachine>,
-    before: Before,
+    pub(crate) machine: &'m Machine,
+    pub(crate) td: Td<'m, EmulatedMachine>,
+    pub(crate) before: Before,
     ending: Ending,
     most_read_unclaimed: Option<(Place, u64)>,
-    secrecy: Secrecy,
+    pub(crate) secrecy: Secrecy,
+    /// What answered the exits of a TD that froze.
+    pub(crate) frozen: Option<Monitor>,
 }
 
 impl std::fmt::Debug for Ended<'_> {
@@ -247,7 +250,7 @@ impl<'m> Ended<'m> {
 
     /// Looks at what is left, compares mirror, Secure EPT and PAMT, and gives everything back.
     pub fn teardown(self) -> Report {
-        let Self { machine, td, before, ending, most_read_unclaimed, secrecy } = self;
+        let Self { machine, td, before, ending, most_read_unclaimed, secrecy, frozen: _ } = self;
         let last_calls = machine.platform().trace().last_calls();
         let audit = match td.audit() {
             Ok(report) => Audit::Agreed { entries: report.compared },

@@ -1,6 +1,9 @@
 //! A page allocator for platforms: `buddy_system_allocator` behind a lock.
 
+use alloc::vec::Vec;
+
 use buddy_system_allocator::FrameAllocator;
+use mirror_ept::{BadNumbers, Numbers, Reader};
 use tdvisor_base::sync::Mutex;
 use tdvisor_base::{PAGE_SIZE, Pfn, to_usize};
 
@@ -15,6 +18,23 @@ pub struct FreeFrames(Mutex<Inner>);
 struct Inner {
     blocks: FrameAllocator<ORDERS>,
     available: u64,
+}
+
+impl Inner {
+    /// Takes the frames from `next` to `until`, in blocks as they are allocated.
+    fn take(&mut self, mut next: usize, until: usize) -> Result<(), BadNumbers> {
+        if until < next {
+            return Err(BadNumbers);
+        }
+        while next < until {
+            let aligned = 1usize << next.trailing_zeros().min(ORDERS as u32 - 1);
+            let count = aligned.min(1 << (until - next).ilog2());
+            self.blocks.alloc_at(next, count).ok_or(BadNumbers)?;
+            self.available -= count as u64;
+            next += count;
+        }
+        Ok(())
+    }
 }
 
 impl core::fmt::Debug for FreeFrames {
@@ -56,6 +76,54 @@ impl FreeFrames {
         let mut inner = self.0.lock();
         inner.blocks.dealloc(to_usize(pfn.get()), to_usize(frames));
         inner.available += frames;
+    }
+
+    /// Writes which frames are taken.
+    pub fn save(&self, out: &mut Numbers) {
+        let mut inner = self.0.lock();
+        let mut free = Vec::new();
+        for order in (0..ORDERS as u32).rev() {
+            while let Some(first) = inner.blocks.alloc(1 << order) {
+                free.push((first, 1 << order));
+            }
+        }
+        // Free blocks are as large as they can be, so which there are follows from which frames are free.
+        free.iter().for_each(|(first, count)| inner.blocks.dealloc(*first, *count));
+        drop(inner);
+        free.sort_unstable();
+        out.put_list(free, |out, (first, count)| {
+            out.put_count(first);
+            out.put_count(count);
+        });
+    }
+
+    /// Frames of these ranges of which as many are free as [`Self::save`] wrote: what is allocated next is what would have
+    /// been.
+    ///
+    /// # Errors
+    /// [`BadNumbers`]: these are no free frames of the ranges.
+    pub fn restore(ranges: &[MemoryRange], reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        let frames = Self::new(ranges);
+        let free = reader.list(|reader| {
+            let (first, count): (usize, usize) = (reader.narrow()?, reader.narrow()?);
+            Ok((first, first.checked_add(count).ok_or(BadNumbers)?))
+        })?;
+        let mut free = free.into_iter().peekable();
+        let mut inner = frames.0.lock();
+        for range in ranges {
+            let (mut next, end) = (to_usize(range.base.frame().get()), to_usize(range.end() / PAGE_SIZE));
+            while next < end {
+                let until = free.peek().map_or(end, |(first, _)| (*first).min(end));
+                inner.take(next, until)?;
+                next = match free.next_if(|(first, last)| *first == until && *last <= end) {
+                    Some((_, last)) => last,
+                    None if until == end => end,
+                    None => return Err(BadNumbers),
+                };
+            }
+        }
+        drop(inner);
+        if free.next().is_none() { Ok(frames) } else { Err(BadNumbers) }
     }
 
     /// Frames that are free.

@@ -63,6 +63,15 @@ pub trait Lp: SeamCall + Send {
 
     /// Takes the pending IPI or timer of this LP, if there is one, so that the next VP.ENTER may run.
     fn acknowledge_events(&mut self) -> PendingEvents;
+
+    /// Whether the machine has stopped for good, to be saved. Asked right after [`Self::give_way`] and
+    /// [`Self::wait_for_event`]: the vCPU then leaves, and touches nothing more. A machine that cannot be saved never has.
+    fn is_frozen(&self) -> bool {
+        false
+    }
+
+    /// The vCPU on this LP was saved where it had given way, or waited for an event: returns when that would have returned.
+    fn rejoin(&mut self) {}
 }
 
 /// What was pending on an LP.

@@ -16,7 +16,7 @@ use tdx_module_iface::Release;
 pub use table::{TABLE, TD_PARTITIONING};
 
 /// Which bits a machine presents.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub enum FeatureSet {
     /// What the release announces, whether it is emulated or not.
     Recorded,

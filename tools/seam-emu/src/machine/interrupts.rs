@@ -45,6 +45,11 @@ impl Machine {
         self.interrupts.get()?.upgrade()
     }
 
+    /// Whether the outside world keeps a processor's line pending.
+    pub fn is_interrupt_pending(&self, lp: usize) -> bool {
+        self.processors.get(lp).is_some_and(|processor| processor.interrupt_line.load(Ordering::SeqCst))
+    }
+
     /// Forgets an interrupt that fault injection pretended, which no controller knows of.
     pub(crate) fn drop_pretended_interrupt(&self, lp: usize) {
         if let Some(processor) = self.processors.get(lp) {

@@ -35,6 +35,7 @@ mod schemas;
 mod serve;
 mod server;
 mod server_snapshot;
+mod snapshot;
 mod statuses;
 mod told;
 mod verify_and_quote;

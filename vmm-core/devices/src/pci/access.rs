@@ -91,18 +91,22 @@ impl PortDevice for ConfigPorts {
         DeviceRequest::None
     }
 
-    /// Functions keep more than a bus can save: only one without any can be.
+    /// With what the functions of the bus keep, which has several ways to it and is saved once.
     fn save(&self) -> Option<Vec<u64>> {
         let Self { bus, address, reset } = self;
-        bus.is_empty().then(|| vec![(*address).into(), *reset])
+        let mut state = vec![(*address).into(), *reset];
+        state.extend(bus.save()?);
+        Some(state)
     }
 
     fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
-        let [address, reset] = numbers(saved)?;
+        let (own, functions) = saved.split_at_checked(2).ok_or(BadState)?;
+        let [address, reset] = numbers(own)?;
         let address = narrow(address)?;
-        if !self.bus.is_empty() || reset & !RESET_KEPT != 0 {
+        if reset & !RESET_KEPT != 0 {
             return Err(BadState);
         }
+        self.bus.restore(functions)?;
         (self.address, self.reset) = (address, reset);
         Ok(())
     }
@@ -160,6 +164,11 @@ impl MmioSpace for PciMemory {
 
     fn attend(&self, memory: &dyn SharedMemory) {
         self.bus.attend(memory);
+    }
+
+    /// By the ports of the bus.
+    fn is_saved_elsewhere(&self) -> bool {
+        true
     }
 }
 

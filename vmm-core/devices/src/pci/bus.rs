@@ -8,7 +8,8 @@ use tdvisor_base::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use tdvisor_base::to_usize;
 
 use super::ConfigSpace;
-use crate::{AccessSize, AttachError, DeviceRequest, SharedMemory};
+use crate::saved::narrow;
+use crate::{AccessSize, AttachError, BadState, DeviceRequest, SharedMemory};
 
 /// Bytes of ECAM: 256 buses.
 pub const ECAM_BYTES: u64 = 256 << 20;
@@ -49,6 +50,20 @@ pub trait PciFunction: Send {
     /// Where ECAM begins, of the function that decides it: the host bridge.
     fn ecam(&self) -> Option<u32> {
         None
+    }
+
+    /// What the function keeps: see [`crate::saved`]. `None` where it cannot be saved.
+    fn save(&self) -> Option<Vec<u64>> {
+        None
+    }
+
+    /// Takes over what [`Self::save`] gave.
+    ///
+    /// # Errors
+    /// [`BadState`]; the function is as it was.
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let _ = saved;
+        Err(BadState)
     }
 
     /// The host has something for the guest, maybe through this function: see [`crate::MmioDevice::attend`].
@@ -109,6 +124,32 @@ impl PciBus {
     /// Whether there are no functions.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// What all functions keep: for each, how many numbers, and these. `None` where one cannot be saved.
+    pub(super) fn save(&self) -> Option<Vec<u64>> {
+        let mut all = Vec::new();
+        for slot in &self.slots {
+            let state = slot.function.lock().save()?;
+            all.push(state.len() as u64);
+            all.extend(state);
+        }
+        Some(all)
+    }
+
+    /// Takes over what [`Self::save`] gave.
+    pub(super) fn restore(&self, saved: &[u64]) -> Result<(), BadState> {
+        let mut rest = saved;
+        for slot in &self.slots {
+            let (count, numbers) = rest.split_first().ok_or(BadState)?;
+            let (state, others) = numbers.split_at_checked(narrow(*count)?).ok_or(BadState)?;
+            let mut function = slot.function.lock();
+            function.restore(state)?;
+            slot.note(function.config());
+            self.note_ecam(slot.device, &**function);
+            rest = others;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(BadState) }
     }
 
     /// Adds a function as a device.

@@ -6,10 +6,12 @@
 //!
 //! Source: Intel 3 Series chipset family data sheet, 5.1.16 (PCIEXBAR); Intel ICH9 data sheet, 13.1.
 
+use alloc::vec::Vec;
+
 use tdvisor_board::pm::{ACPI_CONTROL, ACPI_ENABLE, PMBASE, PMBASE_IO};
 
 use super::{ConfigSpace, Identity, PciFunction};
-use crate::{DeviceRequest, SharedMemory};
+use crate::{BadState, DeviceRequest, SharedMemory};
 
 const INTEL: u16 = 0x8086;
 /// 82G33/G31/P35/P31 DRAM controller: the host bridge of Q35.
@@ -57,6 +59,14 @@ impl PciFunction for HostBridge {
         DeviceRequest::None
     }
 
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(self.0.save())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        self.0.restore(saved)
+    }
+
     fn ecam(&self) -> Option<u32> {
         let register = u32::from_le_bytes(self.0.read(PCIEXBAR));
         (register & PCIEXBAR_ENABLE != 0).then_some(register & PCIEXBAR_ADDRESS)
@@ -92,6 +102,14 @@ impl PciFunction for LpcBridge {
     fn write_config(&mut self, at: usize, value: &[u8], _memory: &dyn SharedMemory) -> DeviceRequest {
         self.0.write(at, value);
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(self.0.save())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        self.0.restore(saved)
     }
 }
 

@@ -1,5 +1,10 @@
 //! The configuration space of one function: 256 bytes, some of which software may write.
 
+use alloc::vec::Vec;
+
+use crate::BadState;
+use crate::saved::numbers;
+
 /// Bytes of a configuration space; what ECAM has beyond them is empty.
 pub const BYTES: usize = 256;
 
@@ -172,6 +177,29 @@ impl ConfigSpace {
         for ((byte, mask), new) in places.zip(value) {
             *byte = *byte & !mask | new & mask;
         }
+    }
+
+    /// The space as numbers, eight bytes each.
+    #[must_use]
+    pub fn save(&self) -> Vec<u64> {
+        let (words, _) = self.bytes.as_chunks();
+        words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+    }
+
+    /// Takes over what [`Self::save`] gave of a space that differs in what software may write, and in nothing else.
+    ///
+    /// # Errors
+    /// [`BadState`]; the space is as it was.
+    pub fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        let words: [u64; BYTES / 8] = numbers(saved)?;
+        let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+        let all = bytes.zip(self.bytes.iter().zip(&self.writable));
+        if all.clone().any(|(new, (old, mask))| (new ^ old) & !mask != 0) {
+            return Err(BadState);
+        }
+        let bytes: Vec<u8> = all.map(|(new, _)| new).collect();
+        self.bytes.copy_from_slice(&bytes);
+        Ok(())
     }
 
     fn command(&self) -> u16 {

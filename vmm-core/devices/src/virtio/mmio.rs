@@ -25,13 +25,15 @@
 //!   acknowledged, because nobody would look at a level.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use tdvisor_base::SharedBit;
 
 use super::VirtioDevice;
 use super::queue::{Area, Half, Queue};
 use super::transport::{Driven, Signal};
-use crate::{AccessSize, DeviceRequest, Line, MmioDevice, SharedMemory, low};
+use crate::saved::nothing;
+use crate::{AccessSize, BadState, DeviceRequest, Line, MmioDevice, SharedMemory, low};
 
 /// Bytes of a device's window.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
@@ -96,6 +98,14 @@ impl MmioDevice for EmptySlot {
 
     fn write(&mut self, _: u64, _: AccessSize, _: u64, _: &dyn SharedMemory) -> DeviceRequest {
         DeviceRequest::None
+    }
+
+    fn save(&self) -> Option<Vec<u64>> {
+        Some(Vec::new())
+    }
+
+    fn restore(&mut self, saved: &[u64]) -> Result<(), BadState> {
+        nothing(saved)
     }
 }
 

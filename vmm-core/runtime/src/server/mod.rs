@@ -14,7 +14,7 @@
 mod freeze_at;
 mod marks;
 mod report;
-mod sought;
+pub(crate) mod sought;
 
 use std::fmt;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 /// A text that was not seen yet.
 #[derive(Debug)]
-pub(super) struct Sought {
+pub(crate) struct Sought {
     /// Empty once it was seen, or if nothing is to be seen.
     text: Vec<u8>,
     /// The end of what was printed: less than the text.
@@ -11,12 +11,12 @@ pub(super) struct Sought {
 
 impl Sought {
     /// Seeks a text; nothing if it is empty.
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self { text: text.as_bytes().to_vec(), recent: Vec::new() }
     }
 
     /// Whether the text was seen with these bytes, for the first time.
-    pub(super) fn found_in(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn found_in(&mut self, bytes: &[u8]) -> bool {
         if self.text.is_empty() {
             return false;
         }

@@ -8,13 +8,14 @@
 //! | 4 | what is saved: [`Kind`] |
 //! | 8 | the build whose sources made it |
 //! | rest | one gzip member: length of the state, 8 bytes; the state as JSON; memory: runs of pages with their keys |
+//! | 32 | SHA-256 of all that precedes it |
 //!
 //! The state is whatever the room below saves of its machine, with `serde`: each room names all of its fields, so that one
 //! that is added does not compile until it is saved. Memory is sparse: what is zero under the default key costs nothing.
 //!
 //! # What a snapshot is good for
-//! The build that made it, and no other: [`SnapshotError::OtherBuild`]. It is checked for damage by gzip's checksum and
-//! length, and nothing of a damaged one is used. It is not signed: whoever may write the file decides what the machine
+//! The build that made it, and no other: [`SnapshotError::OtherBuild`]. The digest is checked before
+//! anything else is read, and nothing of a damaged one is used. It is not signed: whoever may write the file decides what the machine
 //! is, so it is made readable and writable for its owner alone, and holds all secrets of the TDs in it.
 //!
 //! # Bounds
@@ -24,7 +25,7 @@ mod memory;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Take, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -33,12 +34,13 @@ use flate2::write::GzEncoder;
 use phys_memory::Arena;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use crate::private_file;
 
 const MAGIC: [u8; 8] = *b"tdvisor\0";
 /// The version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most bytes of a state.
 pub const MAX_STATE: u64 = 64 << 20;
 
@@ -51,6 +53,8 @@ const BUILD: &str = env!("TDVISOR_STATE_BUILD");
 pub enum Kind {
     /// A whole TDX server.
     Server = 1,
+    /// A TD with the machine under it.
+    Td = 2,
 }
 
 /// Why a snapshot cannot be written or used.
@@ -116,16 +120,60 @@ fn header(kind: Kind) -> Vec<u8> {
     header
 }
 
+/// Bytes of the digest at the end.
+const DIGEST: u64 = 32;
+
+/// Passes on what is written, and digests it.
+struct Digesting<W> {
+    out: W,
+    digest: Sha256,
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Checks the digest of a file that is a snapshot by its header, and goes back to its beginning. Gives the bytes before the
+/// digest.
+fn check_digest(input: &mut (impl Read + Seek)) -> Result<u64, SnapshotError> {
+    let bytes = input.seek(SeekFrom::End(0))?.checked_sub(DIGEST).ok_or(SnapshotError::Damaged)?;
+    input.seek(SeekFrom::Start(0))?;
+    let (mut digest, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    let mut digested = input.by_ref().take(bytes);
+    loop {
+        match digested.read(&mut buffer)? {
+            0 => break,
+            read => digest.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+    let mut said = Vec::new();
+    input.by_ref().take(DIGEST + 1).read_to_end(&mut said)?;
+    if digest.finalize().as_slice() != said {
+        return Err(SnapshotError::Damaged);
+    }
+    input.seek(SeekFrom::Start(0))?;
+    Ok(bytes)
+}
+
 /// Writes a snapshot. Nobody uses the machine meanwhile.
 ///
 /// # Errors
 /// [`SnapshotError`]; what was written so far is no snapshot.
 pub fn write(
-    mut out: impl Write,
+    out: impl Write,
     kind: Kind,
     state: &impl Serialize,
     arena: &Arena,
 ) -> Result<(), SnapshotError> {
+    let mut out = Digesting { out, digest: Sha256::new() };
     out.write_all(&header(kind))?;
     let state = serde_json::to_vec(state).map_err(SnapshotError::State)?;
     if state.len() as u64 > MAX_STATE {
@@ -135,7 +183,9 @@ pub fn write(
     packed.write_all(&(state.len() as u64).to_le_bytes())?;
     packed.write_all(&state)?;
     memory::write(&mut packed, arena)?;
-    packed.finish()?.flush()?;
+    let Digesting { mut out, digest } = packed.finish()?;
+    out.write_all(&digest.finalize())?;
+    out.flush()?;
     Ok(())
 }
 
@@ -162,7 +212,7 @@ pub struct Opened<R: Read, S> {
 }
 
 /// The memory of an opened snapshot.
-pub struct Rest<R: Read>(GzDecoder<BufReader<R>>);
+pub struct Rest<R: Read>(GzDecoder<BufReader<Take<R>>>);
 
 impl<R: Read> fmt::Debug for Rest<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,13 +230,13 @@ impl<S: DeserializeOwned> Opened<File, S> {
     }
 }
 
-impl<R: Read, S: DeserializeOwned> Opened<R, S> {
+impl<R: Read + Seek, S: DeserializeOwned> Opened<R, S> {
     /// Reads the state.
     ///
     /// # Errors
     /// [`SnapshotError`].
     pub fn new(input: R, kind: Kind) -> Result<Self, SnapshotError> {
-        let mut input = BufReader::new(input);
+        let mut input = input;
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic).map_err(|_| SnapshotError::NotThisKind)?;
         let (mut version, mut of, mut by) = ([0; 4], [0; 4], [0; 8]);
@@ -205,6 +255,9 @@ impl<R: Read, S: DeserializeOwned> Opened<R, S> {
         if u64::from_le_bytes(by) != build() {
             return Err(SnapshotError::OtherBuild);
         }
+        let bytes = check_digest(&mut input)?;
+        let mut input = BufReader::new(input.take(bytes));
+        input.read_exact(&mut vec![0; header(kind).len()]).map_err(damaged)?;
         let mut packed = GzDecoder::new(input);
         let mut length = [0; 8];
         packed.read_exact(&mut length).map_err(damaged)?;

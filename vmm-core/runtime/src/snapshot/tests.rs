@@ -1,6 +1,7 @@
 //! What a snapshot keeps, and what is refused.
 
 use std::fs;
+use std::io::Cursor;
 
 use phys_memory::KeySpace;
 use tdvisor_base::{Hpa, KeyId, PAGE_SIZE, Pfn};
@@ -32,7 +33,7 @@ fn saved() -> Vec<u8> {
 }
 
 fn open(file: &[u8]) -> Result<(String, Arena), SnapshotError> {
-    let (state, rest) = Opened::<_, String>::new(file, Kind::Server)?.into_parts();
+    let (state, rest) = Opened::<_, String>::new(Cursor::new(file), Kind::Server)?.into_parts();
     let arena = Arena::new(BYTES, KEYS);
     rest.fill(&arena)?;
     Ok((state, arena))
@@ -63,17 +64,12 @@ fn memory_that_was_never_written_costs_nothing_in_the_file_and_afterwards() {
 }
 
 #[test]
-fn a_file_with_any_byte_changed_or_cut_anywhere_is_refused_unless_the_byte_says_nothing() {
+fn a_file_with_any_byte_changed_or_cut_anywhere_is_refused() {
     let file = saved();
-    // Not of gzip's own header: when it was made, and by what, concerns nobody.
-    const GZIP_HEADER: core::ops::Range<usize> = 24..34;
-    for at in (0..file.len()).filter(|at| !GZIP_HEADER.contains(at)) {
+    for at in 0..file.len() {
         let mut damaged = file.clone();
         damaged[at] ^= 0x10;
-        // Bits that fill a byte up are nobody's: what is read with them changed is what was written.
-        if let Ok((state, arena)) = open(&damaged) {
-            assert!(state == "the state" && are_equal(&memory(), &arena), "byte {at} of {}", file.len());
-        }
+        assert!(open(&damaged).is_err(), "byte {at} of {}", file.len());
         assert!(open(&file[..at]).is_err(), "cut at {at}");
     }
     let mut longer = file;
@@ -89,7 +85,7 @@ fn another_build_another_version_and_other_files_are_named_as_such() {
         open(&file).map(|_| ())
     };
     assert!(matches!(changed(0), Err(SnapshotError::NotThisKind)));
-    assert!(matches!(changed(8), Err(SnapshotError::Version(0))));
+    assert!(matches!(changed(8), Err(SnapshotError::Version(3))));
     assert!(matches!(changed(12), Err(SnapshotError::NotThisKind)));
     assert!(matches!(changed(16), Err(SnapshotError::OtherBuild)));
     assert!(matches!(open(b""), Err(SnapshotError::NotThisKind)));
@@ -98,7 +94,7 @@ fn another_build_another_version_and_other_files_are_named_as_such() {
 #[test]
 fn memory_that_the_machine_has_not_is_refused() {
     let file = saved();
-    let (_, rest) = Opened::<_, String>::new(&file[..], Kind::Server).unwrap().into_parts();
+    let (_, rest) = Opened::<_, String>::new(Cursor::new(&file[..]), Kind::Server).unwrap().into_parts();
     let smaller = Arena::new(BYTES / 2, KEYS);
     assert!(matches!(rest.fill(&smaller), Err(SnapshotError::Memory)));
 }

@@ -1,4 +1,5 @@
 //! Sessions, driven without a terminal.
 
 mod live;
+mod saved;
 mod server;

@@ -7,6 +7,7 @@
 
 use alloc::vec::Vec;
 
+use mirror_ept::{BadNumbers, Numbers, Reader};
 use tdvisor_base::KeyId;
 use tdvisor_base::sync::Mutex;
 
@@ -73,6 +74,26 @@ impl HkidPool {
     pub fn retire(&self, hkid: Hkid) {
         let _ = hkid;
         self.inner.lock().retired += 1;
+    }
+
+    /// Writes the pool.
+    pub(super) fn save(&self, out: &mut Numbers) {
+        let inner = self.inner.lock();
+        out.put_list(&inner.free, |out, key| out.put(key.get()));
+        out.put_count(inner.total);
+        out.put_count(inner.retired);
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(super) fn restore(reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        let free = reader.list(Reader::narrow::<u16>)?.into_iter().map(KeyId::new).collect();
+        let (total, retired) = (reader.narrow()?, reader.narrow()?);
+        Ok(Self { inner: Mutex::new(Inner { free, total, retired }) })
+    }
+
+    /// An id of the pool that has an owner, who was saved.
+    pub(crate) fn taken(key: KeyId) -> Hkid {
+        Hkid(key)
     }
 
     /// How the pool stands.

@@ -5,6 +5,7 @@ pub mod hkid;
 mod memory_map;
 mod pages;
 pub(crate) mod pamt;
+pub(crate) mod saved;
 
 use alloc::vec::Vec;
 

@@ -28,12 +28,14 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use mirror_ept::{BadNumbers, Numbers, Reader};
 use tdvisor_base::sync::Mutex;
 use tdvisor_base::{Hpa, Level, Pfn, to_usize};
 use tdx_module_iface::outcome::SeamError;
 use tdx_module_iface::{SeamCall, tdh};
 
 use super::Host;
+use super::saved::read_pfn;
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::retry::{Bound, bounded};
@@ -140,6 +142,49 @@ impl Dynamic {
     /// Takes pages back that hold no entries.
     fn give_back(&self, pair: Pair) {
         self.pool.lock().free.extend(pair);
+    }
+}
+
+impl Pamt {
+    /// Writes counts and pairs.
+    pub(super) fn save(&self, out: &mut Numbers) {
+        let Self::Dynamic(Dynamic { ranges, pool }) = self else { return out.put(false) };
+        out.put(true);
+        let all: Vec<_> = ranges
+            .iter()
+            .flat_map(|shard| shard.lock().iter().map(|(r, k)| (*r, k.pages, k.pair)).collect::<Vec<_>>())
+            .collect();
+        out.put_list(all, |out, (range, pages, pair)| {
+            out.put(range.get());
+            out.put(pages);
+            out.put_list(pair.iter().flatten(), |out, page| out.put(page.get()));
+        });
+        let pool = pool.lock();
+        out.put_list(&pool.free, |out, page| out.put(page.get()));
+        out.put(pool.frames);
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(super) fn restore(reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        if !reader.flag()? {
+            return Ok(Self::Static);
+        }
+        let dynamic = Dynamic::new();
+        reader.list(|reader| {
+            let (range, pages) = (read_pfn(reader)?, reader.narrow()?);
+            let pair = match reader.list(read_pfn)?[..] {
+                [] => None,
+                [first, second] => Some([first, second]),
+                _ => return Err(BadNumbers),
+            };
+            let shard = dynamic.shard(range).ok_or(BadNumbers)?;
+            match shard.lock().insert(range, Range { pages, pair }) {
+                None => Ok(()),
+                Some(_) => Err(BadNumbers),
+            }
+        })?;
+        *dynamic.pool.lock() = Pool { free: reader.list(read_pfn)?, frames: reader.number()? };
+        Ok(Self::Dynamic(dynamic))
     }
 }
 

@@ -6,7 +6,8 @@
 
 use tdvisor_vm::interrupt::{Destination, Message, logical_id, mode};
 
-use tdvisor_vm::apic_timer::Timer;
+use mirror_ept::{BadNumbers, Numbers, Reader};
+use tdvisor_vm::apic_timer::{Timer, TimerState};
 
 /// IA32_TSC_DEADLINE.
 pub const MSR_TSC_DEADLINE: u32 = 0x6e0;
@@ -73,6 +74,30 @@ impl LocalApic {
     #[must_use]
     pub const fn taken_over(self, id: u32, tsc_hz: u64) -> Self {
         Self { id, timer: Timer::with_state(tsc_hz, self.timer.state()), ..self }
+    }
+
+    /// Writes the registers.
+    pub(crate) fn save(&self, out: &mut Numbers) {
+        let Self { id: _, svr, icr, cmci, lvt, timer } = self;
+        out.put(*svr);
+        out.put(*icr);
+        out.put(*cmci);
+        lvt.iter().for_each(|entry| out.put(*entry));
+        let TimerState { lvt, initial, divide, deadline } = timer.state();
+        [lvt, initial, divide].into_iter().for_each(|register| out.put(register));
+        out.put_option(deadline);
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(crate) fn restore(id: u32, tsc_hz: u64, reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        let (svr, icr, cmci) = (reader.narrow()?, reader.number()?, reader.narrow()?);
+        let mut entries = [0; LVTS];
+        for entry in &mut entries {
+            *entry = reader.narrow()?;
+        }
+        let (lvt, initial, divide) = (reader.narrow()?, reader.narrow()?, reader.narrow()?);
+        let state = TimerState { lvt, initial, divide, deadline: reader.option()? };
+        Ok(Self { id, svr, icr, cmci, lvt: entries, timer: Timer::with_state(tsc_hz, state) })
     }
 
     /// Whether software has enabled the APIC: fixed interrupts are dropped until then.

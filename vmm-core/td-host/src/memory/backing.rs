@@ -179,6 +179,20 @@ impl Backing {
         frames
     }
 
+    /// Takes over pages of a store of the same frames that was saved. Whether they fit.
+    pub(crate) fn refill(&mut self, folios: Vec<(Gfn, Folio)>, quarantined: Vec<Folio>) -> bool {
+        let mut free_from = self.frames.start();
+        let fits = folios.iter().all(|(start, folio)| {
+            let span = GfnRange::at(*start, folio.level.frames());
+            let fits = span.is_some_and(|span| self.frames.covers(span) && free_from <= span.start());
+            free_from = span.map_or(free_from, GfnRange::end);
+            fits
+        });
+        self.folios = folios.into_iter().collect();
+        self.quarantined = quarantined;
+        fits
+    }
+
     /// Folios and their first frames, ascending.
     pub fn folios(&self) -> impl Iterator<Item = (Gfn, Folio)> + '_ {
         self.folios.iter().map(|(start, folio)| (*start, *folio))

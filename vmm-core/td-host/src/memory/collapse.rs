@@ -50,6 +50,16 @@ const PATIENCE: u8 = 8;
 pub(super) struct Cut(Mutex<BTreeMap<Gfn, u8>>);
 
 impl Cut {
+    /// These ranges.
+    pub(super) fn of(ranges: alloc::vec::Vec<(Gfn, u8)>) -> Self {
+        Self(Mutex::new(ranges.into_iter().take(REMEMBERED).collect()))
+    }
+
+    /// What is remembered.
+    pub(super) fn all(&self) -> alloc::vec::Vec<(Gfn, u8)> {
+        self.0.lock().iter().map(|(gfn, refusals)| (*gfn, *refusals)).collect()
+    }
+
     /// Remembers the huge range of a frame.
     pub(super) fn note(&self, gfn: Gfn) {
         let mut ranges = self.0.lock();

@@ -33,6 +33,7 @@ mod listed;
 mod partitioned;
 mod prefault;
 mod remove;
+mod saved;
 mod seat;
 mod sending;
 mod slots;
@@ -59,11 +60,12 @@ pub(crate) use listed::{read_entries, through};
 pub(crate) use partitioned::MissingTables;
 pub use prefault::Prefaulted;
 pub use remove::{FRAMES_AT_ONCE, Reached};
+pub(crate) use saved::RestoringMemory;
 pub use seat::Seat;
 use sending::Sending;
 pub(crate) use sending::{abort_export, is_out_of_session};
 use slots::Slots;
-pub(crate) use tables::Tables;
+pub(crate) use tables::{SeptPage, Tables};
 
 /// The MMU of one TD.
 pub(crate) type TdMmu<'h, P> = Mmu<Tables<'h, P>, SeptHooks<'h, P>>;

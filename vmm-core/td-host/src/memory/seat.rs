@@ -53,6 +53,16 @@ impl<'t, 'h, P: Platform> Seat<'t, 'h, P> {
         &mut self.ctx.lp
     }
 
+    /// Whether the machine has stopped for good.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.ctx.lp.is_frozen()
+    }
+
+    /// Exchanges what is reserved.
+    pub(crate) fn exchange_cache(&mut self, cache: TableCache<SeptPage>) -> TableCache<SeptPage> {
+        core::mem::replace(&mut self.cache, cache)
+    }
+
     /// Reserves tables, before any guard is taken.
     ///
     /// # Errors

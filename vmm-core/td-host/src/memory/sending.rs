@@ -62,6 +62,12 @@ impl Sending {
         self.on.load(Ordering::SeqCst)
     }
 
+    /// Whether no session has left anything.
+    pub(super) fn is_idle(&self) -> bool {
+        let Self { on, ended, list } = self;
+        !on.load(Ordering::SeqCst) && !ended.load(Ordering::SeqCst) && list.lock().is_none()
+    }
+
     pub(super) fn free<P: Platform>(&self, host: &Host<P>) {
         if let Some(page) = self.list.lock().take() {
             host.platform.free_page(page, Level::L4K);

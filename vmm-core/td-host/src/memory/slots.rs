@@ -139,6 +139,12 @@ impl Slots {
         self.0.read().iter().for_each(|slot| look(&mut slot.state.lock()));
     }
 
+    /// Whether no slot is being removed, and no write is logged.
+    pub(super) fn all_live(&self) -> bool {
+        let is_live = |state: &SlotState| state.phase == Phase::Live && state.log.is_none();
+        self.0.read().iter().all(|slot| is_live(&slot.state.lock()))
+    }
+
     /// Frames of live slots, ascending.
     pub(super) fn ranges(&self) -> Vec<GfnRange> {
         let list = self.0.read();

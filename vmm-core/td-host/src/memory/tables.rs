@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use mirror_ept::table::{ExternalPage, NoMemory, Returned, Table, TablePages};
+use mirror_ept::{BadNumbers, Numbers, Reader};
 use tdvisor_base::{Level, Pfn};
 
 use crate::platform::Platform;
@@ -59,6 +60,42 @@ impl SeptPage {
             L2Page::Spare(pfn) => Some(pfn),
             _ => None,
         })
+    }
+
+    /// Writes the page and those of L2 VMs.
+    pub(super) fn save(&self, out: &mut Numbers) {
+        let Self { pfn, unclean, l2 } = self;
+        out.put(pfn.get());
+        out.put(*unclean);
+        for page in l2 {
+            let (what, page) = match *page {
+                L2Page::NoVm => (0u8, None),
+                L2Page::Spare(page) => (1, Some(page)),
+                L2Page::Linked(page) => (2, Some(page)),
+                L2Page::Removed(page) => (3, Some(page)),
+                L2Page::Unclean(page) => (4, Some(page)),
+            };
+            out.put(what);
+            out.put(page.map_or(0, Pfn::get));
+        }
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        let (pfn, unclean) = (Pfn::new(reader.number()?), reader.flag()?);
+        let mut l2 = [L2Page::NoVm; L2_VMS];
+        for place in &mut l2 {
+            let (what, page) = (reader.number()?, Pfn::new(reader.number()?));
+            *place = match what {
+                0 => L2Page::NoVm,
+                1 => L2Page::Spare(page),
+                2 => L2Page::Linked(page),
+                3 => L2Page::Removed(page),
+                4 => L2Page::Unclean(page),
+                _ => return Err(BadNumbers),
+            };
+        }
+        Ok(Self { pfn, unclean, l2 })
     }
 
     /// Withdraws the page: it is quarantined when it comes back.

@@ -10,10 +10,11 @@ use core::fmt;
 
 use mirror_ept::GfnRange;
 use tdvisor_base::{Gfn, Level, PAGE_SIZE, to_usize};
-use tdx_module_iface::tdh::{Entry, GpaEntry, MBMD_BYTES, TAG_BYTES};
+use tdx_module_iface::tdh::{GpaEntry, MBMD_BYTES, TAG_BYTES};
 
 use crate::interrupts::local_apic::LocalApic;
 use crate::td::config::MAX_VCPUS;
+use crate::vcpu::NextEntry;
 use crate::vcpu::mtrr::Mtrrs;
 
 /// Guest pages of one bundle, at most.
@@ -244,7 +245,7 @@ impl SharedPages {
 #[derive(Clone, Debug)]
 pub struct VcpuHost {
     /// How the vCPU is entered next: with the answer to what it asked last, or plainly.
-    pub next: Entry,
+    pub next: NextEntry,
     /// The registers of its APIC that the host models.
     pub apic: LocalApic,
     /// The vCPU's memory-type range registers.

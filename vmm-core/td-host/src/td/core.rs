@@ -52,6 +52,24 @@ impl<'h, P: Platform> TdCore<'h, P> {
         }
     }
 
+    /// The shared part of a TD that ran, and was saved.
+    pub(crate) fn restored(
+        host: &'h Host<P>,
+        tdr: Tdr,
+        key: KeyId,
+        presences: Vec<Presence>,
+        l2_vms: u8,
+    ) -> Self {
+        let core = Self { presences: presences.into_boxed_slice(), ..Self::new(host, tdr, key, 0, l2_vms) };
+        core.set_runnable();
+        core
+    }
+
+    /// Whether vCPUs that were never finished left something behind.
+    pub(crate) fn has_strays(&self) -> bool {
+        !self.stray_pages.lock().is_empty() || !self.stray_vcpus.lock().is_empty()
+    }
+
     pub(crate) fn presence_of(&self, vcpu: u32) -> &Presence {
         self.presences.get(vcpu as usize).unwrap_or(&self.nobody)
     }

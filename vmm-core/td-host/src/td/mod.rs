@@ -13,6 +13,7 @@ pub(crate) mod control;
 pub(crate) mod core;
 mod ending;
 mod partition;
+pub(crate) mod saved;
 pub(crate) mod teardown;
 
 use alloc::sync::Arc;
@@ -41,6 +42,7 @@ use control::Control;
 
 pub use build::BuildProgress;
 pub use ending::{Death, DeathCause, Ending};
+pub use saved::NotSaved;
 pub use teardown::TeardownReport;
 
 /// Extended processor state that a TD gets where the module supports it: x87, SSE, AVX and the protection keys' PKRU.
@@ -254,6 +256,10 @@ impl<'h, P: Platform> Td<'h, P> {
         let vcpus = self.vcpus.iter().map(|vcpu| (vcpu.lp(), vcpu.tdvpr())).chain(stray_vcpus);
         let released = teardown::release_key(host, self.core.tdr, vcpus, &mut report);
 
+        for standing in self.vcpus.iter().filter_map(Vcpu::take_standing) {
+            let mut cache = standing.cache;
+            self.memory.mmu().release(&mut cache);
+        }
         let (leaves, tables) = self.take_apart();
         let Self { memory, control, vcpus, .. } = self;
         if released {

@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use mirror_ept::BadNumbers;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::ghci::{Function, STANDARD};
 use tdx_module_iface::tdh::TdExit;
@@ -33,6 +34,36 @@ pub enum ExitKind {
 impl ExitKind {
     /// How many different reasons there are at most.
     pub const MOST: usize = Function::ALL.len() + 2 * ExitReason::ALL.len() + 5;
+
+    /// The reason as two numbers.
+    pub(super) const fn numbers(self) -> [u64; 2] {
+        match self {
+            Self::Call(function) => [0, function.0],
+            Self::UnknownCall => [1, 0],
+            Self::Vendor => [2, 0],
+            Self::Exit(reason) => [3, reason.0 as u64],
+            Self::UnknownExit => [4, 0],
+            Self::L2Call => [5, 0],
+            Self::L2Exit(reason) => [6, reason.0 as u64],
+            Self::L2UnknownExit => [7, 0],
+        }
+    }
+
+    /// The reason of two numbers. One that has no name is one of the unknown.
+    pub(super) fn of_numbers([what, number]: [u64; 2]) -> Result<Self, BadNumbers> {
+        let reason = || u16::try_from(number).map(ExitReason).map_err(|_| BadNumbers);
+        Ok(match what {
+            0 => Self::of_call(STANDARD, number),
+            1 => Self::UnknownCall,
+            2 => Self::Vendor,
+            3 => Self::of_reason(reason()?),
+            4 => Self::UnknownExit,
+            5 => Self::L2Call,
+            6 => Self::of_l2_reason(reason()?),
+            7 => Self::L2UnknownExit,
+            _ => return Err(BadNumbers),
+        })
+    }
 
     /// The reason of an exit.
     pub fn of(exit: &TdExit) -> Self {

@@ -25,6 +25,16 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
+    /// An alarm that is set already.
+    pub(super) const fn new(set_to: Option<u64>) -> Self {
+        Self { set_to }
+    }
+
+    /// What the LP's timer is set to.
+    pub(super) const fn set_to(&self) -> Option<u64> {
+        self.set_to
+    }
+
     /// Takes note of what ended an entry or a wait.
     pub(super) fn note(&mut self, events: PendingEvents) {
         if events.timer {
@@ -105,7 +115,13 @@ impl<P: Platform> Sleeper for Halted<'_, '_, '_, P> {
     fn wait(&mut self) -> Result<(), Error> {
         let lp = self.seat.lp();
         lp.wait_for_event();
-        self.alarm.note(lp.acknowledge_events());
+        if !lp.is_frozen() {
+            self.alarm.note(lp.acknowledge_events());
+        }
         Ok(())
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.seat.is_frozen()
     }
 }

@@ -4,11 +4,14 @@ mod counts;
 pub(crate) mod create;
 mod halt;
 pub(crate) mod mtrr;
+mod next;
 pub(crate) mod park;
 pub mod posted;
 pub mod presence;
 pub(crate) mod run;
+mod saved;
 pub mod sleep;
+pub(crate) mod standing;
 mod state;
 
 use alloc::collections::BTreeMap;
@@ -17,6 +20,7 @@ use tdvisor_base::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 use tdx_module_iface::handles::Tdvpr;
 
 pub use counts::ExitKind;
+pub use next::NextEntry;
 pub use run::RunningVcpu;
 
 use crate::interrupts::local_apic::LocalApic;
@@ -24,6 +28,7 @@ use crate::platform::LpId;
 use create::VcpuControl;
 use mtrr::Mtrrs;
 use park::Place;
+use standing::Stand;
 
 /// One vCPU of a TD.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct Vcpu {
     mtrrs: Mutex<Mtrrs>,
     halted_for_good: AtomicBool,
     place: Mutex<Place>,
+    stand: Stand,
 }
 
 impl Vcpu {
@@ -48,6 +54,7 @@ impl Vcpu {
             mtrrs: Mutex::new(Mtrrs::default()),
             halted_for_good: AtomicBool::new(false),
             place: Mutex::default(),
+            stand: Stand::default(),
         }
     }
 

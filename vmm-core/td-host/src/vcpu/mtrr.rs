@@ -4,6 +4,8 @@
 //! because firmware and kernels read them before they believe anything else. They start as after reset, switched
 //! off, hold what the guest writes where hardware would hold it, and have no other effect.
 
+use mirror_ept::{BadNumbers, Numbers, Reader};
+
 /// IA32_MTRRCAP.
 const CAP: u32 = 0xfe;
 /// Eight variable ranges, fixed ranges, write combining.
@@ -25,6 +27,17 @@ pub struct Mtrrs {
 }
 
 impl Mtrrs {
+    /// Writes the registers.
+    pub(crate) fn save(&self, out: &mut Numbers) {
+        let Self { variable, fixed, default_type } = self;
+        variable.iter().chain(fixed).chain([default_type]).for_each(|register| out.put(*register));
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(crate) fn restore(reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        Ok(Self { variable: reader.array()?, fixed: reader.array()?, default_type: reader.number()? })
+    }
+
     /// RDMSR; `None` where the number is not one of these.
     pub fn read(&self, msr: u32) -> Option<u64> {
         match msr {

@@ -15,10 +15,11 @@
 
 use tdx_module_iface::StatusCode;
 use tdx_module_iface::handles::Tdvpr;
-use tdx_module_iface::tdh::{self, Entry};
+use tdx_module_iface::tdh;
 
 use super::Vcpu;
 use super::halt::Alarm;
+use super::next::NextEntry;
 use crate::error::Error;
 use crate::memory::Seat;
 use crate::platform::{Lp, Platform};
@@ -29,35 +30,35 @@ use crate::td::Td;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// No thread has it. It enters next like this, unless it waits for an answer that nobody will give.
-    Idle { next: Entry, waits: bool },
+    Idle { next: NextEntry, waits: bool },
     /// A thread has it.
     Taken,
     /// A thread has it and does nothing. It enters next like this.
-    Parked { next: Entry },
+    Parked { next: NextEntry },
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self::Idle { next: Entry::new(), waits: false }
+        Self::Idle { next: NextEntry::Plain, waits: false }
     }
 }
 
 impl Vcpu {
     /// A thread takes the vCPU: how it enters next.
-    pub(super) fn take_place(&self) -> Entry {
+    pub(super) fn take_place(&self) -> NextEntry {
         match core::mem::replace(&mut *self.place.lock(), Place::Taken) {
             Place::Idle { next, .. } | Place::Parked { next } => next,
-            Place::Taken => Entry::new(),
+            Place::Taken => NextEntry::Plain,
         }
     }
 
     /// A thread lets go of the vCPU.
-    pub(super) fn leave(&self, next: Entry, waits: bool) {
+    pub(super) fn leave(&self, next: NextEntry, waits: bool) {
         *self.place.lock() = Place::Idle { next, waits };
     }
 
     /// How the vCPU will enter next; `None` while it may still enter, or waits for an answer.
-    pub(crate) fn at_rest(&self) -> Option<Entry> {
+    pub(crate) fn at_rest(&self) -> Option<NextEntry> {
         match *self.place.lock() {
             Place::Idle { next, waits: false } | Place::Parked { next } => Some(next),
             Place::Idle { waits: true, .. } | Place::Taken => None,
@@ -70,7 +71,7 @@ impl Vcpu {
     }
 
     /// How the vCPU will enter when a thread takes it first.
-    pub(crate) fn set_next(&self, next: Entry) {
+    pub(crate) fn set_next(&self, next: NextEntry) {
         *self.place.lock() = Place::Idle { next, waits: false };
     }
 
@@ -99,7 +100,7 @@ pub(super) fn park<'h, P: Platform>(
     vcpu: &Vcpu,
     seat: &mut Seat<'_, 'h, P>,
     alarm: &mut Alarm,
-    next: Entry,
+    next: NextEntry,
 ) -> Result<(), Error> {
     dissociate::<P>(seat.lp(), vcpu.tdvpr())?;
     *vcpu.place.lock() = Place::Parked { next };

@@ -50,6 +50,16 @@ impl PostedInterrupts {
         host.give_page().map(|page| Self { page })
     }
 
+    /// The descriptor in a page that has one.
+    pub(crate) const fn at(page: Pfn) -> Self {
+        Self { page }
+    }
+
+    /// The descriptor's page.
+    pub(crate) const fn page(&self) -> Pfn {
+        self.page
+    }
+
     pub(crate) fn descriptor(&self) -> Hpa {
         self.page.base()
     }

@@ -17,6 +17,7 @@
 
 use alloc::vec::Vec;
 
+use mirror_ept::{BadNumbers, Numbers, Reader};
 use tdvisor_base::sync::{AtomicU32, AtomicU64, Ordering, spin_loop, yield_now};
 
 use crate::platform::LpId;
@@ -107,6 +108,27 @@ pub enum StayOut {
 }
 
 impl Presence {
+    /// Writes the whereabouts of a vCPU that is outside.
+    pub(crate) fn save(&self, out: &mut Numbers) {
+        let Self { sequence, requests, lp } = self;
+        out.put(sequence.load(Ordering::SeqCst));
+        out.put(requests.load(Ordering::SeqCst));
+        out.put(lp.load(Ordering::Relaxed));
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, BadNumbers> {
+        let (sequence, requests, lp) = (reader.number()?, reader.narrow()?, reader.narrow()?);
+        if sequence & 1 != 0 {
+            return Err(BadNumbers);
+        }
+        Ok(Self {
+            sequence: AtomicU64::new(sequence),
+            requests: AtomicU32::new(requests),
+            lp: AtomicU32::new(lp),
+        })
+    }
+
     /// Announces that the vCPU enters the guest on `lp`.
     ///
     /// # Errors

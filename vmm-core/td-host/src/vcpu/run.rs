@@ -9,20 +9,22 @@
 //!
 //! An error in here is the end of this TD and of nothing else.
 
-use mirror_ept::{Access, GfnRange};
+use mirror_ept::{Access, GfnRange, TableCache};
 use tdvisor_base::{Gfn, Level, Side};
 use tdvisor_vm::{Answer, ConvertError, FaultReason, MemoryFault, VmExit};
 use tdx_module_iface::exit::{EptViolation, ExitReason, ExtendedType};
-use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, Entry, ExposedGprs, TdExit};
+use tdx_module_iface::tdh::{self, AsyncExit, AsyncKind, ExposedGprs, TdExit};
 use tdx_module_iface::{Gprs, Reg};
 
 use super::halt::{Alarm, halt};
+use super::next::NextEntry;
 use super::park::park;
 use super::presence::{Requests, StayOut};
 use super::sleep::Slept;
+use super::standing::{Halted, Point, Standing};
 use super::{ExitKind, Vcpu, state};
 use crate::error::Error;
-use crate::ghci::{Reply, Request, Response, Wake, reply_to, respond};
+use crate::ghci::{Reply, Request, Response, reply_to, respond};
 use crate::memory::{Converted, MissingTables, Resolution, Seat};
 use crate::platform::{Lp, Platform};
 use crate::retry::{Bound, pause};
@@ -34,11 +36,15 @@ pub struct RunningVcpu<'t, 'h, P: Platform> {
     vcpu: &'t Vcpu,
     seat: Seat<'t, 'h, P>,
     alarm: Alarm,
-    next: Entry,
+    next: NextEntry,
     /// What the guest asked and was not told the answer of.
     asked: Option<(ExposedGprs, Request)>,
     /// The guest's HLT that is not over. Whatever its host wants in between, the guest does not hear of it.
-    halted: Option<(ExposedGprs, Wake)>,
+    halted: Option<Halted>,
+    /// Entries in a row that the module was too busy for.
+    busy: u32,
+    /// Where the vCPU stood when its machine froze: it goes on from there, or leaves there.
+    stood: Option<Point>,
 }
 
 impl<P: Platform> core::fmt::Debug for RunningVcpu<'_, '_, P> {
@@ -49,6 +55,16 @@ impl<P: Platform> core::fmt::Debug for RunningVcpu<'_, '_, P> {
 
 impl<P: Platform> Drop for RunningVcpu<'_, '_, P> {
     fn drop(&mut self) {
+        if let (Some(point), true) = (self.stood, self.seat.is_frozen()) {
+            self.vcpu.stand(Standing {
+                point,
+                next: self.next,
+                halted: self.halted.take(),
+                alarm: core::mem::take(&mut self.alarm),
+                busy: self.busy,
+                cache: self.seat.exchange_cache(TableCache::new()),
+            });
+        }
         // Whoever takes the vCPU next enters as this one would have.
         self.vcpu.leave(self.next, self.asked.is_some());
     }
@@ -56,7 +72,7 @@ impl<P: Platform> Drop for RunningVcpu<'_, '_, P> {
 
 /// What follows an exit.
 enum Next {
-    Enter(Entry),
+    Enter(NextEntry),
     Sleep,
     Leave(VmExit<Death>),
     Stop,
@@ -84,23 +100,25 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
     /// # Errors
     /// [`Error::NoLp`].
     pub(crate) fn take(td: &'t Td<'h, P>, vcpu: &'t Vcpu) -> Result<Self, Error> {
-        let seat = td.memory().take_seat(vcpu.lp())?;
-        Ok(Self {
-            td,
-            vcpu,
-            seat,
-            alarm: Alarm::default(),
-            next: vcpu.take_place(),
-            asked: None,
-            halted: None,
+        let mut seat = td.memory().take_seat(vcpu.lp())?;
+        let next = vcpu.take_place();
+        Ok(match vcpu.take_standing() {
+            Some(Standing { point, next, halted, alarm, busy, cache }) => {
+                seat.exchange_cache(cache);
+                Self { td, vcpu, seat, alarm, next, asked: None, halted, busy, stood: Some(point) }
+            }
+            None => {
+                let alarm = Alarm::default();
+                Self { td, vcpu, seat, alarm, next, asked: None, halted: None, busy: 0, stood: None }
+            }
         })
     }
 
     fn run_loop(&mut self) -> Result<VmExit<Death>, Error> {
-        let mut busy = 0;
         loop {
-            self.sleep_on()?;
-            self.seat.lp().give_way();
+            if !self.come_to_turn()? {
+                return Ok(self.ended());
+            }
             match self.serve_requests()? {
                 Wanted::Nothing => {}
                 Wanted::Leave => return Ok(VmExit::Interrupted),
@@ -118,15 +136,15 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                 Entered::Exit(exit) => exit,
                 Entered::StayedOut => continue,
                 Entered::Busy(error) => {
-                    busy += 1;
-                    if busy > Bound::MANAGEMENT.0 {
+                    self.busy += 1;
+                    if self.busy > Bound::MANAGEMENT.0 {
                         return Err(error);
                     }
-                    pause(busy);
+                    pause(self.busy);
                     continue;
                 }
             };
-            busy = 0;
+            self.busy = 0;
             self.vcpu.count_exit(ExitKind::of(&exit));
             match self.resolve(&exit)? {
                 Next::Enter(next) => self.next = next,
@@ -141,14 +159,44 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         VmExit::Ended(self.td.ending().unwrap_or(Ending::Stopped))
     }
 
-    /// Sleeps while the guest is halted, until there is something for it or for the vCPU.
-    fn sleep_on(&mut self) -> Result<(), Error> {
-        let Some((_, wake)) = self.halted else { return Ok(()) };
-        match halt(self.td, self.vcpu, &mut self.seat, &mut self.alarm, wake)? {
-            Slept::Over => self.wake(),
-            Slept::Wanted => {}
+    /// Comes to the vCPU's next turn, in which it may look at its requests and enter: from where it stood, if its machine froze
+    /// there. Whether there is one: none is left where the machine stops for good.
+    fn come_to_turn(&mut self) -> Result<bool, Error> {
+        let mut from = self.stood.take();
+        if from.is_some() {
+            self.seat.lp().rejoin();
         }
-        Ok(())
+        loop {
+            if self.seat.is_frozen() {
+                self.stood = from;
+                return Ok(false);
+            }
+            from = match from {
+                Some(Point::Turn) => return Ok(true),
+                Some(Point::Sleep) => {
+                    let events = self.seat.lp().acknowledge_events();
+                    self.alarm.note(events);
+                    None
+                }
+                None => match self.sleep_on()? {
+                    Slept::Frozen => Some(Point::Sleep),
+                    Slept::Over | Slept::Wanted => {
+                        self.seat.lp().give_way();
+                        Some(Point::Turn)
+                    }
+                },
+            };
+        }
+    }
+
+    /// Sleeps while the guest is halted, until there is something for it or for the vCPU.
+    fn sleep_on(&mut self) -> Result<Slept, Error> {
+        let Some((_, wake)) = self.halted else { return Ok(Slept::Over) };
+        let slept = halt(self.td, self.vcpu, &mut self.seat, &mut self.alarm, wake)?;
+        if slept == Slept::Over {
+            self.wake();
+        }
+        Ok(slept)
     }
 
     /// The guest's HLT is over, if it was halted.
@@ -191,7 +239,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                 return Ok(Entered::StayedOut);
             }
         };
-        let result = tdh::tdh_vp_enter(self.seat.lp(), self.vcpu.tdvpr(), self.next);
+        let result = tdh::tdh_vp_enter(self.seat.lp(), self.vcpu.tdvpr(), self.next.into());
         // Whatever ended the entry early has done its work now.
         let events = self.seat.lp().acknowledge_events();
         drop(inside);
@@ -233,7 +281,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                 ExitReason::EPT_VIOLATION => return self.ept_violation(exit),
                 reason => self.die(DeathCause::UnhandledExit(reason)),
             },
-            AsyncKind::HostPriorityBusyTimeout => Next::Enter(Entry::new().with_host_recoverability_hint()),
+            AsyncKind::HostPriorityBusyTimeout => Next::Enter(NextEntry::Recoverable),
             AsyncKind::VcpuDead if exit.reason.basic() == ExitReason::TRIPLE_FAULT => {
                 self.die(DeathCause::TripleFault)
             }
@@ -245,9 +293,9 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
 
     /// How a vCPU goes on that left for an interrupt of its host. An L2 VM does not take the interrupts that are posted to its
     /// L1: where some are, L1 goes on.
-    fn after_interrupt(&self, exit: &AsyncExit) -> Entry {
+    fn after_interrupt(&self, exit: &AsyncExit) -> NextEntry {
         let for_l1 = exit.vm != 0 && self.vcpu.control.posted.is_pending(self.td.host());
-        if for_l1 { Entry::new().resuming_l1() } else { Entry::new() }
+        if for_l1 { NextEntry::ResumingL1 } else { NextEntry::Plain }
     }
 
     fn ept_violation(&mut self, exit: &AsyncExit) -> Result<Next, Error> {
@@ -257,7 +305,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
         let (side, gpa) = td.shared_bit().split(exit.gpa);
         if side == Side::Shared && exit.vm != 0 {
             // The host gives L2 VMs no shared memory: it is L1's to say what is there.
-            return Ok(Next::Enter(Entry::new().resuming_l1()));
+            return Ok(Next::Enter(NextEntry::ResumingL1));
         }
         let resolution = if side == Side::Shared {
             let access = if violation.is_write() {
@@ -275,7 +323,7 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
                     if let Some(missing) = missing_tables(exit, gpa.frame()) {
                         td.memory().add_l2_tables(&mut self.seat, missing)?;
                     }
-                    return Ok(Next::Enter(Entry::new()));
+                    return Ok(Next::Enter(NextEntry::Plain));
                 }
                 ExtendedType::ACCEPT | ExtendedType::ATTR_WR => {
                     exit.extended.requested_level().unwrap_or(Level::L4K)
@@ -285,14 +333,14 @@ impl<'t, 'h, P: Platform> RunningVcpu<'t, 'h, P> {
             td.memory().private_fault(&mut self.seat, gpa.frame(), largest, wanted)?
         };
         let reason = match resolution {
-            Resolution::Mapped(_) | Resolution::Interrupted => return Ok(Next::Enter(Entry::new())),
+            Resolution::Mapped(_) | Resolution::Interrupted => return Ok(Next::Enter(NextEntry::Plain)),
             // L1 asked for nothing of what its VM does.
-            _ if exit.vm != 0 => return Ok(Next::Enter(Entry::new().resuming_l1())),
+            _ if exit.vm != 0 => return Ok(Next::Enter(NextEntry::ResumingL1)),
             Resolution::NoMemoryThere => FaultReason::NoMemory,
             Resolution::WrongSide(_) => FaultReason::WrongSide,
         };
         // Run again, the guest touches the same memory again: so it may be mended in between.
-        self.next = Entry::new();
+        self.next = NextEntry::Plain;
         Ok(Next::Leave(VmExit::MemoryFault(MemoryFault { gpa, touched: side, reason })))
     }
 
@@ -348,11 +396,11 @@ fn exposed(gprs: &ExposedGprs) -> Gprs {
     all
 }
 
-fn replying(mut gprs: ExposedGprs, reply: &Reply) -> Entry {
+fn replying(mut gprs: ExposedGprs, reply: &Reply) -> NextEntry {
     let mut results = Gprs::ZERO;
     reply.store(&mut results);
     for reg in [Reg::R10, Reg::R11, Reg::R12, Reg::R13, Reg::R14, Reg::R15] {
         gprs.set(reg, results.get(reg));
     }
-    Entry::answering(gprs)
+    NextEntry::Answering(gprs)
 }

@@ -21,6 +21,8 @@ pub enum Slept {
     Over,
     /// Somebody wants something of the vCPU. Unless that wakes the guest, the vCPU sleeps on afterwards.
     Wanted,
+    /// The machine has stopped for good: the sleep is not over.
+    Frozen,
 }
 
 /// A vCPU on its way to sleep.
@@ -51,6 +53,11 @@ pub trait Sleeper {
     /// # Errors
     /// As the implementation has them.
     fn wait(&mut self) -> Result<(), Self::Error>;
+
+    /// Whether the machine stopped for good in the wait.
+    fn is_frozen(&self) -> bool {
+        false
+    }
 }
 
 /// Sleeps until there is a reason to enter the guest, or something to do before.
@@ -67,5 +74,8 @@ pub fn sleep<S: Sleeper>(sleeper: &mut S, wake: Wake) -> Result<Slept, S::Error>
             return Ok(Slept::Over);
         }
         sleeper.wait()?;
+        if sleeper.is_frozen() {
+            return Ok(Slept::Frozen);
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::memory_size::MemorySize;
 use super::quotes;
 use super::report::ReportArgs;
 use super::samples::SampleArgs;
+use super::snapshot::SnapshotArgs;
 use super::status_lines::StatusLinesArgs;
 use super::summary::Detail;
 use super::told::ToldArgs;
@@ -77,6 +78,8 @@ pub struct Args {
     pub(super) dump: DumpArgs,
     #[command(flatten)]
     pub(super) samples: SampleArgs,
+    #[command(flatten)]
+    pub(super) snapshots: SnapshotArgs,
     /// Run one vCPU at a time, in virtual time and an order that SEED decides: the same seed gives the same run,
     /// call for call. Nothing is read from stdin.
     #[arg(long, value_name = "SEED")]
@@ -164,6 +167,7 @@ impl Args {
         self.told.claim(&mut claims)?;
         self.dump.claim(&mut claims)?;
         self.samples.claim(&mut claims)?;
+        self.snapshots.claim(&mut claims)?;
         if let Some(image) = self.image.as_deref().map(std::path::Path::new).filter(|path| path.exists()) {
             claims.reads("the image", image)?;
         }

@@ -60,6 +60,8 @@ impl Args {
         let given = [
             ("--gdb", self.gdb.is_given()),
             ("--inspectable", self.dump.is_given()),
+            ("--snapshot", self.snapshots.is_wanted()),
+            ("--resume", self.snapshots.is_resumed()),
             ("--metrics", self.told.wants_metrics()),
             ("--status", self.status_lines.is_given()),
             ("--report", self.report.is_given()),

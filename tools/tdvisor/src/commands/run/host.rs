@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use machine_emu::Freezer;
 use machine_emu::trace::Trace;
 use td_host::td::config::TdConfig;
 use tdvisor_devices::acpi_pm::Nanoseconds;
@@ -38,6 +39,14 @@ impl Host {
             Self::Kvm(_) => return None,
         };
         Some(Box::new(TestIssuer::new(genuine, last.clone())))
+    }
+
+    /// What freezes a machine that takes turns.
+    pub(super) fn freezer(&self) -> Option<Freezer> {
+        match self {
+            Self::Emulated(machine) => machine.platform().freezer(),
+            Self::Kvm(_) => None,
+        }
     }
 
     pub(super) fn trace(&self) -> Option<&Trace> {

@@ -52,6 +52,14 @@ impl Image {
         }
     }
 
+    /// The image of a TD that is resumed: its name, and the ELF file that its log is decoded with. Its contents are in the TD.
+    pub fn of_saved(name: &str, elf: Option<&Path>) -> Result<Self, Failure> {
+        let built_in = GUESTS.iter().copied().find(|guest| guest.name == name).map(Self::built_in);
+        let elf = elf.map(|path| read(path, MAX_ELF)).transpose()?.map(Cow::Owned);
+        let elf = elf.or(built_in.and_then(|image| image.elf));
+        Ok(Self { name: name.to_owned(), bytes: Cow::Borrowed(&[]), elf })
+    }
+
     /// The UEFI firmware in a file.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub(in crate::commands) mod memory_size;
 pub(in crate::commands) mod quotes;
 mod report;
 mod samples;
+mod snapshot;
 pub(in crate::commands) mod status_lines;
 mod stdin;
 mod suboptions;
@@ -39,7 +40,9 @@ use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
+use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
+use tdvisor_runtime::saved::ResumeSpec;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec};
 
@@ -50,12 +53,14 @@ use console::Console;
 use guest_command::channel::Channel;
 use hints::Silence;
 use host::{Host, KvmConfig};
+use image::Image;
 use in_guest::{ToOutlet, UntilItEnds};
 use linux::{MainConsole, WhatToRun};
 use losses::Losses;
 use memory_size::MemorySize;
 use quotes::{LastQuote, QgsSocket, QuoteFiles};
 use samples::Sampling;
+use snapshot::{Resumed, SavedRun};
 use status_lines::Telling;
 pub use stdin::read_stdin_into;
 use summary::{Ending, Privacy, Summary};
@@ -70,13 +75,20 @@ use crate::streams::Streams;
 pub fn run(args: Args) -> Result<Status, Failure> {
     let started = Instant::now();
     args.claim()?;
+    args.check_snapshot()?;
     let backend = args.backend.choose(&args)?;
+    let resumed = args.snapshots.open()?;
+    let before = resumed.as_ref().map(|resumed| resumed.saved.what());
     let linux = args.linux.load(WhatToRun {
-        image: args.image.is_some(),
+        // A TD that is resumed is not booted, wherever one stands.
+        image: args.image.is_some() || args.snapshots.is_resumed(),
         command: &args.in_guest,
         devices: &args.devices,
     })?;
-    let image = args.image(linux.is_some())?;
+    let image = match before {
+        Some(run) => Image::of_saved(&run.image, args.elf.as_deref())?,
+        None => args.image(linux.is_some())?,
+    };
     let is_uefi = image.is_uefi();
     let memory = args.memory.unwrap_or_else(|| match &linux {
         Some(boot) => MemorySize::FOR_LINUX.or_more(boot.for_command),
@@ -88,7 +100,10 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         linux::check_memory(files, memory)?;
     }
     let l2_vms = args.l2_vms.unwrap_or_else(|| u8::from(image.name() == L1_VMM.name));
-    let hardware = args.hardware.hardware_for(l2_vms)?;
+    let hardware = match &resumed {
+        Some(resumed) => resumed.saved.hardware(),
+        None => args.hardware.hardware_for(l2_vms)?,
+    };
     if l2_vms > 0 && matches!(backend, Backend::Kvm(_)) {
         return Err(Failure::input("--l2-vms", "Linux's KVM_TDX has no L2 VMs"));
     }
@@ -96,15 +111,31 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     // Built-in guests are told to ask for a quote; kernels, firmware and disks take none.
     let takes_commands = !is_linux && !args.linux.is_given() && !args.devices.has_disk();
     let for_quote = (args.quote.is_some() && takes_commands).then(|| "quote".to_owned());
-    let config = args.td_config(memory, l2_vms, args.command.clone().or(for_quote))?;
-    let predicted = image.predicted_mrtd()?;
+    let config = match before {
+        Some(run) => run.config(),
+        None => args.td_config(memory, l2_vms, args.command.clone().or(for_quote))?,
+    };
+    let predicted = match before.and_then(SavedRun::predicted) {
+        Some(predicted) => predicted,
+        None => image.predicted_mrtd()?,
+    };
+    if args.snapshots.is_wanted() && (is_uefi || is_linux) {
+        return Err(Failure::input(
+            "--snapshot",
+            "virtio devices are not saved: name an image that is no firmware",
+        ));
+    }
     let stop = StopFlag::default();
     let quote_files = args.quote.as_deref().map(QuoteFiles::open).transpose()?;
     let trace_file = args.trace.as_deref().map(Output::open).transpose()?;
     let privacy_if = |given_up: bool| if given_up { Privacy::Debug } else { Privacy::Confidential };
     // An inspectable TD need not be in debug mode, which gdb's user is told of.
-    let (privacy, in_debug_mode) = (privacy_if(args.debug || args.dump.is_given()), privacy_if(args.debug));
-    let pace = args.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let (privacy, in_debug_mode) =
+        (privacy_if(args.debug || args.dump.is_given() || before.is_some()), privacy_if(args.debug));
+    let seed = args.deterministic.or(before.map(|run| run.seed));
+    let pace = seed.map_or(Pace::Real, |seed| Pace::Deterministic { seed });
+    let secrecy = if before.is_some() { Secrecy::Inspectable } else { args.dump.secrecy() };
+    let run = SavedRun::of(&image, predicted, &config, pace);
     let page = args.report.open()?;
     let debug = args.gdb.listen(args.vcpus, pace)?;
     let (symbols, sampling) = (args.samples.symbols()?, args.samples.open()?);
@@ -118,7 +149,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         Some(page) => page.keep_calls(trace),
         None => trace,
     };
-    let told = args.told.open(args.vcpus, args.dump.secrecy())?;
+    let told = args.told.open(config.vcpus, secrecy)?;
     let trace = told.observe(trace);
 
     let streams = Streams::of_process();
@@ -139,7 +170,14 @@ pub fn run(args: Args) -> Result<Status, Failure> {
             Event::Ended(_) => supervisor.td_ended(),
         }
     };
-    let spec = MachineSpec {
+    let (saved, new_trace) = match resumed {
+        Some(Resumed { file, saved }) => {
+            let restored = saved.machine(trace).map_err(|error| Resumed::problem(&file, error))?;
+            (Some((file, restored)), None)
+        }
+        None => (None, Some(trace)),
+    };
+    let spec = new_trace.map(|trace| MachineSpec {
         hardware,
         memory: config.memory,
         vcpus: config.vcpus,
@@ -148,10 +186,16 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         faults: args.inject.clone(),
         debug: debug.as_ref().map(gdb::Waiting::port),
         samples: sampling.as_ref().map(Sampling::samples),
-    };
-    let host = match backend {
-        Backend::Emulated => Host::Emulated(Box::new(Machine::bring_up(spec, &events).map_err(failure)?)),
-        Backend::Kvm(kernel) => Host::Kvm(kernel),
+    });
+    let (host, on_machine) = match (backend, saved, spec) {
+        (Backend::Kvm(kernel), ..) => (Host::Kvm(kernel), None),
+        (Backend::Emulated, Some((file, (machine, td))), _) => {
+            (Host::Emulated(Box::new(machine)), Some((file, td)))
+        }
+        (Backend::Emulated, None, Some(spec)) => {
+            (Host::Emulated(Box::new(Machine::bring_up(spec, &events).map_err(failure)?)), None)
+        }
+        (Backend::Emulated, None, None) => return Err(Failure::Internal("no machine".to_owned())),
     };
     told.set_clock(host.clock());
 
@@ -187,11 +231,12 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         },
         virtio,
     };
+    let watched = args.snapshots.watched(console.clone(), host.freezer());
     let board = if has_command {
         let second = channel.port(guest_log.clone(), ToOutlet::new(out), ToOutlet::new(streams.err.clone()));
         Board::new(console.clone(), second, board)
     } else {
-        Board::new(console.clone(), guest_log.clone(), board)
+        Board::new(watched, guest_log.clone(), board)
     };
     let Board { devices: around, input, second_input } = board.map_err(|error| match error {
         BoardError::TooManyDevices { .. } => Failure::Input(error.to_string()),
@@ -214,16 +259,30 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     let until_it_ends = UntilItEnds { supervisor: &supervisor, channel: &channel };
     let watch = Telling::new(&until_it_ends, args.status_lines.open(&streams));
     let (mut has_page, mut has_dump, mut has_samples) = (true, true, true);
+    let mut snapshot = Ok(None);
     // What only the emulated machine knows of a guest that went silent.
     let (mut waited_for, mut halted) = Default::default();
     let mut summary = match &host {
         Host::Emulated(machine) => {
-            let (attributes, secrecy) = (config.attributes, args.dump.secrecy());
-            let spec =
-                TdSpec { config, image: image.bytes(), devices: around, bell, quotes, debugger, secrecy };
-            let session = Session::start(machine, spec, &events);
+            let attributes = config.attributes;
+            let session = match on_machine {
+                Some((file, td)) => {
+                    let spec = ResumeSpec { devices: around, bell, quotes };
+                    Session::resume(machine, td, spec, &events)
+                        .map_err(|error| Resumed::problem(&file, error))
+                }
+                None => {
+                    let image = image.bytes();
+                    let spec = TdSpec { config, image, devices: around, bell, quotes, debugger, secrecy };
+                    Session::start(machine, spec, &events).map_err(failure)
+                }
+            };
             bars.finish();
-            let ended = session.map_err(failure)?.drive(&watch);
+            let ended = session?.drive(&watch);
+            if ended.is_frozen() {
+                supervisor.td_ended();
+            }
+            snapshot = args.snapshots.save(&ended, &run);
             channel.close();
             let inspection = page.as_ref().map(|page| page.inspect(&ended)).transpose()?;
             has_dump = args.dump.write(&ended, &streams);
@@ -276,7 +335,9 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     .hint();
     summary.command = channel.end();
     summary.debugger = args.gdb.is_given();
-    summary.inspectable = args.dump.is_given();
+    summary.inspectable = secrecy == Secrecy::Inspectable;
+    let saved = snapshot?;
+    summary.saved.clone_from(&saved);
     console.finish();
     guest_log.finish();
     // A command that ended says itself how it went.
@@ -305,7 +366,13 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     if let Some(fault) = fault {
         return Err(fault);
     }
-    let status = match (status_of(&ending, supervisor.reason()), command_status) {
+    let of_td = match (status_of(&ending, supervisor.reason()), saved) {
+        (Status::TdDied, Some(_)) => Status::Success,
+        // Whoever waits for the snapshot waits in vain.
+        (Status::Success, None) if args.snapshots.is_wanted() => Status::Negative,
+        (status, _) => status,
+    };
+    let status = match (of_td, command_status) {
         (Status::TimedOut, Some((Status::CommandLost, _))) => Status::TimedOut,
         (_, Some((Status::OfCommand(0), _))) => Status::Success,
         (_, Some((status, _))) => status,

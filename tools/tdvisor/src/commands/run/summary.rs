@@ -61,6 +61,8 @@ pub struct Summary {
     pub debugger: bool,
     /// The host could look into the guest.
     pub inspectable: bool,
+    /// The file that the TD was saved to, and its size.
+    pub saved: Option<String>,
 }
 
 impl Summary {
@@ -118,6 +120,7 @@ impl Summary {
             command: None,
             debugger: false,
             inspectable: false,
+            saved: None,
         }
     }
 
@@ -148,6 +151,7 @@ impl Summary {
             command: None,
             debugger: false,
             inspectable: false,
+            saved: None,
         }
     }
 
@@ -176,6 +180,7 @@ impl Summary {
     /// How the run ended, in a sentence.
     fn headline(&self) -> String {
         match (&self.ending, &self.panic) {
+            (Ending::Stopped, _) if self.saved.is_some() => "the TD was saved, and stopped there".to_owned(),
             (Ending::Stopped, _) if self.timed_out => "the TD was stopped: its time was up".to_owned(),
             (Ending::Reset, Some(words)) => {
                 format!("the guest asked for a reboot, after its console said '{words}': the TD ends here")
@@ -193,7 +198,8 @@ impl Summary {
     pub fn to_text(&self, detail: Detail) -> String {
         use std::fmt::Write;
         if detail == Detail::Quiet {
-            let succeeded = matches!(self.ending, Ending::PoweredOff { code: 0 }) && self.fault().is_none();
+            let ended_well = matches!(self.ending, Ending::PoweredOff { code: 0 }) || self.saved.is_some();
+            let succeeded = ended_well && self.fault().is_none();
             return if succeeded { String::new() } else { format!("{}\n", self.headline()) };
         }
         let most = if detail == Detail::Full { usize::MAX } else { MOST_COUNTS };
@@ -234,6 +240,9 @@ impl Summary {
         }
         for (index, value) in self.rtmrs.iter().flatten().enumerate() {
             line(&format!("RTMR{index}"), format!("{} (in the emulated module)", Hex(value)));
+        }
+        if let Some(saved) = &self.saved {
+            line("snapshot", saved.clone());
         }
         line("exits", list(&self.exits, most));
         let is_emulated = matches!(self.backend, Backend::Emulated(_));
@@ -281,6 +290,7 @@ impl Summary {
             Ending::Died(death) => json!({"kind": "died", "why": death}),
             Ending::Reset => json!({"kind": "reset"}),
             Ending::Panicked => json!({"kind": "panicked"}),
+            Ending::Stopped if self.saved.is_some() => json!({"kind": "saved"}),
             Ending::Stopped if self.timed_out => json!({"kind": "timed-out"}),
             Ending::Stopped => json!({"kind": "stopped"}),
         };
@@ -318,6 +328,7 @@ impl Summary {
             "command": in_guest::to_json(self.command),
             "debugger": self.debugger,
             "inspectable": self.inspectable,
+            "snapshot": self.saved,
             "mrtd": self.mrtd.map(|mrtd| Hex(&mrtd).to_string()),
             "mrtd_of_image": self.predicted.to_string(),
             "mrtd_matches": self.matches(),
