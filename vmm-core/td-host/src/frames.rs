@@ -27,7 +27,7 @@ impl Inner {
             return Err(BadNumbers);
         }
         while next < until {
-            let aligned = 1usize << next.trailing_zeros().min(ORDERS as u32 - 1);
+            let aligned = 1usize << (next.trailing_zeros() as usize).min(ORDERS - 1);
             let count = aligned.min(1 << (until - next).ilog2());
             self.blocks.alloc_at(next, count).ok_or(BadNumbers)?;
             self.available -= count as u64;
@@ -82,9 +82,9 @@ impl FreeFrames {
     pub fn save(&self, out: &mut Numbers) {
         let mut inner = self.0.lock();
         let mut free = Vec::new();
-        for order in (0..ORDERS as u32).rev() {
-            while let Some(first) = inner.blocks.alloc(1 << order) {
-                free.push((first, 1 << order));
+        for order in (0..ORDERS).rev() {
+            while let Some(first) = inner.blocks.alloc(1usize << order) {
+                free.push((first, 1usize << order));
             }
         }
         // Free blocks are as large as they can be, so which there are follows from which frames are free.

@@ -29,7 +29,7 @@ struct Printed(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Printed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
+        self.0.lock().expect("nobody panicked with it").extend(bytes);
         Ok(bytes.len())
     }
 
@@ -47,11 +47,11 @@ struct Calls {
 
 impl CallObserver for Calls {
     fn called(&self, call: &ObservedCall<'_>) {
-        let mut all = self.all.lock().unwrap();
+        let mut all = self.all.lock().expect("nobody panicked with it");
         let leaf = TdhLeaf(LeafWord(call.before.rax).leaf());
         let mut line = format!("{leaf} on LP {} {}", call.lp.0, call.reached);
         for gprs in [call.before, call.after] {
-            gprs.iter().for_each(|(_, value)| write!(line, " {value:x}").unwrap());
+            gprs.iter().for_each(|(_, value)| write!(line, " {value:x}").expect("a string takes all"));
         }
         all.push(line);
         if let Some((freezer, number)) = self.freeze.get()
@@ -75,12 +75,12 @@ impl Watch for UntilTheEnd {
     }
 
     fn wait(&self) {
-        let rung = self.rung.lock().unwrap();
-        drop(self.bell.wait_while(rung, |rung| !std::mem::take(rung)).unwrap());
+        let rung = self.rung.lock().expect("nobody panicked with it");
+        drop(self.bell.wait_while(rung, |rung| !std::mem::take(rung)).expect("nobody panicked with it"));
     }
 
     fn ring(&self) {
-        *self.rung.lock().unwrap() = true;
+        *self.rung.lock().expect("nobody panicked with it") = true;
         self.bell.notify_all();
     }
 }
@@ -122,13 +122,13 @@ impl Around {
             virtio: Vec::new(),
             transport: Transport::default(),
         };
-        Board::new(self.console.clone(), self.log.clone(), spec).unwrap().devices
+        Board::new(self.console.clone(), self.log.clone(), spec).expect("a board without files").devices
     }
 
     fn freeze_at(&self, machine: &Machine, call: Option<usize>) {
         if let Some(call) = call {
-            let freezer = machine.platform().freezer().unwrap();
-            self.calls.freeze.set((freezer, call)).ok().unwrap();
+            let freezer = machine.platform().freezer().expect("a machine that takes turns");
+            assert!(self.calls.freeze.set((freezer, call)).is_ok(), "it freezes once");
         }
     }
 
@@ -137,14 +137,15 @@ impl Around {
         let ending = ended.ending().clone();
         let is_saved = ended.is_frozen();
         if is_saved {
-            ended.save(file, &"beside").unwrap();
+            ended.save(file, &"beside").expect("a TD that is quiet");
         }
         let mut state = None;
         let mut memory = Vec::new();
-        let calls = self.calls.all.lock().unwrap().clone();
+        let calls = self.calls.all.lock().expect("nobody panicked with it").clone();
         if !is_saved {
-            snapshot::write(&mut memory, Kind::Td, &(), machine.platform().machine().memory()).unwrap();
-            let mappings = ended.td().mappings().unwrap();
+            snapshot::write(&mut memory, Kind::Td, &(), machine.platform().machine().memory())
+                .expect("a vector takes all");
+            let mappings = ended.td().mappings().expect("a TD at rest");
             let report = ended.teardown();
             let facts = format!(
                 "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
@@ -170,7 +171,10 @@ impl Around {
                 "a TD that was saved is torn down like any other"
             );
         }
-        let (console, log) = (self.console.0.lock().unwrap().clone(), self.log.0.lock().unwrap().clone());
+        let (console, log) = (
+            self.console.0.lock().expect("nobody panicked with it").clone(),
+            self.log.0.lock().expect("nobody panicked with it").clone(),
+        );
         Part { console, log, calls, ending, state }
     }
 }
@@ -188,7 +192,7 @@ fn first(guest: &GuestImage, vcpus: u32, freeze_at: Option<usize>, secrecy: Secr
         debug: None,
         samples: None,
     };
-    let machine = Machine::bring_up(spec, &|_| ()).unwrap();
+    let machine = Machine::bring_up(spec, &|_| ()).expect("a machine");
     let devices = around.devices(&machine, vcpus);
     around.freeze_at(&machine, freeze_at);
     let spec = TdSpec {
@@ -200,20 +204,22 @@ fn first(guest: &GuestImage, vcpus: u32, freeze_at: Option<usize>, secrecy: Secr
         debugger: None,
         secrecy,
     };
-    let ended = Session::start(&machine, spec, &|_| ()).unwrap().drive(&UntilTheEnd::default());
+    let ended = Session::start(&machine, spec, &|_| ()).expect("a TD").drive(&UntilTheEnd::default());
     around.end(ended, &machine, file)
 }
 
 /// The TD goes on from a file, until it ends or, from a call on, freezes again.
 fn second(vcpus: u32, freeze_at: Option<usize>, file: &Path) -> Part {
     let around = Around::new();
-    let saved = SavedTd::<String>::open(file).unwrap();
+    let saved = SavedTd::<String>::open(file).expect("a file that was saved");
     assert_eq!(saved.what(), "beside");
-    let (machine, td) = saved.machine(around.trace()).unwrap();
+    let (machine, td) = saved.machine(around.trace()).expect("a machine as it was saved");
     let devices = around.devices(&machine, vcpus);
     around.freeze_at(&machine, freeze_at);
     let spec = ResumeSpec { devices, bell: Bell::default(), quotes: None };
-    let ended = Session::resume(&machine, td, spec, &|_| ()).unwrap().drive(&UntilTheEnd::default());
+    let ended = Session::resume(&machine, td, spec, &|_| ())
+        .expect("a TD as it was saved")
+        .drive(&UntilTheEnd::default());
     around.end(ended, &machine, file)
 }
 
