@@ -1,7 +1,7 @@
 //! Snapshots of a TD: written when its machine has frozen, and resumed by another process.
 //!
 //! # Protocol
-//! A TD on a machine that takes turns is frozen by its machine's [`Freezer`](machine_emu::Freezer), for example where its console
+//! A TD on a machine that takes turns is frozen by its machine's [`Freezer`], for example where its console
 //! prints a text ([`FreezeAt`]). The present turn ends, every vCPU's thread leaves its loop, and [`Session::drive`] returns with
 //! an [`Ended`] that is [frozen](Ended::is_frozen): the TD is *quiet*, which means that no thread has a vCPU, a processor, a seat at
 //! its memory or a lock. [`Ended::save`] writes it then; [`Ended::teardown`] ends it.
