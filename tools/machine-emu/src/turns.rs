@@ -102,6 +102,13 @@ enum Presence {
     Gone,
 }
 
+impl Member {
+    /// Whether it has come, and has not gone.
+    const fn is_there(&self) -> bool {
+        matches!(self.presence, Presence::Awake | Presence::Asleep)
+    }
+}
+
 impl Turns {
     /// Turns for the processors from 1 to `members`, one vCPU each. Processor 0 is the host's own, and free.
     pub fn new(members: usize, seed: u64) -> Self {
@@ -139,9 +146,7 @@ impl Turns {
     /// Where the turns stood when they froze; `None` where they have not, or somebody is gone.
     pub fn save(&self) -> Option<SavedTurns> {
         let state = self.lock();
-        let all_there =
-            state.members.iter().all(|member| matches!(member.presence, Presence::Awake | Presence::Asleep));
-        let is_whole = state.freeze == Freeze::Frozen && all_there;
+        let is_whole = state.freeze == Freeze::Frozen && state.members.iter().all(Member::is_there);
         is_whole.then(|| SavedTurns {
             members: state.members.clone(),
             random: state.random.seed(),
@@ -152,9 +157,8 @@ impl Turns {
     /// Turns that go on where those of as many processors stood; `None` where they were not as many.
     pub fn restore(members: usize, saved: SavedTurns) -> Option<Self> {
         let SavedTurns { members: all, random, at } = saved;
-        let there = |member: &Member| matches!(member.presence, Presence::Awake | Presence::Asleep);
         let is_member = at.is_none_or(|(HeldAt::After(index) | HeldAt::Woken(index))| index < members);
-        if all.len() != members || !is_member || !all.iter().all(there) {
+        if all.len() != members || !is_member || !all.iter().all(Member::is_there) {
             return None;
         }
         let state = State {
@@ -278,10 +282,6 @@ impl Turns {
     }
 }
 
-fn now(machine: &Machine) -> u64 {
-    machine.tsc()
-}
-
 const fn member_of(lp: LpId) -> Option<usize> {
     (lp.0 as usize).checked_sub(1)
 }
@@ -355,14 +355,14 @@ impl State {
         else {
             return;
         };
-        machine.advance_tsc(deadline.saturating_sub(now(machine)));
+        machine.advance_tsc(deadline.saturating_sub(machine.tsc()));
         self.expire_timers(machine);
         self.current = Some(index);
     }
 
     /// Expires what is due, and wakes those who sleep for it.
     fn expire_timers(&mut self, machine: &Machine) {
-        let now = now(machine);
+        let now = machine.tsc();
         for member in &mut self.members {
             if member.timer.is_some_and(|deadline| deadline <= now) {
                 member.timer = None;
@@ -392,7 +392,7 @@ impl State {
     fn quantum(&mut self, machine: &Machine) -> u64 {
         self.expire_timers(machine);
         let turn = TURN_MIN + self.random.next() % TURN_SPREAD;
-        let now = now(machine);
+        let now = machine.tsc();
         let per_instruction = machine.config().tsc_ticks_per_instruction.max(1);
         let until_timer = self.members.iter().filter_map(|member| member.timer).min();
         until_timer.map_or(turn, |at| turn.min(at.saturating_sub(now).div_ceil(per_instruction)))

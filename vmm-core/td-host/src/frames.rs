@@ -78,7 +78,7 @@ impl FreeFrames {
         inner.available += frames;
     }
 
-    /// Writes which frames are taken.
+    /// Writes which frames are free.
     pub fn save(&self, out: &mut Numbers) {
         let mut inner = self.0.lock();
         let mut free = Vec::new();
@@ -97,7 +97,7 @@ impl FreeFrames {
         });
     }
 
-    /// Frames of these ranges of which as many are free as [`Self::save`] wrote: what is allocated next is what would have
+    /// Frames of these ranges of which those are free that [`Self::save`] wrote: what is allocated next is what would have
     /// been.
     ///
     /// # Errors
