@@ -9,7 +9,6 @@
 //! Bodies, queries, tokens, what a guest holds, and what it says: of an event there is its name and its time.
 
 use std::error::Error;
-use std::iter::successors;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use tdvisor_base::Hpa;
 use tracing::field::{Empty, display};
 use tracing::{Span, debug, info, warn};
 
-use crate::http::{Peer, Request};
+use crate::http::{Peer, Request, sentences};
 
 /// The number of the next request of this process.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -58,10 +57,7 @@ impl Asked {
     /// What came of it, and why where it was refused.
     pub(crate) fn answered(self, status: StatusCode, error: Option<&(dyn Error + 'static)>) {
         let microseconds = u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let error = error.map(|error| {
-            let sentences = successors(Some(error), |error| Error::source(*error)).map(ToString::to_string);
-            display(sentences.collect::<Vec<_>>().join(": "))
-        });
+        let error = error.map(|error| display(sentences(error).collect::<Vec<_>>().join(": ")));
         let status = status.as_u16();
         self.span.in_scope(|| match status {
             500.. => warn!(status, microseconds, error, "answered"),

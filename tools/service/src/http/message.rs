@@ -55,6 +55,11 @@ impl fmt::Display for Allow {
     }
 }
 
+/// An error's sentence, and those of what it comes from.
+pub(crate) fn sentences(error: &(dyn Error + 'static)) -> impl Iterator<Item = String> {
+    successors(Some(error), |error| Error::source(*error)).map(ToString::to_string)
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -88,8 +93,7 @@ impl Answer {
     /// A refusal for an error: its sentence, and those of what it comes from.
     #[must_use]
     pub fn of_error(status: StatusCode, error: &(dyn Error + 'static)) -> Self {
-        let sentences: Vec<String> =
-            successors(Some(error), |error| Error::source(*error)).map(ToString::to_string).collect();
+        let sentences: Vec<String> = sentences(error).collect();
         Self::refusal(status, &sentences.iter().map(String::as_str).collect::<Vec<_>>())
     }
 

@@ -32,6 +32,7 @@ mod token;
 pub use client::{Client, Reply};
 pub use incoming::{BODY_MAX, FDS_MAX, HEAD_MAX, HEADERS_MAX};
 pub use listener::{Access, Remote};
+pub(crate) use message::sentences;
 pub use message::{Allow, Answer, Peer, Request, Response, Source};
 pub use server::{Limits, Running, Server, Service};
 pub use token::{Token, read_secret};

@@ -134,14 +134,13 @@ impl TdApi {
     }
 
     fn route(request: &Request) -> Result<(&'static Route, &str), TdError> {
-        let mut of_path = ROUTES.iter().filter_map(|route| Some((route, route.matches(&request.path)?)));
-        let Some(first) = of_path.next() else { return Err(TdError::NoPath(request.path.clone())) };
-        let found =
-            std::iter::once(first).chain(of_path).find(|(route, _)| route.verb.method() == request.method);
-        found.ok_or_else(|| TdError::Method {
-            method: request.method.to_string(),
-            takes: methods(first.0.path),
-        })
+        let mut of_path =
+            ROUTES.iter().filter_map(|route| Some((route, route.matches(&request.path)?))).peekable();
+        let Some(path) = of_path.peek().map(|(route, _)| route.path) else {
+            return Err(TdError::NoPath(request.path.clone()));
+        };
+        let found = of_path.find(|(route, _)| route.verb.method() == request.method);
+        found.ok_or_else(|| TdError::Method { method: request.method.to_string(), takes: methods(path) })
     }
 
     fn call(&self, route: &Route, td: &str, request: &Request, deadline: Instant) -> Result<Reply, TdError> {

@@ -23,9 +23,9 @@ fn text(what: &str) -> Value {
     json!({"type": "string", "description": what})
 }
 
-/// An absolute path.
-fn path(what: &str) -> Value {
-    json!({"type": "string", "description": what, "pattern": "^/"})
+/// The absolute path of something.
+fn path(of: &str) -> Value {
+    json!({"type": "string", "description": format!("The absolute path of {of}"), "pattern": "^/"})
 }
 
 fn number() -> Value {
@@ -110,9 +110,9 @@ pub(super) fn schemas() -> Map<String, Value> {
                 json!({
                     "firmware": {"type": "string", "pattern": format!("^(/|({})$)", built_ins().join("|")),
                         "description": "A TDVF image: an absolute path, or the name of a built-in one"},
-                    "kernel": path("Of a Linux kernel"),
+                    "kernel": path("a Linux kernel"),
                     "cmdline": text("The kernel's command line, or the command of a built-in guest"),
-                    "initramfs": path("Of the kernel's initial RAM disk"),
+                    "initramfs": path("the kernel's initial RAM disk"),
                     "mrconfigid": text("48 bytes, or a digest of 32, in hexadecimal or base64"),
                 }),
             ),
@@ -122,7 +122,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             closed(
                 &["path"],
                 json!({
-                    "path": path("Of its image, which is raw"),
+                    "path": path("its image, which is raw"),
                     "readonly": {"type": "boolean", "default": false},
                     "serial": text("What a guest finds it by: at most 20 characters"),
                 }),

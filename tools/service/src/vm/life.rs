@@ -326,16 +326,15 @@ impl Shared {
             let at = Duration::from_nanos(lock(&clock).as_ref().map_or(0, |now| now()));
             match &event {
                 Event::Running => {
-                    logged::line(&log, &events::booted(config.cpus.boot_vcpus, Secrecy::Kept, at))
+                    logged::line(&log, &events::booted(config.cpus.boot_vcpus, Secrecy::Kept, at));
+                    self.set(Stage::Running);
                 }
                 Event::Happened(happening) => logged::line(&log, &events::happened(happening, at)),
-                Event::Ended(ending) => logged::line(&log, &events::ended(ending, at)),
+                Event::Ended(ending) => {
+                    logged::line(&log, &events::ended(ending, at));
+                    stop.set();
+                }
                 Event::BringUp(_) | Event::Build(_) | Event::Built => {}
-            }
-            match event {
-                Event::Running => self.set(Stage::Running),
-                Event::Ended(_) => stop.set(),
-                Event::BringUp(_) | Event::Build(_) | Event::Built | Event::Happened(_) => {}
             }
         };
         let spec = MachineSpec {
