@@ -4,10 +4,9 @@ use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use serde_json::{Map, Value, json};
 use tdvisor_devices::virtio::vsock::FIRST_GUEST_CID;
 
-use crate::config::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, built_ins};
+use crate::config::{ID_MAX, ID_PATTERN, QUEUE_MAX, QUEUE_PLACES, RANDOM, SERIAL_PATTERN, built_ins};
 
-/// Characters of a disk's serial number, and of a folder's tag, at most (virtio 1.3, sections 5.2.6 and 5.11.4).
-const SERIAL_MAX: usize = 20;
+/// Characters of a folder's tag, at most (virtio 1.3, section 5.11.4).
 const TAG_MAX: usize = 36;
 
 /// An object with these properties, of which some have to be there.
@@ -60,11 +59,9 @@ fn flag(default: bool, what: &str) -> Value {
     json!({"type": "boolean", "default": default, "description": what})
 }
 
-/// 48 or 32 bytes as text; a digest in base64 ends with one sign that fills it up.
+/// 48 or 32 bytes as text.
 fn config_id(what: &str) -> Value {
-    let pattern =
-        "^([0-9a-fA-F]{96}|[0-9a-fA-F]{64}|[0-9a-zA-Z+/]{64}|[0-9a-zA-Z+/]{42}[048AEIMQUYcgkosw]=)$";
-    json!({"type": "string", "description": what, "pattern": pattern})
+    json!({"type": "string", "description": what, "pattern": ID_PATTERN})
 }
 
 /// A key that may be `null`, which is as if it were not there.
@@ -73,6 +70,10 @@ fn maybe(schema: Value) -> Value {
     let mut schema = if schema.get("$ref").is_some() { json!({"allOf": [schema]}) } else { schema };
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("nullable".to_owned(), json!(true));
+        // It does not add `null` to the values that are named.
+        if let Some(Value::Array(values)) = schema.get_mut("enum") {
+            values.push(Value::Null);
+        }
     }
     schema
 }
@@ -128,7 +129,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                 &[],
                 json!({
                     "desired_vcpus": {"type": "integer", "minimum": 1, "maximum": MAX_TD_VCPUS, "nullable": true},
-                    "desired_ram": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_TD_MEMORY,
+                    "desired_ram": {"type": "integer", "format": "int64", "minimum": 4096, "maximum": MAX_TD_MEMORY,
                         "multipleOf": 4096, "nullable": true},
                     "desired_balloon": {"type": "integer", "format": "int64", "minimum": 0, "nullable": true,
                         "description": "Nothing but 0: there is no balloon"},
@@ -183,7 +184,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["size"],
                 json!({
-                    "size": {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_TD_MEMORY, "default": 512u64 << 20,
+                    "size": {"type": "integer", "format": "int64", "minimum": 4096, "maximum": MAX_TD_MEMORY, "default": 512u64 << 20,
                         "multipleOf": 4096, "description": "Bytes"},
                 }),
             ),
@@ -205,13 +206,14 @@ pub(super) fn schemas() -> Map<String, Value> {
         (
             "DiskConfig",
             object(
-                &[],
+                &["path"],
                 json!({
-                    "path": maybe(text("The image: raw")),
+                    "path": text("The image: raw"),
                     "readonly": flag(false, "Whether the guest may only read it"),
                     "num_queues": queues(1),
                     "queue_size": places(128),
-                    "serial": maybe(word("What a guest finds it by: printable ASCII", 0, SERIAL_MAX)),
+                    "serial": maybe(json!({"type": "string", "pattern": SERIAL_PATTERN,
+                        "description": "What a guest finds it by: 1 to 20 printable ASCII characters"})),
                     "image_type": maybe(one_of("What the image is", &["Raw", "Unknown"])),
                     "id": maybe(id()),
                 }),
@@ -239,10 +241,10 @@ pub(super) fn schemas() -> Map<String, Value> {
         (
             "FsConfig",
             object(
-                &["tag"],
+                &["tag", "dir"],
                 json!({
                     "tag": word("What a guest finds it by: 1 to 36 bytes", 1, TAG_MAX),
-                    "dir": maybe(text("A folder of this machine, which the guest may read")),
+                    "dir": text("A folder of this machine, which the guest may read"),
                     "num_queues": queues(1),
                     "queue_size": places(1024),
                     "id": maybe(id()),
@@ -306,7 +308,7 @@ mod tests {
             "net": [{"mtu": 1500, "fds": [3], "user": true, "id": "n"}],
             "rng": {"src": "/dev/urandom"},
             "fs": [{"tag": "t", "dir": "d", "id": "f"}],
-            "serial": {"mode": "File", "file": "f", "socket": "s"},
+            "serial": {"mode": "Null", "file": "f", "socket": "s"},
             "console": {"mode": "Off", "file": "f", "socket": "s"},
             "vsock": {"socket": "s", "id": "v"},
             "platform": {"tdx": true},
@@ -378,6 +380,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_may_be_null_and_has_one_of_some_values_has_null_among_them() {
+        let value = maybe(one_of("what", &["a"]));
+        assert_eq!((&value["nullable"], &value["enum"]), (&json!(true), &json!(["a", null])));
+    }
+
+    #[test]
     fn a_key_may_be_null_where_its_schema_says_so_and_nowhere_else() {
         let whole = whole();
         let mut all = Vec::new();
@@ -386,7 +394,13 @@ mod tests {
         for (place, nullable) in all {
             let mut config = whole.clone();
             *config.pointer_mut(&place).unwrap() = Value::Null;
-            assert_eq!(serde_json::from_value::<VmConfig>(config).is_ok(), nullable, "{place}");
+            // Whether there may be no kernel depends on what else boots.
+            let is_good = if place.starts_with("/payload/") {
+                serde_json::from_value::<VmConfig>(config).is_ok()
+            } else {
+                is_had(config)
+            };
+            assert_eq!(is_good, nullable, "{place}");
         }
     }
 
@@ -413,6 +427,7 @@ mod tests {
         assert!(is_had(good.clone()));
         for (place, had, refused) in [
             ("/cpus/boot_vcpus", json!(1), json!(MAX_TD_VCPUS + 1)),
+            ("/memory/size", json!(4096), json!(0)),
             ("/memory/size", json!(1u64 << 30), json!((1u64 << 30) + 1)),
             ("/memory/size", json!(1u64 << 30), json!(MAX_TD_MEMORY + 4096)),
             ("/payload/mrconfigid", json!("A".repeat(64)), json!("0".repeat(65))),
@@ -421,7 +436,9 @@ mod tests {
                 json!(format!("{}=", "A".repeat(43))),
                 json!(format!("{}B=", "A".repeat(42))),
             ),
-            ("/disks/0/serial", json!("s".repeat(SERIAL_MAX)), json!("s".repeat(SERIAL_MAX + 1))),
+            ("/disks/0/serial", json!("s".repeat(20)), json!("s".repeat(21))),
+            ("/disks/0/serial", json!(" ~"), json!("")),
+            ("/disks/0/serial", json!(" ~"), json!("\t")),
             ("/disks/0/id", json!("i".repeat(ID_MAX)), json!("i".repeat(ID_MAX + 1))),
             ("/disks/0/id", json!("i"), json!("")),
             ("/net/0/mac", json!("fE:00:00:00:00:01"), json!("ff:00:00:00:00:01")),

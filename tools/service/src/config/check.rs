@@ -26,9 +26,11 @@ pub(crate) const QUEUE_MAX: u32 = 32_768;
 /// Everything under here is below 4 GiB: memory that is more continues above.
 const FOUR_GIB: u64 = 1 << 32;
 /// The longest command line that Linux takes, without its final NUL.
-const CMDLINE_MAX: usize = 2047;
+pub(crate) const CMDLINE_MAX: usize = 2047;
 /// Devices of this machine that give random bytes: all of them are the kernel's generator.
 pub(crate) const RANDOM: [&str; 2] = ["/dev/urandom", "/dev/random"];
+/// What a disk's serial number looks like, as a regular expression (virtio 1.3, section 5.2.6.1, has 20 bytes for it).
+pub(crate) const SERIAL_PATTERN: &str = "^[ -~]{1,20}$";
 /// Characters of the longest name of a device.
 pub(crate) const ID_MAX: usize = 64;
 
@@ -281,7 +283,7 @@ fn check_disk(key: &str, disk: &mut DiskConfig) -> Result<(), ConfigError> {
         return Err(invalid(format!("{key}.path"), "a disk needs its image"));
     }
     if disk.serial.as_deref().is_some_and(|serial| Serial::new(serial).is_none()) {
-        return Err(invalid(format!("{key}.serial"), "at most 20 printable ASCII characters"));
+        return Err(invalid(format!("{key}.serial"), "1 to 20 printable ASCII characters"));
     }
     match disk.image_type.as_deref() {
         None | Some("Raw" | "Unknown") => Ok(()),
@@ -299,14 +301,20 @@ fn check_net(key: &str, net: &mut NetConfig) -> Result<(), ConfigError> {
 }
 
 fn check_fs(key: &str, fs: &mut FsConfig) -> Result<(), ConfigError> {
+    let no_socket = || {
+        let hint = "there are no vhost-user sockets: name a folder with 'dir', which the guest may read";
+        unsupported(format!("{key}.socket"), hint)
+    };
+    if fs.foreign.settle(OF_FS).is_err_and(|of| of == "socket") {
+        return Err(no_socket());
+    }
     settle(&mut fs.foreign, &format!("{key}."), OF_FS)?;
     check_queues(key, (fs.num_queues, 1), fs.queue_size)?;
     if Tag::new(&fs.tag).is_none() {
         return Err(invalid(format!("{key}.tag"), "1 to 36 bytes of text"));
     }
     if fs.dir.is_none() {
-        let hint = "there are no vhost-user sockets: name a folder with 'dir', which the guest may read";
-        return Err(unsupported(format!("{key}.socket"), hint));
+        return Err(no_socket());
     }
     Ok(())
 }
@@ -399,6 +407,18 @@ mod tests {
             let error = checked(config.clone(), TdPolicy::WhenAsked).expect_err(&config.to_string());
             let said = error.to_string();
             assert!(said.starts_with(&format!("{key}: ")), "{config}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_folder_behind_a_socket_is_refused_with_what_to_do_instead() {
+        for fs in [
+            json!({"tag": "a", "socket": "b"}),
+            json!({"tag": "a"}),
+            json!({"tag": "a", "socket": "b", "dir": "c"}),
+        ] {
+            let error = checked(json!({"fs": [fs]}), TdPolicy::WhenAsked).unwrap_err().to_string();
+            assert!(error.contains("name a folder with 'dir'"), "{error}");
         }
     }
 

@@ -6,6 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// What such text looks like, as a regular expression: 96 or 64 hexadecimal digits, or base64, in which a digest ends with one sign
+/// that fills it up.
+pub(crate) const ID_PATTERN: &str =
+    "^([0-9a-fA-F]{96}|[0-9a-fA-F]{64}|[0-9a-zA-Z+/]{64}|[0-9a-zA-Z+/]{42}[048AEIMQUYcgkosw]=)$";
 /// Bytes of MRCONFIGID.
 pub const MEASUREMENT_BYTES: usize = 48;
 /// Bytes of a SHA-256 digest, which stands in front of zeros.
@@ -89,6 +93,27 @@ mod tests {
         padded[32..].fill(0);
         for text in [&hex[..64], &STANDARD.encode(&whole[..32])] {
             assert_eq!(ConfigIdText::parse(text).unwrap().id(), padded, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_of_an_id_is_what_is_read_as_one() {
+        let pattern = regex_lite::Regex::new(ID_PATTERN).unwrap();
+        let digest = STANDARD.encode([0xA5; 32]);
+        for text in [
+            "5a".repeat(48),
+            "5A".repeat(32),
+            STANDARD.encode([0xFB; 48]),
+            digest.clone(),
+            digest.replace('=', ""),
+            digest.replace("U=", "V="),
+            format!("{digest}="),
+            "5a".repeat(33),
+            "zz".repeat(48),
+            "-".repeat(64),
+            String::new(),
+        ] {
+            assert_eq!(pattern.is_match(&text), ConfigIdText::parse(&text).is_some(), "{text}");
         }
     }
 

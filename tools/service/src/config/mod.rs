@@ -20,12 +20,15 @@ mod platform;
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
-pub(crate) use check::{ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, built_in, built_ins, is_boot_shim};
+pub(crate) use check::{
+    CMDLINE_MAX, ID_MAX, QUEUE_MAX, QUEUE_PLACES, RANDOM, SERIAL_PATTERN, built_in, built_ins, is_boot_shim,
+};
 pub use cpus::{CpuTopology, CpusConfig};
 pub use devices::{
     ConsoleConfig, ConsoleMode, DiskConfig, FsConfig, MacText, NetConfig, RngConfig, VsockConfig,
 };
 pub use foreign::Foreign;
+pub(crate) use ids::ID_PATTERN;
 pub use ids::{ConfigIdText, MEASUREMENT_BYTES};
 pub use memory::MemoryConfig;
 pub use payload::PayloadConfig;

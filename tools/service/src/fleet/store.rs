@@ -248,8 +248,12 @@ impl Store {
 /// A piece of a file.
 fn piece(path: &Path, from: u64, most: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
+    // A place behind what a file system can hold is an error to it, not one without bytes.
+    if from >= file.metadata()?.len() {
+        return Ok(bytes);
+    }
+    file.seek(SeekFrom::Start(from))?;
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -269,6 +273,25 @@ mod tests {
     fn record(name: &str) -> Record {
         let request = serde_json::from_value(json!({"payload": {"firmware": "hello-td"}})).unwrap();
         Record::new(name.to_owned(), request)
+    }
+
+    #[test]
+    fn behind_the_end_of_a_file_there_is_nothing_however_far_behind() {
+        let path = std::env::temp_dir().join(format!("tdvisor-piece-{}", std::process::id()));
+        fs::write(&path, "line\n").unwrap();
+        let largest = i64::MAX as u64;
+        for (from, bytes) in [
+            (0, "line\n"),
+            (4, "\n"),
+            (5, ""),
+            (largest, ""),
+            (largest + 1, ""),
+            (u64::MAX - 1, ""),
+            (u64::MAX, ""),
+        ] {
+            assert_eq!(piece(&path, from, u64::MAX).unwrap(), bytes.as_bytes(), "from {from}");
+        }
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -13,7 +13,9 @@
 //! asked for. More is had of a TD that was asked for as inspectable, which its description, events and report say: by its dump, if
 //! it was asked for with one, and by its debugger, at a socket of the service's user.
 
+mod asked;
 mod error;
+mod number;
 mod openapi;
 mod requests;
 mod routes;
@@ -93,7 +95,7 @@ impl Call<'_> {
         Ok(value)
     }
 
-    /// A number of the query, in decimal digits or hexadecimal ones after `0x`; a name that the route does not have is refused.
+    /// A number of the query; a name that the route does not have is refused.
     fn number(&self, name: &'static str, others: &[&str], default: u64) -> Result<u64, TdError> {
         let mut found = default;
         for pair in
@@ -102,10 +104,7 @@ impl Call<'_> {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let bad = || TdError::Query(pair.to_owned());
             if key == name {
-                found = match value.strip_prefix("0x") {
-                    Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| bad())?,
-                    None => value.parse().map_err(|_| bad())?,
-                };
+                found = number::parse(value).ok_or_else(bad)?;
             } else if !others.contains(&key) {
                 return Err(bad());
             }

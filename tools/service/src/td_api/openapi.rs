@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::number;
 use super::routes::{ROUTES, Route, Says, methods};
 use super::schemas::schemas;
 
@@ -40,10 +41,28 @@ fn parameters(route: &Route) -> Vec<Value> {
         .contains("{td}")
         .then(|| json!({"name": "td", "in": "path", "required": true, "schema": reference("Name")}));
     let number = |name: &&str| {
-        let schema = json!({"type": "string", "pattern": "^(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})$"});
+        let schema = json!({"type": "string", "pattern": number::pattern(),
+            "description": "64 bits, in decimal digits or in hexadecimal ones after 0x"});
         json!({"name": name, "in": "query", "required": false, "schema": schema})
     };
     td.into_iter().chain(route.query.iter().map(number)).collect()
+}
+
+/// What can be asked of a TD that was made: its name is in the answer.
+fn links() -> Value {
+    let of_td = ROUTES.iter().filter(|route| route.path.contains("{td}"));
+    let link = |route: &Route| {
+        let method = route.verb.method().as_str().to_ascii_lowercase();
+        // A pointer into this document, in a URI.
+        let path = route.path.replace('/', "~1").replace('{', "%7B").replace('}', "%7D");
+        let name = format!("{method}{}", route.path.rsplit_once("{td}").map_or("", |(_, rest)| rest))
+            .replace('/', "-");
+        (
+            name,
+            json!({"operationRef": format!("#/paths/{path}/{method}"), "parameters": {"td": "$response.body#/name"}}),
+        )
+    };
+    Value::Object(of_td.map(link).collect())
 }
 
 fn operation(route: &Route) -> Value {
@@ -58,6 +77,9 @@ fn operation(route: &Route) -> Value {
     let mut good = json!({"description": "Done"});
     if let Some((kind, schema)) = content {
         good["content"] = json!({kind: {"schema": schema}});
+    }
+    if matches!(route.says, Says::Made(_)) {
+        good["links"] = links();
     }
     responses.insert(status.to_owned(), good);
     for status in OF_ANY_REQUEST.iter().chain(route.errors) {
@@ -114,6 +136,20 @@ mod tests {
     #[test]
     fn every_schema_is_there_and_used() {
         every_schema_is_used(&openapi());
+    }
+
+    #[test]
+    fn the_answer_with_a_new_td_names_every_operation_that_asks_for_a_td() {
+        let document = openapi();
+        let links = document["paths"]["/td/v1/tds"]["post"]["responses"]["201"]["links"].as_object().unwrap();
+        for link in links.values() {
+            let pointer = link["operationRef"].as_str().unwrap().strip_prefix('#').unwrap();
+            let pointer = pointer.replace("%7B", "{").replace("%7D", "}");
+            let operation = document.pointer(&pointer).unwrap_or_else(|| panic!("{pointer}"));
+            assert_eq!(operation["parameters"][0]["name"], "td", "{pointer}");
+            assert_eq!(link["parameters"], json!({"td": "$response.body#/name"}), "{pointer}");
+        }
+        assert_eq!(links.len(), ROUTES.iter().filter(|route| route.path.contains("{td}")).count());
     }
 
     #[test]

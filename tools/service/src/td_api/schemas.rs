@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::built_ins;
+use super::asked::{self, maybe, needs};
 use crate::fleet::Phase;
 use crate::worker::NAME_MAX;
 
-fn of(schema: &str) -> Value {
+pub(super) fn of(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
@@ -14,8 +14,14 @@ fn object(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "properties": properties, "required": required})
 }
 
+/// A schema that says more.
+fn with(word: &str, more: Value, mut schema: Value) -> Value {
+    schema[word] = more;
+    schema
+}
+
 /// An object that takes no other keys.
-fn closed(required: &[&str], properties: Value) -> Value {
+pub(super) fn closed(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
@@ -24,7 +30,7 @@ fn text(what: &str) -> Value {
 }
 
 /// The absolute path of something.
-fn path(of: &str) -> Value {
+pub(super) fn path(of: &str) -> Value {
     json!({"type": "string", "description": format!("The absolute path of {of}"), "pattern": "^/"})
 }
 
@@ -43,6 +49,8 @@ fn list(items: Value) -> Value {
 /// All schemas by their names.
 pub(super) fn schemas() -> Map<String, Value> {
     let phases: Vec<&str> = Phase::ALL.iter().map(|phase| phase.name()).collect();
+    // Both have what the TD holds.
+    let looks_inside = ["dump", "gdb"].map(|key| needs(key, "inspectable"));
     let all = [
         (
             "Error",
@@ -79,55 +87,36 @@ pub(super) fn schemas() -> Map<String, Value> {
         ),
         (
             "TdRequest",
-            closed(
-                &["payload"],
-                json!({
-                    "name": of("Name"),
-                    "vcpus": {"type": "integer", "minimum": 1, "default": 1},
-                    "memory": {"type": "integer", "minimum": 0, "default": 512u64 << 20, "multipleOf": 4096},
-                    "payload": of("TdPayload"),
-                    "disks": list(of("TdDisk")),
-                    "network": {"type": "boolean", "default": false,
-                        "description": "A network in user mode that reaches nothing outside"},
-                    "trace": {"type": "boolean", "default": false,
-                        "description": "Whether its SEAMCALLs are written down, with their registers"},
-                    "inspector": {"type": "boolean", "default": false,
-                        "description": "Whether the inspector's page of it can be had: its last calls are kept while it runs"},
-                    "inspectable": {"type": "boolean", "default": false,
-                        "description": "Whether the host may look at what the TD holds"},
-                    "dump": {"type": "boolean", "default": false,
-                        "description": "Whether it is dumped when it has ended, and can be while it is paused; it has to be inspectable"},
-                    "gdb": {"type": "boolean", "default": false,
-                        "description": "Whether gdb debugs it, which has to be inspectable: it waits before its first instruction until gdb comes"},
-                    "inject": text("SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`"),
-                }),
+            with(
+                "allOf",
+                json!(looks_inside),
+                closed(
+                    &["payload"],
+                    json!({
+                        "name": asked::name(),
+                        "vcpus": asked::vcpus(),
+                        "memory": asked::memory(512 << 20),
+                        "payload": of("TdPayload"),
+                        "disks": list(of("TdDisk")),
+                        "network": {"type": "boolean", "default": false,
+                            "description": "A network in user mode that reaches nothing outside"},
+                        "trace": {"type": "boolean", "default": false,
+                            "description": "Whether its SEAMCALLs are written down, with their registers"},
+                        "inspector": {"type": "boolean", "default": false,
+                            "description": "Whether the inspector's page of it can be had: its last calls are kept while it runs"},
+                        "inspectable": {"type": "boolean", "default": false,
+                            "description": "Whether the host may look at what the TD holds"},
+                        "dump": {"type": "boolean", "default": false,
+                            "description": "Whether it is dumped when it has ended, and can be while it is paused; it has to be inspectable"},
+                        "gdb": {"type": "boolean", "default": false,
+                            "description": "Whether gdb debugs it, which has to be inspectable: it waits before its first instruction until gdb comes"},
+                        "inject": maybe(text("SEAMCALLs that fail on purpose, in the grammar of `tdvisor run --inject`")),
+                    }),
+                ),
             ),
         ),
-        (
-            "TdPayload",
-            closed(
-                &[],
-                json!({
-                    "firmware": {"type": "string", "pattern": format!("^(/|({})$)", built_ins().join("|")),
-                        "description": "A TDVF image: an absolute path, or the name of a built-in one"},
-                    "kernel": path("a Linux kernel"),
-                    "cmdline": text("The kernel's command line, or the command of a built-in guest"),
-                    "initramfs": path("the kernel's initial RAM disk"),
-                    "mrconfigid": text("48 bytes, or a digest of 32, in hexadecimal or base64"),
-                }),
-            ),
-        ),
-        (
-            "TdDisk",
-            closed(
-                &["path"],
-                json!({
-                    "path": path("its image, which is raw"),
-                    "readonly": {"type": "boolean", "default": false},
-                    "serial": text("What a guest finds it by: at most 20 characters"),
-                }),
-            ),
-        ),
+        ("TdPayload", asked::payload()),
+        ("TdDisk", asked::disk()),
         (
             "Measurements",
             object(
@@ -217,6 +206,13 @@ mod tests {
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
         for (pointer, schema) in [("", "TdRequest"), ("/payload", "TdPayload"), ("/disks/0", "TdDisk")] {
             let value = whole.pointer(pointer).unwrap();
+            let forms = schemas[schema]["oneOf"].as_array();
+            for form in forms.into_iter().flatten() {
+                assert_eq!(keys(value), keys(&form["properties"]), "{schema}");
+            }
+            if forms.is_some() {
+                continue;
+            }
             let properties = &schemas[schema]["properties"];
             assert_eq!(keys(value), keys(properties), "{schema}");
             for (key, property) in properties.as_object().unwrap() {

@@ -1,13 +1,15 @@
 //! What an OpenAPI document says of a request, compared with what came of it: the status, and the schema of the body.
 
+mod schema;
+
 use http::Method;
 use serde_json::{Map, Value};
 use tdvisor_service::http::Reply;
 
+pub use schema::mismatch;
+
 /// The status of a path that the document does not have.
 const NO_PATH: u16 = 404;
-/// Schemas inside of schemas that are followed: ours end far before.
-const DEEPEST: usize = 64;
 
 /// An answer.
 #[derive(Clone, Copy)]
@@ -98,83 +100,8 @@ impl Described {
         // Bytes and text have no form.
         let schema = content.get("application/json").map(|content| &content["schema"])?;
         match serde_json::from_slice::<Value>(body) {
-            Ok(value) => self.mismatch(&value, schema, "the body", 0),
+            Ok(value) => mismatch(&self.document, &value, schema, "the body"),
             Err(error) => Some(format!("no JSON: {error}")),
         }
-    }
-
-    /// Where a value is not what a schema says, for the words that our schemas have.
-    fn mismatch(&self, value: &Value, schema: &Value, at: &str, depth: usize) -> Option<String> {
-        assert!(depth < DEEPEST, "{at}: the schemas do not end");
-        if let Some(name) = schema["$ref"].as_str() {
-            let schema = self.document.pointer(name.trim_start_matches('#')).expect("a schema that is there");
-            return self.mismatch(value, schema, at, depth + 1);
-        }
-        if value.is_null() && schema["nullable"] == true {
-            return None;
-        }
-        let all_of = schema["allOf"].as_array().into_iter().flatten();
-        let problem = all_of.map(|part| self.mismatch(value, part, at, depth + 1)).find(Option::is_some);
-        if let Some(problem) = problem {
-            return problem;
-        }
-        if let Some(problem) = simple_mismatch(value, schema) {
-            return Some(format!("{at} is {value}, {problem}"));
-        }
-        if let Value::Array(list) = value {
-            return list.iter().zip(0..).find_map(|(item, index)| {
-                self.mismatch(item, schema.get("items")?, &format!("{at}[{index}]"), depth + 1)
-            });
-        }
-        let object = value.as_object()?;
-        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let missing = required.clone().find(|key| !object.contains_key(*key));
-        if let Some(key) = missing {
-            return Some(format!("{at} has no {key}"));
-        }
-        object.iter().find_map(|(key, value)| {
-            let at = format!("{at}.{key}");
-            match (schema["properties"].get(key), &schema["additionalProperties"]) {
-                (Some(schema), _) => self.mismatch(value, schema, &at, depth + 1),
-                (None, Value::Bool(false)) => Some(format!("{at} is not described")),
-                (None, Value::Object(_)) => {
-                    self.mismatch(value, &schema["additionalProperties"], &at, depth + 1)
-                }
-                (None, _) => None,
-            }
-        })
-    }
-}
-
-/// What of a schema's words a value itself breaks.
-fn simple_mismatch(value: &Value, schema: &Value) -> Option<&'static str> {
-    let is = |kind: &str| match kind {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "number" => value.is_number(),
-        "null" => value.is_null(),
-        other => panic!("the type {other}"),
-    };
-    let is_of_type = match &schema["type"] {
-        Value::Null => true,
-        Value::String(kind) => is(kind),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(is),
-        other => panic!("the type {other}"),
-    };
-    let number = value.as_f64();
-    let bound = |word: &str| schema[word].as_f64();
-    let below = number.zip(bound("minimum")).is_some_and(|(number, least)| number < least);
-    let above = number.zip(bound("maximum")).is_some_and(|(number, most)| number > most);
-    let items = value.as_array().map(Vec::len).zip(schema["minItems"].as_u64());
-    match () {
-        () if !is_of_type => Some("of another type"),
-        () if below => Some("less than its minimum"),
-        () if above => Some("more than its maximum"),
-        () if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) => Some("none of its values"),
-        () if items.is_some_and(|(items, least)| (items as u64) < least) => Some("too short"),
-        () => None,
     }
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use crate::described::{Described, Said};
+use crate::described::{Described, Said, mismatch};
 
 fn described() -> Described {
     let text = |kind: serde_json::Value| json!({"content": {"application/json": {"schema": kind}}});
@@ -88,4 +88,34 @@ fn a_status_or_a_body_that_is_not_described_is_named() {
         let problem = described.problem(&method, target, said).unwrap_or_default();
         assert!(problem.contains(words), "{method} {target} {status} {body}: {problem:?}");
     }
+}
+
+#[test]
+fn each_word_of_a_schema_is_looked_at() {
+    let needs =
+        json!({"if": {"required": ["a"], "properties": {"a": {"const": true}}}, "then": {"required": ["b"]}});
+    for (schema, good, bad, words) in [
+        (json!({"const": 1}), json!(1), json!(2), "another value"),
+        (json!({"multipleOf": 4}), json!(8), json!(6), "no multiple"),
+        (json!({"minLength": 2}), json!("éé"), json!("é"), "too short"),
+        (json!({"maxLength": 2}), json!("éé"), json!("ééé"), "too long"),
+        (json!({"pattern": "^[a-c]{2}$"}), json!("ab"), json!("abc"), "not of its pattern"),
+        (json!({"allOf": [{"minimum": 1}, {"maximum": 3}]}), json!(3), json!(4), "more than its maximum"),
+        (json!({"anyOf": [{"type": "null"}, {"const": 1}]}), json!(null), json!(2), "none of its schemas"),
+        (json!({"oneOf": [{"minimum": 1}, {"minimum": 3}]}), json!(2), json!(3), "2 of its schemas"),
+        (json!({"items": {"type": "null"}}), json!([null]), json!([null, 1]), "the value[1]"),
+        (needs.clone(), json!({"a": true, "b": 1}), json!({"a": true}), "has no b"),
+        (needs.clone(), json!({"a": false}), json!({"a": true, "c": 1}), "has no b"),
+        (needs, json!({}), json!({"a": true, "c": 1}), "has no b"),
+    ] {
+        assert_eq!(mismatch(&json!({}), &good, &schema, "the value"), None, "{schema}");
+        let problem = mismatch(&json!({}), &bad, &schema, "the value").unwrap_or_default();
+        assert!(problem.contains(words), "{schema}, {bad}: {problem:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the word uniqueItems of a schema")]
+fn a_word_of_a_schema_that_nobody_looks_at_is_no_schema_that_all_fits() {
+    mismatch(&json!({}), &json!([]), &json!({"uniqueItems": true}), "the value");
 }

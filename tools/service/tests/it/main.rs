@@ -11,6 +11,7 @@ mod place;
 mod tds;
 
 mod api;
+mod asked;
 mod clients;
 mod crate_client;
 mod described_itself;
