@@ -46,7 +46,7 @@ rm -rf "$root"
 mkdir -p "$root"/{bin,dev,proc,sys,tmp,mnt}
 install -m 755 "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init" "$root/init"
-for program in kvm-vm-types run-td; do
+for program in kvm-vm-types run-td unix-http; do
     gcc -Os -static -Wall -Wextra -Werror -o "$root/bin/$program" "$here/$program.c"
     strip "$root/bin/$program"
 done

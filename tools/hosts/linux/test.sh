@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# TDs on Linux's KVM, on the emulated server: `tdvisor run --backend kvm` as an unmodified kernel's only program. Prints TAP.
+# TDs on Linux's KVM, on the emulated server: `tdvisor run --backend kvm`, or `tdvisor serve`, as an unmodified kernel's only program. Prints TAP.
 #
 #   tools/hosts/linux/test.sh [CASE…]      all if none is named:
-#       hello small two linux faults row three killed doctor selftest quote qgs     see kvm-cases
+#       hello small two linux faults row three killed doctor selftest quote qgs serve     see kvm-cases
 #       nodevice locked full      what the doctor says, and with what a TD is refused, without the device, the right to open it,
 #                         and room for one more TD
 #       kexec             a second kernel, started by the first without a reset of the platform
@@ -200,7 +200,7 @@ case_passes() {
     esac
 }
 
-all=(hello small two linux faults row three killed doctor selftest quote qgs nodevice locked full
+all=(hello small two linux faults row three killed doctor selftest quote qgs serve nodevice locked full
     kexec without:{vmx,memory-encryption,key-ids,seam-range,movdir64b,tdx})
 [ $# = 0 ] || all=("$@")
 echo "TAP version 13"

@@ -220,6 +220,11 @@ impl Error {
         Self { asked, errno: refusal.errno, module }
     }
 
+    /// Whether there is no room for one more TD, and may be when another has ended: key ids, or the cgroup's limit.
+    pub const fn is_full(&self) -> bool {
+        matches!((self.asked, self.errno.0), (Asked::InitVm, libc::ENOSPC | libc::EBUSY))
+    }
+
     /// What to do about it, where that is known.
     pub const fn advice(&self) -> Option<&'static str> {
         use Asked as A;

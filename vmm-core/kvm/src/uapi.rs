@@ -25,6 +25,14 @@ pub mod request {
     pub const SET_TSC_KHZ: u32 = 0xaea2;
     /// KVM_PRE_FAULT_MEMORY.
     pub const PRE_FAULT_MEMORY: u32 = 0xc040_aed5;
+    /// KVM_SIGNAL_MSI.
+    pub const SIGNAL_MSI: u32 = 0x4020_aea5;
+    /// KVM_SET_MEMORY_ATTRIBUTES.
+    pub const SET_MEMORY_ATTRIBUTES: u32 = 0x4020_aed2;
+
+    /// All that a TD is asked once it is built, for whoever allows a process no more: its vCPUs run, messages are sent to them,
+    /// memory changes sides and is mapped ahead.
+    pub const WHILE_IT_RUNS: [u32; 4] = [RUN, PRE_FAULT_MEMORY, SIGNAL_MSI, SET_MEMORY_ATTRIBUTES];
 }
 
 /// What a [`TdxCommand`] asks for (`enum kvm_tdx_cmd_id`).

@@ -8,7 +8,7 @@ use tdvisor_monitor::{Conversion, Listener, Monitor, QuoteUnavailable};
 use tdvisor_vm::{Ending, Partition};
 
 use crate::bell::Bell;
-use crate::inspect::live::{Live, RunningTd};
+use crate::inspect::live::Live;
 use crate::session::Watch;
 
 /// What happens to a TD while it runs.
@@ -47,7 +47,7 @@ pub(crate) struct Driver<'a, P: Partition> {
     /// What whoever feeds a device rings, and whoever pauses the TD.
     pub(crate) bell: &'a Bell,
     /// What the watch may look at while the TD runs.
-    pub(crate) live: Option<&'a dyn RunningTd>,
+    pub(crate) live: Live<'a>,
     /// Hears, once, that every vCPU has its thread and is about to run.
     pub(crate) has_begun: &'a (dyn Fn() + Sync),
     /// What the TD is paused by.
@@ -195,9 +195,7 @@ impl<P: Partition> Driver<'_, P> {
                 self.bell.ring();
                 (self.has_ended)(&ending);
             }
-            if let Some(live) = self.live {
-                watch.running(Live::Td(live));
-            }
+            watch.running(self.live);
             watch.wait();
         }
         // It may have ended, and every vCPU with it, since the last look.

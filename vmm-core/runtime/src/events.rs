@@ -6,7 +6,7 @@
 //!
 //! | event | with |
 //! |---|---|
-//! | `booted` | `schema`, the version of this form; `vcpus`; `inspectable`: whether somebody may look into the TD |
+//! | `booted` | `schema`, the version of this form; `vcpus`; `backend`: `emulated` or `kvm`; `inspectable`: whether somebody may look into the TD, which nobody may into one of KVM |
 //! | `paused`, `resumed` | |
 //! | `conversion` | `vcpu`, `gpa`, `bytes`, and `to`: `private` or `shared` |
 //! | `quote` | `vcpu`; `bytes` of the quote, or `error` |
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use tdvisor_base::Side;
 use tdvisor_vm::Ending;
 
+use crate::backend::BackendKind;
 use crate::drive::Happening;
 use crate::dump::Secrecy;
 
@@ -31,9 +32,16 @@ use crate::dump::Secrecy;
 pub const SCHEMA: u32 = 1;
 
 /// The line of a TD whose vCPUs are about to run.
-pub fn booted(vcpus: u32, secrecy: Secrecy, at: Duration) -> String {
+pub fn booted(vcpus: u32, backend: BackendKind, secrecy: Secrecy, at: Duration) -> String {
     let inspectable = secrecy == Secrecy::Inspectable;
-    line(json!({"event": "booted", "schema": SCHEMA, "vcpus": vcpus, "inspectable": inspectable}), at)
+    let value = json!({
+        "event": "booted",
+        "schema": SCHEMA,
+        "vcpus": vcpus,
+        "backend": backend,
+        "inspectable": inspectable,
+    });
+    line(value, at)
 }
 
 /// The line of something that happened while a TD runs.
@@ -102,7 +110,7 @@ mod tests {
         let message = "a \"message\"\nof two lines".to_owned();
         let fatal: Ending<String> = Ending::FatalError { code: 1, message };
         for (line, name) in [
-            (booted(2, Secrecy::Inspectable, AT), "booted"),
+            (booted(2, BackendKind::Emulated, Secrecy::Inspectable, AT), "booted"),
             (happened(&Happening::Paused, AT), "paused"),
             (happened(&Happening::Resumed, AT), "resumed"),
             (happened(&Happening::Converted(conversion), AT), "conversion"),
@@ -120,6 +128,7 @@ mod tests {
         }
         let value = parsed(&happened(&Happening::Converted(conversion), AT));
         assert_eq!((&value["gpa"], &value["to"]), (&json!("0x1000"), &json!("shared")));
-        assert_eq!(parsed(&booted(2, Secrecy::Kept, AT))["inspectable"], json!(false));
+        let value = parsed(&booted(2, BackendKind::Kvm, Secrecy::Kept, AT));
+        assert_eq!((&value["backend"], &value["inspectable"]), (&json!("kvm"), &json!(false)));
     }
 }

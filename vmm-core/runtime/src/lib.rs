@@ -18,6 +18,7 @@
     warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
 )]
 
+pub mod backend;
 pub mod bell;
 pub mod board;
 pub mod debugger;

@@ -2,7 +2,8 @@
 //!
 //! # Protocol
 //! [`Metrics`] is made once in a process. Each TD has a [`TdMetrics`], which is given every call of the TD's machine (as
-//! [`CallObserver`] of its [`Trace`](machine_emu::trace::Trace)) and every [`Event`] of its session. [`Metrics::text`] gives
+//! [`CallObserver`] of its [`Trace`](machine_emu::trace::Trace)) and every [`Event`] of its session; one on KVM, whose calls are
+//! the kernel's, every [`KvmEvent`] and, now and then, what its exits are by then ([`TdMetrics::kvm_exits`]). [`Metrics::text`] gives
 //! all of them in the OpenMetrics form, at any time.
 //!
 //! | metric | kind | labels |
@@ -11,6 +12,7 @@
 //! | `tdvisor_seamcall_duration_seconds` | histogram: all leaves but TDH.VP.ENTER, whose time is the guest's | |
 //! | `tdvisor_busy_retries_total` | counter: calls that found the module busy | `leaf` |
 //! | `tdvisor_td_exits_total` | counter | `td`, `vcpu`, `reason` |
+//! | `tdvisor_kvm_exits_total` | counter: how often KVM came back from a TD's vCPUs | `td`, `reason` |
 //! | `tdvisor_ept_violations_total` | counter | |
 //! | `tdvisor_td_private_bytes` | gauge | `td`, `level` |
 //! | `tdvisor_td_shared_bytes` | gauge: what is mapped of it, as [`TdMetrics::shared`] was told last | `td`, `level` |
@@ -20,7 +22,7 @@
 //! | `tdvisor_build_info` | info | `version` |
 //!
 //! # Bounds
-//! What a guest chooses names no label: reasons are [`ExitKind`]s, leaves are those of SEAMCALLs that the host made, and
+//! What a guest chooses names no label: reasons are [`ExitKind`]s, or KVM's, leaves are those of SEAMCALLs that the host made, and
 //! [`TdMetrics::forget`] takes away what is named after a TD.
 
 use std::collections::BTreeMap;
@@ -37,15 +39,17 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use td_host::platform::LpId;
-use td_host::td::Ending;
 use td_host::vcpu::ExitKind;
 use tdvisor_base::{Level, Side};
+use tdvisor_kvm::ExitKind as KvmExitKind;
+use tdvisor_vm::Ending;
 use tdx_module_iface::exit::ExitReason;
 use tdx_module_iface::handles::GpaLevel;
 use tdx_module_iface::tdh::TdExit;
 use tdx_module_iface::{LeafWord, Status, StatusCode, TdhLeaf};
 
 use crate::drive::Happening;
+use crate::kvm::KvmEvent;
 use crate::machine::Event;
 use crate::report::{Audit, Report};
 
@@ -92,6 +96,7 @@ pub struct Metrics {
     durations: Histogram,
     busy: Family<Labels, Counter>,
     exits: Family<Labels, Counter>,
+    kvm_exits: Family<Labels, Counter>,
     violations: Counter,
     private: Family<Labels, Gauge>,
     shared: Family<Labels, Gauge>,
@@ -115,6 +120,7 @@ impl Metrics {
             durations: Histogram::new(exponential_buckets(FIRST_BUCKET, BUCKET_FACTOR, BUCKETS)),
             busy: Family::default(),
             exits: Family::default(),
+            kvm_exits: Family::default(),
             violations: Counter::default(),
             private: Family::default(),
             shared: Family::default(),
@@ -135,6 +141,7 @@ impl Metrics {
         );
         registry.register("busy_retries", "SEAMCALLs that found the module busy", all.busy.clone());
         registry.register("td_exits", "How often vCPUs left their guests", all.exits.clone());
+        registry.register("kvm_exits", "How often KVM came back from vCPUs", all.kvm_exits.clone());
         registry.register("ept_violations", "Exits for memory that was not mapped", all.violations.clone());
         registry.register("td_private_bytes", "Private memory by the size of its pages", all.private.clone());
         registry.register(
@@ -173,6 +180,7 @@ impl Metrics {
             td: name.into(),
             state: Mutex::new(State::Building),
             exits: Mutex::default(),
+            kvm_exits: Mutex::default(),
         };
         self.count(State::Building).inc();
         Arc::new(td)
@@ -191,6 +199,8 @@ pub struct TdMetrics {
     state: Mutex<State>,
     /// What was counted of its exits, by vCPU and reason.
     exits: Mutex<BTreeMap<(u32, ExitKind), Counter>>,
+    /// How many of its exits from KVM were counted, by reason.
+    kvm_exits: Mutex<BTreeMap<KvmExitKind, u64>>,
 }
 
 impl TdMetrics {
@@ -198,12 +208,37 @@ impl TdMetrics {
     pub fn event(&self, event: &Event<'_>) {
         match event {
             Event::BringUp(_) | Event::Build(_) | Event::Built => {}
-            Event::Running | Event::Happened(Happening::Resumed) => self.is(State::Running),
-            Event::Happened(Happening::Paused) => self.is(State::Paused),
-            Event::Happened(Happening::Quoted { .. }) => {}
-            Event::Ended(Ending::Died(_)) => self.is(State::Died),
-            Event::Ended(_) => self.is(State::Ended),
-            Event::Happened(Happening::Converted(conversion)) => {
+            Event::Running => self.is(State::Running),
+            Event::Happened(happening) => self.happened(happening),
+            Event::Ended(ending) => self.ended(ending),
+        }
+    }
+
+    /// Takes note of an event of the session of a TD on KVM.
+    pub fn kvm_event(&self, event: &KvmEvent<'_>) {
+        match event {
+            KvmEvent::Added { .. } | KvmEvent::Built => {}
+            KvmEvent::Running => self.is(State::Running),
+            KvmEvent::Happened(happening) => self.happened(happening),
+            KvmEvent::Ended(ending) => self.ended(ending),
+        }
+    }
+
+    /// Takes note of how often KVM has come back from the TD's vCPUs by now.
+    pub fn kvm_exits(&self, exits: &BTreeMap<KvmExitKind, u64>) {
+        let mut counted = lock(&self.kvm_exits);
+        for (reason, now) in exits {
+            let before = counted.insert(*reason, *now).unwrap_or_default();
+            self.all.kvm_exits.get_or_create(&self.of_kvm_exit(*reason)).inc_by(now.saturating_sub(before));
+        }
+    }
+
+    fn happened(&self, happening: &Happening) {
+        match happening {
+            Happening::Resumed => self.is(State::Running),
+            Happening::Paused => self.is(State::Paused),
+            Happening::Quoted { .. } => {}
+            Happening::Converted(conversion) => {
                 let direction = match conversion.to {
                     Side::Private => "private",
                     Side::Shared => "shared",
@@ -219,6 +254,18 @@ impl TdMetrics {
             let bytes = i64::try_from(mapped.leaves(level).saturating_mul(level.bytes())).unwrap_or(i64::MAX);
             self.all.shared.get_or_create(&self.of_level(level)).set(bytes);
         }
+    }
+
+    /// Takes note of how much private memory a TD has that goes on from a snapshot: of what came before there are no calls.
+    pub fn private(&self, mapped: &LevelCounts) {
+        for level in SIZES {
+            let bytes = i64::try_from(mapped.leaves(level).saturating_mul(level.bytes())).unwrap_or(i64::MAX);
+            self.all.private.get_or_create(&self.of_level(level)).set(bytes);
+        }
+    }
+
+    fn ended<D>(&self, ending: &Ending<D>) {
+        self.is(if matches!(ending, Ending::Died(_)) { State::Died } else { State::Ended });
     }
 
     /// Takes note of what is said of the TD at its end.
@@ -239,6 +286,9 @@ impl TdMetrics {
         for (vcpu, reason) in std::mem::take(&mut *lock(&self.exits)).into_keys() {
             self.all.exits.remove(&self.of_exit(vcpu, reason));
         }
+        for reason in std::mem::take(&mut *lock(&self.kvm_exits)).into_keys() {
+            self.all.kvm_exits.remove(&self.of_kvm_exit(reason));
+        }
     }
 
     fn is(&self, now: State) {
@@ -254,6 +304,10 @@ impl TdMetrics {
 
     fn of_exit(&self, vcpu: u32, reason: ExitKind) -> Labels {
         vec![("td", self.td.clone()), ("vcpu", vcpu.to_string()), ("reason", reason.to_string())]
+    }
+
+    fn of_kvm_exit(&self, reason: KvmExitKind) -> Labels {
+        vec![("td", self.td.clone()), ("reason", reason.to_string())]
     }
 
     fn exited(&self, lp: LpId, exit: &TdExit) {
@@ -399,6 +453,22 @@ mod tests {
         td.forget();
         assert!(!metrics.text().contains("gone"), "{}", metrics.text());
         has(&metrics, "tdvisor_td_state{state=\"ended\"} 0");
+    }
+
+    #[test]
+    fn exits_from_kvm_are_counted_once_however_often_they_are_told_and_go_with_their_td() {
+        let metrics = Metrics::new();
+        let td = metrics.td("one");
+        td.kvm_event(&KvmEvent::Running);
+        has(&metrics, "tdvisor_td_state{state=\"running\"} 1");
+        for io in [3, 3, 5] {
+            td.kvm_exits(&BTreeMap::from([(KvmExitKind::Io, io)]));
+        }
+        has(&metrics, "tdvisor_kvm_exits_total{td=\"one\",reason=\"IO\"} 5");
+        td.kvm_event(&KvmEvent::Ended(&Ending::Stopped));
+        has(&metrics, "tdvisor_td_state{state=\"ended\"} 1");
+        td.forget();
+        assert!(!metrics.text().contains("one"), "{}", metrics.text());
     }
 
     #[test]

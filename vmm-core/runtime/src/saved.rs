@@ -202,6 +202,22 @@ impl Ended<'_> {
     /// # Errors
     /// [`SaveTdError`]; the file is as it was.
     pub fn save(&self, path: &Path, what: &impl Serialize) -> Result<u64, SaveTdError> {
+        let machine = self.machine.platform().machine();
+        Ok(snapshot::write_file(path, Kind::Td, &self.state(what)?, machine.memory())?)
+    }
+
+    /// Writes a TD that froze, with what its owner wants to find again. It holds all that the TD keeps from its host: only its
+    /// owner should read it.
+    ///
+    /// # Errors
+    /// [`SaveTdError`]; what was written so far is no snapshot.
+    pub fn save_to(&self, out: impl Write, what: &impl Serialize) -> Result<(), SaveTdError> {
+        let machine = self.machine.platform().machine();
+        Ok(snapshot::write(out, Kind::Td, &self.state(what)?, machine.memory())?)
+    }
+
+    /// All but the memory.
+    fn state<'w, W: Serialize>(&self, what: &'w W) -> Result<State<&'w W>, SaveTdError> {
         if self.secrecy != Secrecy::Inspectable {
             return Err(SaveTdError::NotInspectable);
         }
@@ -222,7 +238,7 @@ impl Ended<'_> {
             hkids: [free, total, retired],
         };
         let Shape { hardware, memory, vcpus } = self.machine.shape();
-        let state = State {
+        Ok(State {
             what,
             hardware: SavedHardware::of(&hardware),
             memory,
@@ -230,9 +246,7 @@ impl Ended<'_> {
             machine: self.machine.platform().save().map_err(SaveTdError::Machine)?,
             host: host.into_vec(),
             session,
-        };
-        let emulated = self.machine.platform().machine();
-        Ok(snapshot::write_file(path, Kind::Td, &state, emulated.memory())?)
+        })
     }
 }
 

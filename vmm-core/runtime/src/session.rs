@@ -56,8 +56,7 @@ pub trait Watch: Sync {
     /// Ends the wait of the thread that watches: something was typed, or the machine has ended.
     fn ring(&self);
 
-    /// Called between two waits until every processor has stopped: whoever wants to know how the machine is doing looks now. A
-    /// session on KVM has nothing to look at, and does not call it.
+    /// Called between two waits until every processor has stopped: whoever wants to know how the machine is doing looks now.
     fn running(&self, _machine: Live<'_>) {}
 }
 
@@ -122,7 +121,7 @@ impl<'m, 'e> Session<'m, 'e> {
             vm: &self.td,
             monitor: &self.monitor,
             bell: &self.bell,
-            live: Some(&self),
+            live: Live::Td(&self),
             has_begun: &|| (self.events)(Event::Running),
             hold: self.pauser.hold(),
             turns: self.machine.platform().takes_turns().then_some(self.machine.platform() as &dyn Turns),

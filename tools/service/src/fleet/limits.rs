@@ -22,7 +22,7 @@ pub struct FleetLimits {
     pub vcpus: u32,
     /// Key ids of all TDs that run: each has one.
     pub key_ids: u32,
-    /// Bytes of the state directory that the consoles and dumps of all TDs may fill.
+    /// Bytes of the state directory that the consoles, dumps and snapshots of all TDs may fill.
     pub disk: u64,
     /// Bytes of the state directory that the SEAMCALLs of all TDs may fill, and their pages of the inspector.
     pub trace: u64,
@@ -99,6 +99,8 @@ pub(super) struct Kept {
     pub(super) inspector: bool,
     /// Bytes of what it held, at most.
     pub(super) dump: u64,
+    /// Bytes of its snapshots, at most: the last one, and one that is being written.
+    pub(super) snapshots: u64,
 }
 
 /// Bytes of the state directory.
@@ -153,9 +155,9 @@ impl Room {
 
     /// The part of the state directory that a TD of this kind may fill.
     fn files(&self, kept: Kept) -> Files {
-        let Kept { trace, inspector, dump } = kept;
+        let Kept { trace, inspector, dump, snapshots } = kept;
         Files {
-            disk: self.limits.td_disk.saturating_add(dump),
+            disk: self.limits.td_disk.saturating_add(dump).saturating_add(snapshots),
             trace: self.limits.td_trace.saturating_mul(u64::from(trace) + u64::from(inspector)),
         }
     }

@@ -16,6 +16,7 @@
 
 mod limits;
 mod metrics;
+mod quotes;
 mod store;
 mod td;
 mod worker;
@@ -29,12 +30,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tdvisor_runtime::backend::BackendKind;
+use tdvisor_runtime::kvm::NotOffered;
 
 use crate::config::ConfigError;
 use crate::worker::TdRequest;
 use crate::worker::protocol::{Order, Refusal};
 
 pub use limits::{FleetLimits, Over};
+pub use quotes::QuoteService;
 pub use td::{EventTail, Phase};
 
 use limits::{Kept, Room};
@@ -54,6 +58,23 @@ pub struct FleetOptions {
     pub limits: FleetLimits,
     /// Whether TDs run where the kernel has no seccomp.
     pub without_seccomp: bool,
+    /// Where quotes come from, if not from the workers of TDs on the emulated machine.
+    pub quotes: Option<QuoteService>,
+    /// Whether this machine's KVM runs TDs: [`offers_tds`](tdvisor_runtime::kvm::offers_tds), or what a test says instead.
+    pub kvm: fn() -> Result<(), NotOffered>,
+}
+
+impl FleetOptions {
+    /// Checks that the machine has what runs the TD.
+    fn check(&self, backend: BackendKind) -> Result<(), FleetError> {
+        let checked = match backend {
+            BackendKind::Emulated => Ok(()),
+            BackendKind::Kvm => (self.kvm)(),
+        };
+        checked.map_err(|why| {
+            FleetError::Config(ConfigError::Invalid { key: "backend".to_owned(), problem: why.to_string() })
+        })
+    }
 }
 
 /// Why the service does not do what it is asked.
@@ -81,8 +102,14 @@ pub enum FleetError {
     Store(io::Error),
     /// The TD was not asked for with this.
     NotAskedFor(&'static str),
+    /// Only the emulated machine has this of a TD, and KVM runs it.
+    OnlyEmulated(&'static str),
     /// The TD has not been dumped since it was booted last.
     NotDumped,
+    /// The TD has not been saved.
+    NotSaved,
+    /// The TD ended, and no snapshot was written.
+    SaveFailed(String),
     /// The service ends.
     Ending,
 }
@@ -101,9 +128,14 @@ impl fmt::Display for FleetError {
             Self::NoWorker(error) => write!(f, "no worker can be started: {error}"),
             Self::Store(error) => write!(f, "the state directory: {error}"),
             Self::NotAskedFor(what) => write!(f, "the TD was not asked for with {what}"),
+            Self::OnlyEmulated(what) => {
+                write!(f, "KVM runs the TD: {what} can be had of a TD on the emulated machine only")
+            }
             Self::NotDumped => {
                 f.write_str("the TD has not been dumped: it has to be paused and told to, or to end")
             }
+            Self::NotSaved => f.write_str("the TD has not been saved"),
+            Self::SaveFailed(why) => write!(f, "no snapshot was written: {why}"),
             Self::Ending => f.write_str("the service ends"),
         }
     }
@@ -157,7 +189,12 @@ impl fmt::Debug for Fleet {
 
 /// What is kept of a TD beside its console.
 const fn kept(request: &TdRequest) -> Kept {
-    Kept { trace: request.trace, inspector: request.inspector, dump: request.dump_max() }
+    Kept {
+        trace: request.trace,
+        inspector: request.inspector,
+        dump: request.dump_max(),
+        snapshots: request.snapshot_max().saturating_mul(2),
+    }
 }
 
 /// How long the numbers of a TD may take to come, when those of all are asked for.
@@ -212,6 +249,7 @@ impl Fleet {
     /// [`FleetError`]; nothing is left of it.
     pub fn create(&self, mut request: TdRequest) -> Result<Value, FleetError> {
         let config = request.check().map_err(FleetError::Config)?;
+        self.shared.options.check(request.backend)?;
         self.shared.room.check(config.memory.size, config.cpus.boot_vcpus).map_err(FleetError::Over)?;
         let mut tds = self.lock();
         if tds.ending {
@@ -262,6 +300,25 @@ impl Fleet {
             return Err(FleetError::Ending);
         }
         self.td(name)?.boot(deadline)
+    }
+
+    /// Saves a TD that runs, which ends it; gives the bytes of the snapshot.
+    ///
+    /// # Errors
+    /// [`FleetError`]; the last snapshot is as it was.
+    pub fn save(&self, name: &str, deadline: Instant) -> Result<Value, FleetError> {
+        self.td(name)?.save(deadline)
+    }
+
+    /// Runs a TD on from where it was saved last.
+    ///
+    /// # Errors
+    /// [`FleetError`]; it does not run then.
+    pub fn restore(&self, name: &str, deadline: Instant) -> Result<(), FleetError> {
+        if self.lock().ending {
+            return Err(FleetError::Ending);
+        }
+        self.td(name)?.restore(deadline)
     }
 
     /// Makes the vCPUs of a TD stand still.

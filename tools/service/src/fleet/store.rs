@@ -8,6 +8,8 @@
 //! DIR/tds/NAME/trace    its SEAMCALLs, if it was asked for with them
 //! DIR/tds/NAME/page     the inspector's page of it, if it was asked for with one
 //! DIR/tds/NAME/dump     what it held, if it was asked for as inspectable and with a dump
+//! DIR/tds/NAME/snapshot the TD as it was saved last, if it was asked for with snapshots and saved
+//! DIR/tds/NAME/saving   a snapshot that is being written, or was when its worker died: it is nothing until it is `snapshot`
 //! DIR/tds/NAME/gdb      while it runs, the socket of its debugger, if it was asked for with one
 //! DIR/tds/.new-NAME     a TD that is being created: it is nothing until it has its name
 //! ```
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tdvisor_runtime::backend::BackendKind;
 
 use crate::worker::{TdPayload, TdRequest, is_name};
 
@@ -64,6 +67,7 @@ impl Record {
             TdPayload { firmware: None, kernel: None, cmdline: None, initramfs: None, mrconfigid: None };
         let request = TdRequest {
             name: None,
+            backend: BackendKind::default(),
             vcpus: 0,
             memory: 0,
             payload,
@@ -73,6 +77,8 @@ impl Record {
             trace: false,
             inspector: false,
             inspectable: false,
+            deterministic: None,
+            snapshot: false,
             dump: false,
             gdb: false,
         };
@@ -162,6 +168,32 @@ impl Store {
         self.folder(name).join("dump")
     }
 
+    /// The file of a TD that was saved.
+    pub(super) fn snapshot_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("snapshot")
+    }
+
+    /// The file of a TD that is being saved.
+    pub(super) fn saving_path(&self, name: &str) -> PathBuf {
+        self.folder(name).join("saving")
+    }
+
+    /// Takes a whole snapshot in place of the one that is there.
+    pub(super) fn keep_snapshot(&self, name: &str) -> io::Result<()> {
+        fs::rename(self.saving_path(name), self.snapshot_path(name))?;
+        self.make_saving(name)
+    }
+
+    /// Makes the file that the next snapshot is written to.
+    fn make_saving(&self, name: &str) -> io::Result<()> {
+        create_file(&self.saving_path(name)).map(drop)
+    }
+
+    /// Bytes of a TD as it was saved last; `None` if it was not.
+    pub(super) fn saved(&self, name: &str) -> Option<u64> {
+        fs::metadata(self.snapshot_path(name)).ok().map(|data| data.len())
+    }
+
     /// The socket of a TD's debugger.
     pub(super) fn gdb_path(&self, name: &str) -> PathBuf {
         self.folder(name).join("gdb")
@@ -185,6 +217,7 @@ impl Store {
             ("trace", request.trace),
             ("page", request.inspector),
             ("dump", request.dump),
+            ("saving", request.snapshot),
         ]
         .into_iter()
         .filter_map(|(name, is_asked)| is_asked.then_some(name));

@@ -9,16 +9,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tdvisor_runtime::backend::BackendKind;
 use tracing::Span;
 
 use super::limits;
+use super::quotes::Fetcher;
 use super::store::{Kept, Record};
 use super::worker::{NoAnswer, Worker};
 use super::{FleetError, Shared};
 use crate::http::Source;
 use crate::logged;
 use crate::vm::Gate;
-use crate::worker::protocol::{Order, Plan, Said};
+use crate::worker::TdRequest;
+use crate::worker::protocol::{Order, Plan, QuotesFrom, Said};
 
 /// Events of a TD that are kept.
 const EVENTS: usize = 1024;
@@ -26,6 +29,9 @@ const EVENTS: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(25);
 /// What a worker is killed by that does what it may not (`SIGSYS`).
 const FORBIDDEN_CALL: i32 = 31;
+
+/// What a TD is not that is to be saved in another phase.
+const NOT_SAVED: &str = "is not saved: it has to run";
 
 /// How far a TD is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,23 @@ impl Phase {
             Self::Paused => "paused",
             Self::Ended => "ended",
             Self::Died => "died",
+        }
+    }
+}
+
+/// What a TD is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Image,
+    Snapshot,
+}
+
+impl Start {
+    /// What a TD is not that stands in no phase for it.
+    const fn refused(self) -> &'static str {
+        match self {
+            Self::Image => "is not booted",
+            Self::Snapshot => "is not restored",
         }
     }
 }
@@ -154,7 +177,9 @@ impl Td {
             "name": self.name,
             "phase": inner.phase.name(),
             "request": inner.record.request,
+            "backend": inner.record.request.backend,
             "inspectable": inner.record.request.inspectable,
+            "saved": self.shared.store.saved(&self.name),
             "gdb": inner.worker.as_ref().filter(|_| inner.record.request.gdb).map(|_| self.shared.store.gdb_path(&self.name)),
             "pid": inner.worker.as_ref().map(|worker| worker.pid()),
             "confinement": inner.confinement,
@@ -173,16 +198,30 @@ impl Td {
 
     /// Starts its worker and waits until it runs.
     pub(super) fn boot(self: &Arc<Self>, deadline: Instant) -> Result<(), FleetError> {
+        self.start(Start::Image, deadline)
+    }
+
+    /// As [`Self::boot`], from where it was saved last.
+    pub(super) fn restore(self: &Arc<Self>, deadline: Instant) -> Result<(), FleetError> {
+        self.start(Start::Snapshot, deadline)
+    }
+
+    fn start(self: &Arc<Self>, from: Start, deadline: Instant) -> Result<(), FleetError> {
         let _turn = self.take_turn(deadline)?;
         let request = {
             let inner = self.lock();
             if !matches!(inner.phase, Phase::Created | Phase::Ended | Phase::Died) {
-                return Err(FleetError::Phase(inner.phase, "is not booted"));
+                return Err(FleetError::Phase(inner.phase, from.refused()));
             }
             inner.record.request.clone()
         };
+        let restored = match from {
+            Start::Image => None,
+            Start::Snapshot => Some(self.snapshot(&request)?),
+        };
         // A record that could not be read has no request that can be had.
         request.check().map_err(FleetError::Config)?;
+        self.shared.options.check(request.backend)?;
         let share = self.shared.room.take(request.memory, request.vcpus).map_err(FleetError::Over)?;
         self.shared.store.remove_gdb(&self.name).map_err(FleetError::Store)?;
         let (worker, said) = Worker::start(&self.shared.options).map_err(FleetError::NoWorker)?;
@@ -204,11 +243,18 @@ impl Td {
             (inner.phase, inner.worker) = (Phase::Booting, Some(worker.clone()));
         }
         let (td, of_thread) = (self.clone(), worker.clone());
-        let listener = std::thread::Builder::new().name("td-worker".to_owned()).spawn(move || {
-            of_thread.listen(said, |said| td.hear(said));
-            let status = of_thread.bury();
-            drop(share);
-            td.worker_has_gone(status);
+        let quotes = self.shared.options.quotes.as_ref();
+        let listener = Fetcher::start(worker.clone(), quotes, request.vcpus).and_then(|fetcher| {
+            std::thread::Builder::new().name("td-worker".to_owned()).spawn(move || {
+                of_thread.listen(said, |said| match said {
+                    Said::Quote { number, report } => fetcher.wish(number, report),
+                    said => td.hear(said),
+                });
+                drop(fetcher);
+                let status = of_thread.bury();
+                drop(share);
+                td.worker_has_gone(status);
+            })
         });
         if let Err(error) = listener {
             worker.kill();
@@ -220,7 +266,9 @@ impl Td {
         let page = request.inspector.then(|| self.shared.store.page_path(&self.name));
         let dump = request.dump.then(|| self.shared.store.dump_path(&self.name));
         let gdb = request.gdb.then(|| self.shared.store.gdb_path(&self.name));
+        let saving = request.snapshot.then(|| self.shared.store.saving_path(&self.name));
         let word = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
+        let backend = request.backend;
         let plan = Plan {
             name: self.name.clone(),
             request,
@@ -228,9 +276,17 @@ impl Td {
             console_max: self.shared.options.limits.td_disk,
             inspector: word(page),
             dump: word(dump),
+            saving: word(saving),
+            restored: word(restored),
             gdb: word(gdb),
             trace: word(trace),
             trace_max: self.shared.options.limits.td_trace,
+            quotes: match (quotes, backend) {
+                (Some(_), _) => QuotesFrom::Service,
+                (None, BackendKind::Emulated) => QuotesFrom::Worker,
+                // Only a quote-generation service can tell whether a report is the module's.
+                (None, BackendKind::Kvm) => QuotesFrom::Nobody,
+            },
             without_seccomp: self.shared.options.without_seccomp,
         };
         match worker.ask(Order::Boot { plan: Box::new(plan) }, deadline) {
@@ -253,9 +309,46 @@ impl Td {
         }
     }
 
-    /// Waits until a worker that ends has gone, and kills it if it does not.
+    /// The file of a TD that was saved.
+    fn snapshot(&self, request: &TdRequest) -> Result<PathBuf, FleetError> {
+        if !request.snapshot {
+            return Err(FleetError::NotAskedFor("snapshots"));
+        }
+        self.shared.store.saved(&self.name).ok_or(FleetError::NotSaved)?;
+        Ok(self.shared.store.snapshot_path(&self.name))
+    }
+
+    /// Saves it, which ends it.
+    pub(super) fn save(&self, deadline: Instant) -> Result<Value, FleetError> {
+        let _turn = self.take_turn(deadline)?;
+        if !self.lock().record.request.snapshot {
+            return Err(FleetError::NotAskedFor("snapshots"));
+        }
+        let worker = self.running()?;
+        let phase = self.phase();
+        if phase != Phase::Running {
+            return Err(FleetError::Phase(phase, NOT_SAVED));
+        }
+        worker.ask(Order::Save, deadline)?;
+        self.await_gone(&worker, deadline);
+        let inner = self.lock();
+        let said = inner.record.report.as_ref().ok_or(FleetError::WorkerGone)?;
+        let said = &said["snapshot"];
+        match said["failed"].as_str() {
+            Some(why) => Err(FleetError::SaveFailed(why.to_owned())),
+            None if said["bytes"].is_u64() => Ok(said.clone()),
+            // Its guest was quicker.
+            None => Err(FleetError::Phase(inner.phase, NOT_SAVED)),
+        }
+    }
+
+    /// Waits until a worker that ends has gone, and kills it if it does not in the time that a teardown may take.
     fn await_end(&self, worker: &Worker, deadline: Instant) {
-        let deadline = deadline.min(Instant::now() + PATIENCE);
+        self.await_gone(worker, deadline.min(Instant::now() + PATIENCE));
+    }
+
+    /// Waits until a worker has gone, and kills it at the deadline.
+    fn await_gone(&self, worker: &Worker, deadline: Instant) {
         let mut inner = self.lock();
         while inner.worker.is_some() {
             if deadline <= Instant::now() {
@@ -280,11 +373,16 @@ impl Td {
                 }
                 self.push(&mut inner, event);
             }
-            Said::Ended { report, metrics } => {
+            Said::Ended { mut report, metrics } => {
                 self.shared.totals.add_gone(&self.name, &metrics);
+                if report["snapshot"]["bytes"].is_u64()
+                    && let Err(error) = self.shared.store.keep_snapshot(&self.name)
+                {
+                    report["snapshot"] = json!({"failed": error.to_string()});
+                }
                 inner.report = Some(report);
             }
-            Said::Answer { .. } => {}
+            Said::Answer { .. } | Said::Quote { .. } => {}
         }
         drop(inner);
         self.changed.notify_all();
@@ -396,6 +494,9 @@ impl Td {
 
     /// Asks its worker, or its report where it has ended.
     pub(super) fn ask(&self, order: Order, deadline: Instant) -> Result<Value, FleetError> {
+        if let (BackendKind::Kvm, Some(what)) = (self.lock().record.request.backend, order.only_emulated()) {
+            return Err(FleetError::OnlyEmulated(what));
+        }
         match self.running() {
             Ok(worker) => match worker.ask(order.clone(), deadline) {
                 // It has ended meanwhile, and its report is about to be kept.
@@ -417,6 +518,10 @@ impl Td {
             Order::Measurements => report["measurements"].clone(),
             Order::Audit => report["audit"].clone(),
             Order::Seamcalls => json!({"seamcalls": report["seamcalls"]}),
+            Order::Exits if inner.record.request.backend == BackendKind::Kvm => json!({
+                "kvm_exits": report["kvm_exits"],
+                "frames_converted": report["frames_converted"],
+            }),
             Order::Exits => {
                 let vcpus = report["exits"].as_array()?.iter().map(|exits| json!({"exits": exits}));
                 json!({

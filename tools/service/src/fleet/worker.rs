@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::FleetOptions;
-use crate::worker::protocol::{self, Asked, Order, Refusal, Said, VERSION};
+use crate::worker::protocol::{self, Asked, Order, Refusal, Said, Told, VERSION};
 
 /// How long a worker may take to read an order.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -96,9 +96,7 @@ impl Worker {
             waiting.askers.insert(number, asker);
             number
         };
-        let line = protocol::line(&Asked { version: VERSION, number, order });
-        let sent = line.and_then(|line| lock(&self.orders).write_all(&line));
-        if sent.is_err() {
+        if self.tell(&Told::Order(Asked { version: VERSION, number, order })).is_err() {
             lock(&self.waiting).askers.remove(&number);
             return Err(NoAnswer::Gone);
         }
@@ -110,6 +108,11 @@ impl Worker {
             Err(RecvTimeoutError::Disconnected) => Err(NoAnswer::Gone),
             Err(RecvTimeoutError::Timeout) => Err(NoAnswer::Overdue),
         }
+    }
+
+    /// Says something, and waits for no answer.
+    pub(super) fn tell(&self, told: &Told) -> io::Result<()> {
+        lock(&self.orders).write_all(&protocol::line(told)?)
     }
 
     /// Reads what it says until it says no more; answers find those who asked, the rest goes to `hear`.

@@ -6,6 +6,7 @@
 use machine_emu::{MAX_TD_MEMORY, MAX_TD_VCPUS};
 use serde_json::{Value, json};
 use tdvisor_guest_images::COMMAND_MAX;
+use tdvisor_runtime::backend::BackendKind;
 
 use super::schemas::{closed, of, path};
 use crate::config::{CMDLINE_MAX, ID_PATTERN, SERIAL_PATTERN, built_in, built_ins, is_boot_shim};
@@ -26,8 +27,39 @@ pub(super) fn vcpus() -> Value {
     json!({"type": "integer", "minimum": 1, "maximum": MAX_TD_VCPUS, "default": 1})
 }
 
+/// The keys of a TD that go together, and those that do not.
+pub(super) fn together() -> Value {
+    let no = || json!({"const": false});
+    let none = || json!({"type": "null"});
+    let is = |key: &str, value: Value| json!({"properties": {key: value}, "required": [key]});
+    let on_kvm = json!({
+        "if": is("backend", json!({"const": BackendKind::Kvm})),
+        "then": {"properties": {"inject": none(), "trace": no(), "inspector": no(), "inspectable": no(),
+            "deterministic": none(), "snapshot": no(), "dump": no(), "gdb": no()}},
+    });
+    let saved = json!({
+        "if": is("snapshot", json!({"const": true})),
+        "then": {
+            "properties": {"deterministic": {"type": "integer"}, "payload": {"properties": {"kernel": none()}},
+                "disks": {"const": []}, "network": no(), "inject": none(), "gdb": no()},
+            "required": ["deterministic"],
+        },
+    });
+    let in_turns = json!({
+        "if": is("deterministic", json!({"type": "integer"})),
+        "then": {
+            "properties": {"network": no()},
+            "if": is("gdb", json!({"const": true})),
+            "then": {"properties": {"vcpus": {"const": 1}}},
+        },
+    });
+    // These have what the TD holds.
+    let looks_inside = ["dump", "gdb", "snapshot"].map(|key| needs(key, "inspectable"));
+    Value::Array(looks_inside.into_iter().chain([on_kvm, saved, in_turns]).collect())
+}
+
 /// A key that a TD has with another one only.
-pub(super) fn needs(key: &str, other: &str) -> Value {
+fn needs(key: &str, other: &str) -> Value {
     json!({
         "if": {"properties": {key: {"const": true}}, "required": [key]},
         "then": {"properties": {other: {"const": true}}, "required": [other]},

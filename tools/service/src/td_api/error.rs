@@ -84,19 +84,24 @@ impl TdError {
                 FleetError::Exists(_)
                 | FleetError::Phase(..)
                 | FleetError::NotAskedFor(_)
-                | FleetError::NotDumped => StatusCode::CONFLICT,
+                | FleetError::OnlyEmulated(_)
+                | FleetError::NotDumped
+                | FleetError::NotSaved => StatusCode::CONFLICT,
                 FleetError::Config(_) => StatusCode::BAD_REQUEST,
                 FleetError::Over(over) if over.for_now => StatusCode::TOO_MANY_REQUESTS,
                 FleetError::Over(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 FleetError::Refused(refusal) => match refusal.kind {
                     RefusalKind::State => StatusCode::CONFLICT,
                     RefusalKind::Input => StatusCode::BAD_REQUEST,
+                    RefusalKind::Full => StatusCode::TOO_MANY_REQUESTS,
                     RefusalKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
                     RefusalKind::Overdue => StatusCode::GATEWAY_TIMEOUT,
                 },
                 FleetError::WorkerGone => StatusCode::BAD_GATEWAY,
                 FleetError::Overdue => StatusCode::GATEWAY_TIMEOUT,
-                FleetError::NoWorker(_) | FleetError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                FleetError::NoWorker(_) | FleetError::Store(_) | FleetError::SaveFailed(_) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
                 FleetError::Ending => StatusCode::SERVICE_UNAVAILABLE,
             },
         }

@@ -113,7 +113,7 @@ pub fn openapi() -> Value {
         "info": {
             "title": "tdvisor serve",
             "description": "TDs, each in a process of its own. Every error is an array of sentences, the outermost first. \
-                No answer has what a TD holds, but for the dump of one that was asked for as inspectable and with a dump. A path that is not one of these is answered with 404.",
+                No answer has what a TD holds, but for the dump of one that was asked for as inspectable and with a dump; a snapshot stays with the service. A path that is not one of these is answered with 404.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT OR Apache-2.0"},
         },

@@ -266,6 +266,23 @@ pub static ROUTES: &[Route] = &[
         Ok(call.fleet().stop(call.td, call.deadline).map(|()| Reply::Done)?)
     }),
     Route {
+        says: Says::Json("Saved"),
+        call: |call| Ok(Reply::Json(call.fleet().save(call.td, call.deadline)?)),
+        ..change(
+            "/td/v1/tds/{td}/save",
+            "Saves a TD that runs and was asked for with snapshots, which ends it",
+            |_| Ok(Reply::Done),
+        )
+    },
+    Route {
+        errors: &[404, 409, 429, 500, 502, 503, 504],
+        ..change(
+            "/td/v1/tds/{td}/restore",
+            "Runs a TD on from where it was saved last, in a process of its own",
+            |call| Ok(call.fleet().restore(call.td, call.deadline).map(|()| Reply::Done)?),
+        )
+    },
+    Route {
         call: |call| ask(call, Order::Measurements),
         ..question(
             "/td/v1/tds/{td}/measurements",

@@ -1,8 +1,9 @@
 //! The schemas of the description. A test compares that of a request with its type.
 
 use serde_json::{Map, Value, json};
+use tdvisor_runtime::backend::BackendKind;
 
-use super::asked::{self, maybe, needs};
+use super::asked::{self, maybe};
 use crate::fleet::Phase;
 use crate::worker::NAME_MAX;
 
@@ -49,8 +50,7 @@ fn list(items: Value) -> Value {
 /// All schemas by their names.
 pub(super) fn schemas() -> Map<String, Value> {
     let phases: Vec<&str> = Phase::ALL.iter().map(|phase| phase.name()).collect();
-    // Both have what the TD holds.
-    let looks_inside = ["dump", "gdb"].map(|key| needs(key, "inspectable"));
+    let backends = BackendKind::ALL.map(BackendKind::name);
     let all = [
         (
             "Error",
@@ -70,12 +70,27 @@ pub(super) fn schemas() -> Map<String, Value> {
         (
             "Td",
             object(
-                &["name", "phase", "request", "inspectable", "gdb", "pid", "confinement", "reason", "report"],
+                &[
+                    "name",
+                    "phase",
+                    "request",
+                    "backend",
+                    "inspectable",
+                    "saved",
+                    "gdb",
+                    "pid",
+                    "confinement",
+                    "reason",
+                    "report",
+                ],
                 json!({
                     "name": of("Name"),
                     "phase": {"type": "string", "enum": phases},
                     "request": of("TdRequest"),
-                    "inspectable": {"type": "boolean", "description": "Whether the host may look at what the TD holds"},
+                    "backend": {"type": "string", "enum": backends, "description": "What runs the TD"},
+                    "inspectable": {"type": "boolean",
+                        "description": "Whether the host may look at what the TD holds; nobody may where KVM runs it"},
+                    "saved": {"type": ["integer", "null"], "description": "Bytes of its last snapshot, if it was saved"},
                     "gdb": {"type": ["string", "null"], "description": "The socket of its debugger, while it runs"},
                     "pid": {"type": ["integer", "null"], "description": "Its worker, while it has one"},
                     "confinement": {"type": ["object", "null"],
@@ -89,11 +104,13 @@ pub(super) fn schemas() -> Map<String, Value> {
             "TdRequest",
             with(
                 "allOf",
-                json!(looks_inside),
+                asked::together(),
                 closed(
                     &["payload"],
                     json!({
                         "name": asked::name(),
+                        "backend": {"type": "string", "enum": backends, "default": BackendKind::default(),
+                            "description": "What runs the TD: the emulated machine, or this machine's KVM, where it offers TDs. With kvm, trace, inspector, inspectable, deterministic, snapshot, dump, gdb and inject are refused"},
                         "vcpus": asked::vcpus(),
                         "memory": asked::memory(512 << 20),
                         "payload": of("TdPayload"),
@@ -106,6 +123,10 @@ pub(super) fn schemas() -> Map<String, Value> {
                             "description": "Whether the inspector's page of it can be had: its last calls are kept while it runs"},
                         "inspectable": {"type": "boolean", "default": false,
                             "description": "Whether the host may look at what the TD holds"},
+                        "deterministic": {"type": ["integer", "null"], "minimum": 0, "maximum": u64::MAX,
+                            "description": "What the order of turns and the virtual time follow from; without it vCPUs run at the same time, in real time"},
+                        "snapshot": {"type": "boolean", "default": false,
+                            "description": "Whether it can be saved and restored; it has to be inspectable and deterministic, of an image, without disks and network"},
                         "dump": {"type": "boolean", "default": false,
                             "description": "Whether it is dumped when it has ended, and can be while it is paused; it has to be inspectable"},
                         "gdb": {"type": "boolean", "default": false,
@@ -122,7 +143,7 @@ pub(super) fn schemas() -> Map<String, Value> {
             object(
                 &["mrtd", "predicted_mrtd", "rtmrs"],
                 json!({
-                    "mrtd": {"type": ["string", "null"]},
+                    "mrtd": {"type": ["string", "null"], "description": "As the emulated module has it; of a TD on KVM its quotes tell"},
                     "predicted_mrtd": text("By calculation alone"),
                     "rtmrs": {"type": ["array", "null"], "items": {"type": "string"}},
                 }),
@@ -134,18 +155,34 @@ pub(super) fn schemas() -> Map<String, Value> {
                 &["quotes"],
                 json!({"quotes": list(object(
                     &["quote", "collateral", "root"],
-                    json!({"quote": text("In base64"), "collateral": text("JSON"), "root": text("PEM")}),
+                    json!({
+                        "quote": text("In base64"),
+                        "collateral": {"type": ["string", "null"], "description": "JSON; null where a quote-generation service issued it"},
+                        "root": {"type": ["string", "null"], "description": "PEM; null likewise"},
+                    }),
                 ))}),
             ),
         ),
+        ("Exits", json!({"oneOf": [of("EmulatedExits"), of("KvmExits")]})),
         (
-            "Exits",
+            "EmulatedExits",
             object(
                 &["vcpus", "private_pages", "shared_pages", "frames_converted"],
                 json!({
                     "vcpus": list(object(&["exits"], json!({"exits": counts()}))),
                     "private_pages": counts(),
                     "shared_pages": counts(),
+                    "frames_converted": number(),
+                }),
+            ),
+        ),
+        (
+            "KvmExits",
+            object(
+                &["kvm_exits", "frames_converted"],
+                json!({
+                    "kvm_exits": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0},
+                        "description": "How often KVM came back from the TD's vCPUs, all of them together"},
                     "frames_converted": number(),
                 }),
             ),
@@ -160,6 +197,13 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "entries": number(),
                     "reason": text("What differs"),
                 }),
+            ),
+        ),
+        (
+            "Saved",
+            object(
+                &["bytes"],
+                json!({"bytes": {"type": "integer", "minimum": 1, "description": "Bytes of the snapshot"}}),
             ),
         ),
         (
@@ -199,7 +243,7 @@ mod tests {
     #[test]
     fn the_schema_of_a_request_is_that_of_its_type() {
         let whole = json!({"name": "n", "payload": {"firmware": "f", "kernel": "k", "cmdline": "c", "initramfs": "i",
-            "mrconfigid": "m"}, "disks": [{"path": "p", "serial": "s"}], "inject": "i"});
+            "mrconfigid": "m"}, "disks": [{"path": "p", "serial": "s"}], "inject": "i", "deterministic": 1});
         let whole: TdRequest = serde_json::from_value(whole).unwrap();
         let whole = serde_json::to_value(whole).unwrap();
         let schemas = schemas();

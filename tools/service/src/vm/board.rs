@@ -66,13 +66,14 @@ pub(crate) struct Opened {
     pub(crate) counters: BTreeMap<String, DeviceCounters>,
 }
 
-/// Opens the devices, in the order in which a kernel finds them.
+/// Opens the devices, in the order in which a kernel finds them, for a VM whose time passes so.
 ///
 /// # Errors
 /// The first that cannot be had.
 pub(crate) fn open(
     config: &VmConfig,
     cards: &BTreeMap<String, Vec<OwnedFd>>,
+    pace: Pace,
     stop: &StopFlag,
     bell: &Bell,
 ) -> Result<Opened, DeviceError> {
@@ -119,7 +120,7 @@ pub(crate) fn open(
         opened.counters.insert(net.id.clone().unwrap_or_else(key), counters);
         opened.virtio.push(Box::new(VirtioNet::new(net.mac.0, Box::new(counted))));
     }
-    let source = entropy(Pace::Real).map_err(io_at("rng.src".to_owned()))?;
+    let source = entropy(pace).map_err(io_at("rng.src".to_owned()))?;
     opened.virtio.push(Box::new(VirtioRng::new(source)));
     Ok(opened)
 }

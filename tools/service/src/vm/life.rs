@@ -1,5 +1,7 @@
 //! A life of a VM: the thread that makes its machine, runs its TD and tears it down.
 
+mod kvm;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -15,11 +17,15 @@ use td_image::digest::Digest384;
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
 use tdvisor_monitor::hold::{NotStill, Phase};
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
+use tdvisor_runtime::board::serial::SerialInput;
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec, Transport};
 use tdvisor_runtime::dump::Secrecy;
+use tdvisor_runtime::kvm::KvmReport;
+use tdvisor_runtime::kvm::host::{BuildError, Ending as KvmEnding, Error as KvmError};
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Report, Session, TdSpec, Watch, events};
@@ -49,6 +55,10 @@ pub enum StartError {
     Board(BoardError),
     /// The TD's host: a refusal of the module, exhausted memory.
     Host(Box<td_host::Error>),
+    /// KVM cannot be opened.
+    NoKvm(KvmError),
+    /// KVM makes no such TD.
+    Kvm(Box<BuildError>),
     /// Descriptors cannot be copied.
     Descriptors(io::Error),
     /// No thread can be had.
@@ -65,6 +75,8 @@ impl fmt::Display for StartError {
             Self::Console(which, error) => write!(f, "{which}: {error}"),
             Self::Board(error) => error.fmt(f),
             Self::Host(error) => error.fmt(f),
+            Self::NoKvm(error) => error.fmt(f),
+            Self::Kvm(error) => error.fmt(f),
             Self::Descriptors(error) => write!(f, "net.fds: {error}"),
             Self::Thread(error) => write!(f, "no thread: {error}"),
             Self::Interrupted => f.write_str("it did not come to run in time"),
@@ -74,11 +86,30 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// The facts of a session.
+#[derive(Debug)]
+pub enum Facts {
+    /// Of one on the emulated machine.
+    Emulated(Box<Report>),
+    /// Of one on Linux's KVM.
+    Kvm(KvmReport),
+}
+
+impl Facts {
+    /// Whether the guest asked for a reboot.
+    const fn is_reset(&self) -> bool {
+        match self {
+            Self::Emulated(report) => matches!(report.ending, Ending::Reset),
+            Self::Kvm(report) => matches!(report.ending, KvmEnding::Reset),
+        }
+    }
+}
+
 /// How a life ended.
 #[derive(Debug)]
 pub struct End {
     /// The facts of the session.
-    pub report: Report,
+    pub facts: Facts,
     /// MRTD by calculation alone.
     pub predicted: Digest384,
 }
@@ -87,6 +118,7 @@ pub struct End {
 pub(super) struct Plan {
     pub(super) config: VmConfig,
     pub(super) cards: BTreeMap<String, Vec<OwnedFd>>,
+    pub(super) backend: BackendKind,
     pub(super) hardware: Hardware,
     pub(super) transport: Transport,
     pub(super) when_off: WhenOff,
@@ -282,8 +314,12 @@ impl Shared {
     fn live(self: &Arc<Self>, plan: &Plan, exit: &Exit) {
         let _guard = OverAtLast(self);
         let end = loop {
-            match self.once(plan) {
-                Ok(end) if matches!(end.report.ending, Ending::Reset) && self.begins_again() => {}
+            let lived = match plan.backend {
+                BackendKind::Emulated => self.once(plan),
+                BackendKind::Kvm => self.once_on_kvm(plan),
+            };
+            match lived {
+                Ok(end) if end.facts.is_reset() && self.begins_again() => {}
                 Ok(end) => break end,
                 Err(error) => {
                     // When it ran before, nobody waits for the reason.
@@ -326,7 +362,10 @@ impl Shared {
             let at = Duration::from_nanos(lock(&clock).as_ref().map_or(0, |now| now()));
             match &event {
                 Event::Running => {
-                    logged::line(&log, &events::booted(config.cpus.boot_vcpus, Secrecy::Kept, at));
+                    logged::line(
+                        &log,
+                        &events::booted(config.cpus.boot_vcpus, plan.backend, Secrecy::Kept, at),
+                    );
                     self.set(Stage::Running);
                 }
                 Event::Happened(happening) => logged::line(&log, &events::happened(happening, at)),
@@ -349,21 +388,12 @@ impl Shared {
         };
         let machine = Arc::new(Machine::bring_up(spec, &events).map_err(host)?);
         *lock(&clock) = Some(nanoseconds_of(&machine));
-        let Wired { spec, bell, serial: (screen, serial_keys), hvc } = self.wire(plan, &machine, &stop)?;
+        let Wired { spec, bell, serial: (screen, serial_keys), hvc } =
+            self.wire(plan, nanoseconds_of(&machine), &stop)?;
         let spec = BoardSpec { boot: payload.files, ..spec };
         let board = Board::new(screen, io::sink(), spec).map_err(StartError::Board)?;
-        let input = board.input;
-        let ringer = self.clone();
-        let push = move |bytes: &[u8]| {
-            let taken = input.push(bytes);
-            ringer.ring();
-            taken
-        };
-        let mut keyboards = vec![plug("serial", serial_keys, push)?];
-        if let Some((input, keys)) = hvc {
-            keyboards.push(plug("console", keys, move |bytes| input.push(bytes))?);
-        }
-        let quotes = (plan.quotes)(machine.platform().machine(), stop.clone());
+        let keyboards = self.plug_all(board.input, serial_keys, hvc)?;
+        let quotes = (plan.quotes)(Some(machine.platform().machine()), stop.clone());
         let spec = TdSpec {
             config: td,
             image: &payload.image,
@@ -384,14 +414,34 @@ impl Shared {
         self.lock().pauser = None;
         let report = ended.teardown();
         self.lock().machine = None;
-        Ok(End { report, predicted: payload.predicted })
+        Ok(End { facts: Facts::Emulated(Box::new(report)), predicted: payload.predicted })
+    }
+
+    /// Plugs in what is typed on serial port and console.
+    fn plug_all(
+        self: &Arc<Self>,
+        input: SerialInput,
+        serial: Unplugged,
+        hvc: Option<(HvcInput, Unplugged)>,
+    ) -> Result<Vec<Keyboard>, StartError> {
+        let ringer = self.clone();
+        let push = move |bytes: &[u8]| {
+            let taken = input.push(bytes);
+            ringer.ring();
+            taken
+        };
+        let mut keyboards = vec![plug("serial", serial, push)?];
+        if let Some((input, keys)) = hvc {
+            keyboards.push(plug("console", keys, move |bytes| input.push(bytes))?);
+        }
+        Ok(keyboards)
     }
 
     /// Opens devices and consoles.
-    fn wire(&self, plan: &Plan, machine: &Machine, stop: &StopFlag) -> Result<Wired, StartError> {
+    fn wire(&self, plan: &Plan, now: Nanoseconds, stop: &StopFlag) -> Result<Wired, StartError> {
         let config = &plan.config;
         let bell = Bell::default();
-        let opened = board::open(config, &plan.cards, stop, &bell).map_err(StartError::Device)?;
+        let opened = board::open(config, &plan.cards, Pace::Real, stop, &bell).map_err(StartError::Device)?;
         self.lock().counters = opened.counters;
         let mut virtio = opened.virtio;
         let open = |which, console| {
@@ -409,7 +459,7 @@ impl Shared {
         };
         let spec = BoardSpec {
             pace: Pace::Real,
-            now: nanoseconds_of(machine),
+            now,
             memory: config.memory.size,
             vcpus: config.cpus.boot_vcpus,
             boot: BootFiles::None,

@@ -33,6 +33,7 @@ use machine_emu::Hardware;
 use seam_emu::Machine;
 use serde::Serialize;
 use tdvisor_monitor::QuoteSource;
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::board::Transport;
 use tdvisor_runtime::worker::StopFlag;
 
@@ -44,13 +45,13 @@ pub use error::VmError;
 pub use exit::{Exit, ExitReason};
 pub use files::FileError;
 pub use gate::{Entered, Gate};
-pub use life::{End, StartError};
+pub use life::{End, Facts, StartError};
 
 use consoles::Terminal;
 use life::{Life, Plan};
 
-/// Where the quotes of a TD come from, given the module under it and what ends waits.
-pub type Quotes = dyn Fn(Arc<Machine>, StopFlag) -> Option<Box<dyn QuoteSource>> + Send + Sync;
+/// Where the quotes of a TD come from, given the emulated module, if one is under it, and what ends waits.
+pub type Quotes = dyn Fn(Option<Arc<Machine>>, StopFlag) -> Option<Box<dyn QuoteSource>> + Send + Sync;
 
 /// What a guest's own end means for the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +65,9 @@ pub enum WhenOff {
 
 /// What all VMs of a process have in common.
 pub struct VmOptions {
-    /// The machine under a TD.
+    /// What runs a TD.
+    pub backend: BackendKind,
+    /// The machine under a TD, if it is emulated.
     pub hardware: Hardware,
     /// Whether a VM has to ask to be a TD.
     pub policy: TdPolicy,
@@ -242,6 +245,7 @@ impl Vm {
         Ok(Plan {
             config: asked.config.clone(),
             cards,
+            backend: self.options.backend,
             hardware: self.options.hardware,
             transport: self.options.transport,
             when_off: self.options.when_off,

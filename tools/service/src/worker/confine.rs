@@ -4,9 +4,10 @@
 //! ```text
 //! files(..)    before the worker has a second thread: no new privileges, rlimits, no core dumps, and by landlock no files but
 //!              those of its TD, no TCP, no signals to others
-//! calls()      when every file and device is open, before the guest's first instruction: by seccomp, on all threads, the
+//! calls(..)    when every file and device is open, before the guest's first instruction: by seccomp, on all threads, the
 //!              system calls that running a TD needs, and none that opens, connects, executes or forks
 //! ```
+//! A TD on KVM is built before [`calls`]: of KVM's requests those remain that a TD makes that runs, and none that makes another VM.
 //! Threads that are made later inherit both. Whoever makes another call is killed by the kernel (SIGSYS): the worker dies
 //! alone, and the service, which sees the signal, says so.
 //!
@@ -26,6 +27,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter_all_threads,
 };
+use tdvisor_runtime::kvm::host::uapi::request;
 
 /// The newest landlock that is asked for; an older kernel gives what it has.
 const LANDLOCK: ABI = ABI::V6;
@@ -185,20 +187,27 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getrandom,
 ];
 
-/// Whether a debugger comes to the worker by a socket at which it listens already.
+/// What a worker needs beside what running a TD needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Debugged {
-    /// None does.
-    No,
-    /// One at a time.
-    Yes,
+pub enum Beside {
+    /// Nothing.
+    Nothing,
+    /// A debugger, one at a time, comes by a socket at which the worker listens already.
+    Debugger,
+    /// Linux's KVM runs the TD, which is built.
+    Kvm,
 }
 
 /// A call that is allowed if this argument compares so.
-fn if_argument(number: u8, compare: SeccompCmpOp, with: u64) -> Result<Vec<SeccompRule>, NotConfined> {
+fn if_argument(number: u8, compare: SeccompCmpOp, with: u64) -> Result<SeccompRule, NotConfined> {
     let condition = SeccompCondition::new(number, SeccompCmpArgLen::Qword, compare, with);
     let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));
-    Ok(vec![rule.map_err(|error| NotConfined::Seccomp(error.to_string()))?])
+    rule.map_err(|error| NotConfined::Seccomp(error.to_string()))
+}
+
+/// The requests of a descriptor that are allowed.
+fn if_request(requests: impl IntoIterator<Item = u64>) -> Result<Vec<SeccompRule>, NotConfined> {
+    requests.into_iter().map(|request| if_argument(1, SeccompCmpOp::Eq, request)).collect()
 }
 
 fn apply(
@@ -213,23 +222,81 @@ fn apply(
     apply_filter_all_threads(&program).map_err(|error| failed(&error))
 }
 
-/// Confines every thread of the process to the calls that running a TD needs, and one that is debugged to those that its debugger
-/// needs too.
+/// Confines every thread of the process to the calls that running a TD needs, and what stands beside it.
 ///
 /// # Errors
 /// [`NotConfined::Seccomp`]: the kernel has no filters, or refuses this one.
-pub fn calls(debugged: Debugged) -> Result<(), NotConfined> {
+pub fn calls(beside: Beside) -> Result<(), NotConfined> {
     // What clone3 is asked for is behind a pointer that no filter reads: libc asks by clone where there is no clone3.
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     apply(no_clone3, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
     let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     let thread = libc::CLONE_THREAD as u64;
-    rules.insert(libc::SYS_clone, if_argument(0, SeccompCmpOp::MaskedEq(thread), thread)?);
-    rules.insert(libc::SYS_prctl, if_argument(0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?);
-    if debugged == Debugged::Yes {
-        rules.insert(libc::SYS_accept4, Vec::new());
-        rules.insert(libc::SYS_ioctl, if_argument(1, SeccompCmpOp::Eq, libc::FIONBIO)?);
-        rules.insert(libc::SYS_setsockopt, if_argument(2, SeccompCmpOp::Eq, libc::SO_SNDTIMEO as u64)?);
+    rules.insert(libc::SYS_clone, vec![if_argument(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
+    rules.insert(libc::SYS_prctl, vec![if_argument(0, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)?]);
+    match beside {
+        Beside::Nothing => {}
+        Beside::Debugger => {
+            rules.insert(libc::SYS_accept4, Vec::new());
+            rules.insert(libc::SYS_ioctl, if_request([libc::FIONBIO])?);
+            let timeout = if_argument(2, SeccompCmpOp::Eq, libc::SO_SNDTIMEO as u64)?;
+            rules.insert(libc::SYS_setsockopt, vec![timeout]);
+        }
+        Beside::Kvm => {
+            rules.insert(libc::SYS_ioctl, if_request(request::WHILE_IT_RUNS.map(u64::from))?);
+            // Nothing compiles code.
+            rules.remove(&libc::SYS_memfd_create);
+        }
     }
     apply(rules, SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    /// By which this program knows that it is to confine itself, and what it is to try then.
+    const DEED: &str = "TDVISOR_CONFINED_DEED";
+
+    /// What a worker may try while KVM runs its TD, and whether it lives on. What KVM is asked is tried on a machine that has it.
+    const DEEDS: [(&str, bool, fn()); 6] = [
+        ("does nothing", true, || ()),
+        ("opens a file", false, || drop(std::fs::read("/proc/self/status"))),
+        ("opens a socket", false, || drop(UnixDatagram::unbound())),
+        ("starts a program", false, || drop(Command::new("/bin/true").status())),
+        ("makes another request of a descriptor", false, || {
+            let _ = rustix::io::ioctl_fionread(std::io::stdin());
+        }),
+        ("makes memory for code", false, || drop(memfd_create(c"code", MemfdFlags::CLOEXEC))),
+    ];
+
+    /// The test of a process of its own, which has one deed to do; nothing otherwise.
+    #[test]
+    fn a_deed_is_done_confined() {
+        let Ok(word) = std::env::var(DEED) else { return };
+        let (_, _, deed) = DEEDS.iter().find(|(name, ..)| *name == word).expect("a deed");
+        rustix::thread::set_no_new_privs(true).unwrap();
+        calls(Beside::Kvm).unwrap();
+        deed();
+    }
+
+    #[test]
+    fn a_worker_of_a_td_on_kvm_opens_nothing_starts_nothing_and_asks_nobody_but_kvm() {
+        for (name, lives, _) in DEEDS {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "worker::confine::tests::a_deed_is_done_confined"]).env(DEED, name);
+            let status = child.output().unwrap().status;
+            assert_eq!(
+                (status.success(), status.signal()),
+                (lives, (!lives).then_some(libc::SIGSYS)),
+                "{name}"
+            );
+        }
+    }
 }

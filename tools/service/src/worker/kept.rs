@@ -1,4 +1,4 @@
-//! What a worker writes of its TD for people to look at: the inspector's page, and what a TD held that is inspectable.
+//! What a worker writes of its TD: the inspector's page, and what a TD holds that is inspectable, to look at or to go on from.
 //!
 //! # Protocol
 //! The files are there and are opened before the worker gives up opening any. They are written anew while the TD is paused,
@@ -13,8 +13,10 @@ use machine_emu::journal::Journal;
 use machine_emu::trace::Trace;
 use serde_json::{Value, json};
 use tdvisor_inspector::About;
+use tdvisor_runtime::Ended;
 use tdvisor_runtime::dump::{Dump, DumpError};
 use tdvisor_runtime::inspect::Inspection;
+use tdvisor_runtime::saved::SaveTdError;
 
 use super::protocol::Plan;
 
@@ -33,6 +35,7 @@ struct Bounded {
 pub(super) struct KeptFiles {
     page: Option<(Bounded, Arc<Journal>)>,
     dump: Option<Bounded>,
+    saving: Option<Bounded>,
 }
 
 /// A file that is being written.
@@ -82,7 +85,12 @@ impl KeptFiles {
     pub(super) fn open(plan: &Plan) -> io::Result<Self> {
         let page = plan.inspector.as_deref().map(|path| Bounded::open(path, plan.trace_max.min(PAGE_MAX)));
         let dump = plan.dump.as_deref().map(|path| Bounded::open(path, plan.request.dump_max()));
-        Ok(Self { page: page.transpose()?.map(|file| (file, Arc::default())), dump: dump.transpose()? })
+        let saving = plan.saving.as_deref().map(|path| Bounded::open(path, plan.request.snapshot_max()));
+        Ok(Self {
+            page: page.transpose()?.map(|file| (file, Arc::default())),
+            dump: dump.transpose()?,
+            saving: saving.transpose()?,
+        })
     }
 
     /// The trace of a machine whose calls are on the page.
@@ -125,6 +133,22 @@ impl KeptFiles {
         // A confined worker does not ask the file itself.
         let bytes = file.most - writing.get_ref().left;
         Ok(json!({"bytes": bytes, "memory": dump.memory(), "vmcoreinfo": dump.has_vmcoreinfo()}))
+    }
+}
+
+impl KeptFiles {
+    /// Writes a TD that froze, and says how much that is. The file is whole on the disk then.
+    ///
+    /// # Errors
+    /// [`SaveTdError`]; also where there is to be no snapshot.
+    pub(super) fn save(&self, ended: &Ended<'_>) -> Result<Value, SaveTdError> {
+        let file = self.saving.as_ref().ok_or(SaveTdError::NotInspectable)?;
+        let of_file = |error: io::Error| SaveTdError::Snapshot(error.into());
+        let mut writing = BufWriter::with_capacity(PIECE, file.begin(&|| false).map_err(of_file)?);
+        ended.save_to(&mut writing, &())?;
+        let bytes = file.most - writing.get_ref().left;
+        file.file.sync_all().map_err(of_file)?;
+        Ok(json!({"bytes": bytes}))
     }
 }
 

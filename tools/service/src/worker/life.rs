@@ -1,5 +1,8 @@
 //! The TD of a worker: the thread that builds it, runs it and tears it down, and the orders that it follows meanwhile.
 
+mod emulated;
+mod kvm;
+
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,35 +14,31 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use machine_emu::trace::Trace;
-use machine_emu::{Hardware, Pace};
+use machine_emu::Hardware;
 use seam_emu::guest::debug::DebugPort;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
-use tdvisor_base::Hpa;
-use tdvisor_devices::acpi_pm::Nanoseconds;
-use tdvisor_devices::virtio::console::VirtioConsole;
-use tdvisor_inspector::About;
+use tdvisor_monitor::QuoteSource;
 use tdvisor_monitor::hold::Phase;
-use tdvisor_runtime::bell::Bell;
-use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
-use tdvisor_runtime::board::{Board, BoardSpec, Transport};
-use tdvisor_runtime::debugger::{Debugger, Endpoint, Listener};
-use tdvisor_runtime::inspect::live::{Live, RunningTd};
+use tdvisor_runtime::backend::BackendKind;
+use tdvisor_runtime::board::Transport;
+use tdvisor_runtime::debugger::{Endpoint, Listener};
+use tdvisor_runtime::inspect::live::Live;
+use tdvisor_runtime::kvm::host::Linux;
 use tdvisor_runtime::metrics::{Metrics, TdMetrics};
 use tdvisor_runtime::pause::Pauser;
 use tdvisor_runtime::worker::StopFlag;
-use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec, Watch, events};
+use tdvisor_runtime::{Watch, events};
 
-use super::confine::{self, Bounds, Debugged, Files};
-use super::kept::{self, KeptFiles};
-use super::protocol::{Order, Plan, Refusal, RefusalKind};
-use super::quotes::{Issue, Quotes};
+use super::confine::{self, Beside, Bounds, Files};
+use super::kept::KeptFiles;
+use super::protocol::{Order, Plan, QuotesFrom, Refusal, RefusalKind};
+use super::quotes::{Issue, Issuer, Quotes};
+use super::relay::{ByService, Relay};
 use super::{Voice, WorkerOptions, report};
 use crate::config::VmConfig;
-use crate::vm::board;
-use crate::vm::files::Payload;
-use crate::vm::life::nanoseconds_of;
+
+use emulated::EmulatedFacts;
 
 /// How long a TD may take until its vCPUs run.
 const START: Duration = Duration::from_secs(110);
@@ -54,8 +53,6 @@ const LOOK_AND_WRITE: Duration = Duration::from_secs(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the teardown may take once the service has gone.
 const LAST_WORDS: Duration = Duration::from_secs(20);
-/// How long the last lines of a trace may take to be written.
-const LAST_LINES: Duration = Duration::from_secs(5);
 /// Status of a process that gave up its teardown.
 const GAVE_UP: i32 = 1;
 
@@ -64,7 +61,7 @@ const BESIDE: u64 = 4 << 30;
 const BESIDE_A_VCPU: u64 = 256 << 20;
 /// The processor that the host has for itself, beside one for each vCPU.
 const PROCESSORS_OF_HOST: usize = 1;
-/// Descriptors of a worker.
+/// Descriptors of a worker, beside one for each vCPU of KVM.
 const DESCRIPTORS: u64 = 256;
 
 /// A look at the TD, and who waits for it.
@@ -96,11 +93,9 @@ struct Shared {
 
 /// What stays as it is while the TD runs.
 struct Facts {
-    machine: Arc<Machine>,
-    tdr: Hpa,
-    mrtd: Option<[u8; 48]>,
     predicted: Digest384,
-    attributes: u64,
+    /// What only the emulated machine knows.
+    emulated: Option<EmulatedFacts>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,12 +130,16 @@ impl Watch for Shared {
     }
 
     fn running(&self, machine: Live<'_>) {
-        // A worker drives a TD.
-        let Live::Td(td) = machine else { return };
         loop {
             let Some((order, asker)) = self.lock().questions.pop_front() else { return };
+            let seen = match machine {
+                Live::Td(td) => self.look(td, &order),
+                Live::Kvm(td) => self.look_at_kvm(td, &order),
+                // A worker drives a TD.
+                Live::Server(_) => Err(Refusal::new(RefusalKind::Failed, "this is no TD")),
+            };
             // Who asked may have given up.
-            let _ = asker.try_send(self.look(td, &order));
+            let _ = asker.try_send(seen);
         }
     }
 }
@@ -148,7 +147,8 @@ impl Watch for Shared {
 impl Shared {
     /// Tells once that no more of the trace is kept.
     fn tell_full_trace(&self) {
-        let is_full = self.facts.get().is_some_and(|facts| facts.machine.platform().trace().dropped() != 0);
+        let emulated = self.facts.get().and_then(|facts| facts.emulated.as_ref());
+        let is_full = emulated.is_some_and(|facts| facts.machine.platform().trace().dropped() != 0);
         if is_full && !self.has_told_full_trace.swap(true, Ordering::Relaxed) {
             self.voice.tell(json!({"event": "trace-full"}));
         }
@@ -163,48 +163,6 @@ impl Shared {
     fn tell_dump(&self, said: &Value) {
         self.voice.tell(json!({"event": "dumped", "bytes": said["bytes"]}));
     }
-
-    fn look(&self, td: &dyn RunningTd, order: &Order) -> Result<Value, Refusal> {
-        let still = || match self.lock().pauser.as_ref().map(Pauser::phase) {
-            Some(Phase::Still) => Ok(()),
-            _ => Err(Refusal::new(RefusalKind::State, "the TD has to be paused for this")),
-        };
-        let failed = |error: td_host::Error| Refusal::new(RefusalKind::Failed, error);
-        let not_running = || Refusal::new(RefusalKind::State, "the TD does not run any more");
-        match order {
-            Order::Exits => Ok(report::exits(&td.look())),
-            Order::Seamcalls => Ok(json!({"seamcalls": td.look().calls})),
-            Order::Metrics => {
-                self.td.shared(&td.look().shared);
-                Ok(self.numbers())
-            }
-            Order::Audit => {
-                still()?;
-                td.audit().map(|entries| json!({"verdict": "agreed", "entries": entries})).map_err(failed)
-            }
-            Order::PageTables { from, limit } => {
-                still()?;
-                Ok(report::page_tables(&td.inspect().map_err(failed)?, *from, *limit))
-            }
-            Order::Inspector => {
-                still()?;
-                let (kept, facts) = self.kept.get().zip(self.facts.get()).ok_or_else(not_running)?;
-                let about = About::of_paused(&td.look(), facts.attributes);
-                let drawn = kept.draw(&td.inspect().map_err(failed)?, &about);
-                drawn.map_err(|error| Refusal::new(RefusalKind::Failed, format!("the page: {error}")))
-            }
-            Order::Dump => {
-                still()?;
-                let kept = self.kept.get().ok_or_else(not_running)?;
-                let written = td.dump().and_then(|dump| kept.dump(&dump, &|| self.lock().wants_end));
-                let said = written
-                    .map_err(|error| Refusal::new(RefusalKind::Failed, format!("the dump: {error}")))?;
-                self.tell_dump(&said);
-                Ok(said)
-            }
-            _ => Err(Refusal::new(RefusalKind::Failed, "this is no question")),
-        }
-    }
 }
 
 /// A TD that runs, or has run.
@@ -218,7 +176,12 @@ impl Life {
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) fn begin(plan: Plan, options: &WorkerOptions, voice: &Voice) -> Result<Self, Refusal> {
+    pub(super) fn begin(
+        plan: Plan,
+        options: &WorkerOptions,
+        voice: &Voice,
+        relay: &Arc<Relay>,
+    ) -> Result<Self, Refusal> {
         let input = |error: &dyn ToString| Refusal::new(RefusalKind::Input, error.to_string());
         let failed = |error: &dyn ToString| Refusal::new(RefusalKind::Failed, error.to_string());
         let request = &plan.request;
@@ -231,19 +194,32 @@ impl Life {
                 + BESIDE
                 + BESIDE_A_VCPU * u64::from(config.cpus.boot_vcpus),
             // A raw image does not grow.
-            file: largest.max(plan.console_max).max(plan.trace_max).max(request.dump_max()),
-            descriptors: DESCRIPTORS,
+            file: largest
+                .max(plan.console_max)
+                .max(plan.trace_max)
+                .max(request.dump_max())
+                .max(request.snapshot_max()),
+            descriptors: DESCRIPTORS
+                + match request.backend {
+                    BackendKind::Emulated => 0,
+                    BackendKind::Kvm => u64::from(config.cpus.boot_vcpus),
+                },
         };
         // A socket file cannot be made once the worker is confined.
         let debugger = match &plan.gdb {
             Some(path) => Some(Waiting::listen(path, &config).map_err(|error| input(&error))?),
             None => None,
         };
-        let kept = [Some(&plan.console), plan.trace.as_ref(), plan.inspector.as_ref(), plan.dump.as_ref()];
-        let kept = kept.into_iter().flatten().map(String::as_str);
+        // Nor can the device be opened then.
+        let kernel = match request.backend {
+            BackendKind::Kvm => Some(kvm::open()?),
+            BackendKind::Emulated => None,
+        };
+        let kept = [&plan.trace, &plan.inspector, &plan.dump, &plan.saving].into_iter().flatten();
+        let kept = kept.chain([&plan.console]).map(String::as_str);
         let written: Vec<&str> = written.into_iter().chain(kept).collect();
-        let files =
-            confine::files(bounds, &request.read_only_files(), &written).map_err(|error| failed(&error))?;
+        let read: Vec<&str> = request.read_only_files().into_iter().chain(plan.restored.as_deref()).collect();
+        let files = confine::files(bounds, &read, &written).map_err(|error| failed(&error))?;
         let metrics = Metrics::new();
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -261,8 +237,10 @@ impl Life {
             hardware: options.hardware,
             transport: options.transport,
             issue: options.quotes.clone(),
+            relay: relay.clone(),
             files,
             debugger: Mutex::new(debugger),
+            kernel,
             plan,
             config,
             voice: voice.clone(),
@@ -317,8 +295,17 @@ impl Life {
             Order::Quotes => Ok(self.shared.quotes.to_json()),
             Order::Measurements => {
                 let facts = self.shared.facts.get().ok_or_else(not_running)?;
-                let rtmrs = facts.machine.platform().machine().rtmrs(facts.tdr);
-                Ok(report::measurements(facts.mrtd, facts.predicted, rtmrs))
+                let emulated = facts.emulated.as_ref();
+                let rtmrs = emulated.and_then(|td| td.machine.platform().machine().rtmrs(td.tdr));
+                Ok(report::measurements(emulated.and_then(|td| td.mrtd), facts.predicted, rtmrs))
+            }
+            Order::Save => {
+                if pauser()?.phase() != Phase::Running {
+                    return Err(Refusal::new(RefusalKind::State, "the TD has to run for this"));
+                }
+                let facts = self.shared.facts.get().and_then(|facts| facts.emulated.as_ref());
+                facts.ok_or_else(not_running)?.freeze()?;
+                Ok(json!({}))
             }
             Order::Exits | Order::Seamcalls | Order::Audit | Order::PageTables { .. } => {
                 self.ask(order, LOOK)
@@ -427,8 +414,11 @@ struct Maker {
     hardware: Hardware,
     transport: Transport,
     issue: Arc<Issue>,
+    relay: Arc<Relay>,
     files: Files,
     debugger: Mutex<Option<Waiting>>,
+    /// KVM, if it is to run the TD.
+    kernel: Option<Linux>,
     voice: Voice,
     shared: Arc<Shared>,
 }
@@ -448,9 +438,13 @@ impl Drop for OverAtLast<'_> {
 }
 
 impl Maker {
-    fn live(self) {
+    fn live(mut self) {
+        let kernel = self.kernel.take();
         let over = OverAtLast(&self.shared);
-        let concluded = self.run();
+        let concluded = match kernel {
+            Some(kernel) => self.run_on_kvm(kernel),
+            None => self.run(),
+        };
         match concluded {
             Ok((report, metrics)) => {
                 drop(over);
@@ -460,153 +454,56 @@ impl Maker {
         }
     }
 
-    fn tell(&self, event: &Event<'_>, clock: &Mutex<Option<Nanoseconds>>) -> Option<String> {
-        self.shared.td.event(event);
-        let at = Duration::from_nanos(lock(clock).as_ref().map_or(0, |now| now()));
-        match event {
-            Event::BringUp(_) | Event::Build(_) | Event::Built => None,
-            Event::Running => {
-                Some(events::booted(self.config.cpus.boot_vcpus, self.plan.request.secrecy(), at))
-            }
-            Event::Happened(happening) => Some(events::happened(happening, at)),
-            Event::Ended(ending) => Some(events::ended(ending, at)),
-        }
+    /// The line of a TD whose vCPUs are about to run.
+    fn booted(&self, at: Duration) -> String {
+        let request = &self.plan.request;
+        events::booted(self.config.cpus.boot_vcpus, request.backend, request.secrecy(), at)
     }
 
-    /// From machine to teardown.
-    fn run(&self) -> Result<(Value, String), Refusal> {
-        let input = |error: &dyn ToString| Refusal::new(RefusalKind::Input, error.to_string());
-        let failed = |error: &dyn ToString| Refusal::new(RefusalKind::Failed, error.to_string());
-        let (config, stop) = (&self.config, &self.shared.stop);
-        let memory = config.memory.size;
-        let payload = Payload::load(&config.payload, memory, !config.disks().is_empty());
-        let payload = payload.map_err(|error| input(&error))?;
-        let td = config.td_config();
-        let clock = Mutex::new(None);
-        let last = Mutex::new(Value::Null);
-        let events = |event: Event<'_>| {
-            let line = self.tell(&event, &clock);
-            if let Some(line) = line.and_then(|line| serde_json::from_str::<Value>(&line).ok()) {
-                if let Event::Ended(_) = event {
-                    *lock(&last) = line.clone();
-                }
-                self.voice.tell(line);
-            }
-            match event {
-                Event::Running => {
-                    self.shared.lock().has_begun = true;
-                    self.shared.changed.notify_all();
-                }
-                Event::Ended(_) => stop.set(),
-                _ => {}
-            }
-        };
-        let bell = Bell::default();
-        let opened = board::open(config, &Default::default(), stop, &bell).map_err(|error| input(&error))?;
-        let console = OpenOptions::new().write(true).truncate(true).open(&self.plan.console);
-        let console = console.map_err(|error| input(&format!("the console: {error}")))?;
-        let kept =
-            KeptFiles::open(&self.plan).map_err(|error| input(&format!("the page or the dump: {error}")))?;
-        let console = ConsoleFile {
-            file: console,
-            left: self.plan.console_max,
-            has_told: false,
-            voice: self.voice.clone(),
-        };
-        let console = ToConsole(Arc::new(Mutex::new(console)));
-        let spec = MachineSpec {
-            hardware: self.hardware,
-            memory,
-            vcpus: td.vcpus,
-            pace: Pace::Real,
-            trace: kept.keep_calls(
-                self.trace()
-                    .map_err(|error| input(&format!("the trace: {error}")))?
-                    .observed_by(self.shared.td.clone()),
-            ),
-            faults: self.plan.request.faults().map_err(|error| input(&error))?,
-            debug: lock(&self.debugger).as_ref().map(|debugger| debugger.port.clone()),
-            samples: None,
-        };
-        let machine = Arc::new(Machine::bring_up(spec, &events).map_err(|error| failed(&error))?);
-        *lock(&clock) = Some(nanoseconds_of(&machine));
-        let mut virtio = opened.virtio;
-        let hvc = Hvc::new(console.clone(), HvcInput::new(bell.clone()));
-        virtio.push(Box::new(VirtioConsole::new(Box::new(hvc), None)));
-        let spec = BoardSpec {
-            pace: Pace::Real,
-            now: nanoseconds_of(&machine),
-            memory,
-            vcpus: td.vcpus,
-            boot: payload.files,
-            virtio,
-            transport: self.transport,
-        };
-        let board = Board::new(console, io::sink(), spec).map_err(|error| input(&error))?;
-        let spec = TdSpec {
-            config: td,
-            image: &payload.image,
-            devices: board.devices,
-            bell,
-            quotes: Some(self.shared.quotes.of((self.issue)(machine.platform().machine()))),
-            debugger: lock(&self.debugger)
-                .take()
-                .map(|waiting| Debugger::new(waiting.listener, waiting.port)),
-            secrecy: self.plan.request.secrecy(),
-        };
-        let kept = self.shared.kept.get_or_init(|| kept);
-        let attributes = spec.config.attributes;
-        self.confine()?;
-        let session = Session::start(&machine, spec, &events).map_err(|error| failed(&error))?;
-        let facts = Facts {
-            machine: machine.clone(),
-            tdr: session.td().tdr().hpa(),
-            mrtd: session.td().mrtd().ok(),
-            predicted: payload.predicted,
-            attributes,
-        };
-        let _ = self.shared.facts.set(facts);
-        self.shared.lock().pauser = Some(session.pauser());
-        let ended = session.drive(&*self.shared);
-        {
-            let mut state = self.shared.lock();
-            state.pauser = None;
-            state.questions.clear();
-        }
-        let inspection = kept.has_page().then(|| ended.inspect());
-        let dumped = kept.has_dump().then(|| ended.dump().and_then(|dump| kept.dump(&dump, &|| false)));
-        let torn_down = ended.teardown();
-        self.shared.td.report(&torn_down);
-        let ending = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let trace = machine.platform().trace();
-        let until = Instant::now() + LAST_LINES;
-        let lost = trace.outlet().map(|outlet| outlet.drain(|| until <= Instant::now()));
-        self.shared.tell_full_trace();
-        let mut report = report::report(&torn_down, payload.predicted, ending);
-        let drawn = inspection.map(|inspection| {
-            let inspection = inspection.map_err(io::Error::other)?;
-            kept.draw(&inspection, &About::of_ended(&torn_down, attributes))
-        });
-        report["inspector"] = json!(drawn.map(kept::in_report));
-        if let Some(Ok(said)) = &dumped {
-            self.shared.tell_dump(said);
-        }
-        report["dump"] = json!(dumped.map(kept::in_report));
-        report["trace"] = json!(lost.map(|lost| report::trace(trace.dropped(), lost)));
-        Ok((report, self.shared.metrics.text()))
+    fn tell(&self, line: &str) -> Value {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        self.voice.tell(line.clone());
+        line
     }
 
-    /// Where SEAMCALLs go.
-    fn trace(&self) -> io::Result<Trace> {
-        let Some(path) = &self.plan.trace else { return Ok(Trace::counting()) };
-        let file = OpenOptions::new().write(true).truncate(true).open(path)?;
-        Ok(Trace::to_file_within(file, self.plan.trace_max))
+    /// Every vCPU is about to run.
+    fn has_begun(&self) {
+        self.shared.lock().has_begun = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Opens the console's file.
+    fn console(&self) -> Result<ToConsole, Refusal> {
+        let file = OpenOptions::new().write(true).truncate(true).open(&self.plan.console);
+        let file = file.map_err(|error| Refusal::new(RefusalKind::Input, format!("the console: {error}")))?;
+        let (left, voice) = (self.plan.console_max, self.voice.clone());
+        Ok(ToConsole(Arc::new(Mutex::new(ConsoleFile { file, left, has_told: false, voice }))))
+    }
+
+    /// No questions are answered any more.
+    fn close(&self) {
+        let mut state = self.shared.lock();
+        state.pauser = None;
+        state.questions.clear();
+    }
+
+    /// Where quotes come from, given the module that can be asked whether a report is its own.
+    fn quotes(&self, module: Option<Arc<seam_emu::Machine>>) -> Option<Box<dyn QuoteSource>> {
+        let issuer: Box<dyn Issuer> = match (self.plan.quotes, module) {
+            (QuotesFrom::Worker, Some(module)) => (self.issue)(module),
+            (QuotesFrom::Service, _) => Box::new(ByService {
+                relay: self.relay.clone(),
+                voice: self.voice.clone(),
+                stop: self.shared.stop.clone(),
+            }),
+            (QuotesFrom::Worker, None) | (QuotesFrom::Nobody, _) => return None,
+        };
+        Some(self.shared.quotes.of(issuer))
     }
 
     /// Nothing is opened from here on. What could be applied is told.
-    fn confine(&self) -> Result<(), Refusal> {
-        let debugged = if self.plan.gdb.is_some() { Debugged::Yes } else { Debugged::No };
-        let seccomp = confine::calls(debugged);
+    fn confine(&self, beside: Beside) -> Result<(), Refusal> {
+        let seccomp = confine::calls(beside);
         if let (Err(error), false) = (&seccomp, self.plan.without_seccomp) {
             return Err(Refusal::new(RefusalKind::Failed, error));
         }

@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! The service starts it with one end of a socket as its standard input, and says by it ([`protocol`]) what to do. One thread
-//! follows orders, one after the other; one builds, runs and tears down the TD (`life`); the TD's machine, devices and
+//! reads orders, one follows them, one after the other; one builds, runs and tears down the TD (`life`); the TD's machine, devices and
 //! vCPUs have theirs. When the TD has ended, or the service has gone, everything is given back and the process ends.
 
 mod confine;
@@ -10,12 +10,14 @@ mod kept;
 mod life;
 pub mod protocol;
 mod quotes;
+mod relay;
 mod report;
 mod request;
 
 use std::io::{BufReader, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,13 +26,17 @@ use serde_json::{Value, json};
 use tdvisor_runtime::board::Transport;
 
 use life::Life;
-use protocol::{Asked, Order, Refusal, RefusalKind, Said, VERSION};
+use protocol::{Asked, Order, Refusal, RefusalKind, Said, Told, VERSION};
+use relay::Relay;
 
-pub use quotes::{Issue, Issuer, Quoted};
+pub use quotes::{Issue, Issuer, Quoted, VerifiedWith};
 pub use request::{NAME_MAX, TdDisk, TdPayload, TdRequest, is_name};
 
 /// How long the service may take to read what a worker says.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Orders that may wait for others.
+const ORDERS: usize = 16;
 
 /// What all TDs of a service have in common.
 pub struct WorkerOptions {
@@ -83,39 +89,84 @@ impl Voice {
 pub fn serve(socket: UnixStream, options: &WorkerOptions) -> std::io::Result<()> {
     socket.set_write_timeout(Some(PATIENCE))?;
     let voice = Voice(Arc::new(Mutex::new(socket.try_clone()?)));
-    let mut orders = BufReader::new(socket);
-    let mut life: Option<Life> = None;
-    while let Some(Asked { version, number, order }) = protocol::next(&mut orders)? {
-        let result = if version == VERSION {
-            follow(order, &mut life, options, &voice)
-        } else {
-            Err(Refusal::new(RefusalKind::Failed, "the service speaks another version"))
-        };
-        let is_failed_boot = life.is_none() && result.is_err();
-        voice.say(&Said::Answer { number, result });
-        if is_failed_boot {
-            return Ok(());
-        }
+    let relay = Arc::new(Relay::default());
+    let mut from = BufReader::new(socket);
+    // The worker is confined to files by this thread, and has no other until then.
+    let Some(Told::Order(Asked { version, number, order })) = protocol::next(&mut from)? else {
+        return Ok(());
+    };
+    let begun = begin(version, order, options, &voice, &relay);
+    let (life, result) = match begun {
+        Ok(life) => (Some(life), Ok(json!({}))),
+        Err(refusal) => (None, Err(refusal)),
+    };
+    voice.say(&Said::Answer { number, result });
+    let Some(life) = life else { return Ok(()) };
+    let (orders, coming) = sync_channel(ORDERS);
+    let reader = std::thread::Builder::new()
+        .name("orders".to_owned())
+        .spawn(move || read(&mut from, &orders, &relay))?;
+    for Asked { number, order, .. } in coming {
+        voice.say(&Said::Answer { number, result: life.follow(order) });
     }
-    if let Some(life) = life {
-        life.end();
+    life.end();
+    reader.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that reads orders panicked")))
+}
+
+/// The first order, which has to be the TD's boot.
+fn begin(
+    version: u32,
+    order: Order,
+    options: &WorkerOptions,
+    voice: &Voice,
+    relay: &Arc<Relay>,
+) -> Result<Life, Refusal> {
+    match order {
+        _ if version != VERSION => {
+            Err(Refusal::new(RefusalKind::Failed, "the service speaks another version"))
+        }
+        Order::Boot { plan } => Life::begin(*plan, options, voice, relay),
+        _ => Err(Refusal::new(RefusalKind::State, "the TD is not booted")),
+    }
+}
+
+/// Reads what the service says until it says no more. A quote goes to who waits for it, however long an order takes.
+fn read(from: &mut BufReader<UnixStream>, orders: &SyncSender<Asked>, relay: &Relay) -> std::io::Result<()> {
+    while let Some(told) = protocol::next(from)? {
+        match told {
+            Told::Quote { number, quote } => relay.answer(number, quote),
+            // Who follows orders outlives this.
+            Told::Order(asked) => drop(orders.send(asked)),
+        }
     }
     Ok(())
 }
 
-fn follow(
-    order: Order,
-    life: &mut Option<Life>,
-    options: &WorkerOptions,
-    voice: &Voice,
-) -> Result<Value, Refusal> {
-    match (order, &*life) {
-        (Order::Boot { plan }, None) => {
-            *life = Some(Life::begin(*plan, options, voice)?);
-            Ok(json!({}))
-        }
-        (Order::Boot { .. }, Some(_)) => Err(Refusal::new(RefusalKind::State, "the TD is booted already")),
-        (_, None) => Err(Refusal::new(RefusalKind::State, "the TD is not booted")),
-        (order, Some(life)) => life.follow(order),
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::TryRecvError;
+
+    use super::*;
+
+    #[test]
+    fn a_quote_reaches_who_waits_for_it_though_an_order_is_followed_that_waits_too() {
+        let (mut service, ours) = UnixStream::pair().expect("a pair of sockets");
+        let (orders, coming) = sync_channel(ORDERS);
+        let relay = Relay::default();
+        let quote = relay.expect(7);
+        std::thread::scope(|scope| {
+            scope.spawn(|| read(&mut BufReader::new(ours), &orders, &relay));
+            for number in 0..ORDERS as u64 {
+                let asked = Told::Order(Asked { version: VERSION, number, order: Order::Pause });
+                service.write_all(&protocol::line(&asked).expect("a line")).expect("a reader");
+            }
+            let brought = Told::Quote { number: 7, quote: Some("x".to_owned()) };
+            service.write_all(&protocol::line(&brought).expect("a line")).expect("a reader");
+            // Nobody has taken an order so far.
+            assert_eq!(quote.recv(), Ok(Some("x".to_owned())));
+            drop(service);
+        });
+        assert_eq!(coming.try_iter().map(|asked| asked.number).collect::<Vec<_>>().len(), ORDERS);
+        assert!(matches!(coming.try_recv(), Err(TryRecvError::Empty)));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! # Form
 //! JSON lines on a socket that the worker inherits as its standard input. The service asks ([`Asked`]), with numbers of its
-//! own, and the worker answers each in turn; the worker tells ([`Said`]) what happens whenever it happens, and at last how the
-//! TD ended. Either end closing the socket ends the worker. Both ends are of one program; a version that differs is refused.
+//! own, and the worker answers each in turn; it brings quotes ([`Told::Quote`]) that the worker asked for, at any time. The worker tells ([`Said`]) what
+//! happens whenever it happens, and at last how the TD ended. Either end closing the socket ends the worker. Both ends are of one program; a version that differs is refused.
 //!
 //! # Bounds
 //! A line has [`LINE_MAX`] bytes at most; each end gives up the other at the first that has more, or that is none of these.
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::request::TdRequest;
 
 /// The version of the form.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 5;
 /// Bytes of the longest line.
 pub const LINE_MAX: usize = 16 << 20;
 
@@ -57,8 +57,44 @@ pub enum Order {
     Inspector,
     /// Writes what it holds into its file.
     Dump,
+    /// Saves it into its file, which ends it. The answer comes when it is told to stop; what came of it is in its report.
+    Save,
     /// Gives its numbers in the OpenMetrics form.
     Metrics,
+}
+
+/// Where the quotes of a TD come from.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotesFrom {
+    /// The worker issues them.
+    Worker,
+    /// The service fetches them.
+    Service,
+    /// There are none.
+    Nobody,
+}
+
+impl Order {
+    /// What is asked for, where the emulated machine alone has it.
+    pub const fn only_emulated(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Seamcalls => "its SEAMCALLs",
+            Self::Audit => "the audit of its page tables",
+            Self::PageTables { .. } => "its page tables",
+            Self::Inspector => "the inspector's page",
+            Self::Dump => "a dump",
+            Self::Save => "a snapshot",
+            Self::Boot { .. }
+            | Self::Pause
+            | Self::Resume
+            | Self::Stop
+            | Self::Exits
+            | Self::Measurements
+            | Self::Quotes
+            | Self::Metrics => return None,
+        })
+    }
 }
 
 /// What a worker is to do with its one TD.
@@ -78,10 +114,16 @@ pub struct Plan {
     pub inspector: Option<String>,
     /// The file of its dump, which is there, if it may be dumped.
     pub dump: Option<String>,
+    /// The file of its next snapshot, which is there, if it may be saved.
+    pub saving: Option<String>,
+    /// The snapshot that it goes on from, if it does.
+    pub restored: Option<String>,
     /// The socket of its debugger, which is made and left by the worker, if it is debugged.
     pub gdb: Option<String>,
     /// Bytes of SEAMCALLs that are kept.
     pub trace_max: u64,
+    /// Where its quotes come from.
+    pub quotes: QuotesFrom,
     /// Whether the TD may run where the kernel has no seccomp.
     pub without_seccomp: bool,
 }
@@ -97,6 +139,21 @@ pub struct Asked {
     pub order: Order,
 }
 
+/// What the service says.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum Told {
+    /// An order.
+    Order(Asked),
+    /// What came of a wish for a quote ([`Said::Quote`]).
+    Quote {
+        /// The number that it was asked for with.
+        number: u64,
+        /// The quote in base64, if there is one.
+        quote: Option<String>,
+    },
+}
+
 /// Of which kind a refusal is.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,6 +162,8 @@ pub enum RefusalKind {
     State,
     /// What the TD is asked for with cannot be had: a file, a device.
     Input,
+    /// The machine has no room for one more TD now.
+    Full,
     /// The host failed.
     Failed,
     /// The request took too long.
@@ -142,6 +201,13 @@ pub enum Said {
     Event {
         /// One of `tdvisor_runtime::events`, or of the worker itself.
         event: Value,
+    },
+    /// A quote is wanted, which [`Told::Quote`] brings.
+    Quote {
+        /// What the quote is found by.
+        number: u64,
+        /// The TDREPORT, in base64.
+        report: String,
     },
     /// The TD has ended, and everything was given back. Nothing follows.
     Ended {
@@ -184,12 +250,13 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_they_were_written_and_nothing_else_is() {
-        let asked =
-            Asked { version: VERSION, number: 7, order: Order::PageTables { from: 1 << 40, limit: 3 } };
+        let order = Order::PageTables { from: 1 << 40, limit: 3 };
+        let asked = Told::Order(Asked { version: VERSION, number: 7, order: order.clone() });
         let ended = Said::Answer { number: 7, result: Err(Refusal::new(RefusalKind::State, "no")) };
         let bytes = [line(&asked).unwrap(), line(&ended).unwrap(), b"{\"say\":".to_vec()].concat();
         let mut from = &bytes[..];
-        assert_eq!(next::<Asked>(&mut from).unwrap().map(|asked| asked.order), Some(asked.order));
+        let Some(Told::Order(read)) = next(&mut from).unwrap() else { panic!("no order") };
+        assert_eq!((read.number, read.order), (7, order));
         assert!(matches!(next(&mut from).unwrap(), Some(Said::Answer { number: 7, result: Err(_) })));
         assert!(next::<Said>(&mut from).is_err(), "half a line");
         assert!(next::<Said>(&mut from).unwrap().is_none());

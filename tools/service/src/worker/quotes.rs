@@ -20,6 +20,13 @@ pub type Issue = dyn Fn(Arc<Machine>) -> Box<dyn Issuer> + Send + Sync;
 pub struct Quoted {
     /// The quote.
     pub quote: Vec<u8>,
+    /// Unless who issues it publishes that elsewhere.
+    pub verified_with: Option<VerifiedWith>,
+}
+
+/// What a quote is verified with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedWith {
     /// The quote's collateral, in the form that `tdvisor verify --collateral` takes.
     pub collateral: String,
     /// The root that it is issued under, as PEM.
@@ -48,8 +55,8 @@ impl Quotes {
         let one = |quoted: &Quoted| {
             json!({
                 "quote": STANDARD.encode(&quoted.quote),
-                "collateral": quoted.collateral,
-                "root": quoted.root,
+                "collateral": quoted.verified_with.as_ref().map(|with| &with.collateral),
+                "root": quoted.verified_with.as_ref().map(|with| &with.root),
             })
         };
         json!({"quotes": self.lock().iter().map(one).collect::<Vec<_>>()})

@@ -9,9 +9,12 @@ use mirror_ept::LevelCounts;
 use seam_emu::GuestExit;
 use serde_json::{Value, json};
 use td_image::digest::Digest384;
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::inspect::Inspection;
 use tdvisor_runtime::inspect::live::LiveTd;
+use tdvisor_runtime::kvm::KvmReport;
+use tdvisor_runtime::kvm::host::ExitKind as KvmExitKind;
 use tdvisor_runtime::{Audit, Report};
 
 /// The version of a report.
@@ -54,6 +57,12 @@ pub(super) fn exits(td: &LiveTd) -> Value {
         "shared_pages": levels(&td.shared),
         "frames_converted": td.frames_converted,
     })
+}
+
+/// How often KVM came back from a TD's vCPUs, and what memory changed sides.
+pub(super) fn kvm_exits(exits: &BTreeMap<KvmExitKind, u64>, frames_converted: u64) -> Value {
+    let exits: BTreeMap<String, u64> = exits.iter().map(|(kind, count)| (kind.to_string(), *count)).collect();
+    json!({"kvm_exits": exits, "frames_converted": frames_converted})
 }
 
 fn by_reason(exits: &BTreeMap<td_host::vcpu::ExitKind, u64>) -> BTreeMap<String, u64> {
@@ -113,6 +122,7 @@ pub(super) fn report(report: &Report, predicted: Digest384, ending: Value) -> Va
     };
     json!({
         "schema": SCHEMA,
+        "backend": BackendKind::Emulated,
         "inspectable": report.secrecy == Secrecy::Inspectable,
         "ending": ending,
         "measurements": measurements(report.mrtd, predicted, report.rtmrs),
@@ -129,4 +139,16 @@ pub(super) fn report(report: &Report, predicted: Digest384, ending: Value) -> Va
         "last_calls": first(&report.last_calls),
         "losses": report.losses(),
     })
+}
+
+/// What is said at the end of a TD on KVM, into which nobody looks.
+pub(super) fn of_kvm(report: &KvmReport, predicted: Digest384, ending: Value) -> Value {
+    let mut said = kvm_exits(&report.exits, report.frames_converted);
+    said["schema"] = json!(SCHEMA);
+    said["backend"] = json!(BackendKind::Kvm);
+    said["inspectable"] = json!(false);
+    said["ending"] = ending;
+    said["measurements"] = measurements(None, predicted, None);
+    said["dropped_features"] = json!(first(&report.dropped_features));
+    said
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use machine_emu::Pace;
 use seam_emu::inject::FaultPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::dump::Secrecy;
 
 use crate::config::{ConfigError, TdPolicy, VmConfig, built_in};
@@ -25,6 +27,9 @@ pub struct TdRequest {
     /// The TD's name: small letters, digits and hyphens. One is given where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What runs the TD.
+    #[serde(default)]
+    pub backend: BackendKind,
     /// How many vCPUs the TD has.
     #[serde(default = "one")]
     pub vcpus: u32,
@@ -51,6 +56,13 @@ pub struct TdRequest {
     /// Whether the host may look at what it holds. Only an emulated TD can be looked into.
     #[serde(default)]
     pub inspectable: bool,
+    /// What the order of its turns and its virtual time follow from: with the same seed it does the same again. Without one its
+    /// vCPUs run at the same time, in real time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<u64>,
+    /// Whether it can be saved and restored. It has to be inspectable and deterministic, and of an image.
+    #[serde(default)]
+    pub snapshot: bool,
     /// Whether it is dumped when it has ended, and can be while it is paused. It has to be inspectable.
     #[serde(default)]
     pub dump: bool,
@@ -125,16 +137,82 @@ impl TdRequest {
 
     /// Bytes that the TD's dump has at most, which is all of its memory, its image, and a header for each page.
     pub const fn dump_max(&self) -> u64 {
-        if self.dump {
-            self.memory.saturating_add(self.memory / PAGES_OF_HEADERS).saturating_add(DUMPED_BESIDE)
-        } else {
-            0
-        }
+        if self.dump { self.holds_max() } else { 0 }
+    }
+
+    /// Bytes that a snapshot of the TD has at most, which holds no more than a dump.
+    pub const fn snapshot_max(&self) -> u64 {
+        if self.snapshot { self.holds_max() } else { 0 }
+    }
+
+    /// Bytes of all that the TD holds.
+    const fn holds_max(&self) -> u64 {
+        self.memory.saturating_add(self.memory / PAGES_OF_HEADERS).saturating_add(DUMPED_BESIDE)
+    }
+
+    /// How its time passes.
+    pub fn pace(&self) -> Pace {
+        self.deterministic.map_or(Pace::Real, |seed| Pace::Deterministic { seed })
+    }
+
+    /// The first key that asks for what no snapshot has.
+    fn not_saved(&self) -> Option<(&'static str, &'static str)> {
+        const VIRTIO: &str = "virtio devices are not saved: leave it out, or snapshot";
+        let asked = [
+            (
+                "payload.kernel",
+                self.payload.kernel.is_some(),
+                "only a TD of an image is saved: take firmware, or leave snapshot out",
+            ),
+            ("disks", !self.disks.is_empty(), VIRTIO),
+            ("network", self.network, VIRTIO),
+            (
+                "inject",
+                self.inject.is_some(),
+                "where a plan of faults stands is not saved: leave it out, or snapshot",
+            ),
+            ("gdb", self.gdb, "what a debugger has set is not saved: leave it out, or snapshot"),
+            (
+                "snapshot",
+                self.deterministic.is_none(),
+                "only a TD in virtual time stops where it can be saved: add deterministic",
+            ),
+        ];
+        asked.into_iter().find(|(_, asked, _)| self.snapshot && *asked).map(|(key, _, why)| (key, why))
+    }
+
+    /// The first key that asks for what passes in real time alone.
+    fn not_deterministic(&self) -> Option<(&'static str, &'static str)> {
+        let asked = [
+            ("network", self.network, "a network passes in real time: leave it out, or deterministic"),
+            (
+                "gdb",
+                self.gdb && self.vcpus > 1,
+                "a vCPU that gdb halts keeps its turn: take one vCPU, or leave deterministic out",
+            ),
+        ];
+        let found = asked.into_iter().find(|(_, asked, _)| self.deterministic.is_some() && *asked);
+        found.map(|(key, _, why)| (key, why))
     }
 
     /// Whether the TD may be looked into.
     pub const fn secrecy(&self) -> Secrecy {
         if self.inspectable { Secrecy::Inspectable } else { Secrecy::Kept }
+    }
+
+    /// The first key that asks for what only the emulated machine can do.
+    fn only_emulated(&self) -> Option<&'static str> {
+        let asked = [
+            ("inject", self.inject.is_some()),
+            ("trace", self.trace),
+            ("inspector", self.inspector),
+            ("inspectable", self.inspectable),
+            ("deterministic", self.deterministic.is_some()),
+            ("snapshot", self.snapshot),
+            ("dump", self.dump),
+            ("gdb", self.gdb),
+        ];
+        asked.into_iter().find(|(_, asked)| *asked).map(|(key, _)| key)
     }
 
     /// Files of this machine that it names, by their keys.
@@ -176,10 +254,17 @@ impl TdRequest {
                 return Err(invalid(key, "an absolute path is needed, or the name of a built-in image"));
             }
         }
-        for (key, asked) in [("gdb", self.gdb), ("dump", self.dump)] {
+        if let (BackendKind::Kvm, Some(key)) = (self.backend, self.only_emulated()) {
+            let problem = "only the emulated machine can do it: leave it out, or take the backend 'emulated'";
+            return Err(invalid(key, problem));
+        }
+        for (key, asked) in [("gdb", self.gdb), ("dump", self.dump), ("snapshot", self.snapshot)] {
             if asked && !self.inspectable {
                 return Err(invalid(key, "it has what the TD holds: the TD has to be inspectable"));
             }
+        }
+        if let Some((key, why)) = self.not_saved().or_else(|| self.not_deterministic()) {
+            return Err(invalid(key, why));
         }
         self.faults()?;
         let net = if self.network { json!([{"user": true}]) } else { json!([]) };
@@ -222,7 +307,8 @@ mod tests {
             (json!({"payload": {"firmware": "hello-td"}, "fs": []}), "fs"),
             (json!({"payload": {"firmware": "hello-td"}, "vsock": {"socket": "/s"}}), "vsock"),
             (json!({"payload": {"firmware": "hello-td"}, "net": [{"fds": [3]}]}), "net"),
-            (json!({"payload": {"firmware": "hello-td"}, "backend": "kvm"}), "backend"),
+            (json!({"payload": {"firmware": "hello-td"}, "backend": "auto"}), "expected `emulated` or `kvm`"),
+            (json!({"payload": {"firmware": "hello-td"}, "backend": "KVM"}), "expected `emulated` or `kvm`"),
             (json!({"payload": {"firmware": "OVMF.fd"}}), "payload.firmware: an absolute path"),
             (json!({"payload": {"kernel": "bzImage"}}), "payload.kernel: an absolute path"),
             (json!({"payload": {"firmware": "hello-td"}, "name": "../x"}), "name: "),
@@ -235,6 +321,65 @@ mod tests {
         ] {
             let said = refused(request.clone());
             assert!(said.contains(words), "{request}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_emulated_machine_can_do_is_refused_of_a_td_on_kvm_by_its_key() {
+        let on_kvm = json!({"payload": {"firmware": "hello-td"}, "backend": "kvm"});
+        let request: TdRequest = serde_json::from_value(on_kvm.clone()).unwrap();
+        request.check().unwrap();
+        for (key, value) in [
+            ("inject", json!("chaos:1/50")),
+            ("trace", json!(true)),
+            ("inspector", json!(true)),
+            ("inspectable", json!(true)),
+            ("deterministic", json!(1)),
+            ("snapshot", json!(true)),
+            ("dump", json!(true)),
+            ("gdb", json!(true)),
+        ] {
+            let mut request = on_kvm.clone();
+            request[key] = value;
+            let said = refused(request);
+            assert!(said.starts_with(&format!("{key}: only the emulated machine")), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_no_snapshot_has_is_refused_of_a_td_that_is_to_be_saved_by_its_key() {
+        let saved = json!({"payload": {"firmware": "hello-td"}, "inspectable": true, "deterministic": 1, "snapshot": true});
+        let request: TdRequest = serde_json::from_value(saved.clone()).unwrap();
+        request.check().unwrap();
+        for (key, value, words) in [
+            ("payload", json!({"kernel": "/k"}), "payload.kernel: only a TD of an image"),
+            ("disks", json!([{"path": "/d"}]), "disks: virtio devices"),
+            ("network", json!(true), "network: virtio devices"),
+            ("inject", json!("chaos:1/50"), "inject: "),
+            ("gdb", json!(true), "gdb: "),
+            ("deterministic", json!(null), "snapshot: only a TD in virtual time"),
+            ("inspectable", json!(false), "snapshot: it has what the TD holds"),
+        ] {
+            let mut request = saved.clone();
+            request[key] = value;
+            let said = refused(request);
+            assert!(said.starts_with(words), "{key}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_passes_in_real_time_alone_is_refused_of_a_deterministic_td_by_its_key() {
+        let request = json!({"payload": {"firmware": "hello-td"}, "deterministic": 1, "inspectable": true, "gdb": true});
+        let one: TdRequest = serde_json::from_value(request.clone()).unwrap();
+        one.check().unwrap();
+        for (key, value, words) in [
+            ("network", json!(true), "network: a network passes"),
+            ("vcpus", json!(2), "gdb: a vCPU that gdb halts"),
+        ] {
+            let mut request = request.clone();
+            request[key] = value;
+            let said = refused(request);
+            assert!(said.starts_with(words), "{said}");
         }
     }
 

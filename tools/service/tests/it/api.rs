@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tdvisor_service::api::{BodyKind, ENDPOINTS, openapi};
 use tdvisor_service::config::TdPolicy;
 use tdvisor_service::http::Reply;
-use tdvisor_service::vm::{ExitReason, WhenOff};
+use tdvisor_service::vm::{ExitReason, Facts, WhenOff};
 
 use crate::described::Described;
 use crate::eventually;
@@ -240,9 +240,10 @@ fn a_guest_runs_says_what_it_says_and_the_process_ends_with_it() {
     assert_eq!(place.put("vm.create", Some(&config)), 204);
     assert_eq!(place.put("vm.boot", None), 204);
     let ExitReason::GuestEnded(end) = place.finish() else { panic!("the guest ends first") };
-    assert_eq!(end.report.ending, td_host::td::Ending::PoweredOff { code: 0 });
-    assert_eq!(end.report.mrtd, Some(end.predicted.0));
-    assert!(end.report.losses().is_empty(), "{:?}", end.report.losses());
+    let Facts::Emulated(report) = end.facts else { panic!("of the emulated machine") };
+    assert_eq!(report.ending, td_host::td::Ending::PoweredOff { code: 0 });
+    assert_eq!(report.mrtd, Some(end.predicted.0));
+    assert!(report.losses().is_empty(), "{:?}", report.losses());
     let said = std::fs::read_to_string(&console).expect("the console's file");
     assert!(said.contains("MRTD"), "{said}");
 }

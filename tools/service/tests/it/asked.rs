@@ -81,7 +81,34 @@ fn the_description_has_the_payloads_that_are_had_and_no_others() {
 fn the_description_has_the_keys_of_a_request_that_go_together() {
     let requests = Requests::new();
     let flags = [json!(false), json!(true), Value::Null];
-    let all = all_of(&[("inspectable", &flags), ("dump", &flags), ("gdb", &flags), ("trace", &flags)]);
+    let booleans = [json!(false), json!(true)];
+    let seeds = [json!(7), Value::Null];
+    let on_kvm = all_of(&[
+        ("backend", &[json!("kvm"), json!("emulated"), json!("other")]),
+        ("inspectable", &booleans),
+        ("dump", &booleans),
+        ("gdb", &booleans),
+        ("trace", &booleans),
+        ("inspector", &booleans),
+        ("inject", &[json!("chaos:1/2"), Value::Null]),
+        ("deterministic", &seeds),
+    ]);
+    let saved = all_of(&[
+        ("snapshot", &flags),
+        ("inspectable", &booleans),
+        ("gdb", &booleans),
+        ("deterministic", &seeds),
+        ("network", &booleans),
+        ("vcpus", &[json!(1), json!(2)]),
+        ("disks", &[json!([]), json!([{"path": "/d"}])]),
+        ("inject", &[json!("chaos:1/2"), Value::Null]),
+    ]);
+    let mut all = all_of(&[("inspectable", &flags), ("dump", &flags), ("gdb", &flags), ("trace", &flags)]);
+    all.extend(on_kvm);
+    all.extend(saved);
+    assert!(!requests.agree(
+        &json!({"payload": {"kernel": "/k"}, "inspectable": true, "deterministic": 7, "snapshot": true})
+    ));
     let had = |request: &&Value| {
         let mut request = (*request).clone();
         request["payload"] = json!({"firmware": "hello-td"});

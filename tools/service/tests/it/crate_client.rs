@@ -3,7 +3,7 @@
 use cloud_hypervisor_client::apis::DefaultApi as _;
 use cloud_hypervisor_client::models::{VmConfig, VmState};
 use cloud_hypervisor_client::socket_based_api_client;
-use tdvisor_service::vm::ExitReason;
+use tdvisor_service::vm::{ExitReason, Facts};
 
 use crate::place::{Place, hello, waiting_guest};
 
@@ -35,5 +35,6 @@ fn it_creates_boots_asks_counts_reboots_and_ends_a_td() {
         client.boot_vm().await.expect("it runs");
     });
     let ExitReason::GuestEnded(end) = place.finish() else { panic!("the guest ends first") };
-    assert_eq!(end.report.mrtd, Some(end.predicted.0));
+    let Facts::Emulated(report) = end.facts else { panic!("of the emulated machine") };
+    assert_eq!(report.mrtd, Some(end.predicted.0));
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use http::Method;
 use serde_json::{Value, json};
+use tdvisor_monitor::QuoteUnavailable;
 use tdvisor_service::fleet::{Fleet, FleetLimits};
 use tdvisor_service::td_api::{ROUTES, Says, Verb, openapi};
 
@@ -39,7 +40,7 @@ fn a_td_runs_in_a_confined_process_and_says_how_it_ended_and_nothing_of_it_is_le
     assert!(names.starts_with(&["confined", "booted"]), "{names:?}");
     assert_eq!(names.last(), Some(&"powered-off"), "{names:?}");
     assert_eq!(events[0]["seccomp"], true, "{}", events[0]);
-    assert_eq!(events[1]["inspectable"], false);
+    assert_eq!((&events[1]["backend"], &events[1]["inspectable"]), (&json!("emulated"), &json!(false)));
     let td = tds.get("one");
     assert_eq!(
         (&td["phase"], &td["inspectable"], &td["pid"]),
@@ -138,6 +139,81 @@ fn a_worker_that_opens_a_file_or_a_socket_or_starts_a_program_dies_alone_and_is_
     good["payload"]["cmdline"] = json!("quote");
     tds.run(&good);
     assert_eq!(tds.await_end("good")["phase"], "ended");
+}
+
+#[test]
+fn quotes_that_the_service_fetches_are_the_guests_and_one_that_it_does_not_get_is_told() {
+    /// REPORTTYPE.TYPE, the first byte of a TDREPORT ("TDX Module 1.5 ABI", REPORTTYPE).
+    const TYPE_OF_TDX: u8 = 0x81;
+    let tds = Tds::with_quotes("fetched-quotes", |report| {
+        if report[0] == TYPE_OF_TDX { Ok(vec![9; 77]) } else { Err(QuoteUnavailable::BadReport) }
+    });
+    let mut asking = hello("one");
+    asking["payload"]["cmdline"] = json!("quote");
+    tds.run(&asking);
+    assert_eq!(tds.await_end("one")["phase"], "ended");
+    let quotes: Vec<Value> =
+        tds.events("one").into_iter().filter(|event| event["event"] == "quote").collect();
+    assert_eq!(quotes.len(), 1, "{quotes:?}");
+    assert_eq!(quotes[0]["bytes"], 77, "{quotes:?}");
+    drop(tds);
+
+    let tds = Tds::with_quotes("no-quotes", |_| Err(QuoteUnavailable::Service));
+    tds.run(&asking);
+    tds.await_end("one");
+    let events = tds.events("one");
+    let quote = events.iter().find(|event| event["event"] == "quote").expect("it asks");
+    assert_eq!(quote["error"], QuoteUnavailable::Service.to_string(), "{quote}");
+}
+
+#[test]
+fn a_machine_whose_kvm_runs_no_tds_refuses_one_on_kvm_with_a_sentence_and_keeps_nothing() {
+    let tds = Tds::new("no-kvm");
+    let mut request = hello("one");
+    request["backend"] = json!("kvm");
+    let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
+    assert_eq!(reply.status, 400);
+    let said = sentences(&reply.body);
+    assert!(said[1].starts_with("backend: the KVM of this machine runs no TDs: "), "{said:?}");
+    assert_eq!(tds.ask(&Method::GET, "/td/v1/tds", None).json().expect("JSON"), json!({"tds": []}));
+    assert_eq!(fs::read_dir(tds.folder.join("state/tds")).expect("a folder").count(), 0);
+}
+
+#[test]
+fn a_td_on_kvm_is_never_inspectable_and_one_that_cannot_be_built_is_as_it_was_created() {
+    let tds = Tds::with_kvm("kvm");
+    let mut request = hello("one");
+    request["backend"] = json!("kvm");
+    for key in ["trace", "inspector", "inspectable", "dump", "gdb"] {
+        let mut more = request.clone();
+        more[key] = json!(true);
+        let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&more));
+        assert_eq!(reply.status, 400, "{key}");
+        let said = sentences(&reply.body);
+        assert!(said[1].starts_with(&format!("{key}: only the emulated machine")), "{said:?}");
+    }
+    // Whether this machine has KVM or not: there is no such image.
+    request["payload"]["firmware"] = json!(tds.folder.join("no-image"));
+    tds.create(&request);
+    let reply = tds.ask(&Method::PUT, "/td/v1/tds/one/boot", None);
+    assert_eq!(reply.status, 400, "{:?}", sentences(&reply.body));
+    let td = tds.get("one");
+    assert_eq!(
+        (&td["phase"], &td["backend"], &td["inspectable"]),
+        (&json!("created"), &json!("kvm"), &json!(false))
+    );
+    assert_eq!(
+        (&td["pid"], &td["report"], &td["reason"]),
+        (&Value::Null, &Value::Null, &Value::Null),
+        "{td}"
+    );
+    for only_emulated in ["seamcalls", "audit", "page-tables"] {
+        let reply = tds.ask(&Method::GET, &format!("/td/v1/tds/one/{only_emulated}"), None);
+        assert_eq!(reply.status, 409, "{only_emulated}");
+        assert!(sentences(&reply.body)[0].starts_with("KVM runs the TD: "), "{:?}", sentences(&reply.body));
+    }
+    let service = tds.ask(&Method::GET, "/td/v1/service", None).json().expect("JSON");
+    assert_eq!(service["used"]["key_ids"], 0, "{service}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod described_itself;
 mod fleet;
 mod http;
 mod remote;
+mod saved;
 
 use std::time::{Duration, Instant};
 

@@ -51,6 +51,7 @@ impl Place {
         fs::create_dir(&folder).expect("a folder for the test");
         let server = Server::bind(&folder.join("api"), Access::Owner).expect("a socket");
         let options = VmOptions {
+            backend: Default::default(),
             hardware: Default::default(),
             policy,
             transport: Transport::Pci,

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use tdvisor_monitor::{QuoteUnavailable, TDREPORT_BYTES};
+use tdvisor_monitor::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
 use tdvisor_runtime::board::Transport;
-use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions};
+use tdvisor_runtime::kvm::NotOffered;
+use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions, QuoteService};
 use tdvisor_service::http::{Access, Client, Limits, Reply, Running, Server};
 use tdvisor_service::td_api::TdApi;
-use tdvisor_service::worker::{Issuer, Quoted, WorkerOptions};
+use tdvisor_service::worker::{Issuer, Quoted, VerifiedWith, WorkerOptions};
 
 /// Far more than anything here takes.
 pub const LONG: Duration = Duration::from_secs(300);
@@ -49,7 +50,16 @@ impl Issuer for Misbehaving {
             Misdeed::OpensSocket => drop(UnixDatagram::unbound()),
             Misdeed::Forks => drop(std::process::Command::new("/bin/true").status()),
         }
-        Ok(Quoted { quote: vec![7; 100], collateral: "{}".to_owned(), root: String::new() })
+        let verified_with = VerifiedWith { collateral: "{}".to_owned(), root: String::new() };
+        Ok(Quoted { quote: vec![7; 100], verified_with: Some(verified_with) })
+    }
+}
+
+struct Fetched(fn(&[u8; TDREPORT_BYTES]) -> Result<Vec<u8>, QuoteUnavailable>);
+
+impl QuoteSource for Fetched {
+    fn quote(&self, report: &[u8; TDREPORT_BYTES]) -> Result<Vec<u8>, QuoteUnavailable> {
+        (self.0)(report)
     }
 }
 
@@ -96,6 +106,8 @@ pub fn options(state: PathBuf, limits: FleetLimits, misdeed: Misdeed) -> FleetOp
         state,
         limits,
         without_seccomp: false,
+        quotes: None,
+        kvm: || Err(NotOffered::Unseen),
     }
 }
 
@@ -105,11 +117,33 @@ impl Tds {
     }
 
     pub fn with(name: &str, limits: FleetLimits, misdeed: Misdeed) -> Self {
+        Self::of(name, |state| options(state, limits, misdeed))
+    }
+
+    /// A service that fetches quotes for its TDs, from here.
+    pub fn with_quotes(
+        name: &str,
+        quote: fn(&[u8; TDREPORT_BYTES]) -> Result<Vec<u8>, QuoteUnavailable>,
+    ) -> Self {
+        Self::of(name, |state| FleetOptions {
+            quotes: Some(QuoteService::new(move || Box::new(Fetched(quote)))),
+            ..options(state, FleetLimits::default(), Misdeed::None)
+        })
+    }
+
+    /// A service of a machine whose KVM is said to run TDs.
+    pub fn with_kvm(name: &str) -> Self {
+        Self::of(name, |state| FleetOptions {
+            kvm: || Ok(()),
+            ..options(state, FleetLimits::default(), Misdeed::None)
+        })
+    }
+
+    fn of(name: &str, options: impl FnOnce(PathBuf) -> FleetOptions) -> Self {
         let folder = std::env::temp_dir().join(format!("tdvisor-tds-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).expect("a folder for the test");
-        let options = options(folder.join("state"), limits, misdeed);
-        let fleet = Arc::new(Fleet::open(options).expect("a state directory"));
+        let fleet = Arc::new(Fleet::open(options(folder.join("state"))).expect("a state directory"));
         let server = Server::bind(&folder.join("socket"), Access::Owner).expect("a socket");
         let running = server.start(Limits::default(), Arc::new(TdApi::new(fleet.clone()))).expect("a thread");
         Self { folder, fleet, running: Some(running) }

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions};
+use tdvisor_runtime::kvm::offers_tds;
+use tdvisor_runtime::worker::StopFlag;
+use tdvisor_service::fleet::{Fleet, FleetLimits, FleetOptions, QuoteService};
 use tdvisor_service::http::{Access, Limits, Remote, Server, Token, read_secret};
 use tdvisor_service::td_api::{TdApi, openapi};
 
 use super::hardware::HardwareArgs;
 use super::log::LogArgs;
 use super::run::memory_size::MemorySize;
+use super::run::quotes::QgsSocket;
 use super::serve_worker;
 use super::verify::inputs::read;
 use crate::outcome::{Failure, Status};
-use crate::streams::print;
+use crate::streams::{Streams, print};
 
 /// Serve many TDs behind a REST API, each in a process of its own.
 ///
@@ -80,6 +83,10 @@ pub struct Args {
     /// Run TDs also where the kernel has no seccomp. Their descriptions say so.
     #[arg(long)]
     without_seccomp: bool,
+    /// Get the quotes of TDs from the quote-generation service at this socket instead of the test issuer. A TD on KVM has no
+    /// others.
+    #[arg(long, value_name = "SOCKET")]
+    qgs: Option<PathBuf>,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -115,6 +122,8 @@ pub fn run(args: Args) -> Result<Status, Failure> {
         state: state.clone(),
         limits: args.limits(),
         without_seccomp: args.without_seccomp,
+        quotes: args.quotes(),
+        kvm: offers_tds,
     };
     let log = args.log.start();
     let fleet = Fleet::open(options).map_err(|error| Failure::input(state.display(), error))?;
@@ -164,6 +173,14 @@ impl Args {
         let remote = Remote::new(&read(chain)?, &pem, secret).map_err(|error| of(chain)(&error))?;
         let server = Server::listen(address, remote).map_err(|error| Failure::input(address, error))?;
         Ok(Some(server))
+    }
+
+    /// Where quotes come from, if not from the test issuer.
+    fn quotes(&self) -> Option<QuoteService> {
+        let (socket, streams) = (self.qgs.clone()?, Streams::of_process());
+        Some(QuoteService::new(move || {
+            Box::new(QgsSocket::new(socket.clone(), streams.clone(), StopFlag::default()))
+        }))
     }
 
     fn limits(&self) -> FleetLimits {

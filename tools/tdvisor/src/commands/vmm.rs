@@ -9,11 +9,13 @@ use machine_emu::Hardware;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tdvisor_inspector::Symbols;
 use tdvisor_monitor::QuoteSource;
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::board::Transport;
+use tdvisor_runtime::kvm::offers_tds;
 use tdvisor_service::api::{API_VERSION, openapi};
 use tdvisor_service::config::TdPolicy;
 use tdvisor_service::http::{Access, Limits, Server};
-use tdvisor_service::vm::{Exit, ExitReason, VmOptions, WhenOff};
+use tdvisor_service::vm::{Exit, ExitReason, Facts, VmOptions, WhenOff};
 
 use super::hardware::HardwareArgs;
 use super::log::LogArgs;
@@ -53,6 +55,10 @@ pub struct Args {
     /// Get the TD's quotes from the quote-generation service at this socket instead of the test issuer.
     #[arg(long, value_name = "SOCKET")]
     qgs: Option<PathBuf>,
+    /// What runs the TD: `kvm` takes a TDX server whose Linux has KVM_TDX (`tdvisor doctor` says what is missing). Its quotes
+    /// come from --qgs.
+    #[arg(long, value_name = "BACKEND", value_enum, default_value_t)]
+    backend: VmBackend,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -66,6 +72,16 @@ pub struct Args {
     /// Print the API's OpenAPI document.
     #[arg(long)]
     openapi: bool,
+}
+
+/// What runs the TD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum VmBackend {
+    /// The emulated TDX module and the software CPU: on any machine.
+    #[default]
+    Emulated,
+    /// Linux's KVM, on a TDX server whose kernel has KVM_TDX.
+    Kvm,
 }
 
 /// How virtio devices are attached.
@@ -123,6 +139,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
     }
     let socket = args.api_socket.as_ref().ok_or_else(|| Failure::input("--api-socket", "it is needed"))?;
     let hardware = args.hardware.hardware()?;
+    args.check_backend()?;
     let streams = Streams::of_process();
     let server = socket.server(if args.group { Access::Group } else { Access::Owner })?;
     let exit = Arc::new(Exit::default());
@@ -138,9 +155,25 @@ pub fn run(args: Args) -> Result<Status, Failure> {
 }
 
 impl Args {
+    /// Checks that what is to run TDs can be had, before a client comes.
+    fn check_backend(&self) -> Result<(), Failure> {
+        if self.backend == VmBackend::Emulated {
+            return Ok(());
+        }
+        if !self.hardware.is_usual() {
+            let why = "only the emulated machine can do it: leave it out, or take --backend emulated";
+            return Err(Failure::input("--profile, --cpu, --feature or --engine", why));
+        }
+        offers_tds().map_err(|error| Failure::input("--backend kvm", error))
+    }
+
     fn options(&self, hardware: Hardware, streams: &Streams) -> VmOptions {
         let (qgs, streams) = (self.qgs.clone(), streams.clone());
         VmOptions {
+            backend: match self.backend {
+                VmBackend::Emulated => BackendKind::Emulated,
+                VmBackend::Kvm => BackendKind::Kvm,
+            },
             hardware,
             policy: if self.always_td { TdPolicy::Always } else { TdPolicy::WhenAsked },
             transport: match self.virtio {
@@ -149,9 +182,12 @@ impl Args {
             },
             when_off: if self.no_shutdown { WhenOff::Stay } else { WhenOff::Exit },
             quotes: Arc::new(move |machine, stop| {
-                let source: Box<dyn QuoteSource> = match &qgs {
-                    Some(socket) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
-                    None => Box::new(TestIssuer::new(Genuine::Machine(machine), LastQuote::default())),
+                let source: Box<dyn QuoteSource> = match (&qgs, machine) {
+                    (Some(socket), _) => Box::new(QgsSocket::new(socket.clone(), streams.clone(), stop)),
+                    (None, Some(machine)) => {
+                        Box::new(TestIssuer::new(Genuine::Machine(machine), LastQuote::default()))
+                    }
+                    (None, None) => return None,
                 };
                 Some(source)
             }),
@@ -166,8 +202,12 @@ fn conclude(reason: ExitReason, hardware: Hardware, streams: &Streams) -> Result
         ExitReason::RebootFailed(error) => return Err(Failure::Input(error.to_string())),
         ExitReason::GuestEnded(end) => end,
     };
-    let summary =
-        Summary::of(end.report, end.predicted, Privacy::Confidential, hardware, &Symbols::default());
+    let summary = match end.facts {
+        Facts::Emulated(report) => {
+            Summary::of(*report, end.predicted, Privacy::Confidential, hardware, &Symbols::default())
+        }
+        Facts::Kvm(report) => Summary::of_kvm(report, end.predicted),
+    };
     streams.err.send(summary.to_text(Detail::Usual).as_bytes());
     let until = std::time::Instant::now() + GRACE;
     streams.err.drain(|| until <= std::time::Instant::now());

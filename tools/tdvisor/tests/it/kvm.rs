@@ -49,6 +49,19 @@ fn what_only_the_emulated_machine_can_do_is_refused_by_its_name() {
 }
 
 #[test]
+fn a_vmm_on_kvm_is_refused_before_a_client_comes_where_there_are_no_tds_or_the_machine_was_chosen() {
+    let folder = Folder::new("vmm-kvm");
+    let call = ["vmm", "--api-socket", &folder.path("api"), "--backend", "kvm"];
+    let line = tdvisor(&[&call[..], &["--profile", "2.0"]].concat()).ends_with(2).one_line_of_error();
+    assert!(line.contains("--profile") && line.contains("--backend emulated"), "{line}");
+    if !can_run_tds() {
+        let line = tdvisor(&call).ends_with(2).one_line_of_error();
+        assert!(line.contains("--backend kvm: the KVM of this machine runs no TDs: "), "{line}");
+    }
+    assert!(!std::path::Path::new(&folder.path("api")).exists(), "nobody listens");
+}
+
+#[test]
 fn the_doctor_names_every_link_and_says_what_to_do_about_the_first_that_is_missing() {
     let folder = Folder::new("doctor");
     let root = folder.path("machine");

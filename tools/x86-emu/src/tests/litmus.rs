@@ -130,21 +130,22 @@ fn a_fence_keeps_a_load_behind_an_earlier_store() {
     never("SB with fences", &bodies, |turn| (turn[0].0, turn[1].0) == (0, 0));
 }
 
-/// Stores to lines that the other CPU stores to as well: what follows waits behind them in the processor's store buffer.
-fn contended_stores() -> Vec<u8> {
-    (1..=4).flat_map(|line| [0x89, 0x46, 32 * line]).collect() // mov [rsi + 32 * line], eax
-}
+/// FXSAVE to lines that the other CPU stores to as well: dozens of stores at once, behind which what follows waits in the
+/// processor's store buffer for longer than an emulated load takes to come.
+const CONTENDED_STORES: &[u8] = &[0x0F, 0xAE, 0x46, 0x40]; // fxsave [rsi + 64]
 
-/// Both CPUs have to run at the same time, which a busy machine gives now and then: up to so many runs are tried.
+/// Whether it is seen is up to the processors below: both have to run at the same time, and not to share their first cache. Up to
+/// so many runs are tried; here one to twelve are needed.
 #[test]
-fn a_load_may_be_done_before_an_earlier_store_is_seen() {
+#[ignore = "what a machine's processors show is not up to us"]
+fn nightly_a_load_may_be_done_before_an_earlier_store_is_seen() {
     const RUNS: usize = 300;
     if thread::available_parallelism().map_or(1, usize::from) < 2 {
         // One processor sees its own stores in order.
         return;
     }
-    let wait = contended_stores();
-    let bodies: [&[&[u8]]; 2] = [&[&wait, STORE_X, EAX_FROM_Y], &[&wait, STORE_Y, EAX_FROM_X]];
+    let bodies: [&[&[u8]]; 2] =
+        [&[CONTENDED_STORES, STORE_X, EAX_FROM_Y], &[CONTENDED_STORES, STORE_Y, EAX_FROM_X]];
     let relaxed = (0..RUNS).any(|_| run(&bodies).iter().any(|turn| (turn[0].0, turn[1].0) == (0, 0)));
     assert!(relaxed, "SB: in {RUNS} runs of {TURNS} turns, one of the loads always saw the other's store");
 }

@@ -14,6 +14,8 @@ mod tests;
 use std::path::Path;
 
 use crate::error::Errno;
+use crate::kernel::Linux;
+use crate::uapi::VM_TYPE_TDX;
 
 /// A link of the chain from the processor to a quote.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -178,6 +180,21 @@ pub enum KvmAnswer {
     Closed(Errno),
     /// The types of VM that it has, a bit each (KVM_CAP_VM_TYPES).
     Types(u32),
+}
+
+impl KvmAnswer {
+    /// What the KVM of this machine says.
+    pub fn of_this_machine() -> Self {
+        match Linux::open() {
+            Ok(kernel) => Self::Types(kernel.vm_types()),
+            Err(errno) => Self::Closed(errno),
+        }
+    }
+
+    /// Whether TDs are among the types of VM.
+    pub const fn offers_tds(self) -> bool {
+        matches!(self, Self::Types(types) if types >> VM_TYPE_TDX & 1 == 1)
+    }
 }
 
 /// The whole chain.

@@ -20,6 +20,7 @@ use td_host::platform::LpId;
 use td_host::vcpu::ExitKind;
 use tdvisor_base::Hpa;
 use tdvisor_devices::Place;
+use tdvisor_kvm::ExitKind as KvmExitKind;
 
 use super::Inspection;
 use crate::dump::{Dump, DumpError};
@@ -29,6 +30,8 @@ use crate::dump::{Dump, DumpError};
 pub enum Live<'a> {
     /// A TD.
     Td(&'a dyn RunningTd),
+    /// A TD on Linux's KVM.
+    Kvm(&'a dyn RunningKvmTd),
     /// A server.
     Server(&'a dyn RunningServer),
 }
@@ -37,6 +40,7 @@ impl std::fmt::Debug for Live<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Td(td) => f.debug_tuple("Td").field(&td.look()).finish(),
+            Self::Kvm(td) => f.debug_tuple("Kvm").field(&td.look()).finish(),
             Self::Server(server) => f.debug_tuple("Server").field(&server.look()).finish(),
         }
     }
@@ -66,6 +70,12 @@ pub trait RunningTd: Sync {
     fn dump(&self) -> Result<Dump, DumpError>;
 }
 
+/// A TD that runs on Linux's KVM, of which its host sees little.
+pub trait RunningKvmTd: Sync {
+    /// How the TD is doing now.
+    fn look(&self) -> LiveKvmTd;
+}
+
 /// A server that runs.
 pub trait RunningServer: Sync {
     /// How the server is doing now.
@@ -91,6 +101,15 @@ pub struct LiveTd {
     pub most_read_unclaimed: Option<(Place, u64)>,
     /// SEAMCALLs by leaf, of the whole machine and its whole life.
     pub calls: BTreeMap<String, u64>,
+}
+
+/// A TD on Linux's KVM at a moment.
+#[derive(Clone, Debug)]
+pub struct LiveKvmTd {
+    /// How often KVM came back from its vCPUs, all of them together, by reason.
+    pub exits: BTreeMap<KvmExitKind, u64>,
+    /// 4 KiB frames that changed sides so far.
+    pub frames_converted: u64,
 }
 
 /// A vCPU at a moment.

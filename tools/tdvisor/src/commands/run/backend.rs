@@ -63,7 +63,6 @@ impl Args {
             ("--snapshot", self.snapshots.is_wanted()),
             ("--resume", self.snapshots.is_resumed()),
             ("--metrics", self.told.wants_metrics()),
-            ("--status", self.status_lines.is_given()),
             ("--report", self.report.is_given()),
             ("--trace-events", self.report.wants_trace_events()),
             ("--profile, --cpu, --feature or --engine", !self.hardware.is_usual()),

@@ -1,15 +1,13 @@
 //! The machine under a TD: ours, or one that has TDX.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use machine_emu::Freezer;
 use machine_emu::trace::Trace;
-use td_host::td::config::TdConfig;
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_monitor::QuoteSource;
 use tdvisor_runtime::Machine;
-use tdvisor_runtime::kvm::host as kvm;
+use tdvisor_runtime::kvm::{clock, host as kvm};
 
 use super::quotes::{Genuine, LastQuote, TestIssuer};
 
@@ -24,10 +22,7 @@ impl Host {
     pub(super) fn clock(&self) -> Nanoseconds {
         match self {
             Self::Emulated(machine) => nanoseconds_of(machine.platform().machine()),
-            Self::Kvm(_) => {
-                let started = Instant::now();
-                Box::new(move || started.elapsed().as_nanos() as u64)
-            }
+            Self::Kvm(_) => clock(),
         }
     }
 
@@ -53,23 +48,6 @@ impl Host {
         match self {
             Self::Emulated(machine) => Some(machine.platform().trace()),
             Self::Kvm(_) => None,
-        }
-    }
-}
-
-/// What a TD is asked for, as KVM is told.
-pub(super) struct KvmConfig(pub(super) TdConfig);
-
-impl From<KvmConfig> for kvm::TdSpec {
-    fn from(KvmConfig(config): KvmConfig) -> Self {
-        Self {
-            memory: config.memory,
-            vcpus: config.vcpus,
-            attributes: config.attributes,
-            hob_extensions: config.hob_extensions,
-            config_id: config.ids.config_id,
-            owner: config.ids.owner,
-            owner_config: config.ids.owner_config,
         }
     }
 }

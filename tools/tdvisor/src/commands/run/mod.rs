@@ -41,7 +41,7 @@ use tdvisor_runtime::board::boot_files::BootFiles;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
 use tdvisor_runtime::board::{Board, BoardError, BoardSpec};
 use tdvisor_runtime::dump::Secrecy;
-use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, host as kvm};
+use tdvisor_runtime::kvm::{KvmEvent, KvmSession, KvmSpec, spec_of};
 use tdvisor_runtime::saved::ResumeSpec;
 use tdvisor_runtime::worker::StopFlag;
 use tdvisor_runtime::{Event, Machine, MachineSpec, Session, TdSpec};
@@ -52,7 +52,7 @@ use bars::Bars;
 use console::Console;
 use guest_command::channel::Channel;
 use hints::Silence;
-use host::{Host, KvmConfig};
+use host::Host;
 use image::Image;
 use in_guest::{ToOutlet, UntilItEnds};
 use linux::{MainConsole, WhatToRun};
@@ -311,8 +311,7 @@ pub fn run(args: Args) -> Result<Status, Failure> {
                     KvmEvent::Ended(_) => supervisor.td_ended(),
                 }
             };
-            let td = kvm::TdSpec::from(KvmConfig(config));
-            let spec = KvmSpec { td, image: image.bytes(), devices: around, bell, quotes };
+            let spec = KvmSpec { td: spec_of(config), image: image.bytes(), devices: around, bell, quotes };
             let session = KvmSession::start(kernel, spec, &events);
             bars.finish();
             let report = session.map_err(|error| Failure::Input(error.to_string()))?.drive(&watch);

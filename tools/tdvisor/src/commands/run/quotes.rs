@@ -11,7 +11,7 @@ use tdvisor_attest::issue::{Issued, PlatformSpec, TestPlatform};
 use tdvisor_attest::qgs;
 use tdvisor_monitor::{QuoteSource, QuoteUnavailable, TDREPORT_BYTES};
 use tdvisor_runtime::worker::{Overdue, StopFlag, Worker};
-use tdvisor_service::worker::{Issuer, Quoted};
+use tdvisor_service::worker::{Issuer, Quoted, VerifiedWith};
 
 use crate::commands::verify::inputs::now;
 use crate::files::Output;
@@ -86,7 +86,9 @@ impl Issuer for TestIssuer {
         let quote = self.quote(report)?;
         let last = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
         let issued = last.as_ref().ok_or(QuoteUnavailable::Service)?;
-        Ok(Quoted { quote, collateral: issued.collateral.to_json(), root: issued.root_pem.clone() })
+        let verified_with =
+            VerifiedWith { collateral: issued.collateral.to_json(), root: issued.root_pem.clone() };
+        Ok(Quoted { quote, verified_with: Some(verified_with) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tdvisor_runtime::Watch;
-use tdvisor_runtime::inspect::live::{Live, LiveServer, LiveTd};
+use tdvisor_runtime::inspect::live::{Live, LiveKvmTd, LiveServer, LiveTd};
 
 use crate::streams::Streams;
 
@@ -19,11 +19,6 @@ pub struct StatusLinesArgs {
 }
 
 impl StatusLinesArgs {
-    /// Whether lines were asked for.
-    pub const fn is_given(&self) -> bool {
-        self.every.is_some()
-    }
-
     /// Where lines go to, if they were asked for.
     pub fn open(&self, streams: &Streams) -> Option<StatusLines> {
         let every = Duration::from_secs(self.every?);
@@ -57,6 +52,7 @@ impl StatusLines {
         }
         let line = match machine {
             Live::Td(td) => of_td(&td.look()),
+            Live::Kvm(td) => of_kvm(&td.look()),
             Live::Server(server) => of_server(&server.look()),
         };
         self.streams.say(format_args!("tdvisor: {} s: {line}", now.duration_since(self.started).as_secs()));
@@ -83,6 +79,11 @@ fn of_td(td: &LiveTd) -> String {
         td.frames_converted,
         sum(&td.calls)
     )
+}
+
+fn of_kvm(td: &LiveKvmTd) -> String {
+    let exits: u64 = td.exits.values().sum();
+    format!("{exits} exits; {} frames converted", td.frames_converted)
 }
 
 fn of_server(server: &LiveServer) -> String {

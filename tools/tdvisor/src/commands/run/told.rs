@@ -7,6 +7,7 @@ use std::time::Duration;
 use machine_emu::outlet::{Metered, Outlet};
 use machine_emu::trace::Trace;
 use tdvisor_devices::acpi_pm::Nanoseconds;
+use tdvisor_runtime::backend::BackendKind;
 use tdvisor_runtime::dump::Secrecy;
 use tdvisor_runtime::kvm::KvmEvent;
 use tdvisor_runtime::metrics::{Metrics, TdMetrics};
@@ -117,7 +118,7 @@ impl Told {
         }
         match event {
             Event::BringUp(_) | Event::Build(_) | Event::Built => {}
-            Event::Running => self.line(|at| events::booted(self.vcpus, self.secrecy, at)),
+            Event::Running => self.booted(BackendKind::Emulated),
             Event::Happened(happening) => self.line(|at| events::happened(happening, at)),
             Event::Ended(ending) => self.line(|at| events::ended(ending, at)),
         }
@@ -127,10 +128,14 @@ impl Told {
     pub fn kvm_event(&self, event: &KvmEvent<'_>) {
         match event {
             KvmEvent::Added { .. } | KvmEvent::Built => {}
-            KvmEvent::Running => self.line(|at| events::booted(self.vcpus, self.secrecy, at)),
+            KvmEvent::Running => self.booted(BackendKind::Kvm),
             KvmEvent::Happened(happening) => self.line(|at| events::happened(happening, at)),
             KvmEvent::Ended(ending) => self.line(|at| events::ended(ending, at)),
         }
+    }
+
+    fn booted(&self, backend: BackendKind) {
+        self.line(|at| events::booted(self.vcpus, backend, self.secrecy, at));
     }
 
     fn line(&self, line: impl FnOnce(Duration) -> String) {
