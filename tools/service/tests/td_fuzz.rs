@@ -87,6 +87,17 @@ fn body(chance: &mut Chance, td: &str) -> Vec<u8> {
                 (request["inspectable"], request["dump"]) = (json!(true), json!(true));
             }
         }
+        6 => {
+            let key = chance.pick(&["inspectable", "deterministic", "snapshot", "network"]);
+            (request["inspectable"], request["snapshot"]) = (json!(true), json!(true));
+            request["deterministic"] = json!(7);
+            if chance.below(3) == 0 {
+                request[key] = chance.pick(&[json!(false), json!(1), json!(-1), Value::Null]);
+            }
+        }
+        7 => {
+            request["backend"] = chance.pick(&[json!("kvm"), json!("emulated"), json!("other"), Value::Null])
+        }
         4 => request["inject"] = json!(chance.pick(&["chaos:1/50", "chaos:2/5", "nonsense", ""])),
         _ => {}
     }
