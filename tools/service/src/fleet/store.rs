@@ -180,12 +180,11 @@ impl Store {
 
     /// Takes a whole snapshot in place of the one that is there.
     pub(super) fn keep_snapshot(&self, name: &str) -> io::Result<()> {
-        fs::rename(self.saving_path(name), self.snapshot_path(name))?;
-        self.make_saving(name)
+        fs::rename(self.saving_path(name), self.snapshot_path(name))
     }
 
-    /// Makes the file that the next snapshot is written to.
-    fn make_saving(&self, name: &str) -> io::Result<()> {
+    /// Makes the file that the next snapshot is written to, empty.
+    pub(super) fn make_saving(&self, name: &str) -> io::Result<()> {
         create_file(&self.saving_path(name)).map(drop)
     }
 
@@ -217,7 +216,6 @@ impl Store {
             ("trace", request.trace),
             ("page", request.inspector),
             ("dump", request.dump),
-            ("saving", request.snapshot),
         ]
         .into_iter()
         .filter_map(|(name, is_asked)| is_asked.then_some(name));

@@ -224,6 +224,9 @@ impl Td {
         self.shared.options.check(request.backend)?;
         let share = self.shared.room.take(request.memory, request.vcpus).map_err(FleetError::Over)?;
         self.shared.store.remove_gdb(&self.name).map_err(FleetError::Store)?;
+        if request.snapshot {
+            self.shared.store.make_saving(&self.name).map_err(FleetError::Store)?;
+        }
         let (worker, said) = Worker::start(&self.shared.options).map_err(FleetError::NoWorker)?;
         let worker = Arc::new(worker);
         {
@@ -330,8 +333,7 @@ impl Td {
             return Err(FleetError::Phase(phase, NOT_SAVED));
         }
         worker.ask(Order::Save, deadline)?;
-        self.await_gone(&worker, deadline);
-        let inner = self.lock();
+        let inner = self.await_own_end(deadline)?;
         let said = inner.record.report.as_ref().ok_or(FleetError::WorkerGone)?;
         let said = &said["snapshot"];
         match said["failed"].as_str() {
@@ -342,13 +344,21 @@ impl Td {
         }
     }
 
-    /// Waits until a worker that ends has gone, and kills it if it does not in the time that a teardown may take.
-    fn await_end(&self, worker: &Worker, deadline: Instant) {
-        self.await_gone(worker, deadline.min(Instant::now() + PATIENCE));
+    /// Waits until a worker that ends by itself has gone. One that takes longer is left to it.
+    fn await_own_end(&self, deadline: Instant) -> Result<MutexGuard<'_, Inner>, FleetError> {
+        let mut inner = self.lock();
+        while inner.worker.is_some() {
+            if deadline <= Instant::now() {
+                return Err(FleetError::Overdue);
+            }
+            inner = self.wait(inner, deadline);
+        }
+        Ok(inner)
     }
 
-    /// Waits until a worker has gone, and kills it at the deadline.
-    fn await_gone(&self, worker: &Worker, deadline: Instant) {
+    /// Waits until a worker that ends has gone, and kills it if it does not.
+    fn await_end(&self, worker: &Worker, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + PATIENCE);
         let mut inner = self.lock();
         while inner.worker.is_some() {
             if deadline <= Instant::now() {

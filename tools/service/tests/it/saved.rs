@@ -127,7 +127,7 @@ fn a_snapshot_outlives_the_service_and_one_that_is_damaged_is_refused() {
     // Another service, with the state of the first.
     let later = tds.folder.join("later");
     fs::create_dir_all(later.join("tds/one")).expect("a folder");
-    for file in ["td.json", "console", "snapshot", "saving"] {
+    for file in ["td.json", "console", "snapshot"] {
         fs::copy(state.join("tds/one").join(file), later.join("tds/one").join(file)).expect("a file of a TD");
     }
     let fleet = Fleet::open(options(later.clone(), FleetLimits::default(), Misdeed::None)).expect("a state");
