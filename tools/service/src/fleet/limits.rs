@@ -60,7 +60,7 @@ pub struct Over {
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, asked, left, for_now } = self;
-        let of = if *for_now { "are left of the service's limit" } else { "are the limit of one TD" };
+        let of = if *for_now { "are left of the service's limit" } else { "are the limit" };
         write!(f, "{what}: {asked} are needed, {left} {of}")
     }
 }
@@ -115,6 +115,12 @@ fn fits(what: &'static str, asked: u64, used: u64, most: u64) -> Result<(), Over
     if asked <= left { Ok(()) } else { Err(Over { what, asked, left, for_now: true }) }
 }
 
+/// As [`fits`], but what is more than the whole sum is refused for good.
+fn fits_at_all(what: &'static str, asked: u64, used: u64, most: u64) -> Result<(), Over> {
+    let never = Over { what, asked, left: most, for_now: false };
+    fits(what, asked, used, most).map_err(|over| if asked <= most { over } else { never })
+}
+
 impl Room {
     pub(super) fn new(limits: FleetLimits) -> Self {
         Self { limits, used: Arc::default() }
@@ -166,8 +172,8 @@ impl Room {
     pub(super) fn take_files(&self, kept: Kept) -> Result<(), Over> {
         let mut used = self.lock();
         let Files { disk, trace } = self.files(kept);
-        fits("bytes of the state directory", disk, used.disk, self.limits.disk)?;
-        fits("bytes of traces and pages", trace, used.trace, self.limits.trace)?;
+        fits_at_all("bytes of the state directory", disk, used.disk, self.limits.disk)?;
+        fits_at_all("bytes of traces and pages", trace, used.trace, self.limits.trace)?;
         used.disk += disk;
         used.trace += trace;
         Ok(())

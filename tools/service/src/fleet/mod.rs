@@ -4,6 +4,8 @@
 //! ```text
 //! create    what is asked for is checked, counted and kept in the state directory; nothing runs
 //! boot      a worker is started, builds and measures the TD, confines itself, and runs it
+//! save      the worker writes the TD down where its present turn ends, and ends it; what was saved before is replaced when it is whole
+//! restore   as boot, but the TD goes on from where it was saved last; one that cannot leaves all as it was
 //! stop      the worker ends the TD and gives everything back; what it says at last is kept
 //! delete    as stop, and nothing is left of the TD
 //! ```

@@ -5,18 +5,21 @@
 //! back what came of it. It ends when nobody listens to the worker any more.
 //!
 //! # Bounds
-//! As many wishes wait as the TD has vCPUs, each of which asks for one at a time; one more is answered at once, with none.
+//! As many wishes wait as the TD has vCPUs, each of which asks for one at a time; one more is answered at once, with none. So is
+//! one whose vCPU has given up meanwhile ([`QUOTE_PATIENCE`]): where the service is slow, the first to ask have their quotes.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tdvisor_monitor::{QuoteSource, TDREPORT_BYTES};
 
 use super::worker::Worker;
+use crate::worker::QUOTE_PATIENCE;
 use crate::worker::protocol::Told;
 
 /// Where the quotes of TDs come from: a source for each time that a TD is booted.
@@ -40,6 +43,7 @@ struct Wish {
     number: u64,
     /// In base64.
     report: String,
+    since: Instant,
 }
 
 /// What fetches the quotes of one worker.
@@ -55,8 +59,9 @@ impl Fetcher {
         let (source, to) = ((service.0)(), worker.clone());
         let (wishes, wanted) = sync_channel::<Wish>(usize::try_from(vcpus).unwrap_or(usize::MAX));
         std::thread::Builder::new().name("td-quotes".to_owned()).spawn(move || {
-            for Wish { number, report } in wanted {
-                bring(&to, number, fetch(&*source, &report));
+            for Wish { number, report, since } in wanted {
+                let quote = if since.elapsed() < QUOTE_PATIENCE { fetch(&*source, &report) } else { None };
+                bring(&to, number, quote);
             }
         })?;
         Ok(Self { worker, wishes: Some(wishes) })
@@ -67,7 +72,7 @@ impl Fetcher {
         let refused = match &self.wishes {
             None => true,
             Some(wishes) => matches!(
-                wishes.try_send(Wish { number, report }),
+                wishes.try_send(Wish { number, report, since: Instant::now() }),
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
             ),
         };

@@ -180,7 +180,8 @@ impl Store {
 
     /// Takes a whole snapshot in place of the one that is there.
     pub(super) fn keep_snapshot(&self, name: &str) -> io::Result<()> {
-        fs::rename(self.saving_path(name), self.snapshot_path(name))
+        fs::rename(self.saving_path(name), self.snapshot_path(name))?;
+        File::open(self.folder(name))?.sync_all()
     }
 
     /// Makes the file that the next snapshot is written to, empty.

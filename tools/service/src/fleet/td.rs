@@ -55,6 +55,15 @@ impl Phase {
     pub const ALL: [Self; 6] =
         [Self::Created, Self::Booting, Self::Running, Self::Paused, Self::Ended, Self::Died];
 
+    /// Where a TD is that has no worker.
+    const fn of(kept: Kept) -> Self {
+        match kept {
+            Kept::Created => Self::Created,
+            Kept::Ended => Self::Ended,
+            Kept::Booted | Kept::Died => Self::Died,
+        }
+    }
+
     /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -114,11 +123,7 @@ pub(super) struct Td {
 
 impl Td {
     pub(super) fn new(record: Record, shared: Arc<Shared>) -> Self {
-        let phase = match record.state {
-            Kept::Created => Phase::Created,
-            Kept::Ended => Phase::Ended,
-            Kept::Booted | Kept::Died => Phase::Died,
-        };
+        let phase = Phase::of(record.state);
         let inner = Inner {
             phase,
             worker: None,
@@ -208,13 +213,14 @@ impl Td {
 
     fn start(self: &Arc<Self>, from: Start, deadline: Instant) -> Result<(), FleetError> {
         let _turn = self.take_turn(deadline)?;
-        let request = {
+        let before = {
             let inner = self.lock();
             if !matches!(inner.phase, Phase::Created | Phase::Ended | Phase::Died) {
                 return Err(FleetError::Phase(inner.phase, from.refused()));
             }
-            inner.record.request.clone()
+            inner.record.clone()
         };
+        let request = before.request.clone();
         let restored = match from {
             Start::Image => None,
             Start::Snapshot => Some(self.snapshot(&request)?),
@@ -303,6 +309,9 @@ impl Td {
             }
             Err(problem) => {
                 self.await_end(&worker, deadline);
+                if from == Start::Snapshot {
+                    self.is_as_before(before)?;
+                }
                 // A guest may have been quicker than the answer: its report is what says that it ran.
                 if matches!(problem, NoAnswer::Gone) && self.phase() == Phase::Ended {
                     return Ok(());
@@ -310,6 +319,17 @@ impl Td {
                 Err(problem.into())
             }
         }
+    }
+
+    /// Takes a record back, if nothing has run since.
+    fn is_as_before(&self, before: Record) -> Result<(), FleetError> {
+        let mut inner = self.lock();
+        if inner.phase == Phase::Created {
+            inner.phase = Phase::of(before.state);
+            inner.record = before;
+            self.shared.store.write(&inner.record).map_err(FleetError::Store)?;
+        }
+        Ok(())
     }
 
     /// The file of a TD that was saved.
@@ -332,7 +352,11 @@ impl Td {
         if phase != Phase::Running {
             return Err(FleetError::Phase(phase, NOT_SAVED));
         }
-        worker.ask(Order::Save, deadline)?;
+        match worker.ask(Order::Save, deadline) {
+            // Its last words may overtake the answer: they say what came of it.
+            Ok(_) | Err(NoAnswer::Gone) => {}
+            Err(problem) => return Err(problem.into()),
+        }
         let inner = self.await_own_end(deadline)?;
         let said = inner.record.report.as_ref().ok_or(FleetError::WorkerGone)?;
         let said = &said["snapshot"];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write as _};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -110,9 +111,15 @@ impl Worker {
         }
     }
 
-    /// Says something, and waits for no answer.
+    /// Says something, and waits for no answer. A worker that does not read is given up: half a line is no line.
     pub(super) fn tell(&self, told: &Told) -> io::Result<()> {
-        lock(&self.orders).write_all(&protocol::line(told)?)
+        let line = protocol::line(told)?;
+        let mut orders = lock(&self.orders);
+        let told = orders.write_all(&line);
+        if told.is_err() {
+            let _ = orders.shutdown(Shutdown::Both);
+        }
+        told
     }
 
     /// Reads what it says until it says no more; answers find those who asked, the rest goes to `hear`.

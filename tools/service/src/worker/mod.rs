@@ -27,6 +27,7 @@ use tdvisor_runtime::board::Transport;
 
 use life::Life;
 use protocol::{Asked, Order, Refusal, RefusalKind, Said, Told, VERSION};
+pub(crate) use relay::QUOTE_PATIENCE;
 use relay::Relay;
 
 pub use quotes::{Issue, Issuer, Quoted, VerifiedWith};

@@ -19,8 +19,8 @@ use super::Voice;
 use super::protocol::Said;
 use super::quotes::{Issuer, Quoted};
 
-/// How long the service may take: a little longer than a quote-generation service may.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a vCPU waits: longer than one question of a quote-generation service may take, and shorter than a pause.
+pub(crate) const QUOTE_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the end of the TD may go unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -63,7 +63,7 @@ impl Relay {
         };
         let answer = self.expect(number);
         voice.say(&Said::Quote { number, report: STANDARD.encode(report) });
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + QUOTE_PATIENCE;
         let quote = loop {
             match answer.recv_timeout(LOOK_AGAIN) {
                 Ok(quote) => break quote,

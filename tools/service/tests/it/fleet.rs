@@ -474,7 +474,7 @@ fn what_a_td_holds_is_written_down_only_if_it_was_asked_for_inspectable_and_with
     let limits = FleetLimits { disk: 100 << 20, ..FleetLimits::default() };
     let tds = Tds::with("dump-room", limits, Misdeed::None);
     let reply = tds.ask(&Method::POST, "/td/v1/tds", Some(&request));
-    assert_eq!(reply.status, 429, "there is no room for all that it may hold");
+    assert_eq!(reply.status, 422, "there is no room for all that it may hold");
 }
 
 #[test]

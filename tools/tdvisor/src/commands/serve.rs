@@ -27,8 +27,8 @@ use crate::streams::{Streams, print};
 ///
 /// Clients create, boot, pause, look at and end TDs under /td/v1 (`--openapi` prints the description), and read numbers for
 /// Prometheus at /metrics. The process of a TD confines itself before the guest's first instruction: no new privileges,
-/// rlimits, landlock and seccomp, as far as the kernel has them. No answer has what a TD holds; only gdb sees
-/// it, of a TD that is asked for as inspectable and with gdb. At the UNIX socket only its owner and the superuser are served; at a TCP port (--listen), which is off unless asked for, whoever
+/// rlimits, landlock and seccomp, as far as the kernel has them. No answer has what a TD holds, unless it is asked for as
+/// inspectable: with a dump, with gdb, or with snapshots, which stay in the state directory. At the UNIX socket only its owner and the superuser are served; at a TCP port (--listen), which is off unless asked for, whoever
 /// knows the token, under TLS. A signal ends every TD, and then the service.
 ///
 /// Exit status: 0 a signal ended it, 2 bad usage, or a socket or state directory that cannot be had, 4 a fault of tdvisor.
@@ -74,7 +74,7 @@ pub struct Args {
     /// The most key ids of all TDs that run: each has one.
     #[arg(long, value_name = "N", default_value_t = FleetLimits::default().key_ids)]
     key_ids: u32,
-    /// The most bytes of the state directory that all consoles may fill.
+    /// The most bytes of the state directory that all consoles, dumps and snapshots may fill.
     #[arg(long, value_name = "SIZE", default_value = "16G")]
     disk: MemorySize,
     /// The most bytes of the state directory that all SEAMCALLs may fill.

@@ -70,6 +70,10 @@ fn failed(error: impl Display) -> Refusal {
     Refusal::new(RefusalKind::Failed, error)
 }
 
+fn of_snapshot(error: impl Display) -> Refusal {
+    failed(format_args!("the snapshot: {error}"))
+}
+
 impl Shared {
     /// What is seen of a TD on the emulated machine.
     pub(super) fn look(&self, td: &dyn RunningTd, order: &Order) -> Result<Value, Refusal> {
@@ -138,6 +142,8 @@ impl Maker {
                 }
             }
         };
+        // Before anything that an earlier run left is written over.
+        let snapshot = self.snapshot()?;
         let bell = Bell::default();
         let opened =
             board::open(config, &Default::default(), self.plan.request.pace(), stop, &bell).map_err(input)?;
@@ -146,7 +152,7 @@ impl Maker {
             KeptFiles::open(&self.plan).map_err(|error| input(format_args!("the TD's files: {error}")))?;
         let trace = self.trace().map_err(|error| input(format_args!("the trace: {error}")))?;
         let trace = kept.keep_calls(trace.observed_by(self.shared.td.clone()));
-        let (machine, saved) = self.machine(trace, &events)?;
+        let (machine, saved) = self.machine(snapshot, trace, &events)?;
         let machine = Arc::new(machine);
         *lock(&clock) = Some(nanoseconds_of(&machine));
         let mut virtio = opened.virtio;
@@ -214,13 +220,20 @@ impl Maker {
         Ok((report, self.shared.metrics.text()))
     }
 
+    /// The snapshot that the TD goes on from, if it does: it is whole, and this program reads it.
+    fn snapshot(&self) -> Result<Option<SavedTd<()>>, Refusal> {
+        let opened = self.plan.restored.as_ref().map(|path| SavedTd::open(Path::new(path)));
+        opened.transpose().map_err(of_snapshot)
+    }
+
     /// A machine, and the TD on it if it goes on from a snapshot.
     fn machine(
         &self,
+        snapshot: Option<SavedTd<()>>,
         trace: Trace,
         events: &dyn Fn(Event<'_>),
     ) -> Result<(Machine, Option<TdOnMachine>), Refusal> {
-        let Some(snapshot) = &self.plan.restored else {
+        let Some(snapshot) = snapshot else {
             let request = &self.plan.request;
             let spec = MachineSpec {
                 hardware: self.hardware,
@@ -234,9 +247,7 @@ impl Maker {
             };
             return Ok((Machine::bring_up(spec, events).map_err(failed)?, None));
         };
-        let of_snapshot = |error: &dyn Display| failed(format_args!("the snapshot: {error}"));
-        let saved = SavedTd::<()>::open(Path::new(snapshot)).map_err(|error| of_snapshot(&error))?;
-        let (machine, td) = saved.machine(trace).map_err(|error| of_snapshot(&error))?;
+        let (machine, td) = snapshot.machine(trace).map_err(of_snapshot)?;
         Ok((machine, Some(td)))
     }
 
@@ -267,8 +278,7 @@ impl Maker {
     ) -> Result<Session<'m, 'e>, Refusal> {
         let Around { devices, bell, quotes } = around;
         let spec = ResumeSpec { devices, bell, quotes };
-        let session = Session::resume(machine, saved, spec, events)
-            .map_err(|error| failed(format_args!("the snapshot: {error}")))?;
+        let session = Session::resume(machine, saved, spec, events).map_err(of_snapshot)?;
         self.shared.td.private(&session.look().private);
         self.voice.tell(json!({"event": "restored"}));
         Ok(session)
