@@ -1,5 +1,7 @@
 //! One TD: how far it is, its worker, and what happened to it.
 
+mod saved;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -20,7 +22,6 @@ use super::{FleetError, Shared};
 use crate::http::Source;
 use crate::logged;
 use crate::vm::Gate;
-use crate::worker::TdRequest;
 use crate::worker::protocol::{Order, Plan, QuotesFrom, Said};
 
 /// Events of a TD that are kept.
@@ -29,9 +30,6 @@ const EVENTS: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(25);
 /// What a worker is killed by that does what it may not (`SIGSYS`).
 const FORBIDDEN_CALL: i32 = 31;
-
-/// What a TD is not that is to be saved in another phase.
-const NOT_SAVED: &str = "is not saved: it has to run";
 
 /// How far a TD is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,65 +319,6 @@ impl Td {
         }
     }
 
-    /// Takes a record back, if nothing has run since.
-    fn is_as_before(&self, before: Record) -> Result<(), FleetError> {
-        let mut inner = self.lock();
-        if inner.phase == Phase::Created {
-            inner.phase = Phase::of(before.state);
-            inner.record = before;
-            self.shared.store.write(&inner.record).map_err(FleetError::Store)?;
-        }
-        Ok(())
-    }
-
-    /// The file of a TD that was saved.
-    fn snapshot(&self, request: &TdRequest) -> Result<PathBuf, FleetError> {
-        if !request.snapshot {
-            return Err(FleetError::NotAskedFor("snapshots"));
-        }
-        self.shared.store.saved(&self.name).ok_or(FleetError::NotSaved)?;
-        Ok(self.shared.store.snapshot_path(&self.name))
-    }
-
-    /// Saves it, which ends it.
-    pub(super) fn save(&self, deadline: Instant) -> Result<Value, FleetError> {
-        let _turn = self.take_turn(deadline)?;
-        if !self.lock().record.request.snapshot {
-            return Err(FleetError::NotAskedFor("snapshots"));
-        }
-        let worker = self.running()?;
-        let phase = self.phase();
-        if phase != Phase::Running {
-            return Err(FleetError::Phase(phase, NOT_SAVED));
-        }
-        match worker.ask(Order::Save, deadline) {
-            // Its last words may overtake the answer: they say what came of it.
-            Ok(_) | Err(NoAnswer::Gone) => {}
-            Err(problem) => return Err(problem.into()),
-        }
-        let inner = self.await_own_end(deadline)?;
-        let said = inner.record.report.as_ref().ok_or(FleetError::WorkerGone)?;
-        let said = &said["snapshot"];
-        match said["failed"].as_str() {
-            Some(why) => Err(FleetError::SaveFailed(why.to_owned())),
-            None if said["bytes"].is_u64() => Ok(said.clone()),
-            // Its guest was quicker.
-            None => Err(FleetError::Phase(inner.phase, NOT_SAVED)),
-        }
-    }
-
-    /// Waits until a worker that ends by itself has gone. One that takes longer is left to it.
-    fn await_own_end(&self, deadline: Instant) -> Result<MutexGuard<'_, Inner>, FleetError> {
-        let mut inner = self.lock();
-        while inner.worker.is_some() {
-            if deadline <= Instant::now() {
-                return Err(FleetError::Overdue);
-            }
-            inner = self.wait(inner, deadline);
-        }
-        Ok(inner)
-    }
-
     /// Waits until a worker that ends has gone, and kills it if it does not.
     fn await_end(&self, worker: &Worker, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + PATIENCE);
@@ -409,11 +348,7 @@ impl Td {
             }
             Said::Ended { mut report, metrics } => {
                 self.shared.totals.add_gone(&self.name, &metrics);
-                if report["snapshot"]["bytes"].is_u64()
-                    && let Err(error) = self.shared.store.keep_snapshot(&self.name)
-                {
-                    report["snapshot"] = json!({"failed": error.to_string()});
-                }
+                self.keep_snapshot(&mut report);
                 inner.report = Some(report);
             }
             Said::Answer { .. } | Said::Quote { .. } => {}
