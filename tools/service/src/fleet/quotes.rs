@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -69,14 +69,9 @@ impl Fetcher {
 
     /// Has a quote fetched for a report in base64, which the worker is brought under the number.
     pub(super) fn wish(&self, number: u64, report: String) {
-        let refused = match &self.wishes {
-            None => true,
-            Some(wishes) => matches!(
-                wishes.try_send(Wish { number, report, since: Instant::now() }),
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
-            ),
-        };
-        if refused {
+        let wish = Wish { number, report, since: Instant::now() };
+        let is_taken = self.wishes.as_ref().is_some_and(|wishes| wishes.try_send(wish).is_ok());
+        if !is_taken {
             bring(&self.worker, number, None);
         }
     }

@@ -308,7 +308,7 @@ impl Td {
             Err(problem) => {
                 self.await_end(&worker, deadline);
                 if from == Start::Snapshot {
-                    self.is_as_before(before)?;
+                    self.take_back(before)?;
                 }
                 // A guest may have been quicker than the answer: its report is what says that it ran.
                 if matches!(problem, NoAnswer::Gone) && self.phase() == Phase::Ended {

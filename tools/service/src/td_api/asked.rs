@@ -31,7 +31,6 @@ pub(super) fn vcpus() -> Value {
 pub(super) fn together() -> Value {
     let no = || json!({"const": false});
     let none = || json!({"type": "null"});
-    let is = |key: &str, value: Value| json!({"properties": {key: value}, "required": [key]});
     let on_kvm = json!({
         "if": is("backend", json!({"const": BackendKind::Kvm})),
         "then": {"properties": {"inject": none(), "trace": no(), "inspector": no(), "inspectable": no(),
@@ -58,12 +57,15 @@ pub(super) fn together() -> Value {
     Value::Array(looks_inside.into_iter().chain([on_kvm, saved, in_turns]).collect())
 }
 
+/// A TD that has a key, with a value of this kind.
+fn is(key: &str, value: Value) -> Value {
+    json!({"properties": {key: value}, "required": [key]})
+}
+
 /// A key that a TD has with another one only.
 fn needs(key: &str, other: &str) -> Value {
-    json!({
-        "if": {"properties": {key: {"const": true}}, "required": [key]},
-        "then": {"properties": {other: {"const": true}}, "required": [other]},
-    })
+    let yes = || json!({"const": true});
+    json!({"if": is(key, yes()), "then": is(other, yes())})
 }
 
 /// What boots: a built-in guest, a kernel, or a firmware alone.

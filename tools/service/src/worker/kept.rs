@@ -134,9 +134,7 @@ impl KeptFiles {
         let bytes = file.most - writing.get_ref().left;
         Ok(json!({"bytes": bytes, "memory": dump.memory(), "vmcoreinfo": dump.has_vmcoreinfo()}))
     }
-}
 
-impl KeptFiles {
     /// Writes a TD that froze, and says how much that is. The file is whole on the disk then.
     ///
     /// # Errors

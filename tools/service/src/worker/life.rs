@@ -145,10 +145,14 @@ impl Watch for Shared {
 }
 
 impl Shared {
+    /// What only the emulated machine knows, once the TD runs there.
+    fn emulated(&self) -> Option<&EmulatedFacts> {
+        self.facts.get()?.emulated.as_ref()
+    }
+
     /// Tells once that no more of the trace is kept.
     fn tell_full_trace(&self) {
-        let emulated = self.facts.get().and_then(|facts| facts.emulated.as_ref());
-        let is_full = emulated.is_some_and(|facts| facts.machine.platform().trace().dropped() != 0);
+        let is_full = self.emulated().is_some_and(|facts| facts.machine.platform().trace().dropped() != 0);
         if is_full && !self.has_told_full_trace.swap(true, Ordering::Relaxed) {
             self.voice.tell(json!({"event": "trace-full"}));
         }
@@ -303,8 +307,7 @@ impl Life {
                 if pauser()?.phase() != Phase::Running {
                     return Err(Refusal::new(RefusalKind::State, "the TD has to run for this"));
                 }
-                let facts = self.shared.facts.get().and_then(|facts| facts.emulated.as_ref());
-                facts.ok_or_else(not_running)?.freeze()?;
+                self.shared.emulated().ok_or_else(not_running)?.freeze()?;
                 Ok(json!({}))
             }
             Order::Exits | Order::Seamcalls | Order::Audit | Order::PageTables { .. } => {

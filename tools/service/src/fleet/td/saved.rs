@@ -76,7 +76,7 @@ impl Td {
     }
 
     /// Takes a record back, if nothing has run since.
-    pub(super) fn is_as_before(&self, before: Record) -> Result<(), FleetError> {
+    pub(super) fn take_back(&self, before: Record) -> Result<(), FleetError> {
         let mut inner = self.lock();
         if inner.phase == Phase::Created {
             inner.phase = Phase::of(before.state);

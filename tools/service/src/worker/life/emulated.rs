@@ -16,11 +16,9 @@ use std::time::{Duration, Instant};
 use machine_emu::trace::Trace;
 use serde_json::{Value, json};
 use tdvisor_base::Hpa;
-use tdvisor_devices::Devices;
 use tdvisor_devices::acpi_pm::Nanoseconds;
 use tdvisor_devices::virtio::console::VirtioConsole;
 use tdvisor_inspector::About;
-use tdvisor_monitor::QuoteSource;
 use tdvisor_monitor::hold::Phase;
 use tdvisor_runtime::bell::Bell;
 use tdvisor_runtime::board::hvc::{Hvc, HvcInput};
@@ -99,8 +97,7 @@ impl Shared {
             }
             Order::Inspector => {
                 still()?;
-                let facts = self.facts.get().and_then(|facts| facts.emulated.as_ref());
-                let (kept, facts) = self.kept.get().zip(facts).ok_or_else(not_running)?;
+                let (kept, facts) = self.kept.get().zip(self.emulated()).ok_or_else(not_running)?;
                 let about = About::of_paused(&td.look(), facts.attributes);
                 let drawn = kept.draw(&td.inspect().map_err(failed)?, &about);
                 drawn.map_err(|error| failed(format_args!("the page: {error}")))
@@ -124,11 +121,12 @@ impl Maker {
         let (config, stop) = (&self.config, &self.shared.stop);
         let payload = Payload::load(&config.payload, config.memory.size, !config.disks().is_empty());
         let Payload { image, files: boot, predicted } = payload.map_err(input)?;
-        let clock = Mutex::new(None);
+        let clock = Mutex::new(None::<Nanoseconds>);
+        let now = || Duration::from_nanos(lock(&clock).as_ref().map_or(0, |now| now()));
         let last = Mutex::new(Value::Null);
         let events = |event: Event<'_>| {
             self.shared.td.event(&event);
-            let at = Duration::from_nanos(lock(&clock).as_ref().map_or(0, |now: &Nanoseconds| now()));
+            let at = now();
             match event {
                 Event::BringUp(_) | Event::Build(_) | Event::Built => {}
                 Event::Running => {
@@ -176,12 +174,19 @@ impl Maker {
         let quotes = self.quotes(Some(machine.platform().machine()));
         let kept = self.shared.kept.get_or_init(|| kept);
         self.confine(if self.plan.gdb.is_some() { Beside::Debugger } else { Beside::Nothing })?;
-        let around = Around { devices: board.devices, bell, quotes };
+        let td = config.td_config();
+        let attributes = td.attributes;
+        let devices = board.devices;
         let session = match saved {
-            None => self.session(&machine, &image, around, &events)?,
-            Some(saved) => self.resumed(&machine, saved, around, &events)?,
+            None => {
+                let debugger = lock(&self.debugger).take();
+                let debugger = debugger.map(|waiting| Debugger::new(waiting.listener, waiting.port));
+                let secrecy = self.plan.request.secrecy();
+                let spec = TdSpec { config: td, image: &image, devices, bell, quotes, debugger, secrecy };
+                Session::start(&machine, spec, &events).map_err(failed)?
+            }
+            Some(saved) => self.resumed(&machine, saved, ResumeSpec { devices, bell, quotes }, &events)?,
         };
-        let attributes = config.td_config().attributes;
         let emulated = EmulatedFacts {
             machine: machine.clone(),
             tdr: session.td().tdr().hpa(),
@@ -193,8 +198,7 @@ impl Maker {
         let ended = session.drive(&*self.shared);
         self.close();
         stop.set();
-        let at = lock(&clock).as_ref().map_or(0, |now: &Nanoseconds| now());
-        let saved = self.save(kept, &ended, Duration::from_nanos(at));
+        let saved = self.save(kept, &ended, now());
         let inspection = kept.has_page().then(|| ended.inspect());
         let dumped = kept.has_dump().then(|| ended.dump().and_then(|dump| kept.dump(&dump, &|| false)));
         let torn_down = ended.teardown();
@@ -251,33 +255,14 @@ impl Maker {
         Ok((machine, Some(td)))
     }
 
-    /// A TD that is built.
-    fn session<'m, 'e>(
-        &self,
-        machine: &'m Machine,
-        image: &[u8],
-        around: Around,
-        events: &'e (dyn Fn(Event<'_>) + Sync),
-    ) -> Result<Session<'m, 'e>, Refusal> {
-        let Around { devices, bell, quotes } = around;
-        let debugger =
-            lock(&self.debugger).take().map(|waiting| Debugger::new(waiting.listener, waiting.port));
-        let secrecy = self.plan.request.secrecy();
-        let spec =
-            TdSpec { config: self.config.td_config(), image, devices, bell, quotes, debugger, secrecy };
-        Session::start(machine, spec, events).map_err(failed)
-    }
-
     /// A TD that goes on.
     fn resumed<'m, 'e>(
         &self,
         machine: &'m Machine,
         saved: TdOnMachine,
-        around: Around,
+        spec: ResumeSpec,
         events: &'e (dyn Fn(Event<'_>) + Sync),
     ) -> Result<Session<'m, 'e>, Refusal> {
-        let Around { devices, bell, quotes } = around;
-        let spec = ResumeSpec { devices, bell, quotes };
         let session = Session::resume(machine, saved, spec, events).map_err(of_snapshot)?;
         self.shared.td.private(&session.look().private);
         self.voice.tell(json!({"event": "restored"}));
@@ -305,11 +290,4 @@ impl Maker {
         let file = OpenOptions::new().write(true).truncate(true).open(path)?;
         Ok(Trace::to_file_within(file, self.plan.trace_max))
     }
-}
-
-/// What is around a TD.
-struct Around {
-    devices: Devices,
-    bell: Bell,
-    quotes: Option<Box<dyn QuoteSource>>,
 }
